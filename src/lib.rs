@@ -1,0 +1,33 @@
+//! Staunch: a DNS resolver that stops AI agents from leaking data through DNS.
+//!
+//! One query walks listen -> session -> lists -> scoring -> policy -> forward -> answer -> pin -> enforce -> reply and
+//! ends in one event; [`pipeline`] is that walk on one screen. Dependencies run one way: pure stages (given `now`)
+//! first, then the stages that do I/O, then what joins them.
+
+// Pure: no I/O, no clock.
+pub mod answer;
+pub mod event;
+pub mod lists;
+pub mod local;
+pub mod model;
+pub mod pin;
+pub mod policy;
+pub mod reply;
+pub mod session;
+pub mod wire;
+
+// Sockets, files, the kernel.
+pub mod alert;
+pub mod enforce;
+pub mod forward;
+pub mod store;
+pub mod zones;
+
+// What joins them.
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod listen;
+pub mod pipeline;
+pub mod telemetry;

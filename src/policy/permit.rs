@@ -1,0 +1,51 @@
+//! The permit: proof that policy has judged a question.
+
+use staunch_scoring::{NameRef, QName};
+
+use crate::model::Qtype;
+
+/// Leave to ask an upstream exactly one question and to pin what it answers.
+///
+/// Only [`crate::policy`] can construct one, so an unjudged question cannot be forwarded even by mistake; it carries
+/// the judged fields, and nothing else of the client's packet exists behind it (promise P2).
+#[derive(Debug, Clone, Copy)]
+pub struct Permit {
+    qname: QName,
+    qtype: Qtype,
+    dnssec_ok: bool,
+    checking_disabled: bool,
+}
+
+impl Permit {
+    /// For the parent module alone.
+    #[allow(dead_code)]
+    pub(super) fn new(qname: NameRef<'_>, qtype: Qtype, dnssec_ok: bool, checking_disabled: bool) -> Self {
+        Self { qname: QName::copy_of(qname), qtype, dnssec_ok, checking_disabled }
+    }
+
+    /// For tests of the stages behind policy.
+    #[cfg(test)]
+    pub(crate) fn for_test(qname: &str, qtype: Qtype) -> Self {
+        Self { qname: QName::from_text(qname).expect("test name"), qtype, dnssec_ok: false, checking_disabled: false }
+    }
+
+    /// The canonical name to ask.
+    pub fn qname(&self) -> NameRef<'_> {
+        self.qname.as_ref()
+    }
+
+    /// The type to ask.
+    pub fn qtype(&self) -> Qtype {
+        self.qtype
+    }
+
+    /// Whether to ask for DNSSEC records (RFC 3225).
+    pub fn dnssec_ok(&self) -> bool {
+        self.dnssec_ok
+    }
+
+    /// Whether the client does its own checking (RFC 4035 section 3.2.2).
+    pub fn checking_disabled(&self) -> bool {
+        self.checking_disabled
+    }
+}
