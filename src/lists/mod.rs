@@ -1,1 +1,71 @@
-//! (to be written)
+//! Lists: what people and lists say of a name, before any score.
+//!
+//! Between [`crate::session`] (who asks) and scoring. Octets in, tables out; tables are built once, never change, and
+//! are swapped whole. Knows no file, no clock and no verdict: which of a rule, a grant and a list wins over the score is
+//! [`crate::policy`]'s matter, except for the order among rules, which [`RuleSet`] settles.
+//!
+//! Three sizes of table. What a person typed (rules, grants) is compared by exact strings. What machines publish by
+//! the million (deny lists, registration days) is compared by keyed 64-bit fingerprints in flat arrays, which can grow
+//! to tens of millions of names and can be built off-line. All walk a name once, from the right, without allocating.
+
+mod age;
+mod builtin;
+mod day;
+mod deny;
+mod flat;
+mod form;
+mod grants;
+mod hash;
+mod parse;
+mod rules;
+
+pub use age::{AgeBuilder, AgeMatch, AgeTable};
+pub use builtin::{BUILTIN, Builtin, PREFIX as BUILTIN_PREFIX, builtin};
+pub use day::Day;
+pub use deny::{DenyBuilder, DenyMatch, DenyTable, EntryNote, ListInfo, MAX_NOTES};
+pub use form::{FormError, Reach, RuleForm, SuffixKind, host_name, public_suffix};
+pub use grants::{Allowance, Grants, MAX_GRANTS, TooManyGrants};
+pub use hash::{HashKey, Suffix, Suffixes, fingerprint};
+pub use parse::{Entry, Format, GARBAGE_SHARE, ListError, MAX_ENTRIES, MAX_LINE, Report, SkipReason, Skipped, parse};
+pub use rules::{Action, Rule, RuleMatch, RuleSet, Scope, ScopeSet};
+
+use staunch_scoring::NameRef;
+
+/// All tables of one policy, under one key.
+#[derive(Debug)]
+pub struct Lists {
+    /// What people wrote.
+    pub rules: RuleSet,
+    /// What lists deny.
+    pub deny: DenyTable,
+    /// What lists know of ages.
+    pub age: AgeTable,
+}
+
+/// What rules and lists say of a name.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Found<'l> {
+    /// The rule that decides.
+    pub rule: Option<RuleMatch<'l>>,
+    /// The list entry that denies it. A rule, being written by a person for this place, goes before it.
+    pub deny: Option<DenyMatch<'l>>,
+}
+
+impl Lists {
+    /// Asks the rules and the deny lists in one walk over the name, for a session of `scope` at `wall` (milliseconds
+    /// since the Unix epoch).
+    pub fn look_up(&self, name: NameRef<'_>, scope: Scope, wall: u64) -> Found<'_> {
+        if self.rules.key() != self.deny.key() {
+            // A deny table that was built elsewhere, under its own key.
+            return Found { rule: self.rules.look_up(name, scope, wall), deny: self.deny.look_up(name) };
+        }
+        let mut found = Found::default();
+        for suffix in Suffixes::of(name, self.rules.key()) {
+            found.rule = self.rules.at(&suffix, scope, wall).or(found.rule);
+            if found.deny.is_none() {
+                found.deny = self.deny.at(&suffix);
+            }
+        }
+        found
+    }
+}
