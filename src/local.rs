@@ -1,1 +1,195 @@
-//! (to be written)
+//! Names answered here and nowhere else: special-use names, private reverse zones, search-list expansions.
+//!
+//! Asked by [`crate::pipeline`] after configured zones and rules and before lists and scoring; what it answers is never
+//! scored, because nothing leaves. It knows names alone: no session but the search list handed in, no wire format;
+//! [`crate::reply::local`] writes the message.
+//!
+//! An NXDOMAIN is only given where nothing exists below (RFC 8020), so that a stub that remembers it cannot lose a name
+//! that does; the apex of a zone, a declared search suffix and a real top-level domain get NODATA.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use staunch_scoring::name::LabelOffsets;
+use staunch_scoring::{NameBuf, NameRef};
+
+use crate::model::Qtype;
+
+mod reverse;
+
+/// How long answers of the fixed tables may be kept, seconds. RFC 6303 section 3 gives its zones the same.
+const STATIC_TTL: u32 = 10_800;
+
+/// How long answers that depend on the session or on a guess about the name may be kept, seconds. Short, so that a
+/// changed search list or a new zone works within a minute. Chosen without a source.
+const VOLATILE_TTL: u32 = 30;
+
+const NOERROR: u8 = 0;
+const NXDOMAIN: u8 = 3;
+
+/// An answer given locally.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Local {
+    /// NOERROR (0) or NXDOMAIN (3).
+    pub rcode: u8,
+    /// The answer section; empty with NOERROR means NODATA.
+    pub records: Records,
+    /// Labels of the zone whose SOA a negative answer carries, counted from the right end of the qname (0..=127).
+    pub zone_labels: u8,
+    /// Time to live of every record and of a negative answer, seconds.
+    pub ttl: u32,
+    /// Why it is answered here, for `explain` and events: what kind of name, and the document that says so.
+    pub rule: &'static str,
+}
+
+impl Local {
+    /// The zone that answers, given the qname it was made for.
+    pub fn zone<'n>(&self, qname: NameRef<'n>) -> NameRef<'n> {
+        qname.strip_left(qname.label_count().saturating_sub(usize::from(self.zone_labels)))
+    }
+}
+
+/// What a local answer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Records {
+    /// Nothing: a negative answer with the zone's SOA.
+    None,
+    /// One A record for each address.
+    A(&'static [Ipv4Addr]),
+    /// One AAAA record.
+    Aaaa(Ipv6Addr),
+    /// One PTR record to this name, uncompressed wire form.
+    Ptr(&'static [u8]),
+    /// The zone's own SOA record.
+    Soa,
+}
+
+/// Says whether `qname` is one that no upstream may be asked about, and what to answer.
+///
+/// `search` is the session's declared search list. `None` means that the name goes on to lists and scoring. The caller
+/// looks into configured zones and exact rules first, so that `corp.internal` or `wiki.home.arpa` can be served.
+///
+/// The root and single-label names: real top-level domains get NODATA, any other single label NXDOMAIN; questions for
+/// DS, DNSKEY, NS and SOA at the root or a real top-level domain are left to policy, because a validating stub needs
+/// them and their names carry nothing a session could choose freely.
+pub fn special(qname: NameRef<'_>, qtype: Qtype, search: &[NameBuf]) -> Option<Local> {
+    let offsets = LabelOffsets::of(qname);
+    let count = offsets.count();
+    let mut from_right = offsets.rev_labels(qname);
+    let Some(last) = from_right.next() else {
+        return (!is_infrastructure(qtype)).then(|| nodata(0, VOLATILE_TTL, "root"));
+    };
+    let fixed = match last {
+        b"localhost" => Some(loopback(qtype)),
+        b"invalid" => Some(denied(1, "RFC 6761 invalid")),
+        b"test" => Some(denied(1, "RFC 6761 test")),
+        b"local" => Some(denied(1, "RFC 6762 multicast DNS")),
+        b"onion" => Some(denied(1, "RFC 7686 onion")),
+        b"alt" => Some(denied(1, "RFC 9476 alt")),
+        b"internal" => Some(denied(1, "private-use internal")),
+        b"arpa" => arpa(qname, qtype, &offsets),
+        b"net" => at_or_below(qname, &[b"use-application-dns", b"net"], &offsets)
+            .then(|| denied(2, "canary of application DNS")),
+        b"com" => [b"mask".as_slice(), b"mask-h2"]
+            .iter()
+            .any(|relay| at_or_below(qname, &[relay, b"icloud", b"com"], &offsets))
+            .then(|| denied(3, "canary of private relay")),
+        _ => None,
+    };
+    if fixed.is_some() {
+        return fixed;
+    }
+    if count == 1 {
+        return match psl::Psl::find(&psl::List, std::iter::once(last)).typ {
+            Some(_) if is_infrastructure(qtype) => None,
+            Some(_) => Some(nodata(1, VOLATILE_TTL, "top-level domain")),
+            None => Some(Local { ttl: VOLATILE_TTL, ..denied(1, "single label") }),
+        };
+    }
+    let suffix = search.iter().map(NameBuf::as_ref).find(|s| !s.is_root() && qname.is_at_or_below(*s))?;
+    // The suffix itself gets NODATA: rules may allow names below it.
+    let labels = suffix.label_count() as u8;
+    Some(if suffix == qname {
+        nodata(labels, VOLATILE_TTL, "search suffix")
+    } else {
+        Local { ttl: VOLATILE_TTL, ..denied(labels, "search-list expansion") }
+    })
+}
+
+/// Types that a validating stub asks of the root and of top-level domains.
+fn is_infrastructure(qtype: Qtype) -> bool {
+    [Qtype::DS, Qtype::DNSKEY, Qtype::NS, Qtype::SOA].contains(&qtype)
+}
+
+/// RFC 6761 section 6.3: localhost and everything below is the loopback.
+fn loopback(qtype: Qtype) -> Local {
+    let records = match qtype {
+        Qtype::A => Records::A(&[Ipv4Addr::LOCALHOST]),
+        Qtype::AAAA => Records::Aaaa(Ipv6Addr::LOCALHOST),
+        _ => Records::None,
+    };
+    Local { records, ..nodata(1, STATIC_TTL, "RFC 6761 localhost") }
+}
+
+/// The special zones below arpa.
+fn arpa(qname: NameRef<'_>, qtype: Qtype, offsets: &LabelOffsets) -> Option<Local> {
+    let rest = offsets.count() - 1;
+    let second = offsets.rev_labels(qname).nth(1)?;
+    match second {
+        b"in-addr" => reverse::ipv4(qname, qtype, offsets),
+        b"ip6" => reverse::ipv6(qname, qtype, offsets),
+        b"home" => Some(zone(rest == 1, 2, qtype, "RFC 8375 home.arpa")),
+        b"service" => Some(zone(rest == 1, 2, qtype, "RFC 9665 service.arpa")),
+        b"6tisch" => Some(zone(rest == 1, 2, qtype, "RFC 9031 6tisch.arpa")),
+        b"eap" => Some(zone(rest == 1, 2, qtype, "RFC 9965 eap.arpa")),
+        // We designate no encrypted resolver: NODATA at the discovery name (RFC 9462 section 4).
+        b"resolver" => {
+            let discovery = rest == 2 && offsets.rev_labels(qname).nth(2) == Some(b"_dns".as_slice());
+            Some(zone(rest == 1 || discovery, 2, qtype, "RFC 9462 resolver.arpa").without_soa_at(discovery))
+        }
+        // No NAT64 of ours: the well-known addresses and no AAAA (RFC 7050, RFC 8880 section 7).
+        b"ipv4only" => {
+            const WELL_KNOWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)];
+            let local = zone(rest == 1, 2, qtype, "RFC 8880 ipv4only.arpa");
+            Some(match qtype {
+                Qtype::A if rest == 1 => Local { records: Records::A(&WELL_KNOWN), ..local },
+                _ => local,
+            })
+        }
+        _ => None,
+    }
+}
+
+impl Local {
+    /// NODATA even for SOA: the name stands inside its zone, not at the apex.
+    fn without_soa_at(self, inside: bool) -> Self {
+        if inside { Self { records: Records::None, ..self } } else { self }
+    }
+}
+
+/// A locally served empty zone (RFC 6303 section 3): SOA or NODATA at the apex, NXDOMAIN below.
+fn zone(apex: bool, labels: u8, qtype: Qtype, rule: &'static str) -> Local {
+    match (apex, qtype) {
+        (true, Qtype::SOA) => Local { records: Records::Soa, ..nodata(labels, STATIC_TTL, rule) },
+        (true, _) => nodata(labels, STATIC_TTL, rule),
+        (false, _) => denied(labels, rule),
+    }
+}
+
+/// NXDOMAIN from the zone of that many labels.
+fn denied(zone_labels: u8, rule: &'static str) -> Local {
+    Local { rcode: NXDOMAIN, records: Records::None, zone_labels, ttl: STATIC_TTL, rule }
+}
+
+/// NODATA from the zone of that many labels.
+fn nodata(zone_labels: u8, ttl: u32, rule: &'static str) -> Local {
+    Local { rcode: NOERROR, records: Records::None, zone_labels, ttl, rule }
+}
+
+/// Whether `qname` is the name of these labels or stands below it.
+fn at_or_below(qname: NameRef<'_>, labels: &[&[u8]], offsets: &LabelOffsets) -> bool {
+    let mut own = offsets.rev_labels(qname);
+    labels.iter().rev().all(|label| own.next() == Some(*label))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,45 @@
-//! The strict parser of what stubs send, total on any octets.
+//! The strict parser of what stubs send: total on any octets, and it allocates nothing.
+//!
+//! Called by [`crate::pipeline`] on what [`crate::listen`] received, before anything else looks at a packet; what it
+//! returns is all that the later stages see of the client's octets. It knows the format of a query (RFC 1035, RFC 6891)
+//! and which formally correct messages this service never answers (RFC 8906, RFC 9619). It must not know names, sessions
+//! or policy.
+//!
+//! Invariant: a [`Query`] accounts for every octet of its packet: header, one question, at most one OPT record, nothing
+//! behind. There is no place left in which a client could carry something past the judgement.
+//!
+//! Order of judgement where several faults meet: dropped, unknown opcode, malformed, unknown EDNS version, transaction
+//! signature, class, type, recursion not desired.
 
 use staunch_scoring::QName;
 
 use crate::model::Qtype;
+
+/// Octets in a message header (RFC 1035 section 4.1.1).
+pub const HEADER: usize = 12;
+
+/// Smallest UDP payload every client takes (RFC 1035 section 4.2.1), and what a smaller EDNS value means (RFC 6891
+/// section 6.2.3).
+pub const UDP_MIN: u16 = 512;
+
+const CLASS_IN: u16 = 1;
+const TYPE_SIG: u16 = 24;
+const TYPE_NXNAME: u16 = 128;
+const TYPE_TSIG: u16 = 250;
+const TYPE_IXFR: u16 = 251;
+
+const FORMERR: u16 = 1;
+const NOTIMP: u16 = 4;
+const REFUSED: u16 = 5;
+const BADVERS: u16 = 16;
 
 /// A well-formed query of the kind we answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'p> {
     /// The client's message id.
     pub id: u16,
-    /// Recursion desired (RFC 1035 section 4.1.1).
+    /// Recursion desired (RFC 1035 section 4.1.1). Always set: a query without it is rejected, because an answer from
+    /// the cache alone would tell one session what another has asked.
     pub recursion_desired: bool,
     /// Checking disabled (RFC 4035 section 3.2.2).
     pub checking_disabled: bool,
@@ -39,15 +69,15 @@ pub struct Edns {
 pub enum Parsed<'p> {
     /// A query to judge.
     Query(Query<'p>),
-    /// Answered at once with this response code and an otherwise empty message (RFC 8906).
-    Reject(Reject),
+    /// Answered at once with this response code and no records (RFC 8906).
+    Reject(Reject<'p>),
     /// Not answered: shorter than a header, or a response.
     Drop,
 }
 
 /// An immediate error answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reject {
+pub struct Reject<'p> {
     /// The client's message id.
     pub id: u16,
     /// Opcode to echo.
@@ -58,4 +88,176 @@ pub struct Reject {
     pub rcode: u16,
     /// Whether to send an OPT record.
     pub edns: bool,
+    /// The question to echo, empty where none could be read. Stubs ignore an answer whose question is not theirs, so
+    /// that an error without it would look like silence.
+    pub question: &'p [u8],
 }
+
+/// Judges the form of one packet.
+///
+/// | packet | outcome |
+/// |---|---|
+/// | shorter than 12 octets, or QR=1 | dropped |
+/// | opcode other than QUERY | NOTIMP (RFC 8906 section 3.1.3) |
+/// | QDCOUNT other than 1 (RFC 9619), records in answer or authority, compressed or overlong name, a second OPT or OPT not owned by the root (RFC 6891 section 6.1.1), options that overrun, any other additional record, octets behind the message | FORMERR |
+/// | EDNS version above 0 | BADVERS (RFC 6891 section 6.1.3) |
+/// | TSIG or SIG(0) | NOTIMP: we hold no keys (RFC 8945), and must not forward what we cannot verify |
+/// | class other than IN, AXFR, IXFR, RD=0 | REFUSED |
+/// | type 0, OPT, NXNAME (RFC 9824 section 3.5) | FORMERR |
+/// | other meta types, 129 to 254 (RFC 6895 section 3.1) | NOTIMP |
+///
+/// Unknown header flags, EDNS flags and EDNS options are ignored (RFC 8906 sections 3.1.4 and 3.2), and ANY is let
+/// through, to be answered by [`crate::reply::any_hinfo`].
+pub fn parse(packet: &[u8]) -> Parsed<'_> {
+    let Some((header, body)) = packet.split_first_chunk::<HEADER>() else {
+        return Parsed::Drop;
+    };
+    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let flags = word(2);
+    if flags & 0x8000 != 0 {
+        return Parsed::Drop;
+    }
+    let mut reject = Reject {
+        id: word(0),
+        opcode: (flags >> 11) as u8 & 0xf,
+        recursion_desired: flags & 0x0100 != 0,
+        rcode: NOTIMP,
+        edns: false,
+        question: &[],
+    };
+    if reject.opcode != 0 {
+        return Parsed::Reject(reject);
+    }
+    reject.rcode = FORMERR;
+    let [questions, answers, authorities, additionals] = [word(4), word(6), word(8), word(10)];
+    if questions != 1 {
+        return Parsed::Reject(reject);
+    }
+    let Ok((qname, name_len)) = QName::read(body) else {
+        return Parsed::Reject(reject);
+    };
+    let Some((question, rest)) = body.split_at_checked(name_len + 4) else {
+        return Parsed::Reject(reject);
+    };
+    let Some(&[type_high, type_low, class_high, class_low]) = question.last_chunk() else {
+        return Parsed::Reject(reject);
+    };
+    let qtype = u16::from_be_bytes([type_high, type_low]);
+    let class = u16::from_be_bytes([class_high, class_low]);
+    reject.question = question;
+    if answers != 0 || authorities != 0 {
+        return Parsed::Reject(reject);
+    }
+    let extra = match additional(rest, additionals) {
+        Ok(extra) => extra,
+        Err(seen_opt) => {
+            reject.edns = seen_opt;
+            return Parsed::Reject(reject);
+        }
+    };
+    reject.edns = extra.edns.is_some();
+    let refusal = if extra.version > 0 {
+        Some(BADVERS)
+    } else if extra.signed {
+        Some(NOTIMP)
+    } else if class != CLASS_IN {
+        Some(REFUSED)
+    } else {
+        match qtype {
+            0 | 41 | TYPE_NXNAME => Some(FORMERR),
+            TYPE_IXFR | 252 => Some(REFUSED),
+            129..=254 => Some(NOTIMP),
+            _ if !reject.recursion_desired => Some(REFUSED),
+            _ => None,
+        }
+    };
+    match refusal {
+        Some(rcode) => Parsed::Reject(Reject { rcode, ..reject }),
+        None => Parsed::Query(Query {
+            id: reject.id,
+            recursion_desired: reject.recursion_desired,
+            checking_disabled: flags & 0x0010 != 0,
+            authentic_data: flags & 0x0020 != 0,
+            qname,
+            qtype: Qtype(qtype),
+            question,
+            edns: extra.edns,
+        }),
+    }
+}
+
+/// What the additional section held.
+struct Additional {
+    edns: Option<Edns>,
+    version: u8,
+    signed: bool,
+}
+
+/// Reads `count` records that must fill `octets` to the end. The error says whether an OPT record was seen.
+fn additional(mut octets: &[u8], count: u16) -> Result<Additional, bool> {
+    let mut found = Additional { edns: None, version: 0, signed: false };
+    // A second record of either kind ends the loop, so `count` cannot make it long.
+    for _ in 0..count {
+        let seen = found.edns.is_some();
+        if found.signed {
+            return Err(seen); // RFC 8945 section 5.1: a signature stands last.
+        }
+        let (root, after_name) = skip_name(octets).ok_or(seen)?;
+        let (fixed, rest) = after_name.split_first_chunk::<10>().ok_or(seen)?;
+        let rtype = u16::from_be_bytes([fixed[0], fixed[1]]);
+        let is_opt = Qtype(rtype) == Qtype::OPT;
+        let length = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
+        let (rdata, rest) = rest.split_at_checked(length).ok_or(seen || is_opt)?;
+        octets = rest;
+        if is_opt {
+            if seen || !root {
+                return Err(true);
+            }
+            found.version = fixed[5];
+            found.edns = Some(Edns {
+                udp_payload: u16::from_be_bytes([fixed[2], fixed[3]]).max(UDP_MIN),
+                dnssec_ok: fixed[6] & 0x80 != 0,
+            });
+            // The layout of a later version's options is not ours to judge.
+            if found.version == 0 && !options_well_formed(rdata) {
+                return Err(true);
+            }
+        } else if rtype == TYPE_TSIG || rtype == TYPE_SIG {
+            found.signed = true;
+        } else {
+            return Err(seen);
+        }
+    }
+    if octets.is_empty() { Ok(found) } else { Err(found.edns.is_some()) }
+}
+
+/// Steps over a name, compressed or not, without following it; says whether it is the root.
+fn skip_name(octets: &[u8]) -> Option<(bool, &[u8])> {
+    let mut rest = octets;
+    loop {
+        let (&length, after) = rest.split_first()?;
+        match length {
+            0 => return Some((rest.len() == octets.len(), after)),
+            1..=63 => rest = after.get(usize::from(length)..)?,
+            0xc0.. => return Some((false, after.get(1..)?)),
+            _ => return None,
+        }
+    }
+}
+
+/// Whether options (code, length, data) fill `rdata` exactly (RFC 6891 section 6.1.2).
+fn options_well_formed(mut rdata: &[u8]) -> bool {
+    while !rdata.is_empty() {
+        let Some((&[_, _, high, low], rest)) = rdata.split_first_chunk::<4>() else {
+            return false;
+        };
+        let Some(rest) = rest.get(usize::from(u16::from_be_bytes([high, low]))..) else {
+            return false;
+        };
+        rdata = rest;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;
