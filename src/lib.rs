@@ -6,6 +6,7 @@
 
 // Pure: no I/O, no clock.
 pub mod answer;
+pub mod cache;
 pub mod event;
 pub mod lists;
 pub mod local;

@@ -1,6 +1,49 @@
 //! Answers: what of an upstream's response may be shown, cached and pinned.
+//!
+//! Between [`crate::forward`], which hands over octets that match the question, and [`crate::cache`], [`crate::pin`] and
+//! [`crate::reply`]. Pure: knows no socket, no clock, no session and no policy beyond [`AnswerRules`].
+//!
+//! Invariants (promise P6): every record shown stands on the question's own CNAME/DNAME chain, every address shown is
+//! public or named by a rule together with its name, and every address pinned is also shown. Record data is copied
+//! octet by octet, with only compressed names expanded: letter case, NULL, TXT and types without a name here arrive as
+//! they were sent. That is why the walk over the message is our own rather than a typed parse followed by a typed emit.
+
+mod emit;
+mod guard;
+mod message;
+mod rdata;
+mod vet;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_hostile;
 
 use std::net::IpAddr;
+
+use staunch_scoring::{NameBuf, NameRef};
+
+use crate::model::Qtype;
+use crate::policy::Permit;
+
+pub use guard::{AllowRange, IpRange, RangeError, Scope, is_internal_name, is_public};
+pub use message::well_formed;
+pub use vet::vet;
+
+/// Most records of one response that are kept; a response with more on its chain is refused.
+///
+/// Far above any real answer; bounds the work and the reply of one question.
+pub const MAX_RECORDS: usize = 512;
+/// Most addresses of one answer that are shown and pinned; further ones are left out.
+///
+/// Bounds what one name can put into the packet filter.
+pub const MAX_ADDRESSES: usize = 64;
+/// Most CNAME or DNAME steps followed. Unbound stops at the same depth (`iter-scrub-cname`).
+pub const MAX_HOPS: usize = 11;
+/// TTL of a negative answer that came without a usable SOA, and of one we made, seconds.
+pub const BARE_NEGATIVE_TTL: u32 = 5;
+/// TTL of a failure passed on, seconds.
+pub const FAILURE_TTL: u32 = 1;
 
 /// A vetted answer, ready to be sent: everything behind the question section, in wire form.
 ///
@@ -24,4 +67,103 @@ pub struct WireAnswer {
     pub ttl: u32,
     /// Addresses a session may reach because of this answer.
     pub pins: Box<[IpAddr]>,
+}
+
+/// The question an answer has to fit.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'q> {
+    /// Canonical name.
+    pub qname: NameRef<'q>,
+    /// Type.
+    pub qtype: Qtype,
+    /// Whether signatures were asked for (RFC 3225).
+    pub dnssec_ok: bool,
+}
+
+impl<'q> From<&'q Permit> for Asked<'q> {
+    fn from(permit: &'q Permit) -> Self {
+        Self { qname: permit.qname(), qtype: permit.qtype(), dnssec_ok: permit.dnssec_ok() }
+    }
+}
+
+/// Settings of this stage.
+#[derive(Debug, Clone)]
+pub struct AnswerRules {
+    /// No record is shown with a longer TTL, seconds.
+    pub max_ttl: u32,
+    /// Take the `ech` parameter out of SVCB and HTTPS records, so that the server name stays visible.
+    pub strip_ech: bool,
+    /// Take `ipv4hint` and `ipv6hint` out of SVCB and HTTPS records. If kept, the hints are guarded and pinned.
+    pub strip_hints: bool,
+    /// The only way an address that is not public is shown and pinned.
+    pub allow_ranges: Vec<AllowRange>,
+    /// Zones at and below which 127/8 is shown, never pinned: block lists that answer so.
+    pub show_loopback: Vec<NameBuf>,
+    /// Our own addresses: listening addresses, gateway addresses of the sandboxes' interfaces.
+    pub own: Vec<IpAddr>,
+}
+
+impl Default for AnswerRules {
+    /// Everything stripped, nothing allowed, at most an hour.
+    fn default() -> Self {
+        Self {
+            max_ttl: 3600,
+            strip_ech: true,
+            strip_hints: true,
+            allow_ranges: Vec::new(),
+            show_loopback: Vec::new(),
+            own: Vec::new(),
+        }
+    }
+}
+
+/// What kind of answer it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Records of the asked type, or an alias alone.
+    Positive,
+    /// The name exists, the type does not (RFC 2308 section 2.2).
+    NoData,
+    /// The name does not exist (RFC 2308 section 2.1).
+    NxDomain,
+    /// The upstream failed; shown as SERVFAIL, never cached.
+    Failure,
+}
+
+/// Outcome of [`vet`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vetted {
+    /// What may be sent.
+    pub answer: WireAnswer,
+    /// What it is.
+    pub kind: Kind,
+    /// Whether it may be cached for `answer.ttl` (a TTL of 0 may not).
+    pub cacheable: bool,
+    /// Addresses that were held back because they are not public: evidence of DNS rebinding.
+    pub rebinding: Vec<IpAddr>,
+    /// The chain led to a name that only means something inside (`localhost`, `x.internal`); it was cut.
+    pub internal_alias: bool,
+    /// Names behind the first: aliases followed, then SVCB and HTTPS targets; for lists that judge every hop.
+    pub names: Vec<NameBuf>,
+    /// Records of the answer section that were left out: off the chain, malformed, too many.
+    pub dropped: u16,
+    /// Octets of the vetted records' data: what this answer can have told the session.
+    pub data_octets: u32,
+}
+
+/// Why a response cannot be used at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum VetError {
+    /// The octets are not a whole DNS message.
+    #[error("response is malformed")]
+    Malformed,
+    /// It answers another question.
+    #[error("response is for another question")]
+    WrongQuestion,
+    /// It is cut short (TC).
+    #[error("response is truncated")]
+    Truncated,
+    /// More records, or more octets, than [`MAX_RECORDS`] allows.
+    #[error("response is too large")]
+    TooLarge,
 }

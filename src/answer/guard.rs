@@ -1,0 +1,287 @@
+//! The rebinding guard: which addresses may be shown and pinned, and which names only mean something inside.
+//!
+//! Address blocks follow the IANA special-purpose registries (RFC 6890): what they call not globally reachable is not
+//! public. Two deliberate readings: the documentation blocks (RFC 5737, RFC 3849, RFC 9637) count as public, since no
+//! host of an operator's network lives in them and a pin to one opens nothing; the benchmarking block 198.18.0.0/15
+//! (RFC 2544) does not, since laboratories route it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use staunch_scoring::name::NameError;
+use staunch_scoring::{NameBuf, NameRef};
+
+use super::AnswerRules;
+
+/// A block of addresses in prefix notation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IpRange {
+    base: IpAddr,
+    prefix: u8,
+}
+
+/// Why text is not an address block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
+    /// The part before the slash is no address.
+    #[error("not an IP address")]
+    Address,
+    /// The part behind the slash is no prefix length of this family.
+    #[error("prefix length out of range")]
+    Prefix,
+    /// Bits behind the prefix are set, so the block meant is unclear.
+    #[error("address has bits set behind the prefix")]
+    HostBits,
+}
+
+impl IpRange {
+    /// A block; bits of `base` behind the prefix must be zero.
+    pub fn new(base: IpAddr, prefix: u8) -> Result<Self, RangeError> {
+        let (bits, width) = match base {
+            IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, 32),
+            IpAddr::V6(v6) => (v6.to_bits(), 128),
+        };
+        if prefix > width {
+            return Err(RangeError::Prefix);
+        }
+        if bits.checked_shl(u32::from(prefix)).unwrap_or(0) != 0 {
+            return Err(RangeError::HostBits);
+        }
+        Ok(Self { base, prefix })
+    }
+
+    /// Whether `addr`, of the same family, is in the block.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        match (self.base, addr) {
+            (IpAddr::V4(base), IpAddr::V4(addr)) => v4_in(addr, base, self.prefix),
+            (IpAddr::V6(base), IpAddr::V6(addr)) => v6_in(addr, base, self.prefix),
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for IpRange {
+    type Err = RangeError;
+
+    /// `10.0.0.0/8`, `fd00::/8`, or one address.
+    fn from_str(text: &str) -> Result<Self, RangeError> {
+        let (addr, prefix) = match text.split_once('/') {
+            Some((addr, prefix)) => (addr, Some(prefix.parse().map_err(|_| RangeError::Prefix)?)),
+            None => (text, None),
+        };
+        let base: IpAddr = addr.parse().map_err(|_| RangeError::Address)?;
+        Self::new(base, prefix.unwrap_or(if base.is_ipv4() { 32 } else { 128 }))
+    }
+}
+
+impl fmt::Display for IpRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix)
+    }
+}
+
+impl fmt::Debug for IpRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Names a rule speaks of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// `=x`: this name alone.
+    Exact(NameBuf),
+    /// `x`: this name and all below.
+    AtOrBelow(NameBuf),
+    /// `*.x`: all below this name.
+    Below(NameBuf),
+}
+
+impl Scope {
+    /// Whether `name` is meant.
+    pub fn covers(&self, name: NameRef<'_>) -> bool {
+        match self {
+            Self::Exact(x) => name == x.as_ref(),
+            Self::AtOrBelow(x) => name.is_at_or_below(x.as_ref()),
+            Self::Below(x) => name.is_below(x.as_ref()),
+        }
+    }
+}
+
+impl FromStr for Scope {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if let Some(exact) = text.strip_prefix('=') {
+            NameBuf::from_text(exact).map(Self::Exact)
+        } else if let Some(below) = text.strip_prefix("*.") {
+            NameBuf::from_text(below).map(Self::Below)
+        } else {
+            NameBuf::from_text(text).map(Self::AtOrBelow)
+        }
+    }
+}
+
+/// Leave to show and pin addresses that are not public: names both the names and the ranges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowRange {
+    /// Names asked for; where an alias leads is not what counts, or anybody's alias could borrow the rule.
+    pub names: Scope,
+    /// Ranges they may answer with.
+    pub ranges: Vec<IpRange>,
+}
+
+/// What may happen with an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Showing {
+    /// Shown and pinned.
+    Pin,
+    /// Shown, never pinned.
+    Show,
+    /// Neither.
+    Hide,
+}
+
+impl AnswerRules {
+    /// What may happen with `addr` in an answer to `qname`.
+    pub(super) fn showing(&self, qname: NameRef<'_>, addr: IpAddr) -> Showing {
+        if is_public(addr) && !self.is_own(addr) {
+            return Showing::Pin;
+        }
+        let allowed =
+            self.allow_ranges.iter().any(|a| a.names.covers(qname) && a.ranges.iter().any(|r| r.contains(addr)));
+        if allowed {
+            return Showing::Pin;
+        }
+        let loopback = matches!(addr, IpAddr::V4(v4) if v4.is_loopback());
+        if loopback && self.show_loopback.iter().any(|zone| qname.is_at_or_below(zone.as_ref())) {
+            return Showing::Show;
+        }
+        Showing::Hide
+    }
+
+    /// Whether a rule lets `qname` answer with anything that is not public.
+    pub(super) fn names_inside(&self, qname: NameRef<'_>) -> bool {
+        self.allow_ranges.iter().any(|a| a.names.covers(qname))
+    }
+
+    fn is_own(&self, addr: IpAddr) -> bool {
+        if self.own.is_empty() {
+            return false;
+        }
+        let wrapped = match addr {
+            IpAddr::V6(v6) => wrapped_v4(v6),
+            IpAddr::V4(_) => [None; 2],
+        };
+        self.own.iter().any(|own| *own == addr || wrapped.iter().flatten().any(|v4| IpAddr::V4(*v4) == *own))
+    }
+}
+
+fn v4_in(addr: Ipv4Addr, base: Ipv4Addr, prefix: u8) -> bool {
+    (addr.to_bits() ^ base.to_bits()).checked_shr(32 - u32::from(prefix)).unwrap_or(0) == 0
+}
+
+fn v6_in(addr: Ipv6Addr, base: Ipv6Addr, prefix: u8) -> bool {
+    (addr.to_bits() ^ base.to_bits()).checked_shr(128 - u32::from(prefix)).unwrap_or(0) == 0
+}
+
+/// IPv4 blocks that are not public.
+const INSIDE_V4: [([u8; 4], u8); 14] = [
+    ([0, 0, 0, 0], 8),         // this network (RFC 791); 0.0.0.0 reaches the host itself
+    ([10, 0, 0, 0], 8),        // private (RFC 1918)
+    ([100, 64, 0, 0], 10),     // shared by carriers (RFC 6598); holds one cloud's metadata service
+    ([127, 0, 0, 0], 8),       // loopback
+    ([168, 63, 129, 16], 32),  // a cloud's in-host service behind an address that looks public
+    ([169, 254, 0, 0], 16),    // link local (RFC 3927); holds most clouds' metadata services
+    ([172, 16, 0, 0], 12),     // private (RFC 1918)
+    ([192, 0, 0, 0], 24),      // protocol assignments (RFC 6890); holds one cloud's metadata service
+    ([192, 88, 99, 0], 24),    // 6to4 relays, given up (RFC 7526)
+    ([192, 168, 0, 0], 16),    // private (RFC 1918)
+    ([198, 18, 0, 0], 15),     // benchmarking (RFC 2544)
+    ([224, 0, 0, 0], 4),       // multicast
+    ([240, 0, 0, 0], 4),       // reserved (RFC 1112)
+    ([255, 255, 255, 255], 32), // broadcast
+];
+
+/// IPv6 blocks inside 2000::/3 that are not public.
+const INSIDE_V6: [([u16; 8], u8); 3] = [
+    ([0x2001, 0x2, 0, 0, 0, 0, 0, 0], 48),  // benchmarking (RFC 5180)
+    ([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28), // ORCHID (RFC 4843)
+    ([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28), // ORCHIDv2 (RFC 7343): no locators
+];
+
+/// Whether `addr` is a unicast address of the public network, and wraps no IPv4 address that is not.
+pub fn is_public(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(v4) => !INSIDE_V4.iter().any(|(base, prefix)| v4_in(v4, Ipv4Addr::from(*base), *prefix)),
+        IpAddr::V6(v6) => {
+            let global = v6_in(v6, Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+            // All else below 2000::/3 and above 3fff:: is local, mapped, multicast, or assigned to nobody.
+            (global || v6_in(v6, NAT64, 96))
+                && !INSIDE_V6.iter().any(|(base, prefix)| v6_in(v6, Ipv6Addr::from(*base), *prefix))
+                && wrapped_v4(v6).iter().flatten().all(|v4| is_public(IpAddr::V4(*v4)))
+        }
+    }
+}
+
+/// The well-known NAT64 prefix (RFC 6052).
+const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
+
+/// IPv4 addresses that a packet to `v6` may end at: NAT64, 6to4 (RFC 3056), Teredo (RFC 4380: server and client).
+fn wrapped_v4(v6: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
+    let bits = v6.to_bits();
+    let at = |shift: u32| Ipv4Addr::from_bits((bits >> shift) as u32);
+    if v6_in(v6, NAT64, 96) {
+        [Some(at(0)), None]
+    } else if v6_in(v6, Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16) {
+        [Some(at(80)), None]
+    } else if v6_in(v6, Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32) {
+        [Some(at(64)), Some(Ipv4Addr::from_bits(!(bits as u32)))]
+    } else {
+        [None, None]
+    }
+}
+
+/// Whether `name` means something only inside a host or site: one label, `localhost`, `local` (RFC 6762), `internal`,
+/// `home.arpa` (RFC 8375), or the reverse of an address that is not public (RFC 6303).
+pub fn is_internal_name(name: NameRef<'_>) -> bool {
+    let mut labels: Vec<&[u8]> = name.labels().collect();
+    labels.reverse();
+    match labels.as_slice() {
+        [] | [_] => true,
+        [b"localhost" | b"local" | b"internal", ..] => true,
+        [b"arpa", b"home", ..] => true,
+        [b"arpa", b"in-addr", octets @ ..] => reverse_v4(octets).is_some_and(|v4| !is_public(v4.into())),
+        [b"arpa", b"ip6", nibbles @ ..] => reverse_v6(nibbles).is_some_and(|v6| !is_public(v6.into())),
+        _ => false,
+    }
+}
+
+/// Last address of the block a reverse name stands for, labels from the right: a block that is only partly local has a
+/// public end. `None` for the bare zone.
+fn reverse_v4(labels: &[&[u8]]) -> Option<Ipv4Addr> {
+    let mut octets = [255u8; 4];
+    let mut known = false;
+    for (slot, label) in octets.iter_mut().zip(labels) {
+        // Classless delegations (RFC 2317) put other labels behind the octets.
+        let Some(octet) = std::str::from_utf8(label).ok().and_then(|text| text.parse().ok()) else { break };
+        *slot = octet;
+        known = true;
+    }
+    known.then(|| Ipv4Addr::from(octets))
+}
+
+/// As [`reverse_v4`], by nibbles.
+fn reverse_v6(labels: &[&[u8]]) -> Option<Ipv6Addr> {
+    let mut bits = u128::MAX;
+    let mut known = false;
+    for (i, label) in labels.iter().take(32).enumerate() {
+        let [digit] = label else { break };
+        let Some(nibble) = char::from(*digit).to_digit(16) else { break };
+        let shift = 124 - 4 * i;
+        bits = bits & !(0xf << shift) | u128::from(nibble) << shift;
+        known = true;
+    }
+    known.then(|| Ipv6Addr::from_bits(bits))
+}

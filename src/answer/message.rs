@@ -1,0 +1,258 @@
+//! A bounded walk over a response: where its records are, and their owners in canonical form.
+//!
+//! Total on any octets. A compression pointer may only point backwards, so no name can loop.
+
+use staunch_scoring::NameRef;
+
+use super::VetError;
+
+/// Most records of the answer and authority section that are looked at.
+const MAX_READ: usize = 2048;
+/// Most compression pointers in one name (RFC 9267 section 2 asks for a limit; 64 is Unbound's order of magnitude).
+const MAX_POINTERS: usize = 64;
+/// Length of the header (RFC 1035 section 4.1.1).
+pub(super) const HEADER: usize = 12;
+
+/// A name as spelled in the message, expanded.
+#[derive(Clone, Copy)]
+pub(super) struct Spelled {
+    wire: [u8; 255],
+    len: u8,
+}
+
+impl Spelled {
+    /// Its wire octets, root label included.
+    pub(super) fn as_wire(&self) -> &[u8] {
+        &self.wire[..usize::from(self.len)]
+    }
+
+    /// The same in canonical form.
+    pub(super) fn folded(mut self) -> Self {
+        let len = usize::from(self.len);
+        self.wire[..len].make_ascii_lowercase();
+        self
+    }
+
+    /// Borrowed as a canonical name. Only for a folded one.
+    pub(super) fn as_name(&self) -> Option<NameRef<'_>> {
+        NameRef::from_wire(self.as_wire()).ok()
+    }
+
+    /// Copies whole wire octets that are known to be a name.
+    pub(super) fn of(name: NameRef<'_>) -> Self {
+        let mut wire = [0; 255];
+        wire[..name.wire_len()].copy_from_slice(name.as_wire());
+        Self { wire, len: name.wire_len() as u8 }
+    }
+}
+
+/// Reads the name at `at`, following pointers; returns it and where the next field starts.
+pub(super) fn read_name(octets: &[u8], at: usize) -> Result<(Spelled, usize), VetError> {
+    let mut name = Spelled { wire: [0; 255], len: 0 };
+    let mut len = 0;
+    let mut pos = at;
+    let mut segment = at; // a pointer must lead before the start of what it ends
+    let mut after = None;
+    let mut pointers = 0;
+    loop {
+        let first = usize::from(*octets.get(pos).ok_or(VetError::Malformed)?);
+        match first {
+            0 => {
+                *name.wire.get_mut(len).ok_or(VetError::Malformed)? = 0;
+                name.len = (len + 1) as u8;
+                return Ok((name, after.unwrap_or(pos + 1)));
+            }
+            1..=63 => {
+                let from = octets.get(pos..=pos + first).ok_or(VetError::Malformed)?;
+                name.wire.get_mut(len..=len + first).ok_or(VetError::Malformed)?.copy_from_slice(from);
+                len += first + 1;
+                pos += first + 1;
+            }
+            0xc0.. => {
+                let low = usize::from(*octets.get(pos + 1).ok_or(VetError::Malformed)?);
+                after.get_or_insert(pos + 2);
+                let target = (first & 0x3f) << 8 | low;
+                pointers += 1;
+                if target >= segment || pointers > MAX_POINTERS {
+                    return Err(VetError::Malformed);
+                }
+                segment = target;
+                pos = target;
+            }
+            _ => return Err(VetError::Malformed),
+        }
+    }
+}
+
+/// Where the name at `at` ends in place, pointers not followed.
+fn skip_name(octets: &[u8], mut at: usize) -> Result<usize, VetError> {
+    loop {
+        match usize::from(*octets.get(at).ok_or(VetError::Malformed)?) {
+            0 => return Ok(at + 1),
+            len @ 1..=63 => at += len + 1,
+            0xc0.. => return if at + 2 <= octets.len() { Ok(at + 2) } else { Err(VetError::Malformed) },
+            _ => return Err(VetError::Malformed),
+        }
+    }
+}
+
+fn be16(octets: &[u8], at: usize) -> Result<u16, VetError> {
+    let pair = octets.get(at..at + 2).ok_or(VetError::Malformed)?;
+    Ok(u16::from_be_bytes([pair[0], pair[1]]))
+}
+
+fn be32(octets: &[u8], at: usize) -> Result<u32, VetError> {
+    Ok(u32::from(be16(octets, at)?) << 16 | u32::from(be16(octets, at + 2)?))
+}
+
+/// One record: owner in the message's name arena, data as a range of the message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record {
+    owner: (u32, u8),
+    pub(super) rtype: u16,
+    pub(super) class: u16,
+    /// Seconds; a value with the highest bit set reads as 0 (RFC 2181 section 8).
+    pub(super) ttl: u32,
+    /// First octet of the data.
+    pub(super) from: usize,
+    /// Behind the last octet of the data.
+    pub(super) to: usize,
+}
+
+/// A response, walked.
+pub(super) struct Message<'m> {
+    pub(super) octets: &'m [u8],
+    /// Extended response code (RFC 6891 section 6.1.3).
+    pub(super) rcode: u16,
+    pub(super) truncated: bool,
+    pub(super) recursion_available: bool,
+    pub(super) authentic_data: bool,
+    pub(super) qtype: u16,
+    pub(super) qclass: u16,
+    records: Vec<Record>,
+    answers: usize,
+    /// Canonical owners, the question's name first.
+    names: Vec<u8>,
+    qname_len: usize,
+}
+
+impl<'m> Message<'m> {
+    /// Walks the whole of `octets`; what follows the last record is ignored.
+    pub(super) fn read(octets: &'m [u8]) -> Result<Self, VetError> {
+        if octets.len() > usize::from(u16::MAX) {
+            return Err(VetError::TooLarge);
+        }
+        let flags = be16(octets, 2)?;
+        let (questions, answers, authorities, additionals) =
+            (be16(octets, 4)?, be16(octets, 6)?, be16(octets, 8)?, be16(octets, 10)?);
+        if flags & 0x8000 == 0 || flags >> 11 & 0xf != 0 || questions != 1 {
+            return Err(VetError::WrongQuestion);
+        }
+        let (qname, question_end) = read_name(octets, HEADER)?;
+        let mut message = Self {
+            octets,
+            rcode: flags & 0xf,
+            truncated: flags & 0x0200 != 0,
+            recursion_available: flags & 0x0080 != 0,
+            authentic_data: flags & 0x0020 != 0,
+            qtype: be16(octets, question_end)?,
+            qclass: be16(octets, question_end + 2)?,
+            records: Vec::new(),
+            answers: usize::from(answers),
+            names: Vec::with_capacity(256),
+            qname_len: qname.as_wire().len(),
+        };
+        let kept = usize::from(answers) + usize::from(authorities);
+        if kept > MAX_READ {
+            return Err(VetError::TooLarge);
+        }
+        message.names.extend_from_slice(qname.folded().as_wire());
+        // A count is only a claim: memory follows what the octets can hold (11 is the shortest record).
+        message.records.reserve_exact(kept.min(octets.len() / 11));
+        let mut at = question_end + 4;
+        let mut last_pointer = (0xc000 | HEADER as u16, (0, message.names.len() as u8));
+        for _ in 0..kept {
+            at = message.read_record(at, &mut last_pointer)?;
+        }
+        for _ in 0..additionals {
+            at = message.skip_additional(at)?;
+        }
+        Ok(message)
+    }
+
+    /// Reads the record at `at`. Runs of records under one owner spell it as the same pointer: that one is not expanded
+    /// again.
+    fn read_record(&mut self, at: usize, last: &mut (u16, (u32, u8))) -> Result<usize, VetError> {
+        let pointer = be16(self.octets, at)?;
+        let (owner, at) = if pointer == last.0 {
+            (last.1, at + 2)
+        } else {
+            let (name, next) = read_name(self.octets, at)?;
+            let slot = (self.names.len() as u32, name.as_wire().len() as u8);
+            self.names.extend_from_slice(name.folded().as_wire());
+            if pointer >= 0xc000 {
+                *last = (pointer, slot);
+            }
+            (slot, next)
+        };
+        let ttl = be32(self.octets, at + 4)?;
+        let from = at + 10;
+        let to = from + usize::from(be16(self.octets, at + 8)?);
+        if to > self.octets.len() {
+            return Err(VetError::Malformed);
+        }
+        self.records.push(Record {
+            owner,
+            rtype: be16(self.octets, at)?,
+            class: be16(self.octets, at + 2)?,
+            ttl: if ttl & 0x8000_0000 == 0 { ttl } else { 0 },
+            from,
+            to,
+        });
+        Ok(to)
+    }
+
+    fn skip_additional(&mut self, at: usize) -> Result<usize, VetError> {
+        let at = skip_name(self.octets, at)?;
+        let to = at + 10 + usize::from(be16(self.octets, at + 8)?);
+        if to > self.octets.len() {
+            return Err(VetError::Malformed);
+        }
+        if be16(self.octets, at)? == 41 {
+            let high = self.octets.get(at + 4).copied().ok_or(VetError::Malformed)?;
+            self.rcode |= u16::from(high) << 4;
+        }
+        Ok(to)
+    }
+
+    /// The answer section.
+    pub(super) fn answers(&self) -> &[Record] {
+        self.records.get(..self.answers).unwrap_or_default()
+    }
+
+    /// The authority section.
+    pub(super) fn authorities(&self) -> &[Record] {
+        self.records.get(self.answers..).unwrap_or_default()
+    }
+
+    /// Canonical owner of `record`, wire octets.
+    pub(super) fn owner(&self, record: &Record) -> &[u8] {
+        let from = record.owner.0 as usize;
+        self.names.get(from..from + usize::from(record.owner.1)).unwrap_or(&[0])
+    }
+
+    /// Canonical name of the question, wire octets.
+    pub(super) fn qname(&self) -> &[u8] {
+        self.names.get(..self.qname_len).unwrap_or(&[0])
+    }
+
+    /// Data of `record`.
+    pub(super) fn rdata(&self, record: &Record) -> &'m [u8] {
+        self.octets.get(record.from..record.to).unwrap_or_default()
+    }
+}
+
+/// Whether `octets` are one whole response whose every record can be located.
+pub fn well_formed(octets: &[u8]) -> bool {
+    Message::read(octets).is_ok()
+}

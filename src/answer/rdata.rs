@@ -1,0 +1,208 @@
+//! Record data: copied as it is, with compressed names expanded; SVCB parameters taken out where rules say so.
+
+use std::net::IpAddr;
+
+use super::emit::Writer;
+use super::message::{Message, Record, Spelled, read_name};
+
+/// The data does not have the shape of its type.
+#[derive(Debug)]
+pub(super) struct Bad;
+
+/// One field of record data.
+#[derive(Clone, Copy)]
+enum Field {
+    /// So many octets.
+    Fixed(usize),
+    /// A character string (RFC 1035 section 3.3).
+    Text,
+    /// A domain name that was and may be compressed.
+    Name,
+    /// A domain name that must not be compressed by us, but that senders have compressed (RFC 3597 section 4).
+    PlainName,
+    /// What is left.
+    Rest,
+}
+
+/// Types whose data holds names a sender may have compressed. All others are opaque (RFC 3597).
+fn layout(rtype: u16) -> &'static [Field] {
+    use Field::{Fixed, Name, PlainName, Rest, Text};
+    match rtype {
+        1 => &[Fixed(4)],
+        28 => &[Fixed(16)],
+        2 | 3 | 4 | 5 | 7 | 8 | 9 | 12 => &[Name],
+        6 => &[Name, Name, Fixed(20)],
+        14 => &[Name, Name],
+        15 => &[Fixed(2), Name],
+        17 => &[PlainName, PlainName],
+        18 | 21 | 36 => &[Fixed(2), PlainName],
+        24 | 46 => &[Fixed(18), PlainName, Rest],
+        26 => &[Fixed(2), PlainName, PlainName],
+        30 | 47 => &[PlainName, Rest],
+        33 => &[Fixed(6), PlainName],
+        35 => &[Fixed(4), Text, Text, Text, PlainName],
+        39 => &[PlainName],
+        _ => &[Rest],
+    }
+}
+
+/// Appends the data of `record`.
+pub(super) fn copy(message: &Message<'_>, record: &Record, to: &mut Writer) -> Result<(), Bad> {
+    let octets = message.octets;
+    let mut at = record.from;
+    for field in layout(record.rtype) {
+        let next = match field {
+            Field::Fixed(len) => at + len,
+            Field::Rest => record.to,
+            Field::Text => at + 1 + usize::from(*octets.get(at).ok_or(Bad)?),
+            Field::Name | Field::PlainName => {
+                let (name, next) = read_name(octets, at).map_err(|_| Bad)?;
+                if next > record.to {
+                    return Err(Bad);
+                }
+                to.data_name(name.as_wire(), matches!(field, Field::Name));
+                at = next;
+                continue;
+            }
+        };
+        if next > record.to {
+            return Err(Bad);
+        }
+        to.octets(octets.get(at..next).ok_or(Bad)?);
+        at = next;
+    }
+    if at == record.to { Ok(()) } else { Err(Bad) }
+}
+
+/// The one name that is all of `record`'s data (CNAME, DNAME), as spelled.
+pub(super) fn target(message: &Message<'_>, record: &Record) -> Result<Spelled, Bad> {
+    let (name, next) = read_name(message.octets, record.from).map_err(|_| Bad)?;
+    if next == record.to { Ok(name) } else { Err(Bad) }
+}
+
+/// The address of an A or AAAA record.
+pub(super) fn address(rtype: u16, data: &[u8]) -> Option<IpAddr> {
+    match rtype {
+        1 => <[u8; 4]>::try_from(data).ok().map(IpAddr::from),
+        28 => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+const MANDATORY: u16 = 0;
+const IPV4HINT: u16 = 4;
+const ECH: u16 = 5;
+const IPV6HINT: u16 = 6;
+
+/// An SVCB or HTTPS record (RFC 9460 section 2.2).
+pub(super) struct Svcb<'m> {
+    priority: u16,
+    target: Spelled,
+    params: Vec<(u16, &'m [u8])>,
+    /// Parameters of an alias were left out.
+    cleared: bool,
+}
+
+impl<'m> Svcb<'m> {
+    /// Most parameters of one record; the registry holds about ten.
+    const MAX_PARAMS: usize = 64;
+
+    pub(super) fn read(message: &Message<'m>, record: &Record) -> Result<Self, Bad> {
+        let data = message.rdata(record);
+        let priority = data.get(..2).map(|p| u16::from_be_bytes([p[0], p[1]])).ok_or(Bad)?;
+        // The target must not be compressed: read within the data alone, where a pointer leads nowhere.
+        let (target, mut at) = read_name(data.get(2..).ok_or(Bad)?, 0).map_err(|_| Bad)?;
+        at += 2;
+        let mut params: Vec<(u16, &'m [u8])> = Vec::new();
+        while at < data.len() {
+            let head = data.get(at..at + 4).ok_or(Bad)?;
+            let key = u16::from_be_bytes([head[0], head[1]]);
+            let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
+            let value = data.get(at + 4..at + 4 + len).ok_or(Bad)?;
+            if params.last().is_some_and(|(last, _)| *last >= key) || params.len() >= Self::MAX_PARAMS {
+                return Err(Bad);
+            }
+            params.push((key, value));
+            at += 4 + len;
+        }
+        // Parameters of an alias mean nothing (RFC 9460 section 2.4.2), and could carry what is taken out elsewhere.
+        let cleared = priority == 0 && !params.is_empty();
+        if cleared {
+            params.clear();
+        }
+        Ok(Self { priority, target, params, cleared })
+    }
+
+    /// Where it points, canonical; the root means the owner itself.
+    pub(super) fn target(&self) -> Spelled {
+        self.target.folded()
+    }
+
+    /// Every address hint.
+    pub(super) fn hints(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.params.iter().flat_map(|(key, value)| {
+            let (rtype, width) = match *key {
+                IPV4HINT => (1, 4),
+                IPV6HINT => (28, 16),
+                _ => (0, usize::MAX),
+            };
+            value.chunks(width.min(value.len().max(1))).filter_map(move |chunk| address(rtype, chunk))
+        })
+    }
+
+    /// Appends the data, without `ech` if `strip_ech`, with those hints alone that `keep` wants; returns whether it
+    /// differs from what was read.
+    pub(super) fn write(&self, strip_ech: bool, mut keep: impl FnMut(IpAddr) -> bool, to: &mut Writer) -> bool {
+        let mut edited = self.cleared;
+        let mut gone = [None; 3];
+        let mut kept: Vec<(u16, Vec<u8>)> = Vec::with_capacity(self.params.len());
+        for (key, value) in &self.params {
+            let width = match *key {
+                ECH if strip_ech => {
+                    gone[0] = Some(ECH);
+                    continue;
+                }
+                IPV4HINT => 4,
+                IPV6HINT => 16,
+                _ => {
+                    kept.push((*key, value.to_vec()));
+                    continue;
+                }
+            };
+            let rtype = if *key == IPV4HINT { 1 } else { 28 };
+            let left: Vec<u8> =
+                value.chunks(width).filter(|c| address(rtype, c).is_some_and(&mut keep)).flatten().copied().collect();
+            edited |= left.len() != value.len();
+            if left.is_empty() {
+                gone[if *key == IPV4HINT { 1 } else { 2 }] = Some(*key);
+            } else {
+                kept.push((*key, left));
+            }
+        }
+        edited |= gone.iter().any(Option::is_some);
+        // A key that is gone must not stay mandatory, or clients would ignore the whole record.
+        if let Some(at) = kept.iter().position(|(key, _)| *key == MANDATORY) {
+            let listed = &kept[at].1;
+            let left: Vec<u8> = listed
+                .chunks_exact(2)
+                .filter(|k| !gone.contains(&Some(u16::from_be_bytes([k[0], k[1]]))))
+                .flatten()
+                .copied()
+                .collect();
+            edited |= left.len() != listed.len();
+            if left.is_empty() {
+                kept.remove(at);
+            } else {
+                kept[at].1 = left;
+            }
+        }
+        to.octets(&self.priority.to_be_bytes());
+        to.octets(self.target.as_wire());
+        for (key, value) in &kept {
+            to.octets(&key.to_be_bytes());
+            to.octets(&(value.len() as u16).to_be_bytes());
+            to.octets(value);
+        }
+        edited
+    }
+}

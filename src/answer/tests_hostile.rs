@@ -1,0 +1,191 @@
+//! Hostile responses: whatever arrives, nothing panics, and what is shown stays on the chain.
+
+use hickory_proto::op::Message as Parsed;
+use proptest::prelude::*;
+use staunch_scoring::{NameBuf, QName};
+
+use super::tests::{Build, whole};
+use super::*;
+
+const NAMES: [&str; 10] = [
+    "q.example", "a.example", "b.example", "c.a.example", "example", "evil.test.example", ".", "localhost",
+    "q.example.net", "Q.Example",
+];
+const TYPES: [Qtype; 12] = [
+    Qtype::A,
+    Qtype::AAAA,
+    Qtype::CNAME,
+    Qtype::DNAME,
+    Qtype::TXT,
+    Qtype::SOA,
+    Qtype::NS,
+    Qtype::MX,
+    Qtype::HTTPS,
+    Qtype::RRSIG,
+    Qtype::NULL,
+    Qtype::OPT,
+];
+
+fn data(rtype: Qtype, seed: u8, noise: &[u8]) -> Vec<u8> {
+    let name = super::tests::wire(NAMES[usize::from(seed) % NAMES.len()]);
+    match rtype {
+        Qtype::A => vec![[203, 10, 127][usize::from(seed) % 3], 0, 113, seed],
+        Qtype::AAAA => [&[[0x20, 0xfe, 0][usize::from(seed) % 3], 1, 0xd, 0xb8][..], &[0; 11], &[seed]].concat(),
+        Qtype::CNAME | Qtype::DNAME | Qtype::NS => name,
+        Qtype::MX => [&[0, seed][..], &name].concat(),
+        Qtype::SOA => super::tests::soa(u32::from(seed)),
+        Qtype::HTTPS => [&[0, seed & 1][..], &name, &[0, 4, 0, 4, 10, 0, 0, seed]].concat(),
+        Qtype::TXT => [&[noise.len() as u8][..], noise].concat(),
+        _ => noise.to_vec(),
+    }
+}
+
+prop_compose! {
+    fn response()(
+        qtype in prop_oneof![Just(Qtype::A), Just(Qtype::AAAA), Just(Qtype::ANY), Just(Qtype::HTTPS), Just(Qtype::MX), Just(Qtype::TXT)],
+        rcode in prop_oneof![6 => Just(0u16), 2 => Just(3), 1 => Just(2)],
+        records in proptest::collection::vec(
+            (0usize..3, 0..NAMES.len(), 0..TYPES.len(), any::<u8>(), 0u32..9999, proptest::collection::vec(any::<u8>(), 0..24)),
+            0..24,
+        ),
+        bend in proptest::option::of((any::<prop::sample::Index>(), any::<u8>())),
+    ) -> (Qtype, Vec<u8>) {
+        let mut build = Build::new("q.example", qtype).flags(0x8180 | rcode);
+        for section in 0..3 {
+            for (at, owner, rtype, seed, ttl, noise) in &records {
+                if *at == section {
+                    build = build.rr(section, NAMES[*owner], TYPES[*rtype], *ttl, &data(TYPES[*rtype], *seed, noise));
+                }
+            }
+        }
+        let mut octets = build.octets();
+        if let Some((at, value)) = bend {
+            let at = at.index(octets.len());
+            octets[at] = value;
+        }
+        (qtype, octets)
+    }
+}
+
+fn q() -> NameBuf {
+    NameBuf::from_text("q.example").expect("name")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_octets_never_panic(octets in proptest::collection::vec(any::<u8>(), 0..600), dnssec_ok: bool) {
+        let q = q();
+        let asked = Asked { qname: q.as_ref(), qtype: Qtype::A, dnssec_ok };
+        let _ = vet(&octets, asked, &AnswerRules::default());
+        let _ = well_formed(&octets);
+    }
+
+    #[test]
+    fn what_is_shown_is_on_the_chain_and_what_is_pinned_is_shown(
+        (qtype, octets) in response(), dnssec_ok: bool, strip_hints: bool,
+    ) {
+        let q = q();
+        let asked = Asked { qname: q.as_ref(), qtype, dnssec_ok };
+        let rules = AnswerRules { strip_hints, ..AnswerRules::default() };
+        let Ok(vetted) = vet(&octets, asked, &rules) else { return Ok(()) };
+        let reply = whole(&vetted.answer, q.as_ref().as_wire(), qtype.0);
+        let message = super::message::Message::read(&reply).expect("own reply is whole");
+        prop_assert_eq!(message.answers().len(), usize::from(vetted.answer.answers));
+        prop_assert_eq!(message.authorities().len(), usize::from(vetted.answer.authorities));
+        prop_assert!(message.authorities().iter().all(|r| r.rtype == Qtype::SOA.0));
+        prop_assert!(vetted.answer.authorities <= 1);
+        prop_assert_eq!(vetted.answer.ttl_at.len(), message.answers().len() + message.authorities().len());
+
+        // The chain, found again from the reply alone.
+        let mut on_chain = vec![q.as_ref().as_wire().to_vec()];
+        let mut shown = Vec::new();
+        for record in message.answers() {
+            let owner = message.owner(record);
+            let at_or_above = record.rtype == Qtype::DNAME.0
+                && on_chain.iter().any(|name| name.ends_with(owner));
+            prop_assert!(at_or_above || on_chain.iter().any(|name| name == owner), "off the chain");
+            prop_assert!(record.ttl >= vetted.answer.ttl && record.ttl <= rules.max_ttl);
+            match Qtype(record.rtype) {
+                Qtype::CNAME => {
+                    let target = super::rdata::target(&message, record).expect("own CNAME").folded();
+                    on_chain.push(target.as_wire().to_vec());
+                }
+                Qtype::A | Qtype::AAAA => shown.extend(super::rdata::address(record.rtype, message.rdata(record))),
+                Qtype::HTTPS => {
+                    shown.extend(super::rdata::Svcb::read(&message, record).expect("own HTTPS").hints());
+                }
+                Qtype::OPT => prop_assert!(false, "OPT shown"),
+                _ => {}
+            }
+        }
+        for addr in &shown {
+            prop_assert!(is_public(*addr), "{} shown", addr);
+        }
+        for addr in &vetted.answer.pins {
+            prop_assert!(shown.contains(addr), "{} pinned, not shown", addr);
+        }
+        // hickory-proto reads types we copy unread, and may find noise in them; all else must parse.
+        let noisy = message.answers().iter().any(|r| matches!(Qtype(r.rtype), Qtype::RRSIG | Qtype::OPT));
+        if !noisy {
+            prop_assert!(Parsed::from_vec(&reply).is_ok(), "{:?}", Parsed::from_vec(&reply).err());
+        }
+    }
+
+    #[test]
+    fn vetting_twice_changes_nothing((qtype, octets) in response()) {
+        let q = q();
+        let asked = Asked { qname: q.as_ref(), qtype, dnssec_ok: false };
+        let rules = AnswerRules::default();
+        let Ok(once) = vet(&octets, asked, &rules) else { return Ok(()) };
+        if once.kind != Kind::Positive {
+            return Ok(());
+        }
+        let mut reply = whole(&once.answer, q.as_ref().as_wire(), qtype.0);
+        reply[2..4].copy_from_slice(&0x8180u16.to_be_bytes());
+        let again = vet(&reply, asked, &rules).expect("own reply");
+        prop_assert_eq!(again.answer.answers, once.answer.answers);
+        prop_assert_eq!(again.answer.pins, once.answer.pins);
+        prop_assert_eq!(again.dropped, 0);
+    }
+
+    #[test]
+    fn scopes_and_ranges_are_total(text in ".{0,40}") {
+        let _ = text.parse::<IpRange>();
+        let _ = text.parse::<Scope>();
+    }
+
+    #[test]
+    fn internal_names_are_total(octets in proptest::collection::vec(any::<u8>(), 1..80)) {
+        if let Ok((name, _)) = QName::read(&octets) {
+            let _ = is_internal_name(name.as_ref());
+        }
+    }
+}
+
+/// The dearest message there can be: as many records as fit, each owner a long chain of pointers.
+#[test]
+fn the_dearest_message_is_cheap() {
+    let mut octets = Build::new("q.example", Qtype::A).octets();
+    // A ladder of names, each one label in front of the one before, 60 steps high; then all stand on its top.
+    let mut below = 12u16;
+    let mut count = 0u16;
+    while octets.len() < 65_000 && count < 2047 {
+        let here = octets.len() as u16;
+        octets.extend([1, b'a']);
+        octets.extend((0xc000 | below).to_be_bytes());
+        octets.extend([0, 16, 0, 1, 0, 0, 0, 1, 0, 2, 1, b'x']);
+        count += 1;
+        if count < 60 {
+            below = here;
+        }
+    }
+    octets[6..8].copy_from_slice(&count.to_be_bytes());
+    let q = q();
+    let asked = Asked { qname: q.as_ref(), qtype: Qtype::A, dnssec_ok: false };
+    let begun = std::time::Instant::now();
+    let vetted = vet(&octets, asked, &AnswerRules::default()).expect("whole");
+    assert!(begun.elapsed() < std::time::Duration::from_millis(500), "{:?}", begun.elapsed());
+    assert_eq!((vetted.answer.answers, vetted.dropped), (0, count));
+}

@@ -1,0 +1,475 @@
+//! The scrubber: follows the question's chain through a response and writes down only what stands on it.
+
+use std::net::IpAddr;
+
+use staunch_scoring::NameRef;
+
+use super::emit::Writer;
+use super::guard::{Showing, is_internal_name};
+use super::message::{Message, Record, Spelled};
+use super::rdata::{self, Svcb};
+use super::{
+    AnswerRules, Asked, BARE_NEGATIVE_TTL, FAILURE_TTL, Kind, MAX_ADDRESSES, MAX_HOPS, MAX_RECORDS, VetError, Vetted,
+    WireAnswer,
+};
+use crate::model::Qtype;
+
+const CNAME: u16 = Qtype::CNAME.0;
+const DNAME: u16 = Qtype::DNAME.0;
+const RRSIG: u16 = Qtype::RRSIG.0;
+const SOA: u16 = Qtype::SOA.0;
+const CLASS_IN: u16 = 1;
+
+/// Takes from `response` what may be shown to a session that asked `asked`.
+///
+/// An error means that nothing of it can be used and the client gets SERVFAIL. A response code other than NOERROR and
+/// NXDOMAIN, a chain that loops or is longer than [`MAX_HOPS`], and a referral come back as [`Kind::Failure`].
+pub fn vet(response: &[u8], asked: Asked<'_>, rules: &AnswerRules) -> Result<Vetted, VetError> {
+    let message = Message::read(response)?;
+    if message.qname() != asked.qname.as_wire() || message.qtype != asked.qtype.0 || message.qclass != CLASS_IN {
+        return Err(VetError::WrongQuestion);
+    }
+    if message.truncated {
+        return Err(VetError::Truncated);
+    }
+    if !matches!(message.rcode, 0 | 3) {
+        return Ok(failure());
+    }
+    let Some(chain) = Chain::follow(&message, asked, rules) else { return Ok(failure()) };
+    let mut vetting = Vetting::new(&message, asked, rules);
+    vetting.aliases(&chain)?;
+    vetting.finals(&chain)?;
+    vetting.conclude(&chain)
+}
+
+/// SERVFAIL, with nothing in it.
+fn failure() -> Vetted {
+    Vetted {
+        answer: WireAnswer {
+            rcode: 2,
+            authentic_data: false,
+            answers: 0,
+            authorities: 0,
+            body: Box::default(),
+            ttl_at: Box::default(),
+            ttl: FAILURE_TTL,
+            pins: Box::default(),
+        },
+        kind: Kind::Failure,
+        cacheable: false,
+        rebinding: Vec::new(),
+        internal_alias: false,
+        names: Vec::new(),
+        dropped: 0,
+        data_octets: 0,
+    }
+}
+
+/// One alias record on the chain.
+struct Step {
+    owner: Spelled,
+    rtype: u16,
+    ttl: u32,
+    source: Source,
+}
+
+/// Where an alias record's data comes from.
+enum Source {
+    /// The response's answer section.
+    Record(Record),
+    /// Made from a DNAME that came without its CNAME (RFC 6672 section 3.1).
+    Made(Spelled),
+}
+
+/// The question's chain: aliases in order, and the name they end at.
+struct Chain {
+    steps: Vec<Step>,
+    hops: Vec<Spelled>,
+    end: Spelled,
+    internal: bool,
+}
+
+impl Chain {
+    /// `None` for a chain that loops, is too long, or makes a name that is too long.
+    fn follow(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Option<Self> {
+        let mut chain =
+            Self { steps: Vec::new(), hops: Vec::new(), end: Spelled::of(asked.qname), internal: false };
+        while asked.qtype != Qtype::ANY && !chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
+            let Some((steps, target)) = chain.hop(message)? else { break };
+            let name = target.as_name()?;
+            if is_internal_name(name) && !rules.names_inside(asked.qname) {
+                chain.internal = true;
+                break;
+            }
+            let seen = name == asked.qname || chain.hops.iter().any(|hop| hop.as_wire() == target.as_wire());
+            if seen || chain.hops.len() == MAX_HOPS {
+                return None;
+            }
+            chain.steps.extend(steps);
+            chain.hops.push(target);
+            chain.end = target;
+        }
+        Some(chain)
+    }
+
+    /// Records of the answer section that belong to the name the chain ends at.
+    fn at_end<'a>(&'a self, message: &'a Message<'_>) -> impl Iterator<Item = &'a Record> {
+        let end = self.end.as_wire();
+        message.answers().iter().filter(move |r| r.class == CLASS_IN && message.owner(r) == end)
+    }
+
+    /// The next alias, if there is one. The outer `None` is a DNAME whose substitution does not fit (RFC 6672 section
+    /// 2.2).
+    #[allow(clippy::type_complexity)]
+    fn hop(&self, message: &Message<'_>) -> Option<Option<(Vec<Step>, Spelled)>> {
+        let cname = self
+            .at_end(message)
+            .filter(|r| r.rtype == CNAME)
+            .find_map(|r| rdata::target(message, r).ok().map(|target| (*r, target)));
+        let Some((record, owner, dname_target)) = self.dname(message) else {
+            return Some(cname.map(|(record, target)| {
+                let step = Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Record(record) };
+                (vec![step], target.folded())
+            }));
+        };
+        let prefix_len = self.end.as_wire().len() - owner.as_wire().len();
+        let made = substitute(&self.end.as_wire()[..prefix_len], &dname_target)?;
+        let dname = Step { owner, rtype: DNAME, ttl: record.ttl, source: Source::Record(record) };
+        let cname = match cname {
+            Some((cname, target)) if target.folded().as_wire() == made.folded().as_wire() => {
+                Step { owner: self.end, rtype: CNAME, ttl: cname.ttl, source: Source::Record(cname) }
+            }
+            _ => Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Made(made) },
+        };
+        Some(Some((vec![dname, cname], made.folded())))
+    }
+
+    /// The DNAME that covers the chain's end, its owner and target.
+    fn dname(&self, message: &Message<'_>) -> Option<(Record, Spelled, Spelled)> {
+        let end = self.end.as_name()?;
+        message.answers().iter().filter(|r| r.class == CLASS_IN && r.rtype == DNAME).find_map(|r| {
+            let owner = NameRef::from_wire(message.owner(r)).ok()?;
+            let covers = end.is_below(owner);
+            covers.then(|| rdata::target(message, r).ok().map(|target| (*r, Spelled::of(owner), target)))?
+        })
+    }
+}
+
+/// `prefix` (labels without a root) put in front of `target`.
+fn substitute(prefix: &[u8], target: &Spelled) -> Option<Spelled> {
+    let mut wire = Vec::with_capacity(255);
+    wire.extend_from_slice(prefix);
+    wire.extend_from_slice(target.as_wire());
+    super::message::read_name(&wire, 0).ok().map(|(name, _)| name)
+}
+
+/// The answer under construction.
+struct Vetting<'v, 'm> {
+    message: &'v Message<'m>,
+    asked: Asked<'v>,
+    rules: &'v AnswerRules,
+    to: Writer,
+    answers: usize,
+    /// Records of the response's answer section that are shown, signatures not counted.
+    shown: usize,
+    /// Final records there were, shown or not.
+    found: usize,
+    /// Final records shown.
+    finals: usize,
+    addresses: usize,
+    edited: bool,
+    ttl: u32,
+    pins: Vec<IpAddr>,
+    rebinding: Vec<IpAddr>,
+    targets: Vec<Spelled>,
+    data_octets: usize,
+}
+
+impl<'v, 'm> Vetting<'v, 'm> {
+    fn new(message: &'v Message<'m>, asked: Asked<'v>, rules: &'v AnswerRules) -> Self {
+        Self {
+            message,
+            asked,
+            rules,
+            to: Writer::behind(asked.qname.as_wire()),
+            answers: 0,
+            shown: 0,
+            found: 0,
+            finals: 0,
+            addresses: 0,
+            edited: false,
+            ttl: rules.max_ttl,
+            pins: Vec::new(),
+            rebinding: Vec::new(),
+            targets: Vec::new(),
+            data_octets: 0,
+        }
+    }
+
+    /// Writes one record; `false`, and nothing written, if `data` finds it bad.
+    fn record(
+        &mut self,
+        owner: &[u8],
+        rtype: u16,
+        ttl: u32,
+        data: impl FnOnce(&mut Self) -> Result<(), rdata::Bad>,
+    ) -> Result<bool, VetError> {
+        let mark = self.to.mark();
+        let ttl = ttl.min(self.rules.max_ttl);
+        let length_at = self.to.begin(owner, rtype, ttl);
+        if data(self).is_err() {
+            self.to.undo(&mark);
+            return Ok(false);
+        }
+        self.data_octets += self.to.end(length_at)?;
+        self.ttl = self.ttl.min(ttl);
+        self.answers += 1;
+        if self.answers > MAX_RECORDS { Err(VetError::TooLarge) } else { Ok(true) }
+    }
+
+    /// As [`Self::record`], data copied from the response.
+    fn copied(&mut self, owner: &[u8], record: &Record) -> Result<bool, VetError> {
+        self.record(owner, record.rtype, record.ttl, |v| rdata::copy(v.message, record, &mut v.to))
+    }
+
+    /// Writes the signatures over `covered` at `owner`, if they were asked for.
+    fn signatures(&mut self, owner: &[u8], covered: u16) -> Result<(), VetError> {
+        if !self.asked.dnssec_ok || covered == RRSIG {
+            return Ok(());
+        }
+        let message = self.message;
+        for record in message.answers() {
+            let of = message.rdata(record).get(..2).map(|c| u16::from_be_bytes([c[0], c[1]]));
+            if record.rtype == RRSIG && record.class == CLASS_IN && of == Some(covered) && message.owner(record) == owner
+            {
+                self.copied(owner, record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the aliases.
+    fn aliases(&mut self, chain: &Chain) -> Result<(), VetError> {
+        for step in &chain.steps {
+            let owner = step.owner.as_wire();
+            match &step.source {
+                Source::Record(record) => {
+                    self.shown += usize::from(self.copied(owner, record)?);
+                    self.signatures(owner, step.rtype)?;
+                }
+                Source::Made(target) => {
+                    self.record(owner, step.rtype, step.ttl, |v| {
+                        v.to.data_name(target.as_wire(), false);
+                        Ok(())
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the records of the asked type at the chain's end.
+    fn finals(&mut self, chain: &Chain) -> Result<(), VetError> {
+        if self.message.rcode == 3 || chain.internal {
+            return Ok(());
+        }
+        let asked = self.asked.qtype.0;
+        let end = chain.end.as_wire();
+        for record in chain.at_end(self.message) {
+            // OPT, and the types that only questions or transactions have (RFC 6895 section 3.1).
+            let meta = matches!(record.rtype, 0 | 41 | 128..=255);
+            let wanted = if self.asked.qtype == Qtype::ANY {
+                record.rtype != RRSIG || self.asked.dnssec_ok
+            } else {
+                record.rtype == asked
+            };
+            if !wanted || meta {
+                continue;
+            }
+            self.found += 1;
+            let written = match Qtype(record.rtype) {
+                Qtype::A | Qtype::AAAA => self.address(end, record)?,
+                Qtype::SVCB | Qtype::HTTPS => self.service(end, record)?,
+                _ => self.copied(end, record)?,
+            };
+            self.finals += usize::from(written);
+            self.shown += usize::from(written && record.rtype != RRSIG);
+        }
+        // A set that is not as it was signed cannot be shown with its signature.
+        if self.finals == self.found && !self.edited && asked != Qtype::ANY.0 && self.finals > 0 {
+            self.signatures(end, asked)?;
+        }
+        Ok(())
+    }
+
+    /// Judges one address; `true` if it may be shown.
+    fn admit(&mut self, addr: IpAddr) -> bool {
+        match self.rules.showing(self.asked.qname, addr) {
+            Showing::Hide => {
+                self.hidden(addr);
+                false
+            }
+            _ if self.addresses >= MAX_ADDRESSES => false,
+            showing => {
+                self.addresses += 1;
+                if showing == Showing::Pin && !self.pins.contains(&addr) {
+                    self.pins.push(addr);
+                }
+                true
+            }
+        }
+    }
+
+    fn hidden(&mut self, addr: IpAddr) {
+        if self.rebinding.len() < MAX_ADDRESSES && !self.rebinding.contains(&addr) {
+            self.rebinding.push(addr);
+        }
+    }
+
+    fn address(&mut self, owner: &[u8], record: &Record) -> Result<bool, VetError> {
+        match rdata::address(record.rtype, self.message.rdata(record)) {
+            Some(addr) if self.admit(addr) => self.copied(owner, record),
+            _ => Ok(false),
+        }
+    }
+
+    fn service(&mut self, owner: &[u8], record: &Record) -> Result<bool, VetError> {
+        let Ok(svcb) = Svcb::read(self.message, record) else { return Ok(false) };
+        let target = svcb.target();
+        let Some(name) = target.as_name() else { return Ok(false) };
+        if !name.is_root() {
+            if is_internal_name(name) && !self.rules.names_inside(self.asked.qname) {
+                return Ok(false);
+            }
+            self.targets.push(target);
+        }
+        let mut shown: Vec<IpAddr> = Vec::new();
+        for hint in svcb.hints().take(MAX_ADDRESSES) {
+            if !self.rules.strip_hints {
+                if self.admit(hint) {
+                    shown.push(hint);
+                }
+            } else if self.rules.showing(self.asked.qname, hint) == Showing::Hide {
+                // Not shown either way; an inside address among them is evidence all the same.
+                self.hidden(hint);
+            }
+        }
+        self.record(owner, record.rtype, record.ttl, |v| {
+            v.edited |= svcb.write(v.rules.strip_ech, |hint| shown.contains(&hint), &mut v.to);
+            Ok(())
+        })
+    }
+
+    /// Adds the authority section and says what kind of answer it is.
+    fn conclude(mut self, chain: &Chain) -> Result<Vetted, VetError> {
+        let emptied = chain.internal || (self.found > 0 && self.finals == 0);
+        if emptied {
+            return Ok(self.emptied(chain));
+        }
+        let nx = self.message.rcode == 3;
+        let mut authorities = 0;
+        let kind = if self.finals > 0 {
+            Kind::Positive
+        } else {
+            let soa = self.soa(chain)?;
+            authorities = u16::from(soa);
+            if !soa {
+                self.ttl = self.ttl.min(BARE_NEGATIVE_TTL);
+            }
+            let referral = || {
+                !self.message.recursion_available
+                    && self.message.authorities().iter().any(|r| r.rtype == Qtype::NS.0)
+            };
+            match (nx, soa, chain.steps.is_empty()) {
+                (true, ..) => Kind::NxDomain,
+                (false, false, true) if referral() => return Ok(failure()),
+                (false, false, false) => Kind::Positive,
+                _ => Kind::NoData,
+            }
+        };
+        let dropped = self.dropped();
+        let authentic_data = self.message.authentic_data && dropped == 0 && !self.edited;
+        let answers = self.answers - usize::from(authorities);
+        let names = self.names(chain);
+        let (body, ttl_at) = self.to.finish();
+        Ok(Vetted {
+            answer: WireAnswer {
+                rcode: if nx { 3 } else { 0 },
+                authentic_data,
+                answers: answers as u16,
+                authorities,
+                body,
+                ttl_at,
+                ttl: self.ttl,
+                pins: self.pins.into_boxed_slice(),
+            },
+            kind,
+            cacheable: self.ttl > 0,
+            rebinding: self.rebinding,
+            internal_alias: false,
+            names,
+            dropped,
+            data_octets: self.data_octets as u32,
+        })
+    }
+
+    /// Writes the SOA of a negative answer, its TTL as RFC 2308 section 5 wants; `false` if none fits.
+    fn soa(&mut self, chain: &Chain) -> Result<bool, VetError> {
+        let message = self.message;
+        let Some(end) = chain.end.as_name() else { return Ok(false) };
+        let fits = |r: &&Record| {
+            r.rtype == SOA
+                && r.class == CLASS_IN
+                && NameRef::from_wire(message.owner(r)).is_ok_and(|zone| end.is_at_or_below(zone))
+        };
+        let Some(soa) = message.authorities().iter().find(fits) else { return Ok(false) };
+        let Some(minimum) = message.rdata(soa).last_chunk::<4>() else { return Ok(false) };
+        let ttl = soa.ttl.min(u32::from_be_bytes(*minimum));
+        self.record(message.owner(soa), SOA, ttl, |v| rdata::copy(v.message, soa, &mut v.to))
+    }
+
+    /// Nothing may be shown: a negative answer of our own, aliases left out, so that the inside stays inside.
+    fn emptied(self, chain: &Chain) -> Vetted {
+        let names = self.names(chain);
+        let dropped = self.message.answers().iter().filter(|r| r.rtype != RRSIG).count().min(usize::from(u16::MAX));
+        let mut to = Writer::behind(self.asked.qname.as_wire());
+        let ttl = BARE_NEGATIVE_TTL.min(self.rules.max_ttl);
+        let length_at = to.begin(self.asked.qname.as_wire(), SOA, ttl);
+        to.octets(b"\x0frebinding-guard\x07staunch\x07invalid\0\x06nobody\x07invalid\0");
+        for value in [1, 3600, 600, 86400, ttl] {
+            to.octets(&u32::to_be_bytes(value));
+        }
+        // One short record cannot be too large.
+        let _ = to.end(length_at);
+        let (body, ttl_at) = to.finish();
+        Vetted {
+            answer: WireAnswer {
+                rcode: 0,
+                authentic_data: false,
+                answers: 0,
+                authorities: 1,
+                body,
+                ttl_at,
+                ttl,
+                pins: Box::default(),
+            },
+            kind: Kind::NoData,
+            cacheable: ttl > 0,
+            rebinding: self.rebinding,
+            internal_alias: chain.internal,
+            names,
+            dropped: dropped as u16,
+            data_octets: 0,
+        }
+    }
+
+    fn dropped(&self) -> u16 {
+        let there = self.message.answers().iter().filter(|r| r.rtype != RRSIG).count();
+        there.saturating_sub(self.shown).min(usize::from(u16::MAX)) as u16
+    }
+
+    fn names(&self, chain: &Chain) -> Vec<staunch_scoring::NameBuf> {
+        let all = chain.hops.iter().chain(&self.targets);
+        all.filter_map(|name| name.as_name().map(NameRef::to_owned)).take(MAX_RECORDS).collect()
+    }
+}
