@@ -101,6 +101,17 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// An answer that is shown once and never kept.
+    pub fn passing(answer: WireAnswer, now: u64) -> Self {
+        let expires = now.saturating_add(u64::from(answer.ttl) * 1000);
+        Self { answer, stored: now, expires, id: 0 }
+    }
+
+    /// Seconds since it was put.
+    pub fn age(&self, now: u64) -> u32 {
+        u32::try_from(now.saturating_sub(self.stored) / 1000).unwrap_or(u32::MAX)
+    }
+
     /// Seconds it may still be shown, rounded down; 0 once dead.
     pub fn ttl_left(&self, now: u64) -> u32 {
         u32::try_from(self.expires.saturating_sub(now) / 1000).unwrap_or(u32::MAX)

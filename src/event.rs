@@ -3,6 +3,7 @@
 //! Pure data; [`crate::telemetry`] queues and writes it, [`crate::alert`] turns some of it into alerts.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use staunch_scoring::{Band, Bits, LedgerView, Reading};
@@ -57,9 +58,9 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleRef {
     /// The rule's or list's id.
-    pub id: String,
+    pub id: Arc<str>,
     /// File, as given.
-    pub file: String,
+    pub file: Arc<str>,
     /// Line, from 1; 0 where the rule is not from a file (a runtime grant).
     pub line: u32,
 }
@@ -114,6 +115,9 @@ pub struct Event {
     /// The score, where one was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<Scored>,
+    /// Addresses taken out of the answer: not public, and no rule names both the name and the range.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<IpAddr>,
     /// Addresses pinned for this answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pins: Vec<IpAddr>,

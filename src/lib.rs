@@ -17,8 +17,9 @@ pub mod reply;
 pub mod session;
 pub mod wire;
 
-// Sockets, files, the kernel.
+// Clocks, sockets, files, the kernel.
 pub mod alert;
+pub mod clock;
 pub mod enforce;
 pub mod forward;
 pub mod store;

@@ -105,6 +105,12 @@ pub fn refusal(out: &mut Vec<u8>, query: &Query<'_>, refusal: &Refusal<'_>) {
     opt(out, query, &[(refusal.ede, text)]);
 }
 
+/// The name may exist, this type does not; remembered for `ttl` seconds. `zone` owns the SOA.
+pub fn no_data(out: &mut Vec<u8>, query: &Query<'_>, zone: NameRef<'_>, ttl: u32) {
+    negative(out, query, NOERROR, zone, ttl);
+    opt(out, query, &[]);
+}
+
 /// The answer could not be had.
 pub fn servfail(out: &mut Vec<u8>, query: &Query<'_>, ede: Ede, text: &str) {
     begin(out, query, SERVFAIL, 0);

@@ -3,6 +3,8 @@
 //! An entry's value numbers its line among the lines of all lists, so the list and line that speak in an explanation
 //! cost no memory of their own; only short notes of entries that carry them are kept beside. 20 octets a name.
 
+use std::sync::Arc;
+
 use staunch_scoring::NameRef;
 
 use super::day::Day;
@@ -21,9 +23,9 @@ const EXACT: u32 = 1 << 31;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListInfo {
     /// Unique id.
-    pub id: String,
+    pub id: Arc<str>,
     /// File, as given.
-    pub file: String,
+    pub file: Arc<str>,
     /// Who publishes it.
     pub source: Option<String>,
     /// When a person last looked at it.

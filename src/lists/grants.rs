@@ -6,6 +6,8 @@
 //! The table is small and changes seldom: its owner keeps it behind an atomic pointer, copies it, changes the copy and
 //! swaps.
 
+use std::sync::Arc;
+
 use hashbrown::HashTable;
 use staunch_scoring::NameRef;
 
@@ -21,7 +23,7 @@ pub const MAX_GRANTS: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowance {
     /// Its id.
-    pub id: String,
+    pub id: Arc<str>,
     /// Which names. Build it with [`RuleForm::parse`], which refuses public suffixes.
     pub form: RuleForm,
     /// For one session, or for all.
@@ -82,7 +84,7 @@ impl Grants {
 
     /// Takes a grant back; whether it was there.
     pub fn remove(&mut self, id: &str) -> bool {
-        self.retain(|grant| grant.id != id) != 0
+        self.retain(|grant| *grant.id != *id) != 0
     }
 
     /// Drops the grants that ended before or at `wall` (milliseconds since the Unix epoch); how many. A lookup passes

@@ -4,6 +4,8 @@
 //! allow, then the rule written first. A rule whose day of expiry has come, or that is meant for other profiles, is
 //! passed over.
 
+use std::sync::Arc;
+
 use hashbrown::HashTable;
 use staunch_scoring::name::LabelOffsets;
 use staunch_scoring::{Bits, NameBuf, NameRef};
@@ -84,9 +86,9 @@ impl ScopeSet {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
     /// Unique id.
-    pub id: String,
+    pub id: Arc<str>,
     /// File it is written in, as given.
-    pub file: String,
+    pub file: Arc<str>,
     /// Allow or deny.
     pub action: Action,
     /// The names, each with the line it stands on, from 1.

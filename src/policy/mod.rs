@@ -1,5 +1,371 @@
 //! Policy: turns facts into one verdict. The only place that can build a [`Permit`].
+//!
+//! Between what is known of a query ([`crate::lists`], [`staunch_scoring`], [`crate::session`]) and what is done with
+//! it ([`crate::pipeline`]). Pure: [`Policy::decide`] changes nothing, so `explain` and the live path are the same
+//! code; [`Policy::commit`] writes down what was done. Monitor, canary share and enforce part in [`Decision::new`]
+//! and nowhere else.
 
 mod permit;
+mod refusal;
+
+use staunch_scoring::{Assessment, Band, Bits, Facts, LedgerScope, Listing, NameRef, Outcome, Scorer, Split};
+
+use crate::event::{RuleRef, Verdict};
+use crate::lists::{Action, DenyMatch, Grants, Lists, Reach, RuleMatch, Scope};
+use crate::model::{Mode, Now, Qtype, Reason};
+use crate::session::{Context, Inner, TUNNEL_TYPE_NAMES};
+use crate::wire::Query;
 
 pub use permit::Permit;
+pub use profile::{Profile, Profiles, Unlisted};
+pub use refusal::{RefusalText, ede_of};
+
+mod profile;
+
+/// Under a tunnel-only type, a payload part worth at least this much closes the session at once; a shorter one on its
+/// third distinct name.
+///
+/// Chosen without a source: above the median of benign names (35 bits), so that a slip of the finger (`dig NULL
+/// example.com`) is refused and nothing more.
+const TUNNEL_PAYLOAD: Bits = Bits::whole(64);
+
+/// What sources get that nobody announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownSource {
+    /// A refusal with EDE 18.
+    Refuse,
+    /// The `unannounced` profile.
+    Profile,
+}
+
+/// One policy in force: immutable, swapped as a whole.
+pub struct Policy {
+    /// Rules, deny lists and registration days.
+    pub lists: Lists,
+    /// Profiles by type and phase.
+    pub profiles: Profiles,
+    /// How far verdicts are applied.
+    pub mode: Mode,
+    /// Share of sessions enforced in canary mode, 1..=99.
+    pub canary_percent: u8,
+    /// What unknown sources get.
+    pub unknown_source: UnknownSource,
+    /// The scorer.
+    pub scorer: Scorer,
+}
+
+/// One question put to policy.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The parsed query.
+    pub query: &'a Query<'a>,
+    /// Both clocks.
+    pub now: Now,
+    /// Whether the answer is at hand, so that nothing would leave.
+    pub cached: bool,
+    /// Days since this deployment first saw the registrable domain; `None` while warming up.
+    pub first_seen_days: Option<f32>,
+    /// Runtime allowances.
+    pub grants: &'a Grants,
+    /// Keyed hash of the full name.
+    pub name_hash: u64,
+}
+
+/// What is to be done with a query, and all that led to it.
+#[derive(Debug)]
+pub struct Decision<'a> {
+    /// What is done.
+    pub applied: Verdict,
+    /// What enforce mode does.
+    pub would: Verdict,
+    /// Monitor or enforce, canary resolved.
+    pub mode: Mode,
+    /// Why, where `would` is not an answer.
+    pub reason: Option<Reason>,
+    /// The rule or list that decided or allowed.
+    pub rule: Option<RuleRef>,
+    /// Whether the refusal is NODATA, so that names below stay reachable (RFC 8020).
+    pub nodata: bool,
+    /// The name's owners.
+    pub split: Split,
+    /// The score.
+    pub assessment: Assessment,
+    /// What the scorer was told; kept for the commit.
+    pub facts: Facts<'a>,
+    permit: Option<Permit>,
+    tunnel_name: Option<u64>,
+}
+
+/// The verdict of enforce mode before the mode is applied.
+struct Judgement {
+    would: Verdict,
+    reason: Option<Reason>,
+    rule: Option<RuleRef>,
+    mode: Option<Mode>,
+    nodata: bool,
+    tunnel_name: Option<u64>,
+}
+
+impl Judgement {
+    fn answer(rule: Option<RuleRef>, mode: Option<Mode>) -> Self {
+        Self { would: Verdict::Answer, reason: None, rule, mode, nodata: false, tunnel_name: None }
+    }
+
+    fn refuse(reason: Reason, rule: Option<RuleRef>, mode: Option<Mode>) -> Self {
+        Self { would: Verdict::Sinkhole, reason: Some(reason), rule, mode, nodata: false, tunnel_name: None }
+    }
+
+    fn quarantine(reason: Reason, rule: Option<RuleRef>) -> Self {
+        Self { would: Verdict::Quarantine, reason: Some(reason), rule, mode: None, nodata: false, tunnel_name: None }
+    }
+}
+
+impl Policy {
+    /// The mode a session is under: monitor or enforce, canary resolved by its cohort.
+    pub fn mode_of(&self, context: &Context) -> Mode {
+        self.resolve(self.mode, context)
+    }
+
+    fn resolve(&self, mode: Mode, context: &Context) -> Mode {
+        match mode {
+            Mode::Canary if context.cohort < self.canary_percent => Mode::Enforce,
+            Mode::Canary => Mode::Monitor,
+            other => other,
+        }
+    }
+
+    /// Judges one query of a session. Changes nothing.
+    pub fn decide<'a>(&'a self, context: &Context, inner: &Inner, ask: &Ask<'a>) -> Decision<'a> {
+        let qname = ask.query.qname.as_ref();
+        let split = Split::of(qname);
+        let profile = self.profiles.of(context.kind(), context.phase());
+        let grant = ask.grants.look_up(qname, &context.announcement.id, ask.now.wall);
+        let scope = Scope::of(context.kind(), context.phase());
+        let found = self.lists.look_up(qname, scope, ask.now.wall);
+        // The choice of a name from a fixed list costs log2 of the list, whatever the name.
+        let exact = Listing::Exact { of: self.lists.rules.exact_allowed().saturating_add(ask.grants.len() as u32) };
+        let listing = match (grant, found.rule) {
+            (Some(grant), _) if grant.form.reach == Reach::Exact => exact,
+            (Some(_), _) => Listing::Below { budget: profile.budgets.tenant },
+            (None, Some(hit)) if hit.rule.action == Action::Deny => Listing::Unlisted,
+            (None, Some(hit)) if hit.reach == Reach::Exact => exact,
+            (None, Some(hit)) => Listing::Below { budget: hit.rule.budget },
+            (None, None) => Listing::Unlisted,
+        };
+        let facts = Facts {
+            now: ask.now.mono,
+            qname,
+            split,
+            qtype: ask.query.qtype.0,
+            qtypes_allowed: profile.qtypes.len().min(255) as u8,
+            listing,
+            registered_days: self.lists.age.days(split.icann(qname), ask.now.wall),
+            first_seen_days: ask.first_seen_days,
+            cached: ask.cached,
+            budgets: &profile.budgets,
+            params: &profile.params,
+        };
+        let assessment = self.scorer.assess(&inner.score, &facts);
+        let granted = grant.map(|grant| grant.reference());
+        let judgement = self.judge(inner, ask, profile, granted, found.rule, found.deny, &facts, &assessment);
+        let mode = match judgement.mode {
+            // A rule still in trial does not weaken a session that is closed.
+            Some(mode) if judgement.reason != Some(Reason::Quarantined) => self.resolve(mode, context),
+            _ => self.mode_of(context),
+        };
+        Decision::new(judgement, mode, inner.is_closed(), split, assessment, facts, ask.query)
+    }
+
+    /// The order of judgement, cheapest and firmest first.
+    #[allow(clippy::too_many_arguments)]
+    fn judge(
+        &self,
+        inner: &Inner,
+        ask: &Ask<'_>,
+        profile: &Profile,
+        granted: Option<RuleRef>,
+        hit: Option<RuleMatch<'_>>,
+        denied: Option<DenyMatch<'_>>,
+        facts: &Facts<'_>,
+        assessment: &Assessment,
+    ) -> Judgement {
+        let (qname, qtype) = (facts.qname, ask.query.qtype);
+        if inner.quarantine.is_some() {
+            return Judgement::refuse(Reason::Quarantined, None, None);
+        }
+        let allowed = match (granted, hit) {
+            (Some(rule), _) => Some((rule, None, &[][..])),
+            (None, Some(hit)) if hit.rule.action == Action::Deny => {
+                let mut refusal = Judgement::refuse(Reason::DenyRule, Some(hit.reference()), hit.rule.mode);
+                refusal.nodata = self.allows_below(ask);
+                return refusal;
+            }
+            (None, Some(hit)) => Some((hit.reference(), hit.rule.mode, &hit.rule.qtypes[..])),
+            (None, None) => None,
+        };
+        if qtype.is_tunnel_only() {
+            let known = inner.tunnel_names_with(ask.name_hash);
+            let mut judgement = if known >= TUNNEL_TYPE_NAMES || assessment.information >= TUNNEL_PAYLOAD {
+                Judgement::quarantine(Reason::TypeNotAllowed, None)
+            } else {
+                Judgement::refuse(Reason::TypeNotAllowed, None, None)
+            };
+            judgement.nodata = judgement.would == Verdict::Sinkhole;
+            judgement.tunnel_name = Some(ask.name_hash);
+            return judgement;
+        }
+        let type_allowed = profile.qtypes.binary_search(&qtype).is_ok()
+            || allowed.as_ref().is_some_and(|(_, _, qtypes)| qtypes.contains(&qtype));
+        if let Some((rule, mode, _)) = allowed {
+            if !type_allowed {
+                let mut refusal = Judgement::refuse(Reason::TypeNotAllowed, Some(rule), mode);
+                refusal.nodata = true;
+                return refusal;
+            }
+            // A rule goes before the score, never before the ledger.
+            return match assessment.overdraw {
+                Some(scope) => Judgement::refuse(overdrawn(scope), Some(rule), mode),
+                None => Judgement::answer(Some(rule), mode),
+            };
+        }
+        if let Some(entry) = denied {
+            let mut refusal = Judgement::refuse(Reason::DenyList, Some(entry.reference()), None);
+            refusal.nodata = self.allows_below(ask);
+            return refusal;
+        }
+        if profile.unlisted == Unlisted::Refuse {
+            let mut refusal = Judgement::refuse(Reason::NotAllowed, None, None);
+            refusal.nodata = self.allows_below(ask);
+            return refusal;
+        }
+        let reason = match assessment.overdraw {
+            Some(scope) => overdrawn(scope),
+            None => Reason::Score,
+        };
+        if assessment.band == Band::Quarantine {
+            return Judgement::quarantine(reason, None);
+        }
+        if assessment.band == Band::Sinkhole || assessment.overdraw.is_some() {
+            let mut refusal = Judgement::refuse(reason, None, None);
+            refusal.nodata = self.allows_below(ask);
+            return refusal;
+        }
+        if !type_allowed {
+            let mut refusal = Judgement::refuse(Reason::TypeNotAllowed, None, None);
+            refusal.nodata = true;
+            return refusal;
+        }
+        if qtype.is_host_type() && !is_host_name(qname) {
+            return Judgement::refuse(Reason::BadHostName, None, None);
+        }
+        Judgement::answer(None, None)
+    }
+
+    /// Whether a rule or a grant allows some name below the one asked for.
+    fn allows_below(&self, ask: &Ask<'_>) -> bool {
+        let qname = ask.query.qname.as_ref();
+        self.lists.rules.allows_below(qname) || ask.grants.allows_below(qname, ask.now.wall)
+    }
+
+    /// The list entry or deny rule that names an alias on an answer's chain, for a session of this context.
+    pub fn denied_hop(&self, context: &Context, name: NameRef<'_>, wall: u64) -> Option<(Reason, RuleRef)> {
+        let found = self.lists.look_up(name, Scope::of(context.kind(), context.phase()), wall);
+        match (found.rule, found.deny) {
+            (Some(hit), _) if hit.rule.action == Action::Deny => Some((Reason::DenyRule, hit.reference())),
+            (None, Some(entry)) => Some((Reason::DenyList, entry.reference())),
+            _ => None,
+        }
+    }
+
+    /// Writes down what was done with a query that was judged on this same state.
+    pub fn commit(&self, inner: &mut Inner, decision: &Decision<'_>, outcome: Outcome) {
+        inner.counts.queries += 1;
+        if decision.would != Verdict::Answer {
+            inner.counts.refused += 1;
+            inner.watched = true;
+            inner.sample(decision.facts.qname);
+            if let Some(hash) = decision.tunnel_name {
+                inner.note_tunnel_name(hash);
+            }
+        } else if decision.assessment.band >= Band::Watch {
+            inner.watched = true;
+        }
+        if outcome == Outcome::Forwarded {
+            inner.counts.forwarded += 1;
+        }
+        // A session that is closed can gain or lose nothing more; its attempts are not worth state.
+        if decision.reason != Some(Reason::Quarantined) || outcome == Outcome::Forwarded {
+            self.scorer.commit(&mut inner.score, &decision.facts, &decision.assessment, outcome);
+        }
+    }
+}
+
+impl<'a> Decision<'a> {
+    /// The one place where monitor mode, the canary share and enforce mode part. `closed`: an applied quarantine, which
+    /// is final in every mode.
+    fn new(
+        judgement: Judgement,
+        mode: Mode,
+        closed: bool,
+        split: Split,
+        assessment: Assessment,
+        facts: Facts<'a>,
+        query: &Query<'_>,
+    ) -> Self {
+        let applied = if mode == Mode::Enforce || closed { judgement.would } else { Verdict::Answer };
+        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+        let permit = (applied == Verdict::Answer)
+            .then(|| Permit::new(facts.qname, query.qtype, dnssec_ok, query.checking_disabled));
+        Self {
+            applied,
+            would: judgement.would,
+            mode,
+            reason: judgement.reason,
+            rule: judgement.rule,
+            nodata: judgement.nodata,
+            split,
+            assessment,
+            facts,
+            permit,
+            tunnel_name: judgement.tunnel_name,
+        }
+    }
+
+    /// The leave to forward, where the applied verdict is an answer. Can be taken once.
+    pub fn take_permit(&mut self) -> Option<Permit> {
+        self.permit.take()
+    }
+
+    /// What forwarding would book.
+    pub fn charge(&self) -> Bits {
+        self.assessment.charge.session.max(self.assessment.charge.name)
+    }
+}
+
+fn overdrawn(scope: LedgerScope) -> Reason {
+    match scope {
+        LedgerScope::Tenant => Reason::LedgerTenant,
+        LedgerScope::Icann => Reason::LedgerIcann,
+        LedgerScope::Session => Reason::LedgerSession,
+    }
+}
+
+/// Letters, digits, hyphen and underscore in every label (RFC 952, RFC 1123 section 2.1, RFC 8552), with `*` alone as
+/// the leftmost label left to zone owners, not to stubs.
+fn is_host_name(name: NameRef<'_>) -> bool {
+    name.labels().all(|label| label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')))
+}
+
+impl Qtype {
+    /// Types that no honest stub asks for and tunnels like: NULL (RFC 1035 section 3.3.10), KEY (RFC 3445 limits it to
+    /// DNSSEC's past) and the private-use range (RFC 6895 section 3.1).
+    pub fn is_tunnel_only(self) -> bool {
+        matches!(self.0, 10 | 25 | 65280..=65534)
+    }
+
+    /// Types whose owner must be a host name.
+    pub fn is_host_type(self) -> bool {
+        matches!(self, Self::A | Self::AAAA)
+    }
+}

@@ -1,0 +1,76 @@
+//! The command line's side of the admin socket: blocking, one request a connection.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::protocol::{ErrorCode, Request, Response};
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing listens on the socket.
+    #[error("the daemon is not reachable on {path}: {source}; is `staunch serve` running, and may this user open the socket?")]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// The daemon said no.
+    #[error("{message}")]
+    Refused {
+        /// Kind.
+        code: ErrorCode,
+        /// Its words.
+        message: String,
+    },
+    /// The daemon's answer is not of this protocol.
+    #[error("the daemon's answer is not understood: {0}; are daemon and command line of one version?")]
+    Protocol(String),
+}
+
+/// An open exchange.
+pub struct Exchange {
+    lines: BufReader<UnixStream>,
+    path: PathBuf,
+}
+
+impl Exchange {
+    /// Sends `request`; answers are read with [`Exchange::response`] and [`Exchange::line`].
+    pub fn open(path: &Path, request: &Request, timeout: Option<Duration>) -> Result<Self, Error> {
+        let unreachable = |source| Error::Unreachable { path: path.to_owned(), source };
+        let mut stream = UnixStream::connect(path).map_err(unreachable)?;
+        stream.set_read_timeout(timeout).map_err(unreachable)?;
+        let mut line = serde_json::to_vec(request).map_err(|e| Error::Protocol(e.to_string()))?;
+        line.push(b'\n');
+        stream.write_all(&line).map_err(unreachable)?;
+        Ok(Self { lines: BufReader::new(stream), path: path.to_owned() })
+    }
+
+    /// The next raw line; `None` at the end.
+    pub fn line(&mut self) -> Result<Option<String>, Error> {
+        let mut line = String::new();
+        match self.lines.read_line(&mut line) {
+            Ok(0) => Ok(None),
+            Ok(_) => Ok(Some(line)),
+            Err(source) => Err(Error::Unreachable { path: self.path.clone(), source }),
+        }
+    }
+
+    /// The first line: whether the request was carried out.
+    pub fn response(&mut self) -> Result<serde_json::Value, Error> {
+        let line = self.line()?.ok_or_else(|| Error::Protocol("no answer".into()))?;
+        match serde_json::from_str(&line) {
+            Ok(Response::Ok(value)) => Ok(value),
+            Ok(Response::Error { code, message }) => Err(Error::Refused { code, message }),
+            Err(error) => Err(Error::Protocol(error.to_string())),
+        }
+    }
+}
+
+/// One request, one answer.
+pub fn ask(path: &Path, request: &Request, timeout: Duration) -> Result<serde_json::Value, Error> {
+    Exchange::open(path, request, Some(timeout))?.response()
+}

@@ -1,0 +1,126 @@
+//! Requests and answers of the admin socket.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Announcement, CaseId, Qtype, SessionId};
+
+/// Longest request line in octets.
+pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// What a client may ask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Request {
+    /// State of the service.
+    Status,
+    /// Make a session known, or update what is said of it.
+    Announce {
+        /// What is said.
+        announcement: Announcement,
+    },
+    /// A session's run is over: its pins and its ledger are forgotten.
+    End {
+        /// Which.
+        session: SessionId,
+    },
+    /// All sessions.
+    List,
+    /// One session in full.
+    Show {
+        /// Which.
+        session: SessionId,
+    },
+    /// Close a session.
+    Quarantine {
+        /// Which.
+        session: SessionId,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Open a session.
+    Release {
+        /// Which.
+        session: SessionId,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Allow a name for a while.
+    Allow {
+        /// `=x`, `x` or `*.x`.
+        name: String,
+        /// For how long, seconds.
+        seconds: u64,
+        /// Why.
+        reason: String,
+        /// Who answers for it.
+        owner: String,
+        /// For one session, or for all.
+        #[serde(default)]
+        session: Option<SessionId>,
+    },
+    /// Events: the newest ones, and on request those to come.
+    Observe {
+        /// How many of the newest.
+        last: usize,
+        /// Whether to stay.
+        follow: bool,
+    },
+    /// What policy would say of a name. Sends nothing, changes nothing.
+    Explain {
+        /// Presentation form.
+        name: String,
+        /// Type.
+        qtype: Qtype,
+        /// As which session.
+        session: SessionId,
+    },
+    /// What a case id stands for.
+    Why {
+        /// The case.
+        case: CaseId,
+    },
+    /// Read the configuration again; the old one stays if it does not load.
+    Reload,
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The request is not understood.
+    BadRequest,
+    /// No such session or case.
+    NotFound,
+    /// It contradicts what is known.
+    Conflict,
+    /// The new configuration does not load.
+    Invalid,
+    /// It could not be done or made durable.
+    Failed,
+}
+
+/// One line back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// Done; the answer.
+    Ok(serde_json::Value),
+    /// Not done.
+    Error {
+        /// Kind.
+        code: ErrorCode,
+        /// For a person.
+        message: String,
+    },
+}
+
+impl Response {
+    /// An error.
+    pub fn error(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::Error { code, message: message.into() }
+    }
+}

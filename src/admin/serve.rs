@@ -1,0 +1,326 @@
+//! The daemon's side of the admin socket.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, broadcast};
+
+use super::protocol::{ErrorCode, MAX_REQUEST, Request, Response};
+use crate::clock;
+use crate::daemon::Reload;
+use crate::enforce::Command;
+use crate::lists::RuleForm;
+use crate::model::{CaseId, SessionId};
+use crate::pipeline::Pipeline;
+use crate::session::Session;
+use crate::store::{self, Commit, Grant};
+
+/// Clients served at once; more wait to be accepted.
+const CLIENTS: usize = 64;
+/// Time a client has to send its request.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest temporary allowance: a week. Something meant to last longer is a rule with an owner and a review date.
+const LONGEST_GRANT: u64 = 7 * 24 * 3600;
+
+/// What the socket acts on.
+pub struct Admin {
+    /// The walk.
+    pub pipeline: Arc<Pipeline>,
+    /// Reads the configuration again.
+    pub reload: Arc<dyn Reload>,
+}
+
+/// Binds the socket with mode 0660, replacing one that nobody listens on.
+pub fn bind(path: &Path, group: Option<&str>) -> std::io::Result<UnixListener> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    if let Ok(existing) = std::fs::symlink_metadata(path) {
+        if !existing.file_type().is_socket() {
+            return Err(std::io::Error::other(format!("{} exists and is not a socket", path.display())));
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(std::io::Error::other(format!("another daemon listens on {}", path.display())));
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    if let Some(group) = group {
+        let gid = group_id(group)
+            .ok_or_else(|| std::io::Error::other(format!("no group `{group}` for the admin socket")))?;
+        std::os::unix::fs::chown(path, None, Some(gid))?;
+    }
+    Ok(listener)
+}
+
+/// A group's number from /etc/group, or the number itself.
+fn group_id(group: &str) -> Option<u32> {
+    if let Ok(number) = group.parse() {
+        return Some(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == group).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
+/// Answers clients until the task is dropped.
+pub async fn serve(listener: UnixListener, admin: Arc<Admin>) {
+    let places = Arc::new(Semaphore::new(CLIENTS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let admin = admin.clone();
+                tokio::spawn(async move {
+                    // A client that goes away in the middle harms nobody.
+                    let _ = client(stream, &admin).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "admin socket");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn client(stream: UnixStream, admin: &Admin) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = Vec::new();
+    let mut limited = BufReader::new(read.take(MAX_REQUEST as u64));
+    match tokio::time::timeout(PATIENCE, limited.read_until(b'\n', &mut line)).await {
+        Ok(result) => result?,
+        Err(_) => return Ok(()),
+    };
+    let request = match serde_json::from_slice(&line) {
+        Ok(request) => request,
+        Err(error) => {
+            let response = Response::error(ErrorCode::BadRequest, format!("request not understood: {error}"));
+            return send(&mut write, &response).await;
+        }
+    };
+    if let Request::Observe { last, follow } = request {
+        return observe(&mut write, admin, last, follow).await;
+    }
+    let response = admin.answer(request).await;
+    send(&mut write, &response).await
+}
+
+async fn send(write: &mut (impl AsyncWriteExt + Unpin), response: &Response) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(response)?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+async fn observe(
+    write: &mut (impl AsyncWriteExt + Unpin),
+    admin: &Admin,
+    last: usize,
+    follow: bool,
+) -> std::io::Result<()> {
+    let telemetry = &admin.pipeline.telemetry;
+    let mut tap = telemetry.subscribe();
+    send(write, &Response::Ok(Value::Null)).await?;
+    for line in telemetry.last(last) {
+        write.write_all(line.as_bytes()).await?;
+        write.write_all(b"\n").await?;
+    }
+    while follow {
+        match tap.recv().await {
+            Ok(line) => {
+                write.write_all(line.as_bytes()).await?;
+                write.write_all(b"\n").await?;
+            }
+            Err(broadcast::error::RecvError::Lagged(lost)) => {
+                write.write_all(format!("{{\"lost\":{lost}}}\n").as_bytes()).await?;
+            }
+            Err(broadcast::error::RecvError::Closed) => break,
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the journal; the operator's word counts only once it is durable.
+async fn durable(commit: Option<Commit>) -> Result<(), Response> {
+    match commit {
+        Some(commit) => commit.await.map_err(|error| {
+            Response::error(ErrorCode::Failed, format!("done in memory, but not durable: {error}"))
+        }),
+        None => Ok(()),
+    }
+}
+
+impl Admin {
+    /// Carries out one request other than `observe`.
+    pub async fn answer(&self, request: Request) -> Response {
+        match self.carry_out(request).await {
+            Ok(value) => Response::Ok(value),
+            Err(response) => response,
+        }
+    }
+
+    fn session(&self, id: &SessionId) -> Result<Arc<Session>, Response> {
+        self.pipeline.sessions.by_id(id).ok_or_else(|| {
+            Response::error(ErrorCode::NotFound, format!("no session `{id}`; `staunch session list` names all"))
+        })
+    }
+
+    async fn append(&self, record: store::Record) -> Result<(), Response> {
+        match self.pipeline.store.append(vec![record]) {
+            Ok(commit) => durable(Some(commit)).await,
+            Err(error) => Err(Response::error(ErrorCode::Failed, format!("the journal did not take it: {error}"))),
+        }
+    }
+
+    async fn carry_out(&self, request: Request) -> Result<Value, Response> {
+        let pipeline = &self.pipeline;
+        let now = clock::now();
+        match request {
+            Request::Status => Ok(pipeline.status()),
+            Request::List => {
+                let all: Vec<_> = pipeline.sessions.all().iter().map(|s| pipeline.summary(s)).collect();
+                Ok(json!({ "schema": 1, "sessions": all }))
+            }
+            Request::Show { session } => Ok(pipeline.show(&*self.session(&session)?, now)),
+            Request::Announce { announcement } => {
+                let known = pipeline
+                    .announce(announcement.clone())
+                    .map_err(|error| Response::error(ErrorCode::Conflict, error.to_string()))?;
+                self.append(store::Record::Announce { announcement }).await?;
+                Ok(json!({ "schema": 1, "session": pipeline.summary(&known) }))
+            }
+            Request::End { session } => {
+                let ended = pipeline
+                    .sessions
+                    .end(&session)
+                    .ok_or_else(|| Response::error(ErrorCode::NotFound, format!("no session `{session}`")))?;
+                for address in &ended.context().announcement.addresses {
+                    if let Err(error) = pipeline.enforcer.submit(Command::Remove { session: *address }) {
+                        return Err(Response::error(ErrorCode::Failed, error.to_string()));
+                    }
+                }
+                self.append(store::Record::End { session: session.clone() }).await?;
+                Ok(json!({ "schema": 1, "ended": session }))
+            }
+            Request::Quarantine { session, by, reason } => {
+                require("reason", &reason)?;
+                let session = self.session(&session)?;
+                let (case, commit) = pipeline.quarantine_by(&session, &by, &reason, now);
+                durable(commit).await?;
+                Ok(json!({ "schema": 1, "session": session.id(), "state": "quarantined", "case": case }))
+            }
+            Request::Release { session, by, reason } => {
+                require("reason", &reason)?;
+                require("by", &by)?;
+                let session = self.session(&session)?;
+                let (released, commit) = pipeline.release_by(&session, &by, &reason, now);
+                durable(commit).await?;
+                Ok(json!({ "schema": 1, "session": session.id(), "state": "active", "released": released }))
+            }
+            Request::Allow { name, seconds, reason, owner, session } => {
+                require("reason", &reason)?;
+                require("owner", &owner)?;
+                RuleForm::parse(&name)
+                    .map_err(|error| Response::error(ErrorCode::BadRequest, error.to_string()))?;
+                if seconds == 0 || seconds > LONGEST_GRANT {
+                    return Err(Response::error(
+                        ErrorCode::BadRequest,
+                        "an allowance lasts from a second to seven days; write a rule for more",
+                    ));
+                }
+                if let Some(id) = &session {
+                    self.session(id)?;
+                }
+                let until = now.wall + seconds * 1000;
+                let id = CaseId::from_random(pipeline.hash((&name, now.wall, until))).to_string();
+                let id = format!("g{}", &id[1..9]);
+                let grant = Grant { id, name, session, owner, reason, from: now.wall, until };
+                self.append(store::Record::Grant { grant: grant.clone() }).await?;
+                pipeline
+                    .grant(grant.clone(), now)
+                    .map_err(|error| Response::error(ErrorCode::Failed, error))?;
+                Ok(json!({ "schema": 1, "grant": grant }))
+            }
+            Request::Explain { name, qtype, session } => {
+                let session = self.session(&session)?;
+                let explanation = pipeline
+                    .explain(&session, &name, qtype, now)
+                    .map_err(|error| Response::error(ErrorCode::BadRequest, error))?;
+                serde_json::to_value(explanation)
+                    .map_err(|error| Response::error(ErrorCode::Failed, error.to_string()))
+            }
+            Request::Why { case } => self.why(case).await,
+            Request::Reload => match self.reload.reload().await {
+                Ok(digest) => Ok(json!({ "schema": 1, "digest": digest })),
+                Err(error) => Err(Response::error(ErrorCode::Invalid, error)),
+            },
+            Request::Observe { .. } => {
+                Err(Response::error(ErrorCode::BadRequest, "observe streams; it has no single answer"))
+            }
+        }
+    }
+
+    /// A case from memory, else from the event files, newest first.
+    async fn why(&self, case: CaseId) -> Result<Value, Response> {
+        if let Some(line) = self.pipeline.telemetry.case(case) {
+            return parse_event(&line);
+        }
+        let live = self.pipeline.live.load_full();
+        if let Some(file) = live.event_file.clone() {
+            let found = tokio::task::spawn_blocking(move || find_case(Path::new(&file), case)).await;
+            if let Ok(Some(line)) = found {
+                return parse_event(&line);
+            }
+        }
+        for session in self.pipeline.sessions.all() {
+            let quarantine = session.inner.lock().quarantine.clone();
+            if let Some(quarantine) = quarantine
+                && quarantine.case == case
+            {
+                return Ok(json!({ "schema": 1, "session": session.id(), "quarantine": quarantine }));
+            }
+        }
+        Err(Response::error(ErrorCode::NotFound, format!("no event of case {case} is kept here")))
+    }
+}
+
+fn require(field: &str, value: &str) -> Result<(), Response> {
+    if value.trim().is_empty() {
+        return Err(Response::error(ErrorCode::BadRequest, format!("`{field}` is empty; say it in a few words")));
+    }
+    Ok(())
+}
+
+fn parse_event(line: &str) -> Result<Value, Response> {
+    let event: Value = serde_json::from_str(line)
+        .map_err(|error| Response::error(ErrorCode::Failed, format!("a kept event is damaged: {error}")))?;
+    Ok(json!({ "schema": 1, "event": event }))
+}
+
+/// The newest line with `case` in the event file or its rotated predecessors.
+fn find_case(file: &Path, case: CaseId) -> Option<String> {
+    use std::io::BufRead;
+    let needle = format!("\"case\":\"{case}\"");
+    let rotated = (1..=16).map(|n| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(format!(".{n}"));
+        std::path::PathBuf::from(name)
+    });
+    for path in std::iter::once(file.to_owned()).chain(rotated) {
+        let Ok(open) = std::fs::File::open(&path) else { break };
+        let lines = std::io::BufReader::new(open).lines().map_while(Result::ok);
+        if let Some(line) = lines.filter(|line| line.contains(&needle)).last() {
+            return Some(line);
+        }
+    }
+    None
+}

@@ -1,0 +1,263 @@
+//! The words of the command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use staunch_scoring::NameBuf;
+
+use crate::model::{CaseId, Phase, Qtype, SessionId, SessionType};
+
+/// A DNS resolver that stops AI agents from leaking data through DNS.
+#[derive(Debug, Parser)]
+#[command(name = "staunch", version, about, propagate_version = true)]
+pub struct Args {
+    /// Admin socket of the daemon [default: $STAUNCH_SOCKET, else admin.sock in the state directory].
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Print JSON with a `schema` field instead of words.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the resolver in the foreground.
+    Serve {
+        /// Configuration file (TOML). Without one: 127.0.0.1:5300, upstreams from resolv.conf, monitor mode.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Where state is kept; overrides the file.
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+    },
+    /// Check a configuration without running it: file, line, field, remedy. Exit 3 if it does not load.
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Treat warnings as errors.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Sessions: who asks, and what has become of them.
+    Session {
+        /// What to do.
+        #[command(subcommand)]
+        verb: SessionVerb,
+    },
+    /// Allow a name for a while, on the record.
+    Allow {
+        /// `=x` exactly x, `x` x and below, `*.x` below x only.
+        name: String,
+        /// How long: 90s, 15m, 2h; at most 7d.
+        #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+        time: Duration,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// Who answers for it.
+        #[arg(long)]
+        owner: String,
+        /// For this session only.
+        #[arg(long, value_parser = session_id)]
+        session: Option<SessionId>,
+    },
+    /// Watch decisions as they are made.
+    Observe {
+        /// Stay and print what comes.
+        #[arg(long, short)]
+        follow: bool,
+        /// Begin with the newest N.
+        #[arg(long, default_value_t = 10, value_name = "N")]
+        last: usize,
+        /// Only this session.
+        #[arg(long, value_parser = session_id)]
+        session: Option<SessionId>,
+        /// Only what was refused, or in monitor mode would have been.
+        #[arg(long)]
+        refused: bool,
+    },
+    /// What would become of a name and why, by the code that judges live queries. Sends nothing.
+    Explain {
+        /// The name.
+        name: String,
+        /// Record type.
+        #[arg(long = "type", default_value = "A", value_parser = qtype, value_name = "TYPE")]
+        qtype: Qtype,
+        /// As which session; with --config a new session of --as-type.
+        #[arg(long, value_parser = session_id, required_unless_present = "config")]
+        session: Option<SessionId>,
+        /// Judge by this file, without a daemon, for a session that has asked nothing yet.
+        #[arg(long, value_name = "FILE", conflicts_with = "session")]
+        config: Option<PathBuf>,
+        /// Session type with --config.
+        #[arg(long, default_value = "interactive", value_parser = session_type, requires = "config")]
+        as_type: SessionType,
+        /// Exit 10 if it would be refused, 11 if the session is quarantined.
+        #[arg(long)]
+        exit_code: bool,
+    },
+    /// What a case id stands for.
+    Why {
+        /// The id from a refusal or an alert.
+        #[arg(value_parser = case_id)]
+        case: CaseId,
+    },
+    /// State of the service.
+    Status,
+    /// Read the configuration again; the old one stays if it does not load.
+    Reload,
+}
+
+/// What to do with sessions.
+#[derive(Debug, Subcommand)]
+pub enum SessionVerb {
+    /// Make a session known, or update what is said of it.
+    Announce {
+        /// Its name: 1 to 64 of A-Z a-z 0-9 . _ : -
+        #[arg(value_parser = session_id)]
+        id: SessionId,
+        /// Source address; repeat for more.
+        #[arg(long, required = true, value_name = "ADDRESS")]
+        address: Vec<IpAddr>,
+        /// interactive, batch or scheduled.
+        #[arg(long = "type", value_parser = session_type, value_name = "TYPE")]
+        kind: SessionType,
+        /// fetch, build or run.
+        #[arg(long, value_parser = phase)]
+        phase: Option<Phase>,
+        /// Who answers for it.
+        #[arg(long)]
+        owner: Option<String>,
+        /// A suffix of the sandbox's search list; repeat for more. Expansions under it are answered locally.
+        #[arg(long, value_parser = name)]
+        search: Vec<NameBuf>,
+    },
+    /// A session's run is over: forget it, its pins and its ledger.
+    End {
+        /// Which.
+        #[arg(value_parser = session_id)]
+        id: SessionId,
+    },
+    /// All sessions.
+    List,
+    /// One session in full.
+    Show {
+        /// Which.
+        #[arg(value_parser = session_id)]
+        id: SessionId,
+        /// Exit 11 if it is quarantined.
+        #[arg(long)]
+        exit_code: bool,
+    },
+    /// Close a session: every query refused, every pin removed, every flow ended.
+    Quarantine {
+        /// Which.
+        #[arg(value_parser = session_id)]
+        id: SessionId,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// Who [default: $USER].
+        #[arg(long)]
+        by: Option<String>,
+    },
+    /// Open a session again. What it has spent stays spent.
+    Release {
+        /// Which.
+        #[arg(value_parser = session_id)]
+        id: SessionId,
+        /// Who.
+        #[arg(long)]
+        by: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+fn session_id(text: &str) -> Result<SessionId, String> {
+    SessionId::new(text)
+}
+
+fn case_id(text: &str) -> Result<CaseId, String> {
+    CaseId::from_text(text).ok_or_else(|| "a case id is `c` and twelve letters or digits".into())
+}
+
+fn qtype(text: &str) -> Result<Qtype, String> {
+    Qtype::from_text(text).ok_or_else(|| format!("unknown record type `{text}`; a mnemonic or TYPEn"))
+}
+
+fn name(text: &str) -> Result<NameBuf, String> {
+    NameBuf::from_text(text).map_err(|error| error.to_string())
+}
+
+fn session_type(text: &str) -> Result<SessionType, String> {
+    match text {
+        "interactive" => Ok(SessionType::Interactive),
+        "batch" => Ok(SessionType::Batch),
+        "scheduled" => Ok(SessionType::Scheduled),
+        _ => Err("use interactive, batch or scheduled".into()),
+    }
+}
+
+fn phase(text: &str) -> Result<Phase, String> {
+    match text {
+        "fetch" => Ok(Phase::Fetch),
+        "build" => Ok(Phase::Build),
+        "run" => Ok(Phase::Run),
+        _ => Err("use fetch, build or run".into()),
+    }
+}
+
+/// `90s`, `15m`, `2h`, `1h30m`, `3d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let mut total = 0u64;
+    let mut number = None::<u64>;
+    for c in text.chars() {
+        if let Some(digit) = c.to_digit(10) {
+            let next = number.unwrap_or(0).checked_mul(10).and_then(|n| n.checked_add(u64::from(digit)));
+            number = Some(next.ok_or("too long")?);
+            continue;
+        }
+        let unit = match c {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86400,
+            _ => return Err("use a number and s, m, h or d, such as 15m".into()),
+        };
+        let part = number.take().ok_or("a unit needs a number before it, such as 15m")?;
+        total = part.checked_mul(unit).and_then(|p| total.checked_add(p)).ok_or("too long")?;
+    }
+    if number.is_some() || total == 0 {
+        return Err("use a number and s, m, h or d, such as 15m".into());
+    }
+    Ok(Duration::from_secs(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_words_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_need_units() {
+        assert_eq!(duration("15m"), Ok(Duration::from_secs(900)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "15", "m", "0s", "1x", "99999999999999999999d", "1m5"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Answers in words. Names arrive escaped and are printed as they are.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// A JSON string without its quotes, `-` for null.
+pub fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(s) => s.clone(),
+        Value::Array(all) => all.iter().map(text).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(0.0)
+}
+
+pub fn allowed(v: &Value) -> String {
+    let grant = &v["grant"];
+    let whom = match &grant["session"] {
+        Value::Null => "every session".to_owned(),
+        session => format!("session {}", text(session)),
+    };
+    let until = crate::telemetry::rfc3339(grant["until"].as_u64().unwrap_or(0));
+    format!("{} allowed for {whom} until {until} (grant {})", text(&grant["name"]), text(&grant["id"]))
+}
+
+pub fn session_line(s: &Value) -> String {
+    format!(
+        "{:<24} {:<12} {:<12} {:<8} {:>7} asked {:>6} refused {:>8.1} bits  {}",
+        text(&s["id"]),
+        text(&s["state"]),
+        text(&s["type"]),
+        text(&s["mode"]),
+        s["queries"],
+        s["refused"],
+        number(&s["ledger_bits"]),
+        text(&s["addresses"]),
+    )
+}
+
+pub fn sessions(v: &Value) -> String {
+    let lines: Vec<_> = v["sessions"].as_array().into_iter().flatten().map(session_line).collect();
+    if lines.is_empty() { "no sessions".into() } else { lines.join("\n") }
+}
+
+pub fn session(v: &Value) -> String {
+    let mut out = session_line(&v["session"]);
+    let _ = write!(out, "\n  profile   {}", text(&v["profile"]));
+    let _ = write!(
+        out,
+        "\n  ledger    {:.1} bits in all, {:.1} of {:.0} over unlisted domains",
+        number(&v["ledger"]["total_bits"]),
+        number(&v["ledger"]["session_bits"]),
+        number(&v["budgets"]["session"]),
+    );
+    if let Some(q) = v["quarantine"].as_object() {
+        let would = if q["applied"] == true { "closed" } else { "would be closed" };
+        let _ = write!(
+            out,
+            "\n  {would}  since {} by {}: {} ({}, case {})",
+            text(&q["since"]),
+            text(&q["by"]),
+            text(&q["note"]),
+            text(&q["reason"]),
+            text(&q["case"]),
+        );
+    }
+    for name in v["samples"].as_array().into_iter().flatten() {
+        let _ = write!(out, "\n  refused   {}", text(name));
+    }
+    for pin in v["pins"].as_array().into_iter().flatten() {
+        let _ = write!(out, "\n  pin       {} for {} s", text(&pin["address"]), pin["seconds_left"]);
+    }
+    out
+}
+
+pub fn event(e: &Value) -> String {
+    if let Some(lost) = e.get("lost") {
+        return format!("({lost} events were lost: this reader is too slow)");
+    }
+    let mut out = format!(
+        "{} {:<20} {:<10} {:<6} {}",
+        text(&e["time"]),
+        text(&e["session"]),
+        text(&e["verdict"]),
+        text(&e["qtype"]),
+        text(&e["qname"]),
+    );
+    if e["would"] != "answer" {
+        let _ = write!(out, "  [{} {}, case {}]", text(&e["would"]), text(&e["reason"]), text(&e["case"]));
+    }
+    if let Some(score) = e["score"].as_object() {
+        let _ = write!(out, "  score {:.1}, {:.1} bits", number(&score["total"]), number(&score["charged_bits"]));
+    }
+    out
+}
+
+fn score_table(out: &mut String, score: &Value) {
+    let _ = write!(
+        out,
+        "\n  score     {:+.2} nats, {} families agree, band {}",
+        number(&score["total"]),
+        score["agreeing"],
+        text(&score["band"]),
+    );
+    for reading in score["readings"].as_array().into_iter().flatten() {
+        let value = match &reading["value"] {
+            Value::Null => "unknown".to_owned(),
+            value => format!("{:.2}", number(value)),
+        };
+        let _ = write!(
+            out,
+            "\n    {:<20} {:<10} {:>10}  {:+.2}",
+            text(&reading["signal"]),
+            text(&reading["family"]),
+            value,
+            number(&reading["contribution"]),
+        );
+    }
+    let (before, after) = (&score["ledger_before"], &score["ledger_after"]);
+    let _ = write!(
+        out,
+        "\n  ledger    {:.1} bits in this name, {:.1} charged",
+        number(&score["information_bits"]),
+        number(&score["charged_bits"]),
+    );
+    for scope in ["tenant", "icann", "session"] {
+        let _ = write!(out, "\n    {scope:<20} {:>10.1} -> {:.1} bits", number(&before[scope]), number(&after[scope]));
+    }
+}
+
+fn rule(out: &mut String, rule: &Value) {
+    if rule.is_object() {
+        let _ = write!(out, "\n  rule      {} at {}:{}", text(&rule["id"]), text(&rule["file"]), rule["line"]);
+    }
+}
+
+pub fn explanation(v: &Value) -> String {
+    let mut out = format!("{} {} as {}: {}", text(&v["qname"]), text(&v["qtype"]), text(&v["session"]), text(&v["verdict"]));
+    if v["verdict"] != v["would"] {
+        let _ = write!(out, " (in enforce mode: {})", text(&v["would"]));
+    }
+    if !v["reason"].is_null() {
+        let _ = write!(out, "\n  reason    {}", text(&v["reason"]));
+    }
+    rule(&mut out, &v["rule"]);
+    let _ = write!(out, "\n  from      {}", text(&v["source"]));
+    let _ = write!(out, "\n  profile   {} ({} mode)", text(&v["profile"]), text(&v["mode"]));
+    let _ = write!(out, "\n  domain    {} (below public suffixes {})", text(&v["tenant"]), text(&v["icann"]));
+    if v["score"].is_object() {
+        score_table(&mut out, &v["score"]);
+    }
+    out
+}
+
+pub fn why(v: &Value) -> String {
+    if let Some(q) = v["quarantine"].as_object() {
+        return format!(
+            "session {} was closed {} by {}: {}",
+            text(&v["session"]),
+            crate::telemetry::rfc3339(q["since"].as_u64().unwrap_or(0)),
+            text(&q["by"]),
+            text(&q["note"]),
+        );
+    }
+    let e = &v["event"];
+    let mut out = event(e);
+    let _ = write!(out, "\n  owner     {}", text(&e["owner"]));
+    let _ = write!(out, "\n  mode      {} (applied: {})", text(&e["mode"]), text(&e["verdict"]));
+    rule(&mut out, &e["rule"]);
+    if e["score"].is_object() {
+        score_table(&mut out, &e["score"]);
+    }
+    out
+}
+
+pub fn status(v: &Value) -> String {
+    let e = &v["enforcement"];
+    format!(
+        "staunch {} in {} mode, {} sessions, {} answers cached, {} alerts waiting, {} events dropped\nenforcement: {}\nconfiguration: {}",
+        text(&v["version"]),
+        text(&v["mode"]),
+        v["sessions"],
+        v["cache_entries"],
+        v["alerts_waiting"],
+        v["events_dropped"],
+        e,
+        text(&v["digest"]),
+    )
+}

@@ -1,0 +1,204 @@
+//! What each verb does.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::args::{Args, SessionVerb, Verb};
+use super::{Exit, default_socket, human};
+use crate::admin::client::{self, Exchange};
+use crate::admin::protocol::{ErrorCode, Request};
+use crate::config;
+use crate::daemon;
+use crate::model::Announcement;
+
+/// Time for one exchange with the daemon: it waits for one fsync at most.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+pub fn run(args: Args) -> Exit {
+    let socket = args.socket.clone().unwrap_or_else(default_socket);
+    let json = args.json;
+    match args.verb {
+        Verb::Serve { config, state_dir } => serve(config, state_dir, args.socket),
+        Verb::Check { file, strict } => check(&file, strict, json),
+        Verb::Session { verb } => session(&socket, verb, json),
+        Verb::Allow { name, time, reason, owner, session } => {
+            let request = Request::Allow { name, seconds: time.as_secs(), reason, owner, session };
+            ask(&socket, &request, json, human::allowed)
+        }
+        Verb::Observe { follow, last, session, refused } => {
+            observe(&socket, follow, last, session.as_ref().map(|s| s.as_str()), refused, json)
+        }
+        Verb::Explain { name, qtype, session, config, as_type, exit_code } => {
+            let answer = match (session, config) {
+                (Some(session), _) => client::ask(&socket, &Request::Explain { name, qtype, session }, PATIENCE)
+                    .map_err(|error| refused(&error, json)),
+                (None, Some(file)) => match daemon::explain_offline(&file, &name, qtype, as_type) {
+                    Ok(value) => Ok(value),
+                    Err(daemon::OfflineError::Config(errors)) => Err(config_errors(&errors, json)),
+                    Err(daemon::OfflineError::Other(error)) => Err(fail(&error, json)),
+                },
+                // clap asks for one of the two.
+                (None, None) => return Exit::Usage,
+            };
+            match answer {
+                Ok(value) => {
+                    print(&value, json, human::explanation);
+                    verdict_exit(&value, exit_code)
+                }
+                Err(exit) => exit,
+            }
+        }
+        Verb::Why { case } => ask(&socket, &Request::Why { case }, json, human::why),
+        Verb::Status => ask(&socket, &Request::Status, json, human::status),
+        Verb::Reload => ask(&socket, &Request::Reload, json, |v| format!("configuration {} in force", v["digest"])),
+    }
+}
+
+fn session(socket: &Path, verb: SessionVerb, json: bool) -> Exit {
+    match verb {
+        SessionVerb::Announce { id, address, kind, phase, owner, search } => {
+            let announcement = Announcement { id, addresses: address, kind, phase, owner, search };
+            ask(socket, &Request::Announce { announcement }, json, |v| human::session_line(&v["session"]))
+        }
+        SessionVerb::End { id } => {
+            ask(socket, &Request::End { session: id }, json, |v| format!("{} ended", human::text(&v["ended"])))
+        }
+        SessionVerb::List => ask(socket, &Request::List, json, human::sessions),
+        SessionVerb::Show { id, exit_code } => match client::ask(socket, &Request::Show { session: id }, PATIENCE) {
+            Ok(value) => {
+                print(&value, json, human::session);
+                if exit_code && value["session"]["state"] == "quarantined" { Exit::Quarantined } else { Exit::Ok }
+            }
+            Err(error) => refused(&error, json),
+        },
+        SessionVerb::Quarantine { id, reason, by } => {
+            let by = by.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "operator".into());
+            ask(socket, &Request::Quarantine { session: id, by, reason }, json, |v| {
+                format!("{} quarantined, case {}", human::text(&v["session"]), human::text(&v["case"]))
+            })
+        }
+        SessionVerb::Release { id, by, reason } => {
+            ask(socket, &Request::Release { session: id, by, reason }, json, |v| {
+                let what = if v["released"] == true { "released" } else { "was not quarantined" };
+                format!("{} {what}", human::text(&v["session"]))
+            })
+        }
+    }
+}
+
+fn serve(config: Option<PathBuf>, state_dir: Option<PathBuf>, socket: Option<PathBuf>) -> Exit {
+    match daemon::run(daemon::Start { config, state_dir, socket }) {
+        Ok(()) => Exit::Ok,
+        Err(daemon::StartError::Config(errors)) => config_errors(&errors, false),
+        Err(daemon::StartError::Other(error)) => {
+            eprintln!("staunch: {error:#}");
+            Exit::Failed
+        }
+    }
+}
+
+fn check(file: &Path, strict: bool, json: bool) -> Exit {
+    match config::load(file) {
+        Ok((loaded, warnings)) => {
+            if json {
+                say(&json!({ "schema": 1, "valid": true, "digest": loaded.digest(), "warnings": warnings }).to_string());
+            } else {
+                for warning in &warnings {
+                    say(&format!("warning: {warning}"));
+                }
+                say(&format!("{}: loads", file.display()));
+            }
+            if strict && !warnings.is_empty() { Exit::Invalid } else { Exit::Ok }
+        }
+        Err(errors) => config_errors(&errors, json),
+    }
+}
+
+fn config_errors(errors: &[config::ConfigError], json: bool) -> Exit {
+    if json {
+        say(&json!({ "schema": 1, "valid": false, "errors": errors }).to_string());
+    } else {
+        for error in errors {
+            eprintln!("{error}");
+        }
+    }
+    Exit::Invalid
+}
+
+fn observe(socket: &Path, follow: bool, last: usize, session: Option<&str>, refused_only: bool, json: bool) -> Exit {
+    let timeout = (!follow).then_some(PATIENCE);
+    let mut exchange = match Exchange::open(socket, &Request::Observe { last, follow }, timeout) {
+        Ok(exchange) => exchange,
+        Err(error) => return refused(&error, json),
+    };
+    if let Err(error) = exchange.response() {
+        return refused(&error, json);
+    }
+    loop {
+        match exchange.line() {
+            Ok(Some(line)) => {
+                let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
+                let is_event = event.get("qname").is_some();
+                let other_session = session.is_some_and(|s| event["session"] != s);
+                if is_event && (other_session || (refused_only && event["would"] == "answer")) {
+                    continue;
+                }
+                let text = if json { line.trim_end().to_owned() } else { human::event(&event) };
+                if writeln!(std::io::stdout(), "{text}").is_err() {
+                    return Exit::Ok; // the reader went away
+                }
+            }
+            Ok(None) => return Exit::Ok,
+            Err(error) => return refused(&error, json),
+        }
+    }
+}
+
+fn verdict_exit(value: &Value, wanted: bool) -> Exit {
+    match (wanted, value["would"].as_str(), value["reason"].as_str()) {
+        (true, _, Some("quarantined")) => Exit::Quarantined,
+        (true, Some("sinkhole" | "quarantine"), _) => Exit::Denied,
+        _ => Exit::Ok,
+    }
+}
+
+fn ask(socket: &Path, request: &Request, json: bool, words: impl Fn(&Value) -> String) -> Exit {
+    match client::ask(socket, request, PATIENCE) {
+        Ok(value) => {
+            print(&value, json, words);
+            Exit::Ok
+        }
+        Err(error) => refused(&error, json),
+    }
+}
+
+fn print(value: &Value, json: bool, words: impl Fn(&Value) -> String) {
+    say(&if json { value.to_string() } else { words(value) });
+}
+
+/// A closed pipe ends the output, not the program with a panic.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn refused(error: &client::Error, json: bool) -> Exit {
+    fail(&error.to_string(), json);
+    match error {
+        client::Error::Unreachable { .. } => Exit::Unreachable,
+        client::Error::Refused { code: ErrorCode::Invalid, .. } => Exit::Invalid,
+        client::Error::Refused { code: ErrorCode::BadRequest, .. } => Exit::Usage,
+        _ => Exit::Failed,
+    }
+}
+
+fn fail(message: &str, json: bool) -> Exit {
+    if json {
+        say(&json!({ "schema": 1, "error": message }).to_string());
+    } else {
+        eprintln!("staunch: {message}");
+    }
+    Exit::Failed
+}

@@ -1,0 +1,290 @@
+//! From the configuration to stages.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, anyhow, bail};
+use arc_swap::ArcSwap;
+use staunch_scoring::Scorer;
+
+use super::{Start, StartError, restore};
+use crate::alert::{self, Delivery};
+use crate::answer::{AllowRange, AnswerRules};
+use crate::cache::{self, Cache};
+use crate::config::{self, Endpoint, Loaded, SinkholeAction};
+use crate::enforce::{Active, BackendKind, Enforcer};
+use crate::forward::Forwarder;
+use crate::forward::helper::HostLookup;
+use crate::lists::{Grants, HashKey};
+use crate::model::{Announcement, Mode, Qtype, SessionId, SessionType};
+use crate::pin::PinPolicy;
+use crate::pipeline::{Explanation, Live, Pipeline, Sinkhole, is_guarded};
+use crate::policy::Policy;
+use crate::session::{Context, Sessions};
+use crate::store::{self, Store};
+use crate::telemetry::{self, Telemetry};
+use crate::zones::Zones;
+
+/// A joined pipeline and what its end has to wait for.
+pub struct Built {
+    /// The walk.
+    pub pipeline: Arc<Pipeline>,
+    /// The event writer.
+    pub events: JoinHandle<()>,
+}
+
+/// The configuration that `start` asks for.
+pub fn load(start: &Start) -> Result<Loaded, StartError> {
+    let mut loaded = match &start.config {
+        Some(file) => {
+            let (loaded, warnings) = config::load(file).map_err(StartError::Config)?;
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            loaded
+        }
+        None => {
+            let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+            config::defaults(&resolv)
+        }
+    };
+    if let Some(dir) = &start.state_dir {
+        loaded.set_state_dir(dir);
+    }
+    Ok(loaded)
+}
+
+/// Builds every stage, restores what was recorded, reconciles the packet filter. Serves nothing yet.
+pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
+    std::fs::create_dir_all(&loaded.state_dir)
+        .with_context(|| format!("state directory {}", loaded.state_dir.display()))?;
+    let upstreams = upstreams(&loaded).await?;
+    if upstreams.is_empty() {
+        bail!("no upstream is known; name one in [upstream] servers");
+    }
+    let sinks = alert_config(&loaded);
+    let options = store::Options {
+        sinks: loaded.alerts.iter().map(|sink| sink.name.clone()).collect(),
+        max_sessions: loaded.max_sessions * 2,
+        ..store::Options::default()
+    };
+    let (store, recovered) = Store::open(&loaded.state_dir, options)
+        .with_context(|| format!("state in {}", loaded.state_dir.display()))?;
+    if !recovered.damage.is_empty() {
+        tracing::error!(damage = ?recovered.damage, "the store was damaged; what could be read is in force");
+    }
+    let enforcer = Enforcer::start(loaded.enforce.clone()).context("enforcement cannot be had")?;
+    let (telemetry, events) = Telemetry::start(&telemetry::Config {
+        file: loaded.events.file.clone(),
+        queue: loaded.events.queue,
+        rotate_bytes: loaded.events.rotate_bytes,
+        keep: loaded.events.keep,
+    })
+    .context("event file")?;
+    let lookup = HostLookup::new(&upstreams, loaded.upstream.total_timeout).context("helper look-ups")?;
+    let resolver = Arc::new(SinkHosts { lookup, runtime: tokio::runtime::Handle::current() });
+    let delivery = Delivery::start(sinks, &store, resolver).context("alert sinks")?;
+    let forwarder = Forwarder::new(loaded.upstream.forward_config(upstreams));
+    let cache = Cache::new(cache::Config::of_entries(loaded.answer.cache_entries));
+    let sessions = Sessions::new(loaded.max_sessions);
+    let configured = loaded.sessions.clone();
+    let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
+    let digest = loaded.digest().to_owned();
+    let live = live(loaded, grants)?;
+    let pipeline = Arc::new(Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry));
+    for announcement in configured {
+        let id = announcement.id.clone();
+        let seed = pipeline.hash(&id);
+        pipeline.sessions.announce(announcement, true, seed).with_context(|| format!("session {id}"))?;
+    }
+    restore(&pipeline, recovered);
+    reconcile(&pipeline).await?;
+    // Written behind: the digest says which policy made the decisions that follow.
+    let policy = store::Record::Policy { digest };
+    drop(pipeline.store.append(vec![policy]).context("journal")?);
+    Ok(Built { pipeline, events })
+}
+
+/// Puts a new configuration in force: rules, lists, profiles, mode, zones, answers, sessions. Listeners, upstreams,
+/// state and sinks stay as they were at start.
+pub fn apply(pipeline: &Pipeline, loaded: Loaded) -> anyhow::Result<String> {
+    let old = pipeline.live.load_full();
+    let configured = loaded.sessions.clone();
+    let enforcing = loaded.enforce.backend != BackendKind::Off;
+    if enforcing != old.enforcing {
+        bail!("enforce.backend takes effect at a restart only");
+    }
+    let digest = loaded.digest().to_owned();
+    let live = live(loaded, old.grants.clone())?;
+    pipeline.live.store(Arc::new(live));
+    // An answer may hold what the new rules take out.
+    pipeline.cache.clear();
+    for announcement in configured {
+        let id = announcement.id.clone();
+        if let Err(error) = pipeline.announce(announcement) {
+            tracing::warn!(%error, session = %id, "a configured session was not announced");
+        }
+    }
+    let live = pipeline.live.load();
+    for session in pipeline.sessions.all() {
+        pipeline.guard(&live, &session);
+    }
+    drop(pipeline.store.append(vec![store::Record::Policy { digest: digest.clone() }])?);
+    Ok(digest)
+}
+
+/// An explanation by a configuration alone.
+pub fn offline(loaded: Loaded, name: &str, qtype: Qtype, kind: SessionType) -> anyhow::Result<Explanation> {
+    let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
+    let live = live(loaded, grants)?;
+    let id = SessionId::new("offline").map_err(|error| anyhow!(error))?;
+    let context = stranger(id, kind);
+    crate::pipeline::explain_fresh(&live, &context, name, qtype, crate::clock::now()).map_err(|error| anyhow!(error))
+}
+
+fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>) -> anyhow::Result<Live> {
+    let zones = loaded.zones.iter().map(|zone| (zone.name.clone(), zone.path.clone())).collect();
+    let zones = Zones::load(zones).context("local zone")?;
+    let digest = loaded.digest().to_owned();
+    let own = loaded.listen.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
+    let answers = AnswerRules {
+        max_ttl: loaded.answer.max_ttl.as_secs() as u32,
+        strip_ech: loaded.answer.strip_ech,
+        strip_hints: loaded.answer.strip_hints,
+        allow_ranges: loaded.answer.allow_ranges.iter().map(allow_range).collect(),
+        show_loopback: loaded.answer.show_loopback.iter().map(|zone| zone.zone.clone()).collect(),
+        own: own.chain(host_addresses()).collect(),
+    };
+    let pins = PinPolicy::new(loaded.pins.min, loaded.pins.max, loaded.pins.grace).context("[enforce] pin times")?;
+    let addresses = match loaded.sinkhole.action {
+        SinkholeAction::Nxdomain => Vec::new(),
+        SinkholeAction::Address { ipv4, ipv6 } => {
+            ipv4.map(IpAddr::V4).into_iter().chain(ipv6.map(IpAddr::V6)).collect()
+        }
+    };
+    Ok(Live {
+        zones,
+        answers,
+        pins,
+        pin_deadline: loaded.enforce.deadline,
+        sinkhole: Sinkhole {
+            addresses,
+            negative_ttl: loaded.sinkhole.negative_ttl.as_secs() as u32,
+            contact: loaded.sinkhole.contact.clone(),
+        },
+        enforcing: loaded.enforce.backend != BackendKind::Off,
+        grants,
+        stranger: Arc::new(stranger(SessionId::unknown(), SessionType::Unannounced)),
+        digest,
+        event_file: loaded.events.file.as_ref().map(|file| file.display().to_string()),
+        policy: Policy {
+            lists: loaded.lists,
+            profiles: loaded.profiles,
+            mode: loaded.policy.mode,
+            canary_percent: loaded.policy.canary_percent,
+            unknown_source: loaded.policy.unknown_source,
+            scorer: Scorer::new(),
+        },
+    })
+}
+
+fn allow_range(range: &config::AllowRange) -> AllowRange {
+    AllowRange { form: range.form.clone(), ranges: range.ranges.clone() }
+}
+
+fn stranger(id: SessionId, kind: SessionType) -> Context {
+    let announcement =
+        Announcement { id, addresses: Vec::new(), kind, phase: None, owner: None, search: Vec::new() };
+    Context::new(announcement, false)
+}
+
+/// Upstreams by address; those by name are looked up once, by the bootstrap servers and nobody else.
+async fn upstreams(loaded: &Loaded) -> anyhow::Result<Vec<SocketAddr>> {
+    let mut all = Vec::new();
+    for server in &loaded.upstream.servers {
+        match server {
+            Endpoint::Address(address) => all.push(*address),
+            Endpoint::Name { host, port } => {
+                let lookup = HostLookup::new(&loaded.upstream.bootstrap, loaded.upstream.total_timeout)?;
+                let found = lookup.lookup(&host.to_string()).await.with_context(|| format!("upstream {host}"))?;
+                all.extend(found.into_iter().map(|address| SocketAddr::new(address, *port)));
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn alert_config(loaded: &Loaded) -> alert::Config {
+    let sinks = loaded.alerts.iter().map(|sink| {
+        let name = sink.name.clone();
+        match &sink.kind {
+            config::AlertSinkKind::Webhook { url, secret, timeout } => alert::SinkConfig::Webhook {
+                name,
+                url: url.clone(),
+                secret: secret.as_ref().map(|s| s.expose().to_vec()),
+                timeout: *timeout,
+            },
+            config::AlertSinkKind::Syslog { target } => alert::SinkConfig::Syslog {
+                name,
+                target: match target {
+                    config::SyslogTarget::Udp(address) => alert::SyslogTarget::Udp(*address),
+                    config::SyslogTarget::Tcp(address) => alert::SyslogTarget::Tcp(*address),
+                    config::SyslogTarget::Unix(path) => alert::SyslogTarget::Unix(path.clone()),
+                },
+            },
+            config::AlertSinkKind::File { path } => alert::SinkConfig::File { name, path: path.clone() },
+        }
+    });
+    alert::Config { sinks: sinks.collect() }
+}
+
+/// Hosts of alert sinks, looked up through our own upstreams.
+struct SinkHosts {
+    lookup: HostLookup,
+    runtime: tokio::runtime::Handle,
+}
+
+impl alert::HostResolver for SinkHosts {
+    fn resolve(&self, host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+        let found = self.runtime.block_on(self.lookup.lookup(host)).map_err(std::io::Error::other)?;
+        Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+    }
+}
+
+/// Makes the packet filter hold exactly what the sessions need.
+async fn reconcile(pipeline: &Pipeline) -> anyhow::Result<()> {
+    let live = pipeline.live.load_full();
+    if !live.enforcing {
+        return Ok(());
+    }
+    let mut active = Vec::new();
+    for session in pipeline.sessions.all() {
+        let context = session.context();
+        let quarantined = session.inner.lock().is_closed();
+        for address in &context.announcement.addresses {
+            active.push(Active { session: *address, guard: is_guarded(&live, &context), quarantined });
+        }
+    }
+    let ticket = pipeline.enforcer.reconcile(active)?;
+    // Loading a hundred thousand leases takes longer than one pin may.
+    ticket.wait(std::time::Duration::from_secs(10)).await.context("the packet filter could not be reconciled")?;
+    if live.policy.mode != Mode::Monitor && !pipeline.enforcer.healthy() {
+        bail!("the packet filter is not healthy, and mode {:?} needs it", live.policy.mode);
+    }
+    Ok(())
+}
+
+/// Our own addresses, which no answer may lead a sandbox to.
+fn host_addresses() -> Vec<IpAddr> {
+    crate::enforce::host_addresses().unwrap_or_else(|error| {
+        tracing::warn!(%error, "own addresses are unknown; only listening addresses are guarded");
+        Vec::new()
+    })
+}
+
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut octets = [0; N];
+    getrandom::fill(&mut octets).map_err(|error| anyhow!("no randomness: {error}"))?;
+    Ok(octets)
+}

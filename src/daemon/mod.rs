@@ -1,0 +1,225 @@
+//! The daemon: builds the stages from the configuration, joins them, serves until told to stop.
+
+mod build;
+mod http;
+mod sampled;
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::{self, Admin};
+use crate::config::{self, ConfigError, Loaded};
+use crate::listen::Listener;
+use crate::model::{Qtype, SessionType};
+use crate::pipeline::Pipeline;
+use crate::{clock, store};
+
+/// What was said on the command line.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// Configuration file.
+    pub config: Option<PathBuf>,
+    /// Overrides the file's state directory.
+    pub state_dir: Option<PathBuf>,
+    /// Overrides the file's admin socket.
+    pub socket: Option<PathBuf>,
+}
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration does not load.
+    Config(Vec<ConfigError>),
+    /// Anything else.
+    Other(anyhow::Error),
+}
+
+impl From<anyhow::Error> for StartError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Reads the configuration again. A trait so that the admin socket need not know the daemon.
+pub trait Reload: Send + Sync {
+    /// The digest of what is now in force, or why the old one stays.
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send + '_>>;
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(start: Start) -> Result<(), StartError> {
+    init_tracing();
+    let loaded = build::load(&start)?;
+    for assumed in loaded.assumptions() {
+        eprintln!("staunch: {assumed}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("slow")
+        .build()
+        .context("no runtime")?;
+    runtime.block_on(serve(start, loaded))?;
+    // What still waits for an upstream has nobody left to answer.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(())
+}
+
+fn init_tracing() {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("STAUNCH_LOG").unwrap_or_else(|_| {
+        EnvFilter::new("info,hickory_server=warn,hickory_proto=warn,hickory_resolver=warn,hickory_net=warn")
+    });
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // A second start in one process (tests) keeps the first subscriber.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .try_init();
+}
+
+async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate()).context("signal handler")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signal handler")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("signal handler")?;
+
+    let listen = loaded.listen.clone();
+    let admin_config = loaded.admin.clone();
+    let metrics = loaded.metrics;
+    let socket = start.socket.clone().unwrap_or_else(|| admin_config.socket.clone());
+    // The socket first: a second daemon on the same state must not get as far as the packet filter.
+    let admin_socket = admin::bind(&socket, admin_config.group.as_deref())
+        .with_context(|| format!("admin socket {}", socket.display()))?;
+    let built = build::pipeline(loaded).await?;
+    let pipeline = built.pipeline;
+    pipeline
+        .telemetry
+        .metrics
+        .register(Arc::new(sampled::Stages(Arc::downgrade(&pipeline))));
+
+    let listener = Listener::start(&listen, pipeline.clone(), &tokio::runtime::Handle::current())
+        .context("could not listen; another resolver may hold the address")?;
+    if let Some(address) = metrics {
+        http::serve(address, pipeline.clone()).await.with_context(|| format!("metrics page on {address}"))?;
+    }
+    let reload: Arc<dyn Reload> = Arc::new(Reloader { start: start.clone(), pipeline: pipeline.clone() });
+    let admin = Arc::new(Admin { pipeline: pipeline.clone(), reload: reload.clone() });
+    let admin_task = tokio::spawn(admin::serve(admin_socket, admin));
+
+    let addresses: Vec<_> = listener.local_addrs().iter().map(ToString::to_string).collect();
+    let mode = pipeline.live.load().policy.mode;
+    tracing::info!(addresses = addresses.join(","), ?mode, socket = %socket.display(), "ready");
+    // Fails only where no supervisor listens.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => match reload.reload().await {
+                Ok(digest) => tracing::info!(digest, "configuration reloaded"),
+                Err(error) => tracing::error!(error, "the old configuration stays"),
+            },
+        }
+    }
+    tracing::info!("stopping");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    listener.shutdown().await;
+    admin_task.abort();
+    let _ = std::fs::remove_file(&socket);
+    let last = pipeline.clone();
+    // Threads are joined away from the runtime: each may need a moment for its last write.
+    let joined = tokio::task::spawn_blocking(move || {
+        last.save_ledgers();
+        last.delivery.shutdown();
+        // The table stays: pins and guards outlive a restart, and a stopped resolver opens nothing.
+        if let Err(error) = last.enforcer.shutdown(false) {
+            tracing::warn!(%error, "the packet filter's owner");
+        }
+        last.store.close();
+        last.telemetry.stop();
+        let _ = built.events.join();
+    });
+    let _ = tokio::time::timeout(Duration::from_secs(5), joined).await;
+    Ok(())
+}
+
+struct Reloader {
+    start: Start,
+    pipeline: Arc<Pipeline>,
+}
+
+impl Reload for Reloader {
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send + '_>> {
+        Box::pin(async move {
+            if self.start.config.is_none() {
+                return Err("there is no configuration file to read again".into());
+            }
+            let start = self.start.clone();
+            let loaded = tokio::task::spawn_blocking(move || build::load(&start))
+                .await
+                .map_err(|error| error.to_string())?
+                .map_err(|error| match error {
+                    StartError::Config(errors) => {
+                        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+                    }
+                    StartError::Other(error) => format!("{error:#}"),
+                })?;
+            build::apply(&self.pipeline, loaded).map_err(|error| format!("{error:#}"))
+        })
+    }
+}
+
+/// Why an offline explanation failed.
+#[derive(Debug)]
+pub enum OfflineError {
+    /// The configuration does not load.
+    Config(Vec<ConfigError>),
+    /// Anything else.
+    Other(String),
+}
+
+/// Judges a name by a configuration file for a session that has asked nothing yet, by the code that judges live ones.
+pub fn explain_offline(
+    file: &Path,
+    name: &str,
+    qtype: Qtype,
+    kind: SessionType,
+) -> Result<serde_json::Value, OfflineError> {
+    let (loaded, _) = config::load(file).map_err(OfflineError::Config)?;
+    let other = |error: anyhow::Error| OfflineError::Other(format!("{error:#}"));
+    let explanation = build::offline(loaded, name, qtype, kind).map_err(other)?;
+    serde_json::to_value(explanation).map_err(|error| OfflineError::Other(error.to_string()))
+}
+
+/// Puts what was recovered back in force. Called before anything is served.
+fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
+    let now = clock::now();
+    for announcement in recovered.sessions {
+        let id = announcement.id.clone();
+        // An address may meanwhile belong to a session of the configuration, which wins.
+        if let Err(error) = pipeline.sessions.announce(announcement, true, pipeline.hash(&id)) {
+            tracing::warn!(%error, session = %id, "a recorded session was not restored");
+        }
+    }
+    for (id, snapshot) in recovered.ledgers {
+        if let Some(session) = pipeline.sessions.by_id(&id) {
+            session.inner.lock().score.restore(&snapshot);
+        }
+    }
+    for quarantined in recovered.quarantined {
+        pipeline.restore_quarantine(quarantined);
+    }
+    for grant in recovered.grants {
+        if let Err(error) = pipeline.grant(grant, now) {
+            tracing::warn!(%error, "a recorded grant was not restored");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What the pipeline says of itself: explanations, sessions, status. Reads, never changes.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use staunch_scoring::{QName, Split};
+use std::sync::Arc;
+
+use super::{Pipeline, is_guarded};
+use crate::event::{RuleRef, Scored, Source, Verdict};
+use crate::cache::Key;
+use crate::lists::{Allowance, RuleForm};
+use crate::local;
+use crate::model::{Announcement, Mode, Now, Qtype, Reason, SessionId};
+use crate::policy::Ask;
+use crate::session::{AddError, Session};
+use crate::store::Grant;
+use crate::telemetry::{rfc3339, scored};
+use crate::wire::Query;
+
+/// What would become of a query, by the code that judges live ones.
+#[derive(Debug, Clone, Serialize)]
+pub struct Explanation {
+    /// Version of this document.
+    pub schema: u32,
+    /// As which session.
+    pub session: SessionId,
+    /// Escaped.
+    pub qname: String,
+    /// Type.
+    pub qtype: Qtype,
+    /// Registrable domain at tenant level.
+    pub tenant: String,
+    /// Registrable domain by ICANN suffixes.
+    pub icann: String,
+    /// Profile in force.
+    pub profile: String,
+    /// Mode of the session.
+    pub mode: Mode,
+    /// What would be done now.
+    pub verdict: Verdict,
+    /// What enforce mode does.
+    pub would: Verdict,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The rule or list that decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleRef>,
+    /// Where the answer would come from.
+    pub source: Source,
+    /// The score, unless the name is answered locally.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<Scored>,
+}
+
+impl Pipeline {
+    /// Judges `name` as if `session` asked for it now. Sends nothing and changes nothing.
+    pub fn explain(
+        &self,
+        session: &Session,
+        name: &str,
+        qtype: Qtype,
+        now: Now,
+    ) -> Result<Explanation, String> {
+        let qname = QName::from_text(name).map_err(|error| format!("`{}`: {error}", name.escape_debug()))?;
+        let live = self.live.load();
+        let context = session.context();
+        let profile = live.policy.profiles.of(context.kind(), context.phase());
+        let query = Query {
+            id: 0,
+            recursion_desired: true,
+            checking_disabled: false,
+            authentic_data: false,
+            qname,
+            qtype,
+            question: &[],
+            edns: None,
+        };
+        let name = query.qname.as_ref();
+        let split = Split::of(name);
+        let mut explanation = Explanation {
+            schema: 1,
+            session: session.id().clone(),
+            qname: name.to_string(),
+            qtype,
+            tenant: split.tenant(name).to_string(),
+            icann: split.icann(name).to_string(),
+            profile: profile.name.clone(),
+            mode: live.policy.mode_of(&context),
+            verdict: Verdict::Answer,
+            would: Verdict::Answer,
+            reason: None,
+            rule: None,
+            source: Source::Local,
+            score: None,
+        };
+        let inner = session.inner.lock();
+        if !inner.is_closed() {
+            if live.zones.covers(name) {
+                explanation.source = Source::Zone;
+                return Ok(explanation);
+            }
+            if qtype == Qtype::ANY || local::special(name, qtype, &context.announcement.search).is_some() {
+                return Ok(explanation);
+            }
+        }
+        let key = Key { qname: name, qtype, dnssec_ok: false, checking_disabled: false };
+        let cached = self.cache.get(key, now.mono).is_some();
+        let grants = live.grants.load();
+        let ask = Ask {
+            query: &query,
+            now,
+            cached,
+            first_seen_days: self.first_seen_days(split.icann(name), now.wall),
+            grants: &grants,
+            name_hash: self.hash(name),
+        };
+        let decision = live.policy.decide(&context, &inner, &ask);
+        let charged = if cached { staunch_scoring::Bits::ZERO } else { decision.charge() };
+        explanation.mode = decision.mode;
+        explanation.verdict = decision.applied;
+        explanation.would = decision.would;
+        explanation.reason = decision.reason;
+        explanation.rule = decision.rule.clone();
+        explanation.source = match (decision.applied, cached) {
+            (Verdict::Answer, true) => Source::Cache,
+            (Verdict::Answer, false) => Source::Upstream,
+            _ => Source::Policy,
+        };
+        explanation.score = Some(scored(&decision.assessment, charged));
+        Ok(explanation)
+    }
+
+    /// Makes a session known or updates it, and tells the packet filter.
+    pub fn announce(&self, announcement: Announcement) -> Result<Arc<Session>, AddError> {
+        let live = self.live.load();
+        let seed = self.hash(&announcement.id);
+        let (session, lost) = self.sessions.announce(announcement, true, seed)?;
+        for address in lost {
+            if let Err(error) = self.enforcer.submit(crate::enforce::Command::Remove { session: address }) {
+                tracing::error!(%error, "the packet filter did not forget an address");
+            }
+        }
+        self.guard(&live, &session);
+        Ok(session)
+    }
+
+    /// Puts an allowance in force.
+    pub fn grant(&self, grant: Grant, now: Now) -> Result<(), String> {
+        let live = self.live.load();
+        let form = RuleForm::parse(&grant.name).map_err(|error| error.to_string())?;
+        let allowance = Allowance { id: grant.id.into(), form, session: grant.session, until: grant.until };
+        let mut result = Ok(());
+        live.grants.rcu(|grants| {
+            let mut next = (**grants).clone();
+            next.expire(now.wall);
+            result = next.insert(allowance.clone()).map_err(|error| error.to_string());
+            next
+        });
+        result
+    }
+
+    /// A session in one line.
+    pub fn summary(&self, session: &Session) -> Value {
+        let context = session.context();
+        let live = self.live.load();
+        let inner = session.inner.lock();
+        let a = &context.announcement;
+        json!({
+            "id": a.id,
+            "state": inner.state(),
+            "case": inner.quarantine.as_ref().map(|q| q.case),
+            "type": a.kind,
+            "phase": a.phase,
+            "owner": a.owner,
+            "addresses": a.addresses,
+            "announced": context.announced,
+            "mode": live.policy.mode_of(&context),
+            "queries": inner.counts.queries,
+            "forwarded": inner.counts.forwarded,
+            "refused": inner.counts.refused,
+            "ledger_bits": inner.score.spent_total(),
+        })
+    }
+
+    /// A session in full.
+    pub fn show(&self, session: &Session, now: Now) -> Value {
+        let summary = self.summary(session);
+        let context = session.context();
+        let live = self.live.load();
+        let profile = live.policy.profiles.of(context.kind(), context.phase());
+        let inner = session.inner.lock();
+        let pins: Vec<_> = inner
+            .pins
+            .iter()
+            .filter(|(_, end)| *end > now.mono)
+            .map(|(address, end)| json!({ "address": address, "seconds_left": (end - now.mono) / 1000 }))
+            .collect();
+        json!({
+            "schema": 1,
+            "session": summary,
+            "profile": profile.name,
+            "budgets": profile.budgets,
+            "ledger": { "total_bits": inner.score.spent_total(), "session_bits": inner.score.spent_session() },
+            "guarded": is_guarded(&live, &context),
+            "search": context.announcement.search,
+            "quarantine": inner.quarantine.as_ref().map(|q| json!({
+                "case": q.case, "reason": q.reason, "by": q.by, "note": q.note,
+                "since": rfc3339(q.since), "applied": q.applied,
+            })),
+            "samples": inner.samples,
+            "pins": pins,
+        })
+    }
+
+    /// The service in one object.
+    pub fn status(&self) -> Value {
+        let live = self.live.load();
+        let enforce = self.enforcer.status();
+        json!({
+            "schema": 1,
+            "version": env!("CARGO_PKG_VERSION"),
+            "mode": live.policy.mode,
+            "digest": live.digest,
+            "sessions": self.sessions.len(),
+            "cache_entries": self.cache.len(),
+            "events_dropped": self.telemetry.dropped(),
+            "alerts_waiting": self.delivery.depth(),
+            "enforcement": enforce,
+        })
+    }
+}

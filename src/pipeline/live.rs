@@ -1,0 +1,51 @@
+//! What a reload replaces as a whole.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::answer::AnswerRules;
+use crate::lists::Grants;
+use crate::pin::PinPolicy;
+use crate::policy::Policy;
+use crate::session::Context;
+use crate::zones::Zones;
+
+/// One configuration in force.
+pub struct Live {
+    /// Who may ask what.
+    pub policy: Policy,
+    /// Authoritative zones of our own.
+    pub zones: Zones,
+    /// What of an answer may be shown.
+    pub answers: AnswerRules,
+    /// Lifetimes of pins.
+    pub pins: PinPolicy,
+    /// How long an acknowledgement of the packet filter is awaited.
+    pub pin_deadline: Duration,
+    /// What a refusal looks like.
+    pub sinkhole: Sinkhole,
+    /// Whether a packet filter stands behind the answers.
+    pub enforcing: bool,
+    /// Runtime allowances; outlive reloads, so they are shared between configurations.
+    pub grants: Arc<ArcSwap<Grants>>,
+    /// Stands in the event of a source that has no session.
+    pub stranger: Arc<Context>,
+    /// Hex digest of the configuration.
+    pub digest: String,
+    /// Event file, for alerts to point at.
+    pub event_file: Option<String>,
+}
+
+/// What a refused stub is given.
+#[derive(Debug, Clone, Default)]
+pub struct Sinkhole {
+    /// Addresses of a block page's listener; empty for NXDOMAIN.
+    pub addresses: Vec<IpAddr>,
+    /// TTL of refusals, seconds.
+    pub negative_ttl: u32,
+    /// Whom to ask.
+    pub contact: Option<String>,
+}

@@ -1,0 +1,462 @@
+//! The walk of a query: session, local answers, lists, score, policy, cache, forward, pin, reply; then one event.
+//!
+//! [`Pipeline::fast`] is the synchronous half and runs on a listener's thread: it judges, and answers all that needs no
+//! waiting. [`finish`](Pipeline::finish) is the other half. Neither decides anything itself: [`crate::policy`] judges,
+//! [`crate::answer`] vets, [`crate::enforce`] holds the door.
+
+mod explain;
+mod finish;
+mod live;
+mod quarantine;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use foldhash::quality::RandomState;
+use staunch_scoring::{Outcome, Split};
+
+use crate::cache::{Cache, Entry, Key};
+use crate::enforce::Enforcer;
+use crate::event::{Source, Verdict};
+use crate::forward::Forwarder;
+use crate::listen::{Fast, Service};
+use crate::model::{CaseId, Ede, Now, Qtype, Reason, Transport};
+use crate::policy::{Ask, Decision, Permit, RefusalText, UnknownSource, ede_of};
+use crate::reply::{self, Refusal};
+use crate::session::{Context, Inner, Session, Sessions};
+use crate::store::{Commit, FirstSeen, Store};
+use crate::telemetry::{Record, Telemetry};
+use crate::wire::{self, Parsed, Query};
+use crate::{alert::Delivery, local, pin};
+
+pub use live::{Live, Sinkhole};
+
+/// Everything a query can meet.
+pub struct Pipeline {
+    /// What a reload replaces.
+    pub live: arc_swap::ArcSwap<Live>,
+    /// All sessions.
+    pub sessions: Sessions,
+    /// Answers at hand.
+    pub cache: Cache,
+    /// Upstreams.
+    pub forwarder: Forwarder,
+    /// The packet filter.
+    pub enforcer: Enforcer,
+    /// Durable state.
+    pub store: Store,
+    /// When this deployment first asked for a domain.
+    pub first_seen: Arc<FirstSeen>,
+    /// Alerts on their way.
+    pub delivery: Delivery,
+    /// Events and counters.
+    pub telemetry: Arc<Telemetry>,
+    hasher: RandomState,
+}
+
+/// What of a judged query is needed once its answer is there.
+pub struct Walk {
+    packet: Box<[u8]>,
+    from: IpAddr,
+    transport: Transport,
+    wall: u64,
+    started: Instant,
+    session: Arc<Session>,
+    record: Record,
+}
+
+/// A query that has to wait for something.
+pub struct Deferred {
+    walk: Box<Walk>,
+    step: Step,
+}
+
+/// What it waits for.
+enum Step {
+    /// An upstream.
+    Forward(Permit),
+    /// Pins for an answer that is at hand.
+    Pin(Arc<Entry>),
+    /// An authoritative zone.
+    Zone,
+    /// The journal, before a quarantine is announced.
+    Announce(Option<Commit>),
+}
+
+impl Pipeline {
+    /// Joins the stages.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        live: Live,
+        sessions: Sessions,
+        cache: Cache,
+        forwarder: Forwarder,
+        enforcer: Enforcer,
+        store: Store,
+        delivery: Delivery,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
+        Self {
+            live: arc_swap::ArcSwap::from_pointee(live),
+            sessions,
+            cache,
+            forwarder,
+            enforcer,
+            first_seen: store.first_seen(),
+            store,
+            delivery,
+            telemetry,
+            hasher: RandomState::default(),
+        }
+    }
+
+    pub(crate) fn hash(&self, value: impl std::hash::Hash) -> u64 {
+        use std::hash::BuildHasher;
+        self.hasher.hash_one(value)
+    }
+
+    /// Days since this deployment first asked for a domain; 0 for one it has not met, `None` while warming up.
+    fn first_seen_days(&self, domain: staunch_scoring::NameRef<'_>, wall: u64) -> Option<f32> {
+        self.first_seen.first_seen(domain, wall).map(|age| age.as_secs_f32() / 86_400.0)
+    }
+
+    /// A case id that nobody outside can foretell and that one session meets again for the same key.
+    fn fresh_case(&self, key: u64, wall: u64) -> CaseId {
+        CaseId::from_random(self.hash((key, wall)))
+    }
+
+    /// Whose query this is. A source nobody announced is adopted under its profile or refused.
+    fn identify(&self, live: &Live, from: IpAddr) -> Option<Arc<Session>> {
+        if let Some(session) = self.sessions.by_address(from) {
+            return Some(session);
+        }
+        match live.policy.unknown_source {
+            UnknownSource::Refuse => None,
+            UnknownSource::Profile => {
+                let session = self.sessions.adopt(from, self.hash(from)).ok()?;
+                self.guard(live, &session);
+                Some(session)
+            }
+        }
+    }
+
+    /// The synchronous half of the walk.
+    fn walk(
+        &self,
+        query: &Query<'_>,
+        packet: &[u8],
+        from: IpAddr,
+        transport: Transport,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> Fast<Deferred> {
+        let started = Instant::now();
+        let live = self.live.load();
+        let Some(session) = self.identify(&live, from) else {
+            return self.refuse_stranger(&live, query, from, transport, now, started, out);
+        };
+        let context = session.context();
+        let qname = query.qname.as_ref();
+        let tenant_key = |split: &Split| self.hash((session.id(), split.tenant(qname)));
+        let mut record = Record {
+            wall: now.wall,
+            context: context.clone(),
+            address: from,
+            transport,
+            qname: query.qname,
+            qtype: query.qtype,
+            split: Split { tenant_at: 0, icann_at: 0, multi_tenant: false },
+            mode: live.policy.mode_of(&context),
+            verdict: Verdict::Answer,
+            would: Verdict::Answer,
+            reason: None,
+            case: None,
+            rule: None,
+            source: Source::Local,
+            rcode: 0,
+            scored: None,
+            pins: Vec::new(),
+            withheld: Vec::new(),
+            duration_us: 0,
+        };
+        let deferred = |record, step| {
+            let walk = Walk {
+                packet: packet.into(),
+                from,
+                transport,
+                wall: now.wall,
+                started,
+                session: session.clone(),
+                record,
+            };
+            Fast::Deferred(Deferred { walk: Box::new(walk), step })
+        };
+
+        // What never leaves is neither scored nor charged; a closed session gets not even that.
+        if !session.inner.lock().is_closed() {
+            if live.zones.covers(qname) {
+                record.source = Source::Zone;
+                return deferred(record, Step::Zone);
+            }
+            if let Some(answer) = local::special(qname, query.qtype, &context.announcement.search) {
+                record.rcode = u16::from(answer.rcode);
+                reply::local(out, query, &answer);
+                return self.done(record, started);
+            }
+            if query.qtype == Qtype::ANY {
+                reply::any_hinfo(out, query);
+                return self.done(record, started);
+            }
+        }
+
+        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+        let key = Key { qname, qtype: query.qtype, dnssec_ok, checking_disabled: query.checking_disabled };
+        let entry = self.cache.get(key, now.mono);
+        // An address that no pin could open is not asked for: nothing leaves, nothing is charged.
+        let unreachable = entry.is_none() && query.qtype == Qtype::AAAA && is_guarded(&live, &context) && !context.has_ipv6();
+        let grants = live.grants.load();
+        let split = Split::of(qname);
+        let ask = Ask {
+            query,
+            now,
+            cached: entry.is_some() || unreachable,
+            first_seen_days: self.first_seen_days(split.icann(qname), now.wall),
+            grants: &grants,
+            name_hash: self.hash(qname),
+        };
+        let mut inner = session.inner.lock();
+        let mut decision = live.policy.decide(&context, &inner, &ask);
+        record.split = decision.split;
+        record.mode = decision.mode;
+        record.verdict = decision.applied;
+        record.would = decision.would;
+        record.reason = decision.reason;
+        record.rule = decision.rule.clone();
+        let charged = match (decision.applied, ask.cached) {
+            (Verdict::Answer, false) => decision.charge(),
+            _ => staunch_scoring::Bits::ZERO,
+        };
+        record.scored = Some((decision.assessment.clone(), charged));
+        if decision.would != Verdict::Answer {
+            let key = tenant_key(&decision.split);
+            let (reason, case) = self.case(&mut inner, &decision, key, now);
+            record.reason = Some(reason);
+            record.case = Some(case);
+        }
+        match decision.applied {
+            Verdict::Answer => {
+                let outcome = if ask.cached { Outcome::Cached } else { Outcome::Forwarded };
+                live.policy.commit(&mut inner, &decision, outcome);
+                if decision.would == Verdict::Quarantine {
+                    self.would_quarantine(&mut inner, &session, &context, &record, now);
+                }
+                if unreachable {
+                    drop(inner);
+                    reply::no_data(out, query, split.icann(qname), live.sinkhole.negative_ttl);
+                    return self.done(record, started);
+                }
+                if let Some(entry) = entry {
+                    record.source = Source::Cache;
+                    let shown = shown(&live, &context, &mut inner, &entry, now);
+                    drop(inner);
+                    return match shown {
+                        Some(ttl) => {
+                            record.rcode = u16::from(entry.answer.rcode);
+                            reply::from_answer(out, query, &entry.answer, transport, entry.age(now.mono), ttl);
+                            self.done(record, started)
+                        }
+                        None => deferred(record, Step::Pin(entry)),
+                    };
+                }
+                let snapshot = self.ledger_step(&mut inner, charged);
+                drop(inner);
+                if let Some(snapshot) = snapshot
+                    && let Err(error) = self.store.put_ledger(session.id().clone(), snapshot)
+                {
+                    tracing::warn!(%error, session = %session.id(), "a ledger was not handed to the store");
+                }
+                record.source = Source::Upstream;
+                match decision.take_permit() {
+                    Some(permit) => deferred(record, Step::Forward(permit)),
+                    // An applied answer always carries its permit.
+                    None => Fast::Drop,
+                }
+            }
+            Verdict::Sinkhole => {
+                live.policy.commit(&mut inner, &decision, Outcome::Refused);
+                drop(inner);
+                record.source = Source::Policy;
+                self.refuse(&live, query, &decision, &mut record, out);
+                self.done(record, started)
+            }
+            Verdict::Quarantine => {
+                live.policy.commit(&mut inner, &decision, Outcome::Refused);
+                let commit = self.quarantine(&mut inner, &session, &context, &record, now);
+                drop(inner);
+                record.source = Source::Policy;
+                deferred(record, Step::Announce(commit))
+            }
+        }
+    }
+
+    /// The case of a refusal: one for each tenant of a session, so that every refusal of a name, of whatever type, tells
+    /// the same story; a closed session's is that of its quarantine.
+    fn case(
+        &self,
+        inner: &mut Inner,
+        decision: &Decision<'_>,
+        key: u64,
+        now: Now,
+    ) -> (Reason, CaseId) {
+        let reason = decision.reason.unwrap_or(Reason::Score);
+        if let (Reason::Quarantined, Some(quarantine)) = (reason, &inner.quarantine) {
+            return (reason, quarantine.case);
+        }
+        let tenant_wide =
+            matches!(reason, Reason::Score | Reason::LedgerTenant | Reason::LedgerIcann | Reason::TypeNotAllowed);
+        if tenant_wide && let Some(known) = inner.known_case(key) {
+            return known;
+        }
+        (reason, inner.case_for(key, reason, self.fresh_case(key, now.wall)))
+    }
+
+    /// Writes the refusal that a decision asks for.
+    fn refuse(
+        &self,
+        live: &Live,
+        query: &Query<'_>,
+        decision: &Decision<'_>,
+        record: &mut Record,
+        out: &mut Vec<u8>,
+    ) {
+        let reason = record.reason.unwrap_or(Reason::Score);
+        let case = record.case.unwrap_or_else(|| self.fresh_case(0, record.wall));
+        let text = RefusalText::new(reason, case, live.sinkhole.contact.as_deref());
+        let host_type = matches!(query.qtype, Qtype::A | Qtype::AAAA);
+        if !live.sinkhole.addresses.is_empty() && host_type && !decision.nodata && reason != Reason::Quarantined {
+            record.rcode = 0;
+            let (addresses, ttl) = (&live.sinkhole.addresses, live.sinkhole.negative_ttl);
+            reply::sinkhole_address(out, query, addresses, ttl, ede_of(reason), text.as_str());
+            return;
+        }
+        let refusal = Refusal {
+            rcode: if decision.nodata { 0 } else { 3 },
+            soa_owner: decision.split.icann(query.qname.as_ref()),
+            negative_ttl: live.sinkhole.negative_ttl,
+            ede: ede_of(reason),
+            text: text.as_str(),
+            txt: reason != Reason::TypeNotAllowed,
+        };
+        record.rcode = u16::from(refusal.rcode);
+        reply::refusal(out, query, &refusal);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn refuse_stranger(
+        &self,
+        live: &Live,
+        query: &Query<'_>,
+        from: IpAddr,
+        transport: Transport,
+        now: Now,
+        started: Instant,
+        out: &mut Vec<u8>,
+    ) -> Fast<Deferred> {
+        let qname = query.qname.as_ref();
+        let split = Split::of(qname);
+        let case = CaseId::from_random(self.hash(("stranger", from)));
+        let text = RefusalText::new(Reason::UnknownSource, case, live.sinkhole.contact.as_deref());
+        let refusal = Refusal {
+            rcode: 3,
+            soa_owner: split.icann(qname),
+            negative_ttl: live.sinkhole.negative_ttl,
+            ede: ede_of(Reason::UnknownSource),
+            text: text.as_str(),
+            txt: true,
+        };
+        reply::refusal(out, query, &refusal);
+        let record = Record {
+            wall: now.wall,
+            context: live.stranger.clone(),
+            address: from,
+            transport,
+            qname: query.qname,
+            qtype: query.qtype,
+            split,
+            mode: crate::model::Mode::Enforce,
+            verdict: Verdict::Sinkhole,
+            would: Verdict::Sinkhole,
+            reason: Some(Reason::UnknownSource),
+            case: Some(case),
+            rule: None,
+            source: Source::Policy,
+            rcode: 3,
+            scored: None,
+            pins: Vec::new(),
+            withheld: Vec::new(),
+            duration_us: 0,
+        };
+        self.done(record, started)
+    }
+
+    /// Closes the walk with its one event.
+    fn done(&self, mut record: Record, started: Instant) -> Fast<Deferred> {
+        record.duration_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
+        self.telemetry.record(record);
+        Fast::Reply
+    }
+}
+
+impl Service for Pipeline {
+    type Deferred = Deferred;
+
+    fn fast(
+        &self,
+        packet: &[u8],
+        from: SocketAddr,
+        transport: Transport,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> Fast<Deferred> {
+        match wire::parse(packet) {
+            Parsed::Query(query) => self.walk(&query, packet, from.ip().to_canonical(), transport, now, out),
+            Parsed::Reject(reject) => {
+                reply::reject(out, &reject);
+                Fast::Reply
+            }
+            Parsed::Drop => Fast::Drop,
+        }
+    }
+
+    async fn finish(&self, deferred: Deferred) -> Option<Vec<u8>> {
+        self.complete(deferred).await
+    }
+
+    fn overloaded(&self, deferred: Deferred, out: &mut Vec<u8>) {
+        let Walk { packet, mut record, started, .. } = *deferred.walk;
+        let Parsed::Query(query) = wire::parse(&packet) else { return };
+        record.source = Source::Failed;
+        record.rcode = 2;
+        reply::servfail(out, &query, Ede::NotReady, "too many queries wait; try again");
+        self.done(record, started);
+    }
+}
+
+/// The TTL under which a cached answer may be shown without asking the packet filter again; `None` if a pin of this
+/// session would not outlive it.
+fn shown(live: &Live, context: &Context, inner: &mut Inner, entry: &Entry, now: Now) -> Option<u32> {
+    let left = entry.ttl_left(now.mono);
+    let Some(first) = entry.answer.pins.first().filter(|_| live.enforcing) else { return Some(left) };
+    if context.addresses_like(*first).next().is_none() {
+        return Some(left);
+    }
+    let plan = pin::plan(&live.pins, left);
+    let until = now.mono + u64::from(plan.ttl) * 1000 + live.pins.grace().as_millis() as u64;
+    inner.pins.cover_all(&entry.answer.pins, until).then_some(plan.ttl)
+}
+
+/// Whether a session's connections pass the packet filter only by pins.
+pub(crate) fn is_guarded(live: &Live, context: &Context) -> bool {
+    live.enforcing && live.policy.mode_of(context) == crate::model::Mode::Enforce
+}

@@ -1,0 +1,255 @@
+//! Closing and opening a session: in memory, in the packet filter, in the journal, to the SOC.
+
+use std::sync::Arc;
+
+use staunch_scoring::NameRef;
+
+use super::{Live, Pipeline, is_guarded};
+use crate::enforce::Command;
+use crate::event::{Alert, AlertKind, SCHEMA};
+use crate::model::{CaseId, Mode, Now, Reason};
+use crate::session::{Context, Inner, Quarantine, Session};
+use crate::store::{self, Commit};
+use crate::telemetry::{Record, rfc3339};
+
+impl Pipeline {
+    /// Closes the session that made this query. Takes effect in memory and in the order of packet-filter commands now;
+    /// the returned commit completes once it is on disk.
+    pub(super) fn quarantine(
+        &self,
+        inner: &mut Inner,
+        session: &Arc<Session>,
+        context: &Context,
+        record: &Record,
+        now: Now,
+    ) -> Option<Commit> {
+        let reason = record.reason.unwrap_or(Reason::Score);
+        let case = record.case.unwrap_or_else(|| self.fresh_case(0, now.wall));
+        let alert = self.alert(AlertKind::Quarantine, inner, context, Some(record), reason, case, now);
+        self.close(inner, session, context, reason, case, "staunch", &alert.summary.clone(), alert, now)
+    }
+
+    /// Records that enforce mode would have closed the session; raises the alert once.
+    pub(super) fn would_quarantine(
+        &self,
+        inner: &mut Inner,
+        session: &Arc<Session>,
+        context: &Context,
+        record: &Record,
+        now: Now,
+    ) {
+        let reason = record.reason.unwrap_or(Reason::Score);
+        let case = record.case.unwrap_or_else(|| self.fresh_case(0, now.wall));
+        let alert = self.alert(AlertKind::WouldQuarantine, inner, context, Some(record), reason, case, now);
+        inner.quarantine = Some(Quarantine {
+            case,
+            reason,
+            by: "staunch".into(),
+            note: alert.summary.clone(),
+            since: now.wall,
+            applied: false,
+        });
+        tracing::info!(session = %session.id(), %case, reason = reason.as_str(), "session would be quarantined");
+        self.spool(vec![store::Record::Alert { alert: Box::new(alert.clone()) }], alert);
+    }
+
+    /// Closes a session on an operator's word. Idempotent: a closed session keeps its case.
+    pub fn quarantine_by(&self, session: &Arc<Session>, by: &str, note: &str, now: Now) -> (CaseId, Option<Commit>) {
+        let context = session.context();
+        let mut inner = session.inner.lock();
+        if let Some(quarantine) = &inner.quarantine
+            && quarantine.applied
+        {
+            return (quarantine.case, None);
+        }
+        let case = self.fresh_case(self.hash(session.id()), now.wall);
+        let alert = self.alert(AlertKind::Quarantine, &inner, &context, None, Reason::Quarantined, case, now);
+        let commit = self.close(&mut inner, session, &context, Reason::Quarantined, case, by, note, alert, now);
+        (case, commit)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn close(
+        &self,
+        inner: &mut Inner,
+        session: &Arc<Session>,
+        context: &Context,
+        reason: Reason,
+        case: CaseId,
+        by: &str,
+        note: &str,
+        alert: Alert,
+        now: Now,
+    ) -> Option<Commit> {
+        inner.quarantine = Some(Quarantine {
+            case,
+            reason,
+            by: by.to_owned(),
+            note: note.to_owned(),
+            since: now.wall,
+            applied: true,
+        });
+        inner.pins.revoke();
+        for address in &context.announcement.addresses {
+            // Ordered behind every pin of this session, since pins are ordered under the same lock.
+            if let Err(error) = self.enforcer.submit(Command::Quarantine { session: *address }) {
+                tracing::error!(%error, session = %session.id(), "the packet filter did not take a quarantine");
+            }
+        }
+        tracing::info!(session = %session.id(), %case, reason = reason.as_str(), by, "session quarantined");
+        let records = vec![
+            store::Record::Quarantine {
+                session: session.id().clone(),
+                case,
+                reason,
+                by: by.to_owned(),
+                note: note.to_owned(),
+            },
+            store::Record::Alert { alert: Box::new(alert.clone()) },
+            store::Record::Ledger { session: session.id().clone(), state: inner.score.snapshot() },
+        ];
+        inner.unstored = staunch_scoring::Bits::ZERO;
+        self.spool(records, alert)
+    }
+
+    /// Opens a session on an operator's word. `false` if it was not closed.
+    pub fn release_by(&self, session: &Arc<Session>, by: &str, note: &str, now: Now) -> (bool, Option<Commit>) {
+        let live = self.live.load();
+        let context = session.context();
+        let mut inner = session.inner.lock();
+        let Some(quarantine) = inner.quarantine.clone() else { return (false, None) };
+        let alert =
+            self.alert(AlertKind::Release, &inner, &context, None, quarantine.reason, quarantine.case, now);
+        inner.release();
+        for address in &context.announcement.addresses {
+            if let Err(error) = self.enforcer.submit(Command::Release { session: *address }) {
+                tracing::error!(%error, session = %session.id(), "the packet filter did not take a release");
+            }
+        }
+        self.guard_locked(&live, &context);
+        tracing::info!(session = %session.id(), case = %quarantine.case, by, "session released");
+        let records = vec![
+            store::Record::Release { session: session.id().clone(), by: by.to_owned(), note: note.to_owned() },
+            store::Record::Alert { alert: Box::new(alert.clone()) },
+        ];
+        (true, self.spool(records, alert))
+    }
+
+    /// Tells the packet filter whether the session's connections need pins.
+    pub(crate) fn guard(&self, live: &Live, session: &Arc<Session>) {
+        let context = session.context();
+        let _order = session.inner.lock();
+        self.guard_locked(live, &context);
+    }
+
+    fn guard_locked(&self, live: &Live, context: &Context) {
+        if !live.enforcing {
+            return;
+        }
+        for address in &context.announcement.addresses {
+            let command = if is_guarded(live, context) {
+                Command::Guard { session: *address }
+            } else {
+                Command::Unguard { session: *address }
+            };
+            if let Err(error) = self.enforcer.submit(command) {
+                tracing::error!(%error, "the packet filter did not take a guard");
+            }
+        }
+    }
+
+    /// Journals records with an alert among them and starts its delivery. Delivery may overtake the journal: an alert
+    /// that a crash takes from the journal was then already delivered, which loses nothing.
+    fn spool(&self, records: Vec<store::Record>, alert: Alert) -> Option<Commit> {
+        let commit = match self.store.append(records) {
+            Ok(commit) => Some(commit),
+            Err(error) => {
+                tracing::error!(%error, "the journal did not take a decision; it holds in memory");
+                self.telemetry.metrics.not_durable();
+                None
+            }
+        };
+        self.delivery.notify(alert);
+        commit
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn alert(
+        &self,
+        kind: AlertKind,
+        inner: &Inner,
+        context: &Context,
+        record: Option<&Record>,
+        reason: Reason,
+        case: CaseId,
+        now: Now,
+    ) -> Alert {
+        let live = self.live.load();
+        let a = &context.announcement;
+        let mut signals = match record.and_then(|r| r.scored.as_ref()) {
+            Some((assessment, _)) => assessment.readings.to_vec(),
+            None => Vec::new(),
+        };
+        signals.sort_by(|x, y| y.contribution.total_cmp(&x.contribution));
+        let tenant = record.map_or_else(String::new, |r| r.split.tenant(r.qname.as_ref()).to_string());
+        let names_forwarded = record.and_then(|r| r.scored.as_ref()).map_or(0, |(a, _)| a.names_sent);
+        let leaked = inner.score.spent_total();
+        let mode = live.policy.mode_of(context);
+        let done = match kind {
+            AlertKind::Quarantine => "was quarantined",
+            AlertKind::WouldQuarantine => "would have been quarantined",
+            AlertKind::Release => "was released",
+            AlertKind::Degraded => "is affected: the service is degraded",
+        };
+        let mut summary = format!("Session {} {done}", a.id);
+        if let Some(record) = record {
+            summary += &format!(
+                " ({}) while asking {} names under {}",
+                reason.as_str(),
+                record.qtype,
+                record.split.tenant(record.qname.as_ref()),
+            );
+        }
+        summary += &format!("; at most {} octets left in DNS names.", leaked.octets());
+        let samples = inner.samples.iter().map(|name| escaped(name.as_ref())).collect();
+        let id = &a.id;
+        Alert {
+            schema: SCHEMA,
+            id: format!("{case}-{}-{:x}", alert_word(kind), now.wall),
+            kind,
+            time: rfc3339(now.wall),
+            case,
+            session: id.clone(),
+            session_type: a.kind,
+            owner: a.owner.clone(),
+            addresses: a.addresses.clone(),
+            mode: if mode == Mode::Enforce { Mode::Enforce } else { live.policy.mode },
+            reason,
+            summary,
+            signals,
+            tenant,
+            leaked_bits_at_most: leaked,
+            names_forwarded,
+            samples,
+            actions: vec![
+                format!("staunch why {case}"),
+                format!("staunch session show {id}"),
+                format!("staunch session release {id} --by NAME --reason WHY"),
+            ],
+            log: live.event_file.clone(),
+        }
+    }
+}
+
+fn alert_word(kind: AlertKind) -> &'static str {
+    match kind {
+        AlertKind::Quarantine => "quarantine",
+        AlertKind::WouldQuarantine => "would",
+        AlertKind::Release => "release",
+        AlertKind::Degraded => "degraded",
+    }
+}
+
+fn escaped(name: NameRef<'_>) -> String {
+    name.to_string()
+}

@@ -1,0 +1,185 @@
+//! Counters with closed label sets: no name, session or address is ever a label value.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::Record;
+use crate::event::{Source, Verdict};
+use crate::model::{Mode, Reason, Transport};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabels {
+    verdict: &'static str,
+    mode: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+    applied: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: &'static str,
+    proto: &'static str,
+}
+
+/// Values that are read when somebody asks for the page, from where they live.
+pub trait Sampled: Send + Sync + 'static {
+    /// `(name, help, labels, value)`; counters end in `_total`.
+    fn sample(&self) -> Vec<(&'static str, &'static str, Vec<(&'static str, &'static str)>, f64)>;
+}
+
+/// Counters the query path holds by handle.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    verdicts: [[Counter; 3]; 2],
+    reasons: [[Counter; 2]; Reason::ALL.len()],
+    sources: [[Counter; 2]; 6],
+    duration: Histogram,
+    charged: Counter<f64, std::sync::atomic::AtomicU64>,
+    not_durable: Counter,
+}
+
+const VERDICTS: [Verdict; 3] = [Verdict::Answer, Verdict::Sinkhole, Verdict::Quarantine];
+const SOURCES: [(Source, &str); 6] = [
+    (Source::Local, "local"),
+    (Source::Zone, "zone"),
+    (Source::Cache, "cache"),
+    (Source::Upstream, "upstream"),
+    (Source::Policy, "policy"),
+    (Source::Failed, "failed"),
+];
+
+impl Metrics {
+    /// Every series exists from the start, at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("staunch");
+        let verdicts: Family<VerdictLabels, Counter> = Family::default();
+        let reasons: Family<ReasonLabels, Counter> = Family::default();
+        let sources: Family<SourceLabels, Counter> = Family::default();
+        let duration = Histogram::new(
+            [0.000_005, 0.000_02, 0.000_1, 0.000_5, 0.002, 0.01, 0.05, 0.2, 1.0, 2.5].into_iter(),
+        );
+        let charged = Counter::default();
+        registry.register("verdicts", "Verdicts applied, by the session's mode", verdicts.clone());
+        registry.register("refusals", "Refusals by reason, applied or only recorded", reasons.clone());
+        registry.register("answers", "Replies by where they came from", sources.clone());
+        registry.register("request_duration_seconds", "From packet to reply", duration.clone());
+        registry.register("ledger_charged_bits", "Bits booked to ledgers", charged.clone());
+        let not_durable = Counter::default();
+        registry.register("not_durable", "Decisions that the journal did not take", not_durable.clone());
+        let held = |verdict: Verdict, mode| {
+            verdicts.get_or_create(&VerdictLabels { verdict: verdict.as_str(), mode }).clone()
+        };
+        Self {
+            verdicts: ["monitor", "enforce"].map(|mode| VERDICTS.map(|verdict| held(verdict, mode))),
+            reasons: Reason::ALL.map(|reason| {
+                ["yes", "no"].map(|applied| {
+                    reasons.get_or_create(&ReasonLabels { reason: reason.as_str(), applied }).clone()
+                })
+            }),
+            sources: SOURCES.map(|(_, source)| {
+                ["udp", "tcp"].map(|proto| sources.get_or_create(&SourceLabels { source, proto }).clone())
+            }),
+            duration,
+            charged,
+            not_durable,
+            registry: Mutex::new(registry),
+        }
+    }
+
+    /// Adds values that live elsewhere.
+    pub fn register(&self, sampled: Arc<dyn Sampled>) {
+        self.registry.lock().register_collector(Box::new(Page(sampled)));
+    }
+
+    /// A decision holds in memory only.
+    pub fn not_durable(&self) {
+        self.not_durable.inc();
+    }
+
+    pub(super) fn count(&self, record: &Record) {
+        let mode = usize::from(record.mode == Mode::Enforce);
+        let verdict = VERDICTS.iter().position(|v| *v == record.verdict).unwrap_or(0);
+        self.verdicts[mode][verdict].inc();
+        if let Some(at) = record.reason.and_then(|reason| Reason::ALL.iter().position(|r| *r == reason)) {
+            self.reasons[at][usize::from(record.verdict == Verdict::Answer)].inc();
+        }
+        let source = SOURCES.iter().position(|(s, _)| *s == record.source).unwrap_or(0);
+        self.sources[source][usize::from(record.transport == Transport::Tcp)].inc();
+        self.duration.observe(f64::from(record.duration_us) / 1e6);
+        if let Some((_, charged)) = &record.scored {
+            self.charged.inc_by(charged.as_f64());
+        }
+    }
+
+    /// The page in the OpenMetrics text format.
+    pub fn page(&self) -> String {
+        let mut page = String::new();
+        match encode(&mut page, &self.registry.lock()) {
+            Ok(()) => page,
+            // Writing to a string does not fail.
+            Err(_) => "# EOF\n".to_owned(),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+struct Page(Arc<dyn Sampled>);
+
+impl std::fmt::Debug for Page {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Page")
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut samples = self.0.sample();
+        // Series of one name must stand together.
+        samples.sort_by_key(|s| s.0);
+        for same in samples.chunk_by(|a, b| a.0 == b.0) {
+            let (name, help) = (same[0].0, same[0].1);
+            let counter = name.strip_suffix("_total");
+            let kind = if counter.is_some() {
+                prometheus_client::metrics::MetricType::Counter
+            } else {
+                prometheus_client::metrics::MetricType::Gauge
+            };
+            let mut metric = encoder.encode_descriptor(counter.unwrap_or(name), help, None, kind)?;
+            for (_, _, labels, value) in same {
+                if labels.is_empty() {
+                    one(*value, counter.is_some(), metric_encoder(&mut metric))?;
+                } else {
+                    one(*value, counter.is_some(), metric.encode_family(&labels.as_slice())?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+type Encoder<'a> = prometheus_client::encoding::MetricEncoder<'a>;
+
+fn metric_encoder<'a>(encoder: &'a mut Encoder<'_>) -> Encoder<'a> {
+    encoder.encode_family(&()).unwrap_or_else(|_| unreachable!("no labels to encode"))
+}
+
+fn one(value: f64, counter: bool, encoder: Encoder<'_>) -> Result<(), std::fmt::Error> {
+    if counter { ConstCounter::new(value).encode(encoder) } else { ConstGauge::new(value).encode(encoder) }
+}

@@ -1,0 +1,191 @@
+//! Telemetry: one event a decision to a file and to observers, and counters.
+//!
+//! The query path hands over a [`Record`] through a bounded ring and never waits; a writer thread turns records into
+//! [`Event`] lines. A full ring drops the event and counts it. Alerts do not travel here: they are journalled.
+
+mod metrics;
+mod writer;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_queue::ArrayQueue;
+use parking_lot::Mutex;
+use staunch_scoring::{Assessment, Bits, QName, Split};
+use tokio::sync::broadcast;
+
+use crate::event::{Event, RuleRef, SCHEMA, Scored, Source, Verdict};
+use crate::model::{CaseId, Mode, Qtype, Reason, Transport};
+use crate::session::Context;
+
+pub use metrics::{Metrics, Sampled};
+pub use writer::{Recent, rfc3339};
+
+/// Settings of this stage.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Event file; `None` writes none.
+    pub file: Option<PathBuf>,
+    /// Events that may wait for the writer.
+    pub queue: usize,
+    /// The file is rotated at this size, in octets.
+    pub rotate_bytes: u64,
+    /// Rotated files kept.
+    pub keep: u32,
+}
+
+/// A decision as the query path hands it over: nothing in it is allocated there.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Milliseconds since the Unix epoch.
+    pub wall: u64,
+    /// Whose query.
+    pub context: Arc<Context>,
+    /// Where it came from.
+    pub address: IpAddr,
+    /// How.
+    pub transport: Transport,
+    /// The name.
+    pub qname: QName,
+    /// The type.
+    pub qtype: Qtype,
+    /// The name's owners.
+    pub split: Split,
+    /// Mode of the session.
+    pub mode: Mode,
+    /// What was done.
+    pub verdict: Verdict,
+    /// What enforce mode does.
+    pub would: Verdict,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// The case.
+    pub case: Option<CaseId>,
+    /// The rule or list.
+    pub rule: Option<RuleRef>,
+    /// Where the answer came from.
+    pub source: Source,
+    /// Response code sent.
+    pub rcode: u16,
+    /// The score and what was booked.
+    pub scored: Option<(Assessment, Bits)>,
+    /// Pins made for this answer.
+    pub pins: Vec<IpAddr>,
+    /// Addresses taken out of the answer.
+    pub withheld: Vec<IpAddr>,
+    /// From packet to reply, microseconds.
+    pub duration_us: u32,
+}
+
+impl Record {
+    /// The event as written.
+    pub fn to_event(&self) -> Event {
+        let a = &self.context.announcement;
+        Event {
+            schema: SCHEMA,
+            time: rfc3339(self.wall),
+            session: a.id.clone(),
+            kind: a.kind,
+            phase: a.phase,
+            owner: a.owner.clone(),
+            address: self.address,
+            transport: self.transport,
+            qname: self.qname.as_ref().to_string(),
+            qtype: self.qtype,
+            tenant: self.split.tenant(self.qname.as_ref()).to_string(),
+            mode: self.mode,
+            verdict: self.verdict,
+            would: self.would,
+            reason: self.reason,
+            case: self.case,
+            rule: self.rule.clone(),
+            source: self.source,
+            rcode: self.rcode,
+            score: self.scored.as_ref().map(|(assessment, charged)| scored(assessment, *charged)),
+            pins: self.pins.clone(),
+            withheld: self.withheld.clone(),
+            duration_us: self.duration_us,
+        }
+    }
+}
+
+/// A score in the form records keep.
+pub fn scored(assessment: &Assessment, charged: Bits) -> Scored {
+    Scored {
+        total: assessment.score,
+        agreeing: assessment.agreeing,
+        band: assessment.band,
+        readings: assessment.readings.to_vec(),
+        information_bits: assessment.information,
+        charged_bits: charged,
+        ledger_before: assessment.before,
+        ledger_after: assessment.after,
+    }
+}
+
+/// The handle that the query path holds.
+pub struct Telemetry {
+    ring: ArrayQueue<Record>,
+    dropped: AtomicU64,
+    /// Counters.
+    pub metrics: Metrics,
+    tap: broadcast::Sender<Arc<str>>,
+    recent: Mutex<Recent>,
+    stop: AtomicBool,
+}
+
+impl Telemetry {
+    /// Starts the writer thread.
+    pub fn start(config: &Config) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
+        let (tap, _) = broadcast::channel(1024);
+        let telemetry = Arc::new(Self {
+            ring: ArrayQueue::new(config.queue.max(64)),
+            dropped: AtomicU64::new(0),
+            metrics: Metrics::new(),
+            tap,
+            recent: Mutex::default(),
+            stop: AtomicBool::new(false),
+        });
+        let file = writer::EventFile::open(config)?;
+        let writer = telemetry.clone();
+        let thread =
+            std::thread::Builder::new().name("events".into()).spawn(move || writer::run(&writer, file))?;
+        Ok((telemetry, thread))
+    }
+
+    /// Hands over one decision; drops and counts it if the ring is full.
+    pub fn record(&self, record: Record) {
+        self.metrics.count(&record);
+        if self.ring.push(record).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Events dropped because the ring was full.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// A stream of event lines from now on. A reader that falls behind loses lines and is told how many.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
+        self.tap.subscribe()
+    }
+
+    /// The newest lines, oldest first.
+    pub fn last(&self, n: usize) -> Vec<Arc<str>> {
+        self.recent.lock().last(n)
+    }
+
+    /// The newest event line of a case that is still in memory.
+    pub fn case(&self, case: CaseId) -> Option<Arc<str>> {
+        self.recent.lock().case(case)
+    }
+
+    /// Ends the writer after it has written what is queued.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
