@@ -1,10 +1,38 @@
 //! Enforcement: the packet filter holds what [`crate::pin`] planned, and says so before an answer is released.
 //!
 //! One owner thread, one ordered queue: what is submitted first takes effect first, so a revoke submitted under the
-//! session's lock closes the door behind every pin submitted before it (promise P7).
+//! session's lock closes the door behind every pin submitted before it (promise P7). The stages before this one call
+//! [`Enforcer::submit`] and await the [`Ticket`]; they must not know which [`Backend`] is at work. This stage knows
+//! addresses and lifetimes, and nothing of names, policies or sessions' contexts.
+//!
+//! Limits of what is enforced: packets that the host *forwards*. A process on the host itself (its own `OUTPUT`), and
+//! what a sandbox sends to the host's own addresses (where the resolver listens), pass other hooks, which the lockdown
+//! rules cover. Whoever shares a sandbox's source address shares its pins.
 
+mod backends;
+mod netlink;
+mod nft;
+mod owner;
+mod state;
+
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
+
+pub use backends::{Counts, DryRun, DryRunLog, Health, Off, View};
+pub use nft::{Nft, Refresh};
+pub use owner::{Enforcer, Status, Ticket};
+
+/// Most destinations in one [`Command::Pin`] or [`Command::Unpin`]. An answer keeps far fewer addresses; 400 elements
+/// are what one netlink attribute can hold.
+pub const DESTINATIONS_MAX: usize = 256;
+
+/// Most leases of one session address, whatever is asked for. Twice what [`crate::pin::SessionPins`] keeps, so that
+/// it is met only if that stage's evictions do not arrive; the gain of filling it is to be refused.
+pub const SESSION_LEASES_MAX: usize = 2 * crate::pin::SESSION_PINS_MAX;
+
+/// Most session addresses that are guarded, monitored or quarantined at once: twice the most sessions configurable.
+pub const SESSIONS_MAX: usize = 262_144;
 
 /// Which backend applies commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -25,8 +53,11 @@ pub struct Config {
     pub backend: BackendKind,
     /// nftables table name.
     pub table: String,
-    /// Interfaces on which sandboxes are attached; forwarded packets from them need a pin.
+    /// Interfaces on which sandboxes are attached (a trailing `*` stands for any rest); with `guard_unknown`, packets
+    /// forwarded from them need a guarded or monitored source.
     pub interfaces: Vec<String>,
+    /// Refuse what sources nobody announced send through `interfaces`. Without it only guarded sessions need a pin.
+    pub guard_unknown: bool,
     /// Most time an acknowledgement may take before the caller gives up.
     pub deadline: Duration,
     /// Capacity of the queue to the owner thread.
@@ -42,12 +73,20 @@ pub enum Command {
     Pin {
         /// Source address of the sandbox.
         session: IpAddr,
-        /// Addresses of the same family as `session`.
+        /// Addresses of the same family as `session`, at most [`DESTINATIONS_MAX`].
         destinations: Vec<IpAddr>,
         /// From now.
         lifetime: Duration,
     },
-    /// Forwarded packets from `session` need a pin from now on (enforced sessions).
+    /// Take pins away before their time (evicted by [`crate::pin::SessionPins`]). Open flows stay.
+    Unpin {
+        /// Source address of the sandbox.
+        session: IpAddr,
+        /// Addresses of the same family as `session`, at most [`DESTINATIONS_MAX`].
+        destinations: Vec<IpAddr>,
+    },
+    /// Forwarded packets from `session` need a pin from now on (enforced sessions). Flows that were open before and
+    /// have no pin are ended.
     Guard {
         /// Source address of the sandbox.
         session: IpAddr,
@@ -71,5 +110,146 @@ pub enum Command {
     Remove {
         /// Source address of the sandbox.
         session: IpAddr,
+    },
+}
+
+impl Command {
+    /// The source address it is about.
+    pub fn session(&self) -> IpAddr {
+        match self {
+            Self::Pin { session, .. }
+            | Self::Unpin { session, .. }
+            | Self::Guard { session }
+            | Self::Unguard { session }
+            | Self::Quarantine { session }
+            | Self::Release { session }
+            | Self::Remove { session } => *session,
+        }
+    }
+}
+
+/// What a live session address must be like after [`Enforcer::reconcile`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Active {
+    /// Source address of the sandbox.
+    pub session: IpAddr,
+    /// Whether its forwarded packets need a pin; if not, it is monitored.
+    pub guard: bool,
+    /// Whether it is quarantined. Its pins are removed.
+    pub quarantined: bool,
+}
+
+/// What applies commands: one owner thread calls it, one call at a time.
+///
+/// A backend keeps the wanted state itself, so that it can put it back when somebody else destroys what it built. An
+/// error on a command that takes permission away (`Guard`, `Quarantine`, `Remove`, `Unpin`) must leave the stricter
+/// state wanted, to be applied by the next [`Backend::healthy`].
+pub trait Backend: Send {
+    /// Which kind.
+    fn kind(&self) -> BackendKind;
+
+    /// Builds what is needed and takes over what an earlier run left: its pins with their remaining lifetimes, guards
+    /// and quarantines.
+    ///
+    /// # Errors
+    ///
+    /// Where enforcement cannot be had. The service must then not start in enforce mode.
+    fn setup(&mut self) -> Result<(), Error>;
+
+    /// Applies commands in order; one result each, in the same order.
+    fn apply(&mut self, commands: &[Command]) -> Vec<Result<(), Error>>;
+
+    /// Makes guards and quarantines exactly those of `active` and removes pins of every other session.
+    ///
+    /// # Errors
+    ///
+    /// Where the packet filter did not take it; the wanted state is `active` all the same.
+    fn reconcile(&mut self, active: &[Active]) -> Result<(), Error>;
+
+    /// Looks whether what was built still stands, and puts it back if not. Called at least every 100 ms.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not stand and could not be put back.
+    fn healthy(&mut self) -> Result<Health, Error>;
+
+    /// Leaves. With `remove_table` everything built goes, and sandboxes are no longer held back.
+    ///
+    /// # Errors
+    ///
+    /// Where the table could not be removed.
+    fn teardown(&mut self, remove_table: bool) -> Result<(), Error>;
+
+    /// What is wanted for one session address.
+    fn view(&self, session: IpAddr) -> View;
+
+    /// Sizes and counters.
+    fn counts(&self) -> Counts;
+}
+
+/// Why a command was not carried out. In enforce mode the answer that waits for it becomes SERVFAIL (promise P4).
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The queue to the owner thread is full: the command was not taken.
+    #[error("the queue to the packet filter is full")]
+    QueueFull,
+    /// The owner thread has ended.
+    #[error("the packet filter's owner has stopped")]
+    Stopped,
+    /// No acknowledgement in time. The command may still take effect.
+    #[error("no acknowledgement from the packet filter within {0:?}")]
+    Deadline(Duration),
+    /// The pin set holds as many elements as it may, or there are too many sessions.
+    #[error("the packet filter's set is full ({limit} elements)")]
+    Full {
+        /// Its capacity.
+        limit: usize,
+    },
+    /// One session holds as many pins as it may.
+    #[error("{session} holds {SESSION_LEASES_MAX} pins")]
+    SessionFull {
+        /// Source address of the sandbox.
+        session: IpAddr,
+    },
+    /// The session is quarantined: nothing is pinned for it.
+    #[error("{session} is quarantined")]
+    Quarantined {
+        /// Source address of the sandbox.
+        session: IpAddr,
+    },
+    /// Session and destination are not of one family.
+    #[error("{session} cannot be pinned to {destination}: another address family")]
+    Family {
+        /// Source address of the sandbox.
+        session: IpAddr,
+        /// The address that does not fit.
+        destination: IpAddr,
+    },
+    /// More destinations than [`DESTINATIONS_MAX`].
+    #[error("{0} destinations in one command, at most {DESTINATIONS_MAX}")]
+    TooMany(usize),
+    /// The table is missing or damaged and could not be put back yet.
+    #[error("the packet filter is not in place: {0}")]
+    Unhealthy(String),
+    /// A setting that cannot work.
+    #[error("enforce: {0}")]
+    Config(String),
+    /// The kernel refused.
+    #[error("{doing}: {source}{words}")]
+    Kernel {
+        /// What was tried.
+        doing: &'static str,
+        /// The errno.
+        source: io::Error,
+        /// The kernel's own words, with a separator, or nothing.
+        words: String,
+    },
+    /// The netlink socket failed, or the owner thread could not be started.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// Why.
+        source: io::Error,
     },
 }

@@ -1,0 +1,197 @@
+//! The backends without a kernel, and what every backend tells of itself.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::state::{Entry, State};
+use super::{Active, Backend, BackendKind, Command, Error};
+
+/// What [`Backend::healthy`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// All stands.
+    Intact,
+    /// Somebody had changed or removed it; it stands again.
+    Restored,
+}
+
+/// What is wanted for one session address.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct View {
+    /// Forwarded packets need a pin.
+    pub guarded: bool,
+    /// Nothing passes.
+    pub quarantined: bool,
+    /// Destinations with what is left of their lifetime, longest first.
+    pub pins: Vec<(IpAddr, Duration)>,
+}
+
+impl View {
+    pub(super) fn of(entry: Option<&Entry>, now: u64) -> Self {
+        let Some(entry) = entry else { return Self::default() };
+        let mut pins: Vec<_> = entry
+            .leases
+            .iter()
+            .filter(|(_, end)| **end > now)
+            .map(|(destination, end)| (*destination, Duration::from_millis(end - now)))
+            .collect();
+        pins.sort_unstable_by_key(|(destination, left)| (std::cmp::Reverse(*left), *destination));
+        Self { guarded: entry.guarded, quarantined: entry.quarantined, pins }
+    }
+}
+
+/// Sizes and counters of a backend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// IPv4 leases (those that ended in the last seconds included).
+    pub pins4: usize,
+    /// IPv6 leases, as above.
+    pub pins6: usize,
+    /// Session addresses whose packets need a pin.
+    pub guarded: usize,
+    /// Session addresses for which nothing passes.
+    pub quarantined: usize,
+    /// Times the table was put back.
+    pub restored: u64,
+    /// Connection tracking entries deleted.
+    pub flows_cut: u64,
+    /// Times connection tracking could not be read or changed; the quarantine's rule holds all the same.
+    pub flow_errors: u64,
+}
+
+impl Counts {
+    pub(super) fn of(state: &State) -> Self {
+        let [pins4, pins6] = state.pins();
+        let mut counts = Self { pins4, pins6, ..Self::default() };
+        for (_, entry) in state.entries() {
+            counts.guarded += usize::from(entry.guarded);
+            counts.quarantined += usize::from(entry.quarantined);
+        }
+        counts
+    }
+}
+
+/// Keeps the table in memory and records what it would have done.
+#[derive(Debug)]
+pub struct DryRun {
+    state: State,
+    start: Instant,
+    log: DryRunLog,
+}
+
+/// The last commands a [`DryRun`] took.
+#[derive(Debug, Clone, Default)]
+pub struct DryRunLog(Arc<Mutex<VecDeque<Command>>>);
+
+impl DryRunLog {
+    /// Commands kept; older ones are dropped.
+    pub const KEPT: usize = 1024;
+
+    /// What is kept, oldest first.
+    pub fn commands(&self) -> Vec<Command> {
+        self.0.lock().iter().cloned().collect()
+    }
+}
+
+impl DryRun {
+    /// With room for `capacity` pins of each family.
+    pub fn new(capacity: u32) -> Self {
+        Self { state: State::new(capacity), start: Instant::now(), log: DryRunLog::default() }
+    }
+
+    /// A view of what it is told, that stays when the backend has gone to the owner thread.
+    pub fn log(&self) -> DryRunLog {
+        self.log.clone()
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+}
+
+impl Backend for DryRun {
+    fn kind(&self) -> BackendKind {
+        BackendKind::DryRun
+    }
+
+    fn setup(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn apply(&mut self, commands: &[Command]) -> Vec<Result<(), Error>> {
+        let now = self.now();
+        let mut log = self.log.0.lock();
+        commands
+            .iter()
+            .map(|command| {
+                if log.len() >= DryRunLog::KEPT {
+                    log.pop_front();
+                }
+                log.push_back(command.clone());
+                self.state.apply(command, now)
+            })
+            .collect()
+    }
+
+    fn reconcile(&mut self, active: &[Active]) -> Result<(), Error> {
+        self.state.reconcile(active)
+    }
+
+    fn healthy(&mut self) -> Result<Health, Error> {
+        Ok(Health::Intact)
+    }
+
+    fn teardown(&mut self, _remove_table: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn view(&self, session: IpAddr) -> View {
+        View::of(self.state.entry(session), self.now())
+    }
+
+    fn counts(&self) -> Counts {
+        Counts::of(&self.state)
+    }
+}
+
+/// Pins nothing and remembers nothing; every command succeeds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Off;
+
+impl Backend for Off {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Off
+    }
+
+    fn setup(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn apply(&mut self, commands: &[Command]) -> Vec<Result<(), Error>> {
+        commands.iter().map(|_| Ok(())).collect()
+    }
+
+    fn reconcile(&mut self, _active: &[Active]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn healthy(&mut self) -> Result<Health, Error> {
+        Ok(Health::Intact)
+    }
+
+    fn teardown(&mut self, _remove_table: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn view(&self, _session: IpAddr) -> View {
+        View::default()
+    }
+
+    fn counts(&self) -> Counts {
+        Counts::default()
+    }
+}

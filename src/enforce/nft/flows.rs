@@ -1,0 +1,155 @@
+//! Connection tracking: ends flows that were open before a session was closed.
+//!
+//! The quarantine's rule already answers every packet of such a flow with a reset; deleting its entry makes sure that
+//! nothing of it is `established` any more when the session is released.
+
+use std::net::IpAddr;
+
+use super::super::netlink::{Attributes, DUMP_TRIES, Netlink, NetlinkError, Writer};
+use super::sets::address;
+
+const SUBSYS_CTNETLINK: u16 = 1;
+const MSG_CT_GET: u16 = 1;
+const MSG_CT_DELETE: u16 = 2;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
+const CTA_FILTER: u16 = 25;
+const CTA_TUPLE_IP: u16 = 1;
+const NESTED: u16 = 0x8000;
+
+/// One direction's source and destination address.
+type Pair = (IpAddr, IpAddr);
+
+/// A tracked flow, as much of it as is needed to judge and delete it.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// As the first packet had them, before any translation.
+    pub original: Pair,
+    /// As replies have them.
+    pub reply: Pair,
+    family: u8,
+    /// Attributes that name it to the kernel, byte for byte as received.
+    name: Vec<(u16, Vec<u8>)>,
+}
+
+impl Flow {
+    /// Whether a session takes part, as the one that opened it or as the one that answers.
+    pub(super) fn touches(&self, session: IpAddr) -> bool {
+        self.original.0 == session || self.reply.0 == session
+    }
+
+    fn read(family: u8, attributes: &[u8]) -> Option<Self> {
+        let mut pairs = [None, None];
+        let mut name = Vec::with_capacity(3);
+        for (kind, value) in Attributes(attributes) {
+            match kind {
+                CTA_TUPLE_ORIG => {
+                    pairs[0] = pair(value);
+                    name.push((kind | NESTED, value.to_vec()));
+                }
+                CTA_TUPLE_REPLY => pairs[1] = pair(value),
+                CTA_ID | CTA_ZONE => name.push((kind, value.to_vec())),
+                _ => {}
+            }
+        }
+        let [Some(original), Some(reply)] = pairs else { return None };
+        Some(Self { original, reply, family, name })
+    }
+}
+
+fn pair(tuple: &[u8]) -> Option<Pair> {
+    let ip = Attributes(tuple).inside(CTA_TUPLE_IP)?;
+    // 1 and 2 are the IPv4 addresses, 3 and 4 the IPv6 ones.
+    let source = ip.find(1).or_else(|| ip.find(3))?;
+    let destination = ip.find(2).or_else(|| ip.find(4))?;
+    Some((address(source)?, address(destination)?))
+}
+
+/// Deletes the flows of one session that `doomed` names; gives how many.
+pub(super) fn cut(netlink: &mut Netlink, session: IpAddr, doomed: impl Fn(&Flow) -> bool) -> Result<u64, NetlinkError> {
+    let mut flows = Vec::new();
+    for tuple in [CTA_TUPLE_ORIG, CTA_TUPLE_REPLY] {
+        find(netlink, session, tuple, &mut flows, |flow| flow.touches(session) && doomed(flow))?;
+    }
+    delete(netlink, &flows)
+}
+
+/// Deletes the flows of all sessions of one family that `doomed` names, in one pass over the kernel's table.
+pub(super) fn cut_all(netlink: &mut Netlink, v6: bool, doomed: impl Fn(&Flow) -> bool) -> Result<u64, NetlinkError> {
+    let mut flows = Vec::new();
+    dump(netlink, family(v6), |_| {}, &mut flows, doomed)?;
+    delete(netlink, &flows)
+}
+
+fn family(v6: bool) -> u8 {
+    if v6 { libc::AF_INET6 as u8 } else { libc::AF_INET as u8 }
+}
+
+/// Flows with the session as source address of one direction. Kernels before 5.8 ignore the filter and give all; `keep`
+/// looks again.
+fn find(
+    netlink: &mut Netlink,
+    session: IpAddr,
+    tuple: u16,
+    flows: &mut Vec<Flow>,
+    keep: impl Fn(&Flow) -> bool,
+) -> Result<(), NetlinkError> {
+    const SOURCE_ADDRESS: u32 = 1;
+    let family = family(session.is_ipv6());
+    let filter = |w: &mut Writer| {
+        w.nest(tuple, |w| {
+            w.nest(CTA_TUPLE_IP, |w| match session {
+                IpAddr::V4(v4) => w.attr(1, &v4.octets()),
+                IpAddr::V6(v6) => w.attr(3, &v6.octets()),
+            });
+        });
+        w.nest(CTA_FILTER, |w| {
+            let (original, reply) = if tuple == CTA_TUPLE_ORIG { (SOURCE_ADDRESS, 0) } else { (0, SOURCE_ADDRESS) };
+            w.attr(1, &original.to_ne_bytes());
+            w.attr(2, &reply.to_ne_bytes());
+        });
+    };
+    match dump(netlink, family, filter, flows, &keep) {
+        Err(NetlinkError::Refused(_)) => dump(netlink, family, |_| {}, flows, &keep),
+        other => other,
+    }
+}
+
+fn dump(
+    netlink: &mut Netlink,
+    family: u8,
+    filter: impl Fn(&mut Writer),
+    flows: &mut Vec<Flow>,
+    keep: impl Fn(&Flow) -> bool,
+) -> Result<(), NetlinkError> {
+    let before = flows.len();
+    for _ in 0..DUMP_TRIES {
+        let result = netlink.dump(SUBSYS_CTNETLINK << 8 | MSG_CT_GET, family, &filter, |attributes| {
+            if let Some(flow) = Flow::read(family, attributes).filter(&keep) {
+                flows.push(flow);
+            }
+        });
+        match result {
+            Err(NetlinkError::Interrupted) => flows.truncate(before),
+            other => return other,
+        }
+    }
+    Err(NetlinkError::Interrupted)
+}
+
+fn delete(netlink: &mut Netlink, flows: &[Flow]) -> Result<u64, NetlinkError> {
+    let mut cut = 0;
+    for flow in flows {
+        // The tuple is always there (`Flow::read`): a deletion that named none would empty the whole table.
+        let body = |w: &mut Writer| flow.name.iter().for_each(|(kind, value)| w.attr(*kind, value));
+        match netlink.request(SUBSYS_CTNETLINK << 8 | MSG_CT_DELETE, flow.family, body, |_| {}) {
+            Ok(()) => cut += 1,
+            // It ended by itself, or the same flow was found in both directions.
+            Err(NetlinkError::Refused(refusal)) if refusal.errno == libc::ENOENT => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(cut)
+}

@@ -1,0 +1,556 @@
+//! nftables: one table of our own, kept as wanted over netlink.
+//!
+//! [`table`] says how the table stands, [`sets`] how elements look, [`flows`] ends open flows, [`watch`] notices and
+//! repairs what others do; here commands become batches. A batch takes effect whole or not at all, also for packets.
+//!
+//! Other tables are never touched. A packet that passes here may still be refused by a table of somebody else.
+
+mod flows;
+mod sets;
+mod table;
+mod watch;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::time::Instant;
+
+use super::netlink::{Batch, Netlink, NetlinkError, Refusal};
+use super::state::{Entry, State, Undo, millis};
+use super::{Active, Backend, BackendKind, Command, Config, Counts, Error, Health, View};
+use sets::{Element, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set};
+use table::Layout;
+
+/// Most destinations in one batch of pins: keeps it below 100 KiB and 2 ms.
+const BATCH_DESTINATIONS: usize = 1024;
+/// Most messages in one batch of other changes.
+const BATCH_MESSAGES: usize = 512;
+/// Most elements in one message; a netlink attribute has a 16-bit length and an element at most 76 octets.
+const MESSAGE_ELEMENTS: usize = 400;
+const NLM_F_CREATE: u16 = 0x400;
+
+/// How the lifetime of an element that exists is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refresh {
+    /// Try at start what this kernel does.
+    Probe,
+    /// Add it again with a new expiration (newer kernels).
+    InPlace,
+    /// Delete and add it in one batch. Works on every kernel, costs some microseconds more.
+    Replace,
+}
+
+/// The nftables backend. Needs `CAP_NET_ADMIN` in the network namespace of the thread that creates it.
+#[derive(Debug)]
+pub struct Nft {
+    netlink: Netlink,
+    layout: Layout,
+    refresh: Refresh,
+    state: State,
+    start: Instant,
+    standing: watch::Standing,
+    /// Why the table does not stand, until it is put back.
+    lost: Option<String>,
+    /// A change did not reach the kernel: compare all elements at the next look.
+    dirty: bool,
+    restored: u64,
+    flows_cut: u64,
+    flow_errors: u64,
+}
+
+/// One change that may be refused for itself.
+#[derive(Debug, Clone)]
+enum Change {
+    Add(Set, Vec<Element>),
+    Delete(Set, Element),
+}
+
+impl Nft {
+    /// Checks the settings and opens the socket. Nothing is changed before [`Backend::setup`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for names the kernel would not take, [`Error::Io`] where there is no netfilter netlink.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        let table = config.table.as_str();
+        if !table.starts_with(|c: char| c.is_ascii_alphabetic()) || table.len() > 64 || !table.bytes().all(word) {
+            return Err(Error::Config(format!("table `{}`: use 1 to 64 of A-Z a-z 0-9 _ -", table.escape_debug())));
+        }
+        for interface in &config.interfaces {
+            let name = interface.strip_suffix('*').unwrap_or(interface);
+            let good = |b: u8| b.is_ascii_graphic() && !b"/:*\"".contains(&b);
+            if name.is_empty() || name.len() >= libc::IFNAMSIZ || !name.bytes().all(good) {
+                return Err(Error::Config(format!("interface `{}` is not a device name", interface.escape_debug())));
+            }
+        }
+        if config.guard_unknown && config.interfaces.is_empty() {
+            return Err(Error::Config("guard_unknown needs at least one interface".into()));
+        }
+        if config.capacity == 0 {
+            return Err(Error::Config("capacity must be at least 1".into()));
+        }
+        Ok(Self {
+            netlink: open()?,
+            layout: Layout {
+                table: table.to_owned(),
+                interfaces: if config.guard_unknown { config.interfaces.clone() } else { Vec::new() },
+                capacity: config.capacity,
+                owned: true,
+            },
+            refresh: Refresh::Probe,
+            state: State::new(config.capacity),
+            start: Instant::now(),
+            standing: watch::Standing::default(),
+            lost: None,
+            dirty: false,
+            restored: 0,
+            flows_cut: 0,
+            flow_errors: 0,
+        })
+    }
+
+    /// Chooses how lifetimes are changed instead of trying it out.
+    #[must_use]
+    pub fn with_refresh(mut self, refresh: Refresh) -> Self {
+        self.refresh = refresh;
+        self
+    }
+
+    /// Whether to forbid every other process to change the table, where the kernel can (Linux 6.9); on unless said
+    /// otherwise. Without it, changes are noticed and undone within a second.
+    #[must_use]
+    pub fn with_ownership(mut self, owned: bool) -> Self {
+        self.layout.owned = owned;
+        self
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// Sends a batch. A socket that failed is replaced, and the table counts as lost until it is looked at again.
+    fn commit(&mut self, batch: Batch) -> Result<Vec<(usize, Refusal)>, NetlinkError> {
+        let result = self.netlink.commit(batch);
+        match &result {
+            Ok(refusals) if refusals.is_empty() => self.standing.changed_by_us(),
+            Ok(_) | Err(NetlinkError::Refused(_) | NetlinkError::Interrupted) => {}
+            Err(NetlinkError::Io(error)) => self.lose_socket(error.to_string()),
+        }
+        result
+    }
+
+    fn lose_socket(&mut self, why: String) {
+        tracing::warn!(why, "packet filter socket failed");
+        self.lost = Some(why);
+        if let Ok(netlink) = Netlink::open() {
+            self.netlink = netlink;
+        }
+    }
+
+    /// A run of pins as one batch. What the kernel refuses is left out and the rest tried again, so one bad command
+    /// costs the others a round trip and nothing else.
+    fn pins(&mut self, commands: &[Command]) -> Vec<Result<(), Error>> {
+        let mut results: Vec<Option<Result<(), Error>>> = commands.iter().map(|_| None).collect();
+        // Elements that ended between our reckoning and the kernel's; only met where lifetimes change by replacement.
+        let mut gone: Vec<(IpAddr, IpAddr)> = Vec::new();
+        let mut restored = false;
+        loop {
+            if let Some(why) = self.lost.clone() {
+                fill(&mut results, || Error::Unhealthy(why.clone()));
+                break;
+            }
+            let mut journal = Vec::new();
+            let mut batch = self.netlink.batch();
+            let sent = self.plan_pins(commands, &mut results, &gone, &mut journal, &mut batch);
+            let refusals = match self.commit(batch) {
+                Ok(refusals) if refusals.is_empty() => {
+                    results.iter_mut().for_each(|result| *result = result.take().or(Some(Ok(()))));
+                    break;
+                }
+                Ok(refusals) => refusals,
+                Err(error) => {
+                    self.state.undo(journal);
+                    self.dirty = true;
+                    fill(&mut results, || kernel(&error, "pin"));
+                    break;
+                }
+            };
+            self.state.undo(journal);
+            let missing = |(place, refusal): &(usize, Refusal)| {
+                refusal.errno == libc::ENOENT && matches!(sent.get(*place), Some((_, None)))
+            };
+            if refusals.iter().any(missing) && !restored {
+                // Sets cannot vanish while rules use them: the table is gone, and nothing holds sandboxes back.
+                restored = true;
+                if let Err(error) = self.restore() {
+                    self.lost.get_or_insert_with(|| error.to_string());
+                }
+                continue;
+            }
+            for (place, refusal) in refusals {
+                match sent.get(place) {
+                    Some((_, Some(pair))) if refusal.errno == libc::ENOENT => gone.push(*pair),
+                    Some((command, _)) => {
+                        if let Some(result) = results.get_mut(*command) {
+                            *result = Some(Err(self.refused("pin", refusal)));
+                        }
+                    }
+                    None => {}
+                }
+            }
+        }
+        results.into_iter().map(|result| result.unwrap_or(Err(Error::Stopped))).collect()
+    }
+
+    /// Books every command that has no result yet and writes its messages. Gives, for each message, its command and,
+    /// for a deletion before a replacement, the pair deleted.
+    fn plan_pins(
+        &mut self,
+        commands: &[Command],
+        results: &mut [Option<Result<(), Error>>],
+        gone: &[(IpAddr, IpAddr)],
+        journal: &mut Vec<Undo>,
+        batch: &mut Batch,
+    ) -> Vec<(usize, Option<(IpAddr, IpAddr)>)> {
+        let now = self.now();
+        let mut sent = Vec::with_capacity(commands.len());
+        for (at, (command, result)) in commands.iter().zip(results).enumerate() {
+            let Command::Pin { session, destinations, lifetime } = command else { continue };
+            if result.is_some() {
+                continue;
+            }
+            let leases = match self.state.pin(*session, destinations, millis(*lifetime), now, journal) {
+                Ok(leases) => leases,
+                Err(error) => {
+                    *result = Some(Err(error));
+                    continue;
+                }
+            };
+            if leases.is_empty() {
+                continue;
+            }
+            let session = session.to_canonical();
+            let set = Set::of(Kind::Pins, session);
+            if self.refresh == Refresh::Replace {
+                for lease in leases.iter().filter(|lease| lease.refreshed) {
+                    let pair = (session, lease.destination);
+                    if !gone.contains(&pair) {
+                        self.push(batch, MSG_DELSETELEM, set, &[Element::pin(session, lease.destination)]);
+                        sent.push((at, Some(pair)));
+                    }
+                }
+            }
+            let elements: Vec<Element> =
+                leases.iter().map(|lease| Element::lease(session, lease.destination, lease.remaining)).collect();
+            self.push(batch, MSG_NEWSETELEM, set, &elements);
+            sent.push((at, None));
+        }
+        sent
+    }
+
+    fn push(&self, batch: &mut Batch, message: u16, set: Set, elements: &[Element]) {
+        let flags = if message == MSG_NEWSETELEM { NLM_F_CREATE } else { 0 };
+        batch.push(message, flags, |w| sets::write_elements(w, &self.layout.table, set.name(), elements));
+    }
+
+    /// Everything but pins, one at a time.
+    fn single(&mut self, command: &Command) -> Result<(), Error> {
+        let session = command.session().to_canonical();
+        let set = |kind| Set::of(kind, session);
+        let was = self.state.entry(session).map(|e| (e.guarded, e.monitored, e.quarantined)).unwrap_or_default();
+        let (guarded, monitored, quarantined) = was;
+        let add = |kind| Change::Add(set(kind), vec![Element::session(session)]);
+        let delete = |kind| Change::Delete(set(kind), Element::session(session));
+        let mut changes = Vec::new();
+        // What takes permission away is wanted from here on, whatever the kernel says; what gives some is wanted only
+        // once the kernel has taken it.
+        let mut leases = Vec::new();
+        match command {
+            Command::Pin { .. } => return Ok(()),
+            Command::Unpin { destinations, .. } => leases = self.state.unpin(session, destinations)?,
+            Command::Guard { .. } => {
+                self.state.check_room(session)?;
+                self.state.mark(session, Entry::guard);
+                changes.extend((!guarded).then(|| add(Kind::Guarded)));
+                changes.extend(monitored.then(|| delete(Kind::Monitored)));
+            }
+            Command::Unguard { .. } => {
+                self.state.check_room(session)?;
+                changes.extend((!monitored).then(|| add(Kind::Monitored)));
+                changes.extend(guarded.then(|| delete(Kind::Guarded)));
+            }
+            Command::Quarantine { .. } => {
+                leases = self.state.take_leases(session);
+                self.state.mark(session, |entry| entry.quarantined = true);
+                changes.extend((!quarantined).then(|| add(Kind::Quarantined)));
+            }
+            Command::Release { .. } => changes.extend(quarantined.then(|| delete(Kind::Quarantined))),
+            Command::Remove { .. } => {
+                leases = self.state.take_leases(session);
+                self.state.mark(session, |entry| *entry = Entry::default());
+                changes.extend(quarantined.then(|| delete(Kind::Quarantined)));
+                changes.extend(monitored.then(|| delete(Kind::Monitored)));
+                changes.extend(guarded.then(|| delete(Kind::Guarded)));
+            }
+        }
+        let pins = leases.iter().map(|lease| Change::Delete(set(Kind::Pins), Element::pin(session, *lease)));
+        // The door is shut before the pins behind it are cleared away, but pins go before the guard that needs them.
+        if matches!(command, Command::Remove { .. }) {
+            changes = pins.chain(changes).collect();
+        } else {
+            changes.extend(pins);
+        }
+        self.carry_out(changes)?;
+        match command {
+            Command::Release { .. } => self.state.mark(session, |entry| entry.quarantined = false),
+            Command::Unguard { .. } => self.state.mark(session, Entry::monitor),
+            _ => {}
+        }
+        match command {
+            Command::Quarantine { .. } | Command::Release { .. } | Command::Remove { .. } => {
+                self.cut_flows(session, true);
+            }
+            Command::Guard { .. } if !guarded => self.cut_flows(session, false),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Brings changes to the kernel; puts the table back first where it is gone.
+    fn carry_out(&mut self, changes: Vec<Change>) -> Result<(), Error> {
+        for attempt in 0..2 {
+            if let Some(why) = &self.lost {
+                self.dirty = true;
+                return Err(Error::Unhealthy(why.clone()));
+            }
+            match self.commit_changes(changes.clone()) {
+                Ok(()) => return Ok(()),
+                Err(NetlinkError::Refused(refusal)) if refusal.errno == libc::ENOENT && attempt == 0 => {
+                    self.restore()?;
+                }
+                Err(error) => {
+                    self.dirty = true;
+                    return Err(kernel(&error, "change the table"));
+                }
+            }
+        }
+        Err(Error::Unhealthy("the table vanished again while it was put back".into()))
+    }
+
+    /// Changes in batches, in order. To delete what is not there is no failure, though the kernel then refuses the
+    /// whole batch: it is sent again without.
+    fn commit_changes(&mut self, changes: Vec<Change>) -> Result<(), NetlinkError> {
+        let mut changes = changes;
+        while !changes.is_empty() {
+            let rest = changes.split_off(changes.len().min(BATCH_MESSAGES));
+            let mut chunk = std::mem::replace(&mut changes, rest);
+            while !chunk.is_empty() {
+                let mut batch = self.netlink.batch();
+                for change in &chunk {
+                    match change {
+                        Change::Add(set, elements) => self.push(&mut batch, MSG_NEWSETELEM, *set, elements),
+                        Change::Delete(set, element) => {
+                            self.push(&mut batch, MSG_DELSETELEM, *set, std::slice::from_ref(element));
+                        }
+                    }
+                }
+                let refusals = self.commit(batch)?;
+                if refusals.is_empty() {
+                    break;
+                }
+                let mut keep = vec![true; chunk.len()];
+                for (place, refusal) in refusals {
+                    match (chunk.get(place), keep.get_mut(place)) {
+                        (Some(Change::Delete(..)), Some(keep)) if refusal.errno == libc::ENOENT => *keep = false,
+                        _ => return Err(NetlinkError::Refused(refusal)),
+                    }
+                }
+                let mut keep = keep.into_iter();
+                chunk.retain(|_| keep.next().unwrap_or(true));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends forwarded flows of a session: all of them, or those without a pin. The rules already refuse what must be
+    /// refused, so a failure is counted and said, and fails nothing.
+    fn cut_flows(&mut self, session: IpAddr, all: bool) {
+        let local = LocalAddresses::default();
+        let leases = self.state.entry(session).map(|entry| &entry.leases);
+        let doomed = |flow: &flows::Flow| {
+            let pinned = flow.original.0 == session
+                && leases.is_some_and(|l| l.contains_key(&flow.original.1) || l.contains_key(&flow.reply.0));
+            (all || !pinned) && local.forwarded(flow)
+        };
+        match flows::cut(&mut self.netlink, session, doomed) {
+            Ok(cut) => self.flows_cut += cut,
+            Err(error) => self.flow_error(&error),
+        }
+    }
+
+    fn flow_error(&mut self, error: &NetlinkError) {
+        self.flow_errors += 1;
+        tracing::warn!(error = %kernel(error, "delete flows"), "flows could not be deleted; the rules refuse them");
+        if let NetlinkError::Io(error) = error {
+            self.lose_socket(error.to_string());
+        }
+    }
+
+    fn refused(&self, doing: &'static str, refusal: Refusal) -> Error {
+        match refusal.errno {
+            libc::ENFILE => Error::Full { limit: self.layout.capacity as usize },
+            _ => kernel(&NetlinkError::Refused(refusal), doing),
+        }
+    }
+}
+
+impl Backend for Nft {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Nft
+    }
+
+    fn setup(&mut self) -> Result<(), Error> {
+        self.adopt()?;
+        self.install_first()?;
+        if self.refresh == Refresh::Probe {
+            self.refresh = self.probe()?;
+        }
+        let [pins4, pins6] = self.state.pins();
+        tracing::info!(table = self.layout.table, pins4, pins6, refresh = ?self.refresh, owned = self.layout.owned,
+            "packet filter table stands");
+        Ok(())
+    }
+
+    fn apply(&mut self, commands: &[Command]) -> Vec<Result<(), Error>> {
+        let mut results = Vec::with_capacity(commands.len());
+        let mut rest = commands;
+        while let Some(first) = rest.first() {
+            let mut destinations = 0;
+            let run = rest.iter().take_while(|command| {
+                let Command::Pin { destinations: more, .. } = command else { return false };
+                destinations += more.len();
+                destinations <= BATCH_DESTINATIONS
+            });
+            // A single command may be too long for a batch; it is refused for itself.
+            let run = run.count().max(usize::from(matches!(first, Command::Pin { .. })));
+            match rest.split_at_checked(run) {
+                Some((pins, others)) if run > 0 => {
+                    results.extend(self.pins(pins));
+                    rest = others;
+                }
+                _ => {
+                    results.push(self.single(first));
+                    rest = rest.get(1..).unwrap_or(&[]);
+                }
+            }
+        }
+        results
+    }
+
+    fn reconcile(&mut self, active: &[Active]) -> Result<(), Error> {
+        let before: Vec<(IpAddr, Entry)> = self.state.entries().map(|(s, e)| (s, e.clone())).collect();
+        self.state.reconcile(active)?;
+        self.resync()?;
+        let mut closed: Vec<IpAddr> = Vec::new();
+        for (session, old) in &before {
+            let new = self.state.entry(*session);
+            if new.is_none_or(|new| new.quarantined != old.quarantined) {
+                closed.push(*session);
+            }
+        }
+        let old: HashMap<IpAddr, bool> = before.into_iter().map(|(session, entry)| (session, entry.guarded)).collect();
+        let guarded = active.iter().filter(|a| a.guard && !old.get(&a.session.to_canonical()).is_some_and(|g| *g));
+        let guarded: Vec<IpAddr> = guarded.map(|a| a.session.to_canonical()).collect();
+        self.cut_flows_of_many(&closed, &guarded);
+        Ok(())
+    }
+
+    fn healthy(&mut self) -> Result<Health, Error> {
+        self.look()
+    }
+
+    fn teardown(&mut self, remove_table: bool) -> Result<(), Error> {
+        if !remove_table {
+            return Ok(());
+        }
+        let mut batch = self.netlink.batch();
+        self.layout.remove(&mut batch);
+        match self.commit(batch) {
+            Ok(refusals) => match refusals.into_iter().next() {
+                Some((_, refusal)) if refusal.errno != libc::ENOENT => Err(self.refused("remove the table", refusal)),
+                _ => Ok(()),
+            },
+            Err(error) => Err(kernel(&error, "remove the table")),
+        }
+    }
+
+    fn view(&self, session: IpAddr) -> View {
+        View::of(self.state.entry(session), self.now())
+    }
+
+    fn counts(&self) -> Counts {
+        Counts {
+            restored: self.restored,
+            flows_cut: self.flows_cut,
+            flow_errors: self.flow_errors,
+            ..Counts::of(&self.state)
+        }
+    }
+}
+
+/// Which addresses are this host's own. Flows that end here are not forwarded and never cut: they carry the very
+/// answer that tells a sandbox of its quarantine, and may need their translation entry to reach it.
+#[derive(Debug, Default)]
+struct LocalAddresses(std::cell::RefCell<HashMap<IpAddr, bool>>);
+
+impl LocalAddresses {
+    /// Most answers remembered; a flow table holds addresses a sandbox chose.
+    const KEPT: usize = 4096;
+
+    fn forwarded(&self, flow: &flows::Flow) -> bool {
+        !self.contains(flow.reply.0) && !self.contains(flow.original.0)
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        let mut known = self.0.borrow_mut();
+        if let Some(local) = known.get(&address) {
+            return *local;
+        }
+        // The kernel's own routing says it, and no packet is sent: towards an own address, the source is that address.
+        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let local = UdpSocket::bind((any, 0)).is_ok_and(|socket| {
+            socket.connect((address, 9)).is_ok() && socket.local_addr().is_ok_and(|source| source.ip() == address)
+        });
+        if known.len() >= Self::KEPT {
+            known.clear();
+        }
+        known.insert(address, local);
+        local
+    }
+}
+
+fn open() -> Result<Netlink, Error> {
+    Netlink::open().map_err(|source| Error::Io { doing: "open a netfilter socket", source })
+}
+
+fn fill(results: &mut [Option<Result<(), Error>>], error: impl Fn() -> Error) {
+    for result in results.iter_mut().filter(|result| result.is_none()) {
+        *result = Some(Err(error()));
+    }
+}
+
+/// The stage's error for a netlink error.
+fn kernel(error: &NetlinkError, doing: &'static str) -> Error {
+    match error {
+        NetlinkError::Refused(refusal) => Error::Kernel {
+            doing,
+            source: io::Error::from_raw_os_error(refusal.errno),
+            words: if refusal.words.is_empty() { String::new() } else { format!(": {}", refusal.words) },
+        },
+        NetlinkError::Io(error) => Error::Io { doing, source: io::Error::new(error.kind(), error.to_string()) },
+        NetlinkError::Interrupted => {
+            Error::Io { doing, source: io::Error::new(io::ErrorKind::Interrupted, "changed while it was read") }
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! Keeping watch: what was there at start, whether the table still stands, and putting it back.
+//!
+//! nf_tables counts its commits. As long as the count moves by our own alone, nobody else has changed anything; when
+//! it does not, handles of table and rules are compared at once, and elements as often as the time it takes allows.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::super::netlink::{Attributes, DUMP_TRIES, NetlinkError};
+use super::sets::{self, Element, Kind, MSG_GETSETELEM, MSG_NEWSETELEM, Set};
+use super::table::{self, PROBE};
+use super::{Change, LocalAddresses, MESSAGE_ELEMENTS, NLM_F_CREATE, Nft, Refresh, flows, kernel};
+use crate::enforce::{Error, Health};
+
+const SUBSYS: u16 = 10 << 8;
+const MSG_GETGEN: u16 = 16;
+const INET: u8 = 1;
+
+/// Table and rules are compared this often even if nobody seems to have changed anything: cheap, and our own count
+/// of commits may be off by one that changed nothing.
+const STRUCTURE_EVERY: Duration = Duration::from_secs(1);
+/// Ended leases are forgotten this often, milliseconds.
+const SWEEP_EVERY: u64 = 10_000;
+/// Comparing the pins may take this share of the owner's time (one part in so many). The kernel needs half a second
+/// for 100,000.
+const PIN_CHECK_SHARE: u32 = 50;
+/// The same for guards and quarantines, which are few and matter more.
+const MEMBER_CHECK_SHARE: u32 = 5;
+/// A kernel lease may end this much before the wanted one (its clock ticks coarsely, and time passes while it is
+/// read), milliseconds.
+const SLACK: u64 = 1_000;
+
+/// What the table looked like when it was last known to be good.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    table: u64,
+    rules: Vec<u64>,
+    generation: u32,
+    structure_due: Option<Instant>,
+    members: Due,
+    pins: Due,
+    swept: u64,
+}
+
+/// A comparison that is to be made, but not before a time.
+#[derive(Debug, Default)]
+struct Due {
+    wanted: bool,
+    not_before: Option<Instant>,
+}
+
+impl Due {
+    fn now(&self) -> bool {
+        self.wanted && self.not_before.is_none_or(|at| Instant::now() >= at)
+    }
+
+    fn done(&mut self, started: Instant, share: u32) {
+        self.wanted = false;
+        self.not_before = Some(Instant::now() + started.elapsed() * share);
+    }
+}
+
+impl Standing {
+    /// A commit of ours succeeded. The kernel's count never is zero.
+    pub(super) fn changed_by_us(&mut self) {
+        self.generation = self.generation.wrapping_add(1).max(1);
+    }
+}
+
+impl Nft {
+    /// Takes over elements that an earlier run left.
+    pub(super) fn adopt(&mut self) -> Result<(), Error> {
+        let doing = "look for the table";
+        if self.table_handle().map_err(|error| kernel(&error, doing))?.is_none() {
+            return Ok(());
+        }
+        let now = self.now();
+        for set in Set::all() {
+            let elements = match self.elements(set) {
+                Ok(elements) => elements,
+                // A table of that name without our sets: they are created next.
+                Err(error) if error.errno() == Some(libc::ENOENT) => continue,
+                Err(error) => return Err(kernel(&error, doing)),
+            };
+            for (session, destination, left) in elements {
+                match (set.kind, destination, left) {
+                    (Kind::Pins, Some(destination), Some(left)) => self.state.adopt(session, destination, left, now),
+                    // A pin without an end is not ours; the first comparison removes it.
+                    (Kind::Pins, ..) => self.dirty = true,
+                    (Kind::Guarded, ..) => self.state.mark(session, super::Entry::guard),
+                    (Kind::Monitored, ..) => self.state.mark(session, super::Entry::monitor),
+                    (Kind::Quarantined, ..) => self.state.mark(session, |entry| entry.quarantined = true),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first installation: settles ownership, and rebuilds a table whose sets have another shape.
+    pub(super) fn install_first(&mut self) -> Result<(), Error> {
+        let mut rebuild = !self.same_size().map_err(|error| kernel(&error, "look at the sets"))?;
+        loop {
+            match self.install(rebuild) {
+                Ok(()) => break,
+                Err(NetlinkError::Refused(refusal)) if refusal.errno == libc::EOPNOTSUPP && self.layout.owned => {
+                    tracing::info!("the kernel cannot keep others from changing the table; it is watched instead");
+                    self.layout.owned = false;
+                }
+                Err(NetlinkError::Refused(refusal))
+                    if [libc::EEXIST, libc::EBUSY, libc::EINVAL].contains(&refusal.errno) && !rebuild =>
+                {
+                    rebuild = true;
+                }
+                Err(error) if error.errno() == Some(libc::EPERM) => {
+                    return Err(Error::Kernel {
+                        doing: "build the table",
+                        source: std::io::Error::from_raw_os_error(libc::EPERM),
+                        words: " (CAP_NET_ADMIN is missing, or another process owns the table)".into(),
+                    });
+                }
+                Err(error) => return Err(kernel(&error, "build the table")),
+            }
+        }
+        self.resync().map(drop)
+    }
+
+    /// Creates what is missing and refills the rules, with guards and quarantines in the same batch: at no moment do
+    /// rules stand without them.
+    fn install(&mut self, rebuild: bool) -> Result<(), NetlinkError> {
+        let mut batch = self.netlink.batch();
+        if rebuild && self.table_handle()?.is_some() {
+            self.layout.remove(&mut batch);
+        }
+        let rules = self.layout.install(&mut batch);
+        for set in Set::all().filter(|set| set.kind != Kind::Pins) {
+            let wanted = self.wanted(set);
+            for elements in wanted.chunks(MESSAGE_ELEMENTS) {
+                self.push(&mut batch, MSG_NEWSETELEM, set, elements);
+            }
+        }
+        if let Some((_, refusal)) = self.commit(batch)?.into_iter().next() {
+            return Err(NetlinkError::Refused(refusal));
+        }
+        self.standing.generation = self.generation()?;
+        self.standing.table = self.table_handle()?.map_or(0, |(handle, _)| handle);
+        self.standing.rules = self.rule_handles()?;
+        if self.standing.rules.len() != rules {
+            return Err(NetlinkError::Interrupted);
+        }
+        // What happened between the commit and these looks is found by the next comparison.
+        self.standing.members.wanted = true;
+        self.standing.pins.wanted = true;
+        Ok(())
+    }
+
+    /// Puts everything back: table, rules, elements. Flows of guarded sessions that have no pin were opened while
+    /// nothing held them back, or cannot be told from those, and are ended.
+    pub(super) fn restore(&mut self) -> Result<(), Error> {
+        self.lost = None;
+        let restored = match self.install(false) {
+            Err(error) if [Some(libc::EEXIST), Some(libc::EBUSY), Some(libc::EINVAL)].contains(&error.errno()) => {
+                self.install(true)
+            }
+            other => other,
+        };
+        let restored = restored.map_err(|error| kernel(&error, "put the table back")).and_then(|()| self.resync());
+        if let Err(error) = restored {
+            self.lost = Some(error.to_string());
+            return Err(error);
+        }
+        self.restored += 1;
+        let quarantined: Vec<IpAddr> =
+            self.state.entries().filter(|(_, entry)| entry.quarantined).map(|(session, _)| session).collect();
+        let guarded: Vec<IpAddr> =
+            self.state.entries().filter(|(_, entry)| entry.guarded).map(|(session, _)| session).collect();
+        self.cut_flows_of_many(&quarantined, &guarded);
+        Ok(())
+    }
+
+    /// Looks whether all stands, and puts it back if not.
+    pub(super) fn look(&mut self) -> Result<Health, Error> {
+        let result = self.try_look();
+        if let Err(error) = &result {
+            self.lost.get_or_insert_with(|| error.to_string());
+        }
+        result
+    }
+
+    fn try_look(&mut self) -> Result<Health, Error> {
+        if self.lost.is_some() {
+            self.restore()?;
+            return Ok(Health::Restored);
+        }
+        let now = self.now();
+        if now >= self.standing.swept + SWEEP_EVERY {
+            self.standing.swept = now;
+            self.state.sweep(now);
+        }
+        let doing = "look at the table";
+        let generation = self.generation().map_err(|error| kernel(&error, doing))?;
+        let foreign = generation != self.standing.generation;
+        if foreign || self.standing.structure_due.is_none_or(|at| Instant::now() >= at) {
+            self.standing.structure_due = Some(Instant::now() + STRUCTURE_EVERY);
+            if !self.stands().map_err(|error| kernel(&error, doing))? {
+                self.restore()?;
+                return Ok(Health::Restored);
+            }
+        }
+        if foreign {
+            self.standing.generation = generation;
+            self.standing.members.wanted = true;
+            self.standing.pins.wanted = true;
+        }
+        let mut repaired = 0;
+        if self.dirty {
+            repaired += self.resync()?;
+        }
+        let started = Instant::now();
+        if self.standing.members.now() {
+            for set in Set::all().filter(|set| set.kind != Kind::Pins) {
+                repaired += self.compare(set)?;
+            }
+            self.standing.members.done(started, MEMBER_CHECK_SHARE);
+        }
+        let started = Instant::now();
+        if self.standing.pins.now() {
+            for set in Set::all().filter(|set| set.kind == Kind::Pins) {
+                repaired += self.compare(set)?;
+            }
+            self.standing.pins.done(started, PIN_CHECK_SHARE);
+        }
+        if repaired == 0 {
+            return Ok(Health::Intact);
+        }
+        self.restored += 1;
+        Ok(Health::Restored)
+    }
+
+    /// Makes the elements of every set exactly what is wanted; gives how many were not.
+    pub(super) fn resync(&mut self) -> Result<usize, Error> {
+        let mut repaired = 0;
+        for set in Set::all() {
+            repaired += self.compare(set)?;
+        }
+        self.dirty = false;
+        Ok(repaired)
+    }
+
+    fn compare(&mut self, set: Set) -> Result<usize, Error> {
+        let doing = "compare a set";
+        let held = self.elements(set).map_err(|error| kernel(&error, doing))?;
+        let now = self.now();
+        let mut held: std::collections::HashMap<(IpAddr, Option<IpAddr>), Option<u64>> =
+            held.into_iter().map(|(session, destination, left)| ((session, destination), left)).collect();
+        let mut changes = Vec::new();
+        let mut missing = Vec::new();
+        for element in self.wanted(set) {
+            match (held.remove(&(element.session, element.destination)), element.lifetime) {
+                (Some(_), None) => {}
+                (Some(Some(left)), Some(wanted)) if left + SLACK >= wanted && left <= wanted + SLACK => {}
+                (Some(_), Some(_)) => {
+                    // Another end than ours: replaced, which works on every kernel.
+                    changes.push(Change::Delete(set, Element { lifetime: None, ..element }));
+                    missing.push(element);
+                }
+                // The kernel's clock may be ahead of ours by a tick.
+                (None, Some(wanted)) if wanted <= SLACK => {}
+                (None, _) => missing.push(element),
+            }
+        }
+        // What ends within the slack may have ended here already.
+        let extra = held.into_iter().filter(|(_, left)| left.is_none_or(|left| left > SLACK));
+        changes.extend(
+            extra.map(|((session, destination), _)| {
+                Change::Delete(set, Element { session, destination, lifetime: None })
+            }),
+        );
+        let repaired = changes.len() + missing.len();
+        changes.extend(missing.chunks(MESSAGE_ELEMENTS).map(|chunk| Change::Add(set, chunk.to_vec())));
+        self.commit_changes(changes).map_err(|error| kernel(&error, doing))?;
+        if repaired > 0 {
+            tracing::debug!(set = set.name(), repaired, at = now, "elements put right");
+        }
+        Ok(repaired)
+    }
+
+    /// The elements a set must hold now.
+    fn wanted(&self, set: Set) -> Vec<Element> {
+        let now = self.now();
+        let mut wanted = Vec::new();
+        for (session, entry) in self.state.entries().filter(|(session, _)| session.is_ipv6() == set.v6) {
+            let is_member = match set.kind {
+                Kind::Pins => {
+                    let live = entry.leases.iter().filter(|(_, end)| **end > now);
+                    wanted.extend(live.map(|(destination, end)| Element::lease(session, *destination, end - now)));
+                    false
+                }
+                Kind::Guarded => entry.guarded,
+                Kind::Monitored => entry.monitored,
+                Kind::Quarantined => entry.quarantined,
+            };
+            wanted.extend(is_member.then(|| Element::session(session)));
+        }
+        wanted
+    }
+
+    /// Ends flows of sessions that were closed, and unpinned ones of sessions that are guarded from now on.
+    pub(super) fn cut_flows_of_many(&mut self, closed: &[IpAddr], guarded: &[IpAddr]) {
+        /// From here on one pass over all flows is cheaper than two filtered ones for each session.
+        const MANY: usize = 8;
+        if closed.len() + guarded.len() <= MANY {
+            closed.iter().for_each(|session| self.cut_flows(*session, true));
+            guarded.iter().for_each(|session| self.cut_flows(*session, false));
+            return;
+        }
+        let local = LocalAddresses::default();
+        let closed: std::collections::HashSet<&IpAddr> = closed.iter().collect();
+        let guarded: std::collections::HashSet<&IpAddr> = guarded.iter().collect();
+        let state = &self.state;
+        let doomed = |flow: &flows::Flow| {
+            let (source, answerer) = (flow.original.0, flow.reply.0);
+            let pinned = state
+                .entry(source)
+                .is_some_and(|e| e.leases.contains_key(&flow.original.1) || e.leases.contains_key(&answerer));
+            let ended = closed.contains(&source)
+                || closed.contains(&answerer)
+                || (guarded.contains(&source) && !pinned)
+                || guarded.contains(&answerer);
+            ended && local.forwarded(flow)
+        };
+        let cut = flows::cut_all(&mut self.netlink, false, doomed)
+            .and_then(|v4| Ok(v4 + flows::cut_all(&mut self.netlink, true, doomed)?));
+        match cut {
+            Ok(cut) => self.flows_cut += cut,
+            Err(error) => self.flow_error(&error),
+        }
+    }
+
+    /// Whether a new expiration reaches an element that exists: add it for 60 s, then for 120 s, read it back.
+    pub(super) fn probe(&mut self) -> Result<Refresh, Error> {
+        let doing = "try out how lifetimes change";
+        let session = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+        let mut left = None;
+        let mut tried = Ok(());
+        for lifetime in [60_000, 120_000] {
+            let mut batch = self.netlink.batch();
+            if lifetime == 60_000 {
+                self.layout.probe_set(&mut batch);
+            }
+            let element = Element { session, destination: None, lifetime: Some(lifetime) };
+            batch.push(MSG_NEWSETELEM, NLM_F_CREATE, |w| {
+                sets::write_elements(w, &self.layout.table, PROBE, [&element]);
+            });
+            tried = match self.commit(batch) {
+                Ok(refusals) => match refusals.into_iter().next() {
+                    Some((_, refusal)) => Err(NetlinkError::Refused(refusal)),
+                    None => tried,
+                },
+                Err(error) => Err(error),
+            };
+        }
+        if tried.is_ok() {
+            let table = self.layout.table.clone();
+            tried = self.netlink.dump(
+                SUBSYS | MSG_GETSETELEM,
+                INET,
+                |w| sets::write_name(w, &table, PROBE),
+                |attributes| sets::read_elements(attributes, |_, expiration| left = expiration),
+            );
+        }
+        let mut batch = self.netlink.batch();
+        self.layout.remove_probe_set(&mut batch);
+        self.commit(batch).map_err(|error| kernel(&error, doing))?;
+        match (tried, left) {
+            (Ok(()), Some(left)) if left > 90_000 => Ok(Refresh::InPlace),
+            (Err(NetlinkError::Io(error)), _) => Err(kernel(&NetlinkError::Io(error), doing)),
+            // Refused, unchanged or not to be read back: take the way that works everywhere.
+            _ => Ok(Refresh::Replace),
+        }
+    }
+
+    /// Whether table and rules are those we made, and switched on.
+    fn stands(&mut self) -> Result<bool, NetlinkError> {
+        match self.table_handle()? {
+            Some((handle, flags)) if handle == self.standing.table && flags & table::TABLE_DORMANT == 0 => {}
+            _ => return Ok(false),
+        }
+        Ok(self.rule_handles()? == self.standing.rules)
+    }
+
+    /// Handle and flags of the table, if it is there.
+    fn table_handle(&mut self) -> Result<Option<(u64, u32)>, NetlinkError> {
+        let mut found = None;
+        let name = self.layout.table.clone();
+        let result = self.netlink.request(
+            SUBSYS | table::MSG_GETTABLE,
+            INET,
+            |w| w.text(table::TABLE_NAME, &name),
+            |attributes| {
+                let attributes = Attributes(attributes);
+                found = attributes.be64(table::TABLE_HANDLE).zip(attributes.be32(table::TABLE_FLAGS));
+            },
+        );
+        match result {
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+            result => self.noting_io(result).map(|()| found),
+        }
+    }
+
+    fn rule_handles(&mut self) -> Result<Vec<u64>, NetlinkError> {
+        let name = self.layout.table.clone();
+        for _ in 0..DUMP_TRIES {
+            let mut handles = Vec::new();
+            let result = self.netlink.dump(
+                SUBSYS | table::MSG_GETRULE,
+                INET,
+                |w| w.text(table::RULE_TABLE, &name),
+                |attributes| handles.extend(Attributes(attributes).be64(table::RULE_HANDLE)),
+            );
+            match result {
+                Err(NetlinkError::Interrupted) => {}
+                result => return self.noting_io(result).map(|()| handles),
+            }
+        }
+        Err(NetlinkError::Interrupted)
+    }
+
+    /// Every element of a set with what is left of its lifetime.
+    fn elements(&mut self, set: Set) -> Result<Vec<(IpAddr, Option<IpAddr>, Option<u64>)>, NetlinkError> {
+        let name = self.layout.table.clone();
+        for _ in 0..DUMP_TRIES {
+            let mut elements = Vec::new();
+            let result = self.netlink.dump(
+                SUBSYS | MSG_GETSETELEM,
+                INET,
+                |w| sets::write_name(w, &name, set.name()),
+                |attributes| {
+                    sets::read_elements(attributes, |octets, left| {
+                        elements.extend(sets::key(set, octets).map(|(session, to)| (session, to, left)));
+                    });
+                },
+            );
+            match result {
+                Err(NetlinkError::Interrupted) => {}
+                result => return self.noting_io(result).map(|()| elements),
+            }
+        }
+        Err(NetlinkError::Interrupted)
+    }
+
+    /// Whether existing pin sets have the configured size; true where there are none.
+    fn same_size(&mut self) -> Result<bool, NetlinkError> {
+        let name = self.layout.table.clone();
+        let mut same = true;
+        for set in Set::all().filter(|set| set.kind == Kind::Pins) {
+            let capacity = self.layout.capacity;
+            let result = self.netlink.request(
+                SUBSYS | table::MSG_GETSET,
+                INET,
+                |w| {
+                    w.text(table::SET_TABLE, &name);
+                    w.text(table::SET_NAME, set.name());
+                },
+                |attributes| {
+                    let size =
+                        Attributes(attributes).inside(table::SET_DESC).and_then(|d| d.be32(table::SET_DESC_SIZE));
+                    same &= size == Some(capacity);
+                },
+            );
+            match result {
+                Err(error) if error.errno() == Some(libc::ENOENT) => {}
+                result => self.noting_io(result)?,
+            }
+        }
+        Ok(same)
+    }
+
+    fn generation(&mut self) -> Result<u32, NetlinkError> {
+        const GEN_ID: u16 = 1;
+        let mut generation = 0;
+        let result = self.netlink.request(
+            SUBSYS | MSG_GETGEN,
+            0,
+            |_| {},
+            |attributes| generation = Attributes(attributes).be32(GEN_ID).unwrap_or(0),
+        );
+        self.noting_io(result).map(|()| generation)
+    }
+
+    /// A socket that failed is replaced before anything else is asked of it.
+    fn noting_io<T>(&mut self, result: Result<T, NetlinkError>) -> Result<T, NetlinkError> {
+        if let Err(NetlinkError::Io(error)) = &result {
+            self.lose_socket(error.to_string());
+        }
+        result
+    }
+}
