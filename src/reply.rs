@@ -121,14 +121,7 @@ pub fn servfail(out: &mut Vec<u8>, query: &Query<'_>, ede: Ede, text: &str) {
 ///
 /// A and AAAA queries get the addresses of their family; where there are none, and for every other type, NODATA.
 /// `ttl` in seconds; at most [`SINKHOLE_ADDRESSES`] are shown.
-pub fn sinkhole_address(
-    out: &mut Vec<u8>,
-    query: &Query<'_>,
-    addresses: &[IpAddr],
-    ttl: u32,
-    ede: Ede,
-    text: &str,
-) {
+pub fn sinkhole_address(out: &mut Vec<u8>, query: &Query<'_>, addresses: &[IpAddr], ttl: u32, ede: Ede, text: &str) {
     begin(out, query, NOERROR, 0);
     let mut shown = 0;
     for address in addresses.iter().take(SINKHOLE_ADDRESSES) {

@@ -66,6 +66,8 @@ pub struct Edns {
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy)]
+// Nearly every packet is a query, and a box for it would be the only allocation on its path.
+#[allow(clippy::large_enum_variant)]
 pub enum Parsed<'p> {
     /// A query to judge.
     Query(Query<'p>),

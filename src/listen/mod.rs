@@ -1,10 +1,33 @@
 //! Listening: datagrams and connections in, replies out. Knows the packet and who sent it, nothing of policy.
+//!
+//! [`udp`] and [`tcp`] hand every message to [`Service::fast`], which [`crate::pipeline`] implements; what it defers
+//! goes through one bounded queue ([`dispatch`]) to [`Service::finish`]. Clocks are read here ([`clock`]) and handed
+//! down.
+//!
+//! Invariant: every message that [`Service`] wants answered is answered once, with SERVFAIL if the queue is full or
+//! the judgement panics; nothing here waits for a stub, and nothing a stub does grows without a limit of [`Config`].
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
 use crate::model::{Now, Transport};
+
+pub mod clock;
+mod counters;
+mod dispatch;
+mod mmsg;
+mod tcp;
+mod udp;
+
+pub use counters::Counters;
 
 /// Settings of this stage.
 #[derive(Debug, Clone)]
@@ -57,4 +80,166 @@ pub enum Fast<D> {
     Drop,
     /// To be finished by [`Service::finish`].
     Deferred(D),
+}
+
+/// Why listening could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No address is configured.
+    #[error("no address to listen on")]
+    NoAddress,
+    /// An address could not be had, for example because another resolver serves it.
+    #[error("cannot listen on {address} ({transport:?})")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Datagrams or connections.
+        transport: Transport,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A worker thread could not be started.
+    #[error("cannot start a worker thread")]
+    Thread(#[source] io::Error),
+}
+
+/// How often a free port is looked for that both transports can have, where port 0 is asked for.
+const PORT_TRIES: usize = 16;
+
+/// Open sockets and what serves them. Dropping it stops serving without waiting.
+#[derive(Debug)]
+pub struct Listener {
+    addresses: Vec<SocketAddr>,
+    counters: Arc<Counters>,
+    quit: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
+    workers: Vec<JoinHandle<()>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Listener {
+    /// Opens every address for both transports and serves it: datagrams on threads, connections and the slow path on
+    /// `runtime`.
+    ///
+    /// # Errors
+    /// If an address is taken or not ours, no address is given, or a thread cannot be started; nothing is served then.
+    pub fn start<S: Service>(config: &Config, service: Arc<S>, runtime: &Handle) -> Result<Self, Error> {
+        if config.addresses.is_empty() {
+            return Err(Error::NoAddress);
+        }
+        let workers = match config.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let open = config.addresses.iter().map(|address| Sockets::open(*address, workers));
+        let sockets = open.collect::<Result<Vec<_>, _>>()?;
+
+        let counters = Arc::new(Counters::default());
+        let (stop, stopped) = watch::channel(false);
+        let (queue, jobs) = mpsc::channel(config.queue.max(1));
+        let mut listener = Self {
+            addresses: sockets.iter().map(|sockets| sockets.address).collect(),
+            counters: Arc::clone(&counters),
+            quit: Arc::new(AtomicBool::new(false)),
+            stop,
+            workers: Vec::new(),
+            tasks: Vec::new(),
+        };
+        let shared = Arc::new(tcp::Shared {
+            service: Arc::clone(&service),
+            queue: queue.clone(),
+            counters: Arc::clone(&counters),
+            table: tcp::Table::new(config.tcp_connections, config.tcp_per_source),
+            idle: config.tcp_idle,
+            stop: stopped,
+        });
+        let slow_path = dispatch::run(Arc::clone(&service), jobs, config.in_flight.max(1), Arc::clone(&counters));
+        listener.tasks.push(runtime.spawn(slow_path));
+        for Sockets { address, tcp, udp } in sockets {
+            let bind_error = |source| Error::Bind { address, transport: Transport::Tcp, source };
+            let accepting = {
+                let _inside = runtime.enter();
+                tokio::net::TcpListener::from_std(tcp).map_err(bind_error)?
+            };
+            listener.tasks.push(runtime.spawn(tcp::accept(accepting, Arc::clone(&shared))));
+            for (i, socket) in udp.into_iter().enumerate() {
+                let worker = udp::Worker {
+                    socket: Arc::new(socket),
+                    service: Arc::clone(&service),
+                    queue: queue.clone(),
+                    counters: Arc::clone(&counters),
+                    stop: Arc::clone(&listener.quit),
+                };
+                let thread = std::thread::Builder::new().name(format!("udp-{i}"));
+                listener.workers.push(thread.spawn(move || worker.run()).map_err(Error::Thread)?);
+            }
+            tracing::info!(%address, workers, "listening");
+        }
+        Ok(listener)
+    }
+
+    /// The addresses served, in the order of the configuration, with the ports chosen where 0 was asked for.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Stops taking queries, lets those in the slow path finish for a few seconds, and returns when all sockets are
+    /// closed.
+    pub async fn shutdown(mut self) {
+        self.end();
+        let workers = std::mem::take(&mut self.workers);
+        // Joining blocks for up to a tenth of a second.
+        let joined =
+            tokio::task::spawn_blocking(move || workers.into_iter().filter_map(|worker| worker.join().err()).count());
+        if joined.await.is_ok_and(|panicked| panicked > 0) {
+            tracing::error!("a worker thread had panicked");
+        }
+        // The slow path is the first task; it ends when the last worker and connection have let go of the queue.
+        for task in std::mem::take(&mut self.tasks).into_iter().rev() {
+            let _ = task.await;
+        }
+    }
+
+    fn end(&self) {
+        self.quit.store(true, Relaxed);
+        self.stop.send_replace(true);
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The sockets of one address.
+struct Sockets {
+    address: SocketAddr,
+    tcp: std::net::TcpListener,
+    udp: Vec<std::net::UdpSocket>,
+}
+
+impl Sockets {
+    /// Opens the listening socket first: it is exclusive, so that a second instance fails here instead of taking half
+    /// of the datagrams.
+    fn open(asked: SocketAddr, workers: usize) -> Result<Self, Error> {
+        let mut tries = if asked.port() == 0 { PORT_TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            let error = |transport| move |source| Error::Bind { address: asked, transport, source };
+            let tcp = tcp::bind(asked).map_err(error(Transport::Tcp))?;
+            let address = tcp.local_addr().map_err(error(Transport::Tcp))?;
+            match (0..workers.max(1)).map(|_| udp::bind(address)).collect() {
+                Ok(udp) => return Ok(Self { address, tcp, udp }),
+                // The port is free for connections and taken for datagrams: look for another.
+                Err(_) if tries > 0 => {}
+                Err(source) => return Err(error(Transport::Udp)(source)),
+            }
+        }
+    }
 }

@@ -153,7 +153,8 @@ fn servfail_says_why() {
 
 #[test]
 fn a_sinkhole_shows_its_family_and_says_forged() {
-    let addresses = [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 80)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 80))];
+    let addresses =
+        [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 80)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 80))];
     let mut out = Vec::new();
     for (qtype, shown) in [(1, Some("192.0.2.80")), (28, Some("2001:db8::50")), (65, None)] {
         let packet = packet(WWW, qtype, Some(1232), false);

@@ -1,0 +1,145 @@
+//! Datagrams: worker threads, each with a socket of its own on the same address.
+//!
+//! The kernel spreads stubs over the sockets by address and port (SO_REUSEPORT), so that workers share nothing but the
+//! service. A worker takes up to 64 datagrams in one call, reads the clock once, judges them one by one and sends the
+//! replies in one call; what cannot be answered at once goes to [`super::dispatch`]. It allocates only for what it
+//! defers.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::mpsc;
+
+use super::counters::{Counters, Tally};
+use super::dispatch::{self, Job, ReplyTo};
+use super::mmsg::{self, BATCH, Inbox, Outbox, Reply};
+use super::{Fast, Service, clock};
+use crate::model::{Now, Transport};
+use crate::reply;
+use crate::wire::Reject;
+
+/// How often an idle worker looks whether it shall end.
+const IDLE_TICK: Duration = Duration::from_millis(100);
+
+/// Pause after an unexpected receive error, so that a broken socket does not spin.
+const ERROR_PAUSE: Duration = Duration::from_millis(20);
+
+/// Socket buffers asked for, octets: about 10 ms of small queries at line rate on top of the system's default. Chosen
+/// without a source; raise it if the kernel's count of receive buffer errors moves.
+const SOCKET_BUFFER: i32 = 4 << 20;
+
+/// Opens one socket on `address`, to be shared with others there.
+pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_port(true)?;
+    socket.set_read_timeout(Some(IDLE_TICK))?;
+    socket.bind(&address.into())?;
+    let socket = UdpSocket::from(socket);
+    mmsg::keep_destination(&socket, address.is_ipv6())?;
+    mmsg::raise_buffers(&socket, SOCKET_BUFFER);
+    Ok(socket)
+}
+
+/// One worker.
+pub(super) struct Worker<S: Service> {
+    pub(super) socket: Arc<UdpSocket>,
+    pub(super) service: Arc<S>,
+    pub(super) queue: mpsc::Sender<Job<S::Deferred>>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+impl<S: Service> Worker<S> {
+    /// Serves until told to stop, which it notices within a tenth of a second.
+    pub(super) fn run(self) {
+        let mut inbox = Inbox::new();
+        let mut outbox = Outbox::new();
+        let nowhere = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+        let mut replies: Vec<Reply> = (0..BATCH)
+            .map(|_| Reply { octets: Vec::with_capacity(usize::from(reply::UDP_MAX)), to: nowhere, local: None })
+            .collect();
+        let mut tally = Tally::default();
+        while !self.stop.load(Relaxed) {
+            let count = match inbox.receive(&self.socket) {
+                Ok(count) => count,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    continue;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "receive failed");
+                    Counters::bump(&self.counters.socket_errors);
+                    std::thread::sleep(ERROR_PAUSE);
+                    continue;
+                }
+            };
+            let now = clock::now();
+            let mut ready = 0;
+            for i in 0..count {
+                // `ready` never passes `i`, and there are as many reply buffers as datagrams in a batch.
+                if let Some(slot) = replies.get_mut(ready)
+                    && self.answer(&inbox, i, now, slot, &mut tally)
+                {
+                    ready += 1;
+                }
+            }
+            let sent = outbox.send(&self.socket, &replies[..ready]);
+            tally.replies -= (ready - sent) as u64;
+            tally.send_failures += (ready - sent) as u64;
+            tally.flush(&self.counters);
+        }
+    }
+
+    /// Answers datagram `i` into `slot`; false if nothing is to be sent now.
+    fn answer(&self, inbox: &Inbox, i: usize, now: Now, slot: &mut Reply, tally: &mut Tally) -> bool {
+        let Some(datagram) = inbox.datagram(i) else { return false };
+        let Some(from) = datagram.from else {
+            tally.packets += 1;
+            tally.drops += 1;
+            return false;
+        };
+        slot.to = from;
+        slot.local = datagram.local;
+        if datagram.cut {
+            tally.packets += 1;
+            too_long(&mut slot.octets, datagram.octets);
+            return dispatch::count_reply(&slot.octets, tally);
+        }
+        match dispatch::judge(&*self.service, datagram.octets, from, Transport::Udp, now, &mut slot.octets, tally) {
+            Fast::Reply => {}
+            Fast::Drop => slot.octets.clear(),
+            Fast::Deferred(deferred) => {
+                let reply_to = ReplyTo::Udp { socket: Arc::clone(&self.socket), to: from, local: datagram.local };
+                let job = Job { deferred, reply_to, packet: datagram.octets.into() };
+                if dispatch::defer(&*self.service, &self.queue, job, &mut slot.octets, tally).is_ok() {
+                    return false;
+                }
+            }
+        }
+        dispatch::count_reply(&slot.octets, tally)
+    }
+}
+
+/// FORMERR for a query longer than we read: nothing but its header can be trusted. Nothing for a response.
+fn too_long(out: &mut Vec<u8>, packet: &[u8]) {
+    out.clear();
+    if let [id_high, id_low, flags, ..] = packet
+        && flags & 0x80 == 0
+    {
+        let rejected = Reject {
+            id: u16::from_be_bytes([*id_high, *id_low]),
+            opcode: flags >> 3 & 0xf,
+            recursion_desired: flags & 1 != 0,
+            rcode: 1,
+            edns: false,
+            question: &[],
+        };
+        reply::reject(out, &rejected);
+    }
+}
