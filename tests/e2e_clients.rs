@@ -1,0 +1,141 @@
+//! What stock clients feel: a refused name fails at once with a lasting error, never by a time-out or a retry storm.
+
+mod world;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use world::staunch::{Config, Staunch};
+use world::{Agent, World};
+
+/// No client may wait longer for a refusal.
+const LIMIT: Duration = Duration::from_millis(500);
+
+const LOOKUP_C: &str = r#"
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+int main(int argc, char **argv) {
+    struct addrinfo hints, *found;
+    struct timespec a, b;
+    (void)argc;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    int end = getaddrinfo(argv[1], "80", &hints, &found);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    printf("ms=%ld\n", (b.tv_sec - a.tv_sec) * 1000 + (b.tv_nsec - a.tv_nsec) / 1000000);
+    return end != 0;
+}
+"#;
+
+const LOOKUP_GO: &str = r#"
+package main
+
+import ("fmt"; "net"; "os"; "time")
+
+func main() {
+    start := time.Now()
+    _, err := net.LookupHost(os.Args[1])
+    fmt.Printf("ms=%d\n", time.Since(start).Milliseconds())
+    if err != nil { os.Exit(1) }
+}
+"#;
+
+const LOOKUP_PY: &str = "import socket,sys,time\nt=time.monotonic()\nok=0\ntry: socket.getaddrinfo(sys.argv[1],80)\n\
+    except OSError: ok=1\nprint('ms=%d' % ((time.monotonic()-t)*1000))\nsys.exit(ok)";
+
+const LOOKUP_JS: &str = "const t=process.hrtime.bigint();require('dns').lookup(process.argv[1],e=>{\
+    console.log('ms='+(process.hrtime.bigint()-t)/1000000n);process.exit(e?1:0)})";
+
+/// A client: what to run for a name; those that time themselves print `ms=N`, for their start is slow.
+struct Client {
+    name: &'static str,
+    program: PathBuf,
+    args: Vec<String>,
+}
+
+#[test]
+fn every_stock_client_fails_a_refused_name_at_once() {
+    let Some(world) = World::create(1) else { return };
+    let staunch = Staunch::start(
+        &world,
+        &Config::enforce().deny("no", "denied.example").allow_exact("yes", ["www.site.example"]),
+    );
+    let agent = &world.agents[0];
+    let clients = clients(&world);
+    assert!(clients.len() >= 3, "glibc, curl and Python are on every machine that runs these tests");
+    let mut faults = Vec::new();
+    for (i, client) in clients.iter().enumerate() {
+        let (works, took) = run(agent, client, "www.site.example");
+        if !works {
+            faults.push(format!("{}: the allowed name fails after {took:?}", client.name));
+        }
+        let (resolved, refused) = run(agent, client, &format!("host{i}.denied.example"));
+        if resolved || refused >= LIMIT {
+            faults.push(format!("{}: the refused name: resolved {resolved}, after {refused:?}", client.name));
+        }
+        println!(
+            "FIGURE: {}: allowed name in {} ms, refused name fails in {} ms",
+            client.name,
+            took.as_millis(),
+            refused.as_millis()
+        );
+    }
+    assert!(faults.is_empty(), "{faults:#?}\n{}", staunch.tail());
+}
+
+fn run(agent: &Agent, client: &Client, name: &str) -> (bool, Duration) {
+    let mut command = agent.ns.command("timeout");
+    command.arg("20").arg(&client.program);
+    command.args(client.args.iter().map(|a| a.replace("NAME", name)));
+    let start = Instant::now();
+    let output = command.output().expect("the client runs");
+    let own = start.elapsed();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = text.lines().find_map(|l| l.strip_prefix("ms=")?.parse().ok()).map(Duration::from_millis);
+    (output.status.success(), said.unwrap_or(own))
+}
+
+fn clients(world: &World) -> Vec<Client> {
+    let mut clients = Vec::new();
+    let mut add = |name, program: Option<PathBuf>, args: &[&str]| match program {
+        Some(program) => {
+            clients.push(Client { name, program, args: args.iter().map(|a| (*a).to_owned()).collect() });
+        }
+        None => println!("SKIPPED: {name} is not installed"),
+    };
+    add("glibc getent", find("getent"), &["ahosts", "NAME"]);
+    add("busybox wget", find("busybox"), &["wget", "-q", "-O", "/dev/null", "http://NAME/"]);
+    add("busybox nslookup", find("busybox"), &["nslookup", "NAME"]);
+    add("curl", find("curl"), &["-sS", "-o", "/dev/null", "http://NAME/"]);
+    add("Python", find("python3"), &["-c", LOOKUP_PY, "NAME"]);
+    add("Node", find("node"), &["-e", LOOKUP_JS, "NAME"]);
+    let musl = build(world, "musl-gcc", "lookup.c", LOOKUP_C, &["-static", "-O1", "-o", "lookup-musl", "lookup.c"]);
+    add("static musl", musl.then(|| world.path("lookup-musl")), &["NAME"]);
+    let go = build(world, "go", "lookup.go", LOOKUP_GO, &["build", "-o", "lookup-go", "lookup.go"]);
+    add("Go", go.then(|| world.path("lookup-go")), &["NAME"]);
+    clients
+}
+
+/// Builds a small program in the world's directory; false where the compiler is missing.
+fn build(world: &World, compiler: &str, file: &str, source: &str, args: &[&str]) -> bool {
+    if find(compiler).is_none() {
+        return false;
+    }
+    std::fs::write(world.path(file), source).expect("the source written");
+    let mut command = Command::new(compiler);
+    command.args(args).current_dir(world.dir());
+    // Go's own resolver, no module look-ups, no cache outside the world.
+    command.env("CGO_ENABLED", "0").env("GO111MODULE", "off").env("GOCACHE", world.path("go-cache"));
+    let output = command.output().expect("the compiler runs");
+    assert!(output.status.success(), "{compiler}: {}", String::from_utf8_lossy(&output.stderr));
+    true
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|p: &PathBuf| Path::is_file(p))
+}

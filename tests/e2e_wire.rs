@@ -1,0 +1,164 @@
+//! What leaves the gateway, seen on its outer interface: nothing of a refused query (P1), and of an answered one only
+//! what was judged (P2).
+
+mod world;
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use world::capture::Capture;
+use world::dns::{Message, Query, rcode, rtype};
+use world::staunch::{Config, Staunch};
+use world::{OUTSIDE_INTERFACE, World};
+
+const COUNT: usize = 200;
+
+#[test]
+fn two_hundred_refused_queries_cause_no_packet_outside() {
+    let Some(world) = World::create(5) else { return };
+    let stranger = Ipv4Addr::new(10, 77, 4, 9);
+    world.agents[3].ns.ip(&[&format!("addr add {stranger}/24 dev eth0")]);
+    let sessions = "[[session]]\nid = \"denied\"\naddresses = [\"10.77.1.2\"]\ntype = \"interactive\"\n\
+                    [[session]]\nid = \"types\"\naddresses = [\"10.77.2.2\"]\ntype = \"interactive\"\n\
+                    [[session]]\nid = \"closed\"\naddresses = [\"10.77.3.2\"]\ntype = \"batch\"\n\
+                    [[session]]\nid = \"octets\"\naddresses = [\"10.77.4.2\"]\ntype = \"interactive\"\n\
+                    [[session]]\nid = \"control\"\naddresses = [\"10.77.5.2\"]\ntype = \"interactive\"\n";
+    let mut config = Config::enforce()
+        .tables("[profile.batch]\nunlisted = \"refuse\"\n")
+        .deny("no", "denied.example")
+        .allow_exact("yes", ["www.site.example"]);
+    config.sessions = sessions.into();
+    let staunch = Staunch::start(&world, &config);
+    let capture = Capture::start(&world.gw, OUTSIDE_INTERFACE);
+    let control = &world.agents[4];
+
+    control.ask("www.site.example", rtype::A).expect("an answer");
+    assert_eq!(capture.ip_packets().len(), 2, "the control query goes out and its answer comes back");
+    capture.forget();
+    world.upstream.forget();
+
+    let types = [rtype::A, rtype::AAAA, rtype::HTTPS, rtype::TXT];
+    let others = [rtype::NULL, rtype::TXT, rtype::MX, rtype::SRV, rtype::KEY, rtype::CNAME];
+    let mut slowest = Duration::ZERO;
+    let (mut refused, mut over_tcp) = (0, 0);
+    for i in 0..COUNT {
+        let turn = i / 5;
+        let (agent, query) = match i % 5 {
+            0 => (0, Query::new(&format!("x{turn}.denied.example"), types[turn % types.len()])),
+            1 => (1, Query::new(&format!("t{turn}.site.example"), others[turn % others.len()])),
+            2 => (2, Query::new(&format!("c{turn}.site.example"), types[turn % 3])),
+            3 => (3, Query::new(&format!("{}{turn} \u{1}.site.example", (b'a' + turn as u8 % 26) as char), rtype::A)),
+            _ => (3, Query::new("www.site.example", rtype::A)),
+        };
+        let query = query.edns(1232);
+        let start = Instant::now();
+        let reply = match i % 5 {
+            4 => world.agents[3].ask_from(stranger, &query.name, query.qtype),
+            _ if turn % 4 == 3 => {
+                over_tcp += 1;
+                world.agents[agent].ask_tcp(query.encode())
+            }
+            _ => world.agents[agent].ask_raw(query.encode()),
+        };
+        let reply =
+            reply.unwrap_or_else(|e| panic!("query {i} `{}`: {e}\n{}", query.name.escape_debug(), staunch.tail()));
+        slowest = slowest.max(start.elapsed());
+        check_refusal(&query, &reply);
+        refused += 1;
+    }
+    let packets = capture.ip_packets();
+    println!(
+        "FIGURE: {refused} refused queries ({over_tcp} over TCP) caused {} packets outside; slowest reply {:.1} ms",
+        packets.len(),
+        slowest.as_secs_f32() * 1000.0
+    );
+    assert_eq!(packets.len(), 0, "first: {:02x?}", packets.first());
+    assert_eq!(world.upstream.seen().len(), 0);
+
+    world.upstream.add_site("late.site.example", world::WEB.into());
+    control.ask("late.site.example", rtype::A).expect("an answer");
+    assert_eq!(capture.ip_packets().len(), 2, "the capture still sees what goes out");
+}
+
+/// P8: a refusal is a negative answer with an SOA, a short life, a reason by EDE, and a case.
+fn check_refusal(query: &Query, reply: &Message) {
+    let asked = format!("{} {}", query.name.escape_debug(), query.qtype);
+    assert!(matches!(reply.rcode(), rcode::NXDOMAIN | rcode::NOERROR), "{asked}: rcode {}", reply.rcode());
+    let explains = reply.rcode() == rcode::NOERROR && query.qtype == rtype::TXT && !reply.texts().is_empty();
+    assert!(explains || reply.answers.is_empty(), "{asked}: {reply:?}");
+    if !explains {
+        let soa = reply.authority.iter().find(|r| r.rtype == rtype::SOA).unwrap_or_else(|| panic!("{asked}: no SOA"));
+        assert!(soa.ttl <= 10, "{asked}: kept for {} s", soa.ttl);
+        assert!(reply.errors().iter().any(|(code, _)| [15, 17, 18].contains(code)), "{asked}: {:?}", reply.errors());
+    }
+    assert!(reply.case().is_some(), "{asked}: no case in {:?} {:?}", reply.errors(), reply.texts());
+}
+
+#[test]
+fn two_hundred_allowed_queries_leave_in_one_canonical_form() {
+    let Some(world) = World::create(1) else { return };
+    let names: Vec<String> = (0..COUNT).map(|i| format!("w{i}.site.example")).collect();
+    for name in &names {
+        world.upstream.add_site(name, world::WEB.into());
+    }
+    let _staunch = Staunch::start(&world, &Config::enforce().allow_exact("work", &names));
+    let agent = &world.agents[0];
+    for (i, name) in names.iter().enumerate() {
+        let mixed: String =
+            name.chars().enumerate().map(|(n, c)| if (n + i) % 3 == 0 { c.to_ascii_uppercase() } else { c }).collect();
+        let mut query = Query::new(&mixed, rtype::A);
+        query.id = i as u16;
+        query = match i % 6 {
+            0 => query,
+            1 => query.edns(4096),
+            2 => query.option(8, &[0, 1, 24, 0, 203, 0, (i % 256) as u8]),
+            3 => query.option(10, &[i as u8; 8]),
+            4 => query.option(12, &[0; 100]),
+            _ => query.option(65_001, b"a secret in an option"),
+        };
+        query.dnssec_ok = i % 2 == 0;
+        query.flags |= if i % 4 < 2 { 0x0010 } else { 0x0020 };
+        let reply = if i % 5 == 4 { agent.ask_tcp(query.encode()) } else { agent.ask_raw(query.encode()) };
+        let reply = reply.expect("an answer");
+        assert_eq!(reply.name, mixed, "the stub gets its question back as asked");
+        assert_eq!(reply.addresses(), [world::WEB], "query {i}: {reply:?}");
+    }
+
+    let seen = world.upstream.seen();
+    assert_eq!(seen.len(), COUNT, "one query outside for each");
+    let mut shapes = HashSet::new();
+    let (mut ids, mut ports) = (HashSet::new(), HashSet::new());
+    for (query, name) in seen.iter().zip(&names) {
+        let read = Message::decode(&query.raw).expect("a message");
+        assert_eq!(&read.name, name, "lower case");
+        assert_eq!((read.qtype, read.class, read.trailing), (rtype::A, 1, 0));
+        assert_eq!((read.answers.len(), read.authority.len(), read.additional.len()), (0, 0, 1));
+        let opt = read.opt().expect("our EDNS");
+        assert_eq!(opt.rdata, [0u8; 0], "no option");
+        assert_eq!(query.raw.len(), 12 + name.len() + 2 + 4 + 11, "nothing else in it");
+        shapes.insert((read.flags, opt.class, opt.ttl));
+        ids.insert(read.id);
+        ports.insert(query.from.port());
+    }
+    println!("FIGURE: {} queries outside: {shapes:?}, {} ids, {} ports", seen.len(), ids.len(), ports.len());
+    assert_eq!(shapes.len(), 1, "flags and EDNS are the same for all: {shapes:?}");
+    let (flags, payload, _) = shapes.iter().next().expect("a shape");
+    assert_eq!((flags & 0xff00, *payload), (0x0100, 1232), "a query with RD, our payload size");
+    // 200 draws from 65,536 ids (and some 28,000 ports) rarely hold more than a few equal pairs.
+    assert!(ids.len() > COUNT * 9 / 10 && ports.len() > COUNT * 9 / 10, "{} ids, {} ports", ids.len(), ports.len());
+}
+
+#[test]
+fn octets_behind_the_message_do_not_leave() {
+    let Some(world) = World::create(1) else { return };
+    let _staunch = Staunch::start(&world, &Config::enforce().allow_exact("work", ["www.site.example"]));
+    let mut raw = Query::new("www.site.example", rtype::A).encode();
+    raw.extend(b"a secret behind the end");
+    // FORMERR, silence or an answer are all right; the octets outside are not.
+    let _ = world.agents[0].ask_raw(raw);
+    world.agents[0].ask("www.site.example", rtype::A).expect("an answer");
+    let seen = world.upstream.seen();
+    assert!(!seen.is_empty(), "the control query went out");
+    assert!(seen.iter().all(|q| !q.raw.windows(6).any(|w| w == b"secret")), "{seen:?}");
+}
