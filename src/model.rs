@@ -147,6 +147,11 @@ impl SessionId {
         Self(format!("unannounced:{addr}").into())
     }
 
+    /// Stands in records for a source that has no session.
+    pub fn unknown() -> Self {
+        Self("unknown".into())
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

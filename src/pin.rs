@@ -188,6 +188,11 @@ impl SessionPins {
         self.epoch += 1;
     }
 
+    /// Every address with the end of its pin, mono milliseconds; ended ones may be among them.
+    pub fn iter(&self) -> impl Iterator<Item = (IpAddr, u64)> {
+        self.pins.iter().map(|(address, pin)| (*address, pin.end))
+    }
+
     /// Addresses remembered.
     pub fn len(&self) -> usize {
         self.pins.len()

@@ -110,7 +110,8 @@ pub struct Inner {
 }
 
 impl Inner {
-    fn new(seed: u64) -> Self {
+    /// A session that has asked nothing yet.
+    pub fn new(seed: u64) -> Self {
         Self {
             score: SessionState::new(seed),
             pins: SessionPins::default(),
@@ -205,7 +206,8 @@ pub struct Context {
 }
 
 impl Context {
-    fn new(announcement: Announcement, announced: bool) -> Self {
+    /// From an announcement; `announced` is false for one that was made up.
+    pub fn new(announcement: Announcement, announced: bool) -> Self {
         let cohort = cohort(announcement.id.as_str());
         Self { announcement, announced, cohort }
     }
@@ -478,7 +480,10 @@ mod tests {
         assert_eq!(again.inner.lock().counts.queries, 7);
         assert_eq!(lost, ["10.0.0.1".parse::<IpAddr>().expect("address")]);
         assert!(sessions.by_address("10.0.0.1".parse().expect("address")).is_none());
-        assert!(sessions.by_address("::ffff:10.0.0.3".parse().expect("address")).is_some(), "mapped is the same source");
+        assert!(
+            sessions.by_address("::ffff:10.0.0.3".parse().expect("address")).is_some(),
+            "mapped is the same source"
+        );
     }
 
     #[test]

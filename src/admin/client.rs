@@ -11,7 +11,9 @@ use super::protocol::{ErrorCode, Request, Response};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing listens on the socket.
-    #[error("the daemon is not reachable on {path}: {source}; is `staunch serve` running, and may this user open the socket?")]
+    #[error(
+        "the daemon is not reachable on {path}: {source}; is `staunch serve` running, and may this user open the socket?"
+    )]
     Unreachable {
         /// The socket.
         path: PathBuf,

@@ -52,8 +52,8 @@ pub fn bind(path: &Path, group: Option<&str>) -> std::io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     if let Some(group) = group {
-        let gid = group_id(group)
-            .ok_or_else(|| std::io::Error::other(format!("no group `{group}` for the admin socket")))?;
+        let gid =
+            group_id(group).ok_or_else(|| std::io::Error::other(format!("no group `{group}` for the admin socket")))?;
         std::os::unix::fs::chown(path, None, Some(gid))?;
     }
     Ok(listener)
@@ -152,9 +152,9 @@ async fn observe(
 /// Waits for the journal; the operator's word counts only once it is durable.
 async fn durable(commit: Option<Commit>) -> Result<(), Response> {
     match commit {
-        Some(commit) => commit.await.map_err(|error| {
-            Response::error(ErrorCode::Failed, format!("done in memory, but not durable: {error}"))
-        }),
+        Some(commit) => commit
+            .await
+            .map_err(|error| Response::error(ErrorCode::Failed, format!("done in memory, but not durable: {error}"))),
         None => Ok(()),
     }
 }
@@ -229,8 +229,7 @@ impl Admin {
             Request::Allow { name, seconds, reason, owner, session } => {
                 require("reason", &reason)?;
                 require("owner", &owner)?;
-                RuleForm::parse(&name)
-                    .map_err(|error| Response::error(ErrorCode::BadRequest, error.to_string()))?;
+                RuleForm::parse(&name).map_err(|error| Response::error(ErrorCode::BadRequest, error.to_string()))?;
                 if seconds == 0 || seconds > LONGEST_GRANT {
                     return Err(Response::error(
                         ErrorCode::BadRequest,
@@ -245,9 +244,7 @@ impl Admin {
                 let id = format!("g{}", &id[1..9]);
                 let grant = Grant { id, name, session, owner, reason, from: now.wall, until };
                 self.append(store::Record::Grant { grant: grant.clone() }).await?;
-                pipeline
-                    .grant(grant.clone(), now)
-                    .map_err(|error| Response::error(ErrorCode::Failed, error))?;
+                pipeline.grant(grant.clone(), now).map_err(|error| Response::error(ErrorCode::Failed, error))?;
                 Ok(json!({ "schema": 1, "grant": grant }))
             }
             Request::Explain { name, qtype, session } => {
@@ -255,8 +252,7 @@ impl Admin {
                 let explanation = pipeline
                     .explain(&session, &name, qtype, now)
                     .map_err(|error| Response::error(ErrorCode::BadRequest, error))?;
-                serde_json::to_value(explanation)
-                    .map_err(|error| Response::error(ErrorCode::Failed, error.to_string()))
+                serde_json::to_value(explanation).map_err(|error| Response::error(ErrorCode::Failed, error.to_string()))
             }
             Request::Why { case } => self.why(case).await,
             Request::Reload => match self.reload.reload().await {

@@ -8,8 +8,16 @@ use super::tests::{Build, whole};
 use super::*;
 
 const NAMES: [&str; 10] = [
-    "q.example", "a.example", "b.example", "c.a.example", "example", "evil.test.example", ".", "localhost",
-    "q.example.net", "Q.Example",
+    "q.example",
+    "a.example",
+    "b.example",
+    "c.a.example",
+    "example",
+    "evil.test.example",
+    ".",
+    "localhost",
+    "q.example.net",
+    "Q.Example",
 ];
 const TYPES: [Qtype; 12] = [
     Qtype::A,

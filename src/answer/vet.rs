@@ -92,8 +92,7 @@ struct Chain {
 impl Chain {
     /// `None` for a chain that loops, is too long, or makes a name that is too long.
     fn follow(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Option<Self> {
-        let mut chain =
-            Self { steps: Vec::new(), hops: Vec::new(), end: Spelled::of(asked.qname), internal: false };
+        let mut chain = Self { steps: Vec::new(), hops: Vec::new(), end: Spelled::of(asked.qname), internal: false };
         while asked.qtype != Qtype::ANY && !chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
             let Some((steps, target)) = chain.hop(message)? else { break };
             let name = target.as_name()?;
@@ -240,7 +239,10 @@ impl<'v, 'm> Vetting<'v, 'm> {
         let message = self.message;
         for record in message.answers() {
             let of = message.rdata(record).get(..2).map(|c| u16::from_be_bytes([c[0], c[1]]));
-            if record.rtype == RRSIG && record.class == CLASS_IN && of == Some(covered) && message.owner(record) == owner
+            if record.rtype == RRSIG
+                && record.class == CLASS_IN
+                && of == Some(covered)
+                && message.owner(record) == owner
             {
                 self.copied(owner, record)?;
             }
@@ -377,8 +379,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
                 self.ttl = self.ttl.min(BARE_NEGATIVE_TTL);
             }
             let referral = || {
-                !self.message.recursion_available
-                    && self.message.authorities().iter().any(|r| r.rtype == Qtype::NS.0)
+                !self.message.recursion_available && self.message.authorities().iter().any(|r| r.rtype == Qtype::NS.0)
             };
             match (nx, soa, chain.steps.is_empty()) {
                 (true, ..) => Kind::NxDomain,

@@ -140,7 +140,8 @@ fn rule(out: &mut String, rule: &Value) {
 }
 
 pub fn explanation(v: &Value) -> String {
-    let mut out = format!("{} {} as {}: {}", text(&v["qname"]), text(&v["qtype"]), text(&v["session"]), text(&v["verdict"]));
+    let mut out =
+        format!("{} {} as {}: {}", text(&v["qname"]), text(&v["qtype"]), text(&v["session"]), text(&v["verdict"]));
     if v["verdict"] != v["would"] {
         let _ = write!(out, " (in enforce mode: {})", text(&v["would"]));
     }

@@ -69,8 +69,8 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
         max_sessions: loaded.max_sessions * 2,
         ..store::Options::default()
     };
-    let (store, recovered) = Store::open(&loaded.state_dir, options)
-        .with_context(|| format!("state in {}", loaded.state_dir.display()))?;
+    let (store, recovered) =
+        Store::open(&loaded.state_dir, options).with_context(|| format!("state in {}", loaded.state_dir.display()))?;
     if !recovered.damage.is_empty() {
         tracing::error!(damage = ?recovered.damage, "the store was damaged; what could be read is in force");
     }
@@ -194,8 +194,7 @@ fn allow_range(range: &config::AllowRange) -> AllowRange {
 }
 
 fn stranger(id: SessionId, kind: SessionType) -> Context {
-    let announcement =
-        Announcement { id, addresses: Vec::new(), kind, phase: None, owner: None, search: Vec::new() };
+    let announcement = Announcement { id, addresses: Vec::new(), kind, phase: None, owner: None, search: Vec::new() };
     Context::new(announcement, false)
 }
 

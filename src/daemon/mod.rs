@@ -58,11 +58,8 @@ pub fn run(start: Start) -> Result<(), StartError> {
     for assumed in loaded.assumptions() {
         eprintln!("staunch: {assumed}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("slow")
-        .build()
-        .context("no runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("slow").build().context("no runtime")?;
     runtime.block_on(serve(start, loaded))?;
     // What still waits for an upstream has nobody left to answer.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -99,10 +96,7 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
         .with_context(|| format!("admin socket {}", socket.display()))?;
     let built = build::pipeline(loaded).await?;
     let pipeline = built.pipeline;
-    pipeline
-        .telemetry
-        .metrics
-        .register(Arc::new(sampled::Stages(Arc::downgrade(&pipeline))));
+    pipeline.telemetry.metrics.register(Arc::new(sampled::Stages(Arc::downgrade(&pipeline))));
 
     let listener = Listener::start(&listen, pipeline.clone(), &tokio::runtime::Handle::current())
         .context("could not listen; another resolver may hold the address")?;
@@ -167,9 +161,7 @@ impl Reload for Reloader {
                 .await
                 .map_err(|error| error.to_string())?
                 .map_err(|error| match error {
-                    StartError::Config(errors) => {
-                        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-                    }
+                    StartError::Config(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
                     StartError::Other(error) => format!("{error:#}"),
                 })?;
             build::apply(&self.pipeline, loaded).map_err(|error| format!("{error:#}"))
@@ -210,7 +202,12 @@ fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
         }
     }
     for (id, snapshot) in recovered.ledgers {
-        if let Some(session) = pipeline.sessions.by_id(&id) {
+        // A source nobody announced keeps its ledger too.
+        let unannounced = || {
+            let address = id.as_str().strip_prefix("unannounced:")?.parse().ok()?;
+            pipeline.sessions.adopt(address, pipeline.hash(&id)).ok()
+        };
+        if let Some(session) = pipeline.sessions.by_id(&id).or_else(unannounced) {
             session.inner.lock().score.restore(&snapshot);
         }
     }

@@ -18,7 +18,11 @@ impl Sampled for Stages {
         add("cache_entries", "Answers at hand", pipeline.cache.len() as f64);
         add("events_dropped_total", "Events dropped because the queue was full", pipeline.telemetry.dropped() as f64);
         add("alerts_waiting", "Alerts not yet taken by every sink", pipeline.delivery.depth() as f64);
-        add("enforcement_healthy", "1 if the packet filter holds what was ordered", f64::from(u8::from(enforce.healthy)));
+        add(
+            "enforcement_healthy",
+            "1 if the packet filter holds what was ordered",
+            f64::from(u8::from(enforce.healthy)),
+        );
         add("enforcement_orders_total", "Orders to the packet filter", enforce.submitted as f64);
         add("enforcement_failed_total", "Orders the packet filter did not carry out", enforce.failed as f64);
         add("enforcement_queue_full_total", "Orders refused because the queue was full", enforce.queue_full as f64);

@@ -1,7 +1,7 @@
 //! Listening: datagrams and connections in, replies out. Knows the packet and who sent it, nothing of policy.
 //!
 //! [`udp`] and [`tcp`] hand every message to [`Service::fast`], which [`crate::pipeline`] implements; what it defers
-//! goes through one bounded queue ([`dispatch`]) to [`Service::finish`]. Clocks are read here ([`clock`]) and handed
+//! goes through one bounded queue ([`dispatch`]) to [`Service::finish`]. Clocks are read here ([`crate::clock`]) and handed
 //! down.
 //!
 //! Invariant: every message that [`Service`] wants answered is answered once, with SERVFAIL if the queue is full or
@@ -20,7 +20,6 @@ use tokio::sync::{mpsc, watch};
 
 use crate::model::{Now, Transport};
 
-pub mod clock;
 mod counters;
 mod dispatch;
 mod mmsg;

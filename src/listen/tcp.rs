@@ -35,7 +35,8 @@ pub(super) use self::table::Table;
 use self::table::{Admission, PIPELINE, Seat};
 use super::counters::{Counters, Tally};
 use super::dispatch::{self, DRAIN, Job, ReplyTo};
-use super::{Fast, Service, clock};
+use super::{Fast, Service};
+use crate::clock;
 use crate::model::Transport;
 
 mod guard;

@@ -1,19 +1,20 @@
 //! What the pipeline says of itself: explanations, sessions, status. Reads, never changes.
 
-use serde::Serialize;
-use serde_json::{Value, json};
-use staunch_scoring::{QName, Split};
 use std::sync::Arc;
 
-use super::{Pipeline, is_guarded};
-use crate::event::{RuleRef, Scored, Source, Verdict};
+use serde::Serialize;
+use serde_json::{Value, json};
+use staunch_scoring::{NameRef, QName, Split};
+
+use super::{Live, Pipeline, is_guarded};
 use crate::cache::Key;
+use crate::event::{RuleRef, Scored, Source, Verdict};
 use crate::lists::{Allowance, RuleForm};
 use crate::local;
 use crate::model::{Announcement, Mode, Now, Qtype, Reason, SessionId};
 use crate::policy::Ask;
-use crate::session::{AddError, Session};
-use crate::store::Grant;
+use crate::session::{AddError, Context, Inner, Quarantine, Session};
+use crate::store::{Grant, Quarantined};
 use crate::telemetry::{rfc3339, scored};
 use crate::wire::Query;
 
@@ -53,82 +54,117 @@ pub struct Explanation {
     pub score: Option<Scored>,
 }
 
+/// Judges `name` by a configuration alone, for a session that has asked nothing yet.
+pub fn explain_fresh(
+    live: &Live,
+    context: &Context,
+    name: &str,
+    qtype: Qtype,
+    now: Now,
+) -> Result<Explanation, String> {
+    let knowledge = Knowledge { cached: &|_| false, first_seen_days: &|_| None, name_hash: 1 };
+    explain(live, context, &Inner::new(0), &parse(name)?, qtype, now, &knowledge)
+}
+
+/// What is known beside the configuration.
+struct Knowledge<'k> {
+    cached: &'k dyn Fn(NameRef<'_>) -> bool,
+    first_seen_days: &'k dyn Fn(NameRef<'_>) -> Option<f32>,
+    name_hash: u64,
+}
+
+fn parse(name: &str) -> Result<QName, String> {
+    QName::from_text(name).map_err(|error| format!("`{}`: {error}", name.escape_debug()))
+}
+
+/// The walk up to the verdict, in the order of the live one.
+fn explain(
+    live: &Live,
+    context: &Context,
+    inner: &Inner,
+    qname: &QName,
+    qtype: Qtype,
+    now: Now,
+    knowledge: &Knowledge<'_>,
+) -> Result<Explanation, String> {
+    let query = Query {
+        id: 0,
+        recursion_desired: true,
+        checking_disabled: false,
+        authentic_data: false,
+        qname: *qname,
+        qtype,
+        question: &[],
+        edns: None,
+    };
+    let name = query.qname.as_ref();
+    let split = Split::of(name);
+    let mut explanation = Explanation {
+        schema: 1,
+        session: context.announcement.id.clone(),
+        qname: name.to_string(),
+        qtype,
+        tenant: split.tenant(name).to_string(),
+        icann: split.icann(name).to_string(),
+        profile: live.policy.profiles.of(context.kind(), context.phase()).name.clone(),
+        mode: live.policy.mode_of(context),
+        verdict: Verdict::Answer,
+        would: Verdict::Answer,
+        reason: None,
+        rule: None,
+        source: Source::Local,
+        score: None,
+    };
+    if !inner.is_closed() {
+        if live.zones.covers(name) {
+            explanation.source = Source::Zone;
+            return Ok(explanation);
+        }
+        if qtype == Qtype::ANY || local::special(name, qtype, &context.announcement.search).is_some() {
+            return Ok(explanation);
+        }
+    }
+    let cached = (knowledge.cached)(name);
+    let grants = live.grants.load();
+    let ask = Ask {
+        query: &query,
+        now,
+        cached,
+        first_seen_days: (knowledge.first_seen_days)(split.icann(name)),
+        grants: &grants,
+        name_hash: knowledge.name_hash,
+    };
+    let decision = live.policy.decide(context, inner, &ask);
+    let charged = if cached { staunch_scoring::Bits::ZERO } else { decision.charge() };
+    explanation.mode = decision.mode;
+    explanation.verdict = decision.applied;
+    explanation.would = decision.would;
+    explanation.reason = decision.reason;
+    explanation.source = match (decision.applied, cached) {
+        (Verdict::Answer, true) => Source::Cache,
+        (Verdict::Answer, false) => Source::Upstream,
+        _ => Source::Policy,
+    };
+    explanation.score = Some(scored(&decision.assessment, charged));
+    explanation.rule = decision.rule;
+    Ok(explanation)
+}
+
 impl Pipeline {
     /// Judges `name` as if `session` asked for it now. Sends nothing and changes nothing.
-    pub fn explain(
-        &self,
-        session: &Session,
-        name: &str,
-        qtype: Qtype,
-        now: Now,
-    ) -> Result<Explanation, String> {
-        let qname = QName::from_text(name).map_err(|error| format!("`{}`: {error}", name.escape_debug()))?;
+    pub fn explain(&self, session: &Session, name: &str, qtype: Qtype, now: Now) -> Result<Explanation, String> {
+        let qname = parse(name)?;
         let live = self.live.load();
         let context = session.context();
-        let profile = live.policy.profiles.of(context.kind(), context.phase());
-        let query = Query {
-            id: 0,
-            recursion_desired: true,
-            checking_disabled: false,
-            authentic_data: false,
-            qname,
-            qtype,
-            question: &[],
-            edns: None,
+        let cached = |qname: NameRef<'_>| {
+            let key = Key { qname, qtype, dnssec_ok: false, checking_disabled: false };
+            self.cache.get(key, now.mono).is_some()
         };
-        let name = query.qname.as_ref();
-        let split = Split::of(name);
-        let mut explanation = Explanation {
-            schema: 1,
-            session: session.id().clone(),
-            qname: name.to_string(),
-            qtype,
-            tenant: split.tenant(name).to_string(),
-            icann: split.icann(name).to_string(),
-            profile: profile.name.clone(),
-            mode: live.policy.mode_of(&context),
-            verdict: Verdict::Answer,
-            would: Verdict::Answer,
-            reason: None,
-            rule: None,
-            source: Source::Local,
-            score: None,
-        };
+        let first_seen_days = |domain: NameRef<'_>| self.first_seen_days(domain, now.wall);
+        let name_hash = self.hash(qname.as_ref());
+        let knowledge = Knowledge { cached: &cached, first_seen_days: &first_seen_days, name_hash };
         let inner = session.inner.lock();
-        if !inner.is_closed() {
-            if live.zones.covers(name) {
-                explanation.source = Source::Zone;
-                return Ok(explanation);
-            }
-            if qtype == Qtype::ANY || local::special(name, qtype, &context.announcement.search).is_some() {
-                return Ok(explanation);
-            }
-        }
-        let key = Key { qname: name, qtype, dnssec_ok: false, checking_disabled: false };
-        let cached = self.cache.get(key, now.mono).is_some();
-        let grants = live.grants.load();
-        let ask = Ask {
-            query: &query,
-            now,
-            cached,
-            first_seen_days: self.first_seen_days(split.icann(name), now.wall),
-            grants: &grants,
-            name_hash: self.hash(name),
-        };
-        let decision = live.policy.decide(&context, &inner, &ask);
-        let charged = if cached { staunch_scoring::Bits::ZERO } else { decision.charge() };
-        explanation.mode = decision.mode;
-        explanation.verdict = decision.applied;
-        explanation.would = decision.would;
-        explanation.reason = decision.reason;
-        explanation.rule = decision.rule.clone();
-        explanation.source = match (decision.applied, cached) {
-            (Verdict::Answer, true) => Source::Cache,
-            (Verdict::Answer, false) => Source::Upstream,
-            _ => Source::Policy,
-        };
-        explanation.score = Some(scored(&decision.assessment, charged));
-        Ok(explanation)
+        explain(&live, &context, &inner, &qname, qtype, now, &knowledge)
     }
 
     /// Makes a session known or updates it, and tells the packet filter.
@@ -228,5 +264,52 @@ impl Pipeline {
             "alerts_waiting": self.delivery.depth(),
             "enforcement": enforce,
         })
+    }
+
+    /// Why the service should get no new sandboxes; `None` when all is well.
+    pub fn unready(&self) -> Option<String> {
+        let live = self.live.load();
+        if live.enforcing && live.policy.mode != Mode::Monitor && !self.enforcer.healthy() {
+            return Some("the packet filter does not hold what was ordered".into());
+        }
+        None
+    }
+
+    /// Closes a session again that was closed when the process ended. A session nobody has announced yet is made
+    /// from its id if that names its address; else the quarantine waits in the store for its announcement.
+    pub fn restore_quarantine(&self, quarantined: Quarantined) {
+        let session = self.sessions.by_id(&quarantined.session).or_else(|| {
+            let address = quarantined.session.as_str().strip_prefix("unannounced:")?.parse().ok()?;
+            self.sessions.adopt(address, self.hash(&quarantined.session)).ok()
+        });
+        let Some(session) = session else {
+            tracing::warn!(session = %quarantined.session, "a quarantined session has no address");
+            return;
+        };
+        session.inner.lock().quarantine = Some(Quarantine {
+            case: quarantined.case,
+            reason: quarantined.reason,
+            by: quarantined.by,
+            note: quarantined.note,
+            since: quarantined.since,
+            applied: true,
+        });
+    }
+
+    /// Hands every ledger to the store, at the end of the process.
+    pub fn save_ledgers(&self) {
+        for session in self.sessions.all() {
+            let snapshot = {
+                let mut inner = session.inner.lock();
+                if inner.unstored == staunch_scoring::Bits::ZERO {
+                    continue;
+                }
+                inner.unstored = staunch_scoring::Bits::ZERO;
+                inner.score.snapshot()
+            };
+            if let Err(error) = self.store.put_ledger(session.id().clone(), snapshot) {
+                tracing::warn!(%error, session = %session.id(), "a ledger was not saved");
+            }
+        }
     }
 }

@@ -13,12 +13,12 @@ use crate::clock;
 use crate::enforce::{Command, Ticket};
 use crate::event::{Source, Verdict};
 use crate::model::{CaseId, Ede, Now, Reason};
+use crate::pin;
 use crate::policy::{Permit, RefusalText, ede_of};
 use crate::reply::{self, Refusal};
 use crate::session::{Context, Inner};
 use crate::store::Commit;
 use crate::wire::{self, Parsed, Query};
-use crate::pin;
 
 impl Pipeline {
     /// Finishes a deferred query; `None` only if the packet is no query, which `fast` has ruled out.

@@ -30,6 +30,7 @@ use crate::telemetry::{Record, Telemetry};
 use crate::wire::{self, Parsed, Query};
 use crate::{alert::Delivery, local, pin};
 
+pub use explain::{Explanation, explain_fresh};
 pub use live::{Live, Sinkhole};
 
 /// Everything a query can meet.
@@ -214,7 +215,8 @@ impl Pipeline {
         let key = Key { qname, qtype: query.qtype, dnssec_ok, checking_disabled: query.checking_disabled };
         let entry = self.cache.get(key, now.mono);
         // An address that no pin could open is not asked for: nothing leaves, nothing is charged.
-        let unreachable = entry.is_none() && query.qtype == Qtype::AAAA && is_guarded(&live, &context) && !context.has_ipv6();
+        let unreachable =
+            entry.is_none() && query.qtype == Qtype::AAAA && is_guarded(&live, &context) && !context.has_ipv6();
         let grants = live.grants.load();
         let split = Split::of(qname);
         let ask = Ask {
@@ -302,13 +304,7 @@ impl Pipeline {
 
     /// The case of a refusal: one for each tenant of a session, so that every refusal of a name, of whatever type, tells
     /// the same story; a closed session's is that of its quarantine.
-    fn case(
-        &self,
-        inner: &mut Inner,
-        decision: &Decision<'_>,
-        key: u64,
-        now: Now,
-    ) -> (Reason, CaseId) {
+    fn case(&self, inner: &mut Inner, decision: &Decision<'_>, key: u64, now: Now) -> (Reason, CaseId) {
         let reason = decision.reason.unwrap_or(Reason::Score);
         if let (Reason::Quarantined, Some(quarantine)) = (reason, &inner.quarantine) {
             return (reason, quarantine.case);
@@ -322,14 +318,7 @@ impl Pipeline {
     }
 
     /// Writes the refusal that a decision asks for.
-    fn refuse(
-        &self,
-        live: &Live,
-        query: &Query<'_>,
-        decision: &Decision<'_>,
-        record: &mut Record,
-        out: &mut Vec<u8>,
-    ) {
+    fn refuse(&self, live: &Live, query: &Query<'_>, decision: &Decision<'_>, record: &mut Record, out: &mut Vec<u8>) {
         let reason = record.reason.unwrap_or(Reason::Score);
         let case = record.case.unwrap_or_else(|| self.fresh_case(0, record.wall));
         let text = RefusalText::new(reason, case, live.sinkhole.contact.as_deref());

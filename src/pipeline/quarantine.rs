@@ -81,14 +81,8 @@ impl Pipeline {
         alert: Alert,
         now: Now,
     ) -> Option<Commit> {
-        inner.quarantine = Some(Quarantine {
-            case,
-            reason,
-            by: by.to_owned(),
-            note: note.to_owned(),
-            since: now.wall,
-            applied: true,
-        });
+        inner.quarantine =
+            Some(Quarantine { case, reason, by: by.to_owned(), note: note.to_owned(), since: now.wall, applied: true });
         inner.pins.revoke();
         for address in &context.announcement.addresses {
             // Ordered behind every pin of this session, since pins are ordered under the same lock.
@@ -118,8 +112,7 @@ impl Pipeline {
         let context = session.context();
         let mut inner = session.inner.lock();
         let Some(quarantine) = inner.quarantine.clone() else { return (false, None) };
-        let alert =
-            self.alert(AlertKind::Release, &inner, &context, None, quarantine.reason, quarantine.case, now);
+        let alert = self.alert(AlertKind::Release, &inner, &context, None, quarantine.reason, quarantine.case, now);
         inner.release();
         for address in &context.announcement.addresses {
             if let Err(error) = self.enforcer.submit(Command::Release { session: *address }) {

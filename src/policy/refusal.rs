@@ -50,7 +50,12 @@ impl RefusalText {
     pub fn new(reason: Reason, case: CaseId, contact: Option<&str>) -> Self {
         let mut text = Self { octets: [0; ROOM], len: 0 };
         // Writing into the fixed room cannot fail: what does not fit is dropped.
-        let _ = write!(text, "Refused by policy ({}): {}. Do not retry or bypass. Case {case}.", reason.as_str(), words(reason));
+        let _ = write!(
+            text,
+            "Refused by policy ({}): {}. Do not retry or bypass. Case {case}.",
+            reason.as_str(),
+            words(reason)
+        );
         if let Some(contact) = contact {
             let _ = write!(text, " Ask {contact}.");
         }

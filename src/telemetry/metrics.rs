@@ -67,9 +67,8 @@ impl Metrics {
         let verdicts: Family<VerdictLabels, Counter> = Family::default();
         let reasons: Family<ReasonLabels, Counter> = Family::default();
         let sources: Family<SourceLabels, Counter> = Family::default();
-        let duration = Histogram::new(
-            [0.000_005, 0.000_02, 0.000_1, 0.000_5, 0.002, 0.01, 0.05, 0.2, 1.0, 2.5].into_iter(),
-        );
+        let duration =
+            Histogram::new([0.000_005, 0.000_02, 0.000_1, 0.000_5, 0.002, 0.01, 0.05, 0.2, 1.0, 2.5].into_iter());
         let charged = Counter::default();
         registry.register("verdicts", "Verdicts applied, by the session's mode", verdicts.clone());
         registry.register("refusals", "Refusals by reason, applied or only recorded", reasons.clone());
@@ -78,15 +77,13 @@ impl Metrics {
         registry.register("ledger_charged_bits", "Bits booked to ledgers", charged.clone());
         let not_durable = Counter::default();
         registry.register("not_durable", "Decisions that the journal did not take", not_durable.clone());
-        let held = |verdict: Verdict, mode| {
-            verdicts.get_or_create(&VerdictLabels { verdict: verdict.as_str(), mode }).clone()
-        };
+        let held =
+            |verdict: Verdict, mode| verdicts.get_or_create(&VerdictLabels { verdict: verdict.as_str(), mode }).clone();
         Self {
             verdicts: ["monitor", "enforce"].map(|mode| VERDICTS.map(|verdict| held(verdict, mode))),
             reasons: Reason::ALL.map(|reason| {
-                ["yes", "no"].map(|applied| {
-                    reasons.get_or_create(&ReasonLabels { reason: reason.as_str(), applied }).clone()
-                })
+                ["yes", "no"]
+                    .map(|applied| reasons.get_or_create(&ReasonLabels { reason: reason.as_str(), applied }).clone())
             }),
             sources: SOURCES.map(|(_, source)| {
                 ["udp", "tcp"].map(|proto| sources.get_or_create(&SourceLabels { source, proto }).clone())

@@ -151,8 +151,7 @@ impl Telemetry {
         });
         let file = writer::EventFile::open(config)?;
         let writer = telemetry.clone();
-        let thread =
-            std::thread::Builder::new().name("events".into()).spawn(move || writer::run(&writer, file))?;
+        let thread = std::thread::Builder::new().name("events".into()).spawn(move || writer::run(&writer, file))?;
         Ok((telemetry, thread))
     }
 
