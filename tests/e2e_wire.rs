@@ -20,12 +20,12 @@ fn two_hundred_refused_queries_cause_no_packet_outside() {
     let stranger = Ipv4Addr::new(10, 77, 4, 9);
     world.agents[3].ns.ip(&[&format!("addr add {stranger}/24 dev eth0")]);
     let sessions = "[[session]]\nid = \"denied\"\naddresses = [\"10.77.1.2\"]\ntype = \"interactive\"\n\
-                    [[session]]\nid = \"types\"\naddresses = [\"10.77.2.2\"]\ntype = \"interactive\"\n\
+                    [[session]]\nid = \"types\"\naddresses = [\"10.77.2.2\"]\ntype = \"scheduled\"\n\
                     [[session]]\nid = \"closed\"\naddresses = [\"10.77.3.2\"]\ntype = \"batch\"\n\
                     [[session]]\nid = \"octets\"\naddresses = [\"10.77.4.2\"]\ntype = \"interactive\"\n\
                     [[session]]\nid = \"control\"\naddresses = [\"10.77.5.2\"]\ntype = \"interactive\"\n";
     let mut config = Config::enforce()
-        .tables("[profile.batch]\nunlisted = \"refuse\"\n")
+        .tables("[profile.batch]\nunlisted = \"refuse\"\n[profile.scheduled]\nqtypes = [\"A\", \"AAAA\", \"HTTPS\"]\n")
         .deny("no", "denied.example")
         .allow_exact("yes", ["www.site.example"]);
     config.sessions = sessions.into();

@@ -349,10 +349,8 @@ pub fn read_name(raw: &[u8], start: usize) -> Option<(String, usize)> {
 /// Case ids in a text: `c` and twelve characters of the product's alphabet, standing alone.
 pub fn case_ids(text: &str) -> Vec<String> {
     let good = |word: &&str| {
-        word.len() == 13
-            && word.starts_with('c')
-            && word.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase() && !b"ilou".contains(&b))
-            && word.bytes().any(|b| b.is_ascii_digit())
+        let alphabet = |b: u8| b.is_ascii_digit() || b.is_ascii_lowercase() && !b"ilou".contains(&b);
+        word.len() == 13 && word.starts_with('c') && word.bytes().all(alphabet)
     };
     text.split(|c: char| !c.is_ascii_alphanumeric()).filter(good).map(str::to_owned).collect()
 }

@@ -207,12 +207,19 @@ impl Drop for Process {
 
 /// Removes namespaces, and ends the processes in them, whose maker is no longer alive.
 pub fn remove_stale() {
+    remove_where(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+}
+
+/// Removes this process's namespaces, for an exit that runs no destructors.
+pub fn remove_own() {
+    remove_where(|pid| pid == std::process::id());
+}
+
+fn remove_where(wanted: impl Fn(u32) -> bool) {
     let Ok(entries) = std::fs::read_dir("/run/netns") else { return };
     for name in entries.flatten().filter_map(|e| e.file_name().into_string().ok()) {
-        let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok()) else {
-            continue;
-        };
-        if !Path::new(&format!("/proc/{pid}")).exists() {
+        let maker = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok());
+        if maker.is_some_and(&wanted) {
             kill_inside(&name);
             let _ = ip_root(&["netns", "del", &name]);
         }

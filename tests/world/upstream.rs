@@ -165,11 +165,11 @@ impl Upstream {
         }
         match delegated {
             Some(server) => relay(&raw, server).await,
-            None => self.from_table(&raw, &query, tcp),
+            None => self.look_up(&raw, &query, tcp),
         }
     }
 
-    fn from_table(&self, raw: &[u8], query: &Message, tcp: bool) -> Option<Vec<u8>> {
+    fn look_up(&self, raw: &[u8], query: &Message, tcp: bool) -> Option<Vec<u8>> {
         let state = self.lock();
         let mut answers = Vec::new();
         let (mut owner, mut exists) = (query.name.to_ascii_lowercase(), false);

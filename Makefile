@@ -1,0 +1,27 @@
+# Thin: each target is one or two commands that can be typed by hand.
+CARGO ?= cargo
+# Where tests may make namespaces, skipping them would be a silent failure.
+PRIVILEGE := $(if $(filter 0,$(shell id -u)),STAUNCH_REQUIRE_PRIVILEGE=1)
+
+.PHONY: help setup demo test bench lint
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1  \2/p' $(MAKEFILE_LIST)
+
+setup: ## install the Debian packages that tests and demo run (as root)
+	@scripts/setup.sh
+
+demo: setup ## the main job, told in the terminal
+	@$(CARGO) build --release --quiet --bin staunch --example demo
+	@$(CARGO) run --release --quiet --example demo
+
+test: setup ## every test; as root also those with a real kernel and real tools
+	$(PRIVILEGE) $(CARGO) test --workspace
+
+bench: ## benchmarks
+	$(CARGO) bench --workspace
+
+lint: ## format, warnings, licences
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) deny check licenses bans sources

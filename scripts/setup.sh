@@ -1,0 +1,38 @@
+#!/bin/sh
+# Installs what the tests and the demo run: packet filter, namespaces, real tunnel tools, stock clients.
+# Debian and its kin; does nothing where everything is there, and says what is missing where it may not install.
+set -eu
+
+PATH="$PATH:/usr/sbin:/sbin"
+missing=""
+need() { # need COMMAND PACKAGE
+    command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+need nft nftables
+need ip iproute2
+need iodine iodine
+need ifconfig net-tools # iodine calls it
+need dns2tcpc dns2tcp
+need dns2tcpd dns2tcp
+need conntrack conntrack
+need dig dnsutils
+need curl curl
+need python3 python3
+need node nodejs
+need busybox busybox-static
+need musl-gcc musl-tools
+need cc gcc
+
+# shellcheck disable=SC2086 # a list of words
+set -- $(printf '%s\n' $missing | sort -u)
+[ $# -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+    echo "setup: not installed: $*" >&2
+    echo "setup: as root on Debian: apt-get install $*" >&2
+    exit 0 # what needs them is skipped and says so
+fi
+echo "setup: installing $*"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "$@" >/dev/null
