@@ -1,9 +1,45 @@
 //! Durable state: an fsynced, hash-chained journal is the truth, sled is an index that can be rebuilt from it.
+//!
+//! Beside the stages: whoever decides something that must survive appends [`Record`]s and waits for the [`Commit`]
+//! before he tells anybody. [`Store::append`] itself never waits, so the query path may call it; the index is never on
+//! that path at all. [`crate::alert`] reads undelivered alerts back through a [`Spool`]. Knows no DNS and no verdicts.
+//!
+//! The state directory holds `lock`, the segments `journal-NNNNNN.jsonl`, `index/`, and whatever was put aside as
+//! damaged. Only one process at a time may have it open.
+
+mod first_seen;
+mod fold;
+mod handle;
+mod index;
+mod journal;
+mod line;
+mod recover;
+mod segment;
+mod shared;
+mod spool;
+mod verify;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::Alert;
 use crate::model::{Announcement, CaseId, Reason, SessionId};
+
+pub use first_seen::FirstSeen;
+pub use handle::{Backlog, Commit, IndexKind, Options, Quarantined, Recovered, Store};
+pub use index::{IndexError, MemoryStore, Op, SledStore, StateStore, Tree, Visit};
+pub use recover::{Break, Damage, IndexDamage, Place, Torn};
+pub use shared::Status;
+use shared::{Counters, Shared};
+pub use spool::{Progress, Spool, Spooled};
+pub use verify::{Report, verify};
+
+/// Version of the journal's lines and of the index. A store with a higher one is not opened.
+pub const SCHEMA: u32 = 1;
 
 /// A fact that must survive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,6 +93,10 @@ pub enum Record {
         alert: String,
         /// The sink's name.
         sink: String,
+        /// The alert's sequence in the journal.
+        seq: u64,
+        /// Its number among all alerts.
+        nth: u64,
     },
     /// A session's ledger crossed a step; on restart it is at least this.
     Ledger {
@@ -91,3 +131,91 @@ pub struct Grant {
     /// When it ends, milliseconds since the Unix epoch.
     pub until: u64,
 }
+
+/// The store failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// A file could not be used.
+    #[error("could not {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: Arc<io::Error>,
+    },
+    /// Another process has the state directory.
+    #[error("state directory {0} is in use by another process")]
+    Locked(PathBuf),
+    /// A later version wrote it. Nothing was changed.
+    #[error(
+        "the {what} has schema {found}; this version knows up to {known}. Use the later version, or another state directory"
+    )]
+    NewerSchema {
+        /// Journal or index.
+        what: &'static str,
+        /// Its schema.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// Too much waits to be written. Nothing of the call was taken.
+    #[error("the journal's queue is full")]
+    QueueFull,
+    /// A record is too large to be written. Nothing of the call was taken.
+    #[error("a record of {octets} octets is too large")]
+    TooLarge {
+        /// Its size.
+        octets: usize,
+    },
+    /// A record cannot be written as JSON. Nothing of the call was taken.
+    #[error("a record cannot be encoded: {0}")]
+    Encode(Arc<serde_json::Error>),
+    /// The disk would not take it.
+    #[error("not durable: {source}{}", if *kept { "; kept in memory and written when the disk allows" } else { "" })]
+    NotDurable {
+        /// Whether it will be written once the disk works again, if the process lives that long. What loosens
+        /// (releases, grants, the end of a session) is never kept.
+        kept: bool,
+        /// The cause.
+        source: Arc<io::Error>,
+    },
+    /// There is no room for another.
+    #[error("too many {what}: the limit is {cap}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        cap: usize,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// The index failed in a way that a new one does not mend.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+impl Error {
+    fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { what, path: path.to_owned(), source: Arc::new(source) }
+    }
+}
+
+/// Unix milliseconds.
+fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// RFC 3339, UTC, milliseconds. Out of range is the epoch.
+fn rfc3339(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

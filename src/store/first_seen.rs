@@ -1,0 +1,319 @@
+//! First seen: since when this deployment knows a registrable domain. One half of the signal "domain age".
+//!
+//! A table of fixed size that the hot path reads without a lock, a system call or an allocation: buckets of sixteen
+//! slots, two neighbouring cache lines each. A slot holds 40 bits of a keyed hash (with the bucket's number 57 bits are
+//! compared, so in a full table one question in about 10^11 meets a stranger) and a time in minutes. The key is random
+//! for each deployment, so nobody outside can aim at a bucket.
+//!
+//! A full bucket gives up its youngest slot: somebody who floods the table with new domains pushes out his own, and the
+//! worst he gains is that a young domain looks new again. Old age is never granted by overflow.
+
+use std::hash::Hasher as _;
+#[allow(deprecated)]
+// Deprecated in favour of a hasher that cannot be given a key; the key must survive a restart.
+use std::hash::SipHasher;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use staunch_scoring::NameRef;
+
+use super::index::thread::Message;
+use super::index::{Op, Tree, VALUE_VERSION};
+
+/// Slots in a bucket.
+const WAYS: usize = 16;
+
+/// Buckets. With [`WAYS`] this is room for 2,097,152 domains in 16 MiB; among a million, fewer than one in a thousand
+/// finds its bucket full.
+const BUCKETS: usize = 1 << 17;
+
+/// Times are minutes since 2020-01-01T00:00:00Z, at least 1; 24 bits last until 2051.
+const EPOCH_MS: u64 = 1_577_836_800_000;
+const MINUTE_MS: u64 = 60_000;
+const TIME_BITS: u32 = 24;
+const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
+
+/// See the module. Shared by every thread.
+pub struct FirstSeen {
+    /// 0 is empty; else the tag in the upper 40 bits and the time in the lower 24.
+    slots: Box<[AtomicU64]>,
+    bucket_mask: u64,
+    key: (u64, u64),
+    /// Unix milliseconds from which on ages are told.
+    warm_from: u64,
+    loaded: AtomicBool,
+    saved: SyncSender<Message>,
+    known: AtomicU64,
+    evicted: AtomicU64,
+    unsaved: AtomicU64,
+}
+
+impl FirstSeen {
+    /// Ages are told `warm_up` after `created` (Unix milliseconds), once [`FirstSeen::load`] has ended.
+    pub(super) fn new(key: [u8; 16], created: u64, warm_up: Duration, saved: SyncSender<Message>) -> Self {
+        Self::with_buckets(BUCKETS, key, created, warm_up, saved)
+    }
+
+    fn with_buckets(
+        buckets: usize,
+        key: [u8; 16],
+        created: u64,
+        warm_up: Duration,
+        saved: SyncSender<Message>,
+    ) -> Self {
+        let number = u128::from_be_bytes(key);
+        let warm_up = u64::try_from(warm_up.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            slots: std::iter::repeat_with(AtomicU64::default).take(buckets * WAYS).collect(),
+            bucket_mask: buckets as u64 - 1,
+            key: ((number >> 64) as u64, number as u64),
+            warm_from: created.saturating_add(warm_up),
+            loaded: AtomicBool::new(false),
+            saved,
+            known: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            unsaved: AtomicU64::new(0),
+        }
+    }
+
+    /// How long this deployment has known `domain` (registrable, canonical), to the minute. Zero for a domain it does
+    /// not know; `None` while it has not run for its warm-up, when everything would look new. `now` is Unix
+    /// milliseconds.
+    pub fn first_seen(&self, domain: NameRef<'_>, now: u64) -> Option<Duration> {
+        if now < self.warm_from || !self.loaded.load(Ordering::Acquire) {
+            return None;
+        }
+        Some(match self.find(self.hash(domain)) {
+            Some(minutes) => Duration::from_millis(now.saturating_sub(EPOCH_MS + minutes * MINUTE_MS)),
+            None => Duration::ZERO,
+        })
+    }
+
+    /// Notes that `domain` was used now, if it is new. To be called for domains that were answered, not for whatever
+    /// is asked: a refused look-up must not age a name.
+    pub fn saw(&self, domain: NameRef<'_>, now: u64) {
+        let hash = self.hash(domain);
+        // Before loading ends an old domain would be taken for a new one.
+        if !self.loaded.load(Ordering::Acquire) || self.find(hash).is_some() {
+            return;
+        }
+        let minutes = minutes(now);
+        let evicted = self.insert(hash, minutes);
+        let mut ops = vec![put(self.persistent(hash), minutes)];
+        ops.extend(evicted.map(|key| Op::Delete(Tree::FirstSeen, key.to_be_bytes().to_vec())));
+        // Not saved: the domain will look new after a restart, which errs on the safe side.
+        if self.saved.try_send(Message::Apply { ops, applied: None }).is_err() {
+            self.unsaved.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Domains known.
+    pub fn known(&self) -> u64 {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    /// Domains forgotten because their bucket was full, since start.
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    /// Domains that could not be queued for saving, since start.
+    pub fn unsaved(&self) -> u64 {
+        self.unsaved.load(Ordering::Relaxed)
+    }
+
+    /// Takes one entry of the index; [`FirstSeen::loaded`] ends this.
+    pub(super) fn load(&self, key: &[u8], value: &[u8]) {
+        let (Ok(key), Some((&VALUE_VERSION, minutes))) = (<[u8; 8]>::try_from(key), value.split_first()) else {
+            return;
+        };
+        let Ok(minutes) = <[u8; 4]>::try_from(minutes) else { return };
+        self.insert(u64::from_be_bytes(key), u64::from(u32::from_be_bytes(minutes)).clamp(1, TIME_MASK));
+    }
+
+    /// Everything the index had is here.
+    pub(super) fn loaded(&self) {
+        self.loaded.store(true, Ordering::Release);
+    }
+
+    #[allow(deprecated)] // As above.
+    fn hash(&self, domain: NameRef<'_>) -> u64 {
+        let mut hasher = SipHasher::new_with_keys(self.key.0, self.key.1);
+        hasher.write(domain.as_wire());
+        hasher.finish()
+    }
+
+    /// The bits of a hash that a slot and its place keep: tag and bucket number.
+    fn persistent(&self, hash: u64) -> u64 {
+        hash & !TIME_MASK | hash & self.bucket_mask
+    }
+
+    fn bucket(&self, hash: u64) -> &[AtomicU64] {
+        let start = (hash & self.bucket_mask) as usize * WAYS;
+        self.slots.get(start..start + WAYS).unwrap_or_default()
+    }
+
+    /// The earliest time noted for a hash: two threads may have noted it at once.
+    fn find(&self, hash: u64) -> Option<u64> {
+        let tag = hash & !TIME_MASK;
+        self.bucket(hash)
+            .iter()
+            .map(|slot| slot.load(Ordering::Relaxed))
+            .filter(|slot| *slot != 0 && slot & !TIME_MASK == tag)
+            .map(|slot| slot & TIME_MASK)
+            .min()
+    }
+
+    /// Stores a time, and returns the key of what had to go.
+    fn insert(&self, hash: u64, minutes: u64) -> Option<u64> {
+        let entry = hash & !TIME_MASK | minutes;
+        let bucket = self.bucket(hash);
+        for slot in bucket {
+            if slot.compare_exchange(0, entry, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                self.known.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+        }
+        let (slot, old) = bucket
+            .iter()
+            .map(|slot| (slot, slot.load(Ordering::Relaxed)))
+            .max_by_key(|(_, entry)| entry & TIME_MASK)?;
+        // Losing a race here means that another new domain took the slot: this one stays unknown, which is no trust.
+        slot.compare_exchange(old, entry, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        self.evicted.fetch_add(1, Ordering::Relaxed);
+        Some(old & !TIME_MASK | hash & self.bucket_mask)
+    }
+}
+
+impl std::fmt::Debug for FirstSeen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FirstSeen").field("known", &self.known()).finish_non_exhaustive()
+    }
+}
+
+fn minutes(now: u64) -> u64 {
+    (now.saturating_sub(EPOCH_MS) / MINUTE_MS).clamp(1, TIME_MASK)
+}
+
+fn put(key: u64, minutes: u64) -> Op {
+    let mut value = vec![VALUE_VERSION];
+    value.extend_from_slice(&(minutes as u32).to_be_bytes());
+    Op::Put(Tree::FirstSeen, key.to_be_bytes().to_vec(), value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, sync_channel};
+
+    use staunch_scoring::NameBuf;
+
+    use super::*;
+
+    const DAY: u64 = 86_400_000;
+    const START: u64 = EPOCH_MS + 2_000 * DAY;
+
+    fn table(buckets: usize, warm_days: u64, queue: usize) -> (FirstSeen, Receiver<Message>) {
+        let (sender, receiver) = sync_channel(queue);
+        let warm_up = Duration::from_millis(warm_days * DAY);
+        (FirstSeen::with_buckets(buckets, [7; 16], START, warm_up, sender), receiver)
+    }
+
+    fn domain(text: &str) -> NameBuf {
+        NameBuf::from_text(text).unwrap()
+    }
+
+    fn days(n: u64) -> Option<Duration> {
+        Some(Duration::from_millis(n * DAY))
+    }
+
+    #[test]
+    fn ages_are_told_after_the_warm_up_and_new_is_zero() {
+        let (seen, _receiver) = table(64, 7, 100);
+        let old = domain("old.example");
+        assert_eq!(seen.first_seen(old.as_ref(), START + 30 * DAY), None, "not loaded yet");
+        seen.loaded();
+        seen.saw(old.as_ref(), START);
+        assert_eq!(seen.first_seen(old.as_ref(), START + 7 * DAY - 1), None, "warming up");
+        assert_eq!(seen.first_seen(old.as_ref(), START + 8 * DAY), days(8));
+        assert_eq!(seen.first_seen(domain("new.example").as_ref(), START + 8 * DAY), days(0));
+        seen.saw(old.as_ref(), START + 5 * DAY);
+        assert_eq!(seen.first_seen(old.as_ref(), START + 8 * DAY), days(8), "seen again changes nothing");
+        assert_eq!(seen.first_seen(old.as_ref(), START + 7 * DAY), days(7));
+        assert_eq!(seen.first_seen(old.as_ref(), START.saturating_sub(DAY)), None, "clock set back");
+    }
+
+    #[test]
+    fn what_is_saved_loads_again() {
+        let (seen, receiver) = table(64, 0, 1_000);
+        seen.loaded();
+        for n in 0..400 {
+            seen.saw(domain(&format!("d{n}.example")).as_ref(), START + n * DAY);
+        }
+        assert_eq!((seen.known(), seen.evicted(), seen.unsaved()), (400, 0, 0), "400 of 1,024 slots, no bucket full");
+        let (again, _receiver) = table(64, 0, 1);
+        while let Ok(Message::Apply { ops, .. }) = receiver.try_recv() {
+            for op in ops {
+                let Op::Put(Tree::FirstSeen, key, value) = op else { panic!("unexpected {op:?}") };
+                again.load(&key, &value);
+            }
+        }
+        again.loaded();
+        for n in 0..400 {
+            let age = again.first_seen(domain(&format!("d{n}.example")).as_ref(), START + 500 * DAY);
+            assert_eq!(age, days(500 - n), "d{n}");
+        }
+        for garbage in [&b""[..], b"short", b"\x01\x00\x00\x00\x00", b"\x02\x00\x00\x00\x01"] {
+            again.load(b"12345678", garbage);
+            again.load(garbage, b"\x01\x00\x00\x00\x01");
+        }
+        assert_eq!(again.known(), 401, "only a value of the right form is taken");
+    }
+
+    #[test]
+    fn a_flood_of_new_domains_pushes_out_young_ones_and_no_old_one() {
+        let (seen, receiver) = table(8, 0, 100_000);
+        seen.loaded();
+        // At most half the slots, so that no bucket is full of old ones.
+        let old: Vec<_> = (0..24).map(|n| domain(&format!("old{n}.example"))).collect();
+        old.iter().for_each(|name| seen.saw(name.as_ref(), START));
+        for n in 0..10_000 {
+            seen.saw(domain(&format!("flood{n}.example")).as_ref(), START + DAY);
+        }
+        for name in &old {
+            assert_eq!(seen.first_seen(name.as_ref(), START + 2 * DAY), days(2), "{name:?}");
+        }
+        assert_eq!(seen.known(), 128, "full");
+        let deletes = receiver
+            .try_iter()
+            .flat_map(|message| match message {
+                Message::Apply { ops, .. } => ops,
+                _ => Vec::new(),
+            })
+            .filter(|op| matches!(op, Op::Delete(..)))
+            .count();
+        assert_eq!(deletes as u64, seen.evicted(), "the index forgets what the table forgets");
+    }
+
+    #[test]
+    fn a_million_domains_fit() {
+        let (seen, _receiver) = table(BUCKETS, 0, 1);
+        for n in 0..1_000_000u64 {
+            // The tags and places of a good hash are as good as random.
+            let hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            seen.insert((hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9), 1);
+        }
+        assert!(seen.evicted() < 1_000, "{} lost their slot", seen.evicted());
+    }
+
+    #[test]
+    fn a_full_queue_costs_only_the_saving() {
+        let (seen, _receiver) = table(64, 0, 1);
+        seen.loaded();
+        for name in ["a.example", "b.example"] {
+            seen.saw(domain(name).as_ref(), START);
+            assert_eq!(seen.first_seen(domain(name).as_ref(), START + DAY), days(1));
+        }
+        assert_eq!(seen.unsaved(), 1);
+    }
+}

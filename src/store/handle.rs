@@ -1,0 +1,461 @@
+//! The handle that the rest of the daemon holds, and opening the store.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::task::{Context, Poll};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use staunch_scoring::StateSnapshot;
+use tokio::sync::oneshot;
+
+use super::fold::{Caps, Cursor, Fold};
+use super::index::Op;
+use super::index::thread::{self as index, Entry, Held, Message};
+use super::journal::{Item, Journal};
+use super::line::{self, Json, Mark};
+use super::recover::{self, Damage, IndexDamage, Live, Next, Replay};
+use super::segment::Loc;
+use super::shared::{Counters, Shared, Status};
+use super::writer::{Command, Group, Writer, write_marks};
+use super::{Error, FirstSeen, Grant, Record, Spool, rfc3339, wall_ms};
+use crate::model::{Announcement, CaseId, Reason, SessionId};
+
+/// Where the index lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IndexKind {
+    /// In the state directory.
+    Sled,
+    /// In memory: nothing but the journal survives.
+    Memory,
+}
+
+/// Settings of the store.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Names of the configured alert sinks. A new one gets the alerts recorded from now on; one that was configured
+    /// before goes on where it was.
+    pub sinks: Vec<String>,
+    /// Calls that may wait to be written.
+    pub queue: usize,
+    /// A segment is followed by a new one when it has grown by this many octets.
+    pub segment_octets: u64,
+    /// Segments kept, the current one included; at least 2. One that a sink still needs is kept longer.
+    pub keep_segments: usize,
+    /// Most sessions with any durable fact.
+    pub max_sessions: usize,
+    /// Most grants that have not ended.
+    pub max_grants: usize,
+    /// How long the deployment must have run before first-seen ages are told.
+    pub warm_up: Duration,
+    /// How long the ledger of a session that is otherwise unknown is kept in the index.
+    pub keep_ledgers: Duration,
+    /// Where the index lives.
+    pub index: IndexKind,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 3600;
+        Self {
+            sinks: Vec::new(),
+            queue: 4096,
+            segment_octets: 64 << 20,
+            keep_segments: 4,
+            // Twice the default of `limits.sessions`.
+            max_sessions: 262_144,
+            max_grants: 10_000,
+            // Chosen without a source: a week has every weekday's and weekend's jobs in it.
+            warm_up: Duration::from_secs(7 * DAY),
+            keep_ledgers: Duration::from_secs(7 * DAY),
+            index: IndexKind::Sled,
+        }
+    }
+}
+
+/// A quarantine that stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Quarantined {
+    /// Who.
+    pub session: SessionId,
+    /// Case the agent was told.
+    pub case: CaseId,
+    /// Why.
+    pub reason: Reason,
+    /// Who did it.
+    pub by: String,
+    /// Free words.
+    pub note: String,
+    /// Since when, Unix milliseconds.
+    pub since: u64,
+}
+
+/// Alerts a sink has not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    /// The sink.
+    pub sink: String,
+    /// How many.
+    pub alerts: u64,
+}
+
+/// What stood when the store was last used.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recovered {
+    /// Announced sessions.
+    pub sessions: Vec<Announcement>,
+    /// Quarantined sessions, announced or not.
+    pub quarantined: Vec<Quarantined>,
+    /// Grants that have not ended.
+    pub grants: Vec<Grant>,
+    /// What each configured sink has yet to take.
+    pub undelivered: Vec<Backlog>,
+    /// Newest ledger of each session.
+    pub ledgers: Vec<(SessionId, StateSnapshot)>,
+    /// Digest of the policy last in force.
+    pub policy: Option<String>,
+    /// What was found wrong.
+    pub damage: Damage,
+}
+
+/// The store. Cloning is cheap; the last clone to go ends its threads.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    commands: SyncSender<Command>,
+    shared: Arc<Shared>,
+    first_seen: Arc<FirstSeen>,
+    /// Progress of each configured sink when the store was opened.
+    cursors: HashMap<String, Cursor>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A promise that records are durable, or the reason why not. Resolves to the journal sequence of the call's last
+/// record. May be dropped: the records are written all the same.
+#[derive(Debug)]
+#[must_use = "until this resolves, a crash may lose the records; drop it where that is acceptable"]
+pub struct Commit(oneshot::Receiver<Result<u64, Error>>);
+
+impl Commit {
+    /// Waits on this thread. Panics inside an asynchronous context: await it there.
+    pub fn wait_blocking(self) -> Result<u64, Error> {
+        self.0.blocking_recv().unwrap_or(Err(Error::Closed))
+    }
+}
+
+impl Future for Commit {
+    type Output = Result<u64, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|result| result.unwrap_or(Err(Error::Closed)))
+    }
+}
+
+impl Store {
+    /// Opens or creates the store in `dir`, reads back what stood, and starts its two threads. Blocks on the disk.
+    pub fn open(dir: &Path, options: Options) -> Result<(Self, Recovered), Error> {
+        let now = wall_ms();
+        let lock = lock(dir)?;
+        remove_unfinished(dir).map_err(|error| Error::io("tidy", dir, error))?;
+        let Replay { mut fold, head, next, mut damage } = recover::replay(dir, now)?;
+        fold.prune(now, &options.sinks);
+        let index::Opened { store: index_store, held, damage: index_damage } = index::open(dir, options.index, now)?;
+        let had_journal = matches!(next, Next::Resume(_));
+        damage.index = index_damage.or_else(|| {
+            let lost = options.index == IndexKind::Sled && held.fresh && had_journal;
+            lost.then(|| IndexDamage { aside: None, cause: "it was missing or had lost its contents".into() })
+        });
+        let adopted = adopt(&fold, &held, head.seq, &mut damage);
+        let recovered = recovered(&fold, &held, &adopted, &options, now, damage);
+        let stale = stale_ledgers(&fold, &held, &options, now);
+        let index_ops = index_ops(&fold, &held);
+
+        let head_seq = head.seq;
+        let mut fold = fold.map(|live| live.loc);
+        let start_failed = |error| Error::io("write the journal in", dir, error);
+        let mut journal = match next {
+            Next::Resume(resume) => Journal::resume(dir, resume).map_err(start_failed)?,
+            Next::Start { number, head, older } => {
+                let (journal, lost) = Journal::start(dir, number, head, older, &mut fold, now).map_err(start_failed)?;
+                tracing::info!(segment = number, lost, "a journal segment was started");
+                journal
+            }
+        };
+        let marks = start_marks(&fold, &options.sinks, journal.head().seq, &recovered.damage);
+        write_marks(&mut journal, &mut fold, &marks, now).map_err(start_failed)?;
+
+        let counters = Arc::new(Counters::default());
+        let shared = Arc::new(Shared::new(dir.to_owned(), counters.clone()));
+        let (segment, offset) = journal.end();
+        shared.publish(segment, offset, fold.alerts);
+        let (index, messages) = sync_channel(4096);
+        let first_seen = Arc::new(FirstSeen::new(held.hash_key, held.created, options.warm_up, index.clone()));
+        let failed = |error| Error::io("start a thread for", dir, error);
+        let index_thread = index::spawn(index_store, messages, first_seen.clone(), counters, dir).map_err(failed)?;
+        // The queue is empty, so neither can fail for want of room.
+        if held.fresh || held.applied != head_seq || !adopted.is_empty() {
+            let _ = index.try_send(Message::Reconcile { ops: index_ops, applied: journal.head().seq });
+        }
+        if !stale.is_empty() {
+            let _ = index.try_send(Message::Apply { ops: stale, applied: None });
+        }
+        let (commands, receiver) = sync_channel(options.queue.max(1));
+        let cursors = fold.sinks.clone();
+        let writer = Writer {
+            journal,
+            fold,
+            caps: Caps { sessions: options.max_sessions, grants: options.max_grants },
+            shared: shared.clone(),
+            commands: receiver,
+            index,
+            index_thread: Some(index_thread),
+            sinks: options.sinks,
+            segment_octets: options.segment_octets,
+            keep_segments: options.keep_segments,
+            lock,
+            queue: VecDeque::new(),
+            failure: None,
+            rotate_after: None,
+            index_behind: false,
+        };
+        let thread = thread::Builder::new().name("journal".into()).spawn(|| writer.run()).map_err(failed)?;
+        let inner = Inner { commands, shared, first_seen, cursors, writer: Mutex::new(Some(thread)) };
+        let store = Self { inner: Arc::new(inner) };
+        if !adopted.is_empty() {
+            store.append(adopted)?.wait_blocking()?;
+        }
+        Ok((store, recovered))
+    }
+
+    /// Queues `records` to be written next to each other and to become durable together. Never waits: a full queue is
+    /// an error, and then nothing of the call is written.
+    pub fn append(&self, records: Vec<Record>) -> Result<Commit, Error> {
+        let time = rfc3339(wall_ms());
+        let mut octets = 0;
+        let count = records.len();
+        let mut items = Vec::with_capacity(count);
+        for (at, record) in records.iter().enumerate() {
+            let json = Json::record(record).map_err(|error| Error::Encode(Arc::new(error)))?;
+            if json.line_len() > line::MAX_LINE {
+                return Err(Error::TooLarge { octets: json.line_len() });
+            }
+            octets += 2 * json.line_len();
+            items.push(Item { time: time.clone(), json, more: at + 1 < count });
+        }
+        let (reply, commit) = oneshot::channel();
+        self.send(Command::Append(Group { records, items, octets, reply: Some(reply) }))?;
+        Ok(Commit(commit))
+    }
+
+    /// Notes a session's ledger in the index, durable within seconds. For what must not be lost at all there is
+    /// [`Record::Ledger`]. Never waits.
+    pub fn put_ledger(&self, session: SessionId, state: StateSnapshot) -> Result<(), Error> {
+        self.send(Command::Ledger(Record::Ledger { session, state }))
+    }
+
+    /// Since when domains are known. Keep it: reading it takes no lock.
+    pub fn first_seen(&self) -> Arc<FirstSeen> {
+        self.inner.first_seen.clone()
+    }
+
+    /// Reader of the alerts that `sink` has not taken; `None` if it is not configured. One for each sink.
+    pub fn spool(&self, sink: &str) -> Option<Spool> {
+        self.inner.cursors.get(sink).map(|cursor| Spool::new(self.clone(), sink, *cursor))
+    }
+
+    /// Makes every [`Spool::next`] that waits return.
+    pub fn wake(&self) {
+        self.inner.shared.wake();
+    }
+
+    /// Alerts recorded since the journal began.
+    pub fn alerts(&self) -> u64 {
+        self.inner.shared.end().alerts
+    }
+
+    /// Figures for metrics and readiness.
+    pub fn status(&self) -> Status {
+        self.inner.shared.counters.status()
+    }
+
+    /// Writes what is queued, flushes the index, and gives the directory back. Blocks; later appends are refused.
+    pub fn close(&self) {
+        let Some(thread) = self.inner.writer.lock().take() else { return };
+        // Fails only if the thread has ended already.
+        let _ = self.inner.commands.send(Command::Shutdown);
+        let _ = thread.join();
+    }
+
+    fn send(&self, command: Command) -> Result<(), Error> {
+        self.inner.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => Error::QueueFull,
+            TrySendError::Disconnected(_) => Error::Closed,
+        })
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.inner.shared.clone()
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("dir", &self.inner.shared.dir).finish_non_exhaustive()
+    }
+}
+
+/// Creates the directory and takes its lock, which lasts as long as the file is open.
+fn lock(dir: &Path) -> Result<File, Error> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| Error::io("create the state directory", dir, error))?;
+    let path = dir.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(|error| Error::io("open", &path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked(dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
+    }
+}
+
+/// Segments that were being made when the process ended: nothing refers to them.
+fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("journal-") && name.ends_with(".jsonl.new") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where acknowledged records may be gone from the journal, quarantines that the index still knows are taken over:
+/// the safe side. A release may be among what was lost; then an operator releases again.
+fn adopt(fold: &Fold<Live>, held: &Held, head: u64, damage: &mut Damage) -> Vec<Record> {
+    let journal_short = held.applied > head;
+    if !journal_short && damage.unreadable_total + damage.breaks_total + damage.unknown == 0 {
+        return Vec::new();
+    }
+    let adopted: Vec<Record> = held
+        .quarantines
+        .iter()
+        .filter(|entry| match &entry.record {
+            Record::Quarantine { session, .. } => {
+                fold.sessions.get(session).is_none_or(|known| known.quarantine.is_none())
+            }
+            _ => false,
+        })
+        .map(|entry| entry.record.clone())
+        .collect();
+    damage.adopted = adopted.len() as u64;
+    damage.journal_short = journal_short;
+    adopted
+}
+
+fn recovered(
+    fold: &Fold<Live>,
+    held: &Held,
+    adopted: &[Record],
+    options: &Options,
+    now: u64,
+    damage: Damage,
+) -> Recovered {
+    let mut out = Recovered { damage, ..Recovered::default() };
+    let mut ledgers: HashMap<SessionId, (u64, StateSnapshot)> = HashMap::new();
+    let kept = fold.sessions.values().flat_map(|s| [&s.announce, &s.quarantine]).flatten();
+    for live in kept.chain(fold.grants.values().map(|(_, live)| live)).chain(&fold.policy) {
+        match &live.record {
+            Record::Announce { announcement } => out.sessions.push(announcement.clone()),
+            Record::Grant { grant } => out.grants.push(grant.clone()),
+            Record::Policy { digest } => out.policy = Some(digest.clone()),
+            quarantine => out.quarantined.extend(quarantined(quarantine, &live.time)),
+        }
+    }
+    for record in adopted {
+        out.quarantined.extend(quarantined(record, &rfc3339(now)));
+    }
+    for entry in held.ledgers.iter().filter(|entry| is_wanted(entry, fold, options, now)) {
+        if let Record::Ledger { session, state } = &entry.record {
+            ledgers.insert(session.clone(), (entry.seq, state.clone()));
+        }
+    }
+    for live in fold.sessions.values().filter_map(|s| s.ledger.as_ref()) {
+        if let Record::Ledger { session, state } = &live.record
+            && ledgers.get(session).is_none_or(|(seq, _)| *seq < live.seq)
+        {
+            ledgers.insert(session.clone(), (live.seq, state.clone()));
+        }
+    }
+    out.ledgers = ledgers.into_iter().map(|(session, (_, state))| (session, state)).collect();
+    let alerts = fold.alerts;
+    let behind = |sink: &String| fold.sinks.get(sink).map_or(0, |cursor| alerts.saturating_sub(cursor.nth));
+    out.undelivered = options.sinks.iter().map(|sink| Backlog { sink: sink.clone(), alerts: behind(sink) }).collect();
+    out
+}
+
+fn quarantined(record: &Record, time: &str) -> Option<Quarantined> {
+    let Record::Quarantine { session, case, reason, by, note } = record else { return None };
+    let since = time.parse::<jiff::Timestamp>().ok().and_then(|t| u64::try_from(t.as_millisecond()).ok());
+    Some(Quarantined {
+        session: session.clone(),
+        case: *case,
+        reason: *reason,
+        by: by.clone(),
+        note: note.clone(),
+        since: since.unwrap_or(0),
+    })
+}
+
+/// Whether a ledger in the index is still of use: its session is known, or it is recent.
+fn is_wanted(entry: &Entry, fold: &Fold<Live>, options: &Options, now: u64) -> bool {
+    let Record::Ledger { session, .. } = &entry.record else { return false };
+    let at = entry.time.parse::<jiff::Timestamp>().map_or(0, |time| time.as_millisecond());
+    let age = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(at);
+    fold.sessions.contains_key(session) || u128::try_from(age).is_ok_and(|age| age <= options.keep_ledgers.as_millis())
+}
+
+/// Removes ledgers from the index that are of no use any more.
+fn stale_ledgers(fold: &Fold<Live>, held: &Held, options: &Options, now: u64) -> Vec<Op> {
+    let stale = held.ledgers.iter().filter(|entry| !is_wanted(entry, fold, options, now));
+    stale.filter_map(|entry| Entry::place(&entry.record)).map(|(tree, key)| Op::Delete(tree, key)).collect()
+}
+
+/// What the index is to hold, given the journal; a ledger that the index has newer stays.
+fn index_ops(fold: &Fold<Live>, held: &Held) -> Vec<Op> {
+    let newer: HashMap<_, _> =
+        held.ledgers.iter().filter_map(|entry| Some((Entry::place(&entry.record)?, entry.seq))).collect();
+    let sessions = fold.sessions.values().flat_map(|s| [&s.announce, &s.quarantine, &s.ledger]).flatten();
+    let live = sessions.chain(fold.grants.values().map(|(_, live)| live));
+    live.filter(|live| Entry::place(&live.record).is_some_and(|p| newer.get(&p).is_none_or(|seq| *seq < live.seq)))
+        .flat_map(|live| Entry::ops(live.seq, &live.time, &live.record))
+        .collect()
+}
+
+/// What the journal is to say about itself before anything new: repairs, and sinks that are new.
+fn start_marks(fold: &Fold<Loc>, sinks: &[String], seq: u64, damage: &Damage) -> Vec<Mark> {
+    let mut marks = Vec::new();
+    if !damage.is_empty() {
+        let torn = damage.torn.as_ref();
+        let octets =
+            torn.map_or(0, |torn| torn.place.octets) + damage.unreadable.iter().map(|place| place.octets).sum::<u64>();
+        marks.push(Mark::Repaired { octets, aside: torn.and_then(|torn| torn.aside.clone()) });
+    }
+    let new = sinks.iter().filter(|sink| !fold.sinks.contains_key(*sink));
+    marks.extend(new.map(|sink| Mark::Sink { sink: sink.clone(), seq, nth: fold.alerts }));
+    marks
+}

@@ -1,0 +1,367 @@
+//! The thread that owns the index, and opening it so that damaged files cannot take the process down.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{IndexError, MemoryStore, Op, SledStore, StateStore, Tree, VALUE_VERSION};
+use crate::store::recover::IndexDamage;
+use crate::store::{Counters, Error, FirstSeen, IndexKind, Record, SCHEMA};
+
+/// Directory of the index in the state directory.
+const DIRECTORY: &str = "index";
+/// Left behind when the index failed while running, so that the next start does not trust it.
+const FAILED: &str = "index.failed";
+/// Damaged indexes kept for whoever wants to know why.
+const KEEP_ASIDE: usize = 3;
+/// Octets of page cache. Real use is several times that, so it stays small.
+const CACHE: u64 = 16 << 20;
+/// How often what was applied is made durable.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// An order to the thread.
+#[derive(Debug)]
+pub(in crate::store) enum Message {
+    /// Changes, and the journal sequence they reach.
+    Apply { ops: Vec<Op>, applied: Option<u64> },
+    /// The trees `Session`, `Quarantine` and `Grant` are to hold exactly this; other puts and deletes are done as well.
+    Reconcile { ops: Vec<Op>, applied: u64 },
+    /// Flush and end.
+    Shutdown,
+}
+
+/// A fact as the index keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::store) struct Entry {
+    /// Journal sequence when it was noted.
+    pub(in crate::store) seq: u64,
+    /// RFC 3339.
+    pub(in crate::store) time: String,
+    pub(in crate::store) record: Record,
+}
+
+impl Entry {
+    /// Tree and key under which a record is kept, if it is.
+    pub(in crate::store) fn place(record: &Record) -> Option<(Tree, Vec<u8>)> {
+        Some(match record {
+            Record::Announce { announcement } => (Tree::Session, key(&announcement.id)),
+            Record::Quarantine { session, .. } => (Tree::Quarantine, key(session)),
+            Record::Ledger { session, .. } => (Tree::Ledger, key(session)),
+            Record::Grant { grant } => (Tree::Grant, grant.id.as_bytes().to_vec()),
+            _ => return None,
+        })
+    }
+
+    /// What a record changes in the index.
+    pub(in crate::store) fn ops(seq: u64, time: &str, record: &Record) -> Vec<Op> {
+        match record {
+            Record::Release { session, .. } => vec![Op::Delete(Tree::Quarantine, key(session))],
+            Record::End { session } => [Tree::Session, Tree::Quarantine, Tree::Ledger]
+                .into_iter()
+                .map(|tree| Op::Delete(tree, key(session)))
+                .collect(),
+            _ => Self { seq, time: time.to_owned(), record: record.clone() }.put().into_iter().collect(),
+        }
+    }
+
+    fn put(&self) -> Option<Op> {
+        let (tree, key) = Self::place(&self.record)?;
+        let mut value = vec![VALUE_VERSION];
+        serde_json::to_writer(&mut value, self).ok()?;
+        Some(Op::Put(tree, key, value))
+    }
+
+    fn read(value: &[u8]) -> Result<Self, IndexError> {
+        match value.split_first() {
+            Some((&VALUE_VERSION, json)) => {
+                serde_json::from_slice(json).map_err(|error| IndexError::Damaged(error.to_string()))
+            }
+            Some((version, _)) => Err(IndexError::Newer { found: u32::from(*version), known: VALUE_VERSION.into() }),
+            None => Err(IndexError::Damaged("empty value".into())),
+        }
+    }
+}
+
+fn key(session: &crate::model::SessionId) -> Vec<u8> {
+    session.as_str().as_bytes().to_vec()
+}
+
+/// An index ready for use, and what it held.
+pub(in crate::store) struct Opened {
+    pub(in crate::store) store: Box<dyn StateStore>,
+    pub(in crate::store) held: Held,
+    pub(in crate::store) damage: Option<IndexDamage>,
+}
+
+/// What the index held when it was opened.
+#[derive(Debug)]
+pub(in crate::store) struct Held {
+    /// It was empty: new, or its contents were lost.
+    pub(in crate::store) fresh: bool,
+    /// Unix milliseconds.
+    pub(in crate::store) created: u64,
+    /// Key of the first-seen table's hash.
+    pub(in crate::store) hash_key: [u8; 16],
+    /// Journal sequence applied.
+    pub(in crate::store) applied: u64,
+    pub(in crate::store) quarantines: Vec<Entry>,
+    pub(in crate::store) ledgers: Vec<Entry>,
+}
+
+/// Opens the index in `dir`, or puts a damaged one aside and starts anew. `now` is Unix milliseconds.
+pub(in crate::store) fn open(dir: &Path, kind: IndexKind, now: u64) -> Result<Opened, Error> {
+    let path = dir.join(DIRECTORY);
+    if kind == IndexKind::Memory {
+        let (store, held) = contained(|| Ok(Box::new(MemoryStore::new()) as Box<dyn StateStore>), now)?;
+        return Ok(Opened { store, held, damage: None });
+    }
+    let sled = {
+        let path = path.clone();
+        move || Ok(Box::new(SledStore::open(&path, CACHE)?) as Box<dyn StateStore>)
+    };
+    let marker = dir.join(FAILED);
+    let first = match fs::read_to_string(&marker) {
+        Ok(cause) => Err(IndexError::Damaged(cause)),
+        Err(_) => contained(sled.clone(), now),
+    };
+    let cause = match first {
+        Ok((store, held)) => return Ok(Opened { store, held, damage: None }),
+        Err(IndexError::Newer { found, known }) => return Err(Error::NewerSchema { what: "index", found, known }),
+        Err(error) => error.to_string(),
+    };
+    let aside = put_aside(dir, &path, now);
+    if let Err(error) = &aside {
+        tracing::error!(%error, "the damaged index could not be put aside");
+    }
+    // A marker that stays only costs the next start another new index.
+    let _ = fs::remove_file(&marker);
+    let damage = Some(IndexDamage { aside: aside.ok().flatten(), cause });
+    match contained(sled, now) {
+        Ok((store, held)) => Ok(Opened { store, held, damage }),
+        Err(error) => {
+            tracing::error!(%error, "no index can be kept on this disk; going on without");
+            let (store, held) = contained(|| Ok(Box::new(MemoryStore::new()) as Box<dyn StateStore>), now)?;
+            Ok(Opened { store, held, damage })
+        }
+    }
+}
+
+type OpenResult = Result<(Box<dyn StateStore>, Held), IndexError>;
+
+/// Opens and reads on a thread of its own, so that a panic stays there.
+fn contained(open: impl FnOnce() -> Result<Box<dyn StateStore>, IndexError> + Send + 'static, now: u64) -> OpenResult {
+    let work = move || {
+        let mut store = open()?;
+        let held = read(&mut *store, now)?;
+        Ok((store, held))
+    };
+    let thread = thread::Builder::new()
+        .name("index-open".into())
+        .spawn(work)
+        .map_err(|error| IndexError::Io(Arc::new(error)))?;
+    thread.join().unwrap_or_else(|panic| Err(panicked(&*panic)))
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> IndexError {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    IndexError::Panicked(text.unwrap_or("no message").to_owned())
+}
+
+const META_SCHEMA: &[u8] = b"schema";
+const META_WRITER: &[u8] = b"writer";
+const META_CREATED: &[u8] = b"created";
+const META_APPLIED: &[u8] = b"applied";
+const META_HASH_KEY: &[u8] = b"hash_key";
+
+fn read(store: &mut dyn StateStore, now: u64) -> Result<Held, IndexError> {
+    let number = |store: &dyn StateStore, key| -> Result<Option<u64>, IndexError> {
+        let Some(value) = store.get(Tree::Meta, key)? else { return Ok(None) };
+        let octets = <[u8; 8]>::try_from(value.as_slice());
+        octets.map(|octets| Some(u64::from_be_bytes(octets))).map_err(|_| IndexError::Damaged("meta".into()))
+    };
+    let schema = number(store, META_SCHEMA)?;
+    match schema.map(|n| u32::try_from(n).unwrap_or(u32::MAX)) {
+        Some(found) if found > SCHEMA => return Err(IndexError::Newer { found, known: SCHEMA }),
+        Some(_) => {}
+        None => {
+            let mut hash_key = [0; 16];
+            getrandom::fill(&mut hash_key).map_err(|error| IndexError::Io(Arc::new(io::Error::other(error))))?;
+            let meta = |key: &[u8], value: &[u8]| Op::Put(Tree::Meta, key.to_vec(), value.to_vec());
+            store.apply(vec![
+                meta(META_CREATED, &now.to_be_bytes()),
+                meta(META_HASH_KEY, &hash_key),
+                meta(META_WRITER, env!("CARGO_PKG_VERSION").as_bytes()),
+                meta(META_SCHEMA, &u64::from(SCHEMA).to_be_bytes()),
+            ])?;
+            store.flush()?;
+        }
+    }
+    let hash_key = store.get(Tree::Meta, META_HASH_KEY)?.and_then(|key| key.try_into().ok());
+    let mut held = Held {
+        fresh: schema.is_none(),
+        created: number(store, META_CREATED)?.unwrap_or(now),
+        hash_key: hash_key.ok_or_else(|| IndexError::Damaged("no hash key".into()))?,
+        applied: number(store, META_APPLIED)?.unwrap_or(0),
+        quarantines: Vec::new(),
+        ledgers: Vec::new(),
+    };
+    for (tree, list) in [(Tree::Quarantine, &mut held.quarantines), (Tree::Ledger, &mut held.ledgers)] {
+        let mut failed = None;
+        store.scan(tree, b"", &mut |_, value| match Entry::read(value) {
+            Ok(entry) => {
+                list.push(entry);
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        })?;
+        failed.map_or(Ok(()), Err)?;
+    }
+    Ok(held)
+}
+
+/// Renames the directory, and removes the oldest of many such.
+fn put_aside(dir: &Path, path: &Path, now: u64) -> io::Result<Option<String>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let prefix = format!("{DIRECTORY}.damaged-");
+    let name = format!("{prefix}{now}");
+    fs::rename(path, dir.join(&name))?;
+    let mut kept: Vec<PathBuf> = fs::read_dir(dir)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
+        .collect();
+    kept.sort();
+    for old in kept.iter().rev().skip(KEEP_ASIDE) {
+        fs::remove_dir_all(old)?;
+    }
+    Ok(Some(name))
+}
+
+/// Runs the index until it is told to end or nobody can tell it anything any more.
+pub(in crate::store) fn spawn(
+    store: Box<dyn StateStore>,
+    messages: Receiver<Message>,
+    first_seen: Arc<FirstSeen>,
+    counters: Arc<Counters>,
+    dir: &Path,
+) -> io::Result<JoinHandle<()>> {
+    let marker = dir.join(FAILED);
+    thread::Builder::new().name("index".into()).spawn(move || {
+        let mut run = Run { store: Some(store), dirty: false, applied: None, counters, marker };
+        run.attempt(|store, _| {
+            store.scan(Tree::FirstSeen, b"", &mut |key, value| {
+                first_seen.load(key, value);
+                ControlFlow::Continue(())
+            })
+        });
+        // Also when that failed: a table that begins empty errs on the side of "new".
+        first_seen.loaded();
+        run.until_shutdown(&messages);
+    })
+}
+
+struct Run {
+    /// `None` once it has failed.
+    store: Option<Box<dyn StateStore>>,
+    dirty: bool,
+    applied: Option<u64>,
+    counters: Arc<Counters>,
+    marker: PathBuf,
+}
+
+impl Run {
+    fn until_shutdown(&mut self, messages: &Receiver<Message>) {
+        let mut flushed = Instant::now();
+        loop {
+            match messages.recv_timeout(FLUSH) {
+                Ok(Message::Apply { ops, applied }) => {
+                    self.applied = applied.or(self.applied);
+                    self.attempt(|store, _| store.apply(ops));
+                }
+                Ok(Message::Reconcile { ops, applied }) => {
+                    self.applied = Some(applied);
+                    self.attempt(|store, _| reconcile(store, ops));
+                }
+                Ok(Message::Shutdown) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if self.dirty && flushed.elapsed() >= FLUSH {
+                self.flush();
+                flushed = Instant::now();
+            }
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
+        self.attempt(|store, applied| {
+            if let Some(applied) = applied {
+                let value = applied.to_be_bytes().to_vec();
+                store.apply(vec![Op::Put(Tree::Meta, META_APPLIED.to_vec(), value)])?;
+            }
+            store.flush()
+        });
+        self.dirty = false;
+        if let Some(store) = &self.store {
+            self.counters.index_octets(store.size_on_disk());
+        }
+    }
+
+    /// Does something with the index. If that fails or panics the index is not used again by this process, and the
+    /// next start builds a new one from the journal.
+    fn attempt(&mut self, work: impl FnOnce(&mut dyn StateStore, Option<u64>) -> Result<(), IndexError>) {
+        let Some(mut store) = self.store.take() else { return };
+        self.dirty = true;
+        let applied = self.applied;
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut *store, applied)))
+            .unwrap_or_else(|panic| Err(panicked(&*panic)));
+        match outcome {
+            Ok(()) => self.store = Some(store),
+            Err(error) => {
+                tracing::error!(%error, "the index failed; it will be built anew at the next start");
+                self.counters.index_failed();
+                if let Err(error) = fs::write(&self.marker, error.to_string()) {
+                    tracing::error!(%error, "could not note that the index failed");
+                }
+                // What panicked once may panic again while it is put away.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(store)));
+            }
+        }
+    }
+}
+
+/// Makes the trees that mirror the journal hold exactly what `ops` puts into them.
+fn reconcile(store: &mut dyn StateStore, mut ops: Vec<Op>) -> Result<(), IndexError> {
+    let wanted: HashSet<(Tree, Vec<u8>)> = ops
+        .iter()
+        .filter_map(|op| match op {
+            Op::Put(tree, key, _) => Some((*tree, key.clone())),
+            Op::Delete(..) => None,
+        })
+        .collect();
+    for tree in [Tree::Session, Tree::Quarantine, Tree::Grant] {
+        store.scan(tree, b"", &mut |key, _| {
+            if !wanted.contains(&(tree, key.to_vec())) {
+                ops.push(Op::Delete(tree, key.to_vec()));
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    store.apply(ops)
+}

@@ -1,0 +1,82 @@
+//! Records for tests.
+
+use super::{Grant, Record};
+use crate::event::{Alert, AlertKind, SCHEMA};
+use crate::model::{Announcement, CaseId, Mode, Reason, SessionId, SessionType};
+
+pub(crate) fn session(n: u32) -> SessionId {
+    SessionId::new(&format!("agent-{n}")).unwrap()
+}
+
+pub(crate) fn announce(n: u32) -> Record {
+    Record::Announce {
+        announcement: Announcement {
+            id: session(n),
+            addresses: vec![std::net::Ipv4Addr::from(0x0a4d_0000 + n).into()],
+            kind: SessionType::Batch,
+            phase: None,
+            owner: Some("team \"a\"".into()),
+            search: Vec::new(),
+        },
+    }
+}
+
+pub(crate) fn quarantine(n: u32) -> Record {
+    Record::Quarantine {
+        session: session(n),
+        case: CaseId::from_random(u64::from(n)),
+        reason: Reason::Score,
+        by: "staunch".into(),
+        note: "{\"seq\":1,\u{1b}[31m".into(),
+    }
+}
+
+pub(crate) fn release(n: u32) -> Record {
+    Record::Release { session: session(n), by: "op".into(), note: String::new() }
+}
+
+pub(crate) fn ledger(n: u32) -> Record {
+    Record::Ledger { session: session(n), state: Default::default() }
+}
+
+pub(crate) fn grant(id: &str, until: u64) -> Record {
+    Record::Grant {
+        grant: Grant {
+            id: id.into(),
+            name: "*.example".into(),
+            session: None,
+            owner: "op".into(),
+            reason: "r".into(),
+            from: 0,
+            until,
+        },
+    }
+}
+
+pub(crate) fn alert(n: u32) -> Alert {
+    Alert {
+        schema: SCHEMA,
+        id: format!("alert-{n}"),
+        kind: AlertKind::Quarantine,
+        time: "2026-01-02T03:04:05.678Z".into(),
+        case: CaseId::from_random(u64::from(n)),
+        session: session(n % 7),
+        session_type: SessionType::Batch,
+        owner: None,
+        addresses: Vec::new(),
+        mode: Mode::Enforce,
+        reason: Reason::LedgerTenant,
+        summary: format!("session closed, alert {n}"),
+        signals: Vec::new(),
+        tenant: "attacker.example".into(),
+        leaked_bits_at_most: staunch_scoring::Bits::whole(n),
+        names_forwarded: n,
+        samples: vec!["a.attacker.example".into()],
+        actions: Vec::new(),
+        log: None,
+    }
+}
+
+pub(crate) fn alert_record(n: u32) -> Record {
+    Record::Alert { alert: Box::new(alert(n)) }
+}

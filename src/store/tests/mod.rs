@@ -1,0 +1,394 @@
+//! The store as a whole, on a real directory.
+
+mod damage;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::index::thread as index;
+use super::line::{Body, Line};
+use super::segment::{self, Piece};
+use super::testing::*;
+use super::*;
+
+fn options() -> Options {
+    Options { index: IndexKind::Memory, ..Options::default() }
+}
+
+fn open(dir: &Path, options: Options) -> (Store, Recovered) {
+    Store::open(dir, options).unwrap()
+}
+
+fn write(store: &Store, records: &[Record]) {
+    store.append(records.to_vec()).unwrap().wait_blocking().unwrap();
+}
+
+/// Every line of a journal, in order.
+fn lines(dir: &Path) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for number in segment::list(dir).unwrap() {
+        segment::walk(dir, number, &mut |piece| {
+            match piece {
+                Piece::Line(_, line) => lines.push(*line),
+                other => panic!("{other:?}"),
+            }
+            true
+        })
+        .unwrap();
+    }
+    lines
+}
+
+/// What of a recovery does not depend on the order of maps.
+fn summary(r: &Recovered) -> (BTreeSet<String>, BTreeSet<String>, BTreeSet<String>, BTreeSet<String>) {
+    (
+        r.sessions.iter().map(|a| a.id.to_string()).collect(),
+        r.quarantined.iter().map(|q| format!("{q:?}")).collect(),
+        r.grants.iter().map(|g| format!("{g:?}")).collect(),
+        r.ledgers.iter().map(|(s, _)| s.to_string()).collect(),
+    )
+}
+
+const FAR: u64 = 4_000_000_000_000;
+
+#[test]
+fn what_was_acknowledged_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, empty) = open(dir.path(), Options { sinks: vec!["soc".into()], ..Options::default() });
+    let nothing = Recovered { undelivered: vec![Backlog { sink: "soc".into(), alerts: 0 }], ..Recovered::default() };
+    assert_eq!(empty, nothing);
+    write(&store, &[announce(1), announce(2), announce(3)]);
+    write(&store, &[quarantine(1), alert_record(1)]);
+    write(&store, &[quarantine(9), quarantine(2), release(2), ledger(1)]);
+    write(&store, &[grant("past", 1_000), grant("future", FAR), Record::End { session: session(3) }]);
+    write(&store, &[Record::Policy { digest: "d1".into() }, Record::Policy { digest: "d2".into() }]);
+    store.put_ledger(session(2), Default::default()).unwrap();
+    store.close();
+    assert!(matches!(store.append(vec![announce(4)]), Err(Error::Closed)));
+
+    let (store, again) = open(dir.path(), Options { sinks: vec!["soc".into()], ..Options::default() });
+    let ids = |ids: &[u32]| ids.iter().map(|n| session(*n)).collect::<BTreeSet<_>>();
+    assert_eq!(again.sessions.iter().map(|a| a.id.clone()).collect::<BTreeSet<_>>(), ids(&[1, 2]));
+    assert_eq!(again.quarantined.iter().map(|q| q.session.clone()).collect::<BTreeSet<_>>(), ids(&[1, 9]));
+    assert_eq!(again.ledgers.iter().map(|(s, _)| s.clone()).collect::<BTreeSet<_>>(), ids(&[1, 2]));
+    assert_eq!(again.grants.iter().map(|g| g.id.as_str()).collect::<Vec<_>>(), ["future"]);
+    assert_eq!(again.policy.as_deref(), Some("d2"));
+    assert_eq!(again.undelivered, [Backlog { sink: "soc".into(), alerts: 1 }]);
+    assert!(again.damage.is_empty(), "{:?}", again.damage);
+    let q = again.quarantined.iter().find(|q| q.session == session(1)).unwrap();
+    assert_eq!((q.reason, q.by.as_str(), q.case), (Reason::Score, "staunch", CaseId::from_random(1)));
+    assert!(wall_ms() - q.since < 60_000);
+    store.close();
+    assert!(verify(dir.path()).unwrap().is_sound());
+}
+
+#[test]
+fn a_directory_has_one_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), options());
+    assert!(matches!(Store::open(dir.path(), options()), Err(Error::Locked(_))));
+    store.close();
+    open(dir.path(), options()).0.close();
+}
+
+#[test]
+fn records_of_one_call_stand_together_and_calls_of_one_thread_in_order() {
+    const THREADS: u32 = 8;
+    const CALLS: u32 = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), options());
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let store = store.clone();
+            scope.spawn(move || {
+                let mut last = 0;
+                for call in 0..CALLS {
+                    let n = thread * CALLS + call;
+                    let commit = store.append(vec![quarantine(n), alert_record(n), ledger(n)]).unwrap();
+                    // Some wait, some do not.
+                    if call % 3 == 0 {
+                        let seq = commit.wait_blocking().unwrap();
+                        assert!(seq > last);
+                        last = seq;
+                    }
+                }
+            });
+        }
+    });
+    let status = store.status();
+    store.close();
+    let mut next = [0; THREADS as usize];
+    let records: Vec<_> = lines(dir.path())
+        .into_iter()
+        .filter_map(|line| match line.body {
+            Body::Record(record) => Some((record, line.more)),
+            Body::Mark(_) => None,
+        })
+        .collect();
+    assert_eq!(records.len(), 3 * (THREADS * CALLS) as usize);
+    for call in records.chunks(3) {
+        let [(Record::Quarantine { case, .. }, true), (Record::Alert { alert }, true), (Record::Ledger { .. }, false)] =
+            call
+        else {
+            panic!("torn apart: {call:?}");
+        };
+        assert_eq!(*case, alert.case);
+        let n: u32 = alert.id.strip_prefix("alert-").unwrap().parse().unwrap();
+        let slot = &mut next[(n / CALLS) as usize];
+        assert_eq!(n % CALLS, *slot, "out of order");
+        *slot += 1;
+    }
+    assert!(status.syncs < u64::from(THREADS * CALLS), "calls share syncs: {status:?}");
+}
+
+#[test]
+fn a_full_queue_is_an_error_and_takes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), Options { queue: 1, ..options() });
+    let mut taken = BTreeSet::new();
+    let mut refused = 0;
+    for n in 0..50_000 {
+        match store.append(vec![quarantine(n)]) {
+            Ok(_) => _ = taken.insert(session(n)),
+            Err(Error::QueueFull) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+        if refused > 50 && taken.len() > 50 {
+            break;
+        }
+    }
+    assert!(refused > 0, "the queue never filled");
+    store.close();
+    let (store, again) = open(dir.path(), options());
+    assert_eq!(again.quarantined.into_iter().map(|q| q.session).collect::<BTreeSet<_>>(), taken);
+    store.close();
+}
+
+#[test]
+fn too_much_is_refused_aloud() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), Options { max_sessions: 2, ..options() });
+    write(&store, &[quarantine(1), announce(2)]);
+    let refused = store.append(vec![quarantine(3)]).unwrap().wait_blocking();
+    assert!(matches!(refused, Err(Error::TooMany { cap: 2, .. })));
+    write(&store, &[quarantine(2)]);
+    write(&store, &[Record::End { session: session(2) }]);
+    write(&store, &[quarantine(3)]);
+    let huge = Record::Policy { digest: "x".repeat(2 << 20) };
+    assert!(matches!(store.append(vec![announce(1), huge]), Err(Error::TooLarge { .. })));
+    store.close();
+    let (store, again) = open(dir.path(), options());
+    assert_eq!((again.quarantined.len(), again.sessions.len()), (2, 0));
+    store.close();
+}
+
+#[tokio::test]
+async fn a_commit_can_be_awaited() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), options());
+    let first = store.append(vec![quarantine(1)]).unwrap().await.unwrap();
+    let second = store.append(vec![quarantine(2), quarantine(3)]).unwrap().await.unwrap();
+    assert_eq!(second, first + 2);
+    tokio::task::spawn_blocking(move || store.close()).await.unwrap();
+}
+
+/// A cheap generator: the tests must give the same answer every time.
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+fn random_record(state: &mut u64) -> Record {
+    let n = (random(state) % 12) as u32;
+    match random(state) % 10 {
+        0 | 1 => announce(n),
+        2 | 3 => quarantine(n),
+        4 => release(n),
+        5 => Record::End { session: session(n) },
+        6 => grant(&format!("g{n}"), if random(state).is_multiple_of(3) { 1 } else { FAR + u64::from(n) }),
+        7 => alert_record(n),
+        8 => Record::Policy { digest: format!("d{n}") },
+        _ => ledger(n),
+    }
+}
+
+#[test]
+fn a_snapshot_says_what_everything_before_it_said() {
+    let mut state = 0x5eed;
+    for round in 0..8 {
+        let plain = tempfile::tempdir().unwrap();
+        let rotated = tempfile::tempdir().unwrap();
+        let few = Options { segment_octets: 3_000, keep_segments: 2, ..options() };
+        for _ in 0..3 {
+            let (a, _) = open(plain.path(), options());
+            let (b, _) = open(rotated.path(), few.clone());
+            for _ in 0..60 {
+                let record = random_record(&mut state);
+                // The same moment in both, for `since`.
+                let (x, y) = (a.append(vec![record.clone()]).unwrap(), b.append(vec![record]).unwrap());
+                x.wait_blocking().unwrap();
+                y.wait_blocking().unwrap();
+            }
+            a.close();
+            b.close();
+        }
+        assert_eq!(segment::list(plain.path()).unwrap(), [1]);
+        let left = segment::list(rotated.path()).unwrap();
+        assert!(left.len() == 2 && left[0] > 3, "round {round}: {left:?}");
+        assert!(verify(rotated.path()).unwrap().is_sound());
+        let (a, full) = open(plain.path(), options());
+        let (b, short) = open(rotated.path(), few.clone());
+        assert_eq!((full.damage.is_empty(), short.damage.is_empty()), (true, true));
+        let strip = |mut r: Recovered| {
+            r.quarantined.iter_mut().for_each(|q| q.since = 0);
+            r
+        };
+        let (full, short) = (strip(full), strip(short));
+        assert_eq!(summary(&full), summary(&short), "round {round}");
+        assert_eq!(full.policy, short.policy);
+        assert_eq!(a.alerts(), b.alerts());
+        a.close();
+        b.close();
+        // The newest snapshot spoilt: the one before says the same.
+        let newest = segment::path(rotated.path(), *left.last().unwrap());
+        let mut octets = fs::read(&newest).unwrap();
+        octets[40] ^= 1;
+        fs::write(&newest, octets).unwrap();
+        let (b, fallback) = open(rotated.path(), few);
+        assert_eq!(fallback.damage.snapshots_skipped, 1);
+        assert_eq!(summary(&strip(fallback)), summary(&short), "round {round}, from the snapshot before");
+        b.close();
+    }
+}
+
+#[test]
+fn a_sink_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let sinks = |names: &[&str]| Options {
+        sinks: names.iter().map(|n| (*n).to_owned()).collect(),
+        segment_octets: 4_000,
+        keep_segments: 2,
+        ..options()
+    };
+    let next = |spool: &mut Spool| spool.next(Duration::ZERO).unwrap().map(|s| s.alert.id);
+    let undelivered = |r: &Recovered| r.undelivered.iter().map(|b| b.alerts).collect::<Vec<_>>();
+    let id = |n: u32| Some(format!("alert-{n}"));
+
+    let (store, _) = open(dir.path(), sinks(&["soc", "siem"]));
+    for n in 0..100 {
+        write(&store, &[ledger(n % 5), alert_record(n), quarantine(n % 5)]);
+    }
+    let mut soc = store.spool("soc").unwrap();
+    for n in 0..60 {
+        assert_eq!(next(&mut soc), id(n));
+        assert_eq!(next(&mut soc), id(n), "the same one until it is taken");
+        soc.taken();
+    }
+    assert_eq!(soc.progress().depth(&store), 40);
+    assert!(store.spool("unknown").is_none());
+    drop(soc);
+    store.close();
+
+    let (store, again) = open(dir.path(), sinks(&["soc", "siem", "late"]));
+    assert_eq!(undelivered(&again), [40, 100, 0]);
+    write(&store, &[alert_record(100)]);
+    let mut late = store.spool("late").unwrap();
+    assert_eq!(next(&mut late), id(100), "a new sink gets what comes from now on");
+    late.taken();
+    assert_eq!(next(&mut late), None);
+    let (mut soc, mut siem) = (store.spool("soc").unwrap(), store.spool("siem").unwrap());
+    for n in 60..=100 {
+        assert_eq!(next(&mut soc), id(n));
+        soc.taken();
+    }
+    for n in 0..=100 {
+        assert_eq!(next(&mut siem), id(n), "its segments were kept for it");
+        siem.taken();
+    }
+    assert_eq!((next(&mut soc), next(&mut siem), siem.progress().depth(&store)), (None, None, 0));
+    // Nobody needs the old segments any more.
+    for n in 0..60 {
+        write(&store, &[quarantine(n % 5), ledger(n % 5)]);
+    }
+    drop((soc, siem, late));
+    store.close();
+    assert_eq!(segment::list(dir.path()).unwrap().len(), 2);
+    let (store, last) = open(dir.path(), sinks(&["soc", "siem", "late"]));
+    assert_eq!(undelivered(&last), [0, 0, 0]);
+    store.close();
+}
+
+#[test]
+fn a_waiting_spool_hears_of_an_alert_and_of_a_wake() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), Options { sinks: vec!["soc".into()], ..options() });
+    let mut spool = store.spool("soc").unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| spool.next(Duration::from_secs(60)).unwrap().map(|s| s.alert.id));
+        write(&store, &[alert_record(5)]);
+        assert_eq!(waiting.join().unwrap().as_deref(), Some("alert-5"));
+    });
+    spool.taken();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| spool.next(Duration::from_secs(60)).unwrap().is_none());
+        while !waiting.is_finished() {
+            store.wake();
+            std::thread::yield_now();
+        }
+        assert!(waiting.join().unwrap());
+    });
+    drop(spool);
+    store.close();
+}
+
+#[test]
+fn first_seen_times_survive() {
+    let dir = tempfile::tempdir().unwrap();
+    let quick = Options { warm_up: Duration::ZERO, ..Options::default() };
+    let name = staunch_scoring::NameBuf::from_text("example.org").unwrap();
+    let start = wall_ms();
+    for days in [0u64, 3] {
+        let (store, _) = open(dir.path(), quick.clone());
+        let seen = store.first_seen();
+        let now = start + days * 86_400_000 + 60_000;
+        // Loading happens beside; it ends soon.
+        while seen.first_seen(name.as_ref(), now).is_none() {
+            std::thread::yield_now();
+        }
+        let age = seen.first_seen(name.as_ref(), now).unwrap();
+        assert_eq!(age.as_secs() / 86_400, days);
+        seen.saw(name.as_ref(), now);
+        store.close();
+    }
+}
+
+/// Reads the index of a closed store.
+fn index_entries(dir: &Path) -> (u64, BTreeSet<String>) {
+    let opened = index::open(dir, IndexKind::Sled, 0).unwrap();
+    assert!(opened.damage.is_none());
+    let sessions = opened.held.quarantines.iter().map(|entry| match &entry.record {
+        Record::Quarantine { session, .. } => session.to_string(),
+        other => panic!("{other:?}"),
+    });
+    (opened.held.applied, sessions.collect())
+}
+
+#[test]
+fn the_index_follows_the_journal_and_is_rebuilt_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), Options::default());
+    write(&store, &[quarantine(1), quarantine(2), quarantine(3), release(2)]);
+    store.close();
+    let both: BTreeSet<String> = ["agent-1".into(), "agent-3".into()].into();
+    let (applied, sessions) = index_entries(dir.path());
+    assert_eq!((applied, &sessions), (store.status().seq, &both));
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let (store, again) = open(dir.path(), Options::default());
+    assert_eq!(again.quarantined.len(), 2);
+    store.close();
+    assert_eq!(index_entries(dir.path()).1, both);
+}
