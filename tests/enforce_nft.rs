@@ -1,0 +1,848 @@
+//! The packet filter in a real kernel: agent -- gateway -- server in network namespaces made and removed here.
+//!
+//! Every refusal has its positive control: the same dial with a pin connects.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::process::Command as Process;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+use staunch::enforce::{Active, Backend, BackendKind, Command, Config, Enforcer, Error, Nft, Refresh};
+
+const SECOND: Duration = Duration::from_secs(1);
+const AGENT: &str = "10.77.1.2";
+const OTHER: &str = "10.77.1.3";
+const SERVER: &str = "203.0.113.10";
+const SERVER_2: &str = "203.0.113.11";
+const AGENT_6: &str = "2001:db8:1::2";
+const SERVER_6: &str = "2001:db8:2::10";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("test address")
+}
+
+/// Whether namespaces cannot be had here; says so.
+fn skip() -> bool {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let tools = ["ip", "nft"].iter().all(|t| Process::new(t).arg("-V").output().is_ok_and(|o| o.status.success()));
+    let name = format!("st{}-try{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+    if tools && run(&["ip", "netns", "add", &name]).is_ok() {
+        let _ = run(&["ip", "netns", "del", &name]);
+        return false;
+    }
+    let required = std::env::var("STAUNCH_REQUIRE_PRIVILEGE").is_ok_and(|v| v == "1");
+    assert!(!required, "network namespaces, ip and nft are required here");
+    println!("SKIPPED: needs root, network namespaces, ip and nft");
+    true
+}
+
+fn run(command: &[&str]) -> Result<String, String> {
+    let output = Process::new(command[0]).args(&command[1..]).output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+#[track_caller]
+fn ok(command: &[&str]) {
+    run(command).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Three namespaces, and a server that sends without end on TCP port 80 and echoes on UDP port 53.
+struct World {
+    prefix: String,
+}
+
+impl World {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let world = Self { prefix: format!("st{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed)) };
+        let (a, g, s) = (world.ns("a"), world.ns("g"), world.ns("s"));
+        for ns in [&a, &g, &s] {
+            ok(&["ip", "netns", "add", ns]);
+            ok(&["ip", "-n", ns, "link", "set", "lo", "up"]);
+        }
+        for (name, to) in [("veth-agent", &a), ("veth-out", &s)] {
+            ok(&["ip", "-n", &g, "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", to]);
+            ok(&["ip", "-n", &g, "link", "set", name, "up"]);
+            ok(&["ip", "-n", to, "link", "set", "eth0", "up"]);
+        }
+        for (ns, device, addresses) in [
+            (&a, "eth0", ["10.77.1.2/24", "10.77.1.3/24", "2001:db8:1::2/64"].as_slice()),
+            (&g, "veth-agent", ["10.77.1.1/24", "2001:db8:1::1/64"].as_slice()),
+            (&g, "veth-out", ["203.0.113.1/24", "2001:db8:2::1/64"].as_slice()),
+            (&s, "eth0", ["203.0.113.10/24", "203.0.113.11/24", "2001:db8:2::10/64"].as_slice()),
+        ] {
+            for address in addresses {
+                let mut command = vec!["ip", "-n", ns, "addr", "add", address, "dev", device];
+                command.extend(address.contains(':').then_some("nodad"));
+                ok(&command);
+            }
+        }
+        for (ns, via4, via6) in [(&a, "10.77.1.1", "2001:db8:1::1"), (&s, "203.0.113.1", "2001:db8:2::1")] {
+            ok(&["ip", "-n", ns, "route", "add", "default", "via", via4]);
+            ok(&["ip", "-n", ns, "-6", "route", "add", "default", "via", via6]);
+        }
+        world.inside("g", || {
+            std::fs::write("/proc/thread-self/net/../../../sys/net/ipv4/ip_forward", "1")
+                .or_else(|_| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
+                .expect("forwarding");
+            std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").expect("forwarding");
+        });
+        world.inside("s", serve);
+        world
+    }
+
+    fn ns(&self, which: &str) -> String {
+        format!("{}{which}", self.prefix)
+    }
+
+    /// Starts a thread in a namespace.
+    fn spawn<T: Send + 'static>(&self, which: &str, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let path = format!("/run/netns/{}", self.ns(which));
+        std::thread::spawn(move || {
+            let namespace = File::open(path).expect("namespace");
+            // SAFETY: the descriptor is open across the call, and only this thread changes its namespace.
+            let done = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(done, 0, "setns: {}", io::Error::last_os_error());
+            work()
+        })
+    }
+
+    fn inside<T: Send + 'static>(&self, which: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.spawn(which, work).join().expect("thread in namespace")
+    }
+
+    /// Connects from the agent's namespace, from a source address; how long it took beside the result.
+    fn dial(&self, from: &str, to: &str) -> (io::Result<TcpStream>, Duration) {
+        let (from, to) = (SocketAddr::new(ip(from), 0), SocketAddr::new(ip(to), 80));
+        self.inside("a", move || dial(from, to))
+    }
+
+    #[track_caller]
+    fn connects(&self, from: &str, to: &str) -> TcpStream {
+        let (stream, took) = self.dial(from, to);
+        stream.unwrap_or_else(|error| panic!("{from} to {to} must connect: {error} after {took:?}"))
+    }
+
+    #[track_caller]
+    fn refused(&self, from: &str, to: &str) {
+        let (stream, took) = self.dial(from, to);
+        let Err(error) = stream else { panic!("{from} to {to} must be refused") };
+        let heard = matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable);
+        assert!(heard, "{from} to {to}: a refusal must be heard, not {error}");
+        assert!(took < Duration::from_millis(200), "{from} to {to}: refused after {took:?}");
+    }
+
+    fn start(&self, change: impl FnOnce(Nft) -> Nft + Send + 'static) -> Enforcer {
+        self.try_start(config(), change).expect("enforcement in the gateway's namespace")
+    }
+
+    fn try_start(&self, config: Config, change: impl FnOnce(Nft) -> Nft + Send + 'static) -> Result<Enforcer, Error> {
+        self.inside("g", move || {
+            let backend = change(Nft::new(&config)?);
+            Enforcer::start_with(Box::new(backend), config.queue)
+        })
+    }
+
+    fn nft(&self, arguments: &[&str]) -> Result<String, String> {
+        let ns = self.ns("g");
+        let mut command = vec!["ip", "netns", "exec", &ns, "nft"];
+        command.extend(arguments);
+        run(&command)
+    }
+
+    /// What is left of an element's lifetime in the kernel, by the nft tool.
+    fn expires(&self, set: &str, element: &str) -> Option<Duration> {
+        let text = self.nft(&["list", "set", "inet", "staunch", set]).ok()?;
+        let rest = text.split_once(element)?.1.split([',', '}']).next()?;
+        Some(duration(rest.split_once("expires ")?.1.trim()))
+    }
+
+    fn holds(&self, set: &str, element: &str) -> bool {
+        self.nft(&["list", "set", "inet", "staunch", set]).is_ok_and(|text| text.contains(element))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for which in ["a", "g", "s"] {
+            let _ = run(&["ip", "netns", "del", &self.ns(which)]);
+        }
+    }
+}
+
+fn serve() {
+    for address in ["0.0.0.0:80", "[::]:80"] {
+        let listener = listen(address.parse().expect("address")).expect("listen");
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    while stream.write_all(&[7; 4096]).is_ok() {
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                });
+            }
+        });
+    }
+    let socket = UdpSocket::bind("0.0.0.0:53").expect("bind");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], from);
+        }
+    });
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    Ok(socket.into())
+}
+
+fn dial(from: SocketAddr, to: SocketAddr) -> (io::Result<TcpStream>, Duration) {
+    let start = Instant::now();
+    let result = Socket::new(Domain::for_address(to), Type::STREAM, None).and_then(|socket| {
+        socket.bind(&from.into())?;
+        socket.connect_timeout(&to.into(), 3 * SECOND)?;
+        Ok(TcpStream::from(socket))
+    });
+    (result, start.elapsed())
+}
+
+/// Reads the nft tool's `1m29s996ms`.
+fn duration(text: &str) -> Duration {
+    let (mut total, mut rest) = (0, text);
+    while let Some(digits) = rest.find(|c: char| !c.is_ascii_digit()).filter(|n| *n > 0) {
+        let (number, behind) = rest.split_at(digits);
+        let unit = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let factor = match &behind[..unit] {
+            "d" => 86_400_000,
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1_000,
+            "ms" => 1,
+            other => panic!("unit {other} in {text}"),
+        };
+        total += number.parse::<u64>().expect("digits") * factor;
+        rest = &behind[unit..];
+    }
+    Duration::from_millis(total)
+}
+
+fn config() -> Config {
+    Config {
+        backend: BackendKind::Nft,
+        table: "staunch".into(),
+        interfaces: vec!["veth-agent".into()],
+        guard_unknown: false,
+        deadline: Duration::from_millis(50),
+        queue: 4096,
+        capacity: 131_072,
+    }
+}
+
+fn pin(session: &str, to: &str, lifetime: Duration) -> Command {
+    Command::Pin { session: ip(session), destinations: vec![ip(to)], lifetime }
+}
+
+fn guard(session: &str) -> Command {
+    Command::Guard { session: ip(session) }
+}
+
+#[track_caller]
+fn apply(enforcer: &Enforcer, command: Command) {
+    let text = format!("{command:?}");
+    let result = enforcer.submit(command).and_then(|ticket| ticket.wait_blocking(5 * SECOND));
+    result.unwrap_or_else(|error| panic!("{text}: {error}"));
+}
+
+fn as_is(nft: Nft) -> Nft {
+    nft
+}
+
+/// Waits until something holds, at most `patience`; how long it took.
+fn within(patience: Duration, mut holds: impl FnMut() -> bool) -> Option<Duration> {
+    let start = Instant::now();
+    while start.elapsed() < patience {
+        if holds() {
+            return Some(start.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    None
+}
+
+/// Reads a good deal of what the server sends.
+fn reads(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(SECOND))?;
+    stream.read_exact(&mut vec![0; 256 << 10])
+}
+
+/// Reads until the flow ends; octets read and how it ended.
+fn read_to_end(mut stream: TcpStream) -> (usize, Option<ErrorKind>, Instant) {
+    stream.set_read_timeout(Some(2 * SECOND)).expect("timeout");
+    let (mut total, mut buffer) = (0, vec![0; 64 << 10]);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return (total, None, Instant::now()),
+            Ok(n) => total += n,
+            Err(error) => return (total, Some(error.kind()), Instant::now()),
+        }
+    }
+}
+
+#[test]
+fn only_a_live_pin_of_the_own_session_opens_the_way() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(as_is);
+    world.connects(AGENT, SERVER);
+    for session in [AGENT, OTHER, AGENT_6] {
+        apply(&enforcer, guard(session));
+    }
+    for (from, to) in [(AGENT, SERVER), (OTHER, SERVER), (AGENT_6, SERVER_6)] {
+        world.refused(from, to);
+    }
+    apply(&enforcer, pin(AGENT, SERVER, 60 * SECOND));
+    world.connects(AGENT, SERVER);
+    world.refused(AGENT, SERVER_2);
+    world.refused(OTHER, SERVER);
+    apply(&enforcer, pin(AGENT_6, SERVER_6, 60 * SECOND));
+    world.connects(AGENT_6, SERVER_6);
+
+    apply(&enforcer, pin(AGENT, SERVER_2, SECOND));
+    let held = world.connects(AGENT, SERVER_2);
+    std::thread::sleep(Duration::from_millis(1300));
+    world.refused(AGENT, SERVER_2);
+    reads(held).expect("a flow outlives the pin it was opened under");
+
+    apply(&enforcer, Command::Unpin { session: ip(AGENT), destinations: vec![ip(SERVER), ip(SERVER_2)] });
+    world.refused(AGENT, SERVER);
+    apply(&enforcer, Command::Unguard { session: ip(AGENT) });
+    world.connects(AGENT, SERVER);
+
+    let inward = world.inside("s", || dial(SocketAddr::new(ip(SERVER), 0), SocketAddr::new(ip(OTHER), 80)));
+    assert!(inward.0.is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused) && inward.1 < SECOND);
+    let rules = world.nft(&["list", "chain", "inet", "staunch", "inward"]).expect("chain");
+    assert!(rules.contains("packets 1 "), "it was the filter that refused: {rules}");
+    println!("{}", world.nft(&["-s", "list", "table", "inet", "staunch"]).expect("table"));
+    enforcer.shutdown(true).expect("table removed");
+    assert!(world.nft(&["list", "table", "inet", "staunch"]).is_err());
+    world.connects(OTHER, SERVER);
+}
+
+#[test]
+fn udp_is_refused_at_once_without_a_pin() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(as_is);
+    apply(&enforcer, guard(AGENT));
+    let ask = || {
+        let socket = UdpSocket::bind((ip(AGENT), 0))?;
+        socket.connect((ip(SERVER), 53))?;
+        socket.set_read_timeout(Some(SECOND))?;
+        socket.send(b"?")?;
+        socket.recv(&mut [0; 16])
+    };
+    let start = Instant::now();
+    let error = world.inside("a", ask).expect_err("no pin");
+    assert!(matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::ConnectionRefused), "{error}");
+    assert!(start.elapsed() < Duration::from_millis(200));
+    apply(&enforcer, pin(AGENT, SERVER, 60 * SECOND));
+    assert_eq!(world.inside("a", ask).expect("pinned"), 1);
+}
+
+#[test]
+fn a_refresh_never_shortens_and_always_extends() {
+    if skip() {
+        return;
+    }
+    for refresh in [Refresh::Probe, Refresh::InPlace, Refresh::Replace] {
+        let world = World::new();
+        let enforcer = world.start(move |nft| nft.with_refresh(refresh));
+        let element = format!("{AGENT} . {SERVER}");
+        let left = || world.expires("pins4", &element).expect("pinned");
+        apply(&enforcer, pin(AGENT, SERVER, 60 * SECOND));
+        apply(&enforcer, pin(AGENT, SERVER, 10 * SECOND));
+        assert!(left() > 55 * SECOND, "{refresh:?}: shortened to {:?}", left());
+        std::thread::sleep(SECOND);
+        apply(&enforcer, pin(AGENT, SERVER, 60 * SECOND));
+        assert!(left() > Duration::from_millis(59_500), "{refresh:?}: not refreshed, {:?}", left());
+        apply(&enforcer, pin(AGENT, SERVER, 300 * SECOND));
+        assert!(left() > 298 * SECOND, "{refresh:?}: not extended, {:?}", left());
+        // Many in one batch, with the same pair again and again: the longest counts.
+        let tickets: Vec<_> = [5, 400, 20, 900, 60]
+            .into_iter()
+            .map(|seconds| enforcer.submit(pin(AGENT, SERVER, seconds * SECOND)).expect("taken"))
+            .collect();
+        for ticket in tickets {
+            ticket.wait_blocking(SECOND).expect("pinned");
+        }
+        assert!(left() > 895 * SECOND, "{refresh:?}: {:?}", left());
+        // Elements that end in the kernel about when they are pinned again.
+        for wait in [295, 299, 300, 301, 305] {
+            apply(&enforcer, pin(AGENT, SERVER_2, Duration::from_millis(300)));
+            std::thread::sleep(Duration::from_millis(wait));
+            apply(&enforcer, pin(AGENT, SERVER_2, 60 * SECOND));
+            let left = world.expires("pins4", &format!("{AGENT} . {SERVER_2}"));
+            assert!(left.is_some_and(|left| left > 55 * SECOND), "{refresh:?} after {wait} ms: {left:?}");
+            apply(&enforcer, Command::Unpin { session: ip(AGENT), destinations: vec![ip(SERVER_2)] });
+        }
+        assert!(!world.holds("probe", "192.0.2.1"), "the probe's set is gone");
+        assert_eq!(enforcer.status().counts.restored, 0);
+        println!("refresh {refresh:?}: never shorter, always extended");
+    }
+}
+
+#[test]
+fn quarantine_cuts_a_running_download_and_release_opens_only_for_new_pins() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(as_is);
+    for (session, server) in [(AGENT, SERVER), (AGENT_6, SERVER_6), (OTHER, SERVER)] {
+        apply(&enforcer, guard(session));
+        apply(&enforcer, pin(session, server, 60 * SECOND));
+    }
+    let bystander = world.connects(OTHER, SERVER);
+    for (session, server, set) in [(AGENT, SERVER, "pins4"), (AGENT_6, SERVER_6, "pins6")] {
+        let stream = world.connects(session, server);
+        let download = std::thread::spawn(move || read_to_end(stream));
+        std::thread::sleep(Duration::from_millis(300));
+        let start = Instant::now();
+        apply(&enforcer, Command::Quarantine { session: ip(session) });
+        let acknowledged = start.elapsed();
+        let (total, end, ended) = download.join().expect("download");
+        let took = ended.saturating_duration_since(start);
+        println!("{session}: quarantine acknowledged in {acknowledged:?}, download ({total} octets) cut in {took:?}");
+        assert!(total > 0, "the download ran");
+        assert_eq!(end, Some(ErrorKind::ConnectionReset), "the agent hears a reset");
+        assert!(took < SECOND, "cut after {took:?}");
+        assert!(!world.holds(set, &format!("{session} .")), "pins are gone");
+        world.refused(session, server);
+        let result = enforcer.submit(pin(session, server, 60 * SECOND)).expect("taken").wait_blocking(SECOND);
+        assert!(matches!(result, Err(Error::Quarantined { .. })), "{result:?}");
+        apply(&enforcer, Command::Release { session: ip(session) });
+        world.refused(session, server);
+        apply(&enforcer, pin(session, server, 60 * SECOND));
+        world.connects(session, server);
+    }
+    reads(bystander).expect("other sessions' flows go on");
+    std::thread::sleep(Duration::from_millis(200));
+    let counts = enforcer.status().counts;
+    assert!(counts.flow_errors == 0 && counts.flows_cut >= 2, "{counts:?}");
+}
+
+#[test]
+fn flows_that_end_at_the_gateway_survive_the_quarantine() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let chain = "{ type nat hook prerouting priority dstnat; }";
+    world.nft(&["add", "table", "ip", "redirect"]).expect("table");
+    world.nft(&["add", "chain", "ip", "redirect", "pre", chain]).expect("chain");
+    world
+        .nft(&["add", "rule", "ip", "redirect", "pre", "udp", "dport", "53", "redirect", "to", ":5300"])
+        .expect("rule");
+    let enforcer = world.start(as_is);
+    apply(&enforcer, guard(AGENT));
+    // The resolver's own exchange: asked at a foreign address, redirected to this host, answered after the quarantine.
+    let resolver = world.inside("g", || UdpSocket::bind("0.0.0.0:5300").expect("bind"));
+    let stub = world.inside("a", || {
+        let socket = UdpSocket::bind((ip(AGENT), 0)).expect("bind");
+        socket.connect((ip(SERVER), 53)).expect("connect");
+        socket.send(b"?").expect("send");
+        socket
+    });
+    let mut buffer = [0; 16];
+    resolver.set_read_timeout(Some(SECOND)).expect("timeout");
+    let (_, from) = resolver.recv_from(&mut buffer).expect("redirected");
+    apply(&enforcer, Command::Quarantine { session: ip(AGENT) });
+    resolver.send_to(b"refused", from).expect("reply");
+    stub.set_read_timeout(Some(SECOND)).expect("timeout");
+    assert_eq!(stub.recv(&mut buffer).expect("the refusal is heard"), 7);
+    world.refused(AGENT, SERVER);
+}
+
+#[test]
+fn guarding_ends_flows_that_have_no_pin() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(as_is);
+    apply(&enforcer, Command::Unguard { session: ip(AGENT) });
+    let (unpinned, pinned) = (world.connects(AGENT, SERVER), world.connects(AGENT, SERVER_2));
+    apply(&enforcer, pin(AGENT, SERVER_2, 60 * SECOND));
+    apply(&enforcer, guard(AGENT));
+    assert_eq!(read_to_end(unpinned).1, Some(ErrorKind::ConnectionReset));
+    reads(pinned).expect("the pinned flow goes on");
+}
+
+#[test]
+fn unknown_sources_are_refused_when_they_are_guarded() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.try_start(Config { guard_unknown: true, ..config() }, as_is).expect("starts");
+    world.refused(AGENT, SERVER);
+    world.refused(AGENT_6, SERVER_6);
+    apply(&enforcer, Command::Unguard { session: ip(OTHER) });
+    world.connects(OTHER, SERVER);
+    world.refused(AGENT, SERVER);
+    apply(&enforcer, guard(AGENT));
+    apply(&enforcer, pin(AGENT, SERVER, 60 * SECOND));
+    world.connects(AGENT, SERVER);
+    apply(&enforcer, Command::Remove { session: ip(AGENT) });
+    apply(&enforcer, Command::Remove { session: ip(OTHER) });
+    world.refused(AGENT, SERVER);
+    world.refused(OTHER, SERVER);
+    enforcer.shutdown(false).expect("stops");
+    // An interface may be named by its beginning.
+    let prefix = Config { guard_unknown: true, interfaces: vec!["veth-ag*".into()], ..config() };
+    let _enforcer = world.try_start(prefix, as_is).expect("starts again");
+    world.refused(AGENT, SERVER);
+}
+
+#[test]
+fn what_others_destroy_is_back_within_a_second() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(|nft| nft.with_ownership(false));
+    for session in [AGENT, OTHER] {
+        apply(&enforcer, guard(session));
+    }
+    apply(&enforcer, Command::Quarantine { session: ip(OTHER) });
+    apply(&enforcer, pin(AGENT, SERVER, 300 * SECOND));
+    let element = format!("{AGENT} . {SERVER}");
+    let intact = || {
+        world.expires("pins4", &element).is_some_and(|left| left > 200 * SECOND)
+            && world.holds("guarded4", AGENT)
+            && world.holds("quarantined4", OTHER)
+            && world.nft(&["list", "chain", "inet", "staunch", "outward"]).is_ok_and(|t| t.contains("@pins4"))
+    };
+    assert!(intact());
+    let destructions: [&[&str]; 8] = [
+        &["delete", "table", "inet", "staunch"],
+        &["flush", "ruleset"],
+        &["flush", "table", "inet", "staunch"],
+        &["flush", "chain", "inet", "staunch", "forward"],
+        &["flush", "set", "inet", "staunch", "guarded4"],
+        &["flush", "set", "inet", "staunch", "quarantined4"],
+        &["flush", "set", "inet", "staunch", "pins4"],
+        &["add", "table", "inet", "staunch", "{", "flags", "dormant", ";", "}"],
+    ];
+    for destruction in destructions {
+        let before = enforcer.status().counts.restored;
+        world.nft(destruction).unwrap_or_else(|error| panic!("{error}"));
+        let took = within(2 * SECOND, || enforcer.status().counts.restored > before && intact());
+        println!("{}: back in {took:?}", destruction.join(" "));
+        assert!(took.is_some_and(|took| took < SECOND), "{destruction:?}: {:?}", enforcer.status());
+        world.refused(AGENT, SERVER_2);
+        world.refused(OTHER, SERVER);
+        world.connects(AGENT, SERVER);
+        assert!(within(SECOND, || enforcer.healthy()).is_some());
+    }
+    // A pin that nobody asked for goes, too.
+    let stranger = format!("{{ {AGENT} . {SERVER_2} timeout 1h }}");
+    world.nft(&["add", "element", "inet", "staunch", "pins4", &stranger]).expect("added");
+    assert!(within(2 * SECOND, || !world.holds("pins4", SERVER_2)).is_some());
+    // A pin that meets the missing table puts it back by itself and holds.
+    world.nft(&["delete", "table", "inet", "staunch"]).expect("deleted");
+    apply(&enforcer, pin(AGENT, SERVER_2, 60 * SECOND));
+    assert!(intact());
+    world.connects(AGENT, SERVER_2);
+    // So does a quarantine.
+    world.nft(&["delete", "table", "inet", "staunch"]).expect("deleted");
+    apply(&enforcer, Command::Quarantine { session: ip(AGENT) });
+    assert!(world.holds("quarantined4", AGENT));
+    world.refused(AGENT, SERVER);
+}
+
+#[test]
+fn a_flow_opened_while_the_table_was_gone_is_ended() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(|nft| nft.with_ownership(false));
+    apply(&enforcer, guard(AGENT));
+    let mut leaked = None;
+    for _ in 0..50 {
+        world.nft(&["delete", "table", "inet", "staunch"]).expect("deleted");
+        if let (Ok(stream), _) = world.dial(AGENT, SERVER) {
+            leaked = Some(stream);
+            break;
+        }
+        assert!(within(SECOND, || world.holds("guarded4", AGENT)).is_some());
+    }
+    let stream = leaked.expect("a dial between deletion and restoration, in fifty tries");
+    assert_eq!(read_to_end(stream).1, Some(ErrorKind::ConnectionReset));
+    world.refused(AGENT, SERVER);
+}
+
+#[test]
+fn an_owned_table_cannot_be_destroyed_and_is_taken_over_by_the_next_run() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(as_is);
+    apply(&enforcer, guard(AGENT));
+    apply(&enforcer, pin(AGENT, SERVER, 60 * SECOND));
+    if world.nft(&["delete", "table", "inet", "staunch"]).is_ok() {
+        println!("SKIPPED: this kernel has no owned tables that persist");
+        return;
+    }
+    world.nft(&["flush", "ruleset"]).expect("leaves our table alone");
+    assert!(world.nft(&["flush", "set", "inet", "staunch", "guarded4"]).is_err());
+    world.refused(AGENT, SERVER_2);
+    world.connects(AGENT, SERVER);
+    let second = world.try_start(config(), as_is).err().expect("two owners cannot be").to_string();
+    assert!(second.contains("another process owns the table"), "{second}");
+    enforcer.shutdown(false).expect("stops");
+    world.refused(AGENT, SERVER_2);
+    world.connects(AGENT, SERVER);
+    let enforcer = world.start(as_is);
+    apply(&enforcer, pin(AGENT, SERVER_2, 60 * SECOND));
+    world.connects(AGENT, SERVER_2);
+    assert!(world.nft(&["delete", "table", "inet", "staunch"]).is_err(), "owned again");
+}
+
+#[test]
+fn a_restart_keeps_pins_and_reconciles_before_serving() {
+    if skip() {
+        return;
+    }
+    for owned in [true, false] {
+        let world = World::new();
+        let enforcer = world.start(move |nft| nft.with_ownership(owned));
+        for session in [AGENT, OTHER, AGENT_6] {
+            apply(&enforcer, guard(session));
+        }
+        apply(&enforcer, pin(AGENT, SERVER, 300 * SECOND));
+        apply(&enforcer, pin(OTHER, SERVER, 300 * SECOND));
+        apply(&enforcer, pin(AGENT_6, SERVER_6, 300 * SECOND));
+        let download = world.connects(OTHER, SERVER);
+        enforcer.shutdown(false).expect("stops");
+        world.connects(AGENT, SERVER);
+        world.refused(AGENT, SERVER_2);
+
+        let enforcer = world.start(move |nft| nft.with_ownership(owned));
+        let view = enforcer.view(ip(AGENT)).expect("taken").wait_blocking(SECOND).expect("answered");
+        assert!(view.guarded && view.pins.len() == 1 && view.pins[0].1 > 290 * SECOND, "{view:?}");
+        apply(&enforcer, pin(AGENT, SERVER, 10 * SECOND));
+        assert!(world.expires("pins4", &format!("{AGENT} . {SERVER}")).is_some_and(|left| left > 290 * SECOND));
+        world.connects(AGENT_6, SERVER_6);
+
+        let active = |session, quarantined| Active { session: ip(session), guard: true, quarantined };
+        let ticket = enforcer.reconcile(vec![active(AGENT, false), active(OTHER, true)]).expect("taken");
+        ticket.wait_blocking(SECOND).expect("reconciled");
+        world.connects(AGENT, SERVER);
+        world.refused(OTHER, SERVER);
+        assert_eq!(read_to_end(download).1, Some(ErrorKind::ConnectionReset), "quarantined by now");
+        assert!(!world.holds("pins6", SERVER_6) && !world.holds("guarded6", AGENT_6), "a session nobody knows is gone");
+        assert!(!world.holds("pins4", OTHER) && world.holds("quarantined4", OTHER));
+
+        // Another capacity is another set: it is rebuilt with what it held.
+        enforcer.shutdown(false).expect("stops");
+        let smaller = Config { capacity: 1000, ..config() };
+        let enforcer = world.try_start(smaller, move |nft| nft.with_ownership(owned)).expect("rebuilt");
+        assert!(world.expires("pins4", &format!("{AGENT} . {SERVER}")).is_some_and(|left| left > 290 * SECOND));
+        assert!(world.nft(&["list", "set", "inet", "staunch", "pins4"]).is_ok_and(|text| text.contains("size 1000")));
+        world.connects(AGENT, SERVER);
+        world.refused(OTHER, SERVER);
+        enforcer.shutdown(true).expect("removed");
+    }
+}
+
+#[test]
+fn a_full_set_is_an_error_and_room_comes_back() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let full = |result: &Result<(), Error>| matches!(result, Err(Error::Full { limit: 3 }));
+    // By our own reckoning.
+    let enforcer = world.try_start(Config { capacity: 3, ..config() }, as_is).expect("starts");
+    apply(&enforcer, pin(AGENT, SERVER, SECOND));
+    apply(&enforcer, pin(AGENT, SERVER_2, 60 * SECOND));
+    let two = Command::Pin { session: ip(OTHER), destinations: vec![ip(SERVER), ip(SERVER_2)], lifetime: 60 * SECOND };
+    let result = enforcer.submit(two.clone()).expect("taken").wait_blocking(SECOND);
+    assert!(full(&result), "{result:?}");
+    std::thread::sleep(Duration::from_millis(1100));
+    apply(&enforcer, two);
+    enforcer.shutdown(true).expect("removed");
+
+    // By the kernel's, in which somebody put elements of their own; good commands of the same batch are not lost.
+    for refresh in [Refresh::InPlace, Refresh::Replace] {
+        let mut nft = world.inside("g", move || {
+            let mut nft = Nft::new(&Config { capacity: 3, ..config() }).expect("backend");
+            nft = nft.with_ownership(false).with_refresh(refresh);
+            nft.setup().expect("table");
+            nft
+        });
+        let strangers = format!("{{ {OTHER} . 198.51.100.1 timeout 1h, {OTHER} . 198.51.100.2 timeout 1h }}");
+        world.nft(&["add", "element", "inet", "staunch", "pins4", &strangers]).expect("added");
+        let commands = [
+            pin(AGENT, SERVER, 60 * SECOND),
+            pin(AGENT, SERVER_2, 60 * SECOND),
+            pin(AGENT, SERVER, 90 * SECOND),
+            pin(AGENT_6, SERVER_6, 60 * SECOND),
+        ];
+        let results = nft.apply(&commands);
+        assert!(results[0].is_ok() && full(&results[1]) && results[2].is_ok() && results[3].is_ok(), "{results:?}");
+        assert!(world.expires("pins4", &format!("{AGENT} . {SERVER}")).is_some_and(|left| left > 85 * SECOND));
+        assert!(nft.view(ip(AGENT)).pins.len() == 1, "what was refused is not believed to be there");
+        nft.teardown(true).expect("removed");
+    }
+}
+
+#[test]
+fn a_thousand_pins_from_many_tasks_are_all_acknowledged() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(as_is);
+    for n in 0..50 {
+        apply(&enforcer, Command::Guard { session: IpAddr::from([10, 77, 2, n]) });
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("runtime");
+    let took = Arc::new(Mutex::new(Vec::new()));
+    runtime.block_on(async {
+        let mut tasks = Vec::new();
+        for n in 0..50 {
+            let (enforcer, took) = (enforcer.clone(), Arc::clone(&took));
+            tasks.push(tokio::spawn(async move {
+                for m in 0..20 {
+                    let destinations = vec![IpAddr::from([198, 18, n, m]), IpAddr::from([198, 19, n, m])];
+                    let session = IpAddr::from([10, 77, 2, n]);
+                    let start = Instant::now();
+                    let ticket = enforcer.submit(Command::Pin { session, destinations, lifetime: 60 * SECOND });
+                    ticket.expect("taken").wait(SECOND).await.expect("acknowledged");
+                    took.lock().expect("lock").push(start.elapsed());
+                }
+            }));
+        }
+        for task in tasks {
+            task.await.expect("task");
+        }
+    });
+    let mut times = took.lock().expect("lock").clone();
+    assert_eq!(times.len(), 1000);
+    println!("1,000 pins of two addresses, 50 tasks: p50, p99, max {:?}", quantiles(&mut times));
+    let text = world.nft(&["list", "set", "inet", "staunch", "pins4"]).expect("set");
+    assert_eq!(text.matches(" expires ").count(), 2000);
+    let status = enforcer.status();
+    assert_eq!((status.failed, status.queue_full, status.applied), (0, 0, 1050));
+
+    let mut alone = Vec::new();
+    for n in 0..2000 {
+        let start = Instant::now();
+        apply(&enforcer, pin("10.77.2.0", &Ipv4Addr::from(0xcb00_0000 + n).to_string(), 60 * SECOND));
+        alone.push(start.elapsed());
+    }
+    println!("one at a time, queue and thread switches included: p50, p99, max {:?}", quantiles(&mut alone));
+}
+
+fn quantiles(times: &mut [Duration]) -> [Duration; 3] {
+    times.sort_unstable();
+    [times[times.len() / 2], times[times.len() * 99 / 100], times[times.len() - 1]]
+}
+
+#[test]
+fn the_kernels_word_on_a_pin_takes_microseconds() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    for refresh in [Refresh::InPlace, Refresh::Replace] {
+        let [first, again] = world.inside("g", move || {
+            let mut nft = Nft::new(&config()).expect("backend").with_refresh(refresh);
+            nft.setup().expect("table");
+            let rounds = [60 * SECOND, 90 * SECOND].map(|lifetime| {
+                let mut times = Vec::new();
+                for n in 0..2000 {
+                    let command = pin(AGENT, &Ipv4Addr::from(0xcb00_0000 + n).to_string(), lifetime);
+                    let start = Instant::now();
+                    let results = nft.apply(std::slice::from_ref(&command));
+                    times.push(start.elapsed());
+                    assert!(matches!(results.as_slice(), [Ok(())]), "{results:?}");
+                }
+                quantiles(&mut times)
+            });
+            nft.teardown(true).expect("removed");
+            rounds
+        });
+        println!("{refresh:?}: add p50, p99, max {first:?}; refresh {again:?}");
+        assert!(first[0] < Duration::from_millis(1) && again[0] < Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn ten_thousand_pins_are_back_within_a_second() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(|nft| nft.with_ownership(false));
+    let sessions: Vec<IpAddr> = (0..100).map(|n| IpAddr::from([10, 77, 2, n])).collect();
+    for session in &sessions {
+        apply(&enforcer, Command::Guard { session: *session });
+        let destinations = (0..100).map(|m| IpAddr::from([198, 18, 0, m])).collect();
+        apply(&enforcer, Command::Pin { session: *session, destinations, lifetime: 600 * SECOND });
+    }
+    assert!(within(SECOND, || enforcer.status().counts.pins4 == 10_000).is_some());
+    let before = enforcer.status().counts.restored;
+    let start = Instant::now();
+    world.nft(&["delete", "table", "inet", "staunch"]).expect("deleted");
+    assert!(within(2 * SECOND, || enforcer.status().counts.restored > before).is_some());
+    println!("10,000 pins back {:?} after the deletion", start.elapsed());
+    assert!(start.elapsed() < SECOND);
+    let text = world.nft(&["list", "set", "inet", "staunch", "pins4"]).expect("set");
+    assert_eq!(text.matches(" expires ").count(), 10_000);
+    let start = Instant::now();
+    let active = sessions.iter().take(50).map(|s| Active { session: *s, guard: true, quarantined: false });
+    enforcer.reconcile(active.collect()).expect("taken").wait_blocking(5 * SECOND).expect("reconciled");
+    println!("reconciled to 5,000 pins in {:?}", start.elapsed());
+    let text = world.nft(&["list", "set", "inet", "staunch", "pins4"]).expect("set");
+    assert_eq!(text.matches(" expires ").count(), 5_000);
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused() {
+    for (change, word) in [
+        (Config { table: "a b".into(), ..config() }, "table"),
+        (Config { table: String::new(), ..config() }, "table"),
+        (Config { interfaces: vec!["*".into()], ..config() }, "device name"),
+        (Config { interfaces: vec!["much-too-long-a-name".into()], ..config() }, "device name"),
+        (Config { guard_unknown: true, interfaces: vec![], ..config() }, "guard_unknown"),
+        (Config { capacity: 0, ..config() }, "capacity"),
+    ] {
+        let error = Nft::new(&change).err().expect("refused").to_string();
+        assert!(error.contains(word), "{error}");
+    }
+}
