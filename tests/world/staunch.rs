@@ -218,7 +218,7 @@ impl Staunch {
         let log = self.log.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if line.contains("ready") {
+                if says_ready(&line) {
                     let _ = ready.send(());
                 }
                 log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line);
@@ -250,6 +250,12 @@ pub fn binary() -> PathBuf {
     let own = std::env::current_exe().expect("the path of the running program");
     let target = own.parent().and_then(Path::parent).expect("an example lies two levels below the profile's directory");
     target.join("staunch")
+}
+
+/// Whether a log line holds the word `ready`, not as a part of another and not denied.
+fn says_ready(line: &str) -> bool {
+    let words: Vec<&str> = line.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    words.iter().enumerate().any(|(i, word)| *word == "ready" && (i == 0 || words[i - 1] != "not"))
 }
 
 fn text(value: &Value) -> String {
