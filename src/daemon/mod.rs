@@ -1,6 +1,6 @@
 //! The daemon: builds the stages from the configuration, joins them, serves until told to stop.
 
-mod build;
+pub mod build;
 mod http;
 mod sampled;
 

@@ -9,6 +9,7 @@
 //! what a sandbox sends to the host's own addresses (where the resolver listens), pass other hooks, which the lockdown
 //! rules cover. Whoever shares a sandbox's source address shares its pins.
 
+mod addresses;
 mod backends;
 mod netlink;
 mod nft;
@@ -19,6 +20,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use addresses::host_addresses;
 pub use backends::{Counts, DryRun, DryRunLog, Health, Off, View};
 pub use nft::{Nft, Refresh};
 pub use owner::{Enforcer, Status, Ticket};
