@@ -1,24 +1,29 @@
-//! One query assessed: readings, families, score, band, charge.
+//! What is asked of the scorer and what it answers.
+//!
+//! Plain data between policy, which fills [`Facts`] and reads [`Assessment`], and [`crate::scorer`]. Knows no rule, no
+//! clock and no mode.
 
 use crate::bits::Bits;
 use crate::ledger::{Charge, LedgerScope, LedgerView};
-use crate::model::Model;
 use crate::name::NameRef;
 use crate::signals::Reading;
-use crate::state::SessionState;
 use crate::suffix::Split;
+
+pub use crate::scorer::Scorer;
 
 /// What policy knows of the name before the score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
     /// No rule names it.
     Unlisted,
-    /// A rule names exactly this name; `of` names are on such rules, so the choice costs log2 of that.
+    /// A rule names exactly this name; `of` names are on such rules, so the choice costs log2 of that. Never sinkholed
+    /// or refused here.
     Exact {
         /// Number of names on exact rules.
         of: u32,
     },
     /// A rule covers the domain: charged in full to the tenant account, against `budget`, not to the session account.
+    /// Never sinkholed by the score: the names a rule has to cover are those that look like a tunnel.
     Below {
         /// The rule's own budget for a tenant.
         budget: Bits,
@@ -29,7 +34,8 @@ pub enum Listing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Budgets {
-    /// Bits a session may spend under one unlisted tenant before the score alone may sinkhole (soft).
+    /// Bits a session may spend under one unlisted tenant before the score alone may sinkhole (soft): from there it
+    /// no longer takes two families that agree.
     pub tenant_soft: Bits,
     /// Bits a session may spend under one unlisted tenant (hard).
     pub tenant: Bits,
@@ -128,7 +134,7 @@ pub struct Assessment {
     pub readings: [Reading; 4],
     /// Sum over families of each one's largest contribution, in nats.
     pub score: f32,
-    /// Families whose largest contribution speaks for an attack.
+    /// Families whose largest contribution reaches [`crate::signals::AGREES`].
     pub agreeing: u8,
     /// What the payload part is worth under the model, charged or not.
     pub information: Bits,
@@ -138,39 +144,17 @@ pub struct Assessment {
     pub before: LedgerView,
     /// The accounts after forwarding.
     pub after: LedgerView,
-    /// The account that forwarding would overdraw.
+    /// The account that forwarding would overdraw: the query must not leave.
     pub overdraw: Option<LedgerScope>,
+    /// Whether this tenant was sinkholed before in this session. Stays until an operator releases the session or
+    /// allows the tenant.
+    pub sticky: bool,
+    /// Distinct names of this session that were forwarded under the tenant before.
+    pub names_sent: u32,
+    /// What the distinct refused names under the tenant would have cost, this one included if it is refused.
+    pub attempted: Bits,
+    /// Tenants of this session sinkholed by score or ledger, this one included if the band says so.
+    pub tenants_sinkholed: u32,
     /// The recommendation.
     pub band: Band,
-}
-
-/// The scorer: an immutable model and fitted densities.
-pub struct Scorer {
-    #[allow(dead_code)]
-    model: &'static Model,
-}
-
-impl Scorer {
-    /// A scorer over the shipped model.
-    pub fn new() -> Self {
-        Self { model: Model::shipped() }
-    }
-
-    /// Assesses a query and changes nothing.
-    pub fn assess(&self, state: &SessionState, facts: &Facts<'_>) -> Assessment {
-        let _ = (state, facts);
-        todo!()
-    }
-
-    /// Writes down what was done with a query that [`Scorer::assess`] judged on this same state.
-    pub fn commit(&self, state: &mut SessionState, facts: &Facts<'_>, assessment: &Assessment, outcome: Outcome) {
-        let _ = (state, facts, assessment, outcome);
-        todo!()
-    }
-}
-
-impl Default for Scorer {
-    fn default() -> Self {
-        Self::new()
-    }
 }

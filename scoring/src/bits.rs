@@ -40,7 +40,33 @@ impl Bits {
 
     /// log2 of `n`, rounded up to the next step; zero for 0 and 1.
     pub fn log2(n: u64) -> Self {
-        if n <= 1 { Self::ZERO } else { Self::ceil_from((n as f64).log2()) }
+        Self::log2_ratio(n, 1)
+    }
+
+    /// log2 of `num / den`, rounded up to the next step; zero where the ratio is 1 or less, [`Bits::MAX`] for a zero
+    /// `den`. Integers only, so that every machine books the same charge; exact powers of two are exact.
+    pub fn log2_ratio(num: u64, den: u64) -> Self {
+        if num <= den {
+            return Self::ZERO;
+        }
+        if den == 0 {
+            return Self::MAX;
+        }
+        // Mantissa of the ratio in [1, 2) with 32 binary places, always rounded up.
+        let scaled = (u128::from(num) << 32).div_ceil(u128::from(den));
+        let whole = 127 - scaled.leading_zeros() - 32;
+        let mut mantissa = ceil_shift(scaled, whole);
+        let mut steps = whole;
+        for _ in 0..8 {
+            // log2(m * m) = 2 log2(m): each squaring yields one more binary place.
+            mantissa = ceil_shift(mantissa * mantissa, 32);
+            steps <<= 1;
+            if mantissa >= 1 << 33 {
+                mantissa = ceil_shift(mantissa, 1);
+                steps += 1;
+            }
+        }
+        Self(steps + u32::from(mantissa > 1 << 32))
     }
 
     /// As a fractional number of bits.
@@ -66,6 +92,11 @@ impl Bits {
     }
 }
 
+/// `value / 2^by`, rounded up.
+const fn ceil_shift(value: u128, by: u32) -> u128 {
+    (value >> by) + ((value & ((1 << by) - 1) != 0) as u128)
+}
+
 impl fmt::Display for Bits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.1}", self.as_f64())
@@ -81,5 +112,39 @@ impl serde::Serialize for Bits {
 impl<'de> serde::Deserialize<'de> for Bits {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         f64::deserialize(d).map(Self::ceil_from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn powers_of_two_are_exact() {
+        assert_eq!(Bits::log2(0), Bits::ZERO);
+        assert_eq!(Bits::log2(1), Bits::ZERO);
+        for bits in 1..64 {
+            assert_eq!(Bits::log2(1 << bits), Bits::whole(bits), "2^{bits}");
+        }
+        assert_eq!(Bits::log2_ratio(8, 2), Bits::whole(2));
+        assert_eq!(Bits::log2_ratio(2, 8), Bits::ZERO);
+        assert_eq!(Bits::log2_ratio(1, 0), Bits::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn the_logarithm_is_never_below_the_truth(num in 1u64..1 << 40, den in 1u64..1 << 40) {
+            let truth = (num as f64 / den as f64).log2().max(0.0);
+            let got = Bits::log2_ratio(num, den).as_f64();
+            prop_assert!(got >= truth - 1e-9, "{} < {}", got, truth);
+            prop_assert!(got <= truth + 2.0 / 256.0, "{} is far above {}", got, truth);
+        }
+
+        #[test]
+        fn sums_saturate(a in any::<u32>(), b in any::<u32>()) {
+            let (a, b) = (Bits::from_steps(a), Bits::from_steps(b));
+            prop_assert!(a.plus(b) >= a && a.minus(b) <= a);
+        }
     }
 }

@@ -10,14 +10,16 @@ pub mod bits;
 pub mod ledger;
 pub mod model;
 pub mod name;
+pub mod scorer;
 pub mod signals;
 pub mod state;
 pub mod suffix;
 
-pub use assess::{Assessment, Band, Budgets, Facts, Listing, Outcome, Params, Scorer};
+pub use assess::{Assessment, Band, Budgets, Facts, Listing, Outcome, Params};
 pub use bits::Bits;
 pub use ledger::{Charge, LedgerScope, LedgerView};
 pub use name::{NameBuf, NameRef, QName};
+pub use scorer::Scorer;
 pub use signals::{Family, Reading, Signal};
 pub use state::{SessionState, StateSnapshot};
 pub use suffix::Split;

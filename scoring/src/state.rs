@@ -1,9 +1,191 @@
 //! What a session has done so far, in bounded memory.
+//!
+//! Written only by [`crate::Scorer::commit`] and by an operator's release, extension or grant. Knows no clock: nothing
+//! here ages, so a sender that waits gains nothing.
 
-/// One session's score and ledger state.
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
+
+use crate::bits::Bits;
+use crate::ledger::accounts::{Account, Accounts};
+use crate::ledger::fingerprints::{Fingerprints, MAX_REFUSED_NAMES, MAX_SENT_NAMES};
+use crate::ledger::price::{Domains, History};
+use crate::name::NameRef;
+
+/// Version of [`StateSnapshot`] as written.
+pub const SNAPSHOT: u32 = 1;
+
+/// One session's score and ledger state: at most 64 KiB, under 3 KiB while idle.
 #[derive(Debug, Clone)]
-pub struct SessionState {}
+pub struct SessionState {
+    seed: u64,
+    pub(crate) accounts: Accounts,
+    /// Names that were forwarded and paid for.
+    pub(crate) sent: Fingerprints<MAX_SENT_NAMES>,
+    /// Names that were refused and counted.
+    pub(crate) refused: Fingerprints<MAX_REFUSED_NAMES>,
+    pub(crate) session: SessionAccount,
+    /// Accounts marked as sinkholed.
+    pub(crate) sinkholed: u16,
+}
 
-/// [`SessionState`] in the form the store keeps: versioned, every field defaulted.
+/// The accounts that are not a domain's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub(crate) struct SessionAccount {
+    /// Over all unlisted domains.
+    pub spent: Bits,
+    /// On the choice among names of exact rules.
+    pub listed: Bits,
+    /// What an operator added to every limit of this session.
+    pub allowance: Bits,
+    pub history: History,
+    pub domains: Domains,
+}
+
+impl SessionState {
+    /// A session that has done nothing. `seed` keys its hashes: random, and unknown to the session, so that nobody can
+    /// choose names that collide.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            accounts: Accounts::default(),
+            sent: Fingerprints::default(),
+            refused: Fingerprints::default(),
+            session: SessionAccount::default(),
+            sinkholed: 0,
+        }
+    }
+
+    /// Keyed hash of a name.
+    pub(crate) fn hash(&self, name: NameRef<'_>) -> u64 {
+        FixedState::with_seed(self.seed).hash_one(name.as_wire())
+    }
+
+    /// Tenants of this session that the score or the ledger has sinkholed.
+    pub fn tenants_sinkholed(&self) -> u32 {
+        u32::from(self.sinkholed)
+    }
+
+    /// Spent over all unlisted domains.
+    pub fn spent_session(&self) -> Bits {
+        self.session.spent
+    }
+
+    /// Spent on the choice among names of exact rules.
+    pub fn spent_listed(&self) -> Bits {
+        self.session.listed
+    }
+
+    /// What an operator has added to every limit of this session.
+    pub fn allowance(&self) -> Bits {
+        self.session.allowance
+    }
+
+    /// Distinct names forwarded for which the session account was charged.
+    pub fn names_sent(&self) -> u32 {
+        u32::from(self.session.history.new)
+    }
+
+    /// Domains with an account of their own.
+    pub fn domains(&self) -> u32 {
+        self.accounts.len() as u32
+    }
+
+    /// Whether a table is full, so that further domains share one account or further names are charged each time. A
+    /// signal in itself: ordinary work stays far below.
+    pub fn overflowed(&self) -> bool {
+        self.accounts.is_full() || self.sent.is_full() || self.refused.is_full()
+    }
+
+    /// An operator lets the session go on: marks and attempts are cleared, the ledger stays as it is, since what was
+    /// told is told. Where an account is spent the next query would close the session again: see
+    /// [`SessionState::extend`].
+    pub fn release(&mut self) {
+        for account in self.accounts.iter_mut() {
+            account.sinkholed = false;
+            account.attempted = Bits::ZERO;
+        }
+        self.sinkholed = 0;
+        self.refused.clear();
+    }
+
+    /// An operator accepts that this session tells the outside `bits` more: added to each of its limits (unlisted
+    /// tenant, ICANN-level domain, session), and taken from what the fan-out signal reads. Adds up over calls.
+    pub fn extend(&mut self, bits: Bits) {
+        self.session.allowance = self.session.allowance.plus(bits);
+    }
+
+    /// An operator allowed this tenant: its mark and attempts are cleared, what it cost stays. No effect on a tenant
+    /// that shares the overflow account.
+    pub fn forget_tenant(&mut self, tenant: NameRef<'_>) {
+        let key = self.hash(tenant);
+        if let Some(account) = self.accounts.iter_mut().find(|account| account.key == key && key != 0) {
+            self.sinkholed -= u16::from(account.sinkholed);
+            account.sinkholed = false;
+            account.attempted = Bits::ZERO;
+        }
+    }
+
+    /// Octets this state takes, heap included.
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + self.accounts.heap_size() + self.sent.heap_size() + self.refused.heap_size()
+    }
+
+    /// Everything, in the form the store keeps.
+    pub fn snapshot(&self) -> StateSnapshot {
+        let mut accounts: Vec<Account> = self.accounts.iter().copied().collect();
+        let overflow = accounts.pop().unwrap_or_default();
+        StateSnapshot {
+            version: SNAPSHOT,
+            seed: self.seed,
+            check: check(self.seed),
+            session: self.session,
+            accounts,
+            overflow,
+            sent: self.sent.iter().collect(),
+            refused: self.refused.iter().collect(),
+        }
+    }
+
+    /// The state a snapshot was made of. Never a refund: if the hash that its keys were made with has changed since,
+    /// the accounts cannot be told apart any more, so they are added up and every domain shares the sum.
+    pub fn restore(snapshot: &StateSnapshot) -> Self {
+        let matched = snapshot.check == check(snapshot.seed) && snapshot.version == SNAPSHOT;
+        let accounts = if matched {
+            Accounts::restore(&snapshot.accounts, snapshot.overflow)
+        } else {
+            Accounts::restore_unmatched(&snapshot.accounts, snapshot.overflow)
+        };
+        let kept = |fingerprints: &'_ [u64]| if matched { fingerprints.to_vec() } else { Vec::new() };
+        Self {
+            seed: snapshot.seed,
+            sinkholed: accounts.iter().map(|account| u16::from(account.sinkholed)).sum(),
+            accounts,
+            sent: kept(&snapshot.sent).into_iter().collect(),
+            refused: kept(&snapshot.refused).into_iter().collect(),
+            session: snapshot.session,
+        }
+    }
+}
+
+/// Tells whether a snapshot's keys were made with the hash function of this build.
+fn check(seed: u64) -> u64 {
+    FixedState::with_seed(seed).hash_one(b"\x05check\x07example\x00".as_slice())
+}
+
+/// [`SessionState`] in the form the store keeps: versioned, every field defaulted. Holds hashes, no names.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct StateSnapshot {}
+#[serde(default)]
+pub struct StateSnapshot {
+    /// [`SNAPSHOT`].
+    pub version: u32,
+    seed: u64,
+    check: u64,
+    session: SessionAccount,
+    accounts: Vec<Account>,
+    overflow: Account,
+    sent: Vec<u64>,
+    refused: Vec<u64>,
+}

@@ -1,0 +1,233 @@
+//! A session's accounts by domain, in bounded memory.
+//!
+//! One account serves a domain both as a tenant and as an ICANN-level domain; the two are kept apart inside. At
+//! [`MAX_ACCOUNTS`] domains every further one shares the overflow account, under the same limits: spreading over more
+//! domains than the table holds gains nothing and shows.
+
+use super::price::History;
+use crate::bits::Bits;
+
+/// Domains with an account of their own in one session.
+pub const MAX_ACCOUNTS: usize = 512;
+
+/// What was spent in one role, and the history it was priced by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub(crate) struct Side {
+    /// By unlisted names.
+    pub spent: Bits,
+    pub history: History,
+}
+
+/// A domain's account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub(crate) struct Account {
+    /// Keyed hash of the domain.
+    pub key: u64,
+    /// As a tenant.
+    pub tenant: Side,
+    /// As an ICANN-level domain.
+    pub icann: Side,
+    /// By names below a rule.
+    pub below: Bits,
+    /// What distinct refused names would have cost.
+    pub attempted: Bits,
+    /// Information of the distinct unlisted names alone: what [`Side::spent`] is without repeats, events and types.
+    pub told: Bits,
+    /// The part of it in each name's richest label.
+    pub richest: Bits,
+    /// Symbols of those labels.
+    pub richest_symbols: u32,
+    /// Sinkholed by score or ledger.
+    pub sinkholed: bool,
+    /// Whether the session account has paid for the choice of this domain.
+    pub paid: bool,
+}
+
+/// All accounts of a session.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Accounts {
+    accounts: Vec<Account>,
+    /// Open addressing over `accounts`: position + 1, zero is empty. A power of two, at most half full.
+    index: Box<[u16]>,
+    /// For every domain that found no room.
+    pub overflow: Account,
+    /// No more room, though `accounts` is not full: set where a restored state could not be matched.
+    closed: bool,
+}
+
+impl Accounts {
+    /// The account that `key` has, or would share for want of room; `None` where it would get its own and has none yet.
+    pub fn find(&self, key: u64) -> Option<&Account> {
+        match self.slot(key) {
+            Ok(position) => self.accounts.get(position),
+            Err(_) if self.is_full() => Some(&self.overflow),
+            Err(_) => None,
+        }
+    }
+
+    /// The account to book to, made if there is room.
+    pub fn entry(&mut self, key: u64) -> &mut Account {
+        let position = match self.slot(key) {
+            Ok(position) => position,
+            Err(_) if self.is_full() => return &mut self.overflow,
+            Err(_) => self.add(Account { key, ..Account::default() }),
+        };
+        // `slot` and `add` only hand out positions of `accounts`.
+        &mut self.accounts[position]
+    }
+
+    /// Whether further domains share the overflow account.
+    pub fn is_full(&self) -> bool {
+        self.closed || self.accounts.len() >= MAX_ACCOUNTS
+    }
+
+    pub fn len(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// Every account, the overflow account last.
+    pub fn iter(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.iter().chain(std::iter::once(&self.overflow))
+    }
+
+    /// Every account, the overflow account last.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Account> {
+        self.accounts.iter_mut().chain(std::iter::once(&mut self.overflow))
+    }
+
+    /// Accounts as they were kept. More than fit, or a key twice, are added up in the overflow account.
+    pub fn restore(kept: &[Account], overflow: Account) -> Self {
+        let mut accounts = Self { overflow, ..Self::default() };
+        for account in kept {
+            match accounts.slot(account.key) {
+                Err(_) if !accounts.is_full() => {
+                    accounts.add(*account);
+                }
+                _ => accounts.overflow.merge(account),
+            }
+        }
+        accounts
+    }
+
+    /// For a state whose keys can no longer be matched: everything is added up in the overflow account and every
+    /// domain shares it, so that nothing is refunded.
+    pub fn restore_unmatched(kept: &[Account], mut overflow: Account) -> Self {
+        kept.iter().for_each(|account| overflow.merge(account));
+        Self { overflow, closed: true, ..Self::default() }
+    }
+
+    /// Octets on the heap.
+    pub fn heap_size(&self) -> usize {
+        self.accounts.capacity() * size_of::<Account>() + size_of_val(&*self.index)
+    }
+
+    fn add(&mut self, account: Account) -> usize {
+        let position = self.accounts.len();
+        if position == self.accounts.capacity() {
+            let more = position.clamp(4, MAX_ACCOUNTS - position);
+            self.accounts.reserve_exact(more);
+        }
+        if (position + 1) * 2 > self.index.len() {
+            self.index = vec![0; (position + 1).next_power_of_two().max(8) * 2].into();
+            for at in 0..position {
+                self.link(self.accounts[at].key, at);
+            }
+        }
+        self.accounts.push(account);
+        self.link(account.key, position);
+        position
+    }
+
+    fn link(&mut self, key: u64, position: usize) {
+        let mask = self.index.len() - 1;
+        let mut slot = key as usize & mask;
+        while self.index[slot] != 0 {
+            slot = (slot + 1) & mask;
+        }
+        self.index[slot] = position as u16 + 1;
+    }
+
+    /// Position of the account, or nothing.
+    fn slot(&self, key: u64) -> Result<usize, ()> {
+        let mask = self.index.len().wrapping_sub(1);
+        let mut slot = key as usize & mask;
+        while let Some(&position) = self.index.get(slot) {
+            match usize::from(position).checked_sub(1) {
+                None => return Err(()),
+                Some(at) if self.accounts.get(at).is_some_and(|account| account.key == key) => return Ok(at),
+                Some(_) => slot = (slot + 1) & mask,
+            }
+        }
+        Err(())
+    }
+}
+
+impl Account {
+    /// Adds another account's spending; histories take the larger counts, marks stay set.
+    fn merge(&mut self, other: &Account) {
+        for (into, from) in [(&mut self.tenant, &other.tenant), (&mut self.icann, &other.icann)] {
+            into.spent = into.spent.plus(from.spent);
+            into.history.new = into.history.new.max(from.history.new);
+            into.history.last = into.history.last.max(from.history.last);
+            into.history.older = into.history.older.max(from.history.older);
+        }
+        self.below = self.below.plus(other.below);
+        self.attempted = self.attempted.plus(other.attempted);
+        self.told = self.told.plus(other.told);
+        self.richest = self.richest.plus(other.richest);
+        self.richest_symbols = self.richest_symbols.saturating_add(other.richest_symbols);
+        self.sinkholed |= other.sinkholed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mix(i: u64) -> u64 {
+        i.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    #[test]
+    fn domains_beyond_the_table_share_one_account() {
+        let mut accounts = Accounts::default();
+        for i in 0..5_000 {
+            let account = accounts.entry(mix(i));
+            account.tenant.spent = account.tenant.spent.plus(Bits::whole(1));
+        }
+        assert!(accounts.is_full());
+        assert_eq!(accounts.len(), MAX_ACCOUNTS);
+        assert_eq!(accounts.overflow.tenant.spent, Bits::whole(5_000 - MAX_ACCOUNTS as u32));
+        assert_eq!(accounts.find(mix(3)).map(|a| a.tenant.spent), Some(Bits::whole(1)), "the first keep their own");
+        assert_eq!(accounts.find(mix(99_999)).map(|a| a.tenant.spent), Some(accounts.overflow.tenant.spent));
+        assert!(accounts.heap_size() <= 40 * 1024, "{}", accounts.heap_size());
+    }
+
+    #[test]
+    fn keys_that_share_a_slot_are_told_apart() {
+        let mut accounts = Accounts::default();
+        for high in 0..100u64 {
+            accounts.entry(high << 32 | 5).below = Bits::whole(high as u32);
+        }
+        for high in 0..100u64 {
+            assert_eq!(accounts.find(high << 32 | 5).map(|a| a.below), Some(Bits::whole(high as u32)));
+        }
+        assert!(accounts.find(100 << 32 | 5).is_none());
+    }
+
+    #[test]
+    fn a_restored_table_holds_the_same_or_more() {
+        let mut accounts = Accounts::default();
+        for i in 0..600 {
+            accounts.entry(mix(i)).tenant.spent = Bits::whole(3);
+        }
+        let kept: Vec<_> = accounts.iter().copied().collect();
+        let (overflow, kept) = kept.split_last().expect("the overflow account");
+        let again = Accounts::restore(kept, *overflow);
+        assert!((0..600).all(|i| again.find(mix(i)) == accounts.find(mix(i))));
+        let unmatched = Accounts::restore_unmatched(kept, *overflow);
+        assert_eq!(unmatched.find(1).map(|a| a.tenant.spent), Some(Bits::whole(3 * 512 + 3)));
+    }
+}

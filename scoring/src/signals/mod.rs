@@ -1,0 +1,114 @@
+//! Signals: each turns one fact into a reading with a capped contribution, a file a signal.
+//!
+//! Between the facts of [`crate::assess`] and its score. A contribution is a log-likelihood ratio in nats: how much
+//! likelier the value is under an attack than in benign work. Benign densities are fitted on benign names and sessions
+//! (`cargo run --release -p staunch-scoring --example fit -- --densities` prints the parameters); the attack density
+//! is flat up to what DNS can carry, so that no tool's shape is learned. Ratios never fall as the value grows, and
+//! none exceeds [`CAP`], so no signal can decide alone. Knows no session, no ledger and no verdict.
+
+pub mod age;
+mod density;
+pub mod entropy;
+pub mod fan_out;
+pub mod length;
+
+/// Largest contribution either way, in nats: a factor of 20. Below half of what a sinkhole needs twice over, so that two
+/// families must speak. Chosen without a source.
+pub const CAP: f32 = 3.0;
+
+/// A kind of evidence. The closed set is also the set of metric labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Signal {
+    /// Disorder of the payload part's characters.
+    LabelEntropy,
+    /// Length of the name's payload part.
+    NameLength,
+    /// Time since the registrable domain was registered or first seen.
+    DomainAge,
+    /// Distinct names this session has asked under one tenant.
+    SubdomainFanOut,
+}
+
+/// Signals of one family speak of the same thing; only the largest of a family counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// What the name is made of.
+    Content,
+    /// How much is asked.
+    Volume,
+    /// How new the destination is.
+    Novelty,
+    /// How the session acts.
+    Behaviour,
+}
+
+/// One signal's value for one query and what it adds to the score.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Reading {
+    /// Which evidence.
+    pub signal: Signal,
+    /// Its family.
+    pub family: Family,
+    /// The value in the signal's own unit (entropy: bits a symbol; length: octets; age: days; fan-out: bits over
+    /// distinct names); `None` where unknown.
+    pub value: Option<f32>,
+    /// Log-likelihood ratio in nats, capped to -3..=3; 0 where unknown.
+    pub contribution: f32,
+}
+
+impl Signal {
+    /// Every signal, in the order of [`crate::Assessment::readings`].
+    pub const ALL: [Self; 4] = [Self::LabelEntropy, Self::NameLength, Self::DomainAge, Self::SubdomainFanOut];
+
+    /// What it speaks of.
+    pub const fn family(self) -> Family {
+        match self {
+            Self::LabelEntropy | Self::NameLength => Family::Content,
+            Self::DomainAge => Family::Novelty,
+            Self::SubdomainFanOut => Family::Volume,
+        }
+    }
+
+    fn reading(self, value: Option<f32>, contribution: f32) -> Reading {
+        Reading { signal: self, family: self.family(), value, contribution }
+    }
+}
+
+/// A family must reach this, in nats, to count as agreeing: a factor of 4.5. Chosen so that one long label
+/// (a verification token, a load balancer's id) is not two families, and that first sight of a domain never agrees.
+pub const AGREES: f32 = 1.5;
+
+/// Sum over families of each one's largest contribution, and how many families reach [`AGREES`].
+pub fn combine(readings: &[Reading]) -> (f32, u8) {
+    let mut score = 0.0;
+    let mut agreeing = 0;
+    for family in [Family::Content, Family::Volume, Family::Novelty, Family::Behaviour] {
+        let of_family = readings.iter().filter(|reading| reading.family == family);
+        if let Some(largest) = of_family.map(|reading| reading.contribution).reduce(f32::max) {
+            score += largest;
+            agreeing += u8::from(largest >= AGREES);
+        }
+    }
+    (score, agreeing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_largest_of_a_family_counts() {
+        let reading = |signal: Signal, contribution| signal.reading(None, contribution);
+        let readings = [
+            reading(Signal::LabelEntropy, 2.0),
+            reading(Signal::NameLength, 1.5),
+            reading(Signal::DomainAge, -0.5),
+            reading(Signal::SubdomainFanOut, 1.5),
+        ];
+        assert_eq!(combine(&readings), (3.0, 2));
+        assert_eq!(combine(&readings[..2]), (2.0, 1), "one family never agrees with itself");
+        assert_eq!(combine(&[]), (0.0, 0));
+    }
+}
