@@ -1,1 +1,287 @@
-//! (to be written)
+//! Alerts: what a SOC must hear is delivered to every configured sink, at least once, in order, whatever fails.
+//!
+//! The spool is the journal of [`crate::store`]: an alert is durable before anything is delivered, each sink has its
+//! own position, and [`crate::store::Record::Delivered`] moves it. So this stage holds one alert in memory for each
+//! sink, an outage of any length loses nothing, and after a crash the last alert may come twice, with the same id.
+//! Knows no verdict and decides nothing.
+//!
+//! A sink's alerts go out one at a time in the order they were recorded, so also in order for each session. An alert
+//! that a sink will not take holds back those behind it: it is retried for ever, and logged.
+
+mod backoff;
+mod delivery;
+mod event_json;
+mod file;
+mod syslog;
+mod syslog_sink;
+mod webhook;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use delivery::{Delivery, SinkStatus};
+pub use syslog::{SyslogTarget, format as format_syslog};
+pub use webhook::sign;
+
+/// Settings of this stage.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where alerts go. Their names are also the store's `Options::sinks`.
+    pub sinks: Vec<SinkConfig>,
+    /// `source` of the CloudEvents envelope: a URI reference that names this instance, e.g. `/staunch/gateway-1`.
+    pub source: String,
+    /// HOSTNAME field of syslog messages (RFC 5424 section 6.2.4).
+    pub hostname: String,
+    /// Pauses between tries.
+    pub retry: Retry,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { sinks: Vec::new(), source: "/staunch".into(), hostname: "-".into(), retry: Retry::default() }
+    }
+}
+
+/// Pauses between tries at one alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Pause after the first failure; it doubles from there. Half of each pause is random.
+    pub first: Duration,
+    /// Longest pause.
+    pub most: Duration,
+}
+
+impl Default for Retry {
+    /// 0.2 to 30 seconds: a sink that is back is used again within half a minute.
+    fn default() -> Self {
+        Self { first: Duration::from_millis(200), most: Duration::from_secs(30) }
+    }
+}
+
+/// One sink.
+#[derive(Debug, Clone)]
+pub struct SinkConfig {
+    /// Its name: 1 to 64 of `A-Z a-z 0-9 . _ -`. The journal remembers progress under it.
+    pub name: String,
+    /// What it is.
+    pub kind: SinkKind,
+}
+
+/// Kinds of sink.
+#[derive(Clone)]
+pub enum SinkKind {
+    /// HTTP POST of a CloudEvents 1.0 event in structured JSON form. Taken when the answer is 2xx.
+    Webhook {
+        /// `http` or `https`, without user name or password.
+        url: String,
+        /// Key of the HMAC-SHA-256 signature.
+        secret: Option<Vec<u8>>,
+        /// For one whole exchange.
+        timeout: Duration,
+    },
+    /// RFC 5424 messages. Over UDP nobody confirms anything: taken when it was sent and the host did not object. Over
+    /// TCP taken when the peer's kernel has it.
+    Syslog {
+        /// Where to.
+        target: SyslogTarget,
+    },
+    /// JSON lines appended to a file. Taken when synced.
+    File {
+        /// Created with mode 0600; reopened when it was moved away.
+        path: PathBuf,
+    },
+}
+
+impl std::fmt::Debug for SinkKind {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Webhook { url, secret, timeout } => f
+                .debug_struct("Webhook")
+                .field("url", url)
+                .field("signed", &secret.is_some())
+                .field("timeout", timeout)
+                .finish(),
+            Self::Syslog { target } => f.debug_struct("Syslog").field("target", target).finish(),
+            Self::File { path } => f.debug_struct("File").field("path", path).finish(),
+        }
+    }
+}
+
+/// Looks up the hosts of sinks, so that this works where the system's resolver is not to be used.
+pub trait HostResolver: Send + Sync {
+    /// Addresses of `host`, which is a name and no address. May block for a few seconds.
+    fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
+}
+
+/// The settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A sink's name has other characters, is empty or too long.
+    #[error("alert sink name `{}`: use 1 to 64 of A-Z a-z 0-9 . _ -", .0.escape_debug())]
+    Name(String),
+    /// Two sinks have one name.
+    #[error("two alert sinks are named `{0}`")]
+    Duplicate(String),
+    /// A webhook's URL is not one to use.
+    #[error("alert sink `{sink}`: {what}")]
+    Url {
+        /// The sink.
+        sink: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A syslog address is not one to use.
+    #[error("syslog address `{}`: use udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH", .0.escape_debug())]
+    SyslogAddress(String),
+    /// The store was not opened with this sink.
+    #[error("alert sink `{0}` is not among the store's sinks")]
+    Unregistered(String),
+    /// A thread could not be started.
+    #[error("could not start a thread for alert sink `{sink}`: {source}")]
+    Thread {
+        /// The sink.
+        sink: String,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl Config {
+    /// Names of the sinks, for the store.
+    pub fn sink_names(&self) -> Vec<String> {
+        self.sinks.iter().map(|sink| sink.name.clone()).collect()
+    }
+
+    /// Checks names and URLs.
+    pub fn check(&self) -> Result<(), Error> {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        for (at, sink) in self.sinks.iter().enumerate() {
+            if sink.name.is_empty() || sink.name.len() > 64 || !sink.name.bytes().all(good) {
+                return Err(Error::Name(sink.name.clone()));
+            }
+            if self.sinks.iter().take(at).any(|other| other.name == sink.name) {
+                return Err(Error::Duplicate(sink.name.clone()));
+            }
+            if let SinkKind::Webhook { url, .. } = &sink.kind {
+                webhook::check_url(url).map_err(|what| Error::Url { sink: sink.name.clone(), what })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a sink did not take an alert.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// It cannot be reached or does not keep to the protocol.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It asks for patience.
+    #[error("status {status}")]
+    Busy { status: u16, wait: Option<Duration> },
+    /// It says that it does not want this: retried slowly, because a person has to mend it.
+    #[error("refused with status {0}")]
+    Refused(u16),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Unreachable(error.to_string())
+    }
+}
+
+/// Takes one alert. Returning `Ok` is a promise that the other side has it, as far as the protocol can tell.
+trait Sink: Send {
+    fn deliver(&mut self, alert: &crate::event::Alert) -> Result<(), Failure>;
+}
+
+/// Addresses of a host that may be a name or an address. Names may not lead to where no collector can be but where
+/// metadata services are.
+fn addresses(host: &str, port: u16, resolver: Option<&dyn HostResolver>) -> io::Result<Vec<SocketAddr>> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if let Ok(address) = bare.parse() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let resolver = resolver.ok_or_else(|| io::Error::other("no resolver to look the host up with"))?;
+    let mut found = resolver.resolve(host, port)?;
+    found.retain(|address| is_plausible(address.ip()));
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the host has no usable address"));
+    }
+    Ok(found)
+}
+
+/// False for addresses that a name should never lead an alert to: unspecified, multicast, broadcast, link-local, and
+/// the metadata services of clouds.
+fn is_plausible(address: std::net::IpAddr) -> bool {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            !(v4.octets()[0] == 0
+                || v4.is_multicast()
+                || v4.is_broadcast()
+                || v4.is_link_local()
+                || METADATA_V4.contains(&v4))
+        }
+        IpAddr::V6(v6) => {
+            !(v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local() || v6 == METADATA_V6)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(&'static [&'static str]);
+
+    impl HostResolver for Fixed {
+        fn resolve(&self, _host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+            Ok(self.0.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port)).collect())
+        }
+    }
+
+    #[test]
+    fn a_name_never_leads_to_a_metadata_service() {
+        let bad = [
+            "169.254.169.254",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "fe80::1",
+            "fd00:ec2::254",
+            "::ffff:169.254.169.254",
+            "100.100.100.200",
+        ];
+        for ip in bad {
+            let all: &'static [&'static str] = Box::leak(Box::new([ip]));
+            assert!(addresses("soc.example", 1, Some(&Fixed(all))).is_err(), "{ip}");
+        }
+        let some = addresses("soc.example", 1, Some(&Fixed(&["169.254.1.1", "10.0.0.1"]))).unwrap();
+        assert_eq!(some, ["10.0.0.1:1".parse().unwrap()]);
+        assert_eq!(addresses("[::1]", 2, None).unwrap(), ["[::1]:2".parse().unwrap()]);
+        assert!(addresses("soc.example", 1, None).is_err());
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        let webhook = |name: &str, url: &str| SinkConfig {
+            name: name.into(),
+            kind: SinkKind::Webhook { url: url.into(), secret: Some(b"hush".to_vec()), timeout: Duration::MAX },
+        };
+        let check = |sinks: Vec<SinkConfig>| Config { sinks, ..Config::default() }.check();
+        assert!(check(vec![webhook("a", "https://soc.example/x"), webhook("b", "http://[::1]:80/")]).is_ok());
+        assert!(matches!(check(vec![webhook("a", "http://x/"), webhook("a", "http://x/")]), Err(Error::Duplicate(_))));
+        assert!(matches!(check(vec![webhook("a b", "http://x/")]), Err(Error::Name(_))));
+        for url in ["ftp://x/", "x", "http://user:pw@x/", "http:///", "https://", "file:///etc/passwd"] {
+            assert!(matches!(check(vec![webhook("a", url)]), Err(Error::Url { .. })), "{url}");
+        }
+        assert!(!format!("{:?}", webhook("a", "http://x/")).contains("hush"));
+    }
+}

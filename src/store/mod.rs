@@ -216,6 +216,6 @@ fn rfc3339(ms: u64) -> String {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

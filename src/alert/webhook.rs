@@ -1,0 +1,144 @@
+//! The webhook sink: a POST of a CloudEvents 1.0 event in structured JSON form, signed.
+//!
+//! `X-Staunch-Signature: sha256=<hex HMAC-SHA-256 over "<timestamp>.<body>">`, with the same `X-Staunch-Timestamp`
+//! (Unix seconds), so that a receiver can refuse replays; `Idempotency-Key` is the alert's id. No redirects are followed
+//! and no proxy is used: an alert goes where the configuration says or nowhere.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+
+use super::{Failure, HostResolver, Sink, addresses, event_json};
+use crate::event::Alert;
+
+/// Most octets of an answer that are read. Its content is of no interest; reading it lets the connection be kept.
+const ANSWER_OCTETS: u64 = 16 * 1024;
+
+/// See the module.
+pub(super) struct Webhook {
+    agent: ureq::Agent,
+    url: String,
+    source: String,
+    secret: Option<Vec<u8>>,
+}
+
+impl Webhook {
+    pub(super) fn new(
+        url: String,
+        source: String,
+        secret: Option<Vec<u8>>,
+        timeout: Duration,
+        resolver: Option<Arc<dyn HostResolver>>,
+    ) -> Self {
+        let config = ureq::Agent::config_builder()
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .timeout_global(Some(timeout))
+            .max_response_header_size(16 * 1024)
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
+            .user_agent(concat!("staunch/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), Lookup(resolver));
+        Self { agent, url, source, secret }
+    }
+}
+
+impl Sink for Webhook {
+    fn deliver(&mut self, alert: &Alert) -> Result<(), Failure> {
+        let body = event_json::cloud_event(alert, &self.source).map_err(std::io::Error::other)?;
+        let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut request = self
+            .agent
+            .post(&self.url)
+            .header("Content-Type", "application/cloudevents+json; charset=utf-8")
+            .header("Idempotency-Key", &alert.id)
+            .header("X-Staunch-Timestamp", timestamp.to_string());
+        if let Some(secret) = &self.secret {
+            request = request.header("X-Staunch-Signature", sign(secret, timestamp, body.as_bytes()));
+        }
+        let mut answer = request.send(body).map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let status = answer.status().as_u16();
+        let wait = answer.headers().get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse().ok());
+        // Whether the rest of the answer comes does not matter: the status has been given.
+        let _ = answer.body_mut().with_config().limit(ANSWER_OCTETS).read_to_vec();
+        match status {
+            200..=299 => Ok(()),
+            408 | 429 | 500..=599 => Err(Failure::Busy { status, wait: wait.map(Duration::from_secs) }),
+            _ => Err(Failure::Refused(status)),
+        }
+    }
+}
+
+/// Value of the signature header.
+pub fn sign(secret: &[u8], timestamp: u64, body: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
+    mac.update(timestamp.to_string().as_bytes());
+    mac.update(b".");
+    mac.update(body);
+    let digest = mac.finalize().into_bytes();
+    digest.iter().fold("sha256=".to_owned(), |text, octet| text + &format!("{octet:02x}"))
+}
+
+/// Refuses what is no plain `http` or `https` URL.
+pub(super) fn check_url(url: &str) -> Result<(), &'static str> {
+    let uri: Uri = url.parse().map_err(|_| "the URL cannot be read")?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err("the URL must begin with http:// or https://");
+    }
+    match uri.authority() {
+        Some(authority) if authority.as_str().contains('@') => {
+            Err("the URL may not carry a user name or password; use the secret")
+        }
+        Some(authority) if !authority.host().is_empty() => Ok(()),
+        _ => Err("the URL names no host"),
+    }
+}
+
+/// Look-ups through the given resolver, and none for addresses.
+struct Lookup(Option<Arc<dyn HostResolver>>);
+
+impl std::fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lookup")
+    }
+}
+
+impl Resolver for Lookup {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _config: &ureq::config::Config,
+        _timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.host().ok_or(ureq::Error::HostNotFound)?;
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+        let mut out = self.empty();
+        // As many as the array holds.
+        for address in addresses(host, port, self.0.as_deref())?.into_iter().take(16) {
+            out.push(address);
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signature_is_the_one_a_receiver_computes() {
+        // printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac key
+        assert_eq!(
+            sign(b"key", 1_700_000_000, b"{\"a\":1}"),
+            "sha256=a438e398bfafc57e4396bb7fc2304422f0f768e965d073ca313cb52e22e6ad03"
+        );
+    }
+}
