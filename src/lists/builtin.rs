@@ -39,7 +39,12 @@ mod tests {
         for (list, least) in BUILTIN.into_iter().zip([60, 60]) {
             let mut names = HashSet::new();
             let report = parse(list.text.as_bytes(), Format::Domains, None, |entry| {
-                assert!(EntryNote::parse(entry.comment).is_some_and(|n| !n.what.is_empty()), "{}:{}", list.name, entry.line);
+                assert!(
+                    EntryNote::parse(entry.comment).is_some_and(|n| !n.what.is_empty()),
+                    "{}:{}",
+                    list.name,
+                    entry.line
+                );
                 assert!(names.insert(entry.name.to_owned()), "{}:{}: twice", list.name, entry.line);
             })
             .expect(list.name);
@@ -61,23 +66,43 @@ mod tests {
     fn shipped_lists_deny_what_they_should_and_no_more() {
         let mut builder = DenyBuilder::new(test_key());
         for list in BUILTIN {
-            let info = ListInfo { id: list.name.into(), file: format!("{PREFIX}{}", list.name), source: None, reviewed: None };
+            let info =
+                ListInfo { id: list.name.into(), file: format!("{PREFIX}{}", list.name), source: None, reviewed: None };
             builder.add(info, list.text.as_bytes(), Format::Domains, None).expect(list.name);
         }
         let table = builder.build();
-        let denied = |name: &str| {
-            table.look_up(NameBuf::from_text(name).expect("name").as_ref()).map(|m| m.list.id.clone())
-        };
-        for name in ["dns.google", "mozilla.cloudflare-dns.com", "one.one.one.one", "abc123.dns.nextdns.io", "dns.quad9.net"] {
+        let denied =
+            |name: &str| table.look_up(NameBuf::from_text(name).expect("name").as_ref()).map(|m| m.list.id.clone());
+        for name in
+            ["dns.google", "mozilla.cloudflare-dns.com", "one.one.one.one", "abc123.dns.nextdns.io", "dns.quad9.net"]
+        {
             assert_eq!(denied(name).as_deref(), Some("doh-resolvers"), "{name}");
         }
-        for name in ["x.oast.fun", "a.b.oastify.com", "f00.trycloudflare.com", "x.ngrok-free.app", "abc.m.pipedream.net"] {
+        for name in
+            ["x.oast.fun", "a.b.oastify.com", "f00.trycloudflare.com", "x.ngrok-free.app", "abc.m.pipedream.net"]
+        {
             assert_eq!(denied(name).as_deref(), Some("tunnel-services"), "{name}");
         }
         for name in [
-            "google", "google.com", "www.google.com", "cloudflare.com", "quad9.net", "www.opendns.com", "nextdns.io",
-            "pipedream.com", "api.pipedream.com", "github.com", "raw.githubusercontent.com", "pages.dev", "workers.dev",
-            "one.one", "example.com", "microsoft.com", "mullvad.net", "controld.com", "ts.net",
+            "google",
+            "google.com",
+            "www.google.com",
+            "cloudflare.com",
+            "quad9.net",
+            "www.opendns.com",
+            "nextdns.io",
+            "pipedream.com",
+            "api.pipedream.com",
+            "github.com",
+            "raw.githubusercontent.com",
+            "pages.dev",
+            "workers.dev",
+            "one.one",
+            "example.com",
+            "microsoft.com",
+            "mullvad.net",
+            "controld.com",
+            "ts.net",
         ] {
             assert_eq!(denied(name), None, "{name}");
         }

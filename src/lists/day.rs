@@ -16,7 +16,10 @@ impl Day {
     pub fn parse(text: &str) -> Option<Self> {
         let octets: &[u8; 10] = text.as_bytes().try_into().ok()?;
         let number = |range: std::ops::Range<usize>| {
-            octets.get(range)?.iter().try_fold(0i16, |acc, b| b.is_ascii_digit().then(|| acc * 10 + i16::from(b - b'0')))
+            octets
+                .get(range)?
+                .iter()
+                .try_fold(0i16, |acc, b| b.is_ascii_digit().then(|| acc * 10 + i16::from(b - b'0')))
         };
         if octets[4] != b'-' || octets[7] != b'-' {
             return None;
@@ -69,12 +72,17 @@ mod tests {
             assert_eq!(Day::parse(text).expect(text).to_string(), text);
         }
         assert_eq!(Day::parse("1970-01-02"), Some(Day(1)));
-        assert_eq!(Day::of_wall(Day::parse("2026-11-21").expect("day").start() + 5), Day::parse("2026-11-21").expect("day"));
+        assert_eq!(
+            Day::of_wall(Day::parse("2026-11-21").expect("day").start() + 5),
+            Day::parse("2026-11-21").expect("day")
+        );
     }
 
     #[test]
     fn what_is_no_day_is_refused() {
-        for text in ["", "2026-1-1", "2026-02-30", "2026-13-01", "1969-12-31", "2149-06-07", "2026/01/01", "\u{e9}026-01-0"] {
+        for text in
+            ["", "2026-1-1", "2026-02-30", "2026-13-01", "1969-12-31", "2149-06-07", "2026/01/01", "\u{e9}026-01-0"]
+        {
             assert_eq!(Day::parse(text), None, "{text}");
         }
     }

@@ -87,7 +87,13 @@ impl DenyBuilder {
     ///
     /// # Errors
     /// [`ListError`]; the builder is then as it was before.
-    pub fn add(&mut self, info: ListInfo, octets: &[u8], format: Format, day: Option<Day>) -> Result<Report, ListError> {
+    pub fn add(
+        &mut self,
+        info: ListInfo,
+        octets: &[u8],
+        format: Format,
+        day: Option<Day>,
+    ) -> Result<Report, ListError> {
         let before = (self.fingerprints.len(), self.min_labels);
         let base = self.lines;
         let mut notes: Vec<(u32, EntryNote)> = Vec::new();
@@ -270,10 +276,7 @@ mod tests {
 
     #[test]
     fn of_two_entries_for_a_name_the_wider_stays() {
-        let table = table(&[
-            ("narrow", "=x.example\n", Format::Domains),
-            ("wide", "x.example\n", Format::Domains),
-        ]);
+        let table = table(&[("narrow", "=x.example\n", Format::Domains), ("wide", "x.example\n", Format::Domains)]);
         assert_eq!(decide(&table, "a.x.example"), Some(("wide".into(), 1)));
         assert_eq!(decide(&table, "x.example"), Some(("wide".into(), 1)));
     }
@@ -286,9 +289,8 @@ mod tests {
              half.example # source: somewhere\n",
             Format::Domains,
         )]);
-        let note = |name: &str| {
-            table.look_up(NameBuf::from_text(name).expect("name").as_ref()).expect("denied").note.cloned()
-        };
+        let note =
+            |name: &str| table.look_up(NameBuf::from_text(name).expect("name").as_ref()).expect("denied").note.cloned();
         assert_eq!(
             note("a.noted.example"),
             Some(EntryNote {

@@ -153,10 +153,7 @@ mod tests {
     #[test]
     fn another_key_gives_other_fingerprints() {
         let name = NameBuf::from_text("example.org").expect("name");
-        assert_ne!(
-            fingerprint(name.as_ref(), &test_key()),
-            fingerprint(name.as_ref(), &HashKey::from_random([9; 24]))
-        );
+        assert_ne!(fingerprint(name.as_ref(), &test_key()), fingerprint(name.as_ref(), &HashKey::from_random([9; 24])));
     }
 
     #[test]

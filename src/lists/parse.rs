@@ -320,12 +320,10 @@ mod tests {
 
     #[test]
     fn domains_of_every_spelling() {
-        let text = "\u{feff}# head\r\n\r\nBad.Example\r\n*.wide.example # note\n.dot.example\n=one.example\nend.example.";
+        let text =
+            "\u{feff}# head\r\n\r\nBad.Example\r\n*.wide.example # note\n.dot.example\n=one.example\nend.example.";
         let (seen, report) = read(text, Format::Domains);
-        assert_eq!(
-            seen,
-            ["3:bad.example", "4:wide.example", "5:dot.example", "6:=one.example", "7:end.example"]
-        );
+        assert_eq!(seen, ["3:bad.example", "4:wide.example", "5:dot.example", "6:=one.example", "7:end.example"]);
         let report = report.expect("readable");
         assert_eq!((report.lines, report.entries, report.skipped), (7, 5, 0));
     }
@@ -364,14 +362,23 @@ mod tests {
         let (seen, report) = read(text, Format::Hosts);
         assert_eq!(
             seen,
-            ["5:=a.example", "5:=b.example", "6:=c.example", "7:=d.example", "8:=e.example", "10:=f.example", "10:=g.example"]
+            [
+                "5:=a.example",
+                "5:=b.example",
+                "6:=c.example",
+                "7:=d.example",
+                "8:=e.example",
+                "10:=f.example",
+                "10:=g.example"
+            ]
         );
         assert_eq!(skips(report), [(9, SkipReason::NoName), (10, SkipReason::Octet(b'|'))]);
     }
 
     #[test]
     fn nrd_lines_have_their_own_day_or_the_lists() {
-        let text = "a.example\nb.example,2026-10-31\nc.example , 2026-10-30\nd.example\nd.example\nd.example,yesterday\n";
+        let text =
+            "a.example\nb.example,2026-10-31\nc.example , 2026-10-30\nd.example\nd.example\nd.example,yesterday\n";
         let (seen, report) = read(text, Format::Nrd);
         assert_eq!(seen[..3], ["1:a.example 2026-11-01", "2:b.example 2026-10-31", "3:c.example 2026-10-30"]);
         assert_eq!(skips(report), [(6, SkipReason::BadDay)]);

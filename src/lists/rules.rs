@@ -370,9 +370,8 @@ mod tests {
         short.expires = 1000;
         let set = RuleSet::compile(vec![short, rule("long", Action::Deny, &["example.org"])], test_key());
         let name = NameBuf::from_text("a.example.org").expect("name");
-        let at = |wall| {
-            set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), wall).map(|m| m.rule.id.as_str())
-        };
+        let at =
+            |wall| set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), wall).map(|m| m.rule.id.as_str());
         assert_eq!(at(999), Some("short"));
         assert_eq!(at(1000), Some("long"));
     }
@@ -380,9 +379,7 @@ mod tests {
     #[test]
     fn rules_keep_to_their_profiles() {
         let mut build = rule("build", Action::Allow, &["example.org"]);
-        build.scopes = ScopeSet::NONE
-            .with(SessionType::Batch, Some(Phase::Build))
-            .with(SessionType::Scheduled, None);
+        build.scopes = ScopeSet::NONE.with(SessionType::Batch, Some(Phase::Build)).with(SessionType::Scheduled, None);
         let set = RuleSet::compile(vec![build], test_key());
         let name = NameBuf::from_text("example.org").expect("name");
         for (kind, phase, expected) in [
