@@ -1,0 +1,375 @@
+//! The configuration in force: every path absolute, every default taken, every text read.
+//!
+//! Stages that own a `Config` get it from here as it is; plain structs stand in for those that do not yet.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use staunch_scoring::{Budgets, NameBuf, Params};
+
+use super::range::IpRange;
+pub use super::spec::{UnknownSource, Unlisted};
+use crate::event::RuleRef;
+use crate::lists::{Lists, Report, RuleForm, Scope};
+use crate::model::{Announcement, Mode, Phase, Qtype, SessionType};
+use crate::{enforce, forward, listen};
+
+/// Everything that was said or assumed.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The file, as given; `None` when serving without one.
+    pub file: Option<PathBuf>,
+    pub(super) assumptions: Vec<String>,
+    pub(super) digest: String,
+    /// Listeners.
+    pub listen: listen::Config,
+    /// Where durable state lies.
+    pub state_dir: PathBuf,
+    /// The operators' socket.
+    pub admin: Admin,
+    /// Address of the metrics page, always loopback.
+    pub metrics: Option<SocketAddr>,
+    /// How far verdicts are applied.
+    pub policy: Policy,
+    /// Whom to ask.
+    pub upstream: Upstream,
+    /// What of an answer is shown.
+    pub answer: Answer,
+    /// The packet filter.
+    pub enforce: enforce::Config,
+    /// How long pins live.
+    pub pins: Pins,
+    /// How refusals look.
+    pub sinkhole: Sinkhole,
+    /// Most sessions at once, announced and unannounced together.
+    pub max_sessions: usize,
+    /// Sessions that are known from the start.
+    pub sessions: Vec<Announcement>,
+    /// What each kind of session may do.
+    pub profiles: Profiles,
+    /// Rules and lists.
+    pub lists: Lists,
+    /// What was read from each list.
+    pub list_reports: Vec<ListReport>,
+    /// Local zones.
+    pub zones: Vec<Zone>,
+    /// The event log.
+    pub events: Events,
+    /// Where alerts go.
+    pub alerts: Vec<AlertSink>,
+}
+
+impl Loaded {
+    /// What was assumed because nobody said it, in plain words, to be said at start.
+    pub fn assumptions(&self) -> &[String] {
+        &self.assumptions
+    }
+
+    /// Hex SHA-256 over what was written (defaults included) and over the lists and zones it names: equal digests,
+    /// equal policy. Keys of signatures are not part of it.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+/// The operators' socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Its path.
+    pub socket: PathBuf,
+    /// Group that may use it beside the owner.
+    pub group: Option<String>,
+}
+
+/// How far verdicts are applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Where no rule says otherwise.
+    pub mode: Mode,
+    /// Share of sessions that a canary enforces, percent.
+    pub canary_percent: u8,
+    /// What becomes of a source that nobody announced.
+    pub unknown_source: UnknownSource,
+}
+
+/// Whom to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// In order of preference. Empty only without a configuration file, where the system has none either.
+    pub servers: Vec<Endpoint>,
+    /// Look up the names among `servers`, once.
+    pub bootstrap: Vec<SocketAddr>,
+    /// For one try at one server.
+    pub try_timeout: Duration,
+    /// For the whole exchange.
+    pub total_timeout: Duration,
+    /// Largest UDP payload we advertise.
+    pub udp_payload: u16,
+}
+
+impl Upstream {
+    /// The settings of [`forward`] once every name has addresses.
+    pub fn forward_config(&self, upstreams: Vec<SocketAddr>) -> forward::Config {
+        forward::Config {
+            upstreams,
+            try_timeout: self.try_timeout,
+            total_timeout: self.total_timeout,
+            udp_payload: self.udp_payload,
+        }
+    }
+
+    /// The servers' addresses, where no name needs a look-up.
+    pub fn addresses(&self) -> Option<Vec<SocketAddr>> {
+        self.servers
+            .iter()
+            .map(|server| match server {
+                Endpoint::Address(address) => Some(*address),
+                Endpoint::Name { .. } => None,
+            })
+            .collect()
+    }
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// By address.
+    Address(SocketAddr),
+    /// By name, to be looked up at start.
+    Name {
+        /// The host.
+        host: NameBuf,
+        /// The port.
+        port: u16,
+    },
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// What of an answer is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Take `ech` out of SVCB and HTTPS records.
+    pub strip_ech: bool,
+    /// Take address hints out of SVCB and HTTPS records.
+    pub strip_hints: bool,
+    /// Answers kept.
+    pub cache_entries: usize,
+    /// Longest time to live shown.
+    pub max_ttl: Duration,
+    /// Names that may resolve to private addresses.
+    pub allow_ranges: Vec<AllowRange>,
+    /// Zones whose 127/8 answers are shown and never pinned.
+    pub show_loopback: Vec<LoopbackZone>,
+}
+
+/// Leave to show and pin addresses that are otherwise refused.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AllowRange {
+    /// For these names.
+    pub form: RuleForm,
+    /// These addresses.
+    pub ranges: Vec<IpRange>,
+    /// Who answers for it.
+    pub owner: String,
+    /// Where it is written; the id is `answer.allow_range`.
+    pub reference: RuleRef,
+}
+
+/// Leave to show 127/8 answers below a zone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoopbackZone {
+    /// The zone and all below it.
+    pub zone: NameBuf,
+    /// Who answers for it.
+    pub owner: String,
+    /// Where it is written; the id is `answer.show_loopback`.
+    pub reference: RuleRef,
+}
+
+/// How long pins live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pins {
+    /// Shortest; longer than `grace`.
+    pub min: Duration,
+    /// Longest.
+    pub max: Duration,
+    /// How much longer than the time to live shown.
+    pub grace: Duration,
+}
+
+/// How refusals look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sinkhole {
+    /// What a refused name gets.
+    pub action: SinkholeAction,
+    /// How long a stub may remember a refusal.
+    pub negative_ttl: Duration,
+    /// Whom to ask, in the refusal's text.
+    pub contact: Option<String>,
+}
+
+/// What a refused name gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SinkholeAction {
+    /// NXDOMAIN, or NODATA where an allowed name lies below.
+    Nxdomain,
+    /// Addresses of a listener that explains; NODATA for a family without one. At least one is there.
+    Address {
+        /// For A.
+        ipv4: Option<Ipv4Addr>,
+        /// For AAAA.
+        ipv6: Option<Ipv6Addr>,
+    },
+}
+
+/// What one kind of session may do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// As in the configuration: `batch`, `batch.build`.
+    pub name: String,
+    /// What becomes of names that no rule names.
+    pub unlisted: Unlisted,
+    /// Types answered, ascending; all others get NODATA with a reason.
+    pub qtypes: Vec<Qtype>,
+    /// Limits of the ledger.
+    pub budgets: Budgets,
+    /// Thresholds of the score.
+    pub params: Params,
+}
+
+impl Profile {
+    /// Whether a type is answered.
+    pub fn answers(&self, qtype: Qtype) -> bool {
+        self.qtypes.binary_search(&qtype).is_ok()
+    }
+}
+
+/// A profile for every kind of session: that of its type and phase, else that of its type.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profiles {
+    pub(super) profiles: Vec<Profile>,
+    pub(super) by_scope: [u8; Scope::COUNT],
+}
+
+impl Profiles {
+    /// The profile of a session.
+    pub fn of(&self, kind: SessionType, phase: Option<Phase>) -> &Profile {
+        let index = self.by_scope[Scope::of(kind, phase).index()];
+        &self.profiles[index as usize]
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Profile> {
+        self.profiles.iter()
+    }
+}
+
+/// What was read from a list.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ListReport {
+    /// The list.
+    pub id: String,
+    /// Its file, as given.
+    pub file: String,
+    /// Counts, and the first lines passed over.
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+/// A local zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    /// The apex.
+    pub name: NameBuf,
+    /// The zone file; it was there when the configuration was read.
+    pub path: PathBuf,
+}
+
+/// The event log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Events {
+    /// The file, if any.
+    pub file: Option<PathBuf>,
+    /// Events that wait to be written.
+    pub queue: usize,
+    /// Size at which a file is set aside, octets.
+    pub rotate_bytes: u64,
+    /// Files kept beside the one written.
+    pub keep: u32,
+}
+
+/// A receiver of alerts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertSink {
+    /// Unique.
+    pub name: String,
+    /// What it is.
+    pub kind: AlertSinkKind,
+}
+
+/// Kinds of receivers of alerts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AlertSinkKind {
+    /// HTTP POST.
+    Webhook {
+        /// `http` or `https`.
+        url: String,
+        /// Key of the signature.
+        secret: Option<Secret>,
+        /// For one delivery.
+        timeout: Duration,
+    },
+    /// RFC 5424.
+    Syslog {
+        /// Where to.
+        target: SyslogTarget,
+    },
+    /// JSON lines.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A syslog receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SyslogTarget {
+    /// One datagram a message (RFC 5426).
+    Udp(SocketAddr),
+    /// Octet counting (RFC 6587 section 3.4.1).
+    Tcp(SocketAddr),
+    /// A local datagram socket.
+    Unix(PathBuf),
+}
+
+/// Octets that are never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub(super) Vec<u8>);
+
+impl Secret {
+    /// The octets, for the signer.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Whether `address` is one that only this machine can reach.
+pub(super) fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}

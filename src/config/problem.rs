@@ -1,0 +1,134 @@
+//! What is wrong with a configuration, so that it can be put right without asking anybody.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::document::{Document, Path};
+
+/// A mistake: the configuration is not loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{}", render(file, *line, field, problem, remedy))]
+pub struct ConfigError {
+    /// The file, as given.
+    pub file: String,
+    /// The line, from 1; 0 where the file as a whole is meant.
+    pub line: u32,
+    /// Path of the field, such as `rule[0].names[2]`; empty where none is meant.
+    pub field: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// Something that should be looked at: the configuration is loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Warning {
+    /// The file, as given.
+    pub file: String,
+    /// The line, from 1; 0 where the file as a whole is meant.
+    pub line: u32,
+    /// Path of the field; empty where none is meant.
+    pub field: String,
+    /// What was seen.
+    pub problem: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&render(&self.file, self.line, &self.field, &self.problem, &self.remedy))
+    }
+}
+
+fn render(file: &str, line: u32, field: &str, problem: &str, remedy: &str) -> String {
+    let mut text = String::from(file);
+    if line != 0 {
+        text += &format!(":{line}");
+    }
+    if !text.is_empty() {
+        text += ": ";
+    }
+    if !field.is_empty() {
+        text += &format!("{field}: ");
+    }
+    text + problem + "; " + remedy
+}
+
+/// Collects what is found; nothing stops at the first.
+pub(super) struct Problems<'d> {
+    file: String,
+    document: Option<&'d Document<'d>>,
+    /// Fields that did not decode: what later checks say of their absence is a consequence, not a finding.
+    broken: Vec<Path>,
+    errors: Vec<ConfigError>,
+    warnings: Vec<Warning>,
+}
+
+impl<'d> Problems<'d> {
+    /// For a file, or for none.
+    pub(super) fn new(file: &str, document: Option<&'d Document<'d>>) -> Self {
+        Self { file: file.into(), document, broken: Vec::new(), errors: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Notes a field that did not decode.
+    pub(super) fn broken(&mut self, path: Path, error: ConfigError) {
+        self.broken.push(path);
+        self.errors.push(error);
+    }
+
+    /// Notes a mistake in a field.
+    pub(super) fn error(&mut self, path: &Path, problem: impl Into<String>, remedy: impl Into<String>) {
+        if self.broken.iter().any(|broken| path.starts_with(broken)) {
+            return;
+        }
+        let (file, line) = (self.file.clone(), self.line(path));
+        let (field, problem, remedy) = (path.to_string(), problem.into(), remedy.into());
+        self.errors.push(ConfigError { file, line, field, problem, remedy });
+    }
+
+    /// Notes a mistake and gives nothing, for `?`.
+    pub(super) fn fail<T>(&mut self, path: &Path, problem: impl Into<String>, remedy: impl Into<String>) -> Option<T> {
+        self.error(path, problem, remedy);
+        None
+    }
+
+    /// Notes something to look at in a field.
+    pub(super) fn warn(&mut self, path: &Path, problem: impl Into<String>, remedy: impl Into<String>) {
+        if self.broken.iter().any(|broken| path.starts_with(broken)) {
+            return;
+        }
+        let (file, line) = (self.file.clone(), self.line(path));
+        let (field, problem, remedy) = (path.to_string(), problem.into(), remedy.into());
+        self.warnings.push(Warning { file, line, field, problem, remedy });
+    }
+
+    /// Notes something to look at in another file.
+    pub(super) fn warn_elsewhere(&mut self, warning: Warning) {
+        self.warnings.push(warning);
+    }
+
+    /// The line a field stands on, or the nearest part of its path that is there.
+    pub(super) fn line(&self, path: &Path) -> u32 {
+        self.document.map_or(0, |document| document.line_of(path))
+    }
+
+    /// The file, as given.
+    pub(super) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Whether a mistake was found.
+    pub(super) fn any_error(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
+    /// Everything, in the order of lines.
+    pub(super) fn into_parts(mut self) -> (Vec<ConfigError>, Vec<Warning>) {
+        self.errors.sort_by_key(|e| e.line);
+        self.warnings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        (self.errors, self.warnings)
+    }
+}

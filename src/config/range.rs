@@ -1,0 +1,139 @@
+//! Address ranges in CIDR form (RFC 4632, RFC 4291 section 2.3).
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// A range of addresses of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IpRange {
+    network: IpAddr,
+    prefix: u8,
+}
+
+/// Why a text is not a range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
+    /// Neither an address nor an address, `/` and a length.
+    #[error("`{0}` is not an address range")]
+    NotARange(String),
+    /// The length is larger than the address.
+    #[error("`/{prefix}` is longer than the address")]
+    TooLong {
+        /// What was written.
+        prefix: u8,
+    },
+    /// Bits behind the prefix are set.
+    #[error("`{written}` has bits set behind its prefix")]
+    HostBits {
+        /// What was written.
+        written: String,
+        /// The range it lies in.
+        network: String,
+    },
+}
+
+impl RangeError {
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::NotARange(_) => "write for example `10.20.0.0/16` or `fd00:1::/48`".into(),
+            Self::TooLong { .. } => "use at most /32 for IPv4 and /128 for IPv6".into(),
+            Self::HostBits { network, .. } => format!("write `{network}`, or the address with its full length"),
+        }
+    }
+}
+
+impl IpRange {
+    /// Reads `address/length`, or an address alone for the range of one.
+    ///
+    /// # Errors
+    /// [`RangeError`].
+    pub fn parse(text: &str) -> Result<Self, RangeError> {
+        let bad = || RangeError::NotARange(text.escape_debug().to_string());
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => {
+                let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+                (address, Some(prefix.parse::<u8>().ok().filter(|_| digits).ok_or_else(bad)?))
+            }
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| bad())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.unwrap_or(longest);
+        if prefix > longest {
+            return Err(RangeError::TooLong { prefix });
+        }
+        let network = mask(address, prefix);
+        if network != address {
+            return Err(RangeError::HostBits { written: text.into(), network: format!("{network}/{prefix}") });
+        }
+        Ok(Self { network, prefix })
+    }
+
+    /// Whether `address` lies in it; an address of the other family never does.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.network.is_ipv4() && mask(address, self.prefix) == self.network
+    }
+
+    /// Length of the prefix.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+}
+
+impl fmt::Display for IpRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+fn mask(address: IpAddr, prefix: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+            IpAddr::V4((v4.to_bits() & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0);
+            IpAddr::V6((v6.to_bits() & mask).into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_hold_what_lies_in_them() {
+        for (range, inside, outside) in [
+            ("10.20.0.0/16", "10.20.255.255", "10.21.0.0"),
+            ("192.0.2.7", "192.0.2.7", "192.0.2.6"),
+            ("0.0.0.0/0", "255.255.255.255", "::"),
+            ("fd00::/8", "fdff::1", "fe00::1"),
+            ("::/0", "2001:db8::1", "10.0.0.1"),
+            ("2001:db8::1/128", "2001:db8::1", "2001:db8::2"),
+        ] {
+            let parsed = IpRange::parse(range).expect(range);
+            assert!(parsed.contains(inside.parse().expect("address")), "{range}");
+            assert!(!parsed.contains(outside.parse().expect("address")), "{range}");
+        }
+        assert_eq!(IpRange::parse("10.0.0.0/8").expect("range").to_string(), "10.0.0.0/8");
+    }
+
+    #[test]
+    fn what_is_no_range_is_refused_with_a_remedy() {
+        for (text, remedy) in [
+            ("", "write for example"),
+            ("10.0.0.0/", "write for example"),
+            ("10.0.0.0/+8", "write for example"),
+            ("10.0.0/8", "write for example"),
+            ("10.0.0.0/33", "at most /32"),
+            ("::/129", "at most"),
+            ("10.20.0.1/16", "write `10.20.0.0/16`"),
+        ] {
+            let error = IpRange::parse(text).expect_err(text);
+            assert!(error.remedy().contains(remedy), "{text}: {}", error.remedy());
+        }
+    }
+}

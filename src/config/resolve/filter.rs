@@ -1,0 +1,273 @@
+//! Answers, pins, the packet filter and the look of refusals.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use super::Context;
+use crate::config::document::Path;
+use crate::config::loaded::{AllowRange, Answer, LoopbackZone, Pins, Sinkhole, SinkholeAction};
+use crate::config::range::IpRange;
+use crate::config::spec::SinkholeKind;
+use crate::enforce::{self, BackendKind};
+use crate::event::RuleRef;
+use crate::lists::{RuleForm, host_name, public_suffix};
+use crate::model::Mode;
+
+/// Orders that may wait for the owner of the packet filter. Each query in the slow path waits for at most one.
+const ENFORCE_QUEUE: usize = 4096;
+
+/// Longest contact, octets: it travels in every refusal.
+const MAX_CONTACT: usize = 128;
+
+impl Context<'_, '_> {
+    pub(super) fn enforce(&mut self, mode: Mode) -> enforce::Config {
+        let section = Path::of("enforce");
+        let enforce = self.spec.enforce.clone();
+        let backend_path = section.key("backend");
+        let backend = match (enforce.backend, mode) {
+            (Some(BackendKind::Off), Mode::Enforce | Mode::Canary) => {
+                self.problems.error(
+                    &backend_path,
+                    "nothing would be enforced in a mode that enforces",
+                    "use \"nft\" (or \"dry-run\" to try), or set policy.mode = \"monitor\"",
+                );
+                BackendKind::Off
+            }
+            (Some(backend), _) => backend,
+            (None, Mode::Monitor) => {
+                self.assumptions.push("The packet filter is not touched (dry-run): pins are only recorded.".into());
+                BackendKind::DryRun
+            }
+            (None, Mode::Enforce | Mode::Canary) => {
+                self.problems.error(
+                    &backend_path,
+                    "no backend is named in a mode that enforces",
+                    "set enforce.backend = \"nft\", or \"dry-run\" to try",
+                );
+                BackendKind::DryRun
+            }
+        };
+        if backend == BackendKind::DryRun && mode != Mode::Monitor && enforce.backend.is_some() {
+            self.problems.warn(
+                &backend_path,
+                "names are refused, but addresses are not: dry-run only records pins",
+                "use \"nft\" where sandboxes must not reach what they did not resolve",
+            );
+        }
+        if backend == BackendKind::Nft && enforce.interfaces.is_empty() {
+            self.problems.warn(
+                &section.key("interfaces"),
+                "no interface: forwarded packets of sandboxes do not need a pin",
+                "name the interfaces that sandboxes are attached to",
+            );
+        }
+        let identifier = |text: &str| {
+            text.len() <= 64
+                && text.starts_with(|c: char| c.is_ascii_alphabetic())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        if !identifier(&enforce.table) {
+            let problem = format!("`{}` is not a table name", enforce.table.escape_debug());
+            self.problems.error(&section.key("table"), problem, "use a letter, then up to 63 letters, digits and `_`");
+        }
+        for (i, interface) in enforce.interfaces.iter().enumerate() {
+            let path = section.key("interfaces").at(i);
+            // IFNAMSIZ is 16 with the NUL.
+            let good = (1..16).contains(&interface.len())
+                && interface.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b'"')
+                && interface != "."
+                && interface != "..";
+            if !good {
+                let problem = format!("`{}` is not an interface name", interface.escape_debug());
+                self.problems.error(&path, problem, "use 1 to 15 visible characters, no `/`");
+            } else if enforce.interfaces[..i].contains(interface) {
+                self.problems.error(&path, format!("`{interface}` stands here twice"), "remove one of them");
+            }
+        }
+        enforce::Config {
+            backend,
+            table: enforce.table,
+            interfaces: enforce.interfaces,
+            deadline: Duration::from_millis(self.within(&section, "deadline_ms", enforce.deadline_ms, 1, 5000)),
+            queue: ENFORCE_QUEUE,
+            capacity: self.within(&section, "capacity", enforce.capacity, 1, 1 << 24),
+        }
+    }
+
+    pub(super) fn pins(&mut self) -> Pins {
+        let section = Path::of("enforce");
+        let enforce = &self.spec.enforce;
+        let (min, max, grace) = (enforce.min_pin_seconds, enforce.max_pin_seconds, enforce.pin_grace_seconds);
+        let max = self.within(&section, "max_pin_seconds", max, 1, 86_400);
+        let min = self.within(&section, "min_pin_seconds", min, 1, 86_400);
+        let grace = self.within(&section, "pin_grace_seconds", grace, 0, 3600);
+        if min > max {
+            self.problems.error(
+                &section.key("min_pin_seconds"),
+                format!("{min} is more than enforce.max_pin_seconds ({max})"),
+                "make it no more than the longest pin",
+            );
+        } else if grace >= min {
+            self.problems.error(
+                &section.key("pin_grace_seconds"),
+                format!("{grace} leaves nothing of the shortest pin ({min})"),
+                "make it less than enforce.min_pin_seconds: a time to live is shown for the rest",
+            );
+        }
+        Pins { min: Duration::from_secs(min), max: Duration::from_secs(max), grace: Duration::from_secs(grace) }
+    }
+
+    pub(super) fn answer(&mut self) -> Answer {
+        let section = Path::of("answer");
+        let answer = self.spec.answer.clone();
+        Answer {
+            strip_ech: answer.strip_ech,
+            strip_hints: answer.strip_hints,
+            cache_entries: self.within(&section, "cache_entries", answer.cache_entries, 0, 1 << 24),
+            max_ttl: Duration::from_secs(u64::from(self.within(
+                &section,
+                "max_ttl_seconds",
+                answer.max_ttl_seconds,
+                1,
+                86_400,
+            ))),
+            allow_ranges: self.allow_ranges(&section.key("allow_range")),
+            show_loopback: self.show_loopback(&section.key("show_loopback")),
+        }
+    }
+
+    pub(super) fn sinkhole(&mut self) -> Sinkhole {
+        let section = Path::of("sinkhole");
+        let sinkhole = self.spec.sinkhole.clone();
+        let ipv4 = self.sink_address::<Ipv4Addr>(&section.key("ipv4"), sinkhole.ipv4.as_deref(), "192.0.2.80");
+        let ipv6 = self.sink_address::<Ipv6Addr>(&section.key("ipv6"), sinkhole.ipv6.as_deref(), "2001:db8::80");
+        let action = match sinkhole.kind {
+            SinkholeKind::Nxdomain => {
+                for (field, given) in [("ipv4", sinkhole.ipv4.is_some()), ("ipv6", sinkhole.ipv6.is_some())] {
+                    if given {
+                        self.problems.error(
+                            &section.key(field),
+                            "an address, but refused names get NXDOMAIN",
+                            "set sinkhole.kind = \"address\", or remove it",
+                        );
+                    }
+                }
+                SinkholeAction::Nxdomain
+            }
+            SinkholeKind::Address => {
+                if sinkhole.ipv4.is_none() && sinkhole.ipv6.is_none() {
+                    self.problems.error(
+                        &section.key("kind"),
+                        "no address to answer with",
+                        "set sinkhole.ipv4 or sinkhole.ipv6, or kind = \"nxdomain\"",
+                    );
+                }
+                SinkholeAction::Address { ipv4, ipv6 }
+            }
+        };
+        if let Some(contact) = &sinkhole.contact
+            && (contact.is_empty() || contact.len() > MAX_CONTACT || contact.chars().any(char::is_control))
+        {
+            self.problems.error(
+                &section.key("contact"),
+                "the contact does not fit into a refusal's text",
+                format!("use 1 to {MAX_CONTACT} octets without control characters"),
+            );
+        }
+        let ttl = self.within(&section, "negative_ttl_seconds", sinkhole.negative_ttl_seconds, 1, 60);
+        Sinkhole { action, negative_ttl: Duration::from_secs(u64::from(ttl)), contact: sinkhole.contact }
+    }
+
+    fn sink_address<A>(&mut self, path: &Path, text: Option<&str>, example: &str) -> Option<A>
+    where
+        A: std::str::FromStr + Copy + Into<std::net::IpAddr>,
+    {
+        let text = text?;
+        let Ok(address) = text.parse::<A>() else {
+            let problem = format!("`{}` is not an address of this family", text.escape_debug());
+            return self.problems.fail(path, problem, format!("write for example `{example}`"));
+        };
+        let ip: std::net::IpAddr = address.into();
+        if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() {
+            // A stub that gets 0.0.0.0 or loopback connects to services of its own sandbox.
+            return self.problems.fail(
+                path,
+                format!("{ip} would lead sandboxes to themselves"),
+                "name the address of a listener that explains the refusal, or use kind = \"nxdomain\"",
+            );
+        }
+        Some(address)
+    }
+
+    fn allow_ranges(&mut self, section: &Path) -> Vec<AllowRange> {
+        let mut ranges = Vec::new();
+        for (i, written) in self.spec.answer.allow_range.iter().enumerate() {
+            let path = section.at(i);
+            self.owned(&path, &written.owner, &written.reason);
+            self.reviewed(&path, written.review_by.as_deref());
+            let form = match RuleForm::parse(&written.name) {
+                Ok(form) => Some(form),
+                Err(error) => self.problems.fail(&path.key("name"), error.to_string(), error.remedy()),
+            };
+            if written.ranges.is_empty() {
+                self.problems.error(
+                    &path.key("ranges"),
+                    "no range",
+                    "name the addresses, for example [\"10.20.0.0/16\"]",
+                );
+            }
+            let mut read = Vec::new();
+            for (j, text) in written.ranges.iter().enumerate() {
+                match IpRange::parse(text) {
+                    Ok(range) if range.prefix() == 0 => self.problems.error(
+                        &path.key("ranges").at(j),
+                        format!("`{range}` is every address there is"),
+                        "name the ranges that these names live in",
+                    ),
+                    Ok(range) => read.push(range),
+                    Err(error) => self.problems.error(&path.key("ranges").at(j), error.to_string(), error.remedy()),
+                }
+            }
+            let reference = self.reference("answer.allow_range", &path);
+            ranges.extend(form.map(|form| AllowRange { form, ranges: read, owner: written.owner.clone(), reference }));
+        }
+        ranges
+    }
+
+    fn show_loopback(&mut self, section: &Path) -> Vec<LoopbackZone> {
+        let mut zones = Vec::new();
+        for (i, written) in self.spec.answer.show_loopback.iter().enumerate() {
+            let path = section.at(i);
+            self.owned(&path, &written.owner, &written.reason);
+            self.reviewed(&path, written.review_by.as_deref());
+            let zone = match host_name(&written.zone) {
+                Ok(zone) if zone.as_ref().is_root() || public_suffix(zone.as_ref()).is_some() => self.problems.fail(
+                    &path.key("zone"),
+                    format!("`{zone}` has names of many owners below it"),
+                    "name the block list's own zone, for example `dnsbl.example`",
+                ),
+                Ok(zone) => Some(zone),
+                Err(error) => self.problems.fail(&path.key("zone"), error.to_string(), error.remedy()),
+            };
+            let reference = self.reference("answer.show_loopback", &path);
+            zones.extend(zone.map(|zone| LoopbackZone { zone, owner: written.owner.clone(), reference }));
+        }
+        zones
+    }
+
+    fn reviewed(&mut self, path: &Path, review_by: Option<&str>) {
+        let path = path.key("review_by");
+        if review_by.is_none() {
+            self.problems.error(
+                &path,
+                "an exception without a day of review",
+                "add review_by = \"YYYY-MM-DD\", the day on which somebody looks at it again",
+            );
+        }
+        self.review(&path, review_by);
+    }
+
+    fn reference(&self, id: &str, path: &Path) -> RuleRef {
+        RuleRef { id: id.into(), file: self.problems.file().into(), line: self.problems.line(path) }
+    }
+}

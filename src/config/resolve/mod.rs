@@ -1,0 +1,197 @@
+//! From what is written to what is in force: every check that needs more than one field, and every file it names.
+//!
+//! Each part reads its sections, tells what is wrong, and goes on with a default, so that one run shows all mistakes.
+
+mod evidence;
+mod filter;
+mod lists;
+
+mod network;
+mod rules;
+mod sessions;
+
+use std::fmt::Display;
+use std::path::{Path as FilePath, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+pub(super) use self::lists::read_limited;
+use super::Environment;
+use super::document::Path;
+use super::loaded::Loaded;
+use super::problem::Problems;
+use super::spec::V1;
+use crate::lists::Day;
+
+/// Days before a review or an expiry at which a warning starts.
+const NOTICE_DAYS: u16 = 14;
+
+/// Most octets of an id, name or word that is shown to people.
+const MAX_WORD: usize = 64;
+
+/// What the parts share.
+struct Context<'c, 'd> {
+    spec: &'c V1,
+    environment: &'c Environment,
+    /// Directory of the file: other files are relative to it.
+    directory: &'c FilePath,
+    problems: &'c mut Problems<'d>,
+    assumptions: Vec<String>,
+    digest: Sha256,
+}
+
+/// Resolves `spec`; `None` if a mistake was found, which `problems` then holds.
+pub(super) fn resolve(
+    spec: &V1,
+    file: Option<&FilePath>,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Option<Loaded> {
+    let directory = file.and_then(FilePath::parent).unwrap_or(FilePath::new(""));
+    let mut context =
+        Context { spec, environment, directory, problems, assumptions: Vec::new(), digest: Sha256::new() };
+    context.version(file.is_some());
+    // Field order of the structs is fixed and the only map is ordered, so equal specs have equal text.
+    let written = serde_json::to_vec(spec).unwrap_or_default();
+    context.digest_part("spec", &written);
+
+    let state_dir = context.state_dir();
+    let listen = context.listen();
+    let admin = context.admin(&state_dir);
+    let metrics = context.metrics();
+    let policy = context.policy(file.is_some());
+    let upstream = context.upstream(&listen.addresses);
+    let answer = context.answer();
+    let enforce = context.enforce(policy.mode);
+    let pins = context.pins();
+    let sinkhole = context.sinkhole();
+    let max_sessions = context.max_sessions();
+    let sessions = context.sessions();
+    let profiles = context.profiles();
+    let rules = context.rules();
+    let (lists, list_reports) = context.lists(rules);
+    let zones = context.zones();
+    let events = context.events(&state_dir);
+    let alerts = context.alerts(&state_dir);
+    let Context { assumptions, digest, .. } = context;
+    let digest = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let loaded = Loaded {
+        file: file.map(PathBuf::from),
+        assumptions,
+        digest,
+        listen,
+        state_dir,
+        admin,
+        metrics,
+        policy,
+        upstream,
+        answer,
+        enforce,
+        pins,
+        sinkhole,
+        max_sessions,
+        sessions,
+        profiles,
+        lists,
+        list_reports,
+        zones,
+        events,
+        alerts,
+    };
+    (!problems.any_error()).then_some(loaded)
+}
+
+impl Context<'_, '_> {
+    fn version(&mut self, written: bool) {
+        let path = Path::of("version");
+        match self.spec.version {
+            Some(1) => {}
+            Some(other) => {
+                self.problems.error(&path, format!("version {other} is not known"), "this release reads `version = 1`")
+            }
+            None if written => self.problems.error(&path, "no version", "start the file with `version = 1`"),
+            None => {}
+        }
+    }
+
+    /// Adds one input to the digest; lengths keep parts from running into each other.
+    fn digest_part(&mut self, label: &str, octets: &[u8]) {
+        for part in [label.as_bytes(), octets] {
+            self.digest.update((part.len() as u64).to_be_bytes());
+            self.digest.update(part);
+        }
+    }
+
+    /// A path that the file names.
+    fn beside(&self, path: &str) -> PathBuf {
+        self.directory.join(path)
+    }
+
+    /// Today (UTC).
+    fn today(&self) -> Day {
+        Day::of_wall(self.environment.wall)
+    }
+
+    /// A number within its limits, or the nearest limit and a mistake.
+    fn within<T: Copy + PartialOrd + Display>(&mut self, section: &Path, field: &str, value: T, min: T, max: T) -> T {
+        if value >= min && value <= max {
+            return value;
+        }
+        let problem = format!("{value} is out of range");
+        self.problems.error(&section.key(field), problem, format!("use {min} to {max}"));
+        if value < min { min } else { max }
+    }
+
+    /// An id or name: 1 to 64 of letters, digits, `.`, `_`, `-`.
+    fn word(&mut self, path: &Path, text: &str, what: &str) {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if text.is_empty() {
+            self.problems.error(path, format!("{what} is missing"), "give it one: 1 to 64 of A-Z a-z 0-9 . _ -");
+        } else if text.len() > MAX_WORD || !text.bytes().all(good) {
+            let problem = format!("`{}` is no good as {what}", text.escape_debug());
+            self.problems.error(path, problem, "use 1 to 64 of A-Z a-z 0-9 . _ -");
+        }
+    }
+
+    /// Somebody who answers for it, and why it exists.
+    fn owned(&mut self, section: &Path, owner: &str, reason: &str) {
+        if owner.trim().is_empty() {
+            self.problems.error(&section.key("owner"), "owner is missing", "name who answers for it");
+        }
+        if reason.trim().is_empty() {
+            self.problems.error(&section.key("reason"), "reason is missing", "say in a few words why it exists");
+        }
+    }
+
+    /// A day, where one is written.
+    fn day(&mut self, path: &Path, text: Option<&str>) -> Option<Day> {
+        let text = text?;
+        match Day::parse(text) {
+            Some(day) => Some(day),
+            None => {
+                let problem = format!("`{}` is not a day", text.escape_debug());
+                self.problems.fail(path, problem, "write YYYY-MM-DD, for example \"2027-06-01\"")
+            }
+        }
+    }
+
+    /// A day of review: warns when it is near or past.
+    fn review(&mut self, path: &Path, text: Option<&str>) -> Option<Day> {
+        let day = self.day(path, text)?;
+        let today = self.today();
+        if day < today {
+            self.problems.warn(
+                path,
+                format!("review was due on {day}"),
+                "check that it is still needed, then set a new day",
+            );
+        } else if day.0 - today.0 <= NOTICE_DAYS {
+            self.problems.warn(
+                path,
+                format!("review is due on {day}"),
+                "check that it is still needed, then set a new day",
+            );
+        }
+        Some(day)
+    }
+}

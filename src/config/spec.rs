@@ -1,0 +1,486 @@
+//! The file as written: `version = 1`.
+//!
+//! Every field but `version` has a default; unknown fields are mistakes. Texts with a grammar of their own (addresses,
+//! names, days) stay texts here and are read by [`super::resolve`], which can say which element is wrong. Nothing
+//! outside [`super`] uses these types.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::enforce::BackendKind;
+use crate::lists::{Action, Format};
+use crate::model::{Mode, Phase, SessionType};
+
+/// The whole file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct V1 {
+    /// Must be 1.
+    pub version: Option<u32>,
+    /// Where to serve and keep state.
+    pub server: Server,
+    /// How far verdicts are applied.
+    pub policy: Policy,
+    /// Whom to ask.
+    pub upstream: Upstream,
+    /// What of an answer is shown.
+    pub answer: Answer,
+    /// The packet filter.
+    pub enforce: Enforce,
+    /// How refusals look.
+    pub sinkhole: Sinkhole,
+    /// Capacities.
+    pub limits: Limits,
+    /// Sessions that are known from the start.
+    pub session: Vec<Session>,
+    /// Profiles by session type, or by type and phase.
+    pub profile: BTreeMap<String, Profile>,
+    /// Rules.
+    pub rule: Vec<Rule>,
+    /// Lists; where there is no such table at all, the shipped ones.
+    pub list: Option<Vec<List>>,
+    /// Local zones.
+    pub zone: Vec<Zone>,
+    /// The event log.
+    pub events: Events,
+    /// Where alerts go.
+    pub alert: Vec<Alert>,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Addresses with ports, UDP and TCP alike.
+    pub listen: Vec<String>,
+    /// UDP workers for each address, 0 for one a core.
+    pub workers: u32,
+    /// Default: `staunch` in the XDG state directory.
+    pub state_dir: Option<String>,
+    /// Default: `admin.sock` in the state directory.
+    pub admin_socket: Option<String>,
+    /// Group that may use the socket.
+    pub admin_group: Option<String>,
+    /// Loopback address of the metrics page, or `off`.
+    pub metrics: String,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec!["127.0.0.1:5300".into()],
+            workers: 0,
+            state_dir: None,
+            admin_socket: None,
+            admin_group: None,
+            metrics: "127.0.0.1:9153".into(),
+        }
+    }
+}
+
+/// `[policy]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// Monitor until somebody decides otherwise.
+    pub mode: Mode,
+    /// Share of sessions that a canary enforces, 1 to 99.
+    pub canary_percent: Option<u8>,
+    /// Default: refuse in enforce mode, profile otherwise.
+    pub unknown_source: Option<UnknownSource>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { mode: Mode::Monitor, canary_percent: None, unknown_source: None }
+    }
+}
+
+/// What becomes of a source that nobody announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownSource {
+    /// It is refused.
+    Refuse,
+    /// It gets the `unannounced` profile.
+    Profile,
+}
+
+/// `[upstream]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstream {
+    /// Addresses or names, with or without port. Default: those of the system's resolv.conf.
+    pub servers: Vec<String>,
+    /// Addresses that look up the names among `servers`, once, at start.
+    pub bootstrap: Vec<String>,
+    /// For one try at one server.
+    pub try_timeout_ms: u64,
+    /// For the whole exchange.
+    pub total_timeout_ms: u64,
+    /// Largest UDP payload we advertise.
+    pub udp_payload: u16,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            bootstrap: Vec::new(),
+            try_timeout_ms: 1000,
+            total_timeout_ms: 2400,
+            udp_payload: 1232,
+        }
+    }
+}
+
+/// `[answer]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Answer {
+    /// Take `ech` out of SVCB and HTTPS records.
+    pub strip_ech: bool,
+    /// Take address hints out of SVCB and HTTPS records.
+    pub strip_hints: bool,
+    /// Answers kept.
+    pub cache_entries: usize,
+    /// Longest time to live shown.
+    pub max_ttl_seconds: u32,
+    /// Names that may resolve to private addresses.
+    pub allow_range: Vec<AllowRange>,
+    /// Zones whose 127/8 answers are shown.
+    pub show_loopback: Vec<ShowLoopback>,
+}
+
+impl Default for Answer {
+    fn default() -> Self {
+        Self {
+            strip_ech: true,
+            strip_hints: true,
+            cache_entries: 65_536,
+            max_ttl_seconds: 3600,
+            allow_range: Vec::new(),
+            show_loopback: Vec::new(),
+        }
+    }
+}
+
+/// `[[answer.allow_range]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AllowRange {
+    /// A form: `=x`, `x`, `*.x`.
+    pub name: String,
+    /// Ranges in CIDR form.
+    pub ranges: Vec<String>,
+    /// Who answers for it.
+    pub owner: String,
+    /// Why.
+    pub reason: String,
+    /// When somebody must look at it again.
+    pub review_by: Option<String>,
+}
+
+/// `[[answer.show_loopback]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShowLoopback {
+    /// The zone.
+    pub zone: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// Why.
+    pub reason: String,
+    /// When somebody must look at it again.
+    pub review_by: Option<String>,
+}
+
+/// `[enforce]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Enforce {
+    /// Default: dry-run in monitor mode; must be written otherwise.
+    pub backend: Option<BackendKind>,
+    /// nftables table.
+    pub table: String,
+    /// Interfaces of sandboxes.
+    pub interfaces: Vec<String>,
+    /// For one acknowledgement.
+    pub deadline_ms: u64,
+    /// Shortest pin.
+    pub min_pin_seconds: u64,
+    /// Longest pin.
+    pub max_pin_seconds: u64,
+    /// How much longer than the time to live shown.
+    pub pin_grace_seconds: u64,
+    /// Most pins, each family.
+    pub capacity: u32,
+}
+
+impl Default for Enforce {
+    fn default() -> Self {
+        Self {
+            backend: None,
+            table: "staunch".into(),
+            interfaces: Vec::new(),
+            deadline_ms: 50,
+            min_pin_seconds: 60,
+            max_pin_seconds: 3600,
+            pin_grace_seconds: 30,
+            capacity: 131_072,
+        }
+    }
+}
+
+/// `[sinkhole]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sinkhole {
+    /// What a refused name gets.
+    pub kind: SinkholeKind,
+    /// Of the block page, with `kind = "address"`.
+    pub ipv4: Option<String>,
+    /// Of the block page, with `kind = "address"`.
+    pub ipv6: Option<String>,
+    /// How long a stub may remember a refusal.
+    pub negative_ttl_seconds: u32,
+    /// Whom to ask, in the refusal's text.
+    pub contact: Option<String>,
+}
+
+impl Default for Sinkhole {
+    fn default() -> Self {
+        Self { kind: SinkholeKind::Nxdomain, ipv4: None, ipv6: None, negative_ttl_seconds: 5, contact: None }
+    }
+}
+
+/// What a refused name gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SinkholeKind {
+    /// NXDOMAIN, or NODATA where an allowed name lies below.
+    Nxdomain,
+    /// The address of a listener that explains.
+    Address,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Queries that wait for the slow path.
+    pub queue: usize,
+    /// Queries in the slow path.
+    pub in_flight: usize,
+    /// TCP connections.
+    pub tcp_connections: usize,
+    /// TCP connections from one source.
+    pub tcp_per_source: usize,
+    /// Silence after which a connection is closed.
+    pub tcp_idle_seconds: u64,
+    /// Sessions, announced and unannounced together.
+    pub sessions: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue: 4096,
+            in_flight: 4096,
+            tcp_connections: 2000,
+            tcp_per_source: 20,
+            tcp_idle_seconds: 10,
+            sessions: 131_072,
+        }
+    }
+}
+
+/// `[[session]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Session {
+    /// Its name.
+    pub id: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// Kind of work; must be written.
+    #[serde(rename = "type")]
+    pub kind: Option<SessionType>,
+    /// Phase.
+    pub phase: Option<Phase>,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// Search list of its resolv.conf.
+    pub search: Vec<String>,
+}
+
+/// `[profile.<type>]` or `[profile."<type>.<phase>"]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Profile {
+    /// What becomes of names that no rule names.
+    pub unlisted: Option<Unlisted>,
+    /// Types answered.
+    pub qtypes: Option<Vec<String>>,
+    /// Limits of the ledger.
+    pub budgets: Budgets,
+    /// Thresholds of the score.
+    pub params: Params,
+}
+
+/// What becomes of names that no rule names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unlisted {
+    /// They are scored.
+    Score,
+    /// They are refused.
+    Refuse,
+}
+
+/// `[profile.<type>.budgets]`, in bits. What is not written comes from the wider profile.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budgets {
+    /// Under one tenant, before the score alone may refuse.
+    pub tenant_soft: Option<f64>,
+    /// Under one tenant.
+    pub tenant: Option<f64>,
+    /// Under one ICANN-level domain.
+    pub icann: Option<f64>,
+    /// Over all unlisted domains.
+    pub session: Option<f64>,
+}
+
+/// `[profile.<type>.params]`, in nats. What is not written comes from the wider profile.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Params {
+    /// From here watched.
+    pub watch: Option<f64>,
+    /// From here sinkholed.
+    pub sinkhole: Option<f64>,
+    /// Sinkholed tenants that make a quarantine.
+    pub quarantine_tenants: Option<u8>,
+}
+
+/// `[[rule]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rule {
+    /// Unique among rules and lists.
+    pub id: String,
+    /// Must be written.
+    pub action: Option<Action>,
+    /// Forms: `=x`, `x`, `*.x`.
+    pub names: Vec<String>,
+    /// Profiles it is for; none means all.
+    pub profiles: Vec<String>,
+    /// Types answered beside the profile's.
+    pub qtypes: Vec<String>,
+    /// What a session may spend under a tenant it covers.
+    pub budget_bits: Option<f64>,
+    /// Who answers for it.
+    pub owner: String,
+    /// Why.
+    pub reason: String,
+    /// When somebody must look at it again.
+    pub review_by: Option<String>,
+    /// First day on which it no longer matches.
+    pub expires: Option<String>,
+    /// Instead of the policy's.
+    pub mode: Option<Mode>,
+}
+
+/// `[[list]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct List {
+    /// Unique among rules and lists.
+    pub id: String,
+    /// Relative to the file that names it, or `builtin:<name>`.
+    pub path: String,
+    /// Default: domains.
+    pub format: Option<Format>,
+    /// Default: age for nrd, deny for the others.
+    pub action: Option<ListAction>,
+    /// Day of registration for nrd lines that have none.
+    pub date: Option<String>,
+    /// Who publishes it.
+    pub source: Option<String>,
+    /// When a person last looked at it.
+    pub reviewed: Option<String>,
+}
+
+/// What a list is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListAction {
+    /// Its names are refused.
+    Deny,
+    /// Its names tell how old they are.
+    Age,
+}
+
+/// `[[zone]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Zone {
+    /// The apex.
+    pub name: String,
+    /// Zone file (RFC 1035 section 5), relative to the file that names it.
+    pub file: String,
+}
+
+/// `[events]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// Relative to the state directory, or `off`.
+    pub file: String,
+    /// Events that wait to be written.
+    pub queue: usize,
+    /// Size at which a file is set aside.
+    pub rotate_bytes: u64,
+    /// Files kept beside the one written.
+    pub keep: u32,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { file: "events.jsonl".into(), queue: 8192, rotate_bytes: 268_435_456, keep: 4 }
+    }
+}
+
+/// `[[alert]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Alert {
+    /// Unique.
+    pub name: String,
+    /// Must be written.
+    pub kind: Option<AlertKind>,
+    /// Of a webhook.
+    pub url: Option<String>,
+    /// Key of a webhook's signature, relative to the file that names it.
+    pub secret_file: Option<String>,
+    /// Of a webhook; default 5000.
+    pub timeout_ms: Option<u64>,
+    /// Of a syslog receiver: `udp://`, `tcp://`, `unix://`.
+    pub address: Option<String>,
+    /// Of a file, relative to the state directory.
+    pub path: Option<String>,
+}
+
+/// Kinds of receivers of alerts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertKind {
+    /// HTTP POST.
+    Webhook,
+    /// RFC 5424.
+    Syslog,
+    /// JSON lines.
+    File,
+}

@@ -1,0 +1,712 @@
+//! What `staunch check` stands on: every mistake is told by file, line, field and remedy, and no input is a panic.
+
+use std::path::Path;
+
+use staunch::config::{
+    AlertSinkKind, Endpoint, Environment, Loaded, SinkholeAction, SyslogTarget, UnknownSource, Unlisted, Warning,
+    defaults_in, load_in, load_text,
+};
+use staunch::enforce::BackendKind;
+use staunch::lists::{Reach, Scope};
+use staunch::model::{Mode, Phase, Qtype, SessionType};
+use staunch_scoring::{Bits, NameBuf};
+
+const EXAMPLE: &str = include_str!("../deploy/staunch.example.toml");
+
+/// 2026-11-21T12:00:00Z.
+const WALL: u64 = 1_795_262_400_000;
+
+fn environment() -> Environment {
+    Environment {
+        resolv_conf: Some(
+            "search example.org\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver 2001:db8::1\n".into(),
+        ),
+        state_home: "/home/user/.local/state".into(),
+        state_dir: None,
+        wall: WALL,
+        entropy: [7; 24],
+    }
+}
+
+fn read(text: &str) -> Result<(Loaded, Vec<Warning>), Vec<String>> {
+    load_text(Path::new("policy.toml"), text, &environment())
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+fn good(text: &str) -> (Loaded, Vec<Warning>) {
+    read(text).unwrap_or_else(|errors| panic!("{}\n{text}", errors.join("\n")))
+}
+
+fn name(text: &str) -> NameBuf {
+    text.parse().expect("name")
+}
+
+/// A file, and for each mistake in it: line, field, part of the problem, part of the remedy.
+type Case = (&'static str, &'static [(u32, &'static str, &'static str, &'static str)]);
+
+const RULE: &str = "version = 1\n[[rule]]\nid = \"r\"\naction = \"allow\"\nowner = \"o\"\nreason = \"r\"\n";
+
+#[test]
+fn every_mistake_is_told_by_line_field_and_remedy() {
+    let cases: &[Case] = &[
+        // The document.
+        ("version = ", &[(1, "", "not TOML", "put this line right")]),
+        ("", &[(1, "version", "no version", "version = 1")]),
+        ("version = 2", &[(1, "version", "version 2", "version = 1")]),
+        ("version = 1\n[sevrer]\n", &[(2, "sevrer", "unknown field `sevrer`", "`server`")]),
+        (
+            "version = 1\n[server]\nlissen = []\nworkers = -1\n",
+            &[(3, "server.lissen", "unknown field", "`listen`"), (4, "server.workers", "-1", "0 or more")],
+        ),
+        ("version = 1\n[policy]\nmode = \"on\"\n", &[(3, "policy.mode", "`on`", "`enforce`")]),
+        // Addresses.
+        (
+            "version = 1\n[server]\nlisten = [\n \"127.0.0.1\",\n \"::1\",\n \"localhost:53\",\n]\n",
+            &[
+                (4, "server.listen[0]", "no port", "`127.0.0.1:53`"),
+                (5, "server.listen[1]", "no port", "`[::1]:53`"),
+                (6, "server.listen[2]", "not an address", "not looked up"),
+            ],
+        ),
+        ("version = 1\n[server]\nlisten = []\n", &[(3, "server.listen", "no address", "127.0.0.1:53")]),
+        (
+            "version = 1\n[server]\nlisten = [\"127.0.0.1:53\", \"127.0.0.1:53\"]\n",
+            &[(3, "server.listen[1]", "twice", "remove")],
+        ),
+        ("version = 1\n[server]\nmetrics = \"0.0.0.0:9153\"\n", &[(3, "server.metrics", "from outside", "loopback")]),
+        (
+            "version = 1\n[limits]\ntcp_connections = 0\nqueue = 99999999\n",
+            &[(3, "limits.tcp_connections", "0 is out of range", "1 to"), (4, "limits.queue", "out of range", "1 to")],
+        ),
+        // Upstreams.
+        (
+            "version = 1\n[upstream]\nservers = [\"127.0.0.1:5300\"]\n",
+            &[(3, "upstream.servers[0]", "our own", "behind us")],
+        ),
+        (
+            "version = 1\n[upstream]\nservers = [\"resolver.example.net\"]\n",
+            &[(3, "upstream.servers", "by name", "bootstrap")],
+        ),
+        (
+            "version = 1\n[upstream]\nservers = [\"a b\", \"x:99999\"]\nbootstrap = [\"ns.example\"]\n",
+            &[
+                (3, "upstream.servers[0]", "not a server", "host name"),
+                (3, "upstream.servers[1]", "not a server", "`:port`"),
+                (4, "upstream.bootstrap[0]", "is a name", "an address"),
+            ],
+        ),
+        (
+            "version = 1\n[upstream]\ntry_timeout_ms = 2000\ntotal_timeout_ms = 1000\nudp_payload = 100\n",
+            &[
+                (4, "upstream.total_timeout_ms", "less than", "one try"),
+                (5, "upstream.udp_payload", "100", "512 to 4096"),
+            ],
+        ),
+        // Modes and the packet filter.
+        (
+            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"off\"\n",
+            &[(5, "enforce.backend", "nothing would be enforced", "\"nft\"")],
+        ),
+        (
+            "version = 1\n[policy]\nmode = \"canary\"\n[enforce]\nbackend = \"off\"\n",
+            &[(5, "enforce.backend", "nothing would be enforced", "monitor")],
+        ),
+        (
+            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\ntable = \"x\"\n",
+            &[(4, "enforce.backend", "no backend", "enforce.backend = \"nft\"")],
+        ),
+        ("version = 1\n[policy]\ncanary_percent = 10\n", &[(3, "policy.canary_percent", "without a canary", "canary")]),
+        (
+            "version = 1\n[policy]\nmode = \"canary\"\ncanary_percent = 100\n[enforce]\nbackend = \"nft\"\n",
+            &[(4, "policy.canary_percent", "100", "1 to 99")],
+        ),
+        (
+            "version = 1\n[enforce]\ntable = \"a b\"\ninterfaces = [\"veth/0\", \"veth-0123456789abc\"]\nmin_pin_seconds = 30\n",
+            &[
+                (2, "enforce.pin_grace_seconds", "leaves nothing", "less than"),
+                (3, "enforce.table", "`a b`", "letters"),
+                (4, "enforce.interfaces[0]", "`veth/0`", "1 to 15"),
+                (4, "enforce.interfaces[1]", "not an interface", "1 to 15"),
+            ],
+        ),
+        (
+            "version = 1\n[enforce]\nmin_pin_seconds = 90\nmax_pin_seconds = 80\n",
+            &[(3, "enforce.min_pin_seconds", "more than", "longest")],
+        ),
+        // Refusals.
+        ("version = 1\n[sinkhole]\nkind = \"address\"\n", &[(3, "sinkhole.kind", "no address", "sinkhole.ipv4")]),
+        ("version = 1\n[sinkhole]\nipv4 = \"192.0.2.80\"\n", &[(3, "sinkhole.ipv4", "NXDOMAIN", "kind")]),
+        (
+            "version = 1\n[sinkhole]\nkind = \"address\"\nipv4 = \"0.0.0.0\"\nipv6 = \"192.0.2.1\"\n",
+            &[(4, "sinkhole.ipv4", "themselves", "listener"), (5, "sinkhole.ipv6", "family", "2001:db8::80")],
+        ),
+        (
+            "version = 1\n[sinkhole]\nnegative_ttl_seconds = 0\ncontact = \"a\\nb\"\n",
+            &[(3, "sinkhole.negative_ttl_seconds", "0", "1 to 60"), (4, "sinkhole.contact", "does not fit", "control")],
+        ),
+        // Answers.
+        (
+            "version = 1\n[[answer.allow_range]]\nname = \"com\"\nranges = [\"10.0.0.1/8\", \"x\", \"0.0.0.0/0\"]\n",
+            &[
+                (2, "answer.allow_range[0].owner", "owner is missing", "who answers"),
+                (2, "answer.allow_range[0].reason", "reason is missing", "why"),
+                (2, "answer.allow_range[0].review_by", "without a day", "review_by"),
+                (3, "answer.allow_range[0].name", "public suffix", "owner.com"),
+                (4, "answer.allow_range[0].ranges[0]", "behind its prefix", "10.0.0.0/8"),
+                (4, "answer.allow_range[0].ranges[1]", "not an address range", "10.20.0.0/16"),
+                (4, "answer.allow_range[0].ranges[2]", "every address", "name the ranges"),
+            ],
+        ),
+        (
+            "version = 1\n[[answer.show_loopback]]\nzone = \"co.uk\"\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2027-13-01\"\n",
+            &[
+                (3, "answer.show_loopback[0].zone", "many owners", "dnsbl.example"),
+                (6, "answer.show_loopback[0].review_by", "not a day", "YYYY-MM-DD"),
+            ],
+        ),
+        // Sessions and profiles.
+        (
+            "version = 1\n[[session]]\nid = \"a b\"\naddresses = [\"10.0.0.0/8\", \"0.0.0.0\"]\n",
+            &[
+                (2, "session[0].type", "missing", "interactive"),
+                (3, "session[0].id", "`a b`", "1 to 64"),
+                (4, "session[0].addresses[0]", "not an address", "prefix"),
+                (4, "session[0].addresses[1]", "nobody's", "own address"),
+            ],
+        ),
+        (
+            "version = 1\n[[session]]\nid = \"a\"\ntype = \"batch\"\naddresses = [\"10.0.0.1\"]\n\
+             [[session]]\nid = \"a\"\ntype = \"unannounced\"\naddresses = [\"::ffff:10.0.0.1\"]\nsearch = [\"x..y\"]\n",
+            &[
+                (7, "session[1].id", "line 2", "own id"),
+                (8, "session[1].type", "announced", "interactive"),
+                (9, "session[1].addresses[0]", "10.0.0.1 belongs to", "of its own"),
+                (10, "session[1].search[0]", "empty label", "labels"),
+            ],
+        ),
+        (
+            "version = 1\n[[session]]\nid = \"a\"\ntype = \"batch\"\n",
+            &[(2, "session[0].addresses", "no address", "name the address")],
+        ),
+        (
+            "version = 1\n[profile.\"batch.deploy\"]\nunlisted = \"score\"\n",
+            &[(2, "profile.\"batch.deploy\"", "no session", "batch.build")],
+        ),
+        (
+            "version = 1\n[profile.batch]\nqtypes = [\"A\", \"BOGUS\", \"ANY\", \"NULL\"]\n",
+            &[
+                (3, "profile.batch.qtypes[1]", "unknown record type `BOGUS`", "mnemonic"),
+                (3, "profile.batch.qtypes[2]", "ANY is never forwarded", "remove"),
+                (3, "profile.batch.qtypes[3]", "NULL is never forwarded", "remove"),
+            ],
+        ),
+        (
+            "version = 1\n[profile.batch.budgets]\ntenant = 9000\nsession = nan\n",
+            &[
+                (3, "profile.batch.budgets.tenant", "more than icann", "tenant_soft <= tenant"),
+                (4, "profile.batch.budgets.session", "NaN", "1 to"),
+            ],
+        ),
+        (
+            "version = 1\n[profile.batch.params]\nwatch = 5\nquarantine_tenants = 0\n",
+            &[
+                (3, "profile.batch.params.watch", "more than sinkhole", "no more"),
+                (4, "profile.batch.params.quarantine_tenants", "0", "1 to"),
+            ],
+        ),
+        // Rules.
+        (
+            "version = 1\n[[rule]]\n",
+            &[
+                (2, "rule[0].id", "missing", "1 to 64"),
+                (2, "rule[0].owner", "owner is missing", "who answers"),
+                (2, "rule[0].reason", "reason is missing", "why"),
+                (2, "rule[0].names", "without names", "=index"),
+                (2, "rule[0].action", "missing", "\"deny\""),
+            ],
+        ),
+        // A field of wrong shape is told once, not again as missing.
+        (
+            "version = 1\n[[rule]]\nid = \"r\"\naction = \"allow\"\nowner = 3\nreason = \"r\"\nnames = [\"=a.example\", 5]\n",
+            &[
+                (5, "rule[0].owner", "integer `3`", "double quotes"),
+                (7, "rule[0].names[1]", "integer `5`", "double quotes"),
+            ],
+        ),
+        (
+            "version = 1\n[[rule]]\nid = \"r\"\naction = \"allow\"\nowner = \"o\"\nreason = \"r\"\nnames = [\"=a.example\"]\n\
+             [[rule]]\nid = \"r\"\naction = \"deny\"\nowner = \"o\"\nreason = \"r\"\nnames = [\"=b.example\"]\nprofiles = [\"bulk\"]\nmode = \"canary\"\n",
+            &[(9, "rule[1].id", "line 3", "own id"), (14, "rule[1].profiles[0]", "`bulk`", "batch")],
+        ),
+        // Lists.
+        (
+            "version = 1\n[[list]]\nid = \"l\"\npath = \"no/such/list\"\n",
+            &[(4, "list[0].path", "cannot be read", "relative to")],
+        ),
+        (
+            "version = 1\n[[list]]\nid = \"l\"\npath = \"builtin:everything\"\n",
+            &[(4, "list[0].path", "no shipped list", "builtin:doh-resolvers")],
+        ),
+        (
+            "version = 1\n[[list]]\nid = \"l\"\npath = \"builtin:doh-resolvers\"\nformat = \"hosts\"\n",
+            &[(4, "list[0].path", "is refused", "format")],
+        ),
+        (
+            "version = 1\n[[list]]\npath = \"builtin:doh-resolvers\"\naction = \"age\"\ndate = \"yesterday\"\n",
+            &[
+                (2, "list[0].id", "missing", "1 to 64"),
+                (4, "list[0].action", "newly registered", "nrd"),
+                (5, "list[0].date", "registration", "nrd"),
+                (5, "list[0].date", "not a day", "YYYY-MM-DD"),
+            ],
+        ),
+        (
+            "version = 1\n[[zone]]\nname = \"corp.test\"\nfile = \"no.zone\"\n[[zone]]\nname = \".\"\n",
+            &[
+                (4, "zone[0].file", "cannot be read", "relative to"),
+                (5, "zone[1].file", "missing", "zone file"),
+                (6, "zone[1].name", "root", "apex"),
+            ],
+        ),
+        // Evidence.
+        (
+            "version = 1\n[events]\nrotate_bytes = 1\nfile = \"\"\n",
+            &[(3, "events.rotate_bytes", "1 is", "65536"), (4, "events.file", "empty", "\"off\"")],
+        ),
+        (
+            "version = 1\n[[alert]]\nname = \"a\"\nkind = \"webhook\"\nurl = \"ftp://x/\"\nsecret_file = \"none.key\"\naddress = \"udp://x\"\n\
+             [[alert]]\nname = \"a\"\nkind = \"syslog\"\naddress = \"udp://siem.example:514\"\n\
+             [[alert]]\nname = \"b\"\nkind = \"file\"\n[[alert]]\nname = \"c\"\n[[alert]]\nname = \"d\"\nkind = \"webhook\"\n",
+            &[
+                (5, "alert[0].url", "`ftp://x/`", "https://"),
+                (6, "alert[0].secret_file", "cannot be read", "relative"),
+                (7, "alert[0].address", "only a syslog", "kind"),
+                (9, "alert[1].name", "second", "own name"),
+                (11, "alert[1].address", "`udp://siem.example:514`", "look-up"),
+                (12, "alert[2].path", "missing", "state directory"),
+                (15, "alert[3].kind", "missing", "webhook"),
+                (17, "alert[4].url", "missing", "https://"),
+            ],
+        ),
+    ];
+    for (text, expected) in cases {
+        let errors = load_text(Path::new("dir/policy.toml"), text, &environment()).err().unwrap_or_default();
+        let told: Vec<_> = errors.iter().map(|e| (e.line, e.field.as_str())).collect();
+        let wanted: Vec<_> = expected.iter().map(|(line, field, ..)| (*line, *field)).collect();
+        assert_eq!(told, wanted, "{text}\n{errors:#?}");
+        for (error, (line, field, problem, remedy)) in errors.iter().zip(*expected) {
+            assert_eq!(error.file, "dir/policy.toml");
+            assert!(error.problem.contains(problem), "{text}\n{error}");
+            assert!(error.remedy.contains(remedy), "{text}\n{error}");
+            let shown = error.to_string();
+            assert!(shown.starts_with(&format!("dir/policy.toml:{line}: {field}")), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn names_of_rules_are_checked_one_by_one() {
+    for (names, line, field, problem, remedy) in [
+        ("\"com\"", 7, "names[0]", "public suffix (ICANN)", "`=com`"),
+        ("\"=ok.example\",\n \"*.github.io\"", 8, "names[1]", "public suffix (private)", "owner.github.io"),
+        ("\"https://a.example/\"", 7, "names[0]", "bare host name", "`a.example`"),
+        ("\"a.*.example\"", 7, "names[0]", "leftmost", "`*.x`"),
+        ("\"\"", 7, "names[0]", "empty", "=index"),
+        ("\"b\u{fc}ro.example\"", 7, "names[0]", "ASCII", "xn--"),
+    ] {
+        let text = format!("{RULE}names = [{names}]\nreview_by = \"2027-06-01\"\n");
+        let errors = load_text(Path::new("policy.toml"), &text, &environment()).expect_err(names);
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        assert_eq!((errors[0].line, errors[0].field.as_str()), (line, format!("rule[0].{field}").as_str()));
+        assert!(errors[0].problem.contains(problem) && errors[0].remedy.contains(remedy), "{}", errors[0]);
+    }
+    for (more, good) in [
+        ("names = [\"a.example\"]\n", false),
+        ("names = [\"*.a.example\"]\n", false),
+        ("names = [\"=a.example\"]\n", true),
+        ("names = [\"a.example\"]\nexpires = \"2027-06-01\"\n", true),
+        ("names = [\"*.a.example\"]\nreview_by = \"2027-06-01\"\n", true),
+    ] {
+        let outcome = read(&format!("{RULE}{more}"));
+        assert_eq!(outcome.is_ok(), good, "{more}: {:?}", outcome.err());
+    }
+}
+
+#[test]
+fn reviews_and_expiries_warn_ahead() {
+    for (more, expected) in [
+        ("review_by = \"2026-12-06\"", None),
+        ("review_by = \"2026-12-05\"", Some("review is due on 2026-12-05")),
+        ("review_by = \"2026-11-20\"", Some("review was due on 2026-11-20")),
+        ("expires = \"2026-12-05\"", Some("expires on 2026-12-05")),
+        ("expires = \"2026-11-22\"", Some("expires on 2026-11-22")),
+        ("expires = \"2026-11-21\"", Some("expired on 2026-11-21: it no longer matches")),
+    ] {
+        let (loaded, warnings) = good(&format!("{RULE}names = [\"a.example\"]\n{more}\n"));
+        let told = warnings.first().map(|w| (w.file.as_str(), w.line, w.problem.as_str()));
+        assert_eq!(told, expected.map(|problem| ("policy.toml", 8, problem)), "{more}");
+        assert_eq!(warnings.len(), usize::from(expected.is_some()));
+        let found = loaded.lists.rules.look_up(name("x.a.example").as_ref(), Scope::of(SessionType::Batch, None), WALL);
+        assert_eq!(found.is_some(), !more.contains("expires = \"2026-11-21\""), "{more}");
+    }
+}
+
+#[test]
+fn mistakes_and_warnings_have_a_stable_json_form() {
+    let errors = load_text(Path::new("p.toml"), "version = 1\n[server]\nmetrics = \"1.2.3.4:1\"\n", &environment())
+        .expect_err("not loopback");
+    assert_eq!(
+        serde_json::to_value(&errors).expect("JSON"),
+        serde_json::json!([{
+            "file": "p.toml",
+            "line": 3,
+            "field": "server.metrics",
+            "problem": "1.2.3.4:1 can be reached from outside",
+            "remedy": "use a loopback address such as 127.0.0.1:9153, or \"off\"",
+        }])
+    );
+    let (_, warnings) = good("version = 1\n[enforce]\nbackend = \"nft\"\n");
+    let json = serde_json::to_value(&warnings).expect("JSON");
+    assert_eq!((&json[0]["line"], &json[0]["field"]), (&2.into(), &"enforce.interfaces".into()));
+}
+
+#[test]
+fn the_example_loads_without_a_word() {
+    let (loaded, warnings) = good(EXAMPLE);
+    assert_eq!(warnings, []);
+    assert_eq!(loaded.policy.mode, Mode::Monitor);
+    assert_eq!(loaded.policy.unknown_source, UnknownSource::Profile);
+    assert_eq!(loaded.assumptions(), [] as [&str; 0]);
+    assert_eq!(loaded.upstream.addresses().expect("addresses").len(), 3);
+    assert_eq!(loaded.list_reports.len(), 2);
+    assert!(loaded.lists.deny.look_up(name("x.oast.fun").as_ref()).is_some());
+    // What the example says of interactive sessions is the built-in default.
+    let (bare, _) = good("version = 1\n");
+    let interactive = |loaded: &Loaded| loaded.profiles.of(SessionType::Interactive, Some(Phase::Run)).clone();
+    assert_eq!(interactive(&loaded), interactive(&bare));
+    // Written defaults are defaults: taking the plain ones out changes nothing but the digest's input.
+    assert_eq!(loaded.pins, bare.pins);
+    assert_eq!(loaded.events.rotate_bytes, bare.events.rotate_bytes);
+    assert_eq!((loaded.listen.queue, loaded.listen.tcp_idle), (bare.listen.queue, bare.listen.tcp_idle));
+}
+
+#[test]
+fn every_setting_takes_effect() {
+    let dir = tempfile::tempdir().expect("directory");
+    let write = |file: &str, text: &str| std::fs::write(dir.path().join(file), text).expect(file);
+    write("bad.txt", "# list\nbad.example\n||skip.example^\nworse.example\nlast.example\nbest.example\n");
+    write("hosts.txt", "0.0.0.0 one.example two.example\n");
+    write("nrd.txt", "new.example\nolder.example,2026-11-11\n");
+    write("corp.test.zone", "$ORIGIN corp.test.\n@ 60 IN SOA ns hostmaster 1 60 60 60 60\n");
+    write("hmac.key", "0123456789abcdef0123456789abcdef\n");
+    std::fs::set_permissions(dir.path().join("hmac.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("mode");
+    let text = r#"version = 1
+[server]
+listen = ["0.0.0.0:53", "[::]:53"]
+workers = 2
+state_dir = "/srv/staunch"
+admin_group = "staunch"
+metrics = "off"
+[policy]
+mode = "canary"
+canary_percent = 25
+[upstream]
+servers = ["192.0.2.53", "[2001:db8::53]:5353", "resolver.example.net:54"]
+bootstrap = ["192.0.2.1"]
+[[answer.allow_range]]
+name = "*.corp.example"
+ranges = ["10.20.0.0/16"]
+owner = "net-team"
+reason = "internal wiki"
+review_by = "2027-06-01"
+[[answer.show_loopback]]
+zone = "dnsbl.example"
+owner = "mail-team"
+reason = "block list"
+review_by = "2027-06-01"
+[enforce]
+backend = "nft"
+interfaces = ["veth-agent"]
+[sinkhole]
+kind = "address"
+ipv6 = "2001:db8::80"
+contact = "security@example.com"
+[[session]]
+id = "agent-1"
+addresses = ["10.77.1.2", "fd00::2"]
+type = "batch"
+phase = "build"
+owner = "team-a"
+search = ["svc.cluster.local"]
+[profile.batch]
+qtypes = ["a", "AAAA", "TYPE65", "A"]
+[profile.batch.budgets]
+tenant = 1536
+[profile."batch.build"]
+unlisted = "refuse"
+[profile.unannounced.params]
+sinkhole = 3.5
+[[rule]]
+id = "index"
+action = "allow"
+names = ["=index.example.org", "files.example.org"]
+profiles = ["batch"]
+qtypes = ["TXT"]
+budget_bits = 65536
+owner = "platform"
+reason = "installs"
+review_by = "2027-06-01"
+mode = "enforce"
+[[list]]
+id = "doh-resolvers"
+path = "bad.txt"
+source = "https://example.net/list"
+reviewed = "2026-11-01"
+[[list]]
+id = "tunnel-services"
+path = "hosts.txt"
+format = "hosts"
+[[list]]
+id = "fresh"
+path = "nrd.txt"
+format = "nrd"
+date = "2026-11-20"
+[[zone]]
+name = "corp.test"
+file = "corp.test.zone"
+[events]
+file = "off"
+[[alert]]
+name = "soc"
+kind = "webhook"
+url = "http://10.77.9.9:8080/alerts"
+secret_file = "hmac.key"
+[[alert]]
+name = "siem"
+kind = "syslog"
+address = "unix:///dev/log"
+[[alert]]
+name = "copy"
+kind = "file"
+path = "alerts.jsonl"
+"#;
+    write("policy.toml", text);
+    let path = dir.path().join("policy.toml");
+    let (loaded, warnings) = load_in(&path, &environment()).unwrap_or_else(|e| panic!("{e:#?}"));
+
+    // The one thing to look at is the line of a list that is of another format.
+    let told: Vec<_> = warnings.iter().map(|w| (w.file.as_str(), w.line)).collect();
+    assert_eq!(told, [("bad.txt", 3)], "{warnings:#?}");
+
+    assert_eq!(loaded.listen.addresses.len(), 2);
+    assert_eq!((loaded.listen.workers, loaded.metrics), (2, None));
+    assert_eq!(loaded.admin.socket, Path::new("/srv/staunch/admin.sock"));
+    assert_eq!(loaded.admin.group.as_deref(), Some("staunch"));
+    assert_eq!((loaded.policy.mode, loaded.policy.canary_percent), (Mode::Canary, 25));
+    assert_eq!(loaded.policy.unknown_source, UnknownSource::Profile);
+    let servers: Vec<_> = loaded.upstream.servers.iter().map(Endpoint::to_string).collect();
+    assert_eq!(servers, ["192.0.2.53:53", "[2001:db8::53]:5353", "resolver.example.net:54"]);
+    assert_eq!(loaded.upstream.addresses(), None, "one has to be looked up");
+    assert_eq!(loaded.upstream.forward_config(vec![]).udp_payload, 1232);
+    assert!(loaded.answer.allow_ranges[0].ranges[0].contains("10.20.3.4".parse().expect("address")));
+    assert_eq!(loaded.answer.allow_ranges[0].reference.line, 14);
+    assert_eq!(loaded.answer.show_loopback[0].zone, name("dnsbl.example"));
+    assert_eq!(loaded.enforce.backend, BackendKind::Nft);
+    assert_eq!(
+        loaded.sinkhole.action,
+        SinkholeAction::Address { ipv4: None, ipv6: Some("2001:db8::80".parse().expect("address")) }
+    );
+    assert_eq!(loaded.sessions[0].addresses.len(), 2);
+    assert_eq!(loaded.sessions[0].search, [name("svc.cluster.local")]);
+
+    // Phase over type over built-in.
+    let batch = loaded.profiles.of(SessionType::Batch, Some(Phase::Run));
+    let build = loaded.profiles.of(SessionType::Batch, Some(Phase::Build));
+    assert_eq!((batch.name.as_str(), build.name.as_str()), ("batch", "batch.build"));
+    assert_eq!((batch.unlisted, build.unlisted), (Unlisted::Score, Unlisted::Refuse));
+    assert_eq!(build.qtypes, [Qtype::A, Qtype::AAAA, Qtype::HTTPS]);
+    assert!(build.answers(Qtype::HTTPS) && !build.answers(Qtype::SRV));
+    assert_eq!((build.budgets.tenant, build.budgets.session), (Bits::whole(1536), Bits::whole(8192)));
+    let unannounced = loaded.profiles.of(SessionType::Unannounced, None);
+    assert_eq!((unannounced.params.sinkhole, unannounced.budgets.tenant), (3.5, Bits::whole(1024)));
+    assert_eq!(
+        loaded.profiles.of(SessionType::Interactive, None).qtypes,
+        [Qtype::A, Qtype::AAAA, Qtype::SRV, Qtype::HTTPS]
+    );
+
+    // Rules and lists, found in one walk.
+    let scope = Scope::of(SessionType::Batch, Some(Phase::Build));
+    let line = text.lines().zip(1..).find(|(l, _)| l.contains("files.example.org")).map_or(0, |(_, n)| n);
+    let found = loaded.lists.look_up(name("a.files.example.org").as_ref(), scope, WALL).rule.expect("covered");
+    assert_eq!(
+        (found.reach, found.rule.budget, found.rule.mode),
+        (Reach::AtOrBelow, Bits::whole(65536), Some(Mode::Enforce))
+    );
+    assert_eq!((found.rule.qtypes.as_slice(), found.reference().line), ([Qtype::TXT].as_slice(), line));
+    let other = Scope::of(SessionType::Interactive, None);
+    assert!(loaded.lists.look_up(name("index.example.org").as_ref(), other, WALL).rule.is_none());
+    let denied = loaded.lists.look_up(name("x.worse.example").as_ref(), scope, WALL).deny.expect("listed").reference();
+    assert_eq!((denied.id.as_str(), denied.file.as_str(), denied.line), ("doh-resolvers", "bad.txt", 4));
+    assert!(loaded.lists.deny.look_up(name("x.two.example").as_ref()).is_none(), "hosts entries are exact");
+    assert_eq!(loaded.lists.age.days(name("new.example").as_ref(), WALL), Some(1.5));
+    assert_eq!(loaded.lists.age.days(name("older.example").as_ref(), WALL), Some(10.5));
+    let skipped: Vec<_> = loaded.list_reports.iter().map(|r| (r.report.entries, r.report.skipped)).collect();
+    assert_eq!(skipped, [(4, 1), (2, 0), (2, 0)]);
+
+    assert_eq!(loaded.zones[0].path, dir.path().join("corp.test.zone"));
+    assert_eq!(loaded.events.file, None);
+    match &loaded.alerts[0].kind {
+        AlertSinkKind::Webhook { secret: Some(secret), .. } => {
+            assert_eq!(secret.expose(), b"0123456789abcdef0123456789abcdef");
+            assert!(!format!("{loaded:?}").contains("0123456789abcdef"), "keys are never shown");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(loaded.alerts[1].kind, AlertSinkKind::Syslog { target: SyslogTarget::Unix("/dev/log".into()) });
+    assert_eq!(loaded.alerts[2].kind, AlertSinkKind::File { path: "/srv/staunch/alerts.jsonl".into() });
+
+    // The digest follows what is in force, lists included, and nothing else.
+    let digest = |_: ()| load_in(&path, &environment()).unwrap_or_else(|e| panic!("{e:#?}")).0.digest().to_owned();
+    let before = digest(());
+    assert_eq!((before.len(), before.as_str()), (64, loaded.digest()));
+    write("policy.toml", &format!("# a comment\n{text}"));
+    assert_eq!(digest(()), before);
+    write("hosts.txt", "0.0.0.0 one.example three.example\n");
+    let changed_list = digest(());
+    assert_ne!(changed_list, before);
+    write("policy.toml", &text.replace("sinkhole = 3.5", "sinkhole = 3.4"));
+    assert_ne!(digest(()), changed_list);
+}
+
+#[test]
+fn own_lists_that_leave_a_shipped_one_out_are_told_of() {
+    let (_, warnings) = good("version = 1\n[[list]]\nid = \"d\"\npath = \"builtin:doh-resolvers\"\n");
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].problem.contains("tunnel-services"), "{}", warnings[0]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_mistake_like_any_other() {
+    let dir = tempfile::tempdir().expect("directory");
+    let errors = load_in(&dir.path().join("none.toml"), &environment()).expect_err("not there");
+    assert!(errors[0].line == 0 && errors[0].problem.contains("cannot be read"), "{}", errors[0]);
+    let errors = load_in(dir.path(), &environment()).expect_err("a directory");
+    assert!(errors[0].problem.contains("not a regular file"), "{}", errors[0]);
+    let file = dir.path().join("latin1.toml");
+    std::fs::write(&file, b"version = 1\n# caf\xe9\n").expect("write");
+    let errors = load_in(&file, &environment()).expect_err("not UTF-8");
+    assert_eq!((errors[0].line, errors[0].problem.as_str()), (2, "not UTF-8"));
+}
+
+#[test]
+fn serving_without_a_file_says_what_is_assumed() {
+    let loaded = defaults_in(&environment());
+    assert_eq!(loaded.listen.addresses, ["127.0.0.1:5300".parse().expect("address")]);
+    assert_eq!(loaded.policy.mode, Mode::Monitor);
+    assert_eq!(loaded.enforce.backend, BackendKind::DryRun);
+    assert_eq!(loaded.state_dir, Path::new("/home/user/.local/state/staunch"));
+    let servers = loaded.upstream.addresses().expect("addresses");
+    assert_eq!(servers, ["192.0.2.1:53".parse().expect("address"), "[2001:db8::1]:53".parse().expect("address")]);
+    let told = loaded.assumptions().join("\n");
+    for word in [
+        "127.0.0.1:5300",
+        "192.0.2.1:53",
+        "Monitor mode",
+        "dry-run",
+        "/home/user/.local/state/staunch",
+        "tunnel-services",
+    ] {
+        assert!(told.contains(word), "{word} in\n{told}");
+    }
+
+    // Whatever the environment, there are settings.
+    for resolv_conf in [
+        None,
+        Some(""),
+        Some("nameserver"),
+        Some("nameserver ::1%lo\nnameserver 1.2.3\n\u{0}"),
+        Some("nameserver 127.0.0.1"),
+    ] {
+        let loaded = defaults_in(&Environment {
+            resolv_conf: resolv_conf.map(Into::into),
+            state_home: "/long".repeat(40).into(),
+            ..environment()
+        });
+        assert_eq!(loaded.upstream.servers.is_empty(), resolv_conf != Some("nameserver 127.0.0.1"), "{resolv_conf:?}");
+    }
+    let loaded = defaults_in(&Environment { state_dir: Some("/tmp/state".into()), ..environment() });
+    assert_eq!(loaded.admin.socket, Path::new("/tmp/state/admin.sock"));
+}
+
+#[test]
+fn no_damage_to_the_example_is_a_panic() {
+    // A plain generator, so that a failure can be run again.
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = |bound: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % bound.max(1)
+    };
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    let tokens = [
+        "[",
+        "]",
+        "\"",
+        "=",
+        "\n",
+        "[[",
+        "{",
+        "}",
+        ",",
+        "-1",
+        "1e999",
+        "nan",
+        "\"\"",
+        "'''",
+        "\\u0000",
+        "*",
+        "..",
+        "2026-02-30",
+        "true",
+        "\u{202e}",
+    ];
+    let (mut accepted, mut refused) = (0, 0);
+    for round in 0..1000 {
+        let mut text = EXAMPLE.to_owned();
+        for _ in 0..=next(3) {
+            let at = (0..=next(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            match next(5) {
+                0 => text.insert_str(at, tokens[next(tokens.len())]),
+                1 => text.truncate(at),
+                2 => {
+                    let end = (at + next(40)..=text.len()).find(|e| text.is_char_boundary(*e)).unwrap_or(text.len());
+                    text.replace_range(at..end, "");
+                }
+                3 => {
+                    let line = lines[next(lines.len())];
+                    text.insert_str(at, &format!("\n{line}\n"));
+                }
+                _ => {
+                    if let Some(c) = text[at..].chars().next() {
+                        text.replace_range(at..at + c.len_utf8(), tokens[next(tokens.len())]);
+                    }
+                }
+            }
+        }
+        match load_text(Path::new("policy.toml"), &text, &environment()) {
+            Ok(_) => accepted += 1,
+            Err(errors) => {
+                refused += 1;
+                let count = text.lines().count() as u32 + 1;
+                assert!(!errors.is_empty(), "round {round}");
+                for error in errors {
+                    assert!(
+                        error.line <= count && !error.problem.is_empty() && !error.remedy.is_empty(),
+                        "round {round}: {error}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(accepted > 20 && refused > 200, "{accepted} accepted, {refused} refused");
+}
