@@ -1,0 +1,398 @@
+//! Real sockets on loopback, upstreams that misbehave.
+
+use std::time::Duration;
+
+use hickory_proto::op::Message;
+
+use super::upstream_for_test::{Act, Upstream, answer, bare, good, silent};
+use super::*;
+use crate::model::{Qtype, Transport};
+
+fn config(upstreams: &[&Upstream]) -> Config {
+    Config {
+        upstreams: upstreams.iter().map(|u| u.addr).collect(),
+        try_timeout: Duration::from_millis(300),
+        total_timeout: Duration::from_millis(800),
+        udp_payload: 1232,
+    }
+}
+
+fn forwarder(upstreams: &[&Upstream]) -> Forwarder {
+    Forwarder::new(config(upstreams))
+}
+
+fn permit(name: &str) -> Permit {
+    Permit::for_test(name, Qtype::A)
+}
+
+async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
+    let begun = Instant::now();
+    (future.await, begun.elapsed())
+}
+
+/// Last octet of the address in a response made by `answer`.
+fn last(found: &Result<Arc<Response>, ForwardError>) -> Option<u8> {
+    found.as_ref().ok().and_then(|r| r.wire.last().copied())
+}
+
+#[tokio::test]
+async fn only_the_permitted_fields_leave() {
+    let up = Upstream::start(good(1)).await;
+    let forwarder = forwarder(&[&up]);
+    let found = forwarder.resolve(permit("WWW.Example.Com")).await.expect("an answer");
+    assert_eq!(found.upstream, up.addr);
+    assert!(!found.tcp);
+    let queries = up.queries();
+    assert_eq!(queries.len(), 1);
+    let (transport, query) = &queries[0];
+    assert_eq!(*transport, Transport::Udp);
+    let mut expected = vec![query[0], query[1], 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    expected.extend(b"\x03www\x07example\x03com\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0");
+    assert_eq!(*query, expected);
+}
+
+#[tokio::test]
+async fn ids_and_ports_are_fresh_for_each_query() {
+    use std::collections::HashSet;
+    let up = Upstream::start(good(1)).await;
+    let forwarder = forwarder(&[&up]);
+    for i in 0..200 {
+        forwarder.resolve(permit(&format!("n{i}.example"))).await.expect("an answer");
+    }
+    let ids: HashSet<[u8; 2]> = up.queries().iter().map(|(_, q)| [q[0], q[1]]).collect();
+    assert!(ids.len() > 190, "{} different ids of 200", ids.len());
+    let high: HashSet<u8> = ids.iter().map(|id| id[0]).collect();
+    assert!(high.len() > 90, "high octets spread: {}", high.len());
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_ignored() {
+    let up = Upstream::start(|query, _| {
+        let good = answer(query, 7);
+        let bent = |at: usize, value: u8| {
+            let mut bent = answer(query, 66);
+            bent[at] = value;
+            bent
+        };
+        let mut other = answer(query, 66);
+        other[13] ^= 1;
+        Act::Send(vec![
+            bent(0, query[0] ^ 1),
+            bent(1, query[1] ^ 1),
+            bent(2, 0x01),
+            bent(2, 0xa9),
+            bent(5, 0),
+            other,
+            vec![],
+            b"garbage".to_vec(),
+            (0..255).collect(),
+            good,
+        ])
+    })
+    .await;
+    let forwarder = forwarder(&[&up]);
+    let found = forwarder.resolve(permit("www.example.com")).await;
+    assert_eq!(last(&found), Some(7));
+    // The empty datagram counts too.
+    assert_eq!(forwarder.counters().mismatches.load(Ordering::Relaxed), 9);
+}
+
+#[tokio::test]
+async fn a_flood_of_wrong_ids_turns_to_tcp() {
+    let up = Upstream::start(|query, transport| match transport {
+        Transport::Udp => {
+            let mut forged = answer(query, 66);
+            Act::Send(
+                (1..=40u8)
+                    .map(|i| {
+                        forged[1] = query[1].wrapping_add(i);
+                        forged.clone()
+                    })
+                    .collect(),
+            )
+        }
+        Transport::Tcp => Act::Send(vec![answer(query, 7)]),
+    })
+    .await;
+    let forwarder = forwarder(&[&up]);
+    let found = forwarder.resolve(permit("www.example.com")).await;
+    assert_eq!(last(&found), Some(7));
+    assert!(found.expect("an answer").tcp);
+    let counters = forwarder.counters();
+    assert_eq!(counters.mismatch_floods.load(Ordering::Relaxed), 1);
+    assert_eq!(counters.mismatches.load(Ordering::Relaxed), 20);
+}
+
+#[tokio::test]
+async fn truncation_turns_to_tcp() {
+    let up = Upstream::start(|query, transport| match transport {
+        Transport::Udp => Act::Send(vec![bare(query, 0x8380)]),
+        Transport::Tcp => Act::Send(vec![answer(query, 9)]),
+    })
+    .await;
+    let forwarder = forwarder(&[&up]);
+    let found = forwarder.resolve(permit("www.example.com")).await;
+    assert_eq!(last(&found), Some(9));
+    let queries = up.queries();
+    assert_eq!(queries.iter().map(|(t, _)| *t).collect::<Vec<_>>(), [Transport::Udp, Transport::Tcp]);
+    assert_eq!(queries[0].1[2..], queries[1].1[2..], "the same question by either way");
+}
+
+#[tokio::test]
+async fn truncation_over_tcp_is_no_answer() {
+    let up = Upstream::start(|query, _| Act::Send(vec![bare(query, 0x8380)])).await;
+    let forwarder = forwarder(&[&up]);
+    let error = forwarder.resolve(permit("www.example.com")).await.expect_err("nothing whole");
+    assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind: FailKind::Mangled }]));
+}
+
+#[tokio::test]
+async fn formerr_is_asked_again_without_edns_and_forgotten() {
+    let up = Upstream::start(|query, _| {
+        Act::Send(vec![if query[11] == 1 { bare(query, 0x8181) } else { answer(query, 3) }])
+    })
+    .await;
+    let forwarder = forwarder(&[&up]);
+    for i in 0..2 {
+        let found = forwarder.resolve(permit(&format!("n{i}.example"))).await;
+        assert_eq!(last(&found), Some(3));
+    }
+    let with_edns: Vec<u8> = up.queries().iter().map(|(_, q)| q[11]).collect();
+    assert_eq!(with_edns, [1, 0, 1, 0]);
+    // A header alone says the same.
+    up.becomes(|query, _| {
+        Act::Send(vec![if query[11] == 1 {
+            vec![query[0], query[1], 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0]
+        } else {
+            answer(query, 4)
+        }])
+    });
+    assert_eq!(last(&forwarder.resolve(permit("m.example")).await), Some(4));
+}
+
+/// Each way the first upstream can fail while the second is well: the client never notices.
+#[tokio::test]
+async fn the_next_upstream_answers_for_one_that_fails() {
+    type Row = (&'static str, fn(&[u8], Transport) -> Act, Duration);
+    let at_once = Duration::from_millis(150);
+    let rows: [Row; 8] = [
+        ("SERVFAIL", |q, _| Act::Send(vec![bare(q, 0x8182)]), at_once),
+        ("REFUSED", |q, _| Act::Send(vec![bare(q, 0x8185)]), at_once),
+        ("NOTIMP", |q, _| Act::Send(vec![bare(q, 0x8184)]), at_once),
+        ("FORMERR for ever", |q, _| Act::Send(vec![bare(q, 0x8181)]), at_once),
+        ("cut off in a record", |q, _| Act::Send(vec![answer(q, 66)[..q.len()].to_vec()]), at_once),
+        ("garbage", |_, _| Act::Send(vec![b"\x01\x02garbage".to_vec()]), at_once),
+        ("wrong id", |q, _| Act::Send(vec![[&[!q[0], q[1]], &answer(q, 66)[2..]].concat()]), at_once),
+        ("silence", |_, _| Act::Silence, Duration::from_millis(500)),
+    ];
+    for (what, script, within) in rows {
+        let (bad, well) = (Upstream::start(script).await, Upstream::start(good(5)).await);
+        let forwarder = forwarder(&[&bad, &well]);
+        let (found, took) = timed(forwarder.resolve(permit("www.example.com"))).await;
+        assert_eq!(last(&found), Some(5), "{what}: {found:?}");
+        assert!(took < within, "{what} took {took:?}");
+        assert_eq!(well.queries().len(), 1, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_late_answer_is_in_time() {
+    let up = Upstream::start(|q, _| Act::Late(Duration::from_millis(200), answer(q, 8))).await;
+    let spare = Upstream::start(good(9)).await;
+    let found = forwarder(&[&up, &spare]).resolve(permit("slow.example")).await;
+    assert_eq!(last(&found), Some(8));
+    assert!(spare.queries().is_empty(), "nobody else was told the name");
+}
+
+#[tokio::test]
+async fn a_lost_datagram_is_asked_again() {
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let up = Upstream::start(move |q, _| {
+        if q[12] != 0 && first.swap(false, Ordering::Relaxed) { Act::Silence } else { Act::Send(vec![answer(q, 2)]) }
+    })
+    .await;
+    let found = forwarder(&[&up]).resolve(permit("www.example.com")).await;
+    assert_eq!(last(&found), Some(2));
+    assert_eq!(up.queries().len(), 2);
+}
+
+#[tokio::test]
+async fn a_dead_upstream_costs_little_after_the_first_silence() {
+    let (dead, well) = (Upstream::start(silent).await, Upstream::start(good(5)).await);
+    let forwarder = forwarder(&[&dead, &well]);
+    assert_eq!(last(&forwarder.resolve(permit("n.example")).await), Some(5));
+    for i in 0..20 {
+        let (found, took) = timed(forwarder.resolve(permit(&format!("n{i}.example")))).await;
+        assert_eq!(last(&found), Some(5));
+        assert!(took < Duration::from_millis(50), "query {i} took {took:?}");
+    }
+    assert_eq!(dead.queries().len(), 1, "a suspect is not asked first");
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(forwarder.upstreams()[0].standing, Standing::Down);
+    // It comes back, a probe finds out beside a question, and preference is restored.
+    dead.becomes(good(6));
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    assert_eq!(last(&forwarder.resolve(permit("m.example")).await), Some(5));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(last(&forwarder.resolve(permit("o.example")).await), Some(6));
+}
+
+#[tokio::test]
+async fn with_all_upstreams_dead_the_error_names_them_in_time_and_then_at_once() {
+    let (a, b) = (Upstream::start(silent).await, Upstream::start(silent).await);
+    let forwarder = forwarder(&[&a, &b]);
+    let (found, took) = timed(forwarder.resolve(permit("n.example"))).await;
+    let error = found.expect_err("both are dead");
+    assert!(took <= Duration::from_millis(900), "took {took:?}");
+    let (code, text) = error.ede();
+    assert_eq!(code, Ede::NoReachableAuthority);
+    for up in [&a, &b] {
+        assert!(text.contains(&format!("{} timeout", up.addr)), "{text}");
+    }
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let sent = a.queries().len() + b.queries().len();
+    for i in 0..50 {
+        let (found, took) = timed(forwarder.resolve(permit(&format!("n{i}.example")))).await;
+        assert!(matches!(found, Err(ForwardError::AllDown(_))), "{found:?}");
+        assert!(took < Duration::from_millis(10), "query {i} took {took:?}");
+    }
+    assert_eq!(a.queries().len() + b.queries().len(), sent, "no name leaves for a dead upstream");
+
+    // One of them heals: within a second, the one question whose turn it is to probe finds out, and is answered.
+    b.becomes(good(4));
+    let healed = Instant::now();
+    loop {
+        let found = forwarder.resolve(permit("m.example")).await;
+        if last(&found) == Some(4) {
+            break;
+        }
+        assert!(healed.elapsed() < Duration::from_millis(1500), "not back: {found:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(healed.elapsed() < Duration::from_millis(1300), "took {:?}", healed.elapsed());
+}
+
+#[tokio::test]
+async fn while_all_are_down_one_probe_a_second_is_sent() {
+    let up = Upstream::start(silent).await;
+    let forwarder = forwarder(&[&up]);
+    let _ = forwarder.resolve(permit("n.example")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(forwarder.upstreams()[0].standing, Standing::Down);
+    let before = up.probes();
+    let begun = Instant::now();
+    let mut i = 0;
+    while begun.elapsed() < Duration::from_millis(1700) {
+        i += 1;
+        let asked = forwarder.clone();
+        tokio::spawn(async move { asked.resolve(permit(&format!("n{i}.example"))).await });
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // A probe is two datagrams.
+    let probes = up.probes() - before;
+    assert!((2..=4).contains(&probes), "{probes} datagrams in 1.7 s");
+}
+
+#[tokio::test]
+async fn names_that_never_resolve_cannot_shut_an_upstream() {
+    // An agent's own domain, whose servers keep the upstream waiting for ever.
+    let up = Upstream::start(|q, _| {
+        if q[12..].starts_with(b"\x04hole") { Act::Silence } else { Act::Send(vec![answer(q, 1)]) }
+    })
+    .await;
+    let forwarder = forwarder(&[&up]);
+    for _ in 0..3 {
+        assert!(forwarder.resolve(permit("hole.example")).await.is_err());
+        let (found, took) = timed(forwarder.resolve(permit("fine.example"))).await;
+        assert_eq!(last(&found), Some(1));
+        assert!(took < Duration::from_millis(100));
+    }
+    assert_eq!(forwarder.counters().breakers_opened.load(Ordering::Relaxed), 0);
+    assert_eq!(forwarder.upstreams()[0].standing, Standing::Up);
+}
+
+#[tokio::test]
+async fn a_closed_port_is_noticed_at_once() {
+    let gone = Upstream::start(silent).await.addr;
+    // The sockets are closed when the aborted tasks are dropped.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let forwarder = Forwarder::new(Config { upstreams: vec![gone], ..config(&[]) });
+    let (found, took) = timed(forwarder.resolve(permit("n.example"))).await;
+    let error = found.expect_err("nobody is there");
+    assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: gone, kind: FailKind::Unreachable }]));
+    assert!(took < Duration::from_millis(100), "took {took:?}");
+}
+
+#[tokio::test]
+async fn a_hundred_equal_questions_are_one_query() {
+    let up = Upstream::start(|q, _| Act::Late(Duration::from_millis(50), answer(q, 1))).await;
+    let forwarder = forwarder(&[&up]);
+    let mut tasks = JoinSet::new();
+    for _ in 0..100 {
+        let forwarder = forwarder.clone();
+        tasks.spawn(async move { forwarder.resolve(permit("same.example")).await });
+    }
+    // Whoever gives up takes nothing from the others.
+    let quitter = forwarder.clone();
+    let _ = tokio::time::timeout(Duration::from_millis(5), quitter.resolve(permit("same.example"))).await;
+    let outcomes = tasks.join_all().await;
+    assert!(outcomes.iter().all(|o| last(o) == Some(1)));
+    assert_eq!(up.queries().len(), 1);
+    assert_eq!(forwarder.counters().coalesced.load(Ordering::Relaxed), 100);
+    assert_eq!(forwarder.in_flight(), 0);
+
+    // Another type or name is another question.
+    let (a, b, c) = tokio::join!(
+        forwarder.resolve(permit("same.example")),
+        forwarder.resolve(Permit::for_test("same.example", Qtype::AAAA)),
+        forwarder.resolve(permit("other.example")),
+    );
+    assert!(a.is_ok() && b.is_ok() && c.is_ok());
+    assert_eq!(up.queries().len(), 4);
+}
+
+#[tokio::test]
+async fn exchanges_are_capped_and_seats_come_back() {
+    let up = Upstream::start(|q, _| Act::Late(Duration::from_millis(60), answer(q, 1))).await;
+    let forwarder = Forwarder::with_exchanges(config(&[&up]), 4);
+    let mut tasks = JoinSet::new();
+    for i in 0..10 {
+        let forwarder = forwarder.clone();
+        tasks.spawn(async move { timed(forwarder.resolve(permit(&format!("n{i}.example")))).await });
+    }
+    let outcomes = tasks.join_all().await;
+    let busy: Vec<_> = outcomes.iter().filter(|(o, _)| *o == Err(ForwardError::Busy)).collect();
+    assert_eq!(busy.len(), 6);
+    assert!(busy.iter().all(|(_, took)| *took < Duration::from_millis(30)), "told at once");
+    assert!(forwarder.resolve(permit("later.example")).await.is_ok());
+}
+
+#[tokio::test]
+async fn hosts_are_looked_up_with_the_given_servers_alone() {
+    let up = Upstream::start(|q, _| {
+        let parsed = Message::from_vec(q).expect("a query");
+        if parsed.queries[0].query_type().to_string() == "A" {
+            Act::Send(vec![answer(q, 53)])
+        } else {
+            Act::Send(vec![bare(q, 0x8180)])
+        }
+    })
+    .await;
+    let lookup = helper::HostLookup::new(&[up.addr], Duration::from_millis(500)).expect("a resolver");
+    let found = lookup.lookup("resolver.example.net").await.expect("an address");
+    assert_eq!(found, ["203.0.113.53".parse::<std::net::IpAddr>().expect("address")]);
+    for literal in ["192.0.2.1", "2001:db8::1", "[2001:db8::1]"] {
+        assert_eq!(lookup.lookup(literal).await.expect("itself").len(), 1);
+    }
+    assert!(up.queries().iter().all(|(_, q)| q[12..].starts_with(b"\x08resolver\x07example\x03net\0")));
+    let none = helper::HostLookup::new(&[], Duration::from_millis(500)).expect("no resolver");
+    assert!(matches!(none.lookup("localhost").await, Err(helper::LookupError::NoServers(_))));
+    up.becomes(|q, _| Act::Send(vec![bare(q, 0x8183)]));
+    assert!(matches!(lookup.lookup("gone.example.net").await, Err(helper::LookupError::Lookup { .. })));
+}
+
+impl PartialEq for Response {
+    fn eq(&self, other: &Self) -> bool {
+        self.wire == other.wire && self.upstream == other.upstream
+    }
+}
