@@ -21,6 +21,8 @@ pub struct Now {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Qtype(pub u16);
 
+/// Types by their mnemonics in the IANA registry.
+#[allow(missing_docs, reason = "a constant's name is the registry's mnemonic, which says all")]
 impl Qtype {
     pub const A: Self = Self(1);
     pub const NS: Self = Self(2);
@@ -48,7 +50,9 @@ impl Qtype {
     pub const AXFR: Self = Self(252);
     pub const ANY: Self = Self(255);
     pub const CAA: Self = Self(257);
+}
 
+impl Qtype {
     const NAMED: [(Self, &'static str); 25] = [
         (Self::A, "A"),
         (Self::NS, "NS"),

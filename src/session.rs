@@ -13,7 +13,7 @@ use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
-use staunch_scoring::{NameBuf, NameRef, SessionState};
+use staunch_scoring::{NameBuf, NameRef, SessionState, StateSnapshot};
 
 use crate::model::{Announcement, CaseId, Phase, Reason, SessionId, SessionType};
 use crate::pin::SessionPins;
@@ -103,6 +103,8 @@ pub struct Inner {
     pub counts: Counts,
     /// Refused names, oldest first.
     pub samples: VecDeque<NameBuf>,
+    /// Bits charged in all: the upper limit of what this session's names can have told the outside.
+    pub charged: staunch_scoring::Bits,
     /// Bits charged since the ledger was last handed to the store.
     pub unstored: staunch_scoring::Bits,
     cases: VecDeque<KnownCase>,
@@ -119,10 +121,17 @@ impl Inner {
             watched: false,
             counts: Counts::default(),
             samples: VecDeque::new(),
+            charged: staunch_scoring::Bits::ZERO,
             unstored: staunch_scoring::Bits::ZERO,
             cases: VecDeque::new(),
             tunnel_names: [0; TUNNEL_TYPE_NAMES],
         }
+    }
+
+    /// Takes over what was recorded before the process ended.
+    pub fn restore(&mut self, snapshot: &StateSnapshot) {
+        self.score = SessionState::restore(snapshot);
+        self.charged = self.score.spent_session().plus(self.score.spent_listed());
     }
 
     /// Where the session stands; a quarantine that is not applied counts as watched.

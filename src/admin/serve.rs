@@ -151,11 +151,10 @@ async fn observe(
 
 /// Waits for the journal; the operator's word counts only once it is durable.
 async fn durable(commit: Option<Commit>) -> Result<(), Response> {
-    match commit {
-        Some(commit) => commit
-            .await
-            .map_err(|error| Response::error(ErrorCode::Failed, format!("done in memory, but not durable: {error}"))),
-        None => Ok(()),
+    let Some(commit) = commit else { return Ok(()) };
+    match commit.await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Response::error(ErrorCode::Failed, format!("done in memory, but not durable: {error}"))),
     }
 }
 

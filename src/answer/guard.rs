@@ -5,129 +5,18 @@
 //! host of an operator's network lives in them and a pin to one opens nothing; the benchmarking block 198.18.0.0/15
 //! (RFC 2544) does not, since laboratories route it.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
 
-use staunch_scoring::name::NameError;
-use staunch_scoring::{NameBuf, NameRef};
+use staunch_scoring::NameRef;
 
-use super::AnswerRules;
-
-/// A block of addresses in prefix notation.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct IpRange {
-    base: IpAddr,
-    prefix: u8,
-}
-
-/// Why text is not an address block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RangeError {
-    /// The part before the slash is no address.
-    #[error("not an IP address")]
-    Address,
-    /// The part behind the slash is no prefix length of this family.
-    #[error("prefix length out of range")]
-    Prefix,
-    /// Bits behind the prefix are set, so the block meant is unclear.
-    #[error("address has bits set behind the prefix")]
-    HostBits,
-}
-
-impl IpRange {
-    /// A block; bits of `base` behind the prefix must be zero.
-    pub fn new(base: IpAddr, prefix: u8) -> Result<Self, RangeError> {
-        let (bits, width) = match base {
-            IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, 32),
-            IpAddr::V6(v6) => (v6.to_bits(), 128),
-        };
-        if prefix > width {
-            return Err(RangeError::Prefix);
-        }
-        if bits.checked_shl(u32::from(prefix)).unwrap_or(0) != 0 {
-            return Err(RangeError::HostBits);
-        }
-        Ok(Self { base, prefix })
-    }
-
-    /// Whether `addr`, of the same family, is in the block.
-    pub fn contains(&self, addr: IpAddr) -> bool {
-        match (self.base, addr) {
-            (IpAddr::V4(base), IpAddr::V4(addr)) => v4_in(addr, base, self.prefix),
-            (IpAddr::V6(base), IpAddr::V6(addr)) => v6_in(addr, base, self.prefix),
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for IpRange {
-    type Err = RangeError;
-
-    /// `10.0.0.0/8`, `fd00::/8`, or one address.
-    fn from_str(text: &str) -> Result<Self, RangeError> {
-        let (addr, prefix) = match text.split_once('/') {
-            Some((addr, prefix)) => (addr, Some(prefix.parse().map_err(|_| RangeError::Prefix)?)),
-            None => (text, None),
-        };
-        let base: IpAddr = addr.parse().map_err(|_| RangeError::Address)?;
-        Self::new(base, prefix.unwrap_or(if base.is_ipv4() { 32 } else { 128 }))
-    }
-}
-
-impl fmt::Display for IpRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.base, self.prefix)
-    }
-}
-
-impl fmt::Debug for IpRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// Names a rule speaks of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
-    /// `=x`: this name alone.
-    Exact(NameBuf),
-    /// `x`: this name and all below.
-    AtOrBelow(NameBuf),
-    /// `*.x`: all below this name.
-    Below(NameBuf),
-}
-
-impl Scope {
-    /// Whether `name` is meant.
-    pub fn covers(&self, name: NameRef<'_>) -> bool {
-        match self {
-            Self::Exact(x) => name == x.as_ref(),
-            Self::AtOrBelow(x) => name.is_at_or_below(x.as_ref()),
-            Self::Below(x) => name.is_below(x.as_ref()),
-        }
-    }
-}
-
-impl FromStr for Scope {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        if let Some(exact) = text.strip_prefix('=') {
-            NameBuf::from_text(exact).map(Self::Exact)
-        } else if let Some(below) = text.strip_prefix("*.") {
-            NameBuf::from_text(below).map(Self::Below)
-        } else {
-            NameBuf::from_text(text).map(Self::AtOrBelow)
-        }
-    }
-}
+use super::{AnswerRules, IpRange};
+use crate::lists::RuleForm;
 
 /// Leave to show and pin addresses that are not public: names both the names and the ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowRange {
     /// Names asked for; where an alias leads is not what counts, or anybody's alias could borrow the rule.
-    pub names: Scope,
+    pub names: RuleForm,
     /// Ranges they may answer with.
     pub ranges: Vec<IpRange>,
 }

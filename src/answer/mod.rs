@@ -11,6 +11,7 @@
 mod emit;
 mod guard;
 mod message;
+mod range;
 mod rdata;
 mod vet;
 
@@ -26,8 +27,9 @@ use staunch_scoring::{NameBuf, NameRef};
 use crate::model::Qtype;
 use crate::policy::Permit;
 
-pub use guard::{AllowRange, IpRange, RangeError, Scope, is_internal_name, is_public};
+pub use guard::{AllowRange, is_internal_name, is_public};
 pub use message::well_formed;
+pub use range::{IpRange, RangeError};
 pub use vet::vet;
 
 /// Most records of one response that are kept; a response with more on its chain is refused.

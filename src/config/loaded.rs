@@ -7,13 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use staunch_scoring::{Budgets, NameBuf, Params};
+use staunch_scoring::NameBuf;
 
-use super::range::IpRange;
-pub use super::spec::{UnknownSource, Unlisted};
+use crate::answer::IpRange;
 use crate::event::RuleRef;
-use crate::lists::{Lists, Report, RuleForm, Scope};
-use crate::model::{Announcement, Mode, Phase, Qtype, SessionType};
+use crate::lists::{Lists, Report, RuleForm};
+use crate::model::{Announcement, Mode};
+use crate::policy::{Profiles, UnknownSource};
 use crate::{enforce, forward, listen};
 
 /// Everything that was said or assumed.
@@ -230,48 +230,6 @@ pub enum SinkholeAction {
         /// For AAAA.
         ipv6: Option<Ipv6Addr>,
     },
-}
-
-/// What one kind of session may do.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Profile {
-    /// As in the configuration: `batch`, `batch.build`.
-    pub name: String,
-    /// What becomes of names that no rule names.
-    pub unlisted: Unlisted,
-    /// Types answered, ascending; all others get NODATA with a reason.
-    pub qtypes: Vec<Qtype>,
-    /// Limits of the ledger.
-    pub budgets: Budgets,
-    /// Thresholds of the score.
-    pub params: Params,
-}
-
-impl Profile {
-    /// Whether a type is answered.
-    pub fn answers(&self, qtype: Qtype) -> bool {
-        self.qtypes.binary_search(&qtype).is_ok()
-    }
-}
-
-/// A profile for every kind of session: that of its type and phase, else that of its type.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Profiles {
-    pub(super) profiles: Vec<Profile>,
-    pub(super) by_scope: [u8; Scope::COUNT],
-}
-
-impl Profiles {
-    /// The profile of a session.
-    pub fn of(&self, kind: SessionType, phase: Option<Phase>) -> &Profile {
-        let index = self.by_scope[Scope::of(kind, phase).index()];
-        &self.profiles[index as usize]
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Profile> {
-        self.profiles.iter()
-    }
 }
 
 /// What was read from a list.

@@ -8,7 +8,6 @@
 mod document;
 mod loaded;
 mod problem;
-mod range;
 mod resolve;
 pub mod spec;
 
@@ -18,10 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use loaded::{
     Admin, AlertSink, AlertSinkKind, AllowRange, Answer, Endpoint, Events, ListReport, Loaded, LoopbackZone, Pins,
-    Policy, Profile, Profiles, Secret, Sinkhole, SinkholeAction, SyslogTarget, UnknownSource, Unlisted, Upstream, Zone,
+    Policy, Secret, Sinkhole, SinkholeAction, SyslogTarget, Upstream, Zone,
 };
 pub use problem::{ConfigError, Warning};
-pub use range::{IpRange, RangeError};
 
 use document::Document;
 use problem::Problems;
@@ -42,6 +40,11 @@ pub struct Environment {
     pub wall: u64,
     /// Keys the fingerprints of lists.
     pub entropy: [u8; 24],
+}
+
+/// Where state lies when nobody says otherwise: `staunch` in the XDG state directory.
+pub fn default_state_dir() -> PathBuf {
+    Environment::system().state_home.join("staunch")
 }
 
 impl Environment {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::enforce::BackendKind;
 use crate::lists::{Action, Format};
 use crate::model::{Mode, Phase, SessionType};
+use crate::policy::{UnknownSource, Unlisted};
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -95,16 +96,6 @@ impl Default for Policy {
     fn default() -> Self {
         Self { mode: Mode::Monitor, canary_percent: None, unknown_source: None }
     }
-}
-
-/// What becomes of a source that nobody announced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UnknownSource {
-    /// It is refused.
-    Refuse,
-    /// It gets the `unannounced` profile.
-    Profile,
 }
 
 /// `[upstream]`
@@ -327,16 +318,6 @@ pub struct Profile {
     pub budgets: Budgets,
     /// Thresholds of the score.
     pub params: Params,
-}
-
-/// What becomes of names that no rule names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Unlisted {
-    /// They are scored.
-    Score,
-    /// They are refused.
-    Refuse,
 }
 
 /// `[profile.<type>.budgets]`, in bits. What is not written comes from the wider profile.

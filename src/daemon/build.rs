@@ -36,21 +36,14 @@ pub struct Built {
 
 /// The configuration that `start` asks for.
 pub fn load(start: &Start) -> Result<Loaded, StartError> {
-    let mut loaded = match &start.config {
-        Some(file) => {
-            let (loaded, warnings) = config::load(file).map_err(StartError::Config)?;
-            for warning in warnings {
-                tracing::warn!("{warning}");
-            }
-            loaded
-        }
-        None => {
-            let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-            config::defaults(&resolv)
-        }
-    };
+    let mut environment = config::Environment::system();
     if let Some(dir) = &start.state_dir {
-        loaded.set_state_dir(dir);
+        environment.state_dir = Some(std::path::absolute(dir).context("--state-dir")?);
+    }
+    let Some(file) = &start.config else { return Ok(config::defaults_in(&environment)) };
+    let (loaded, warnings) = config::load_in(file, &environment).map_err(StartError::Config)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
     Ok(loaded)
 }
@@ -84,7 +77,7 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     .context("event file")?;
     let lookup = HostLookup::new(&upstreams, loaded.upstream.total_timeout).context("helper look-ups")?;
     let resolver = Arc::new(SinkHosts { lookup, runtime: tokio::runtime::Handle::current() });
-    let delivery = Delivery::start(sinks, &store, resolver).context("alert sinks")?;
+    let delivery = Delivery::start(sinks, &store, Some(resolver)).context("alert sinks")?;
     let forwarder = Forwarder::new(loaded.upstream.forward_config(upstreams));
     let cache = Cache::new(cache::Config::of_entries(loaded.answer.cache_entries));
     let sessions = Sessions::new(loaded.max_sessions);
@@ -190,7 +183,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>) -> anyhow::Result<Live> {
 }
 
 fn allow_range(range: &config::AllowRange) -> AllowRange {
-    AllowRange { form: range.form.clone(), ranges: range.ranges.clone() }
+    AllowRange { names: range.form.clone(), ranges: range.ranges.clone() }
 }
 
 fn stranger(id: SessionId, kind: SessionType) -> Context {
@@ -215,27 +208,34 @@ async fn upstreams(loaded: &Loaded) -> anyhow::Result<Vec<SocketAddr>> {
 }
 
 fn alert_config(loaded: &Loaded) -> alert::Config {
-    let sinks = loaded.alerts.iter().map(|sink| {
-        let name = sink.name.clone();
-        match &sink.kind {
-            config::AlertSinkKind::Webhook { url, secret, timeout } => alert::SinkConfig::Webhook {
-                name,
+    let sinks = loaded.alerts.iter().map(|sink| alert::SinkConfig {
+        name: sink.name.clone(),
+        kind: match &sink.kind {
+            config::AlertSinkKind::Webhook { url, secret, timeout } => alert::SinkKind::Webhook {
                 url: url.clone(),
                 secret: secret.as_ref().map(|s| s.expose().to_vec()),
                 timeout: *timeout,
             },
-            config::AlertSinkKind::Syslog { target } => alert::SinkConfig::Syslog {
-                name,
+            config::AlertSinkKind::Syslog { target } => alert::SinkKind::Syslog {
                 target: match target {
-                    config::SyslogTarget::Udp(address) => alert::SyslogTarget::Udp(*address),
-                    config::SyslogTarget::Tcp(address) => alert::SyslogTarget::Tcp(*address),
-                    config::SyslogTarget::Unix(path) => alert::SyslogTarget::Unix(path.clone()),
+                    config::SyslogTarget::Udp(address) => {
+                        alert::SyslogTarget::Udp { host: address.ip().to_string(), port: address.port() }
+                    }
+                    config::SyslogTarget::Tcp(address) => {
+                        alert::SyslogTarget::Tcp { host: address.ip().to_string(), port: address.port() }
+                    }
+                    config::SyslogTarget::Unix(path) => alert::SyslogTarget::Unix { path: path.clone() },
                 },
             },
-            config::AlertSinkKind::File { path } => alert::SinkConfig::File { name, path: path.clone() },
-        }
+            config::AlertSinkKind::File { path } => alert::SinkKind::File { path: path.clone() },
+        },
     });
-    alert::Config { sinks: sinks.collect() }
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "-".into());
+    alert::Config { sinks: sinks.collect(), source: format!("/staunch/{hostname}"), hostname, ..Default::default() }
 }
 
 /// Hosts of alert sinks, looked up through our own upstreams.

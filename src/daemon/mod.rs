@@ -132,7 +132,9 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     // Threads are joined away from the runtime: each may need a moment for its last write.
     let joined = tokio::task::spawn_blocking(move || {
         last.save_ledgers();
-        last.delivery.shutdown();
+        if let Some(delivery) = last.delivery.lock().take() {
+            delivery.shutdown(Duration::from_secs(2));
+        }
         // The table stays: pins and guards outlive a restart, and a stopped resolver opens nothing.
         if let Err(error) = last.enforcer.shutdown(false) {
             tracing::warn!(%error, "the packet filter's owner");
@@ -208,7 +210,7 @@ fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
             pipeline.sessions.adopt(address, pipeline.hash(&id)).ok()
         };
         if let Some(session) = pipeline.sessions.by_id(&id).or_else(unannounced) {
-            session.inner.lock().score.restore(&snapshot);
+            session.inner.lock().restore(&snapshot);
         }
     }
     for quarantined in recovered.quarantined {

@@ -17,7 +17,7 @@ impl Sampled for Stages {
         let enforce = pipeline.enforcer.status();
         add("cache_entries", "Answers at hand", pipeline.cache.len() as f64);
         add("events_dropped_total", "Events dropped because the queue was full", pipeline.telemetry.dropped() as f64);
-        add("alerts_waiting", "Alerts not yet taken by every sink", pipeline.delivery.depth() as f64);
+        add("alerts_waiting", "Alerts not yet taken by every sink", pipeline.alerts_waiting() as f64);
         add(
             "enforcement_healthy",
             "1 if the packet filter holds what was ordered",

@@ -296,10 +296,13 @@ async fn while_all_are_down_one_probe_a_second_is_sent() {
 #[tokio::test]
 async fn names_that_never_resolve_cannot_shut_an_upstream() {
     // An agent's own domain, whose servers keep the upstream waiting for ever.
-    let up = Upstream::start(|q, _| {
-        if q[12..].starts_with(b"\x04hole") { Act::Silence } else { Act::Send(vec![answer(q, 1)]) }
-    })
-    .await;
+    let up =
+        Upstream::start(
+            |q, _| {
+                if q[12..].starts_with(b"\x04hole") { Act::Silence } else { Act::Send(vec![answer(q, 1)]) }
+            },
+        )
+        .await;
     let forwarder = forwarder(&[&up]);
     for _ in 0..3 {
         assert!(forwarder.resolve(permit("hole.example")).await.is_err());

@@ -215,7 +215,7 @@ impl Pipeline {
             "queries": inner.counts.queries,
             "forwarded": inner.counts.forwarded,
             "refused": inner.counts.refused,
-            "ledger_bits": inner.score.spent_total(),
+            "ledger_bits": inner.charged,
         })
     }
 
@@ -237,7 +237,7 @@ impl Pipeline {
             "session": summary,
             "profile": profile.name,
             "budgets": profile.budgets,
-            "ledger": { "total_bits": inner.score.spent_total(), "session_bits": inner.score.spent_session() },
+            "ledger": { "total_bits": inner.charged, "session_bits": inner.score.spent_session() },
             "guarded": is_guarded(&live, &context),
             "search": context.announcement.search,
             "quarantine": inner.quarantine.as_ref().map(|q| json!({
@@ -261,7 +261,7 @@ impl Pipeline {
             "sessions": self.sessions.len(),
             "cache_entries": self.cache.len(),
             "events_dropped": self.telemetry.dropped(),
-            "alerts_waiting": self.delivery.depth(),
+            "alerts_waiting": self.alerts_waiting(),
             "enforcement": enforce,
         })
     }

@@ -31,7 +31,7 @@ impl Pipeline {
             Step::Forward(permit) => self.forward(&mut walk, &query, permit, &mut out).await,
             Step::Pin(entry) => self.release(&mut walk, &query, entry, &mut out).await,
             Step::Zone => self.zone(&mut walk, &query, &packet, &mut out).await,
-            Step::Announce(commit) => self.announce(&mut walk, &query, commit, &mut out).await,
+            Step::Announce(commit) => self.announce_refusal(&mut walk, &query, commit, &mut out).await,
         }
         let Walk { record, started, .. } = *walk;
         self.done(record, started);
@@ -43,7 +43,8 @@ impl Pipeline {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%error, "no upstream answered");
-                return fail(walk, query, error.ede(), &error.to_string(), out);
+                let (ede, text) = error.ede();
+                return fail(walk, query, ede, &text, out);
             }
         };
         let live = self.live.load_full();
@@ -112,12 +113,13 @@ impl Pipeline {
         now: Now,
         out: &mut Vec<u8>,
     ) -> bool {
-        let context = walk.session.context();
+        let session = walk.session.clone();
+        let context = session.context();
         let guarded = is_guarded(live, &context);
         // A second more than the TTL needs, so that rounding never makes a cached answer pin again.
         let lifetime = pin::plan(&live.pins, ttl.saturating_add(1)).lifetime;
         let (epoch, orders) = {
-            let inner = walk.session.inner.lock();
+            let inner = session.inner.lock();
             if inner.is_closed() {
                 refuse_closed(live, &inner, walk, query, out);
                 return false;
@@ -138,7 +140,7 @@ impl Pipeline {
         if let Err(error) = &outcome {
             tracing::warn!(%error, session = %walk.session.id(), "an answer could not be pinned");
         }
-        let mut inner = walk.session.inner.lock();
+        let mut inner = session.inner.lock();
         if inner.is_closed() {
             refuse_closed(live, &inner, walk, query, out);
             return false;
@@ -206,7 +208,7 @@ impl Pipeline {
     }
 
     /// A quarantine is on disk before anybody is told of it.
-    async fn announce(&self, walk: &mut Walk, query: &Query<'_>, commit: Option<Commit>, out: &mut Vec<u8>) {
+    async fn announce_refusal(&self, walk: &mut Walk, query: &Query<'_>, commit: Option<Commit>, out: &mut Vec<u8>) {
         if let Some(commit) = commit
             && let Err(error) = commit.await
         {
@@ -215,7 +217,8 @@ impl Pipeline {
             self.telemetry.metrics.not_durable();
         }
         let live = self.live.load_full();
-        let inner = walk.session.inner.lock();
+        let session = walk.session.clone();
+        let inner = session.inner.lock();
         refuse_as(&live, &inner, walk, query, out);
     }
 
@@ -223,6 +226,7 @@ impl Pipeline {
     pub(super) fn ledger_step(&self, inner: &mut Inner, charged: Bits) -> Option<staunch_scoring::StateSnapshot> {
         /// How much may be spent between two snapshots: what a crash could give back to a session.
         const STEP: Bits = Bits::whole(64);
+        inner.charged = inner.charged.plus(charged);
         inner.unstored = inner.unstored.plus(charged);
         if inner.unstored < STEP {
             return None;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::quality::RandomState;
+use parking_lot::Mutex;
 use staunch_scoring::{Outcome, Split};
 
 use crate::cache::{Cache, Entry, Key};
@@ -50,7 +51,7 @@ pub struct Pipeline {
     /// When this deployment first asked for a domain.
     pub first_seen: Arc<FirstSeen>,
     /// Alerts on their way.
-    pub delivery: Delivery,
+    pub delivery: Mutex<Option<Delivery>>,
     /// Events and counters.
     pub telemetry: Arc<Telemetry>,
     hasher: RandomState,
@@ -106,10 +107,15 @@ impl Pipeline {
             enforcer,
             first_seen: store.first_seen(),
             store,
-            delivery,
+            delivery: Mutex::new(Some(delivery)),
             telemetry,
             hasher: RandomState::default(),
         }
+    }
+
+    /// Alerts that the sink furthest behind has yet to take.
+    pub fn alerts_waiting(&self) -> u64 {
+        self.delivery.lock().as_ref().map_or(0, Delivery::depth)
     }
 
     pub(crate) fn hash(&self, value: impl std::hash::Hash) -> u64 {

@@ -50,7 +50,7 @@ impl Pipeline {
             applied: false,
         });
         tracing::info!(session = %session.id(), %case, reason = reason.as_str(), "session would be quarantined");
-        self.spool(vec![store::Record::Alert { alert: Box::new(alert.clone()) }], alert);
+        drop(self.spool(vec![store::Record::Alert { alert: Box::new(alert) }]));
     }
 
     /// Closes a session on an operator's word. Idempotent: a closed session keeps its case.
@@ -99,11 +99,11 @@ impl Pipeline {
                 by: by.to_owned(),
                 note: note.to_owned(),
             },
-            store::Record::Alert { alert: Box::new(alert.clone()) },
+            store::Record::Alert { alert: Box::new(alert) },
             store::Record::Ledger { session: session.id().clone(), state: inner.score.snapshot() },
         ];
         inner.unstored = staunch_scoring::Bits::ZERO;
-        self.spool(records, alert)
+        self.spool(records)
     }
 
     /// Opens a session on an operator's word. `false` if it was not closed.
@@ -123,9 +123,9 @@ impl Pipeline {
         tracing::info!(session = %session.id(), case = %quarantine.case, by, "session released");
         let records = vec![
             store::Record::Release { session: session.id().clone(), by: by.to_owned(), note: note.to_owned() },
-            store::Record::Alert { alert: Box::new(alert.clone()) },
+            store::Record::Alert { alert: Box::new(alert) },
         ];
-        (true, self.spool(records, alert))
+        (true, self.spool(records))
     }
 
     /// Tells the packet filter whether the session's connections need pins.
@@ -151,19 +151,16 @@ impl Pipeline {
         }
     }
 
-    /// Journals records with an alert among them and starts its delivery. Delivery may overtake the journal: an alert
-    /// that a crash takes from the journal was then already delivered, which loses nothing.
-    fn spool(&self, records: Vec<store::Record>, alert: Alert) -> Option<Commit> {
-        let commit = match self.store.append(records) {
+    /// Journals records; an alert among them is delivered from the journal once it is durable there.
+    fn spool(&self, records: Vec<store::Record>) -> Option<Commit> {
+        match self.store.append(records) {
             Ok(commit) => Some(commit),
             Err(error) => {
                 tracing::error!(%error, "the journal did not take a decision; it holds in memory");
                 self.telemetry.metrics.not_durable();
                 None
             }
-        };
-        self.delivery.notify(alert);
-        commit
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -186,7 +183,7 @@ impl Pipeline {
         signals.sort_by(|x, y| y.contribution.total_cmp(&x.contribution));
         let tenant = record.map_or_else(String::new, |r| r.split.tenant(r.qname.as_ref()).to_string());
         let names_forwarded = record.and_then(|r| r.scored.as_ref()).map_or(0, |(a, _)| a.names_sent);
-        let leaked = inner.score.spent_total();
+        let leaked = inner.charged;
         let mode = live.policy.mode_of(context);
         let done = match kind {
             AlertKind::Quarantine => "was quarantined",

@@ -30,7 +30,7 @@ mod profile;
 const TUNNEL_PAYLOAD: Bits = Bits::whole(64);
 
 /// What sources get that nobody announced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownSource {
     /// A refusal with EDE 18.

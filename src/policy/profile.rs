@@ -1,37 +1,37 @@
 //! Profiles: what a kind of session may do, by type and phase.
 
-use hashbrown::HashMap;
 use staunch_scoring::{Bits, Budgets, Params};
 
+use crate::lists::Scope;
 use crate::model::{Phase, Qtype, SessionType};
 
-/// What happens to names that no rule covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// What becomes of names that no rule names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unlisted {
-    /// They are scored and answered within the ledger.
+    /// They are scored, and answered within the ledger.
     Score,
     /// They are refused.
     Refuse,
 }
 
-/// Limits of one kind of session.
+/// What one kind of session may do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
-    /// `<type>` or `<type>.<phase>`.
+    /// As in the configuration: `batch`, `batch.build`.
     pub name: String,
-    /// Names that no rule covers.
+    /// What becomes of names that no rule names.
     pub unlisted: Unlisted,
-    /// Types answered, sorted.
+    /// Types answered, ascending; all others get NODATA with a reason.
     pub qtypes: Vec<Qtype>,
-    /// Ledger limits.
+    /// Limits of the ledger.
     pub budgets: Budgets,
-    /// Score thresholds.
+    /// Thresholds of the score.
     pub params: Params,
 }
 
 impl Profile {
-    /// Types that ordinary programs ask for. NULL, KEY, private-use types and transfers are never among them.
+    /// Types that ordinary programs ask for. NULL, KEY, private-use types and transfers are never among them. Ascending.
     pub const ORDINARY_TYPES: [Qtype; 17] = [
         Qtype::A,
         Qtype::NS,
@@ -52,27 +52,42 @@ impl Profile {
         Qtype::CAA,
     ];
 
+    /// Types for a session that nobody answers for: what finding and reaching a host takes. Ascending.
+    pub const HOST_TYPES: [Qtype; 6] = [Qtype::A, Qtype::PTR, Qtype::AAAA, Qtype::SRV, Qtype::SVCB, Qtype::HTTPS];
+
     /// The profile of a type that the configuration does not mention.
     pub fn built_in(kind: SessionType) -> Self {
-        let mut budgets = Budgets::default();
-        let mut qtypes = Self::ORDINARY_TYPES.to_vec();
-        if kind == SessionType::Unannounced {
-            // Nobody answers for it: addresses only, and half the leak.
-            qtypes = vec![Qtype::A, Qtype::PTR, Qtype::AAAA, Qtype::SRV, Qtype::SVCB, Qtype::HTTPS];
-            for budget in [&mut budgets.tenant_soft, &mut budgets.tenant, &mut budgets.icann, &mut budgets.session] {
-                *budget = Bits::from_steps(budget.steps() / 2);
+        let whole = Budgets::default();
+        let half = |bits: Bits| Bits::from_steps(bits.steps() / 2);
+        let (budgets, qtypes) = match kind {
+            // Nobody answers for such a session: it gets half of what others may tell.
+            SessionType::Unannounced => (
+                Budgets {
+                    tenant_soft: half(whole.tenant_soft),
+                    tenant: half(whole.tenant),
+                    icann: half(whole.icann),
+                    session: half(whole.session),
+                },
+                Self::HOST_TYPES.to_vec(),
+            ),
+            SessionType::Interactive | SessionType::Batch | SessionType::Scheduled => {
+                (whole, Self::ORDINARY_TYPES.to_vec())
             }
-        }
-        qtypes.sort();
-        Self { name: kind.as_str().to_owned(), unlisted: Unlisted::Score, qtypes, budgets, params: Params::default() }
+        };
+        Self { name: kind.as_str().into(), unlisted: Unlisted::Score, qtypes, budgets, params: Params::default() }
+    }
+
+    /// Whether a type is answered.
+    pub fn answers(&self, qtype: Qtype) -> bool {
+        self.qtypes.binary_search(&qtype).is_ok()
     }
 }
 
-/// All profiles.
-#[derive(Debug, Clone)]
+/// A profile for every kind of session: that of its type and phase, else that of its type.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Profiles {
     all: Vec<Profile>,
-    by: HashMap<(SessionType, Option<Phase>), u16>,
+    by_scope: [u8; Scope::COUNT],
 }
 
 const TYPES: [SessionType; 4] =
@@ -80,36 +95,38 @@ const TYPES: [SessionType; 4] =
 const PHASES: [Phase; 3] = [Phase::Fetch, Phase::Build, Phase::Run];
 
 impl Profiles {
-    /// From the configured ones; a type and phase takes `<type>.<phase>`, else `<type>`, else the built-in.
-    pub fn new(configured: Vec<Profile>) -> Self {
-        let mut all = configured;
-        let mut by = HashMap::new();
+    /// Asks `written` for every type and every phase of it; what is not written comes from the type's profile, and that
+    /// from the built-in one, each handed over as the base.
+    pub fn build(mut written: impl FnMut(SessionType, Option<Phase>, &Profile) -> Option<Profile>) -> Self {
+        let mut all = Vec::new();
+        let mut by_scope = [0; Scope::COUNT];
         for kind in TYPES {
-            let base = match all.iter().position(|p| p.name == kind.as_str()) {
-                Some(at) => at,
-                None => {
-                    all.push(Profile::built_in(kind));
-                    all.len() - 1
-                }
-            };
-            by.insert((kind, None), base as u16);
+            let built_in = Profile::built_in(kind);
+            let base = written(kind, None, &built_in).unwrap_or(built_in);
+            // At most sixteen are ever pushed.
+            let base_at = all.len() as u8;
+            all.push(base.clone());
+            by_scope[Scope::of(kind, None).index()] = base_at;
             for phase in PHASES {
-                let name = format!("{}.{}", kind.as_str(), phase.as_str());
-                let at = all.iter().position(|p| p.name == name).unwrap_or(base);
-                by.insert((kind, Some(phase)), at as u16);
+                by_scope[Scope::of(kind, Some(phase)).index()] = match written(kind, Some(phase), &base) {
+                    Some(profile) => {
+                        all.push(profile);
+                        all.len() as u8 - 1
+                    }
+                    None => base_at,
+                };
             }
         }
-        Self { all, by }
+        Self { all, by_scope }
     }
 
-    /// The profile of a type and phase.
+    /// The profile of a session.
     pub fn of(&self, kind: SessionType, phase: Option<Phase>) -> &Profile {
-        // Every combination was entered by `new`; the first profile exists since each type has one.
-        let at = self.by.get(&(kind, phase)).copied().unwrap_or_default();
-        &self.all[at as usize]
+        // Every scope was given the index of a profile that was pushed.
+        &self.all[self.by_scope[Scope::of(kind, phase).index()] as usize]
     }
 
-    /// All, configured ones first.
+    /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Profile> {
         self.all.iter()
     }
@@ -117,6 +134,6 @@ impl Profiles {
 
 impl Default for Profiles {
     fn default() -> Self {
-        Self::new(Vec::new())
+        Self::build(|_, _, _| None)
     }
 }

@@ -160,23 +160,13 @@ impl Collector for Page {
             };
             let mut metric = encoder.encode_descriptor(counter.unwrap_or(name), help, None, kind)?;
             for (_, _, labels, value) in same {
-                if labels.is_empty() {
-                    one(*value, counter.is_some(), metric_encoder(&mut metric))?;
+                if counter.is_some() {
+                    ConstCounter::new(*value).encode(metric.encode_family(&labels.as_slice())?)?;
                 } else {
-                    one(*value, counter.is_some(), metric.encode_family(&labels.as_slice())?)?;
+                    ConstGauge::new(*value).encode(metric.encode_family(&labels.as_slice())?)?;
                 }
             }
         }
         Ok(())
     }
-}
-
-type Encoder<'a> = prometheus_client::encoding::MetricEncoder<'a>;
-
-fn metric_encoder<'a>(encoder: &'a mut Encoder<'_>) -> Encoder<'a> {
-    encoder.encode_family(&()).unwrap_or_else(|_| unreachable!("no labels to encode"))
-}
-
-fn one(value: f64, counter: bool, encoder: Encoder<'_>) -> Result<(), std::fmt::Error> {
-    if counter { ConstCounter::new(value).encode(encoder) } else { ConstGauge::new(value).encode(encoder) }
 }

@@ -4,14 +4,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::Context;
+use crate::answer::IpRange;
 use crate::config::document::Path;
 use crate::config::loaded::{AllowRange, Answer, LoopbackZone, Pins, Sinkhole, SinkholeAction};
-use crate::config::range::IpRange;
 use crate::config::spec::SinkholeKind;
 use crate::enforce::{self, BackendKind};
 use crate::event::RuleRef;
 use crate::lists::{RuleForm, host_name, public_suffix};
 use crate::model::Mode;
+use crate::policy::UnknownSource;
 
 /// Orders that may wait for the owner of the packet filter. Each query in the slow path waits for at most one.
 const ENFORCE_QUEUE: usize = 4096;
@@ -20,7 +21,7 @@ const ENFORCE_QUEUE: usize = 4096;
 const MAX_CONTACT: usize = 128;
 
 impl Context<'_, '_> {
-    pub(super) fn enforce(&mut self, mode: Mode) -> enforce::Config {
+    pub(super) fn enforce(&mut self, mode: Mode, unknown: UnknownSource) -> enforce::Config {
         let section = Path::of("enforce");
         let enforce = self.spec.enforce.clone();
         let backend_path = section.key("backend");
@@ -87,6 +88,7 @@ impl Context<'_, '_> {
         enforce::Config {
             backend,
             table: enforce.table,
+            guard_unknown: !enforce.interfaces.is_empty() && unknown == UnknownSource::Refuse,
             interfaces: enforce.interfaces,
             deadline: Duration::from_millis(self.within(&section, "deadline_ms", enforce.deadline_ms, 1, 5000)),
             queue: ENFORCE_QUEUE,

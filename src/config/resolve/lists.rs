@@ -84,8 +84,12 @@ impl Context<'_, '_> {
         let reviewed = self.day(&path.key("reviewed"), written.reviewed.as_deref());
         let octets = self.list_octets(&path.key("path"), &written.path)?;
         self.digest_part(&format!("list {}", written.id), &octets);
-        let info =
-            ListInfo { id: written.id.clone(), file: written.path.clone(), source: written.source.clone(), reviewed };
+        let info = ListInfo {
+            id: written.id.as_str().into(),
+            file: written.path.as_str().into(),
+            source: written.source.clone(),
+            reviewed,
+        };
         let outcome = match action {
             ListAction::Age if nrd => age.add(info, &octets, date),
             ListAction::Age | ListAction::Deny => deny.add(info, &octets, format, date),

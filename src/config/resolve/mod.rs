@@ -62,7 +62,7 @@ pub(super) fn resolve(
     let policy = context.policy(file.is_some());
     let upstream = context.upstream(&listen.addresses);
     let answer = context.answer();
-    let enforce = context.enforce(policy.mode);
+    let enforce = context.enforce(policy.mode, policy.unknown_source);
     let pins = context.pins();
     let sinkhole = context.sinkhole();
     let max_sessions = context.max_sessions();

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::Context;
 use crate::config::document::Path;
-use crate::config::loaded::{Admin, Endpoint, Policy, UnknownSource, Upstream, is_loopback};
+use crate::config::loaded::{Admin, Endpoint, Policy, Upstream, is_loopback};
 use crate::listen;
 use crate::lists::host_name;
 use crate::model::Mode;
+use crate::policy::UnknownSource;
 
 /// Servers taken from a resolv.conf at most; stubs use three.
 const MAX_SYSTEM_SERVERS: usize = 8;

@@ -93,7 +93,7 @@ impl Context<'_, '_> {
             }
         }
         Some(Rule {
-            id: written.id.clone(),
+            id: written.id.as_str().into(),
             file: self.problems.file().into(),
             action,
             names,

@@ -7,18 +7,10 @@ use staunch_scoring::{Bits, Budgets, Params};
 
 use super::Context;
 use crate::config::document::Path;
-use crate::config::loaded::{Profile, Profiles, Unlisted};
 use crate::config::spec;
 use crate::lists::{Scope, host_name};
 use crate::model::{Announcement, Phase, Qtype, SessionId, SessionType};
-
-/// Types answered where nobody says otherwise.
-///
-/// A, AAAA and HTTPS are what stubs ask for a host; SRV is what package tools, directory clients and database drivers
-/// ask before they fall back to the host. The choice among four types tells two bits a query, which the ledger charges.
-/// TXT, MX, SVCB, CAA, NS and the rest carry data both ways and are allowed by rules or profiles; PTR of public
-/// addresses too, private ones are answered locally. What is not answered gets NODATA with a reason.
-const DEFAULT_QTYPES: [Qtype; 4] = [Qtype::A, Qtype::AAAA, Qtype::SRV, Qtype::HTTPS];
+use crate::policy::{Profile, Profiles};
 
 /// Most types of one profile: the choice of one is priced by their number.
 const MAX_QTYPES: usize = 64;
@@ -60,30 +52,14 @@ impl Context<'_, '_> {
                 ),
             }
         }
-        let mut profiles = Vec::new();
-        let mut by_scope = [0; Scope::COUNT];
-        for kind in KINDS {
-            let base = match written.get(&Scope::of(kind, None).index()) {
-                Some(spec) => self.profile(kind.as_str(), spec, &built_in(kind)),
-                None => built_in(kind),
+        Profiles::build(|kind, phase, base| {
+            let spec = written.get(&Scope::of(kind, phase).index())?;
+            let name = match phase {
+                None => kind.as_str().to_owned(),
+                Some(phase) => format!("{}.{}", kind.as_str(), phase.as_str()),
             };
-            let base_index = profiles.len() as u8;
-            by_scope[Scope::of(kind, None).index()] = base_index;
-            profiles.push(base.clone());
-            for phase in PHASES {
-                let scope = Scope::of(kind, Some(phase)).index();
-                by_scope[scope] = match written.get(&scope) {
-                    Some(spec) => {
-                        let name = format!("{}.{}", kind.as_str(), phase.as_str());
-                        let profile = self.profile(&name, spec, &base);
-                        profiles.push(profile);
-                        profiles.len() as u8 - 1
-                    }
-                    None => base_index,
-                };
-            }
-        }
-        Profiles { profiles, by_scope }
+            Some(self.profile(&name, spec, base))
+        })
     }
 
     /// What `spec` says over what `base` has.
@@ -283,28 +259,6 @@ impl Context<'_, '_> {
             }
         }
         addresses
-    }
-}
-
-fn built_in(kind: SessionType) -> Profile {
-    let whole = Budgets::default();
-    let half = |bits: Bits| Bits::from_steps(bits.steps() / 2);
-    let budgets = match kind {
-        // Nobody answers for such a session: it gets half of what others may tell.
-        SessionType::Unannounced => Budgets {
-            tenant_soft: half(whole.tenant_soft),
-            tenant: half(whole.tenant),
-            icann: half(whole.icann),
-            session: half(whole.session),
-        },
-        SessionType::Interactive | SessionType::Batch | SessionType::Scheduled => whole,
-    };
-    Profile {
-        name: kind.as_str().into(),
-        unlisted: Unlisted::Score,
-        qtypes: DEFAULT_QTYPES.to_vec(),
-        budgets,
-        params: Params::default(),
     }
 }
 
