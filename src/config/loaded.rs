@@ -264,6 +264,7 @@ pub struct Profiles {
 impl Profiles {
     /// The profile of a session.
     pub fn of(&self, kind: SessionType, phase: Option<Phase>) -> &Profile {
+        // Every scope has the index of a profile from the moment the table is built.
         let index = self.by_scope[Scope::of(kind, phase).index()];
         &self.profiles[index as usize]
     }
