@@ -710,3 +710,17 @@ fn no_damage_to_the_example_is_a_panic() {
     }
     assert!(accepted > 20 && refused > 200, "{accepted} accepted, {refused} refused");
 }
+
+#[test]
+fn deep_nesting_is_refused_and_not_a_crash() {
+    for text in [
+        format!("version = 1\nx = {}", "[".repeat(100_000)),
+        format!("version = 1\nx = {}1{}", "[".repeat(5_000), "]".repeat(5_000)),
+        format!("version = 1\n[{}a]\nb = 1\n", "a.".repeat(20_000)),
+        format!("version = 1\n{}a = 1\n", "a.".repeat(20_000)),
+        format!("version = 1\nx = {}", "{a=".repeat(20_000)),
+    ] {
+        let errors = load_text(Path::new("policy.toml"), &text, &environment()).expect_err("deep");
+        assert!(!errors.is_empty() && errors[0].line <= 3, "{}", errors[0]);
+    }
+}

@@ -209,7 +209,7 @@ fn remove_in(value: &mut Spanned<DeValue<'_>>, steps: &[Step]) -> bool {
     match (value.get_mut(), steps) {
         (DeValue::Table(table), steps) => remove(table, steps),
         (DeValue::Array(array), [Step::At(index), rest @ ..]) => {
-            array.iter_mut().nth(*index).is_some_and(|element| remove_in(element, rest))
+            array.get_mut(*index).is_some_and(|element| remove_in(element, rest))
         }
         _ => false,
     }
@@ -244,6 +244,9 @@ fn explain(message: &str) -> (String, String) {
             _ => return (what.into(), format!("write {expected}")),
         };
         return (what.into(), remedy.into());
+    }
+    if message == "wanted string or table" {
+        return ("not a word".into(), "write one of the known words in double quotes".into());
     }
     (message.into(), "see deploy/staunch.example.toml".into())
 }
@@ -285,7 +288,7 @@ mod tests {
                 (4, "server.workers", "write a whole number, 0 or more, within range"),
                 (10, "rule[1].names[1]", "write a string in double quotes"),
                 (13, "policy.mode", "use `monitor`, `canary`, `enforce`"),
-                (15, "profile.\"batch.build\".unlisted", "write a string in double quotes"),
+                (15, "profile.\"batch.build\".unlisted", "write one of the known words in double quotes"),
             ]
         );
     }
@@ -310,7 +313,7 @@ mod tests {
     #[test]
     fn what_is_no_toml_is_told_once() {
         let error = Document::parse("x.toml", "version = 1\nlisten = [\n").err().expect("unclosed");
-        assert_eq!(error.line, 3);
+        assert_eq!(error.line, 2);
         let error = Document::parse("x.toml", "a = 1\na = 2\n").err().expect("twice");
         assert_eq!(error.line, 2);
     }

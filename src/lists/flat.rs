@@ -72,7 +72,7 @@ impl Flat {
 
     fn home(&self, key: u64) -> Option<usize> {
         // Multiply and shift spreads the keys over any number of slots, so the size need not be a power of two.
-        (!self.keys.is_empty()).then(|| (u128::from(key) * self.keys.len() as u128 >> 64) as usize)
+        (!self.keys.is_empty()).then(|| ((u128::from(key) * self.keys.len() as u128) >> 64) as usize)
     }
 
     fn after(&self, slot: usize) -> usize {

@@ -1,0 +1,118 @@
+//! What asking the lists costs a query: a million denied names, a few thousand rules, both in one walk.
+//!
+//! `cargo bench --bench lists`. Names are synthetic, 17 octets on average; misses have three labels, hits stand two
+//! labels below an entry or are one. Build time and size are printed first.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use staunch::lists::{
+    Action, AgeBuilder, Day, DenyBuilder, DenyTable, Format, HashKey, ListInfo, Lists, Rule, RuleForm, RuleSet, Scope,
+    ScopeSet,
+};
+use staunch::model::SessionType;
+use staunch_scoring::{Bits, NameBuf};
+
+const NAMES: u64 = 1_000_000;
+const ASKED: u64 = 4096;
+
+fn key() -> HashKey {
+    HashKey::from_random([0x5a; 24])
+}
+
+/// Spreads `n` over letters, so that neighbours in a list look nothing alike.
+fn label(n: u64) -> String {
+    let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def0;
+    (0..6 + n % 7)
+        .map(|_| {
+            x = x.rotate_left(11).wrapping_mul(0xff51_afd7_ed55_8ccd);
+            char::from(b'a' + (x >> 40) as u8 % 26)
+        })
+        .collect()
+}
+
+fn listed(n: u64) -> String {
+    format!("{}{n}.{}", label(n), ["example", "test", "invalid"][n as usize % 3])
+}
+
+fn deny() -> DenyTable {
+    let text: String = (0..NAMES).map(|n| listed(n) + "\n").collect();
+    let info = ListInfo { id: "bench".into(), file: "bench.txt".into(), source: None, reviewed: None };
+    let start = Instant::now();
+    let mut builder = DenyBuilder::new(key());
+    builder.add(info, text.as_bytes(), Format::Domains, None).expect("list");
+    let read = start.elapsed();
+    let table = builder.build();
+    println!(
+        "{} names: read in {read:?}, built in {:?}, {:.1} octets a name",
+        table.len(),
+        start.elapsed() - read,
+        table.octets() as f64 / table.len() as f64
+    );
+    table
+}
+
+fn rules() -> RuleSet {
+    let rule = |n: u64| Rule {
+        id: format!("rule-{n}"),
+        file: "bench.toml".into(),
+        action: if n.is_multiple_of(5) { Action::Deny } else { Action::Allow },
+        names: vec![
+            (RuleForm::parse(&format!("=www.{}.example", label(n))).expect("form"), 1),
+            (RuleForm::parse(&format!("*.cdn.{}.example", label(n))).expect("form"), 2),
+        ],
+        scopes: ScopeSet::ALL,
+        qtypes: Vec::new(),
+        budget: Bits::whole(8192),
+        mode: None,
+        expires: Rule::NEVER,
+        owner: "bench".into(),
+        reason: "bench".into(),
+    };
+    RuleSet::compile((0..5000).map(rule).collect(), key())
+}
+
+fn names(text: impl Fn(u64) -> String) -> Vec<NameBuf> {
+    // Strided over the whole list: what is asked for shares no cache lines, though the set as a whole may fit a cache.
+    (0..ASKED).map(|i| NameBuf::from_text(&text(i * (NAMES / ASKED))).expect("name")).collect()
+}
+
+fn lists(c: &mut Criterion) {
+    let lists = Lists { rules: rules(), deny: deny(), age: AgeBuilder::new(key()).build() };
+    let scope = Scope::of(SessionType::Interactive, None);
+    let wall = Day::parse("2026-11-21").expect("day").start();
+
+    let mut group = c.benchmark_group("lists");
+    group.throughput(Throughput::Elements(1));
+    let mut over = |id: &str, asked: Vec<NameBuf>, hit: bool, ask: &dyn Fn(&NameBuf) -> bool| {
+        assert!(asked.iter().all(|name| ask(name) == hit), "{id}");
+        let mut at = 0;
+        group.bench_function(id, |b| {
+            b.iter(|| {
+                at = (at + 1) % asked.len();
+                black_box(ask(black_box(&asked[at])))
+            });
+        });
+    };
+    let denied = |name: &NameBuf| lists.deny.look_up(name.as_ref()).is_some();
+    over("deny 1e6 hit, the name itself", names(listed), true, &denied);
+    over("deny 1e6 hit, two labels below", names(|n| format!("a.b.{}", listed(n))), true, &denied);
+    over("deny 1e6 miss, three labels", names(|n| format!("www.{}.com", label(n))), false, &denied);
+    let long = |n: u64| format!("{}.{}.{}.{}.com", label(n), label(n + 1), label(n + 2), label(n + 3));
+    over("deny 1e6 miss, five labels", names(long), false, &denied);
+
+    let ruled = |name: &NameBuf| lists.rules.look_up(name.as_ref(), scope, wall).is_some();
+    over("rules 5e3 hit, exact", names(|n| format!("www.{}.example", label(n % 5000))), true, &ruled);
+    over("rules 5e3 hit, below", names(|n| format!("a.cdn.{}.example", label(n % 5000))), true, &ruled);
+    over("rules 5e3 miss", names(|n| format!("www.{}.com", label(n))), false, &ruled);
+
+    let either = |name: &NameBuf| {
+        let found = lists.look_up(name.as_ref(), scope, wall);
+        found.rule.is_some() || found.deny.is_some()
+    };
+    over("both in one walk, miss", names(|n| format!("www.{}.com", label(n))), false, &either);
+}
+
+criterion_group!(benches, lists);
+criterion_main!(benches);
