@@ -1,11 +1,11 @@
-//! Connection tracking: ends flows that were open before a session was closed.
+//! Connection tracking: finds flows and deletes them.
 //!
-//! The quarantine's rule already answers every packet of such a flow with a reset; deleting its entry makes sure that
-//! nothing of it is `established` any more when the session is released.
+//! Knows the messages of ctnetlink. Which flows are to end, [`super::cutter`] says.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::super::netlink::{Attributes, DUMP_TRIES, Netlink, NetlinkError, Writer};
+use super::resets::{Ends, Resets};
 use super::sets::address;
 
 const SUBSYS_CTNETLINK: u16 = 1;
@@ -17,6 +17,7 @@ const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
 const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
 const NESTED: u16 = 0x8000;
 
 /// One direction's source and destination address.
@@ -30,33 +31,44 @@ pub(super) struct Flow {
     /// As replies have them.
     pub reply: Pair,
     family: u8,
+    /// For TCP: each end, and its peer as it knows it.
+    ends: Option<[Ends; 2]>,
     /// Attributes that name it to the kernel, byte for byte as received.
     name: Vec<(u16, Vec<u8>)>,
 }
 
 impl Flow {
-    /// Whether a session takes part, as the one that opened it or as the one that answers.
-    pub(super) fn touches(&self, session: IpAddr) -> bool {
-        self.original.0 == session || self.reply.0 == session
-    }
-
     fn read(family: u8, attributes: &[u8]) -> Option<Self> {
-        let mut pairs = [None, None];
+        let (mut pairs, mut ports) = ([None, None], [None, None]);
         let mut name = Vec::with_capacity(3);
         for (kind, value) in Attributes(attributes) {
             match kind {
                 CTA_TUPLE_ORIG => {
-                    pairs[0] = pair(value);
+                    (pairs[0], ports[0]) = (pair(value), tcp_ports(value));
                     name.push((kind | NESTED, value.to_vec()));
                 }
-                CTA_TUPLE_REPLY => pairs[1] = pair(value),
+                CTA_TUPLE_REPLY => (pairs[1], ports[1]) = (pair(value), tcp_ports(value)),
                 CTA_ID | CTA_ZONE => name.push((kind, value.to_vec())),
                 _ => {}
             }
         }
         let [Some(original), Some(reply)] = pairs else { return None };
-        Some(Self { original, reply, family, name })
+        let ends = |pair: Pair, ports: (u16, u16)| (SocketAddr::new(pair.1, ports.1), SocketAddr::new(pair.0, ports.0));
+        let ends = match ports {
+            [Some(original_ports), Some(reply_ports)] => {
+                Some([ends(original, original_ports), ends(reply, reply_ports)])
+            }
+            _ => None,
+        };
+        Some(Self { original, reply, family, ends, name })
     }
+}
+
+/// Source and destination port, if it is TCP.
+fn tcp_ports(tuple: &[u8]) -> Option<(u16, u16)> {
+    let protocol = Attributes(tuple).inside(CTA_TUPLE_PROTO)?;
+    let port = |kind| Some(u16::from_be_bytes(protocol.find(kind)?.try_into().ok()?));
+    (protocol.find(1)? == [libc::IPPROTO_TCP as u8]).then_some((port(2)?, port(3)?))
 }
 
 fn pair(tuple: &[u8]) -> Option<Pair> {
@@ -67,20 +79,27 @@ fn pair(tuple: &[u8]) -> Option<Pair> {
     Some((address(source)?, address(destination)?))
 }
 
-/// Deletes the flows of one session that `doomed` names; gives how many.
-pub(super) fn cut(netlink: &mut Netlink, session: IpAddr, doomed: impl Fn(&Flow) -> bool) -> Result<u64, NetlinkError> {
-    let mut flows = Vec::new();
+/// Finds the flows of one session that `doomed` names.
+pub(super) fn of_session(
+    netlink: &mut Netlink,
+    session: IpAddr,
+    flows: &mut Vec<Flow>,
+    doomed: impl Fn(&Flow) -> bool,
+) -> Result<(), NetlinkError> {
     for tuple in [CTA_TUPLE_ORIG, CTA_TUPLE_REPLY] {
-        find(netlink, session, tuple, &mut flows, |flow| flow.touches(session) && doomed(flow))?;
+        find(netlink, session, tuple, flows, &doomed)?;
     }
-    delete(netlink, &flows)
+    Ok(())
 }
 
-/// Deletes the flows of all sessions of one family that `doomed` names, in one pass over the kernel's table.
-pub(super) fn cut_all(netlink: &mut Netlink, v6: bool, doomed: impl Fn(&Flow) -> bool) -> Result<u64, NetlinkError> {
-    let mut flows = Vec::new();
-    dump(netlink, family(v6), |_| {}, &mut flows, doomed)?;
-    delete(netlink, &flows)
+/// Finds the flows of one family that `doomed` names, in one pass.
+pub(super) fn all(
+    netlink: &mut Netlink,
+    v6: bool,
+    flows: &mut Vec<Flow>,
+    doomed: impl Fn(&Flow) -> bool,
+) -> Result<(), NetlinkError> {
+    dump(netlink, family(v6), |_| {}, flows, doomed)
 }
 
 fn family(v6: bool) -> u8 {
@@ -139,17 +158,17 @@ fn dump(
     Err(NetlinkError::Interrupted)
 }
 
-fn delete(netlink: &mut Netlink, flows: &[Flow]) -> Result<u64, NetlinkError> {
-    let mut cut = 0;
-    for flow in flows {
-        // The tuple is always there (`Flow::read`): a deletion that named none would empty the whole table.
-        let body = |w: &mut Writer| flow.name.iter().for_each(|(kind, value)| w.attr(*kind, value));
-        match netlink.request(SUBSYS_CTNETLINK << 8 | MSG_CT_DELETE, flow.family, body, |_| {}) {
-            Ok(()) => cut += 1,
-            // It ended by itself, or the same flow was found in both directions.
-            Err(NetlinkError::Refused(refusal)) if refusal.errno == libc::ENOENT => {}
-            Err(error) => return Err(error),
+/// Deletes a flow and asks both ends for a sign of life; whether it was there.
+pub(super) fn end(netlink: &mut Netlink, resets: &Resets, flow: &Flow) -> Result<bool, NetlinkError> {
+    // The tuple is always there (`Flow::read`): a deletion that named none would empty the whole table.
+    let body = |w: &mut Writer| flow.name.iter().for_each(|(kind, value)| w.attr(*kind, value));
+    match netlink.request(SUBSYS_CTNETLINK << 8 | MSG_CT_DELETE, flow.family, body, |_| {}) {
+        Ok(()) => {
+            flow.ends.iter().flatten().for_each(|ends| resets.ask(*ends));
+            Ok(true)
         }
+        // It ended by itself, or the same flow was found in both directions.
+        Err(NetlinkError::Refused(refusal)) if refusal.errno == libc::ENOENT => Ok(false),
+        Err(error) => Err(error),
     }
-    Ok(cut)
 }

@@ -1,23 +1,27 @@
 //! nftables: one table of our own, kept as wanted over netlink.
 //!
-//! [`table`] says how the table stands, [`sets`] how elements look, [`flows`] ends open flows, [`watch`] notices and
-//! repairs what others do; here commands become batches. A batch takes effect whole or not at all, also for packets.
+//! [`table`] says how the table stands, [`sets`] how elements look, [`cutter`] ends open flows with [`flows`] and [`resets`], [`watch`] notices and
+//! repairs what others do; here and in [`pins`] commands become batches. A batch takes effect whole or not at all, also for packets.
 //!
 //! Other tables are never touched. A packet that passes here may still be refused by a table of somebody else.
 
+mod cutter;
 mod flows;
+mod pins;
+mod resets;
 mod sets;
 mod table;
 mod watch;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::netlink::{Batch, Netlink, NetlinkError, Refusal};
-use super::state::{Entry, State, Undo, millis};
+use super::state::{Entry, State};
 use super::{Active, Backend, BackendKind, Command, Config, Counts, Error, Health, View};
+use cutter::Cutter;
 use sets::{Element, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set};
 use table::Layout;
 
@@ -44,6 +48,7 @@ pub enum Refresh {
 #[derive(Debug)]
 pub struct Nft {
     netlink: Netlink,
+    cutter: Cutter,
     layout: Layout,
     refresh: Refresh,
     state: State,
@@ -54,8 +59,6 @@ pub struct Nft {
     /// A change did not reach the kernel: compare all elements at the next look.
     dirty: bool,
     restored: u64,
-    flows_cut: u64,
-    flow_errors: u64,
 }
 
 /// One change that may be refused for itself.
@@ -92,10 +95,11 @@ impl Nft {
         }
         Ok(Self {
             netlink: open()?,
+            cutter: Cutter::start(table.to_owned())?,
             layout: Layout {
                 table: table.to_owned(),
                 interfaces: if config.guard_unknown { config.interfaces.clone() } else { Vec::new() },
-                capacity: config.capacity,
+                size: config.capacity.saturating_add(table::SPARE),
                 owned: true,
             },
             refresh: Refresh::Probe,
@@ -105,8 +109,6 @@ impl Nft {
             lost: None,
             dirty: false,
             restored: 0,
-            flows_cut: 0,
-            flow_errors: 0,
         })
     }
 
@@ -146,107 +148,6 @@ impl Nft {
         if let Ok(netlink) = Netlink::open() {
             self.netlink = netlink;
         }
-    }
-
-    /// A run of pins as one batch. What the kernel refuses is left out and the rest tried again, so one bad command
-    /// costs the others a round trip and nothing else.
-    fn pins(&mut self, commands: &[Command]) -> Vec<Result<(), Error>> {
-        let mut results: Vec<Option<Result<(), Error>>> = commands.iter().map(|_| None).collect();
-        // Elements that ended between our reckoning and the kernel's; only met where lifetimes change by replacement.
-        let mut gone: Vec<(IpAddr, IpAddr)> = Vec::new();
-        let mut restored = false;
-        loop {
-            if let Some(why) = self.lost.clone() {
-                fill(&mut results, || Error::Unhealthy(why.clone()));
-                break;
-            }
-            let mut journal = Vec::new();
-            let mut batch = self.netlink.batch();
-            let sent = self.plan_pins(commands, &mut results, &gone, &mut journal, &mut batch);
-            let refusals = match self.commit(batch) {
-                Ok(refusals) if refusals.is_empty() => {
-                    results.iter_mut().for_each(|result| *result = result.take().or(Some(Ok(()))));
-                    break;
-                }
-                Ok(refusals) => refusals,
-                Err(error) => {
-                    self.state.undo(journal);
-                    self.dirty = true;
-                    fill(&mut results, || kernel(&error, "pin"));
-                    break;
-                }
-            };
-            self.state.undo(journal);
-            let missing = |(place, refusal): &(usize, Refusal)| {
-                refusal.errno == libc::ENOENT && matches!(sent.get(*place), Some((_, None)))
-            };
-            if refusals.iter().any(missing) && !restored {
-                // Sets cannot vanish while rules use them: the table is gone, and nothing holds sandboxes back.
-                restored = true;
-                if let Err(error) = self.restore() {
-                    self.lost.get_or_insert_with(|| error.to_string());
-                }
-                continue;
-            }
-            for (place, refusal) in refusals {
-                match sent.get(place) {
-                    Some((_, Some(pair))) if refusal.errno == libc::ENOENT => gone.push(*pair),
-                    Some((command, _)) => {
-                        if let Some(result) = results.get_mut(*command) {
-                            *result = Some(Err(self.refused("pin", refusal)));
-                        }
-                    }
-                    None => {}
-                }
-            }
-        }
-        results.into_iter().map(|result| result.unwrap_or(Err(Error::Stopped))).collect()
-    }
-
-    /// Books every command that has no result yet and writes its messages. Gives, for each message, its command and,
-    /// for a deletion before a replacement, the pair deleted.
-    fn plan_pins(
-        &mut self,
-        commands: &[Command],
-        results: &mut [Option<Result<(), Error>>],
-        gone: &[(IpAddr, IpAddr)],
-        journal: &mut Vec<Undo>,
-        batch: &mut Batch,
-    ) -> Vec<(usize, Option<(IpAddr, IpAddr)>)> {
-        let now = self.now();
-        let mut sent = Vec::with_capacity(commands.len());
-        for (at, (command, result)) in commands.iter().zip(results).enumerate() {
-            let Command::Pin { session, destinations, lifetime } = command else { continue };
-            if result.is_some() {
-                continue;
-            }
-            let leases = match self.state.pin(*session, destinations, millis(*lifetime), now, journal) {
-                Ok(leases) => leases,
-                Err(error) => {
-                    *result = Some(Err(error));
-                    continue;
-                }
-            };
-            if leases.is_empty() {
-                continue;
-            }
-            let session = session.to_canonical();
-            let set = Set::of(Kind::Pins, session);
-            if self.refresh == Refresh::Replace {
-                for lease in leases.iter().filter(|lease| lease.refreshed) {
-                    let pair = (session, lease.destination);
-                    if !gone.contains(&pair) {
-                        self.push(batch, MSG_DELSETELEM, set, &[Element::pin(session, lease.destination)]);
-                        sent.push((at, Some(pair)));
-                    }
-                }
-            }
-            let elements: Vec<Element> =
-                leases.iter().map(|lease| Element::lease(session, lease.destination, lease.remaining)).collect();
-            self.push(batch, MSG_NEWSETELEM, set, &elements);
-            sent.push((at, None));
-        }
-        sent
     }
 
     fn push(&self, batch: &mut Batch, message: u16, set: Set, elements: &[Element]) {
@@ -308,10 +209,10 @@ impl Nft {
             _ => {}
         }
         match command {
-            Command::Quarantine { .. } | Command::Release { .. } | Command::Remove { .. } => {
-                self.cut_flows(session, true);
-            }
-            Command::Guard { .. } if !guarded => self.cut_flows(session, false),
+            Command::Quarantine { .. } | Command::Remove { .. } => self.cutter.cut(vec![session]),
+            Command::Guard { .. } if !guarded => self.cutter.cut(vec![session]),
+            // What the quarantine may have left behind.
+            Command::Release { .. } if self.cutter.counts().1 > 0 => self.cutter.cut(vec![session]),
             _ => {}
         }
         Ok(())
@@ -373,33 +274,9 @@ impl Nft {
         Ok(())
     }
 
-    /// Ends forwarded flows of a session: all of them, or those without a pin. The rules already refuse what must be
-    /// refused, so a failure is counted and said, and fails nothing.
-    fn cut_flows(&mut self, session: IpAddr, all: bool) {
-        let local = LocalAddresses::default();
-        let leases = self.state.entry(session).map(|entry| &entry.leases);
-        let doomed = |flow: &flows::Flow| {
-            let pinned = flow.original.0 == session
-                && leases.is_some_and(|l| l.contains_key(&flow.original.1) || l.contains_key(&flow.reply.0));
-            (all || !pinned) && local.forwarded(flow)
-        };
-        match flows::cut(&mut self.netlink, session, doomed) {
-            Ok(cut) => self.flows_cut += cut,
-            Err(error) => self.flow_error(&error),
-        }
-    }
-
-    fn flow_error(&mut self, error: &NetlinkError) {
-        self.flow_errors += 1;
-        tracing::warn!(error = %kernel(error, "delete flows"), "flows could not be deleted; the rules refuse them");
-        if let NetlinkError::Io(error) = error {
-            self.lose_socket(error.to_string());
-        }
-    }
-
     fn refused(&self, doing: &'static str, refusal: Refusal) -> Error {
         match refusal.errno {
-            libc::ENFILE => Error::Full { limit: self.layout.capacity as usize },
+            libc::ENFILE => Error::Full { limit: self.layout.size as usize },
             _ => kernel(&NetlinkError::Refused(refusal), doing),
         }
     }
@@ -449,20 +326,17 @@ impl Backend for Nft {
     }
 
     fn reconcile(&mut self, active: &[Active]) -> Result<(), Error> {
-        let before: Vec<(IpAddr, Entry)> = self.state.entries().map(|(s, e)| (s, e.clone())).collect();
+        let before: HashMap<IpAddr, (bool, bool)> =
+            self.state.entries().map(|(session, entry)| (session, (entry.guarded, entry.quarantined))).collect();
         self.state.reconcile(active)?;
         self.resync()?;
-        let mut closed: Vec<IpAddr> = Vec::new();
-        for (session, old) in &before {
-            let new = self.state.entry(*session);
-            if new.is_none_or(|new| new.quarantined != old.quarantined) {
-                closed.push(*session);
-            }
-        }
-        let old: HashMap<IpAddr, bool> = before.into_iter().map(|(session, entry)| (session, entry.guarded)).collect();
-        let guarded = active.iter().filter(|a| a.guard && !old.get(&a.session.to_canonical()).is_some_and(|g| *g));
-        let guarded: Vec<IpAddr> = guarded.map(|a| a.session.to_canonical()).collect();
-        self.cut_flows_of_many(&closed, &guarded);
+        // Gone, or quarantined, released or guarded meanwhile.
+        let gone = before.keys().copied().filter(|session| self.state.entry(*session).is_none());
+        let changed = self.state.entries().filter(|(session, entry)| {
+            let (guarded, quarantined) = before.get(session).copied().unwrap_or_default();
+            entry.quarantined != quarantined || (entry.guarded && !guarded)
+        });
+        self.cutter.cut(gone.chain(changed.map(|(session, _)| session)).collect());
         Ok(())
     }
 
@@ -471,6 +345,7 @@ impl Backend for Nft {
     }
 
     fn teardown(&mut self, remove_table: bool) -> Result<(), Error> {
+        self.cutter.finish();
         if !remove_table {
             return Ok(());
         }
@@ -490,54 +365,13 @@ impl Backend for Nft {
     }
 
     fn counts(&self) -> Counts {
-        Counts {
-            restored: self.restored,
-            flows_cut: self.flows_cut,
-            flow_errors: self.flow_errors,
-            ..Counts::of(&self.state)
-        }
-    }
-}
-
-/// Which addresses are this host's own. Flows that end here are not forwarded and never cut: they carry the very
-/// answer that tells a sandbox of its quarantine, and may need their translation entry to reach it.
-#[derive(Debug, Default)]
-struct LocalAddresses(std::cell::RefCell<HashMap<IpAddr, bool>>);
-
-impl LocalAddresses {
-    /// Most answers remembered; a flow table holds addresses a sandbox chose.
-    const KEPT: usize = 4096;
-
-    fn forwarded(&self, flow: &flows::Flow) -> bool {
-        !self.contains(flow.reply.0) && !self.contains(flow.original.0)
-    }
-
-    fn contains(&self, address: IpAddr) -> bool {
-        let mut known = self.0.borrow_mut();
-        if let Some(local) = known.get(&address) {
-            return *local;
-        }
-        // The kernel's own routing says it, and no packet is sent: towards an own address, the source is that address.
-        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let local = UdpSocket::bind((any, 0)).is_ok_and(|socket| {
-            socket.connect((address, 9)).is_ok() && socket.local_addr().is_ok_and(|source| source.ip() == address)
-        });
-        if known.len() >= Self::KEPT {
-            known.clear();
-        }
-        known.insert(address, local);
-        local
+        let (flows_cut, flow_errors) = self.cutter.counts();
+        Counts { restored: self.restored, flows_cut, flow_errors, ..Counts::of(&self.state) }
     }
 }
 
 fn open() -> Result<Netlink, Error> {
     Netlink::open().map_err(|source| Error::Io { doing: "open a netfilter socket", source })
-}
-
-fn fill(results: &mut [Option<Result<(), Error>>], error: impl Fn() -> Error) {
-    for result in results.iter_mut().filter(|result| result.is_none()) {
-        *result = Some(Err(error()));
-    }
 }
 
 /// The stage's error for a netlink error.

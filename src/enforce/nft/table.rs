@@ -23,6 +23,7 @@
 //!   chain inward { ct state ... accept; counter goto refuse }
 //!   chain unknown { ip saddr @monitored4 return; counter goto refuse }
 //!   chain refuse { meta l4proto tcp reject with tcp reset; reject with icmpx admin-prohibited }
+//!   chain untracked { type filter hook output priority raw; meta mark 0x53544e48 notrack }
 //! }
 //! ```
 //!
@@ -31,6 +32,7 @@
 //! like any other. A refusal is a reject and never a drop: a client must fail at once and not after its timeout.
 
 use super::super::netlink::{Batch, Writer};
+use super::resets::MARK;
 use super::sets::{Kind, Set};
 
 const MSG_NEWTABLE: u16 = 0;
@@ -66,11 +68,16 @@ pub(super) const SET_DESC_SIZE: u16 = 1;
 /// The set in which the kernel's behaviour is tried out.
 pub(super) const PROBE: &str = "probe";
 
+/// Room of a pin set beyond the leases we count: the kernel counts elements that have ended until it collects them, and
+/// one that is refreshed twice while it looks at it.
+pub(super) const SPARE: u32 = 256;
+
 const FORWARD: &str = "forward";
 const OUTWARD: &str = "outward";
 const INWARD: &str = "inward";
 const UNKNOWN: &str = "unknown";
 const REFUSE: &str = "refuse";
+const UNTRACKED: &str = "untracked";
 
 const SADDR: usize = 0;
 const DADDR: usize = 1;
@@ -84,8 +91,8 @@ pub(super) struct Layout {
     pub table: String,
     /// Interfaces sent to chain `unknown`; empty without `guard_unknown`.
     pub interfaces: Vec<String>,
-    /// Size of each pin set.
-    pub capacity: u32,
+    /// Size of each pin set: the capacity and [`SPARE`].
+    pub size: u32,
     /// Whether nobody else may change it.
     pub owned: bool,
 }
@@ -102,13 +109,13 @@ impl Layout {
         for (set, id) in Set::all().zip(1..) {
             let address = if set.v6 { Datatype::V6 } else { Datatype::V4 };
             match set.kind {
-                Kind::Pins => self.set(batch, set.name(), address, true, Some(self.capacity), id),
+                Kind::Pins => self.set(batch, set.name(), address, true, Some(self.size), id),
                 Kind::Guarded | Kind::Monitored | Kind::Quarantined => {
                     self.set(batch, set.name(), address, false, None, id);
                 }
             }
         }
-        for chain in [REFUSE, OUTWARD, INWARD, UNKNOWN, FORWARD] {
+        for chain in [REFUSE, OUTWARD, INWARD, UNKNOWN, FORWARD, UNTRACKED] {
             self.chain(batch, chain);
         }
         batch.push(MSG_DELRULE, 0, |w| w.text(RULE_TABLE, &self.table));
@@ -169,15 +176,22 @@ impl Layout {
 
     fn chain(&self, batch: &mut Batch, name: &str) {
         const HOOK_FORWARD: u32 = 2;
-        const PRIORITY_FILTER: u32 = 0;
+        const HOOK_OUTPUT: u32 = 3;
+        const PRIORITY_FILTER: i32 = 0;
+        const PRIORITY_RAW: i32 = -300;
         const ACCEPT: u32 = 1;
+        let hook = match name {
+            FORWARD => Some((HOOK_FORWARD, PRIORITY_FILTER)),
+            UNTRACKED => Some((HOOK_OUTPUT, PRIORITY_RAW)),
+            _ => None,
+        };
         batch.push(MSG_NEWCHAIN, NLM_F_CREATE, |w| {
             w.text(1, &self.table);
             w.text(3, name);
-            if name == FORWARD {
+            if let Some((hook, priority)) = hook {
                 w.nest(4, |w| {
-                    w.be32(1, HOOK_FORWARD);
-                    w.be32(2, PRIORITY_FILTER);
+                    w.be32(1, hook);
+                    w.be32(2, priority as u32);
                 });
                 w.be32(5, ACCEPT);
                 w.text(7, "filter");
@@ -246,6 +260,10 @@ impl Layout {
                 });
             }
         }
+        rule(UNTRACKED, "questions to silent ends", &|r| {
+            r.mark(MARK);
+            r.untrack();
+        });
         for interface in &self.interfaces {
             rule(FORWARD, "sandbox interface", &|r| {
                 r.interface(interface);
@@ -348,6 +366,16 @@ impl Rule<'_> {
                 self.compare(true, &padded);
             }
         }
+    }
+
+    fn mark(&mut self, mark: u32) {
+        const KEY_MARK: u32 = 3;
+        self.meta(KEY_MARK);
+        self.compare(true, &mark.to_ne_bytes());
+    }
+
+    fn untrack(&mut self) {
+        self.expression("notrack", |_| {});
     }
 
     fn protocol(&mut self, protocol: u8) {

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use super::super::netlink::{Attributes, DUMP_TRIES, NetlinkError};
 use super::sets::{self, Element, Kind, MSG_GETSETELEM, MSG_NEWSETELEM, Set};
 use super::table::{self, PROBE};
-use super::{Change, LocalAddresses, MESSAGE_ELEMENTS, NLM_F_CREATE, Nft, Refresh, flows, kernel};
+use super::{Change, MESSAGE_ELEMENTS, NLM_F_CREATE, Nft, Refresh, kernel};
 use crate::enforce::{Error, Health};
 
-const SUBSYS: u16 = 10 << 8;
+pub(super) const SUBSYS: u16 = 10 << 8;
 const MSG_GETGEN: u16 = 16;
-const INET: u8 = 1;
+pub(super) const INET: u8 = 1;
 
 /// Table and rules are compared this often even if nobody seems to have changed anything: cheap, and our own count
 /// of commits may be off by one that changed nothing.
@@ -41,6 +41,9 @@ pub(super) struct Standing {
     pins: Due,
     swept: u64,
 }
+
+/// An element the kernel holds: session, destination of a pin, milliseconds left of a lifetime.
+type Held = (IpAddr, Option<IpAddr>, Option<u64>);
 
 /// A comparison that is to be made, but not before a time.
 #[derive(Debug, Default)]
@@ -169,11 +172,8 @@ impl Nft {
             return Err(error);
         }
         self.restored += 1;
-        let quarantined: Vec<IpAddr> =
-            self.state.entries().filter(|(_, entry)| entry.quarantined).map(|(session, _)| session).collect();
-        let guarded: Vec<IpAddr> =
-            self.state.entries().filter(|(_, entry)| entry.guarded).map(|(session, _)| session).collect();
-        self.cut_flows_of_many(&quarantined, &guarded);
+        let entries = self.state.entries().filter(|(_, entry)| entry.guarded || entry.quarantined);
+        self.cutter.cut(entries.map(|(session, _)| session).collect());
         Ok(())
     }
 
@@ -304,38 +304,6 @@ impl Nft {
         wanted
     }
 
-    /// Ends flows of sessions that were closed, and unpinned ones of sessions that are guarded from now on.
-    pub(super) fn cut_flows_of_many(&mut self, closed: &[IpAddr], guarded: &[IpAddr]) {
-        /// From here on one pass over all flows is cheaper than two filtered ones for each session.
-        const MANY: usize = 8;
-        if closed.len() + guarded.len() <= MANY {
-            closed.iter().for_each(|session| self.cut_flows(*session, true));
-            guarded.iter().for_each(|session| self.cut_flows(*session, false));
-            return;
-        }
-        let local = LocalAddresses::default();
-        let closed: std::collections::HashSet<&IpAddr> = closed.iter().collect();
-        let guarded: std::collections::HashSet<&IpAddr> = guarded.iter().collect();
-        let state = &self.state;
-        let doomed = |flow: &flows::Flow| {
-            let (source, answerer) = (flow.original.0, flow.reply.0);
-            let pinned = state
-                .entry(source)
-                .is_some_and(|e| e.leases.contains_key(&flow.original.1) || e.leases.contains_key(&answerer));
-            let ended = closed.contains(&source)
-                || closed.contains(&answerer)
-                || (guarded.contains(&source) && !pinned)
-                || guarded.contains(&answerer);
-            ended && local.forwarded(flow)
-        };
-        let cut = flows::cut_all(&mut self.netlink, false, doomed)
-            .and_then(|v4| Ok(v4 + flows::cut_all(&mut self.netlink, true, doomed)?));
-        match cut {
-            Ok(cut) => self.flows_cut += cut,
-            Err(error) => self.flow_error(&error),
-        }
-    }
-
     /// Whether a new expiration reaches an element that exists: add it for 60 s, then for 120 s, read it back.
     pub(super) fn probe(&mut self) -> Result<Refresh, Error> {
         let doing = "try out how lifetimes change";
@@ -426,7 +394,7 @@ impl Nft {
     }
 
     /// Every element of a set with what is left of its lifetime.
-    fn elements(&mut self, set: Set) -> Result<Vec<(IpAddr, Option<IpAddr>, Option<u64>)>, NetlinkError> {
+    fn elements(&mut self, set: Set) -> Result<Vec<Held>, NetlinkError> {
         let name = self.layout.table.clone();
         for _ in 0..DUMP_TRIES {
             let mut elements = Vec::new();
@@ -453,7 +421,7 @@ impl Nft {
         let name = self.layout.table.clone();
         let mut same = true;
         for set in Set::all().filter(|set| set.kind == Kind::Pins) {
-            let capacity = self.layout.capacity;
+            let wanted = self.layout.size;
             let result = self.netlink.request(
                 SUBSYS | table::MSG_GETSET,
                 INET,
@@ -464,7 +432,7 @@ impl Nft {
                 |attributes| {
                     let size =
                         Attributes(attributes).inside(table::SET_DESC).and_then(|d| d.be32(table::SET_DESC_SIZE));
-                    same &= size == Some(capacity);
+                    same &= size == Some(wanted);
                 },
             );
             match result {
