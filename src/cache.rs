@@ -141,8 +141,7 @@ impl Cache {
         let entries = config.entries.max(1);
         let octets = config.octets.max(1) as u64;
         let share = Share { least: (octets / entries as u64).max(1) };
-        let inner =
-            Inner::with(entries, octets, share, foldhash::quality::RandomState::default(), Default::default());
+        let inner = Inner::with(entries, octets, share, foldhash::quality::RandomState::default(), Default::default());
         Self { inner, next_id: AtomicU64::new(1), enabled: config.entries > 0 }
     }
 
@@ -269,10 +268,9 @@ mod tests {
 
     #[test]
     fn entries_and_octets_are_bounded() {
-        for (config, size) in [
-            (Config { entries: 512, octets: 1 << 20 }, 10),
-            (Config { entries: 1 << 16, octets: 1 << 20 }, 4_000),
-        ] {
+        for (config, size) in
+            [(Config { entries: 512, octets: 1 << 20 }, 10), (Config { entries: 1 << 16, octets: 1 << 20 }, 4_000)]
+        {
             let cache = Cache::new(config);
             for i in 0..20_000 {
                 let name = name(&format!("n{i}.example"));

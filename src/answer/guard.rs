@@ -188,19 +188,19 @@ fn v6_in(addr: Ipv6Addr, base: Ipv6Addr, prefix: u8) -> bool {
 
 /// IPv4 blocks that are not public.
 const INSIDE_V4: [([u8; 4], u8); 14] = [
-    ([0, 0, 0, 0], 8),         // this network (RFC 791); 0.0.0.0 reaches the host itself
-    ([10, 0, 0, 0], 8),        // private (RFC 1918)
-    ([100, 64, 0, 0], 10),     // shared by carriers (RFC 6598); holds one cloud's metadata service
-    ([127, 0, 0, 0], 8),       // loopback
-    ([168, 63, 129, 16], 32),  // a cloud's in-host service behind an address that looks public
-    ([169, 254, 0, 0], 16),    // link local (RFC 3927); holds most clouds' metadata services
-    ([172, 16, 0, 0], 12),     // private (RFC 1918)
-    ([192, 0, 0, 0], 24),      // protocol assignments (RFC 6890); holds one cloud's metadata service
-    ([192, 88, 99, 0], 24),    // 6to4 relays, given up (RFC 7526)
-    ([192, 168, 0, 0], 16),    // private (RFC 1918)
-    ([198, 18, 0, 0], 15),     // benchmarking (RFC 2544)
-    ([224, 0, 0, 0], 4),       // multicast
-    ([240, 0, 0, 0], 4),       // reserved (RFC 1112)
+    ([0, 0, 0, 0], 8),          // this network (RFC 791); 0.0.0.0 reaches the host itself
+    ([10, 0, 0, 0], 8),         // private (RFC 1918)
+    ([100, 64, 0, 0], 10),      // shared by carriers (RFC 6598); holds one cloud's metadata service
+    ([127, 0, 0, 0], 8),        // loopback
+    ([168, 63, 129, 16], 32),   // a cloud's in-host service behind an address that looks public
+    ([169, 254, 0, 0], 16),     // link local (RFC 3927); holds most clouds' metadata services
+    ([172, 16, 0, 0], 12),      // private (RFC 1918)
+    ([192, 0, 0, 0], 24),       // protocol assignments (RFC 6890); holds one cloud's metadata service
+    ([192, 88, 99, 0], 24),     // 6to4 relays, given up (RFC 7526)
+    ([192, 168, 0, 0], 16),     // private (RFC 1918)
+    ([198, 18, 0, 0], 15),      // benchmarking (RFC 2544)
+    ([224, 0, 0, 0], 4),        // multicast
+    ([240, 0, 0, 0], 4),        // reserved (RFC 1112)
     ([255, 255, 255, 255], 32), // broadcast
 ];
 

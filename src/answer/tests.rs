@@ -118,9 +118,8 @@ fn parsed(vetted: &Vetted, qname: &str, qtype: Qtype) -> Parsed {
 
 /// Answer section as text: owner in lower case, type, data.
 fn shown(vetted: &Vetted, qname: &str, qtype: Qtype) -> Vec<String> {
-    let text = |r: &hickory_proto::rr::Record| {
-        format!("{} {} {}", r.name.to_string().to_lowercase(), r.record_type(), r.data)
-    };
+    let text =
+        |r: &hickory_proto::rr::Record| format!("{} {} {}", r.name.to_string().to_lowercase(), r.record_type(), r.data);
     parsed(vetted, qname, qtype).answers.iter().map(text).collect()
 }
 
@@ -139,15 +138,60 @@ fn address_response(qname: &str, addr: IpAddr) -> (Qtype, Build) {
 fn inside_addresses_are_neither_shown_nor_pinned() {
     let rules = AnswerRules { own: vec![ip("203.0.113.53"), ip("2001:db8::53")], ..AnswerRules::default() };
     let inside = [
-        "127.0.0.1", "127.255.255.254", "0.0.0.0", "0.1.2.3", "169.254.169.254", "10.0.0.1", "10.255.255.255",
-        "100.64.0.1", "100.100.100.200", "100.127.255.255", "172.16.0.1", "172.31.255.255", "192.168.1.1",
-        "192.0.0.192", "192.0.0.1", "198.18.0.1", "198.19.255.255", "224.0.0.1", "239.1.1.1", "240.0.0.1",
-        "255.255.255.255", "168.63.129.16", "192.88.99.1", "203.0.113.53", "::", "::1", "fe80::1", "fec0::1",
-        "fc00::1", "fd00:ec2::254", "ff02::1", "::ffff:10.0.0.1", "::ffff:203.0.113.1", "::ffff:0:10.0.0.1",
-        "::10.0.0.1", "::203.0.113.1", "64:ff9b::a00:1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
-        "64:ff9b::cb00:7135", "64:ff9b:1::1", "64:ff9b:1::cb00:7101", "2002:a00:1::", "2002:7f00:1::1",
-        "2002:cb00:7135::1", "2001:0:a00:1::", "2001:0:cb00:7101::f5ff:fffe", "2001:2::1", "2001:10::1",
-        "2001:20::1", "100::1", "4000::1", "5f00::1", "2001:db8::53",
+        "127.0.0.1",
+        "127.255.255.254",
+        "0.0.0.0",
+        "0.1.2.3",
+        "169.254.169.254",
+        "10.0.0.1",
+        "10.255.255.255",
+        "100.64.0.1",
+        "100.100.100.200",
+        "100.127.255.255",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "192.0.0.192",
+        "192.0.0.1",
+        "198.18.0.1",
+        "198.19.255.255",
+        "224.0.0.1",
+        "239.1.1.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "168.63.129.16",
+        "192.88.99.1",
+        "203.0.113.53",
+        "::",
+        "::1",
+        "fe80::1",
+        "fec0::1",
+        "fc00::1",
+        "fd00:ec2::254",
+        "ff02::1",
+        "::ffff:10.0.0.1",
+        "::ffff:203.0.113.1",
+        "::ffff:0:10.0.0.1",
+        "::10.0.0.1",
+        "::203.0.113.1",
+        "64:ff9b::a00:1",
+        "64:ff9b::7f00:1",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b::cb00:7135",
+        "64:ff9b:1::1",
+        "64:ff9b:1::cb00:7101",
+        "2002:a00:1::",
+        "2002:7f00:1::1",
+        "2002:cb00:7135::1",
+        "2001:0:a00:1::",
+        "2001:0:cb00:7101::f5ff:fffe",
+        "2001:2::1",
+        "2001:10::1",
+        "2001:20::1",
+        "100::1",
+        "4000::1",
+        "5f00::1",
+        "2001:db8::53",
     ];
     for addr in inside.map(ip) {
         let (qtype, build) = address_response("a.example.com", addr);
@@ -164,9 +208,25 @@ fn inside_addresses_are_neither_shown_nor_pinned() {
 #[test]
 fn public_addresses_are_shown_and_pinned() {
     let public = [
-        "203.0.113.7", "198.51.100.1", "192.0.2.1", "1.1.1.1", "100.63.255.255", "100.128.0.1", "172.15.0.1",
-        "172.32.0.1", "198.17.255.255", "198.20.0.1", "223.255.255.255", "192.0.1.1", "11.0.0.1", "2001:db8::1",
-        "2606:4700::1111", "3fff::1", "64:ff9b::cb00:7101", "2002:cb00:7101::1", "2001:4860:4860::8888",
+        "203.0.113.7",
+        "198.51.100.1",
+        "192.0.2.1",
+        "1.1.1.1",
+        "100.63.255.255",
+        "100.128.0.1",
+        "172.15.0.1",
+        "172.32.0.1",
+        "198.17.255.255",
+        "198.20.0.1",
+        "223.255.255.255",
+        "192.0.1.1",
+        "11.0.0.1",
+        "2001:db8::1",
+        "2606:4700::1111",
+        "3fff::1",
+        "64:ff9b::cb00:7101",
+        "2002:cb00:7101::1",
+        "2001:4860:4860::8888",
     ];
     for addr in public.map(ip) {
         let (qtype, build) = address_response("a.example.com", addr);
@@ -258,7 +318,10 @@ fn injected_records_are_left_out() {
         ("alias off the chain", good().cname("bank.example.org", "evil.example.org").a("evil.example.org", evil)),
         ("address at the root", good().a(".", evil)),
         ("DNAME that covers another name", good().an("example.org", Qtype::DNAME, 300, &wire("evil.example"))),
-        ("NS and glue in authority", good().rr(1, "com", Qtype::NS, 300, &wire("ns.evil")).rr(1, "ns.evil", Qtype::A, 300, &evil)),
+        (
+            "NS and glue in authority",
+            good().rr(1, "com", Qtype::NS, 300, &wire("ns.evil")).rr(1, "ns.evil", Qtype::A, 300, &evil),
+        ),
         ("A of the asked name in authority", good().rr(1, "cdn.example.net", Qtype::A, 300, &evil)),
         ("glue in additional", good().rr(2, "cdn.example.net", Qtype::A, 300, &evil)),
         ("A of the asked name in additional", good().rr(2, q, Qtype::A, 300, &evil)),
@@ -365,6 +428,15 @@ fn dname_is_followed_with_or_without_its_cname() {
         assert!(shown[0].starts_with("old.example. "), "{what}: {}", shown[0]);
         assert_eq!(*vetted.answer.pins, [ip("203.0.113.1")], "{what}");
     }
+    // Two cover the name: the order they come in must not decide where it leads.
+    let (high, low) = (("example", "up.example.net"), ("old.example", "new.example"));
+    for pair in [[high, low], [low, high]] {
+        let build = pair.iter().fold(Build::new("w.old.example", Qtype::A), |build, (owner, target)| {
+            build.an(owner, Qtype::DNAME, 300, &wire(target))
+        });
+        let vetted = build.a("w.old.up.example.net", [203, 0, 113, 2]).vet(&rules);
+        assert_eq!(*vetted.answer.pins, [ip("203.0.113.2")]);
+    }
     let long = format!("{}.{}", ["a"; 100].join("."), "old.example");
     let target = ["b"; 100].join(".");
     let vetted = Build::new(&long, Qtype::A).an("old.example", Qtype::DNAME, 1, &wire(&target)).vet(&rules);
@@ -374,8 +446,16 @@ fn dname_is_followed_with_or_without_its_cname() {
 #[test]
 fn an_alias_to_an_inside_name_leads_nowhere() {
     for target in [
-        "localhost", "db.localhost", "printer.local", "metadata.internal", "gateway", "router.home.arpa",
-        "1.0.0.10.in-addr.arpa", "168.192.in-addr.arpa", "1.0.0.127.in-addr.arpa", "8.e.f.ip6.arpa",
+        "localhost",
+        "db.localhost",
+        "printer.local",
+        "metadata.internal",
+        "gateway",
+        "router.home.arpa",
+        "1.0.0.10.in-addr.arpa",
+        "168.192.in-addr.arpa",
+        "1.0.0.127.in-addr.arpa",
+        "8.e.f.ip6.arpa",
     ] {
         let vetted = Build::new("a.example.com", Qtype::A)
             .cname("a.example.com", "b.example.com")
@@ -403,9 +483,13 @@ fn negative_answers_keep_one_fitting_soa() {
     let nx = |owner: &str, ttl, minimum| {
         Build::new(q, Qtype::A).flags(0x8183).rr(1, owner, Qtype::SOA, ttl, &soa(minimum)).vet(&rules)
     };
-    for (owner, ttl, minimum, expected) in
-        [("example.com", 300, 60, 60), ("example.com", 30, 60, 30), ("com", 9000, 9000, 600), (q, 5, 5, 5), (".", 7, 9, 7)]
-    {
+    for (owner, ttl, minimum, expected) in [
+        ("example.com", 300, 60, 60),
+        ("example.com", 30, 60, 30),
+        ("com", 9000, 9000, 600),
+        (q, 5, 5, 5),
+        (".", 7, 9, 7),
+    ] {
         let vetted = nx(owner, ttl, minimum);
         assert_eq!((vetted.kind, vetted.answer.rcode, vetted.answer.ttl), (Kind::NxDomain, 3, expected));
         let reply = parsed(&vetted, q, Qtype::A);
@@ -498,9 +582,7 @@ fn many_names_are_compressed_without_touching_their_spelling() {
 #[test]
 fn service_records_lose_ech_and_hints() {
     let q = "s.example.com";
-    let param = |key: u16, value: &[u8]| {
-        [&key.to_be_bytes()[..], &(value.len() as u16).to_be_bytes(), value].concat()
-    };
+    let param = |key: u16, value: &[u8]| [&key.to_be_bytes()[..], &(value.len() as u16).to_be_bytes(), value].concat();
     let record = |priority: u16, target: &str, params: &[Vec<u8>]| {
         [&priority.to_be_bytes()[..], &wire(target), &params.concat()].concat()
     };
@@ -600,9 +682,12 @@ fn ttls_are_capped_and_the_smallest_counts() {
     let q = "a.example.com";
     let rules = AnswerRules { max_ttl: 100, ..AnswerRules::default() };
     for (ttls, expected) in [([300, 200], 100), ([300, 50], 50), ([0x8000_0001, 300], 0)] {
-        let build = Build::new(q, Qtype::A)
-            .an(q, Qtype::A, ttls[0], &[203, 0, 113, 1])
-            .an(q, Qtype::A, ttls[1], &[203, 0, 113, 2]);
+        let build = Build::new(q, Qtype::A).an(q, Qtype::A, ttls[0], &[203, 0, 113, 1]).an(
+            q,
+            Qtype::A,
+            ttls[1],
+            &[203, 0, 113, 2],
+        );
         let vetted = build.vet(&rules);
         assert_eq!(vetted.answer.ttl, expected);
         assert!(parsed(&vetted, q, Qtype::A).answers.iter().all(|r| r.ttl <= 100));
@@ -650,9 +735,11 @@ fn compressed_responses_read_the_same() {
     for pointer in [target as u8, target as u8 + 4] {
         let mut bent = octets.clone();
         bent[target + 4..target + 6].copy_from_slice(&[0xc0, pointer]);
-        assert!(matches!(vet(&bent, asked, &AnswerRules::default()), Ok(v) if v.answer.pins.is_empty()) || {
-            vet(&bent, asked, &AnswerRules::default()).is_err()
-        });
+        assert!(
+            matches!(vet(&bent, asked, &AnswerRules::default()), Ok(v) if v.answer.pins.is_empty()) || {
+                vet(&bent, asked, &AnswerRules::default()).is_err()
+            }
+        );
     }
 }
 

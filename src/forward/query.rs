@@ -108,11 +108,7 @@ impl Query {
         let name_end = self.question - 4;
         let name = octets.get(HEADER..name_end).is_some_and(|name| name.eq_ignore_ascii_case(&ours[HEADER..name_end]));
         let rest = octets.get(name_end..self.question) == Some(&ours[name_end..]);
-        if one_question && name && rest {
-            Fit::Ours { rcode, truncated: header[2] & 0x02 != 0 }
-        } else {
-            Fit::Foreign
-        }
+        if one_question && name && rest { Fit::Ours { rcode, truncated: header[2] & 0x02 != 0 } } else { Fit::Foreign }
     }
 }
 

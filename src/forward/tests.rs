@@ -6,7 +6,7 @@ use hickory_proto::op::Message;
 
 use super::upstream_for_test::{Act, Upstream, answer, bare, good, silent};
 use super::*;
-use crate::model::{Qtype, Transport};
+use crate::model::{Ede, Qtype, Transport};
 
 fn config(upstreams: &[&Upstream]) -> Config {
     Config {
@@ -296,10 +296,13 @@ async fn while_all_are_down_one_probe_a_second_is_sent() {
 #[tokio::test]
 async fn names_that_never_resolve_cannot_shut_an_upstream() {
     // An agent's own domain, whose servers keep the upstream waiting for ever.
-    let up = Upstream::start(|q, _| {
-        if q[12..].starts_with(b"\x04hole") { Act::Silence } else { Act::Send(vec![answer(q, 1)]) }
-    })
-    .await;
+    let up =
+        Upstream::start(
+            |q, _| {
+                if q[12..].starts_with(b"\x04hole") { Act::Silence } else { Act::Send(vec![answer(q, 1)]) }
+            },
+        )
+        .await;
     let forwarder = forwarder(&[&up]);
     for _ in 0..3 {
         assert!(forwarder.resolve(permit("hole.example")).await.is_err());
@@ -389,10 +392,4 @@ async fn hosts_are_looked_up_with_the_given_servers_alone() {
     assert!(matches!(none.lookup("localhost").await, Err(helper::LookupError::NoServers(_))));
     up.becomes(|q, _| Act::Send(vec![bare(q, 0x8183)]));
     assert!(matches!(lookup.lookup("gone.example.net").await, Err(helper::LookupError::Lookup { .. })));
-}
-
-impl PartialEq for Response {
-    fn eq(&self, other: &Self) -> bool {
-        self.wire == other.wire && self.upstream == other.upstream
-    }
 }
