@@ -8,6 +8,7 @@
 //! octet by octet, with only compressed names expanded: letter case, NULL, TXT and types without a name here arrive as
 //! they were sent. That is why the walk over the message is our own rather than a typed parse followed by a typed emit.
 
+mod chain;
 mod emit;
 mod guard;
 mod message;

@@ -16,6 +16,8 @@ enum Field {
     Fixed(usize),
     /// A character string (RFC 1035 section 3.3).
     Text,
+    /// Character strings to the end, at least one.
+    Texts,
     /// A domain name that was and may be compressed.
     Name,
     /// A domain name that must not be compressed by us, but that senders have compressed (RFC 3597 section 4).
@@ -24,16 +26,19 @@ enum Field {
     Rest,
 }
 
-/// Types whose data holds names a sender may have compressed. All others are opaque (RFC 3597).
+/// Types of fixed shape, and those whose data holds names a sender may have compressed. All others are opaque (RFC
+/// 3597).
 fn layout(rtype: u16) -> &'static [Field] {
-    use Field::{Fixed, Name, PlainName, Rest, Text};
+    use Field::{Fixed, Name, PlainName, Rest, Text, Texts};
     match rtype {
         1 => &[Fixed(4)],
         28 => &[Fixed(16)],
         2 | 3 | 4 | 5 | 7 | 8 | 9 | 12 => &[Name],
         6 => &[Name, Name, Fixed(20)],
+        13 => &[Text, Text],
         14 => &[Name, Name],
         15 => &[Fixed(2), Name],
+        16 => &[Texts],
         17 => &[PlainName, PlainName],
         18 | 21 | 36 => &[Fixed(2), PlainName],
         24 | 46 => &[Fixed(18), PlainName, Rest],
@@ -55,6 +60,13 @@ pub(super) fn copy(message: &Message<'_>, record: &Record, to: &mut Writer) -> R
             Field::Fixed(len) => at + len,
             Field::Rest => record.to,
             Field::Text => at + 1 + usize::from(*octets.get(at).ok_or(Bad)?),
+            Field::Texts => {
+                let mut next = at;
+                while next < record.to || next == at {
+                    next += 1 + usize::from(*octets.get(next).ok_or(Bad)?);
+                }
+                next
+            }
             Field::Name | Field::PlainName => {
                 let (name, next) = read_name(octets, at).map_err(|_| Bad)?;
                 if next > record.to {

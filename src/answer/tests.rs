@@ -428,6 +428,15 @@ fn dname_is_followed_with_or_without_its_cname() {
         assert!(shown[0].starts_with("old.example. "), "{what}: {}", shown[0]);
         assert_eq!(*vetted.answer.pins, [ip("203.0.113.1")], "{what}");
     }
+    // Two cover the name: the order they come in must not decide where it leads.
+    let (high, low) = (("example", "up.example.net"), ("old.example", "new.example"));
+    for pair in [[high, low], [low, high]] {
+        let build = pair.iter().fold(Build::new("w.old.example", Qtype::A), |build, (owner, target)| {
+            build.an(owner, Qtype::DNAME, 300, &wire(target))
+        });
+        let vetted = build.a("w.old.up.example.net", [203, 0, 113, 2]).vet(&rules);
+        assert_eq!(*vetted.answer.pins, [ip("203.0.113.2")]);
+    }
     let long = format!("{}.{}", ["a"; 100].join("."), "old.example");
     let target = ["b"; 100].join(".");
     let vetted = Build::new(&long, Qtype::A).an("old.example", Qtype::DNAME, 1, &wire(&target)).vet(&rules);

@@ -4,26 +4,26 @@ use std::net::IpAddr;
 
 use staunch_scoring::NameRef;
 
+use super::chain::{Chain, Source};
 use super::emit::Writer;
 use super::guard::{Showing, is_internal_name};
 use super::message::{Message, Record, Spelled};
 use super::rdata::{self, Svcb};
 use super::{
-    AnswerRules, Asked, BARE_NEGATIVE_TTL, FAILURE_TTL, Kind, MAX_ADDRESSES, MAX_HOPS, MAX_RECORDS, VetError, Vetted,
-    WireAnswer,
+    AnswerRules, Asked, BARE_NEGATIVE_TTL, FAILURE_TTL, Kind, MAX_ADDRESSES, MAX_RECORDS, VetError, Vetted, WireAnswer,
 };
 use crate::model::Qtype;
 
-const CNAME: u16 = Qtype::CNAME.0;
-const DNAME: u16 = Qtype::DNAME.0;
+pub(super) const CNAME: u16 = Qtype::CNAME.0;
+pub(super) const DNAME: u16 = Qtype::DNAME.0;
 const RRSIG: u16 = Qtype::RRSIG.0;
 const SOA: u16 = Qtype::SOA.0;
-const CLASS_IN: u16 = 1;
+pub(super) const CLASS_IN: u16 = 1;
 
 /// Takes from `response` what may be shown to a session that asked `asked`.
 ///
 /// An error means that nothing of it can be used and the client gets SERVFAIL. A response code other than NOERROR and
-/// NXDOMAIN, a chain that loops or is longer than [`MAX_HOPS`], and a referral come back as [`Kind::Failure`].
+/// NXDOMAIN, a chain that loops or is longer than [`super::MAX_HOPS`], and a referral come back as [`Kind::Failure`].
 pub fn vet(response: &[u8], asked: Asked<'_>, rules: &AnswerRules) -> Result<Vetted, VetError> {
     let message = Message::read(response)?;
     if message.qname() != asked.qname.as_wire() || message.qtype != asked.qtype.0 || message.qclass != CLASS_IN {
@@ -63,103 +63,6 @@ fn failure() -> Vetted {
         dropped: 0,
         data_octets: 0,
     }
-}
-
-/// One alias record on the chain.
-struct Step {
-    owner: Spelled,
-    rtype: u16,
-    ttl: u32,
-    source: Source,
-}
-
-/// Where an alias record's data comes from.
-enum Source {
-    /// The response's answer section.
-    Record(Record),
-    /// Made from a DNAME that came without its CNAME (RFC 6672 section 3.1).
-    Made(Spelled),
-}
-
-/// The question's chain: aliases in order, and the name they end at.
-struct Chain {
-    steps: Vec<Step>,
-    hops: Vec<Spelled>,
-    end: Spelled,
-    internal: bool,
-}
-
-impl Chain {
-    /// `None` for a chain that loops, is too long, or makes a name that is too long.
-    fn follow(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Option<Self> {
-        let mut chain = Self { steps: Vec::new(), hops: Vec::new(), end: Spelled::of(asked.qname), internal: false };
-        while asked.qtype != Qtype::ANY && !chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
-            let Some((steps, target)) = chain.hop(message)? else { break };
-            let name = target.as_name()?;
-            if is_internal_name(name) && !rules.names_inside(asked.qname) {
-                chain.internal = true;
-                break;
-            }
-            let seen = name == asked.qname || chain.hops.iter().any(|hop| hop.as_wire() == target.as_wire());
-            if seen || chain.hops.len() == MAX_HOPS {
-                return None;
-            }
-            chain.steps.extend(steps);
-            chain.hops.push(target);
-            chain.end = target;
-        }
-        Some(chain)
-    }
-
-    /// Records of the answer section that belong to the name the chain ends at.
-    fn at_end<'a>(&'a self, message: &'a Message<'_>) -> impl Iterator<Item = &'a Record> {
-        let end = self.end.as_wire();
-        message.answers().iter().filter(move |r| r.class == CLASS_IN && message.owner(r) == end)
-    }
-
-    /// The next alias, if there is one. The outer `None` is a DNAME whose substitution does not fit (RFC 6672 section
-    /// 2.2).
-    #[allow(clippy::type_complexity)]
-    fn hop(&self, message: &Message<'_>) -> Option<Option<(Vec<Step>, Spelled)>> {
-        let cname = self
-            .at_end(message)
-            .filter(|r| r.rtype == CNAME)
-            .find_map(|r| rdata::target(message, r).ok().map(|target| (*r, target)));
-        let Some((record, owner, dname_target)) = self.dname(message) else {
-            return Some(cname.map(|(record, target)| {
-                let step = Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Record(record) };
-                (vec![step], target.folded())
-            }));
-        };
-        let prefix_len = self.end.as_wire().len() - owner.as_wire().len();
-        let made = substitute(&self.end.as_wire()[..prefix_len], &dname_target)?;
-        let dname = Step { owner, rtype: DNAME, ttl: record.ttl, source: Source::Record(record) };
-        let cname = match cname {
-            Some((cname, target)) if target.folded().as_wire() == made.folded().as_wire() => {
-                Step { owner: self.end, rtype: CNAME, ttl: cname.ttl, source: Source::Record(cname) }
-            }
-            _ => Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Made(made) },
-        };
-        Some(Some((vec![dname, cname], made.folded())))
-    }
-
-    /// The DNAME that covers the chain's end, its owner and target.
-    fn dname(&self, message: &Message<'_>) -> Option<(Record, Spelled, Spelled)> {
-        let end = self.end.as_name()?;
-        message.answers().iter().filter(|r| r.class == CLASS_IN && r.rtype == DNAME).find_map(|r| {
-            let owner = NameRef::from_wire(message.owner(r)).ok()?;
-            let covers = end.is_below(owner);
-            covers.then(|| rdata::target(message, r).ok().map(|target| (*r, Spelled::of(owner), target)))?
-        })
-    }
-}
-
-/// `prefix` (labels without a root) put in front of `target`.
-fn substitute(prefix: &[u8], target: &Spelled) -> Option<Spelled> {
-    let mut wire = Vec::with_capacity(255);
-    wire.extend_from_slice(prefix);
-    wire.extend_from_slice(target.as_wire());
-    super::message::read_name(&wire, 0).ok().map(|(name, _)| name)
 }
 
 /// The answer under construction.

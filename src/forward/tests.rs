@@ -6,7 +6,7 @@ use hickory_proto::op::Message;
 
 use super::upstream_for_test::{Act, Upstream, answer, bare, good, silent};
 use super::*;
-use crate::model::{Qtype, Transport};
+use crate::model::{Ede, Qtype, Transport};
 
 fn config(upstreams: &[&Upstream]) -> Config {
     Config {
@@ -392,10 +392,4 @@ async fn hosts_are_looked_up_with_the_given_servers_alone() {
     assert!(matches!(none.lookup("localhost").await, Err(helper::LookupError::NoServers(_))));
     up.becomes(|q, _| Act::Send(vec![bare(q, 0x8183)]));
     assert!(matches!(lookup.lookup("gone.example.net").await, Err(helper::LookupError::Lookup { .. })));
-}
-
-impl PartialEq for Response {
-    fn eq(&self, other: &Self) -> bool {
-        self.wire == other.wire && self.upstream == other.upstream
-    }
 }

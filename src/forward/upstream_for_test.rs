@@ -24,9 +24,12 @@ pub(super) enum Act {
 
 pub(super) type Script = dyn Fn(&[u8], Transport) -> Act + Send + Sync;
 
+/// Queries, in order.
+type Heard = Vec<(Transport, Vec<u8>)>;
+
 pub(super) struct Upstream {
     pub(super) addr: SocketAddr,
-    queries: Arc<Mutex<Vec<(Transport, Vec<u8>)>>>,
+    queries: Arc<Mutex<Heard>>,
     script: Arc<Mutex<Arc<Script>>>,
     tasks: [JoinHandle<()>; 2],
 }
@@ -50,7 +53,7 @@ impl Upstream {
             }
         };
         let addr = udp.local_addr().expect("bound");
-        let queries = Arc::new(Mutex::new(Vec::new()));
+        let queries: Arc<Mutex<Heard>> = Arc::default();
         let script: Arc<Mutex<Arc<Script>>> = Arc::new(Mutex::new(Arc::new(script)));
         let heard = {
             let (queries, script) = (queries.clone(), script.clone());
@@ -98,7 +101,7 @@ impl Upstream {
     }
 
     /// Queries so far, our own probes (`. NS`) left out.
-    pub(super) fn queries(&self) -> Vec<(Transport, Vec<u8>)> {
+    pub(super) fn queries(&self) -> Heard {
         let all = self.queries.lock();
         all.iter().filter(|(_, q)| q.get(12) != Some(&0)).cloned().collect()
     }

@@ -1,0 +1,111 @@
+//! The question's chain: which names its aliases lead through, in whatever order the records stand.
+
+use staunch_scoring::NameRef;
+
+use super::guard::is_internal_name;
+use super::message::{Message, Record, Spelled, read_name};
+use super::rdata;
+use super::vet::{CLASS_IN, CNAME, DNAME};
+use super::{AnswerRules, Asked, MAX_HOPS};
+use crate::model::Qtype;
+
+/// One alias record on the chain.
+pub(super) struct Step {
+    pub(super) owner: Spelled,
+    pub(super) rtype: u16,
+    pub(super) ttl: u32,
+    pub(super) source: Source,
+}
+
+/// Where an alias record's data comes from.
+pub(super) enum Source {
+    /// The response's answer section.
+    Record(Record),
+    /// Made from a DNAME that came without its CNAME (RFC 6672 section 3.1).
+    Made(Box<Spelled>),
+}
+
+/// The question's chain: aliases in order, and the name they end at.
+pub(super) struct Chain {
+    /// Alias records, in order.
+    pub(super) steps: Vec<Step>,
+    /// Names they lead to, in order, canonical.
+    pub(super) hops: Vec<Spelled>,
+    /// The last of them, or the question's name.
+    pub(super) end: Spelled,
+    /// It was cut where it led to a name of the inside.
+    pub(super) internal: bool,
+}
+
+impl Chain {
+    /// `None` for a chain that loops, is too long, or makes a name that is too long.
+    pub(super) fn follow(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Option<Self> {
+        let mut chain = Self { steps: Vec::new(), hops: Vec::new(), end: Spelled::of(asked.qname), internal: false };
+        while asked.qtype != Qtype::ANY && !chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
+            let Some((steps, target)) = chain.hop(message)? else { break };
+            let name = target.as_name()?;
+            if is_internal_name(name) && !rules.names_inside(asked.qname) {
+                chain.internal = true;
+                break;
+            }
+            let seen = name == asked.qname || chain.hops.iter().any(|hop| hop.as_wire() == target.as_wire());
+            if seen || chain.hops.len() == MAX_HOPS {
+                return None;
+            }
+            chain.steps.extend(steps);
+            chain.hops.push(target);
+            chain.end = target;
+        }
+        Some(chain)
+    }
+
+    /// Records of the answer section that belong to the name the chain ends at.
+    pub(super) fn at_end<'a>(&'a self, message: &'a Message<'_>) -> impl Iterator<Item = &'a Record> {
+        let end = self.end.as_wire();
+        message.answers().iter().filter(move |r| r.class == CLASS_IN && message.owner(r) == end)
+    }
+
+    /// The next alias, if there is one. The outer `None` is a DNAME whose substitution does not fit (RFC 6672 section
+    /// 2.2).
+    #[allow(clippy::type_complexity)]
+    fn hop(&self, message: &Message<'_>) -> Option<Option<(Vec<Step>, Spelled)>> {
+        let cname = self
+            .at_end(message)
+            .filter(|r| r.rtype == CNAME)
+            .find_map(|r| rdata::target(message, r).ok().map(|target| (*r, target)));
+        let Some((record, owner, dname_target)) = self.dname(message) else {
+            return Some(cname.map(|(record, target)| {
+                let step = Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Record(record) };
+                (vec![step], target.folded())
+            }));
+        };
+        let prefix_len = self.end.as_wire().len() - owner.as_wire().len();
+        let made = substitute(&self.end.as_wire()[..prefix_len], &dname_target)?;
+        let dname = Step { owner, rtype: DNAME, ttl: record.ttl, source: Source::Record(record) };
+        let cname = match cname {
+            Some((cname, target)) if target.folded().as_wire() == made.folded().as_wire() => {
+                Step { owner: self.end, rtype: CNAME, ttl: cname.ttl, source: Source::Record(cname) }
+            }
+            _ => Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Made(Box::new(made)) },
+        };
+        Some(Some((vec![dname, cname], made.folded())))
+    }
+
+    /// The DNAME that covers the chain's end, its owner and target. Of several the highest: nothing exists below it.
+    fn dname(&self, message: &Message<'_>) -> Option<(Record, Spelled, Spelled)> {
+        let end = self.end.as_name()?;
+        let covering = message.answers().iter().filter(|r| r.class == CLASS_IN && r.rtype == DNAME).filter_map(|r| {
+            let owner = NameRef::from_wire(message.owner(r)).ok().filter(|owner| end.is_below(*owner))?;
+            rdata::target(message, r).ok().map(|target| (*r, Spelled::of(owner), target))
+        });
+        covering.min_by_key(|(_, owner, _)| owner.as_wire().len())
+    }
+}
+
+/// `prefix` (labels without a root) put in front of `target`.
+fn substitute(prefix: &[u8], target: &Spelled) -> Option<Spelled> {
+    let mut wire = Vec::with_capacity(255);
+    wire.extend_from_slice(prefix);
+    wire.extend_from_slice(target.as_wire());
+    read_name(&wire, 0).ok().map(|(name, _)| name)
+}

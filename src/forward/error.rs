@@ -1,0 +1,114 @@
+//! How an exchange can fail, and what the client is told of it.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::model::Ede;
+
+/// How a try at an upstream failed. Closed set: also a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailKind {
+    /// No fitting response in time.
+    Timeout,
+    /// The network said that it cannot be reached.
+    Unreachable,
+    /// The TCP exchange broke off.
+    Broken,
+    /// The response is not a whole message.
+    Mangled,
+    /// SERVFAIL.
+    ServFail,
+    /// REFUSED.
+    Refused,
+    /// FORMERR, without EDNS too.
+    FormErr,
+    /// Another response code that is no answer.
+    BadRcode,
+    /// We could not open a socket; says nothing about the upstream.
+    Local,
+}
+
+impl FailKind {
+    /// Every kind.
+    pub const ALL: [Self; 9] = [
+        Self::Timeout,
+        Self::Unreachable,
+        Self::Broken,
+        Self::Mangled,
+        Self::ServFail,
+        Self::Refused,
+        Self::FormErr,
+        Self::BadRcode,
+        Self::Local,
+    ];
+
+    /// As in records, labels and EDE text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Broken => "tcp-broken",
+            Self::Mangled => "mangled",
+            Self::ServFail => "servfail",
+            Self::Refused => "refused",
+            Self::FormErr => "formerr",
+            Self::BadRcode => "bad-rcode",
+            Self::Local => "local",
+        }
+    }
+
+    /// Whether the upstream sent anything that is its own.
+    pub(super) fn answered(self) -> bool {
+        !matches!(self, Self::Timeout | Self::Unreachable | Self::Local)
+    }
+}
+
+/// One failed try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failed {
+    /// Where.
+    pub upstream: SocketAddr,
+    /// How.
+    pub kind: FailKind,
+}
+
+/// Why there is no response. The client gets SERVFAIL with [`ForwardError::ede`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardError {
+    /// Too many exchanges at once.
+    #[error("too many upstream exchanges at once")]
+    Busy,
+    /// Every upstream is known to be down; nothing was sent.
+    #[error("every upstream is down: {}", list(.0))]
+    AllDown(Vec<SocketAddr>),
+    /// Every try failed, in this order.
+    #[error("every upstream failed: {}", list(.0))]
+    Failed(Vec<Failed>),
+    /// The task of the exchange ended without a word.
+    #[error("the exchange was given up")]
+    Abandoned,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.upstream, self.kind.as_str())
+    }
+}
+
+fn list<T: fmt::Display>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl ForwardError {
+    /// Info code and text (RFC 8914): 22 if no upstream said anything, 23 if one did but it was of no use.
+    pub fn ede(&self) -> (Ede, String) {
+        let code = match self {
+            Self::AllDown(_) => Ede::NoReachableAuthority,
+            Self::Failed(tries) if tries.iter().any(|t| t.kind.answered()) => Ede::NetworkError,
+            Self::Failed(tries) if !tries.is_empty() && tries.iter().all(|t| t.kind == FailKind::Local) => Ede::Other,
+            Self::Failed(_) => Ede::NoReachableAuthority,
+            Self::Busy | Self::Abandoned => Ede::Other,
+        };
+        (code, self.to_string())
+    }
+}
