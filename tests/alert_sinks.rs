@@ -131,7 +131,7 @@ impl Collector {
                 stream.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
                 let mut reader = BufReader::new(stream);
                 // A connection may carry several requests.
-                while let Some(mood) = next.next() {
+                for mood in next.by_ref() {
                     if matches!(mood, Mood::CloseAtOnce) {
                         break;
                     }

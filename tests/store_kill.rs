@@ -119,7 +119,7 @@ fn work(store: &Store, thread: u64, from: u64) {
             ("release", vec![Record::Release { session: session(n), by: "op".into(), note: String::new() }]),
         ];
         for (word, records) in calls {
-            if word == "release" && n % 3 != 0 {
+            if word == "release" && !n.is_multiple_of(3) {
                 continue;
             }
             if word == "release" {
@@ -214,7 +214,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
         }
         for q in &recovered.quarantined {
             let n: u64 = q.session.as_str()[1..].parse().expect("our ids");
-            let released = n % 3 == 0 && n <= model.highest && !model.quarantined.contains(&n);
+            let released = n.is_multiple_of(3) && n <= model.highest && !model.quarantined.contains(&n);
             // A quarantine that was written and not acknowledged may stand; a release that was acknowledged must.
             assert!(!released || !model.grants.contains(&n) || model.may_be_released.contains(&n), "s{n} is back");
         }

@@ -179,10 +179,13 @@ impl Store {
         let adopted = adopt(&fold, &held, head.seq, &mut damage);
         let recovered = recovered(&fold, &held, &adopted, &options, now, damage);
         let stale = stale_ledgers(&fold, &held, &options, now);
-        let index_ops = index_ops(&fold, &held);
 
         let head_seq = head.seq;
-        let mut fold = fold.map(|live| live.loc);
+        let mut live = Vec::new();
+        let mut fold = fold.map(|Live { seq, loc, time, record }| {
+            live.push(Entry { seq, time, record });
+            loc
+        });
         let start_failed = |error| Error::io("write the journal in", dir, error);
         let mut journal = match next {
             Next::Resume(resume) => Journal::resume(dir, resume).map_err(start_failed)?,
@@ -205,7 +208,7 @@ impl Store {
         let index_thread = index::spawn(index_store, messages, first_seen.clone(), counters, dir).map_err(failed)?;
         // The queue is empty, so neither can fail for want of room.
         if held.fresh || held.applied != head_seq || !adopted.is_empty() {
-            let _ = index.try_send(Message::Reconcile { ops: index_ops, applied: journal.head().seq });
+            let _ = index.try_send(Message::Reconcile { live, applied: journal.head().seq });
         }
         if !stale.is_empty() {
             let _ = index.try_send(Message::Apply { ops: stale, applied: None });
@@ -433,17 +436,6 @@ fn is_wanted(entry: &Entry, fold: &Fold<Live>, options: &Options, now: u64) -> b
 fn stale_ledgers(fold: &Fold<Live>, held: &Held, options: &Options, now: u64) -> Vec<Op> {
     let stale = held.ledgers.iter().filter(|entry| !is_wanted(entry, fold, options, now));
     stale.filter_map(|entry| Entry::place(&entry.record)).map(|(tree, key)| Op::Delete(tree, key)).collect()
-}
-
-/// What the index is to hold, given the journal; a ledger that the index has newer stays.
-fn index_ops(fold: &Fold<Live>, held: &Held) -> Vec<Op> {
-    let newer: HashMap<_, _> =
-        held.ledgers.iter().filter_map(|entry| Some((Entry::place(&entry.record)?, entry.seq))).collect();
-    let sessions = fold.sessions.values().flat_map(|s| [&s.announce, &s.quarantine, &s.ledger]).flatten();
-    let live = sessions.chain(fold.grants.values().map(|(_, live)| live));
-    live.filter(|live| Entry::place(&live.record).is_some_and(|p| newer.get(&p).is_none_or(|seq| *seq < live.seq)))
-        .flat_map(|live| Entry::ops(live.seq, &live.time, &live.record))
-        .collect()
 }
 
 /// What the journal is to say about itself before anything new: repairs, and sinks that are new.
