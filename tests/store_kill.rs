@@ -1,4 +1,4 @@
-//! kill -9 at random moments: whatever the store acknowledged is there afterwards.
+//! kill -9 at random moments, and a full disk: whatever the store acknowledged is there afterwards.
 //!
 //! The test runs itself as a child that appends from several threads and prints what was acknowledged; the parent kills
 //! it, opens the same directory, and compares with everything acknowledged since the first round.
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use staunch::event::{Alert, AlertKind};
 use staunch::model::{CaseId, Mode, Reason, SessionId, SessionType};
-use staunch::store::{Grant, Options, Record, Store, verify};
+use staunch::store::{Error, Grant, IndexKind, Options, Record, Store, verify};
 
 const CHILD: &str = "STAUNCH_STORE_KILL_DIR";
 const FROM: &str = "STAUNCH_STORE_KILL_FROM";
@@ -274,4 +274,93 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
 /// After a crash the last few alerts may come again, in order.
 fn is_repeat(took: &[String], id: &String) -> bool {
     took.iter().filter(|other| *other == id).count() > 1
+}
+
+const FULL: &str = "STAUNCH_FULL_DISK_DIR";
+
+/// Runs `disk_full_child` in a mount namespace of its own, on a file system of one mebibyte.
+#[test]
+fn a_full_disk_is_an_error_and_heals() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let exe = std::env::current_exe().expect("this test");
+    let script = "mount -t tmpfs -o size=1m none \"$1\" || exit 77; exec \"$2\" --exact disk_full_child --nocapture";
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", script, "sh"])
+        .arg(dir.path())
+        .arg(&exe)
+        .env(FULL, dir.path())
+        .output();
+    let ran = output
+        .as_ref()
+        .is_ok_and(|o| o.status.code() != Some(77) && !String::from_utf8_lossy(&o.stderr).starts_with("unshare:"));
+    if !ran {
+        assert!(std::env::var("STAUNCH_REQUIRE_PRIVILEGE").as_deref() != Ok("1"), "cannot mount: {output:?}");
+        println!("SKIPPED: a file system to fill cannot be mounted here");
+        return;
+    }
+    let output = output.expect("ran");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("full disk:"), "{text}");
+    print!("{text}");
+}
+
+/// The work of the test above; as a test of its own it does nothing.
+#[test]
+fn disk_full_child() {
+    let Ok(dir) = std::env::var(FULL) else { return };
+    for index in [IndexKind::Memory, IndexKind::Sled] {
+        let state = Path::new(&dir).join(format!("{index:?}"));
+        full_disk(&state, &Path::new(&dir).join("ballast"), index);
+        std::fs::remove_dir_all(state).expect("removed");
+    }
+}
+
+fn full_disk(state: &Path, ballast: &Path, index: IndexKind) {
+    let options = Options { index, segment_octets: 20_000, keep_segments: 2, ..Options::default() };
+    let (store, _) = Store::open(state, options.clone()).expect("opens");
+    let mut held = BTreeSet::new();
+    for n in 0..20 {
+        store.append(vec![quarantine(n)]).expect("room").wait_blocking().expect("durable");
+        held.insert(session(n).to_string());
+    }
+    // As much as there is.
+    let mut file = std::fs::File::create(ballast).expect("created");
+    while file.write_all(&[1; 512]).is_ok() {}
+    drop(file);
+
+    let (mut refused, mut n) = (0, 20);
+    while refused < 50 {
+        match store.append(vec![quarantine(n)]).expect("room in the queue").wait_blocking() {
+            Ok(_) => {}
+            Err(Error::NotDurable { kept: true, .. }) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+        held.insert(session(n).to_string());
+        n += 1;
+    }
+    let loosening = store.append(vec![grant(1)]).expect("room in the queue").wait_blocking();
+    assert!(matches!(loosening, Err(Error::NotDurable { kept: false, .. })), "{loosening:?}");
+    let status = store.status();
+    assert!(status.failing && status.write_errors > 0, "{status:?}");
+    assert_eq!((status.backlog, status.lost), (50, 0));
+    assert!(verify(state).expect("readable").is_sound(), "no torn line is left on the full disk");
+
+    std::fs::remove_file(ballast).expect("removed");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while store.status().failing || store.status().backlog > 0 {
+        assert!(Instant::now() < deadline, "the journal does not heal");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    store.append(vec![quarantine(n)]).expect("room").wait_blocking().expect("durable again");
+    held.insert(session(n).to_string());
+    store.close();
+    assert!(verify(state).expect("readable").is_sound());
+    let (store, recovered) = Store::open(state, options).expect("opens");
+    assert!(recovered.damage.is_empty() || recovered.damage.index.is_some(), "{:?}", recovered.damage);
+    let there: BTreeSet<String> = recovered.quarantined.iter().map(|q| q.session.to_string()).collect();
+    assert_eq!(there, held, "what was acknowledged, and what was kept");
+    assert!(recovered.grants.is_empty(), "what loosens and was refused stays refused");
+    store.close();
+    println!("full disk: {} quarantines held, {} failed tries, {index:?} index", held.len(), status.write_errors);
 }

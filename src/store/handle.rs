@@ -2,14 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::future::Future;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -17,6 +14,7 @@ use parking_lot::Mutex;
 use staunch_scoring::StateSnapshot;
 use tokio::sync::oneshot;
 
+use super::commit::Commit;
 use super::fold::{Caps, Cursor, Fold};
 use super::index::Op;
 use super::index::thread::{self as index, Entry, Held, Message};
@@ -141,36 +139,22 @@ struct Inner {
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// A promise that records are durable, or the reason why not. Resolves to the journal sequence of the call's last
-/// record. May be dropped: the records are written all the same.
-#[derive(Debug)]
-#[must_use = "until this resolves, a crash may lose the records; drop it where that is acceptable"]
-pub struct Commit(oneshot::Receiver<Result<u64, Error>>);
-
-impl Commit {
-    /// Waits on this thread. Panics inside an asynchronous context: await it there.
-    pub fn wait_blocking(self) -> Result<u64, Error> {
-        self.0.blocking_recv().unwrap_or(Err(Error::Closed))
-    }
-}
-
-impl Future for Commit {
-    type Output = Result<u64, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(|result| result.unwrap_or(Err(Error::Closed)))
-    }
-}
-
 impl Store {
     /// Opens or creates the store in `dir`, reads back what stood, and starts its two threads. Blocks on the disk.
     pub fn open(dir: &Path, options: Options) -> Result<(Self, Recovered), Error> {
         let now = wall_ms();
         let lock = lock(dir)?;
         remove_unfinished(dir).map_err(|error| Error::io("tidy", dir, error))?;
-        let Replay { mut fold, head, next, mut damage } = recover::replay(dir, now)?;
+        // Side by side, because each takes about as long; the index is not consulted before both are done.
+        let (replay, opened) = thread::scope(|scope| {
+            let index = scope.spawn(|| index::open(dir, options.index, now));
+            let replay = recover::replay(dir, now);
+            (replay, index.join())
+        });
+        let Replay { mut fold, head, next, mut damage } = replay?;
+        let lost = |_| Error::Index(super::IndexError::Panicked("while it was opened".into()));
+        let index::Opened { store: index_store, held, damage: index_damage } = opened.map_err(lost)??;
         fold.prune(now, &options.sinks);
-        let index::Opened { store: index_store, held, damage: index_damage } = index::open(dir, options.index, now)?;
         let had_journal = matches!(next, Next::Resume(_));
         damage.index = index_damage.or_else(|| {
             let lost = options.index == IndexKind::Sled && held.fresh && had_journal;
@@ -427,9 +411,12 @@ fn quarantined(record: &Record, time: &str) -> Option<Quarantined> {
 /// Whether a ledger in the index is still of use: its session is known, or it is recent.
 fn is_wanted(entry: &Entry, fold: &Fold<Live>, options: &Options, now: u64) -> bool {
     let Record::Ledger { session, .. } = &entry.record else { return false };
+    if fold.sessions.contains_key(session) {
+        return true;
+    }
     let at = entry.time.parse::<jiff::Timestamp>().map_or(0, |time| time.as_millisecond());
     let age = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(at);
-    fold.sessions.contains_key(session) || u128::try_from(age).is_ok_and(|age| age <= options.keep_ledgers.as_millis())
+    u128::try_from(age).is_ok_and(|age| age <= options.keep_ledgers.as_millis())
 }
 
 /// Removes ledgers from the index that are of no use any more.

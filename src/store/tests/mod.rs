@@ -191,6 +191,8 @@ async fn a_commit_can_be_awaited() {
     let first = store.append(vec![quarantine(1)]).unwrap().await.unwrap();
     let second = store.append(vec![quarantine(2), quarantine(3)]).unwrap().await.unwrap();
     assert_eq!(second, first + 2);
+    let third = store.append(vec![quarantine(4)]).unwrap().wait_blocking();
+    assert_eq!(third.unwrap(), second + 1, "blocking is no crime, only unwise here");
     tokio::task::spawn_blocking(move || store.close()).await.unwrap();
 }
 
