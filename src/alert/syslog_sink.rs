@@ -36,8 +36,8 @@ impl SyslogSink {
     fn connect(&self) -> io::Result<Socket> {
         match &self.target {
             SyslogTarget::Unix { path } => unix(path).map(Socket::Unix),
-            SyslogTarget::Udp { host, port } => self.first_of(host, *port, |address| udp(address)).map(Socket::Udp),
-            SyslogTarget::Tcp { host, port } => self.first_of(host, *port, |address| tcp(address)).map(Socket::Tcp),
+            SyslogTarget::Udp { host, port } => self.first_of(host, *port, udp).map(Socket::Udp),
+            SyslogTarget::Tcp { host, port } => self.first_of(host, *port, tcp).map(Socket::Tcp),
         }
     }
 

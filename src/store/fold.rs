@@ -200,7 +200,8 @@ mod tests {
     fn a_session_is_what_its_last_records_say() {
         let end = |n| Record::End { session: session(n) };
         // Each row: records, then which of them stand: announce, quarantine, ledger of session 1.
-        let rows: [(&[Record], Option<[Option<u64>; 3]>); 6] = [
+        type Row<'a> = (&'a [Record], Option<[Option<u64>; 3]>);
+        let rows: [Row<'_>; 6] = [
             (&[announce(1), announce(1)], Some([Some(2), None, None])),
             (&[quarantine(1)], Some([None, Some(1), None])),
             (&[quarantine(1), release(1)], None),

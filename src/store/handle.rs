@@ -2,14 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::future::Future;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -17,6 +14,7 @@ use parking_lot::Mutex;
 use staunch_scoring::StateSnapshot;
 use tokio::sync::oneshot;
 
+use super::commit::Commit;
 use super::fold::{Caps, Cursor, Fold};
 use super::index::Op;
 use super::index::thread::{self as index, Entry, Held, Message};
@@ -141,36 +139,22 @@ struct Inner {
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// A promise that records are durable, or the reason why not. Resolves to the journal sequence of the call's last
-/// record. May be dropped: the records are written all the same.
-#[derive(Debug)]
-#[must_use = "until this resolves, a crash may lose the records; drop it where that is acceptable"]
-pub struct Commit(oneshot::Receiver<Result<u64, Error>>);
-
-impl Commit {
-    /// Waits on this thread. Panics inside an asynchronous context: await it there.
-    pub fn wait_blocking(self) -> Result<u64, Error> {
-        self.0.blocking_recv().unwrap_or(Err(Error::Closed))
-    }
-}
-
-impl Future for Commit {
-    type Output = Result<u64, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(|result| result.unwrap_or(Err(Error::Closed)))
-    }
-}
-
 impl Store {
     /// Opens or creates the store in `dir`, reads back what stood, and starts its two threads. Blocks on the disk.
     pub fn open(dir: &Path, options: Options) -> Result<(Self, Recovered), Error> {
         let now = wall_ms();
         let lock = lock(dir)?;
         remove_unfinished(dir).map_err(|error| Error::io("tidy", dir, error))?;
-        let Replay { mut fold, head, next, mut damage } = recover::replay(dir, now)?;
+        // Side by side, because each takes about as long; the index is not consulted before both are done.
+        let (replay, opened) = thread::scope(|scope| {
+            let index = scope.spawn(|| index::open(dir, options.index, now));
+            let replay = recover::replay(dir, now);
+            (replay, index.join())
+        });
+        let Replay { mut fold, head, next, mut damage } = replay?;
+        let lost = |_| Error::Index(super::IndexError::Panicked("while it was opened".into()));
+        let index::Opened { store: index_store, held, damage: index_damage } = opened.map_err(lost)??;
         fold.prune(now, &options.sinks);
-        let index::Opened { store: index_store, held, damage: index_damage } = index::open(dir, options.index, now)?;
         let had_journal = matches!(next, Next::Resume(_));
         damage.index = index_damage.or_else(|| {
             let lost = options.index == IndexKind::Sled && held.fresh && had_journal;
@@ -179,10 +163,13 @@ impl Store {
         let adopted = adopt(&fold, &held, head.seq, &mut damage);
         let recovered = recovered(&fold, &held, &adopted, &options, now, damage);
         let stale = stale_ledgers(&fold, &held, &options, now);
-        let index_ops = index_ops(&fold, &held);
 
         let head_seq = head.seq;
-        let mut fold = fold.map(|live| live.loc);
+        let mut live = Vec::new();
+        let mut fold = fold.map(|Live { seq, loc, time, record }| {
+            live.push(Entry { seq, time, record });
+            loc
+        });
         let start_failed = |error| Error::io("write the journal in", dir, error);
         let mut journal = match next {
             Next::Resume(resume) => Journal::resume(dir, resume).map_err(start_failed)?,
@@ -205,7 +192,7 @@ impl Store {
         let index_thread = index::spawn(index_store, messages, first_seen.clone(), counters, dir).map_err(failed)?;
         // The queue is empty, so neither can fail for want of room.
         if held.fresh || held.applied != head_seq || !adopted.is_empty() {
-            let _ = index.try_send(Message::Reconcile { ops: index_ops, applied: journal.head().seq });
+            let _ = index.try_send(Message::Reconcile { live, applied: journal.head().seq });
         }
         if !stale.is_empty() {
             let _ = index.try_send(Message::Apply { ops: stale, applied: None });
@@ -424,26 +411,18 @@ fn quarantined(record: &Record, time: &str) -> Option<Quarantined> {
 /// Whether a ledger in the index is still of use: its session is known, or it is recent.
 fn is_wanted(entry: &Entry, fold: &Fold<Live>, options: &Options, now: u64) -> bool {
     let Record::Ledger { session, .. } = &entry.record else { return false };
+    if fold.sessions.contains_key(session) {
+        return true;
+    }
     let at = entry.time.parse::<jiff::Timestamp>().map_or(0, |time| time.as_millisecond());
     let age = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(at);
-    fold.sessions.contains_key(session) || u128::try_from(age).is_ok_and(|age| age <= options.keep_ledgers.as_millis())
+    u128::try_from(age).is_ok_and(|age| age <= options.keep_ledgers.as_millis())
 }
 
 /// Removes ledgers from the index that are of no use any more.
 fn stale_ledgers(fold: &Fold<Live>, held: &Held, options: &Options, now: u64) -> Vec<Op> {
     let stale = held.ledgers.iter().filter(|entry| !is_wanted(entry, fold, options, now));
     stale.filter_map(|entry| Entry::place(&entry.record)).map(|(tree, key)| Op::Delete(tree, key)).collect()
-}
-
-/// What the index is to hold, given the journal; a ledger that the index has newer stays.
-fn index_ops(fold: &Fold<Live>, held: &Held) -> Vec<Op> {
-    let newer: HashMap<_, _> =
-        held.ledgers.iter().filter_map(|entry| Some((Entry::place(&entry.record)?, entry.seq))).collect();
-    let sessions = fold.sessions.values().flat_map(|s| [&s.announce, &s.quarantine, &s.ledger]).flatten();
-    let live = sessions.chain(fold.grants.values().map(|(_, live)| live));
-    live.filter(|live| Entry::place(&live.record).is_some_and(|p| newer.get(&p).is_none_or(|seq| *seq < live.seq)))
-        .flat_map(|live| Entry::ops(live.seq, &live.time, &live.record))
-        .collect()
 }
 
 /// What the journal is to say about itself before anything new: repairs, and sinks that are new.

@@ -7,6 +7,7 @@
 //! The state directory holds `lock`, the segments `journal-NNNNNN.jsonl`, `index/`, and whatever was put aside as
 //! damaged. Only one process at a time may have it open.
 
+mod commit;
 mod first_seen;
 mod fold;
 mod handle;
@@ -29,8 +30,9 @@ use serde::{Deserialize, Serialize};
 use crate::event::Alert;
 use crate::model::{Announcement, CaseId, Reason, SessionId};
 
+pub use commit::Commit;
 pub use first_seen::FirstSeen;
-pub use handle::{Backlog, Commit, IndexKind, Options, Quarantined, Recovered, Store};
+pub use handle::{Backlog, IndexKind, Options, Quarantined, Recovered, Store};
 pub use index::{IndexError, MemoryStore, Op, SledStore, StateStore, Tree, Visit};
 pub use recover::{Break, Damage, IndexDamage, Place, Torn};
 pub use shared::Status;
@@ -148,7 +150,7 @@ pub enum Error {
     /// Another process has the state directory.
     #[error("state directory {0} is in use by another process")]
     Locked(PathBuf),
-    /// A later version wrote it. Nothing was changed.
+    /// A later version wrote it. It was not changed.
     #[error(
         "the {what} has schema {found}; this version knows up to {known}. Use the later version, or another state directory"
     )]

@@ -157,25 +157,36 @@ impl Chain {
 pub(super) fn replay(dir: &Path, now: u64) -> Result<Replay, Error> {
     let fail = |source| Error::io("read the journal", dir, source);
     let numbers = segment::list(dir).map_err(fail)?;
-    let mut damage = Damage::default();
-    let mut first = 0;
-    for (at, number) in numbers.iter().enumerate().rev() {
-        if snapshot_is_whole(dir, *number)? {
-            first = at;
-            break;
-        }
-        damage.snapshots_skipped += 1;
-    }
     let mut older = Vec::with_capacity(numbers.len());
     for number in &numbers {
         older.push(old_segment(dir, *number).map_err(fail)?);
     }
-    let mut reader = Reader { fold: Fold::new(), chain: Chain::default(), head: Head::GENESIS, damage, more: false };
+    let read = |reader: &mut Reader, at: usize| match numbers.get(at) {
+        Some(number) => reader.segment(dir, *number, at + 1 == numbers.len()).map(Some),
+        None => Ok(None),
+    };
+    let mut skipped = 0;
+    let mut reader = Reader::new();
     let mut last = None;
-    for (at, number) in numbers.iter().enumerate().skip(first) {
-        let is_last = at + 1 == numbers.len();
-        last = Some(reader.segment(dir, *number, is_last).map_err(fail)?);
+    let mut next = 0;
+    for at in (0..numbers.len()).rev() {
+        reader = Reader::new();
+        last = read(&mut reader, at).map_err(fail)?;
+        if let Some(found) = reader.newer {
+            return Err(Error::NewerSchema { what: "journal", found, known: SCHEMA });
+        }
+        next = at + 1;
+        if last.as_ref().is_some_and(|tail| tail.snapshot == Snapshot::Whole) {
+            break;
+        }
+        // Read again, after the one before it. The oldest has been read into an empty fold, which is all there is.
+        skipped += 1;
     }
+    while let Some(tail) = read(&mut reader, next).map_err(fail)? {
+        last = Some(tail);
+        next += 1;
+    }
+    reader.damage.snapshots_skipped = skipped;
     let Reader { fold, head, mut damage, more, .. } = reader;
     damage.partial_call = more;
     let next = match (last, numbers.last()) {
@@ -192,8 +203,8 @@ pub(super) fn replay(dir: &Path, now: u64) -> Result<Replay, Error> {
                 Next::Start { number: number.saturating_add(1), head, older }
             } else {
                 let first = older.pop().map_or(head.seq + 1, |s| s.first);
-                let Tail { len, snapshot, unterminated, .. } = tail;
-                Next::Resume(Resume { number: *number, len, snapshot, head, first, unterminated, older })
+                let Tail { len, snapshot_end, unterminated, .. } = tail;
+                Next::Resume(Resume { number: *number, len, snapshot: snapshot_end, head, first, unterminated, older })
             }
         }
         _ => Next::Start { number: 1, head, older },
@@ -207,6 +218,22 @@ struct Reader {
     head: Head,
     damage: Damage,
     more: bool,
+    /// A schema we do not know.
+    newer: Option<u32>,
+}
+
+/// The snapshot that a segment begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Snapshot {
+    /// Nothing has been read.
+    #[default]
+    Due,
+    /// It has begun; so many items so far.
+    Open(u64),
+    /// Complete, and every line of it sound.
+    Whole,
+    /// Not complete.
+    Broken,
 }
 
 /// What the end of a segment looks like.
@@ -214,8 +241,9 @@ struct Reader {
 struct Tail {
     /// Octets up to the end of the last good line, its newline included if it has one.
     len: u64,
-    /// End of the snapshot.
-    snapshot: u64,
+    snapshot: Snapshot,
+    /// First octet after the snapshot.
+    snapshot_end: u64,
     unterminated: bool,
     lines: u64,
     /// Offset and octets behind the last good line.
@@ -223,12 +251,24 @@ struct Tail {
 }
 
 impl Reader {
+    fn new() -> Self {
+        Self {
+            fold: Fold::new(),
+            chain: Chain::default(),
+            head: Head::GENESIS,
+            damage: Damage::default(),
+            more: false,
+            newer: None,
+        }
+    }
+
     fn segment(&mut self, dir: &Path, number: u32, is_last: bool) -> io::Result<Tail> {
         let mut tail = Tail::default();
         let mut bad: Vec<(u64, u64)> = Vec::new();
         segment::walk(dir, number, &mut |piece| {
             match piece {
                 Piece::Bad { offset, len } => {
+                    tail.snapshot.spoil();
                     // Bounded: only the first places are listed, and neighbours are joined.
                     match bad.last_mut() {
                         Some((at, octets)) if *at + *octets + 1 >= offset => *octets = offset + len - *at,
@@ -238,6 +278,7 @@ impl Reader {
                 }
                 Piece::Unknown { offset, len } => {
                     self.damage.unknown += 1;
+                    tail.snapshot.spoil();
                     self.chain.forget();
                     tail.len = offset + len;
                 }
@@ -271,6 +312,10 @@ impl Reader {
 
     fn line(&mut self, loc: Loc, line: line::Line, tail: &mut Tail) {
         if let Some(expected) = self.chain.follow(&line) {
+            // Between two segments: that says nothing about this one's snapshot.
+            if tail.lines > 0 {
+                tail.snapshot.spoil();
+            }
             self.damage.breaks_total += 1;
             if self.damage.breaks.len() < Damage::LISTED {
                 let segment = segment::file_name(loc.segment);
@@ -282,10 +327,13 @@ impl Reader {
             self.head = Head { seq: line.seq, hash: line.hash };
         }
         self.more = line.more;
+        tail.snapshot.follow(&line.body);
         match &line.body {
             Body::Mark(mark) => {
-                if matches!(mark, Mark::End { .. }) {
-                    tail.snapshot = loc.offset + u64::from(loc.len) + 1;
+                match mark {
+                    Mark::Begin { schema, .. } if *schema > SCHEMA => self.newer = Some(*schema),
+                    Mark::End { .. } => tail.snapshot_end = loc.offset + u64::from(loc.len) + 1,
+                    _ => {}
                 }
                 self.fold.mark(mark);
             }
@@ -308,39 +356,23 @@ impl Reader {
     }
 }
 
-/// Whether segment `number` begins with a complete snapshot, every line of it sound.
-fn snapshot_is_whole(dir: &Path, number: u32) -> Result<bool, Error> {
-    let mut chain = Chain::default();
-    let (mut begun, mut items, mut whole) = (false, 0u64, false);
-    let mut newer = None;
-    segment::walk(dir, number, &mut |piece| {
-        let Piece::Line(_, line) = piece else { return false };
-        if chain.follow(&line).is_some() {
-            return false;
+impl Snapshot {
+    /// The next sound line.
+    fn follow(&mut self, body: &Body) {
+        *self = match (*self, body) {
+            (Self::Due, Body::Mark(Mark::Begin { .. })) => Self::Open(0),
+            (Self::Open(items), Body::Mark(Mark::End { items: claimed })) if items == *claimed => Self::Whole,
+            (Self::Open(items), Body::Record(_) | Body::Mark(Mark::Sink { .. })) => Self::Open(items + 1),
+            (Self::Whole, _) => Self::Whole,
+            _ => Self::Broken,
+        };
+    }
+
+    /// Something that is no sound line.
+    fn spoil(&mut self) {
+        if *self != Self::Whole {
+            *self = Self::Broken;
         }
-        match &line.body {
-            Body::Mark(Mark::Begin { schema, .. }) if *schema > SCHEMA => {
-                newer = Some(*schema);
-                false
-            }
-            Body::Mark(Mark::Begin { .. }) if !begun => {
-                begun = true;
-                true
-            }
-            Body::Mark(Mark::End { items: claimed }) => {
-                whole = begun && *claimed == items;
-                false
-            }
-            _ => {
-                items += 1;
-                begun
-            }
-        }
-    })
-    .map_err(|source| Error::io("read", &segment::path(dir, number), source))?;
-    match newer {
-        Some(found) => Err(Error::NewerSchema { what: "journal", found, known: SCHEMA }),
-        None => Ok(whole),
     }
 }
 

@@ -33,8 +33,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 pub(in crate::store) enum Message {
     /// Changes, and the journal sequence they reach.
     Apply { ops: Vec<Op>, applied: Option<u64> },
-    /// The trees `Session`, `Quarantine` and `Grant` are to hold exactly this; other puts and deletes are done as well.
-    Reconcile { ops: Vec<Op>, applied: u64 },
+    /// The trees that mirror the journal are to hold exactly this; a ledger that the index has newer stays.
+    Reconcile { live: Vec<Entry>, applied: u64 },
     /// Flush and end.
     Shutdown,
 }
@@ -291,9 +291,9 @@ impl Run {
                     self.applied = applied.or(self.applied);
                     self.attempt(|store, _| store.apply(ops));
                 }
-                Ok(Message::Reconcile { ops, applied }) => {
+                Ok(Message::Reconcile { live, applied }) => {
                     self.applied = Some(applied);
-                    self.attempt(|store, _| reconcile(store, ops));
+                    self.attempt(|store, _| reconcile(store, &live));
                 }
                 Ok(Message::Shutdown) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -346,15 +346,13 @@ impl Run {
     }
 }
 
-/// Makes the trees that mirror the journal hold exactly what `ops` puts into them.
-fn reconcile(store: &mut dyn StateStore, mut ops: Vec<Op>) -> Result<(), IndexError> {
-    let wanted: HashSet<(Tree, Vec<u8>)> = ops
-        .iter()
-        .filter_map(|op| match op {
-            Op::Put(tree, key, _) => Some((*tree, key.clone())),
-            Op::Delete(..) => None,
-        })
-        .collect();
+/// Changes applied at once while reconciling.
+const BATCH: usize = 1_000;
+
+/// Makes the trees that mirror the journal hold exactly what is live.
+fn reconcile(store: &mut dyn StateStore, live: &[Entry]) -> Result<(), IndexError> {
+    let wanted: HashSet<(Tree, Vec<u8>)> = live.iter().filter_map(|entry| Entry::place(&entry.record)).collect();
+    let mut ops = Vec::new();
     for tree in [Tree::Session, Tree::Quarantine, Tree::Grant] {
         store.scan(tree, b"", &mut |key, _| {
             if !wanted.contains(&(tree, key.to_vec())) {
@@ -362,6 +360,20 @@ fn reconcile(store: &mut dyn StateStore, mut ops: Vec<Op>) -> Result<(), IndexEr
             }
             ControlFlow::Continue(())
         })?;
+    }
+    for entry in live {
+        let newer = match Entry::place(&entry.record) {
+            Some((Tree::Ledger, key)) => {
+                store.get(Tree::Ledger, &key)?.is_some_and(|value| Entry::read(&value).is_ok_and(|e| e.seq > entry.seq))
+            }
+            _ => false,
+        };
+        if !newer {
+            ops.extend(entry.put());
+        }
+        if ops.len() >= BATCH {
+            store.apply(std::mem::take(&mut ops))?;
+        }
     }
     store.apply(ops)
 }

@@ -191,6 +191,8 @@ async fn a_commit_can_be_awaited() {
     let first = store.append(vec![quarantine(1)]).unwrap().await.unwrap();
     let second = store.append(vec![quarantine(2), quarantine(3)]).unwrap().await.unwrap();
     assert_eq!(second, first + 2);
+    let third = store.append(vec![quarantine(4)]).unwrap().wait_blocking();
+    assert_eq!(third.unwrap(), second + 1, "blocking is no crime, only unwise here");
     tokio::task::spawn_blocking(move || store.close()).await.unwrap();
 }
 
@@ -391,4 +393,53 @@ fn the_index_follows_the_journal_and_is_rebuilt_from_it() {
     assert_eq!(again.quarantined.len(), 2);
     store.close();
     assert_eq!(index_entries(dir.path()).1, both);
+}
+
+/// Figures for a person: `cargo test --release --lib store::tests::figures -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints figures, checks little"]
+fn figures() {
+    use std::time::Instant;
+    const SESSIONS: u32 = 100_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), Options { warm_up: Duration::ZERO, ..Options::default() });
+    let started = Instant::now();
+    let mut last = None;
+    for n in 0..SESSIONS {
+        last = loop {
+            match store.append(vec![announce(n), ledger(n)]) {
+                Ok(commit) => break Some(commit),
+                Err(Error::QueueFull) => std::thread::sleep(Duration::from_micros(200)),
+                Err(error) => panic!("{error}"),
+            }
+        };
+    }
+    last.unwrap().wait_blocking().unwrap();
+    println!("{SESSIONS} sessions recorded in {:?}; {:?}", started.elapsed(), store.status());
+    let mut waits: Vec<_> = (0..500)
+        .map(|n| {
+            let started = Instant::now();
+            write(&store, &[quarantine(n), alert_record(n)]);
+            started.elapsed()
+        })
+        .collect();
+    waits.sort();
+    println!("durable quarantine with its alert: p50 {:?}, p99 {:?}", waits[250], waits[495]);
+    let seen = store.first_seen();
+    let names: Vec<_> =
+        (0..1_000).map(|n| staunch_scoring::NameBuf::from_text(&format!("d{n}.example")).unwrap()).collect();
+    while seen.first_seen(names[0].as_ref(), wall_ms()).is_none() {}
+    names.iter().step_by(2).for_each(|name| seen.saw(name.as_ref(), wall_ms()));
+    let (started, now) = (Instant::now(), wall_ms());
+    let mut sum = Duration::ZERO;
+    for name in (0..1_000).flat_map(|_| &names) {
+        sum += seen.first_seen(name.as_ref(), now).unwrap();
+    }
+    println!("first-seen look-up: {:?} ({sum:?})", started.elapsed() / 1_000_000);
+    store.close();
+    let started = Instant::now();
+    let (store, recovered) = open(dir.path(), Options::default());
+    println!("reopened in {:?}: {} sessions", started.elapsed(), recovered.sessions.len());
+    assert_eq!((recovered.sessions.len(), recovered.ledgers.len()), (SESSIONS as usize, SESSIONS as usize));
+    store.close();
 }

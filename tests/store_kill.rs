@@ -1,0 +1,366 @@
+//! kill -9 at random moments, and a full disk: whatever the store acknowledged is there afterwards.
+//!
+//! The test runs itself as a child that appends from several threads and prints what was acknowledged; the parent kills
+//! it, opens the same directory, and compares with everything acknowledged since the first round.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use staunch::event::{Alert, AlertKind};
+use staunch::model::{CaseId, Mode, Reason, SessionId, SessionType};
+use staunch::store::{Error, Grant, IndexKind, Options, Record, Store, verify};
+
+const CHILD: &str = "STAUNCH_STORE_KILL_DIR";
+const FROM: &str = "STAUNCH_STORE_KILL_FROM";
+const ROUNDS: u32 = 60;
+const THREADS: u64 = 4;
+const FAR: u64 = 4_000_000_000_000;
+
+fn options() -> Options {
+    // Small segments, so that many kills hit a rotation.
+    Options { sinks: vec!["soc".into()], segment_octets: 64 << 10, keep_segments: 2, ..Options::default() }
+}
+
+fn session(n: u64) -> SessionId {
+    SessionId::new(&format!("s{n}")).expect("the alphabet of ids")
+}
+
+fn quarantine(n: u64) -> Record {
+    Record::Quarantine {
+        session: session(n),
+        case: CaseId::from_random(n),
+        reason: Reason::LedgerTenant,
+        by: "staunch".into(),
+        note: String::new(),
+    }
+}
+
+fn alert(id: String, n: u64) -> Record {
+    let alert = Alert {
+        schema: 1,
+        id,
+        kind: AlertKind::Quarantine,
+        time: "2026-01-02T03:04:05.678Z".into(),
+        case: CaseId::from_random(n),
+        session: session(n),
+        session_type: SessionType::Batch,
+        owner: None,
+        addresses: Vec::new(),
+        mode: Mode::Enforce,
+        reason: Reason::LedgerTenant,
+        summary: "closed".into(),
+        signals: Vec::new(),
+        tenant: "attacker.example".into(),
+        leaked_bits_at_most: staunch_scoring::Bits::ZERO,
+        names_forwarded: 0,
+        samples: Vec::new(),
+        actions: Vec::new(),
+        log: None,
+    };
+    Record::Alert { alert: Box::new(alert) }
+}
+
+fn grant(n: u64) -> Record {
+    let grant = Grant {
+        id: format!("g{n}"),
+        name: "x.example".into(),
+        session: None,
+        owner: "op".into(),
+        reason: "r".into(),
+        from: 0,
+        until: FAR,
+    };
+    Record::Grant { grant }
+}
+
+fn say(words: std::fmt::Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    // The parent may be gone.
+    let _ = writeln!(out, "{words}").and_then(|()| out.flush());
+}
+
+/// The child's work; as a test of its own it does nothing.
+#[test]
+fn child() {
+    let (Ok(dir), Ok(from)) = (std::env::var(CHILD), std::env::var(FROM)) else { return };
+    let from: u64 = from.parse().expect("a number");
+    let (store, _) = Store::open(Path::new(&dir), options()).expect("opens");
+    say(format_args!("\nready"));
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let store = store.clone();
+            scope.spawn(move || work(&store, thread, from));
+        }
+        scope.spawn(|| {
+            let mut spool = store.spool("soc").expect("configured");
+            loop {
+                if let Some(spooled) = spool.next(Duration::from_secs(1)).expect("readable") {
+                    say(format_args!("took {}", spooled.alert.id));
+                    spool.taken();
+                    // Slower than they come, so that some are always left.
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+            }
+        });
+    });
+}
+
+fn work(store: &Store, thread: u64, from: u64) {
+    let mut n = from + thread;
+    loop {
+        let id = format!("a{thread}-{n}");
+        let calls: [(&str, Vec<Record>); 3] = [
+            ("quarantine", vec![quarantine(n), alert(id.clone(), n)]),
+            ("grant", vec![grant(n)]),
+            ("release", vec![Record::Release { session: session(n), by: "op".into(), note: String::new() }]),
+        ];
+        for (word, records) in calls {
+            if word == "release" && !n.is_multiple_of(3) {
+                continue;
+            }
+            if word == "release" {
+                // Neither outcome is wrong until it is acknowledged.
+                say(format_args!("may-release {n}"));
+            }
+            store.append(records).expect("room").wait_blocking().expect("durable");
+            say(format_args!("{word} {n}"));
+            if word == "quarantine" {
+                say(format_args!("alert {id}"));
+            }
+        }
+        n += THREADS;
+    }
+}
+
+#[derive(Default)]
+struct Model {
+    quarantined: BTreeSet<u64>,
+    may_be_released: BTreeSet<u64>,
+    grants: BTreeSet<u64>,
+    alerts: BTreeSet<String>,
+    /// In the order they were handed out.
+    took: Vec<String>,
+    highest: u64,
+}
+
+impl Model {
+    fn hear(&mut self, line: &str) {
+        let Some((word, rest)) = line.split_once(' ') else { return };
+        let n = rest.parse::<u64>().ok();
+        self.highest = self.highest.max(n.unwrap_or(0));
+        match (word, n) {
+            ("quarantine", Some(n)) => _ = self.quarantined.insert(n),
+            ("may-release", Some(n)) => _ = self.may_be_released.insert(n),
+            ("release", Some(n)) => {
+                self.quarantined.remove(&n);
+                self.may_be_released.remove(&n);
+            }
+            ("grant", Some(n)) => _ = self.grants.insert(n),
+            ("alert", None) => _ = self.alerts.insert(rest.to_owned()),
+            ("took", None) => self.took.push(rest.to_owned()),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_by_kill_9() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let exe = std::env::current_exe().expect("this test");
+    let mut model = Model::default();
+    let mut slowest = Duration::ZERO;
+    let mut torn = 0;
+    for round in 0..ROUNDS {
+        let mut child = Command::new(&exe)
+            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .env(CHILD, dir.path())
+            .env(FROM, (model.highest + 10).to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let (sender, heard) = mpsc::channel();
+        let reader = std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| _ = sender.send(line)));
+        loop {
+            let line = heard.recv_timeout(Duration::from_secs(30)).expect("the child opens the store");
+            if line == "ready" {
+                break;
+            }
+        }
+        let mut random = [0; 4];
+        getrandom::fill(&mut random).expect("random");
+        std::thread::sleep(Duration::from_micros(u64::from(u32::from_ne_bytes(random) % 150_000)));
+        child.kill().expect("kill -9");
+        child.wait().expect("gone");
+        reader.join().expect("read to the end");
+        heard.try_iter().for_each(|line| model.hear(&line));
+
+        let started = Instant::now();
+        let (store, recovered) = Store::open(dir.path(), options()).expect("opens again");
+        let took = started.elapsed();
+        slowest = slowest.max(took);
+        assert!(took < Duration::from_secs(1), "round {round}: opening took {took:?}");
+        assert!(!recovered.damage.is_serious(), "round {round}: {:?}", recovered.damage);
+        torn += u32::from(recovered.damage.torn.is_some());
+        let held: BTreeSet<String> = recovered.quarantined.iter().map(|q| q.session.to_string()).collect();
+        for n in &model.quarantined {
+            let there = held.contains(&format!("s{n}"));
+            assert!(there || model.may_be_released.contains(n), "round {round}: quarantine of s{n} is lost");
+        }
+        for q in &recovered.quarantined {
+            let n: u64 = q.session.as_str()[1..].parse().expect("our ids");
+            let released = n.is_multiple_of(3) && n <= model.highest && !model.quarantined.contains(&n);
+            // A quarantine that was written and not acknowledged may stand; a release that was acknowledged must.
+            assert!(!released || !model.grants.contains(&n) || model.may_be_released.contains(&n), "s{n} is back");
+        }
+        let grants: BTreeSet<String> = recovered.grants.iter().map(|g| g.id.clone()).collect();
+        for n in &model.grants {
+            assert!(grants.contains(&format!("g{n}")), "round {round}: grant g{n} is lost");
+        }
+        // What stands now stands for good: the next rounds compare with it.
+        model.may_be_released.retain(|n| {
+            if !held.contains(&format!("s{n}")) {
+                model.quarantined.remove(n);
+            }
+            false
+        });
+        let mut spool = store.spool("soc").expect("configured");
+        for _ in 0..20 {
+            if let Some(spooled) = spool.next(Duration::ZERO).expect("readable") {
+                model.took.push(spooled.alert.id);
+                spool.taken();
+            }
+        }
+        drop(spool);
+        store.close();
+        assert!(verify(dir.path()).expect("readable").is_sound(), "round {round}");
+    }
+    // Whatever is left comes out now.
+    let (store, _) = Store::open(dir.path(), options()).expect("opens");
+    let mut spool = store.spool("soc").expect("configured");
+    while let Some(spooled) = spool.next(Duration::ZERO).expect("readable") {
+        model.took.push(spooled.alert.id);
+        spool.taken();
+    }
+    drop(spool);
+    store.close();
+    let mut repeated = 0;
+    let mut last: BTreeMap<char, u64> = BTreeMap::new();
+    for id in &model.took {
+        let thread = id.chars().nth(1).expect("a thread");
+        let n: u64 = id.split_once('-').expect("a number").1.parse().expect("a number");
+        let before = last.insert(thread, n);
+        assert!(before.is_none_or(|before| before <= n || is_repeat(&model.took, id)), "{id} out of order");
+        repeated += u32::from(before == Some(n));
+    }
+    let came: BTreeSet<&String> = model.took.iter().collect();
+    let lost: Vec<_> = model.alerts.iter().filter(|id| !came.contains(id)).collect();
+    assert!(lost.is_empty(), "alerts lost: {lost:?}");
+    println!(
+        "{ROUNDS} kills: {} quarantines, {} grants, {} alerts acknowledged, 0 lost; {repeated} alerts came twice; {torn} \
+         torn ends; slowest opening {slowest:?}",
+        model.quarantined.len(),
+        model.grants.len(),
+        model.alerts.len(),
+    );
+    assert!(model.alerts.len() > 1_000, "the children did too little to prove anything");
+}
+
+/// After a crash the last few alerts may come again, in order.
+fn is_repeat(took: &[String], id: &String) -> bool {
+    took.iter().filter(|other| *other == id).count() > 1
+}
+
+const FULL: &str = "STAUNCH_FULL_DISK_DIR";
+
+/// Runs `disk_full_child` in a mount namespace of its own, on a file system of one mebibyte.
+#[test]
+fn a_full_disk_is_an_error_and_heals() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let exe = std::env::current_exe().expect("this test");
+    let script = "mount -t tmpfs -o size=1m none \"$1\" || exit 77; exec \"$2\" --exact disk_full_child --nocapture";
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", script, "sh"])
+        .arg(dir.path())
+        .arg(&exe)
+        .env(FULL, dir.path())
+        .output();
+    let ran = output
+        .as_ref()
+        .is_ok_and(|o| o.status.code() != Some(77) && !String::from_utf8_lossy(&o.stderr).starts_with("unshare:"));
+    if !ran {
+        assert!(std::env::var("STAUNCH_REQUIRE_PRIVILEGE").as_deref() != Ok("1"), "cannot mount: {output:?}");
+        println!("SKIPPED: a file system to fill cannot be mounted here");
+        return;
+    }
+    let output = output.expect("ran");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("full disk:"), "{text}");
+    print!("{text}");
+}
+
+/// The work of the test above; as a test of its own it does nothing.
+#[test]
+fn disk_full_child() {
+    let Ok(dir) = std::env::var(FULL) else { return };
+    for index in [IndexKind::Memory, IndexKind::Sled] {
+        let state = Path::new(&dir).join(format!("{index:?}"));
+        full_disk(&state, &Path::new(&dir).join("ballast"), index);
+        std::fs::remove_dir_all(state).expect("removed");
+    }
+}
+
+fn full_disk(state: &Path, ballast: &Path, index: IndexKind) {
+    let options = Options { index, segment_octets: 20_000, keep_segments: 2, ..Options::default() };
+    let (store, _) = Store::open(state, options.clone()).expect("opens");
+    let mut held = BTreeSet::new();
+    for n in 0..20 {
+        store.append(vec![quarantine(n)]).expect("room").wait_blocking().expect("durable");
+        held.insert(session(n).to_string());
+    }
+    // As much as there is.
+    let mut file = std::fs::File::create(ballast).expect("created");
+    while file.write_all(&[1; 512]).is_ok() {}
+    drop(file);
+
+    let (mut refused, mut n) = (0, 20);
+    while refused < 50 {
+        match store.append(vec![quarantine(n)]).expect("room in the queue").wait_blocking() {
+            Ok(_) => {}
+            Err(Error::NotDurable { kept: true, .. }) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+        held.insert(session(n).to_string());
+        n += 1;
+    }
+    let loosening = store.append(vec![grant(1)]).expect("room in the queue").wait_blocking();
+    assert!(matches!(loosening, Err(Error::NotDurable { kept: false, .. })), "{loosening:?}");
+    let status = store.status();
+    assert!(status.failing && status.write_errors > 0, "{status:?}");
+    assert_eq!((status.backlog, status.lost), (50, 0));
+    assert!(verify(state).expect("readable").is_sound(), "no torn line is left on the full disk");
+
+    std::fs::remove_file(ballast).expect("removed");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while store.status().failing || store.status().backlog > 0 {
+        assert!(Instant::now() < deadline, "the journal does not heal");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    store.append(vec![quarantine(n)]).expect("room").wait_blocking().expect("durable again");
+    held.insert(session(n).to_string());
+    store.close();
+    assert!(verify(state).expect("readable").is_sound());
+    let (store, recovered) = Store::open(state, options).expect("opens");
+    assert!(recovered.damage.is_empty() || recovered.damage.index.is_some(), "{:?}", recovered.damage);
+    let there: BTreeSet<String> = recovered.quarantined.iter().map(|q| q.session.to_string()).collect();
+    assert_eq!(there, held, "what was acknowledged, and what was kept");
+    assert!(recovered.grants.is_empty(), "what loosens and was refused stays refused");
+    store.close();
+    println!("full disk: {} quarantines held, {} failed tries, {index:?} index", held.len(), status.write_errors);
+}
