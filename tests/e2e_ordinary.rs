@@ -46,7 +46,8 @@ fn shapes() -> Vec<(&'static str, Vec<String>)> {
         "ml-training-data-v2",
     ];
     let buckets = buckets.iter().flat_map(|b| {
-        [format!("{b}.s3.eu-central-1.cloudstore.example"), format!("{b}.s3.dualstack.us-east-1.cloudstore.example")]
+        // Public suffixes of the private section: each bucket is a tenant of its own.
+        [format!("{b}.s3.eu-central-1.amazonaws.com"), format!("{b}.s3.dualstack.us-east-1.amazonaws.com")]
     });
     vec![
         ("python install", own(&["index.pyhost.example", "files.pyhost.example", "files.pyhost-mirror.example"])),

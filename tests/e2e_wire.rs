@@ -137,7 +137,8 @@ fn two_hundred_allowed_queries_leave_in_one_canonical_form() {
         let opt = read.opt().expect("our EDNS");
         assert_eq!(opt.rdata, [0u8; 0], "no option");
         assert_eq!(query.raw.len(), 12 + name.len() + 2 + 4 + 11, "nothing else in it");
-        shapes.insert((read.flags, opt.class, opt.ttl));
+        // CD (RFC 4035) and DO (RFC 3225) are fields of the judged question: a validating stub needs both.
+        shapes.insert((read.flags & !0x0010, opt.class, opt.ttl & !0x8000));
         ids.insert(read.id);
         ports.insert(query.from.port());
     }

@@ -137,8 +137,8 @@ pub fn offline(loaded: Loaded, name: &str, qtype: Qtype, kind: SessionType) -> a
 }
 
 fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>) -> anyhow::Result<Live> {
-    let zones = loaded.zones.iter().map(|zone| (zone.name.clone(), zone.path.clone())).collect();
-    let zones = Zones::load(zones).context("local zone")?;
+    let zones: Vec<_> = loaded.zones.iter().map(|zone| (zone.name.clone(), zone.path.clone())).collect();
+    let zones = Zones::load(&zones).context("local zone")?;
     let digest = loaded.digest().to_owned();
     let own = loaded.listen.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
     let answers = AnswerRules {
