@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use staunch::config::{
-    AlertSinkKind, Endpoint, Environment, Loaded, SinkholeAction, SyslogTarget, UnknownSource, Unlisted, Warning,
-    defaults_in, load_in, load_text,
+    AlertSinkKind, Endpoint, Environment, Loaded, SinkholeAction, SyslogTarget, Warning, defaults_in, load_in,
+    load_text,
 };
 use staunch::enforce::BackendKind;
 use staunch::lists::{Reach, Scope};
 use staunch::model::{Mode, Phase, Qtype, SessionType};
+use staunch::policy::{UnknownSource, Unlisted};
 use staunch_scoring::{Bits, NameBuf};
 
 const EXAMPLE: &str = include_str!("../deploy/staunch.example.toml");
@@ -547,7 +548,7 @@ path = "alerts.jsonl"
     let other = Scope::of(SessionType::Interactive, None);
     assert!(loaded.lists.look_up(name("index.example.org").as_ref(), other, WALL).rule.is_none());
     let denied = loaded.lists.look_up(name("x.worse.example").as_ref(), scope, WALL).deny.expect("listed").reference();
-    assert_eq!((denied.id.as_str(), denied.file.as_str(), denied.line), ("doh-resolvers", "bad.txt", 4));
+    assert_eq!((&*denied.id, &*denied.file, denied.line), ("doh-resolvers", "bad.txt", 4));
     assert!(loaded.lists.deny.look_up(name("x.two.example").as_ref()).is_none(), "hosts entries are exact");
     assert_eq!(loaded.lists.age.days(name("new.example").as_ref(), WALL), Some(1.5));
     assert_eq!(loaded.lists.age.days(name("older.example").as_ref(), WALL), Some(10.5));

@@ -254,8 +254,8 @@ fn a_public_address_beside_an_inside_one_stays() {
 fn a_rule_must_name_both_the_name_and_the_range() {
     let allow = |names: &str, range: &str| AnswerRules {
         allow_ranges: vec![AllowRange {
-            names: names.parse().expect("scope"),
-            ranges: vec![range.parse().expect("range")],
+            names: crate::lists::RuleForm::parse(names).expect("rule form"),
+            ranges: vec![IpRange::parse(range).expect("range")],
         }],
         ..AnswerRules::default()
     };

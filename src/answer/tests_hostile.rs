@@ -159,9 +159,8 @@ proptest! {
     }
 
     #[test]
-    fn scopes_and_ranges_are_total(text in ".{0,40}") {
-        let _ = text.parse::<IpRange>();
-        let _ = text.parse::<Scope>();
+    fn ranges_are_total(text in ".{0,40}") {
+        let _ = IpRange::parse(&text);
     }
 
     #[test]

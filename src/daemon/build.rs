@@ -91,7 +91,12 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
         let seed = pipeline.hash(&id);
         pipeline.sessions.announce(announcement, true, seed).with_context(|| format!("session {id}"))?;
     }
+    let serious = recovered.damage.is_serious();
     restore(&pipeline, recovered);
+    if serious {
+        pipeline
+            .degraded("durable state was damaged; what could be read is in force, see the log", crate::clock::now());
+    }
     reconcile(&pipeline).await?;
     // Written behind: the digest says which policy made the decisions that follow.
     let policy = store::Record::Policy { digest };

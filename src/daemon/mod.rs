@@ -58,12 +58,27 @@ pub fn run(start: Start) -> Result<(), StartError> {
     for assumed in loaded.assumptions() {
         eprintln!("staunch: {assumed}");
     }
+    raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("slow").build().context("no runtime")?;
     runtime.block_on(serve(start, loaded))?;
     // What still waits for an upstream has nobody left to answer.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
+}
+
+/// Every exchange with an upstream holds a socket, every TCP client another.
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the answer.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return;
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is initialised; raising the soft limit up to the hard one needs no privilege.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
+        tracing::warn!("the limit of open files could not be raised");
+    }
 }
 
 fn init_tracing() {
@@ -96,10 +111,12 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
         .with_context(|| format!("admin socket {}", socket.display()))?;
     let built = build::pipeline(loaded).await?;
     let pipeline = built.pipeline;
-    pipeline.telemetry.metrics.register(Arc::new(sampled::Stages(Arc::downgrade(&pipeline))));
 
     let listener = Listener::start(&listen, pipeline.clone(), &tokio::runtime::Handle::current())
         .context("could not listen; another resolver may hold the address")?;
+    let listeners = listener.counters().clone();
+    let stages = sampled::Stages { pipeline: Arc::downgrade(&pipeline), listeners };
+    pipeline.telemetry.metrics.register(Arc::new(stages));
     if let Some(address) = metrics {
         http::serve(address, pipeline.clone()).await.with_context(|| format!("metrics page on {address}"))?;
     }

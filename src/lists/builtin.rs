@@ -66,8 +66,12 @@ mod tests {
     fn shipped_lists_deny_what_they_should_and_no_more() {
         let mut builder = DenyBuilder::new(test_key());
         for list in BUILTIN {
-            let info =
-                ListInfo { id: list.name.into(), file: format!("{PREFIX}{}", list.name), source: None, reviewed: None };
+            let info = ListInfo {
+                id: list.name.into(),
+                file: format!("{PREFIX}{}", list.name).into(),
+                source: None,
+                reviewed: None,
+            };
             builder.add(info, list.text.as_bytes(), Format::Domains, None).expect(list.name);
         }
         let table = builder.build();

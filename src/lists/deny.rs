@@ -236,7 +236,7 @@ mod tests {
     use crate::lists::hash::test_key;
 
     fn info(id: &str) -> ListInfo {
-        ListInfo { id: id.into(), file: format!("{id}.txt"), source: None, reviewed: None }
+        ListInfo { id: id.into(), file: format!("{id}.txt").into(), source: None, reviewed: None }
     }
 
     fn table(lists: &[(&str, &str, Format)]) -> DenyTable {
@@ -249,7 +249,7 @@ mod tests {
 
     fn decide(table: &DenyTable, name: &str) -> Option<(String, u32)> {
         let name = NameBuf::from_text(name).expect("name");
-        table.look_up(name.as_ref()).map(|m| (m.list.id.clone(), m.line))
+        table.look_up(name.as_ref()).map(|m| (m.list.id.to_string(), m.line))
     }
 
     #[test]

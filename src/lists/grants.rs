@@ -180,7 +180,7 @@ mod tests {
 
     fn find(grants: &Grants, name: &str, session: &str, wall: u64) -> Option<String> {
         let name = NameBuf::from_text(name).expect("name");
-        grants.look_up(name.as_ref(), &SessionId::new(session).expect("id"), wall).map(|g| g.id.clone())
+        grants.look_up(name.as_ref(), &SessionId::new(session).expect("id"), wall).map(|g| g.id.to_string())
     }
 
     #[test]

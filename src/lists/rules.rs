@@ -330,7 +330,7 @@ mod tests {
     fn decide(set: &RuleSet, name: &str) -> Option<(String, Reach, u8)> {
         let name = NameBuf::from_text(name).expect("name");
         let scope = Scope::of(INTERACTIVE.0, INTERACTIVE.1);
-        set.look_up(name.as_ref(), scope, 0).map(|m| (m.rule.id.clone(), m.reach, m.labels))
+        set.look_up(name.as_ref(), scope, 0).map(|m| (m.rule.id.to_string(), m.reach, m.labels))
     }
 
     #[test]
@@ -372,8 +372,7 @@ mod tests {
         short.expires = 1000;
         let set = RuleSet::compile(vec![short, rule("long", Action::Deny, &["example.org"])], test_key());
         let name = NameBuf::from_text("a.example.org").expect("name");
-        let at =
-            |wall| set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), wall).map(|m| m.rule.id.as_str());
+        let at = |wall| set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), wall).map(|m| &*m.rule.id);
         assert_eq!(at(999), Some("short"));
         assert_eq!(at(1000), Some("long"));
     }

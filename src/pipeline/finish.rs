@@ -138,7 +138,7 @@ impl Pipeline {
             Err(error) => outcome = Err(error),
         }
         if let Err(error) = &outcome {
-            tracing::warn!(%error, session = %walk.session.id(), "an answer could not be pinned");
+            tracing::debug!(%error, session = %walk.session.id(), "an answer could not be pinned");
         }
         let mut inner = session.inner.lock();
         if inner.is_closed() {

@@ -315,11 +315,15 @@ impl Pipeline {
         if let (Reason::Quarantined, Some(quarantine)) = (reason, &inner.quarantine) {
             return (reason, quarantine.case);
         }
-        let tenant_wide =
-            matches!(reason, Reason::Score | Reason::LedgerTenant | Reason::LedgerIcann | Reason::TypeNotAllowed);
-        if tenant_wide && let Some(known) = inner.known_case(key) {
+        let tenant_wide = matches!(reason, Reason::Score | Reason::LedgerTenant | Reason::LedgerIcann);
+        // TXT is where a stub without EDNS reads why a name was refused, whether or not the type is answered otherwise.
+        let asks_why = reason == Reason::TypeNotAllowed && decision.facts.qtype == Qtype::TXT.0;
+        if (tenant_wide || asks_why)
+            && let Some(known) = inner.known_case(key)
+        {
             return known;
         }
+        let key = if reason == Reason::TypeNotAllowed { self.hash((key, "type")) } else { key };
         (reason, inner.case_for(key, reason, self.fresh_case(key, now.wall)))
     }
 

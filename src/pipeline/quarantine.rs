@@ -119,7 +119,7 @@ impl Pipeline {
                 tracing::error!(%error, session = %session.id(), "the packet filter did not take a release");
             }
         }
-        self.guard_locked(&live, &context);
+        self.guard_locked(&live, &context, &inner);
         tracing::info!(session = %session.id(), case = %quarantine.case, by, "session released");
         let records = vec![
             store::Record::Release { session: session.id().clone(), by: by.to_owned(), note: note.to_owned() },
@@ -131,16 +131,19 @@ impl Pipeline {
     /// Tells the packet filter whether the session's connections need pins.
     pub(crate) fn guard(&self, live: &Live, session: &Arc<Session>) {
         let context = session.context();
-        let _order = session.inner.lock();
-        self.guard_locked(live, &context);
+        let inner = session.inner.lock();
+        self.guard_locked(live, &context, &inner);
     }
 
-    fn guard_locked(&self, live: &Live, context: &Context) {
+    fn guard_locked(&self, live: &Live, context: &Context, inner: &Inner) {
         if !live.enforcing {
             return;
         }
         for address in &context.announcement.addresses {
-            let command = if is_guarded(live, context) {
+            let command = if inner.is_closed() {
+                // An address that a closed session has gained is closed with it.
+                Command::Quarantine { session: *address }
+            } else if is_guarded(live, context) {
                 Command::Guard { session: *address }
             } else {
                 Command::Unguard { session: *address }
@@ -161,6 +164,17 @@ impl Pipeline {
                 None
             }
         }
+    }
+
+    /// Tells the SOC that the service itself is weaker than it should be.
+    pub fn degraded(&self, what: &str, now: Now) {
+        let live = self.live.load();
+        let case = self.fresh_case(self.hash(what), now.wall);
+        let inner = Inner::new(0);
+        let mut alert = self.alert(AlertKind::Degraded, &inner, &live.stranger, None, Reason::UnknownSource, case, now);
+        alert.summary = what.to_owned();
+        alert.actions = vec!["staunch status".into()];
+        drop(self.spool(vec![store::Record::Alert { alert: Box::new(alert) }]));
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -35,8 +35,21 @@ struct SourceLabels {
 
 /// Values that are read when somebody asks for the page, from where they live.
 pub trait Sampled: Send + Sync + 'static {
-    /// `(name, help, labels, value)`; counters end in `_total`.
-    fn sample(&self) -> Vec<(&'static str, &'static str, Vec<(&'static str, &'static str)>, f64)>;
+    /// The values now.
+    fn sample(&self) -> Vec<Sample>;
+}
+
+/// One value read from another stage.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// Name without the prefix; a counter's ends in `_total`.
+    pub name: &'static str,
+    /// What it is.
+    pub help: &'static str,
+    /// One label from a closed set.
+    pub label: Option<(&'static str, &'static str)>,
+    /// The value.
+    pub value: f64,
 }
 
 /// Counters the query path holds by handle.
@@ -149,9 +162,9 @@ impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let mut samples = self.0.sample();
         // Series of one name must stand together.
-        samples.sort_by_key(|s| s.0);
-        for same in samples.chunk_by(|a, b| a.0 == b.0) {
-            let (name, help) = (same[0].0, same[0].1);
+        samples.sort_by_key(|s| s.name);
+        for same in samples.chunk_by(|a, b| a.name == b.name) {
+            let Some(Sample { name, help, .. }) = same.first().copied() else { continue };
             let counter = name.strip_suffix("_total");
             let kind = if counter.is_some() {
                 prometheus_client::metrics::MetricType::Counter
@@ -159,11 +172,12 @@ impl Collector for Page {
                 prometheus_client::metrics::MetricType::Gauge
             };
             let mut metric = encoder.encode_descriptor(counter.unwrap_or(name), help, None, kind)?;
-            for (_, _, labels, value) in same {
+            for sample in same {
+                let labels = sample.label.as_slice();
                 if counter.is_some() {
-                    ConstCounter::new(*value).encode(metric.encode_family(&labels.as_slice())?)?;
+                    ConstCounter::new(sample.value).encode(metric.encode_family(&labels)?)?;
                 } else {
-                    ConstGauge::new(*value).encode(metric.encode_family(&labels.as_slice())?)?;
+                    ConstGauge::new(sample.value).encode(metric.encode_family(&labels)?)?;
                 }
             }
         }

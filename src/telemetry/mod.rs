@@ -21,7 +21,7 @@ use crate::event::{Event, RuleRef, SCHEMA, Scored, Source, Verdict};
 use crate::model::{CaseId, Mode, Qtype, Reason, Transport};
 use crate::session::Context;
 
-pub use metrics::{Metrics, Sampled};
+pub use metrics::{Metrics, Sample, Sampled};
 pub use writer::{Recent, rfc3339};
 
 /// Settings of this stage.

@@ -4,13 +4,12 @@
 //! clock. A session's changing part stands behind one short mutex; the pipeline submits orders to the packet filter
 //! while holding it, so that a quarantine closes the door behind every pin submitted before it.
 
-use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod table;
 
-use foldhash::quality::RandomState;
-use hashbrown::HashMap;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use staunch_scoring::{NameBuf, NameRef, SessionState, StateSnapshot};
@@ -18,13 +17,14 @@ use staunch_scoring::{NameBuf, NameRef, SessionState, StateSnapshot};
 use crate::model::{Announcement, CaseId, Phase, Reason, SessionId, SessionType};
 use crate::pin::SessionPins;
 
+pub use table::{AddError, Sessions};
+
 /// Cases kept for a session, newest last; an older one is forgotten, so its name gets a new case id when asked again.
 const CASES: usize = 64;
 /// Refused names kept as samples for an alert.
 const SAMPLES: usize = 10;
 /// Distinct names under tunnel-only types that are remembered; policy closes the session at this many.
 pub const TUNNEL_TYPE_NAMES: usize = 3;
-const SHARDS: usize = 64;
 
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -279,260 +279,9 @@ pub fn cohort(id: &str) -> u8 {
     ((hash ^ (hash >> 32)) % 100) as u8
 }
 
-/// Why a session could not be added.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AddError {
-    /// An address belongs to another session.
-    #[error("address {address} belongs to session {owner}; end that session first")]
-    AddressTaken {
-        /// The address.
-        address: IpAddr,
-        /// Whose it is.
-        owner: SessionId,
-    },
-    /// No address was given.
-    #[error("a session needs at least one address")]
-    NoAddress,
-    /// The table is full.
-    #[error("{0} sessions are known, no more fit; end some or raise limits.sessions")]
-    Full(usize),
-}
-
-/// All sessions, by address and by name.
-///
-/// Capacity: `limit` sessions. At the limit new ones are refused rather than old ones forgotten: forgetting one would
-/// refill its ledger.
-#[derive(Debug)]
-pub struct Sessions {
-    hasher: RandomState,
-    by_address: [RwLock<HashMap<IpAddr, Arc<Session>, RandomState>>; SHARDS],
-    by_id: RwLock<HashMap<SessionId, Arc<Session>, RandomState>>,
-    count: AtomicUsize,
-    limit: usize,
-}
-
-impl Sessions {
-    /// An empty table for `limit` sessions.
-    pub fn new(limit: usize) -> Self {
-        Self {
-            hasher: RandomState::default(),
-            by_address: std::array::from_fn(|_| RwLock::default()),
-            by_id: RwLock::default(),
-            count: AtomicUsize::new(0),
-            limit,
-        }
-    }
-
-    fn shard(&self, address: &IpAddr) -> &RwLock<HashMap<IpAddr, Arc<Session>, RandomState>> {
-        use std::hash::BuildHasher;
-        &self.by_address[self.hasher.hash_one(address) as usize % SHARDS]
-    }
-
-    /// The session an address belongs to.
-    pub fn by_address(&self, address: IpAddr) -> Option<Arc<Session>> {
-        let address = address.to_canonical();
-        self.shard(&address).read().get(&address).cloned()
-    }
-
-    /// The session of a name.
-    pub fn by_id(&self, id: &SessionId) -> Option<Arc<Session>> {
-        self.by_id.read().get(id).cloned()
-    }
-
-    /// How many are known.
-    pub fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    /// Whether none is known.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// All of them, by name.
-    pub fn all(&self) -> Vec<Arc<Session>> {
-        let mut all: Vec<_> = self.by_id.read().values().cloned().collect();
-        all.sort_by(|a, b| a.id.cmp(&b.id));
-        all
-    }
-
-    /// Adds a session, or gives a known one its new context (addresses may come and go; score and ledger stay).
-    /// Returns the session and the addresses it has lost.
-    pub fn announce(
-        &self,
-        announcement: Announcement,
-        announced: bool,
-        seed: u64,
-    ) -> Result<(Arc<Session>, Vec<IpAddr>), AddError> {
-        let mut announcement = announcement;
-        for address in &mut announcement.addresses {
-            *address = address.to_canonical();
-        }
-        announcement.addresses.sort();
-        announcement.addresses.dedup();
-        if announcement.addresses.is_empty() {
-            return Err(AddError::NoAddress);
-        }
-        // One writer at a time: the id table's lock covers changes of both tables.
-        let mut by_id = self.by_id.write();
-        for address in &announcement.addresses {
-            if let Some(owner) = self.by_address(*address)
-                && owner.id != announcement.id
-            {
-                // A source that spoke before it was announced becomes the announced session: what it has spent is
-                // dropped with its made-up identity only if it is unannounced.
-                if owner.context().announced || !announced {
-                    return Err(AddError::AddressTaken { address: *address, owner: owner.id.clone() });
-                }
-                self.detach(&mut by_id, &owner);
-            }
-        }
-        let mut lost = Vec::new();
-        let session = match by_id.get(&announcement.id) {
-            Some(session) => {
-                let session = session.clone();
-                let before = session.context();
-                for address in &before.announcement.addresses {
-                    if !announcement.addresses.contains(address) {
-                        self.shard(address).write().remove(address);
-                        lost.push(*address);
-                    }
-                }
-                *session.context.write() = Arc::new(Context::new(announcement.clone(), announced));
-                session
-            }
-            None => {
-                if self.len() >= self.limit {
-                    return Err(AddError::Full(self.limit));
-                }
-                let session = Arc::new(Session::new(Context::new(announcement.clone(), announced), seed));
-                by_id.insert(session.id.clone(), session.clone());
-                self.count.fetch_add(1, Ordering::Relaxed);
-                session
-            }
-        };
-        for address in announcement.addresses {
-            self.shard(&address).write().insert(address, session.clone());
-        }
-        Ok((session, lost))
-    }
-
-    /// A session for a source nobody announced. All addresses of one IPv6 /64 share a session, since one host can use
-    /// any of them.
-    pub fn adopt(&self, address: IpAddr, seed: u64) -> Result<Arc<Session>, AddError> {
-        let address = address.to_canonical();
-        let home = match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        };
-        let id = SessionId::unannounced(home);
-        let mut addresses = match self.by_id(&id) {
-            Some(session) => session.context().announcement.addresses.clone(),
-            None => Vec::new(),
-        };
-        // Sixteen addresses of one /64 get pins; more than a host needs, fewer than it could make up.
-        if addresses.len() >= 16 {
-            return self.by_id(&id).ok_or(AddError::Full(self.limit));
-        }
-        addresses.push(address);
-        let announcement = Announcement {
-            id,
-            addresses,
-            kind: SessionType::Unannounced,
-            phase: None,
-            owner: None,
-            search: Vec::new(),
-        };
-        self.announce(announcement, false, seed).map(|(session, _)| session)
-    }
-
-    /// Forgets a session. Returns it, so that its pins can be removed.
-    pub fn end(&self, id: &SessionId) -> Option<Arc<Session>> {
-        let mut by_id = self.by_id.write();
-        let session = by_id.get(id)?.clone();
-        self.detach(&mut by_id, &session);
-        Some(session)
-    }
-
-    fn detach(&self, by_id: &mut HashMap<SessionId, Arc<Session>, RandomState>, session: &Arc<Session>) {
-        for address in &session.context().announcement.addresses {
-            self.shard(address).write().remove(address);
-        }
-        if by_id.remove(&session.id).is_some() {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn announcement(id: &str, addresses: &[&str]) -> Announcement {
-        Announcement {
-            id: SessionId::new(id).expect("id"),
-            addresses: addresses.iter().map(|a| a.parse().expect("address")).collect(),
-            kind: SessionType::Interactive,
-            phase: None,
-            owner: None,
-            search: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn an_update_moves_addresses_and_keeps_the_ledger() {
-        let sessions = Sessions::new(8);
-        let (first, _) = sessions.announce(announcement("a", &["10.0.0.1", "10.0.0.2"]), true, 1).expect("new");
-        first.inner.lock().counts.queries = 7;
-        let (again, lost) = sessions.announce(announcement("a", &["10.0.0.2", "10.0.0.3"]), true, 2).expect("update");
-        assert!(Arc::ptr_eq(&first, &again));
-        assert_eq!(again.inner.lock().counts.queries, 7);
-        assert_eq!(lost, ["10.0.0.1".parse::<IpAddr>().expect("address")]);
-        assert!(sessions.by_address("10.0.0.1".parse().expect("address")).is_none());
-        assert!(
-            sessions.by_address("::ffff:10.0.0.3".parse().expect("address")).is_some(),
-            "mapped is the same source"
-        );
-    }
-
-    #[test]
-    fn an_address_has_one_owner() {
-        let sessions = Sessions::new(8);
-        sessions.announce(announcement("a", &["10.0.0.1"]), true, 1).expect("new");
-        let taken = sessions.announce(announcement("b", &["10.0.0.1"]), true, 1);
-        assert!(matches!(taken, Err(AddError::AddressTaken { .. })), "{taken:?}");
-        sessions.end(&SessionId::new("a").expect("id"));
-        sessions.announce(announcement("b", &["10.0.0.1"]), true, 1).expect("free again");
-    }
-
-    #[test]
-    fn an_announcement_takes_over_an_unannounced_source() {
-        let sessions = Sessions::new(8);
-        let address = "10.0.0.9".parse().expect("address");
-        sessions.adopt(address, 1).expect("adopted");
-        sessions.announce(announcement("a", &["10.0.0.9"]), true, 1).expect("announced");
-        assert_eq!(sessions.by_address(address).expect("known").id().as_str(), "a");
-        assert_eq!(sessions.len(), 1);
-    }
-
-    #[test]
-    fn the_table_refuses_rather_than_forgets() {
-        let sessions = Sessions::new(2);
-        for n in 1..=2u8 {
-            sessions.adopt(IpAddr::from([10, 0, 0, n]), 1).expect("fits");
-        }
-        assert_eq!(sessions.adopt(IpAddr::from([10, 0, 0, 3]), 1).expect_err("full"), AddError::Full(2));
-        assert!(sessions.by_address(IpAddr::from([10, 0, 0, 1])).is_some());
-    }
-
-    #[test]
-    fn one_ipv6_host_is_one_session() {
-        let sessions = Sessions::new(8);
-        for n in 0..100u128 {
-            sessions.adopt(IpAddr::V6(Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | n)), 1).expect("adopted");
-        }
-        assert_eq!(sessions.len(), 1);
-    }
 
     #[test]
     fn cases_are_stable_and_bounded() {
