@@ -55,7 +55,7 @@ fn deny() -> DenyTable {
 
 fn rules() -> RuleSet {
     let rule = |n: u64| Rule {
-        id: format!("rule-{n}"),
+        id: format!("rule-{n}").into(),
         file: "bench.toml".into(),
         action: if n.is_multiple_of(5) { Action::Deny } else { Action::Allow },
         names: vec![
