@@ -52,21 +52,27 @@ impl Bits {
         if den == 0 {
             return Self::MAX;
         }
-        // Mantissa of the ratio in [1, 2) with 32 binary places, always rounded up.
-        let scaled = (u128::from(num) << 32).div_ceil(u128::from(den));
-        let whole = 127 - scaled.leading_zeros() - 32;
-        let mut mantissa = ceil_shift(scaled, whole);
+        // Mantissa of the ratio in [1, 2) with 31 binary places, always rounded up, so that its square fits.
+        let scaled = match num {
+            0..=0xffff_ffff => u128::from((num << 31).div_ceil(den)),
+            _ => (u128::from(num) << 31).div_ceil(u128::from(den)),
+        };
+        let whole = 127 - scaled.leading_zeros() - 31;
+        let mut mantissa = ((scaled >> whole) + u128::from(scaled & ((1 << whole) - 1) != 0)) as u64;
         let mut steps = whole;
+        if mantissa == ONE << 1 {
+            // Rounding up reached two, whose square would not fit: it is one, a whole bit further.
+            (mantissa, steps) = (ONE, steps + 1);
+        }
         for _ in 0..8 {
-            // log2(m * m) = 2 log2(m): each squaring yields one more binary place.
-            mantissa = ceil_shift(mantissa * mantissa, 32);
+            mantissa = ceil_shift(mantissa * mantissa, 31);
             steps <<= 1;
-            if mantissa >= 1 << 33 {
+            if mantissa >= ONE << 1 {
                 mantissa = ceil_shift(mantissa, 1);
                 steps += 1;
             }
         }
-        Self(steps + u32::from(mantissa > 1 << 32))
+        Self(steps + u32::from(mantissa > ONE))
     }
 
     /// As a fractional number of bits.
@@ -92,9 +98,12 @@ impl Bits {
     }
 }
 
+/// A mantissa of one.
+const ONE: u64 = 1 << 31;
+
 /// `value / 2^by`, rounded up.
-const fn ceil_shift(value: u128, by: u32) -> u128 {
-    (value >> by) + ((value & ((1 << by) - 1) != 0) as u128)
+const fn ceil_shift(value: u64, by: u32) -> u64 {
+    (value >> by) + ((value & ((1 << by) - 1) != 0) as u64)
 }
 
 impl fmt::Display for Bits {
@@ -138,7 +147,12 @@ mod tests {
             let truth = (num as f64 / den as f64).log2().max(0.0);
             let got = Bits::log2_ratio(num, den).as_f64();
             prop_assert!(got >= truth - 1e-9, "{} < {}", got, truth);
-            prop_assert!(got <= truth + 2.0 / 256.0, "{} is far above {}", got, truth);
+            prop_assert!(got <= truth + 1.01 / 256.0, "{} is far above {}", got, truth);
+        }
+
+        #[test]
+        fn any_ratio_has_a_logarithm(num in any::<u64>(), den in any::<u64>()) {
+            prop_assert!(Bits::log2_ratio(num, den.max(1)) <= Bits::whole(64));
         }
 
         #[test]

@@ -6,7 +6,7 @@
 
 use crate::assess::{Assessment, Band, Facts, Listing, Outcome};
 use crate::bits::Bits;
-use crate::ledger::accounts::{Account, Side};
+use crate::ledger::accounts::Account;
 use crate::ledger::price::Seen;
 use crate::ledger::{Charge, LedgerScope, LedgerView};
 use crate::model::{Information, Model};
@@ -25,10 +25,15 @@ impl Scorer {
         Self { model: Model::shipped() }
     }
 
+    /// A scorer over another model, for tools that compare models. Charges are a bound under any.
+    pub fn over(model: &'static Model) -> Self {
+        Self { model }
+    }
+
     /// Assesses a query and changes nothing.
     pub fn assess(&self, state: &SessionState, facts: &Facts<'_>) -> Assessment {
         let at = Place::of(state, facts);
-        let payload = facts.qname.payload_part(at.tenant_name);
+        let payload = left_of(facts.qname, at.tenant_name);
         let worth = self.model.read(payload);
         let information = worth.total;
         let charge = if facts.cached {
@@ -39,7 +44,7 @@ impl Scorer {
 
         let before = LedgerView {
             tenant: if is_below(facts) { at.tenant.below } else { at.tenant.tenant.spent },
-            icann: at.icann.spent,
+            icann: at.icann.icann.spent,
             session: state.session.spent,
             listed: state.session.listed,
         };
@@ -112,7 +117,7 @@ impl Scorer {
                     true => self.charge(state, facts, &at, assessment.information),
                     false => assessment.charge,
                 };
-                forwarded(state, facts, &at, charge, || self.model.read(facts.qname.payload_part(at.tenant_name)));
+                forwarded(state, facts, &at, charge, || self.model.read(left_of(facts.qname, at.tenant_name)));
             }
         }
     }
@@ -130,18 +135,19 @@ impl Scorer {
             return Charge { name, repeat: at.paid, ..Charge::default() };
         }
 
-        let seen = at.icann.history.seen(at.fingerprint, at.paid);
+        // A reader of the whole ICANN-level domain, or of several, also sees which tenant of a platform is asked.
         let whole = match facts.split.multi_tenant {
-            true if seen == Seen::New => self.model.cost(facts.qname.payload_part(at.icann_name)),
+            true if !at.paid => self.model.cost(left_of(facts.qname, at.icann_name)),
             _ => information,
         };
-        let icann = at.icann.history.price(seen).plus(price(seen, whole)).plus(typed);
+        let seen = at.icann.icann.history.seen(at.fingerprint, at.paid);
+        let icann = at.icann.icann.history.price(seen).plus(price(seen, whole)).plus(typed);
 
         let history = &state.session.history;
         let seen = history.seen(at.fingerprint, at.paid);
-        let mut session = history.price(seen).plus(typed);
+        let mut session = history.price(seen).plus(price(seen, whole)).plus(typed);
         if seen == Seen::New {
-            session = session.plus(information).plus(state.session.domains.price(at.tenant.paid, history.new));
+            session = session.plus(state.session.domains.price(at.icann.paid, history.new));
         }
         Charge { name, icann, session, repeat: at.paid }
     }
@@ -165,7 +171,7 @@ struct Place<'n> {
     /// Whether it has been refused this name.
     refused: bool,
     tenant: Account,
-    icann: Side,
+    icann: Account,
 }
 
 impl<'n> Place<'n> {
@@ -177,9 +183,9 @@ impl<'n> Place<'n> {
         let (icann_name, icann_key, icann) = if facts.split.multi_tenant {
             let name = facts.split.icann(facts.qname);
             let key = state.hash(name);
-            (name, key, state.accounts.find(key).map(|account| account.icann).unwrap_or_default())
+            (name, key, state.accounts.find(key).copied().unwrap_or_default())
         } else {
-            (tenant_name, tenant_key, tenant.icann)
+            (tenant_name, tenant_key, tenant)
         };
         Self {
             tenant_name,
@@ -216,6 +222,13 @@ impl Place<'_> {
 
 fn is_below(facts: &Facts<'_>) -> bool {
     matches!(facts.listing, Listing::Below { .. })
+}
+
+/// The wire labels of `name` left of `owner`, an ancestor that [`crate::Split`] found in it; like
+/// [`NameRef::payload_part`], without walking the labels to make sure.
+fn left_of<'n>(name: NameRef<'n>, owner: NameRef<'_>) -> &'n [u8] {
+    let wire = name.as_wire();
+    wire.get(..wire.len().saturating_sub(owner.wire_len())).unwrap_or_default()
 }
 
 fn is_reverse(name: NameRef<'_>) -> bool {
@@ -302,19 +315,19 @@ fn forwarded(
             (account.told, account.richest) = (told.total, told.richest);
             account.richest_symbols = told.richest_symbols;
         }
+        let account = state.accounts.entry(at.icann_key);
+        let seen = account.icann.history.seen(at.fingerprint, at.paid);
+        account.icann.history.book(seen, at.fingerprint);
+        account.icann.spent = account.icann.spent.plus(charge.icann);
+
         let seen = state.session.history.seen(at.fingerprint, at.paid);
         if seen == Seen::New && !account.paid {
             // In the overflow account the domains cannot be told apart: each name pays for its domain anew.
-            account.paid = account.key == at.tenant_key;
+            account.paid = account.key == at.icann_key;
             state.session.domains.paid = state.session.domains.paid.saturating_add(1);
         }
         state.session.history.book(seen, at.fingerprint);
         state.session.spent = state.session.spent.plus(charge.session);
-
-        let side = &mut state.accounts.entry(at.icann_key).icann;
-        let seen = side.history.seen(at.fingerprint, at.paid);
-        side.history.book(seen, at.fingerprint);
-        side.spent = side.spent.plus(charge.icann);
     }
     state.sent.insert(at.fingerprint);
 }

@@ -41,7 +41,7 @@ pub(crate) struct Account {
     pub richest_symbols: u32,
     /// Sinkholed by score or ledger.
     pub sinkholed: bool,
-    /// Whether the session account has paid for the choice of this domain.
+    /// Whether the session account has paid for the choice of this ICANN-level domain.
     pub paid: bool,
 }
 
@@ -126,7 +126,7 @@ impl Accounts {
     fn add(&mut self, account: Account) -> usize {
         let position = self.accounts.len();
         if position == self.accounts.capacity() {
-            let more = position.clamp(4, MAX_ACCOUNTS - position);
+            let more = position.max(4).min(MAX_ACCOUNTS - position);
             self.accounts.reserve_exact(more);
         }
         if (position + 1) * 2 > self.index.len() {

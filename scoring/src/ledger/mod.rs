@@ -1,6 +1,6 @@
 //! The leak ledger: what a session has told the outside by its choice of names, in bits.
 //!
-//! [`price`] says what an event costs, [`accounts`] keeps what was spent, [`fingerprints`] which names were paid for.
+//! `price` says what an event costs, `accounts` keeps what was spent, `fingerprints` which names were paid for.
 //! [`crate::assess`] puts them together. Knows no rule and no verdict.
 //!
 //! Nothing here refills, nothing is evicted: an account that could be forgotten would be a refund.
@@ -26,7 +26,7 @@ pub enum LedgerScope {
 /// What forwarding this query would cost in each account.
 ///
 /// Every account pays for what its own reader could tell apart: the event (a new name, the last name again, an older
-/// name again) by an adaptive code over the events so far, the name itself, and the type. See [`price`].
+/// name again) by an adaptive code over the events so far, the name itself, and the type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct Charge {
@@ -37,8 +37,8 @@ pub struct Charge {
     /// To the ICANN account: the same with the payload part under the ICANN-level domain, so that the choice of a
     /// tenant of a platform is paid for. Zero for listed names.
     pub icann: Bits,
-    /// To the session account: the same over all unlisted names, plus the choice of the domain itself: 12 bits the first
-    /// time, log2 of the session's domains for a new name under a known one. Zero for listed names.
+    /// To the session account: the same over all unlisted names, plus the choice of the ICANN-level domain itself:
+    /// 12 bits the first time, log2 of the session's domains for a new name under a known one. Zero for listed names.
     pub session: Bits,
     /// Whether the session has already paid for this name.
     pub repeat: bool,
