@@ -28,6 +28,7 @@ fn walk(scorer: &Scorer, state: &mut SessionState, name: &NameBuf, qtype: u16) {
         qname: name.as_ref(),
         split: Split::of(name.as_ref()),
         qtype,
+        flags: 0,
         qtypes_allowed: 3,
         listing: Listing::Unlisted,
         registered_days: None,

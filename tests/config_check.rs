@@ -531,10 +531,7 @@ path = "alerts.jsonl"
     assert_eq!((build.budgets.tenant, build.budgets.session), (Bits::whole(1536), Bits::whole(8192)));
     let unannounced = loaded.profiles.of(SessionType::Unannounced, None);
     assert_eq!((unannounced.params.sinkhole, unannounced.budgets.tenant), (3.5, Bits::whole(1024)));
-    assert_eq!(
-        loaded.profiles.of(SessionType::Interactive, None).qtypes,
-        [Qtype::A, Qtype::AAAA, Qtype::SRV, Qtype::HTTPS]
-    );
+    assert_eq!(loaded.profiles.of(SessionType::Interactive, None).qtypes, staunch::policy::Profile::ORDINARY_TYPES);
 
     // Rules and lists, found in one walk.
     let scope = Scope::of(SessionType::Batch, Some(Phase::Build));

@@ -86,6 +86,8 @@ pub struct Facts<'a> {
     pub split: Split,
     /// The type asked for (RFC 1035 section 3.2.2).
     pub qtype: u16,
+    /// Flags of the query that leave with it: 1 for DNSSEC OK (RFC 3225), 2 for checking disabled (RFC 4035).
+    pub flags: u8,
     /// Number of types the profile allows, for the price of choosing one.
     pub qtypes_allowed: u8,
     /// What policy knows of it.

@@ -9,6 +9,7 @@ use crate::bits::Bits;
 use crate::ledger::accounts::Account;
 use crate::ledger::price::Seen;
 use crate::ledger::{Charge, LedgerScope, LedgerView};
+use crate::model::numbers::{self, Form};
 use crate::model::{Information, Model};
 use crate::name::NameRef;
 use crate::signals::{self, Signal, age, entropy, fan_out, length};
@@ -34,7 +35,7 @@ impl Scorer {
     pub fn assess(&self, state: &SessionState, facts: &Facts<'_>) -> Assessment {
         let at = Place::of(state, facts);
         let payload = left_of(facts.qname, at.tenant_name);
-        let worth = self.model.read(payload);
+        let worth = self.worth(payload, &at);
         let information = worth.total;
         let charge = if facts.cached {
             Charge { repeat: at.paid, ..Charge::default() }
@@ -117,17 +118,38 @@ impl Scorer {
                     true => self.charge(state, facts, &at, assessment.information),
                     false => assessment.charge,
                 };
-                forwarded(state, facts, &at, charge, || self.model.read(left_of(facts.qname, at.tenant_name)));
+                forwarded(state, facts, &at, charge, || self.worth(left_of(facts.qname, at.tenant_name), &at));
             }
         }
     }
 
+    /// What the payload part is worth behind what was sent under its tenant: by the model, or as a known form with
+    /// other numbers, whichever is cheaper, with the price of saying which.
+    fn worth(&self, payload: &[u8], at: &Place<'_>) -> Information {
+        let plain = self.model.read(payload);
+        let sent = at.tenant.tenant.history.new;
+        if sent == 0 {
+            return plain;
+        }
+        let plain = Information { total: plain.total.plus(numbers::PLAIN), ..plain };
+        let Some(form) = at.known_form else { return plain };
+        // There are no more forms than names.
+        let numbered = numbers::NUMBERED.plus(Bits::log2(u64::from(sent))).plus(form.bits);
+        if numbered >= plain.total {
+            return plain;
+        }
+        Information { total: numbered, richest: form.bits, richest_symbols: form.symbols }
+    }
+
     /// What forwarding costs, whether or not the answer is at hand.
     fn charge(&self, state: &SessionState, facts: &Facts<'_>, at: &Place<'_>, information: Bits) -> Charge {
-        let typed = Bits::log2(u64::from(facts.qtypes_allowed));
         if let Listing::Exact { of } = facts.listing {
+            // Four combinations of flags with each type.
+            let typed = Bits::log2(4 * u64::from(facts.qtypes_allowed));
             return Charge { name: Bits::log2(u64::from(of)).plus(typed), repeat: at.paid, ..Charge::default() };
         }
+        // One rhythm for all three accounts: whoever reads the wider ones reads this one too.
+        let typed = at.tenant.types.price(facts.qtype, facts.flags, facts.qtypes_allowed);
         let seen = at.tenant.tenant.history.seen(at.fingerprint, at.paid);
         let price = |seen: Seen, whole: Bits| if seen == Seen::New { whole } else { Bits::ZERO };
         let name = at.tenant.tenant.history.price(seen).plus(price(seen, information)).plus(typed);
@@ -159,6 +181,13 @@ impl Default for Scorer {
     }
 }
 
+/// What tells one name of a known form from another.
+#[derive(Clone, Copy)]
+struct Numbers {
+    bits: Bits,
+    symbols: u32,
+}
+
 /// Where a name's accounts are, and what they hold.
 struct Place<'n> {
     tenant_name: NameRef<'n>,
@@ -166,6 +195,10 @@ struct Place<'n> {
     tenant_key: u64,
     icann_key: u64,
     fingerprint: u64,
+    /// Hash of the name's form, where it has numbers.
+    form: Option<u64>,
+    /// Price of the numbers, where the session has forwarded a name of this form.
+    known_form: Option<Numbers>,
     /// Whether the session has forwarded this name.
     paid: bool,
     /// Whether it has been refused this name.
@@ -187,12 +220,22 @@ impl<'n> Place<'n> {
         } else {
             (tenant_name, tenant_key, tenant)
         };
+        let payload = facts.qname.wire_len() - tenant_name.wire_len();
+        let (form, known_form) = match Form::of(facts.qname, payload) {
+            Some(form) => {
+                let hash = state.hash_octets(form.octets());
+                (Some(hash), state.sent.contains(hash).then_some(Numbers { bits: form.numbers, symbols: form.symbols }))
+            }
+            None => (None, None),
+        };
         Self {
             tenant_name,
             icann_name,
             tenant_key,
             icann_key,
             fingerprint,
+            form,
+            known_form,
             paid: state.sent.contains(fingerprint),
             refused: state.refused.contains(fingerprint),
             tenant,
@@ -306,6 +349,7 @@ fn forwarded(
     let below = is_below(facts);
     let account = state.accounts.entry(at.tenant_key);
     account.tenant.history.book(seen, at.fingerprint);
+    account.types.book(facts.qtype, facts.flags);
     if below {
         account.below = account.below.plus(charge.name);
     } else {
@@ -330,4 +374,7 @@ fn forwarded(
         state.session.spent = state.session.spent.plus(charge.session);
     }
     state.sent.insert(at.fingerprint);
+    if let Some(form) = at.form {
+        state.sent.insert(form);
+    }
 }

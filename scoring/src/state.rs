@@ -60,7 +60,12 @@ impl SessionState {
 
     /// Keyed hash of a name.
     pub(crate) fn hash(&self, name: NameRef<'_>) -> u64 {
-        FixedState::with_seed(self.seed).hash_one(name.as_wire())
+        self.hash_octets(name.as_wire())
+    }
+
+    /// Keyed hash of octets.
+    pub(crate) fn hash_octets(&self, octets: &[u8]) -> u64 {
+        FixedState::with_seed(self.seed).hash_one(octets)
     }
 
     /// Tenants of this session that the score or the ledger has sinkholed.

@@ -125,11 +125,15 @@ fn exact_names_cost_their_choice_and_are_never_refused() {
     for i in 1..=500 {
         let got = session.ask(&long, A);
         assert_eq!(got.band, Band::Answer);
-        assert_eq!(got.after.listed, Bits::whole(12 * i), "log2 of 1,024 names and of 4 types");
+        assert_eq!(
+            got.after.listed,
+            Bits::whole(14 * i),
+            "log2 of 1,024 names, of 4 types and of 4 combinations of flags"
+        );
         assert_eq!((got.overdraw, got.after.session, got.after.tenant), (None, Bits::ZERO, Bits::ZERO));
         assert_ne!(got.readings[1].contribution, 0.0, "the readings are made all the same");
     }
-    assert_eq!(session.state.spent_listed(), Bits::whole(6_000));
+    assert_eq!(session.state.spent_listed(), Bits::whole(7_000));
 }
 
 #[test]

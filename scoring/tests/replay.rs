@@ -83,6 +83,7 @@ impl Replay {
             qname: name,
             split,
             qtype,
+            flags: 0,
             qtypes_allowed: TYPES,
             listing: Listing::Unlisted,
             registered_days: None,

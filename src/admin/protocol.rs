@@ -47,6 +47,9 @@ pub enum Request {
         by: String,
         /// Why.
         reason: String,
+        /// Bits added to each of the session's limits.
+        #[serde(default)]
+        extend: u32,
     },
     /// Allow a name for a while.
     Allow {

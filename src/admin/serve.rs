@@ -11,6 +11,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, broadcast};
 
 use super::protocol::{ErrorCode, MAX_REQUEST, Request, Response};
+use staunch_scoring::Bits;
+
 use crate::clock;
 use crate::daemon::Reload;
 use crate::enforce::Command;
@@ -217,13 +219,19 @@ impl Admin {
                 durable(commit).await?;
                 Ok(json!({ "schema": 1, "session": session.id(), "state": "quarantined", "case": case }))
             }
-            Request::Release { session, by, reason } => {
+            Request::Release { session, by, reason, extend } => {
                 require("reason", &reason)?;
                 require("by", &by)?;
                 let session = self.session(&session)?;
-                let (released, commit) = pipeline.release_by(&session, &by, &reason, now);
+                let (released, commit) = pipeline.release_by(&session, &by, &reason, Bits::whole(extend), now);
                 durable(commit).await?;
-                Ok(json!({ "schema": 1, "session": session.id(), "state": "active", "released": released }))
+                Ok(json!({
+                    "schema": 1,
+                    "session": session.id(),
+                    "state": "active",
+                    "released": released,
+                    "ledger_spent": pipeline.ledger_spent(&session),
+                }))
             }
             Request::Allow { name, seconds, reason, owner, session } => {
                 require("reason", &reason)?;

@@ -179,6 +179,10 @@ pub enum SessionVerb {
         /// Why.
         #[arg(long)]
         reason: String,
+        /// Bits that the session may tell the outside beyond its limits; without it a session whose ledger is spent is
+        /// closed again by its next new name.
+        #[arg(long, default_value_t = 0, value_name = "BITS")]
+        extend: u32,
     },
 }
 

@@ -80,10 +80,11 @@ fn session(socket: &Path, verb: SessionVerb, json: bool) -> Exit {
                 format!("{} quarantined, case {}", human::text(&v["session"]), human::text(&v["case"]))
             })
         }
-        SessionVerb::Release { id, by, reason } => {
-            ask(socket, &Request::Release { session: id, by, reason }, json, |v| {
+        SessionVerb::Release { id, by, reason, extend } => {
+            ask(socket, &Request::Release { session: id, by, reason, extend }, json, |v| {
                 let what = if v["released"] == true { "released" } else { "was not quarantined" };
-                format!("{} {what}", human::text(&v["session"]))
+                let spent = if v["ledger_spent"] == true { "; its ledger is spent: see --extend" } else { "" };
+                format!("{} {what}{spent}", human::text(&v["session"]))
             })
         }
     }

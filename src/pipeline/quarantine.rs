@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use staunch_scoring::NameRef;
+use staunch_scoring::{Bits, NameRef};
 
 use super::{Live, Pipeline, is_guarded};
 use crate::enforce::Command;
@@ -107,11 +107,25 @@ impl Pipeline {
     }
 
     /// Opens a session on an operator's word. `false` if it was not closed.
-    pub fn release_by(&self, session: &Arc<Session>, by: &str, note: &str, now: Now) -> (bool, Option<Commit>) {
+    ///
+    /// `extend` is added to each of its limits; it may be given to an open session too.
+    pub fn release_by(
+        &self,
+        session: &Arc<Session>,
+        by: &str,
+        note: &str,
+        extend: Bits,
+        now: Now,
+    ) -> (bool, Option<Commit>) {
         let live = self.live.load();
         let context = session.context();
         let mut inner = session.inner.lock();
-        let Some(quarantine) = inner.quarantine.clone() else { return (false, None) };
+        inner.score.extend(extend);
+        let ledger =
+            |inner: &Inner| store::Record::Ledger { session: session.id().clone(), state: inner.score.snapshot() };
+        let Some(quarantine) = inner.quarantine.clone() else {
+            return (false, if extend > Bits::ZERO { self.spool(vec![ledger(&inner)]) } else { None });
+        };
         let alert = self.alert(AlertKind::Release, &inner, &context, None, quarantine.reason, quarantine.case, now);
         inner.release();
         for address in &context.announcement.addresses {
@@ -123,9 +137,19 @@ impl Pipeline {
         tracing::info!(session = %session.id(), case = %quarantine.case, by, "session released");
         let records = vec![
             store::Record::Release { session: session.id().clone(), by: by.to_owned(), note: note.to_owned() },
+            ledger(&inner),
             store::Record::Alert { alert: Box::new(alert) },
         ];
         (true, self.spool(records))
+    }
+
+    /// Whether the session account is so far spent that a released session would soon be closed again.
+    pub fn ledger_spent(&self, session: &Session) -> bool {
+        let live = self.live.load();
+        let context = session.context();
+        let limit = live.policy.profiles.of(context.kind(), context.phase()).budgets.session;
+        let inner = session.inner.lock();
+        inner.score.spent_session() >= limit.plus(inner.score.allowance()).minus(Bits::whole(64))
     }
 
     /// Tells the packet filter whether the session's connections need pins.

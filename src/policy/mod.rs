@@ -158,6 +158,8 @@ impl Policy {
             qname,
             split,
             qtype: ask.query.qtype.0,
+            flags: u8::from(ask.query.edns.is_some_and(|edns| edns.dnssec_ok))
+                | u8::from(ask.query.checking_disabled) << 1,
             qtypes_allowed: profile.qtypes.len().min(255) as u8,
             listing,
             registered_days: self.lists.age.days(split.icann(qname), ask.now.wall),
@@ -294,8 +296,13 @@ impl Policy {
         if outcome == Outcome::Forwarded {
             inner.counts.forwarded += 1;
         }
-        // A session that is closed can gain or lose nothing more; its attempts are not worth state.
-        if decision.reason != Some(Reason::Quarantined) || outcome == Outcome::Forwarded {
+        // What a rule, a list, a type or a quarantine refused says nothing of what the session could have told; what left
+        // is booked whatever the reason was.
+        let judged = matches!(
+            decision.reason,
+            None | Some(Reason::Score | Reason::LedgerTenant | Reason::LedgerIcann | Reason::LedgerSession)
+        );
+        if judged || outcome == Outcome::Forwarded {
             self.scorer.commit(&mut inner.score, &decision.facts, &decision.assessment, outcome);
         }
     }

@@ -5,6 +5,7 @@
 //! domains than the table holds gains nothing and shows.
 
 use super::price::History;
+use super::types::TypeHistory;
 use crate::bits::Bits;
 
 /// Domains with an account of their own in one session.
@@ -29,6 +30,8 @@ pub(crate) struct Account {
     pub tenant: Side,
     /// As an ICANN-level domain.
     pub icann: Side,
+    /// Rhythm of types asked under it as a tenant.
+    pub types: TypeHistory,
     /// By names below a rule.
     pub below: Bits,
     /// What distinct refused names would have cost.

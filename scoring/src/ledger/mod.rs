@@ -8,6 +8,7 @@
 pub(crate) mod accounts;
 pub(crate) mod fingerprints;
 pub(crate) mod price;
+pub(crate) mod types;
 
 use crate::bits::Bits;
 

@@ -11,6 +11,7 @@
 //! capped; 2 to the minus price, summed over all payload parts, is therefore at most one.
 
 pub mod fit;
+pub(crate) mod numbers;
 pub mod table;
 
 use std::sync::LazyLock;

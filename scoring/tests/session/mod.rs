@@ -84,6 +84,7 @@ impl Session {
             qname: name.as_ref(),
             split: Split::of(name.as_ref()),
             qtype,
+            flags: 0,
             qtypes_allowed: self.types,
             listing: self.listing,
             registered_days: self.registered_days,
