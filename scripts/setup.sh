@@ -22,6 +22,7 @@ need node nodejs
 need busybox busybox-static
 need musl-gcc musl-tools
 need cc gcc
+need valgrind valgrind
 
 # shellcheck disable=SC2086 # a list of words
 set -- $(printf '%s\n' $missing | sort -u)

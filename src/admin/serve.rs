@@ -136,7 +136,10 @@ async fn observe(
         write.write_all(line.as_bytes()).await?;
         write.write_all(b"\n").await?;
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         match tap.recv().await {
             Ok(line) => {
                 write.write_all(line.as_bytes()).await?;
@@ -145,10 +148,9 @@ async fn observe(
             Err(broadcast::error::RecvError::Lagged(lost)) => {
                 write.write_all(format!("{{\"lost\":{lost}}}\n").as_bytes()).await?;
             }
-            Err(broadcast::error::RecvError::Closed) => break,
+            Err(broadcast::error::RecvError::Closed) => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// Waits for the journal; the operator's word counts only once it is durable.
@@ -259,7 +261,7 @@ impl Admin {
                 let explanation = pipeline
                     .explain(&session, &name, qtype, now)
                     .map_err(|error| Response::error(ErrorCode::BadRequest, error))?;
-                serde_json::to_value(explanation).map_err(|error| Response::error(ErrorCode::Failed, error.to_string()))
+                explanation.to_json().map_err(|error| Response::error(ErrorCode::Failed, error))
             }
             Request::Why { case } => self.why(case).await,
             Request::Reload => match self.reload.reload().await {

@@ -207,7 +207,7 @@ pub fn explain_offline(
     let (loaded, _) = config::load(file).map_err(OfflineError::Config)?;
     let other = |error: anyhow::Error| OfflineError::Other(format!("{error:#}"));
     let explanation = build::offline(loaded, name, qtype, kind).map_err(other)?;
-    serde_json::to_value(explanation).map_err(|error| OfflineError::Other(error.to_string()))
+    explanation.to_json().map_err(OfflineError::Other)
 }
 
 /// Puts what was recovered back in force. Called before anything is served.

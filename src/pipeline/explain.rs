@@ -54,6 +54,14 @@ pub struct Explanation {
     pub score: Option<Scored>,
 }
 
+impl Explanation {
+    /// As printed. By way of text, so that every number is written as it is in the event of the same query.
+    pub fn to_json(&self) -> Result<Value, String> {
+        let text = serde_json::to_string(self).map_err(|error| error.to_string())?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    }
+}
+
 /// Judges `name` by a configuration alone, for a session that has asked nothing yet.
 pub fn explain_fresh(
     live: &Live,

@@ -28,7 +28,7 @@ impl Pipeline {
         let Parsed::Query(query) = wire::parse(&packet) else { return None };
         let mut out = Vec::with_capacity(512);
         match step {
-            Step::Forward(permit) => self.forward(&mut walk, &query, permit, &mut out).await,
+            Step::Forward(permit) => self.forward(&mut walk, &query, *permit, &mut out).await,
             Step::Pin(entry) => self.release(&mut walk, &query, entry, &mut out).await,
             Step::Zone => self.zone(&mut walk, &query, &packet, &mut out).await,
             Step::Announce(commit) => self.announce_refusal(&mut walk, &query, commit, &mut out).await,

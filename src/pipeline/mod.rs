@@ -77,7 +77,7 @@ pub struct Deferred {
 /// What it waits for.
 enum Step {
     /// An upstream.
-    Forward(Permit),
+    Forward(Box<Permit>),
     /// Pins for an answer that is at hand.
     Pin(Arc<Entry>),
     /// An authoritative zone.
@@ -286,7 +286,7 @@ impl Pipeline {
                 }
                 record.source = Source::Upstream;
                 match decision.take_permit() {
-                    Some(permit) => deferred(record, Step::Forward(permit)),
+                    Some(permit) => deferred(record, Step::Forward(Box::new(permit))),
                     // An applied answer always carries its permit.
                     None => Fast::Drop,
                 }

@@ -80,8 +80,7 @@ impl Metrics {
         let verdicts: Family<VerdictLabels, Counter> = Family::default();
         let reasons: Family<ReasonLabels, Counter> = Family::default();
         let sources: Family<SourceLabels, Counter> = Family::default();
-        let duration =
-            Histogram::new([0.000_005, 0.000_02, 0.000_1, 0.000_5, 0.002, 0.01, 0.05, 0.2, 1.0, 2.5].into_iter());
+        let duration = Histogram::new([0.000_005, 0.000_02, 0.000_1, 0.000_5, 0.002, 0.01, 0.05, 0.2, 1.0, 2.5]);
         let charged = Counter::default();
         registry.register("verdicts", "Verdicts applied, by the session's mode", verdicts.clone());
         registry.register("refusals", "Refusals by reason, applied or only recorded", reasons.clone());
