@@ -195,7 +195,7 @@ fn a_refusal_tells_the_same_case_on_every_channel() {
 #[test]
 fn explain_is_the_live_path_bit_for_bit() {
     let daemon = Daemon::start(ENFORCE);
-    for i in 0..12 {
+    for i in 0..20 {
         let name = format!("{}.evil.example", chunk(i));
         let before = daemon.json(&["explain", &name, "--session", "s1"]);
         daemon.ask(&name, 1);
@@ -205,7 +205,7 @@ fn explain_is_the_live_path_bit_for_bit() {
         }
     }
     let closed = daemon.json(&["session", "show", "s1"]);
-    assert_eq!(closed["session"]["state"], "quarantined", "twelve chunks are too many: {closed:#}");
+    assert_eq!(closed["session"]["state"], "quarantined", "twenty chunks are too many: {closed:#}");
     let output = daemon.run(&["explain", "www.site.example", "--session", "s1", "--exit-code"]);
     assert_eq!(code(&output), 11);
     let output = daemon.run(&["session", "show", "s1", "--exit-code"]);

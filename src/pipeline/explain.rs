@@ -143,7 +143,6 @@ fn explain(
         name_hash: knowledge.name_hash,
     };
     let decision = live.policy.decide(context, inner, &ask);
-    let charged = if cached { staunch_scoring::Bits::ZERO } else { decision.charge() };
     explanation.mode = decision.mode;
     explanation.verdict = decision.applied;
     explanation.would = decision.would;
@@ -153,7 +152,7 @@ fn explain(
         (Verdict::Answer, false) => Source::Upstream,
         _ => Source::Policy,
     };
-    explanation.score = Some(scored(&decision.assessment, charged));
+    explanation.score = Some(scored(&decision.assessment, decision.booked()));
     explanation.rule = decision.rule;
     Ok(explanation)
 }

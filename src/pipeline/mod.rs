@@ -241,10 +241,7 @@ impl Pipeline {
         record.would = decision.would;
         record.reason = decision.reason;
         record.rule = decision.rule.clone();
-        let charged = match (decision.applied, ask.cached) {
-            (Verdict::Answer, false) => decision.charge(),
-            _ => staunch_scoring::Bits::ZERO,
-        };
+        let charged = decision.booked();
         record.scored = Some((decision.assessment.clone(), charged));
         if decision.would != Verdict::Answer {
             let key = tenant_key(&decision.split);

@@ -344,9 +344,13 @@ impl<'a> Decision<'a> {
         self.permit.take()
     }
 
-    /// What forwarding would book.
-    pub fn charge(&self) -> Bits {
-        self.assessment.charge.session.max(self.assessment.charge.name)
+    /// What is booked: nothing for what does not leave.
+    pub fn booked(&self) -> Bits {
+        if self.applied == Verdict::Answer && !self.facts.cached {
+            self.assessment.charge.session.max(self.assessment.charge.name)
+        } else {
+            Bits::ZERO
+        }
     }
 }
 
