@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::sync::Cache as Inner;
 use quick_cache::{Equivalent, Weighter};
-use staunch_scoring::NameRef;
+use staunch_scoring::{NameBuf, NameRef};
 
 use crate::answer::WireAnswer;
 use crate::model::Qtype;
@@ -92,6 +92,8 @@ impl Equivalent<OwnedKey> for Key<'_> {
 pub struct Entry {
     /// The answer.
     pub answer: WireAnswer,
+    /// Names behind the first, for lists that judge every hop for each session.
+    pub hops: Box<[NameBuf]>,
     /// When it was put, monotonic milliseconds.
     pub stored: u64,
     /// From when on it is dead, monotonic milliseconds.
@@ -102,9 +104,9 @@ pub struct Entry {
 
 impl Entry {
     /// An answer that is shown once and never kept.
-    pub fn passing(answer: WireAnswer, now: u64) -> Self {
+    pub fn passing(answer: WireAnswer, hops: Box<[NameBuf]>, now: u64) -> Self {
         let expires = now.saturating_add(u64::from(answer.ttl) * 1000);
-        Self { answer, stored: now, expires, id: 0 }
+        Self { answer, hops, stored: now, expires, id: 0 }
     }
 
     /// Seconds since it was put.
@@ -126,8 +128,12 @@ struct Share {
 
 impl Weighter<OwnedKey, Arc<Entry>> for Share {
     fn weight(&self, key: &OwnedKey, entry: &Arc<Entry>) -> u64 {
-        octets(&key.qname, &entry.answer).max(self.least)
+        (octets(&key.qname, &entry.answer) + hops(&entry.hops)).max(self.least)
     }
+}
+
+fn hops(hops: &[NameBuf]) -> u64 {
+    hops.iter().map(|hop| 16 + hop.as_ref().wire_len() as u64).sum()
 }
 
 fn octets(qname: &[u8], answer: &WireAnswer) -> u64 {
@@ -164,10 +170,10 @@ impl Cache {
 
     /// Keeps `answer` for its TTL, in place of an older one. Returns the entry, kept or not, so that a caller can serve
     /// it either way: a TTL of 0 is never kept.
-    pub fn put(&self, key: Key<'_>, answer: WireAnswer, now: u64) -> Arc<Entry> {
+    pub fn put(&self, key: Key<'_>, answer: WireAnswer, hops: Box<[NameBuf]>, now: u64) -> Arc<Entry> {
         let expires = now.saturating_add(u64::from(answer.ttl) * 1000);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let entry = Arc::new(Entry { answer, stored: now, expires, id });
+        let entry = Arc::new(Entry { answer, hops, stored: now, expires, id });
         if entry.answer.ttl > 0 && self.enabled {
             let key = OwnedKey { qname: key.qname.as_wire().into(), qtype: key.qtype, flags: key.flags() };
             self.inner.insert(key, entry.clone());
@@ -227,7 +233,7 @@ mod tests {
     fn an_entry_lives_for_its_ttl_and_no_longer() {
         let cache = Cache::new(Config::of_entries(16));
         let name = name("a.example");
-        let put = cache.put(key(&name), answer(10, 50), 5_000);
+        let put = cache.put(key(&name), answer(10, 50), Box::default(), 5_000);
         for (now, left) in [(5_000, Some(10)), (5_001, Some(9)), (14_999, Some(0)), (15_000, None), (u64::MAX, None)] {
             let got = cache.get(key(&name), now);
             assert_eq!(got.as_ref().map(|e| e.ttl_left(now)), left, "at {now}");
@@ -239,8 +245,8 @@ mod tests {
     fn a_later_answer_is_another_entry() {
         let cache = Cache::new(Config::of_entries(16));
         let name = name("a.example");
-        let first = cache.put(key(&name), answer(10, 50), 0);
-        let second = cache.put(key(&name), answer(20, 50), 4_000);
+        let first = cache.put(key(&name), answer(10, 50), Box::default(), 0);
+        let second = cache.put(key(&name), answer(20, 50), Box::default(), 4_000);
         assert_ne!(first.id, second.id);
         assert_eq!((first.expires, second.expires), (10_000, 24_000), "the first keeps its own end");
         assert_eq!(cache.get(key(&name), 5_000).map(|e| e.id), Some(second.id));
@@ -252,7 +258,7 @@ mod tests {
         let cache = Cache::new(Config::of_entries(64));
         let (a, b) = (name("a.example"), name("b.example"));
         let base = key(&a);
-        cache.put(base, answer(10, 50), 0);
+        cache.put(base, answer(10, 50), Box::default(), 0);
         let others = [
             key(&b),
             Key { qtype: Qtype::AAAA, ..base },
@@ -270,10 +276,10 @@ mod tests {
     fn ttl_zero_and_a_cache_of_none_keep_nothing() {
         let name = name("a.example");
         let cache = Cache::new(Config::of_entries(16));
-        assert_eq!(cache.put(key(&name), answer(0, 50), 0).answer.ttl, 0, "still served once");
+        assert_eq!(cache.put(key(&name), answer(0, 50), Box::default(), 0).answer.ttl, 0, "still served once");
         assert!(cache.get(key(&name), 0).is_none() && cache.is_empty());
         let off = Cache::new(Config::of_entries(0));
-        off.put(key(&name), answer(100, 50), 0);
+        off.put(key(&name), answer(100, 50), Box::default(), 0);
         assert!(off.is_empty());
     }
 
@@ -285,7 +291,7 @@ mod tests {
             let cache = Cache::new(config);
             for i in 0..20_000 {
                 let name = name(&format!("n{i}.example"));
-                cache.put(key(&name), answer(100, size), 0);
+                cache.put(key(&name), answer(100, size), Box::default(), 0);
             }
             assert!(cache.len() <= config.entries, "{} entries", cache.len());
             assert!(cache.weight() <= config.octets as u64, "{} octets", cache.weight());

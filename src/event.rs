@@ -171,8 +171,9 @@ pub struct Alert {
     pub addresses: Vec<IpAddr>,
     /// Whether it was enforced, or would have been.
     pub mode: Mode,
-    /// Why.
-    pub reason: Reason,
+    /// Why; nothing where the service itself is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
     /// One sentence for a person.
     pub summary: String,
     /// Strongest signals first.

@@ -8,6 +8,8 @@
 //! exactly if the query had one (RFC 6891 section 7). Reasons travel as Extended DNS Errors (RFC 8914); where a reply
 //! would not fit the client's datagram, their text is cut first. Replies other than [`from_answer`] fit 512 octets.
 
+mod ttl;
+
 use std::net::IpAddr;
 
 use staunch_scoring::NameRef;
@@ -16,6 +18,8 @@ use crate::answer::WireAnswer;
 use crate::local::{Local, Records};
 use crate::model::{Ede, Qtype, Transport};
 use crate::wire::{Query, Reject};
+
+pub use ttl::cap_ttls;
 
 /// Largest datagram we send and the payload size we announce, octets: below the path MTU of any link that carries IPv6
 /// (RFC 9715), so that replies are not fragmented.

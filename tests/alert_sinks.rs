@@ -27,7 +27,7 @@ fn alert(n: u32) -> Alert {
         owner: Some("team-a".into()),
         addresses: vec![Ipv4Addr::new(10, 0, 0, 1).into()],
         mode: Mode::Enforce,
-        reason: Reason::Score,
+        reason: Some(Reason::Score),
         summary: format!("closed, alert {n} \u{1b}[31m\n"),
         signals: Vec::new(),
         tenant: "attacker.example".into(),

@@ -51,7 +51,7 @@ fn alert(id: String, n: u64) -> Record {
         owner: None,
         addresses: Vec::new(),
         mode: Mode::Enforce,
-        reason: Reason::LedgerTenant,
+        reason: Some(Reason::LedgerTenant),
         summary: "closed".into(),
         signals: Vec::new(),
         tenant: "attacker.example".into(),

@@ -15,8 +15,7 @@ use staunch_scoring::Bits;
 
 use crate::clock;
 use crate::daemon::Reload;
-use crate::enforce::Command;
-use crate::lists::RuleForm;
+use crate::lists::{MAX_GRANTS, RuleForm, TooManyGrants};
 use crate::model::{CaseId, SessionId};
 use crate::pipeline::Pipeline;
 use crate::session::Session;
@@ -190,10 +189,20 @@ impl Admin {
         match request {
             Request::Status => Ok(pipeline.status()),
             Request::List => {
-                let all: Vec<_> = pipeline.sessions.all().iter().map(|s| pipeline.summary(s)).collect();
+                let sessions = pipeline.sessions.all();
+                for session in &sessions {
+                    let pending = session.inner.lock().pending();
+                    pipeline.settle(session, pending).await;
+                }
+                let all: Vec<_> = sessions.iter().map(|s| pipeline.summary(s)).collect();
                 Ok(json!({ "schema": 1, "sessions": all }))
             }
-            Request::Show { session } => Ok(pipeline.show(&*self.session(&session)?, now)),
+            Request::Show { session } => {
+                let session = self.session(&session)?;
+                let pending = session.inner.lock().pending();
+                pipeline.settle(&session, pending).await;
+                Ok(pipeline.show(&session, now))
+            }
             Request::Announce { announcement } => {
                 let known = pipeline
                     .announce(announcement.clone())
@@ -206,32 +215,51 @@ impl Admin {
                     .sessions
                     .end(&session)
                     .ok_or_else(|| Response::error(ErrorCode::NotFound, format!("no session `{session}`")))?;
-                for address in &ended.context().announcement.addresses {
-                    if let Err(error) = pipeline.enforcer.submit(Command::Remove { session: *address }) {
-                        return Err(Response::error(ErrorCode::Failed, error.to_string()));
-                    }
-                }
+                pipeline.end(&ended);
                 self.append(store::Record::End { session: session.clone() }).await?;
                 Ok(json!({ "schema": 1, "ended": session }))
             }
             Request::Quarantine { session, by, reason } => {
                 require("reason", &reason)?;
                 let session = self.session(&session)?;
-                let (case, commit) = pipeline.quarantine_by(&session, &by, &reason, now);
-                durable(commit).await?;
+                let case = pipeline.quarantine_by(&session, &by, &reason, now);
+                let pending = session.inner.lock().pending.clone();
+                match pending {
+                    Some(pending) if !pending.is_done() => {
+                        pending.wait().await.map_err(|error| {
+                            let what = format!("closed in memory, but not durable: {error}");
+                            Response::error(ErrorCode::Failed, what)
+                        })?;
+                    }
+                    Some(_) => {}
+                    // Neither durable nor on its way there, unless it was recorded before this process started.
+                    None if pipeline.is_recorded(&session) => {}
+                    None => {
+                        return Err(Response::error(
+                            ErrorCode::Failed,
+                            "closed in memory; the journal did not take it",
+                        ));
+                    }
+                }
                 Ok(json!({ "schema": 1, "session": session.id(), "state": "quarantined", "case": case }))
             }
             Request::Release { session, by, reason, extend } => {
                 require("reason", &reason)?;
                 require("by", &by)?;
                 let session = self.session(&session)?;
-                let (released, commit) = pipeline.release_by(&session, &by, &reason, Bits::whole(extend), now);
+                let released = pipeline.release_by(&session, &by, &reason, Bits::whole(extend), now);
+                let commit = released.commit.map_err(|error| {
+                    Response::error(
+                        ErrorCode::Failed,
+                        format!("opened in memory; the journal did not take it: {error}"),
+                    )
+                })?;
                 durable(commit).await?;
                 Ok(json!({
                     "schema": 1,
                     "session": session.id(),
                     "state": "active",
-                    "released": released,
+                    "released": released.was_closed,
                     "ledger_spent": pipeline.ledger_spent(&session),
                 }))
             }
@@ -247,6 +275,9 @@ impl Admin {
                 }
                 if let Some(id) = &session {
                     self.session(id)?;
+                }
+                if pipeline.live.load().grants.load().len() >= MAX_GRANTS {
+                    return Err(Response::error(ErrorCode::Failed, TooManyGrants.to_string()));
                 }
                 let until = now.wall + seconds * 1000;
                 let id = CaseId::from_random(pipeline.hash((&name, now.wall, until))).to_string();

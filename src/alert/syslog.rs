@@ -105,7 +105,7 @@ pub fn format(alert: &Alert, hostname: &str) -> String {
         ("owner", alert.owner.as_deref().unwrap_or_default()),
         ("addresses", &addresses),
         ("mode", mode),
-        ("reason", alert.reason.as_str()),
+        ("reason", alert.reason.map_or("-", crate::model::Reason::as_str)),
         ("domain", &alert.tenant),
         ("leakedBitsAtMost", &leaked),
         ("namesForwarded", &names),

@@ -1,6 +1,6 @@
 //! From the configuration to stages.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -109,27 +109,63 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
 pub fn apply(pipeline: &Pipeline, loaded: Loaded) -> anyhow::Result<String> {
     let old = pipeline.live.load_full();
     let configured = loaded.sessions.clone();
-    let enforcing = loaded.enforce.backend != BackendKind::Off;
-    if enforcing != old.enforcing {
-        bail!("enforce.backend takes effect at a restart only");
+    let fixed = fixed(&loaded);
+    let changed: Vec<_> = fixed.iter().filter(|setting| !old.fixed.contains(setting)).map(|(name, _)| *name).collect();
+    if !changed.is_empty() {
+        bail!("{} changed, which takes effect at a restart only; nothing was put in force", changed.join(", "));
     }
     let digest = loaded.digest().to_owned();
     let live = live(loaded, old.grants.clone())?;
     pipeline.live.store(Arc::new(live));
     // An answer may hold what the new rules take out.
     pipeline.cache.clear();
+    let live = pipeline.live.load_full();
+    for id in old.configured.iter().filter(|id| !live.configured.contains(id)) {
+        if let Some(session) = pipeline.sessions.end(id) {
+            pipeline.end(&session);
+            drop(pipeline.store.append(vec![store::Record::End { session: id.clone() }])?);
+        }
+    }
     for announcement in configured {
         let id = announcement.id.clone();
         if let Err(error) = pipeline.announce(announcement) {
             tracing::warn!(%error, session = %id, "a configured session was not announced");
         }
     }
-    let live = pipeline.live.load();
     for session in pipeline.sessions.all() {
+        {
+            // What monitor mode would have closed is judged afresh where it is enforced from now on.
+            let mut inner = session.inner.lock();
+            let enforced = live.policy.mode_of(&session.context()) == Mode::Enforce;
+            if enforced && inner.quarantine.as_ref().is_some_and(|q| !q.applied) {
+                inner.quarantine = None;
+                inner.watched = true;
+            }
+        }
         pipeline.guard(&live, &session);
     }
     drop(pipeline.store.append(vec![store::Record::Policy { digest: digest.clone() }])?);
     Ok(digest)
+}
+
+/// Settings that are taken at start, by name. A reload that changes one of them is refused whole: half a configuration
+/// in force would not be the one whose digest is reported.
+fn fixed(loaded: &Loaded) -> Vec<(&'static str, String)> {
+    vec![
+        ("[server] listen, workers or [limits]", format!("{:?}", loaded.listen)),
+        ("[server] state_dir", format!("{:?}", loaded.state_dir)),
+        ("[server] admin_socket or admin_group", format!("{:?}", loaded.admin)),
+        ("[server] metrics", format!("{:?}", loaded.metrics)),
+        ("[upstream]", format!("{:?}", loaded.upstream)),
+        ("[answer] cache_entries", format!("{:?}", loaded.answer.cache_entries)),
+        (
+            "[enforce], or policy.mode or unknown_source where they decide who is guarded",
+            format!("{:?}", loaded.enforce),
+        ),
+        ("[limits] sessions", format!("{:?}", loaded.max_sessions)),
+        ("[events]", format!("{:?}", loaded.events)),
+        ("[[alert]]", format!("{:?}", loaded.alerts)),
+    ]
 }
 
 /// An explanation by a configuration alone.
@@ -137,7 +173,16 @@ pub fn offline(loaded: Loaded, name: &str, qtype: Qtype, kind: SessionType) -> a
     let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
     let live = live(loaded, grants)?;
     let id = SessionId::new("offline").map_err(|error| anyhow!(error))?;
-    let context = stranger(id, kind);
+    let announcement = Announcement {
+        id,
+        // One of each family, so that neither A nor AAAA is out of its reach.
+        addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
+        kind,
+        phase: None,
+        owner: None,
+        search: Vec::new(),
+    };
+    let context = Context::new(announcement, true);
     crate::pipeline::explain_fresh(&live, &context, name, qtype, crate::clock::now()).map_err(|error| anyhow!(error))
 }
 
@@ -145,6 +190,8 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>) -> anyhow::Result<Live> {
     let zones: Vec<_> = loaded.zones.iter().map(|zone| (zone.name.clone(), zone.path.clone())).collect();
     let zones = Zones::load(&zones).context("local zone")?;
     let digest = loaded.digest().to_owned();
+    let configured = loaded.sessions.iter().map(|session| session.id.clone()).collect();
+    let fixed = fixed(&loaded);
     let own = loaded.listen.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
     let answers = AnswerRules {
         max_ttl: loaded.answer.max_ttl.as_secs() as u32,
@@ -175,6 +222,8 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>) -> anyhow::Result<Live> {
         grants,
         stranger: Arc::new(stranger(SessionId::unknown(), SessionType::Unannounced)),
         digest,
+        configured,
+        fixed,
         event_file: loaded.events.file.as_ref().map(|file| file.display().to_string()),
         policy: Policy {
             lists: loaded.lists,

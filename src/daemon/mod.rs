@@ -210,25 +210,22 @@ pub fn explain_offline(
     explanation.to_json().map_err(OfflineError::Other)
 }
 
-/// Puts what was recovered back in force. Called before anything is served.
+/// Puts what was recovered back in force; what the configuration says of a session goes before what was recorded of
+/// it. Called before anything is served.
 fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
     let now = clock::now();
+    let live = pipeline.live.load();
     for announcement in recovered.sessions {
         let id = announcement.id.clone();
-        // An address may meanwhile belong to a session of the configuration, which wins.
+        if live.configured.contains(&id) {
+            continue;
+        }
         if let Err(error) = pipeline.sessions.announce(announcement, true, pipeline.hash(&id)) {
             tracing::warn!(%error, session = %id, "a recorded session was not restored");
         }
     }
-    for (id, snapshot) in recovered.ledgers {
-        // A source nobody announced keeps its ledger too.
-        let unannounced = || {
-            let address = id.as_str().strip_prefix("unannounced:")?.parse().ok()?;
-            pipeline.sessions.adopt(address, pipeline.hash(&id)).ok()
-        };
-        if let Some(session) = pipeline.sessions.by_id(&id).or_else(unannounced) {
-            session.inner.lock().restore(&snapshot);
-        }
+    for (id, ledger) in recovered.ledgers {
+        pipeline.restore_ledger(id, ledger);
     }
     for quarantined in recovered.quarantined {
         pipeline.restore_quarantine(quarantined);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use staunch_scoring::{NameRef, QName, Split};
+use staunch_scoring::{NameRef, QName, Split, StateSnapshot};
 
 use super::{Live, Pipeline, is_guarded};
 use crate::cache::Key;
@@ -123,17 +123,19 @@ fn explain(
         source: Source::Local,
         score: None,
     };
+    let grants = live.grants.load();
     if !inner.is_closed() {
         if live.zones.covers(name) {
             explanation.source = Source::Zone;
             return Ok(explanation);
         }
-        if qtype == Qtype::ANY || local::special(name, qtype, &context.announcement.search).is_some() {
+        let special = local::special(name, qtype, &context.announcement.search).is_some();
+        if qtype == Qtype::ANY || (special && !live.policy.allows(context, &grants, name, now.wall)) {
             return Ok(explanation);
         }
     }
-    let cached = (knowledge.cached)(name);
-    let grants = live.grants.load();
+    let unreachable = is_guarded(live, context) && context.cannot_reach(qtype);
+    let cached = unreachable || (knowledge.cached)(name);
     let ask = Ask {
         query: &query,
         now,
@@ -148,6 +150,7 @@ fn explain(
     explanation.would = decision.would;
     explanation.reason = decision.reason;
     explanation.source = match (decision.applied, cached) {
+        (Verdict::Answer, _) if unreachable => Source::Local,
         (Verdict::Answer, true) => Source::Cache,
         (Verdict::Answer, false) => Source::Upstream,
         _ => Source::Policy,
@@ -174,17 +177,22 @@ impl Pipeline {
         explain(&live, &context, &inner, &qname, qtype, now, &knowledge)
     }
 
-    /// Makes a session known or updates it, and tells the packet filter.
+    /// Makes a session known or updates it, and tells the packet filter. What was recorded of it before the start of
+    /// this process comes back with it.
     pub fn announce(&self, announcement: Announcement) -> Result<Arc<Session>, AddError> {
         let live = self.live.load();
         let seed = self.hash(&announcement.id);
-        let (session, lost) = self.sessions.announce(announcement, true, seed)?;
-        for address in lost {
-            if let Err(error) = self.enforcer.submit(crate::enforce::Command::Remove { session: address }) {
-                tracing::error!(%error, "the packet filter did not forget an address");
+        let (session, changed) = self.sessions.announce(announcement, true, seed)?;
+        if let Some(unplaced) = self.unplaced.lock().remove(session.id()) {
+            let mut inner = session.inner.lock();
+            if let Some(ledger) = &unplaced.ledger {
+                inner.restore(ledger);
+            }
+            if inner.quarantine.is_none() {
+                inner.quarantine = unplaced.quarantine;
             }
         }
-        self.guard(&live, &session);
+        self.joined(&live, &session, &changed);
         Ok(session)
     }
 
@@ -282,25 +290,35 @@ impl Pipeline {
         None
     }
 
-    /// Closes a session again that was closed when the process ended. A session nobody has announced yet is made
-    /// from its id if that names its address; else the quarantine waits in the store for its announcement.
+    /// Closes a session again that was closed when the process ended; one that nobody has announced yet, when it is.
     pub fn restore_quarantine(&self, quarantined: Quarantined) {
-        let session = self.sessions.by_id(&quarantined.session).or_else(|| {
-            let address = quarantined.session.as_str().strip_prefix("unannounced:")?.parse().ok()?;
-            self.sessions.adopt(address, self.hash(&quarantined.session)).ok()
-        });
-        let Some(session) = session else {
-            tracing::warn!(session = %quarantined.session, "a quarantined session has no address");
-            return;
-        };
-        session.inner.lock().quarantine = Some(Quarantine {
-            case: quarantined.case,
-            reason: quarantined.reason,
-            by: quarantined.by,
-            note: quarantined.note,
-            since: quarantined.since,
-            applied: true,
-        });
+        let Quarantined { session: id, case, reason, by, note, since } = quarantined;
+        let quarantine = Quarantine { case, reason, by, note, since, applied: true, recorded: true };
+        match self.recorded(&id) {
+            Some(session) => session.inner.lock().quarantine = Some(quarantine),
+            None => self.unplaced.lock().entry(id).or_default().quarantine = Some(quarantine),
+        }
+    }
+
+    /// Whether the session's quarantine was on disk when the process started.
+    pub fn is_recorded(&self, session: &Session) -> bool {
+        session.inner.lock().quarantine.as_ref().is_some_and(|q| q.recorded)
+    }
+
+    /// Gives a session back what it had spent when the process ended; one that nobody has announced yet, when it is.
+    pub fn restore_ledger(&self, id: SessionId, ledger: StateSnapshot) {
+        match self.recorded(&id) {
+            Some(session) => session.inner.lock().restore(&ledger),
+            None => self.unplaced.lock().entry(id).or_default().ledger = Some(ledger),
+        }
+    }
+
+    /// The session of a recorded name. A source nobody announced has its address in its name.
+    fn recorded(&self, id: &SessionId) -> Option<Arc<Session>> {
+        self.sessions.by_id(id).or_else(|| {
+            let address = id.as_str().strip_prefix("unannounced:")?.parse().ok()?;
+            self.sessions.adopt(address, self.hash(id)).ok().map(|(session, _)| session)
+        })
     }
 
     /// Hands every ledger to the store, at the end of the process.
@@ -308,15 +326,12 @@ impl Pipeline {
         for session in self.sessions.all() {
             let snapshot = {
                 let mut inner = session.inner.lock();
-                if inner.unstored == staunch_scoring::Bits::ZERO {
+                if inner.unstored == staunch_scoring::Bits::ZERO && !inner.dirty {
                     continue;
                 }
-                inner.unstored = staunch_scoring::Bits::ZERO;
-                inner.score.snapshot()
+                self.snapshot(&mut inner)
             };
-            if let Err(error) = self.store.put_ledger(session.id().clone(), snapshot) {
-                tracing::warn!(%error, session = %session.id(), "a ledger was not saved");
-            }
+            self.put_ledger(&session, Some(snapshot));
         }
     }
 }

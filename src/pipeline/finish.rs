@@ -4,20 +4,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use staunch_scoring::Bits;
+use staunch_scoring::{Bits, StateSnapshot};
 
 use super::{Deferred, Live, Pipeline, Step, Walk, is_guarded};
 use crate::answer::{self, Asked};
 use crate::cache::{Entry, Key};
 use crate::clock;
-use crate::enforce::{Command, Ticket};
+use crate::enforce::{self, Command, Ticket};
 use crate::event::{Source, Verdict};
-use crate::model::{CaseId, Ede, Now, Reason};
+use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason};
 use crate::pin;
 use crate::policy::{Permit, RefusalText, ede_of};
 use crate::reply::{self, Refusal};
-use crate::session::{Context, Inner};
-use crate::store::Commit;
+use crate::session::{Context, Inner, Session};
+use crate::store::Durable;
 use crate::wire::{self, Parsed, Query};
 
 impl Pipeline {
@@ -31,7 +31,8 @@ impl Pipeline {
             Step::Forward(permit) => self.forward(&mut walk, &query, *permit, &mut out).await,
             Step::Pin(entry) => self.release(&mut walk, &query, entry, &mut out).await,
             Step::Zone => self.zone(&mut walk, &query, &packet, &mut out).await,
-            Step::Announce(commit) => self.announce_refusal(&mut walk, &query, commit, &mut out).await,
+            Step::Page => self.page(&mut walk, &query, &mut out).await,
+            Step::Announce(pending) => self.announce_refusal(&mut walk, &query, pending, &mut out).await,
         }
         let Walk { record, started, .. } = *walk;
         self.done(record, started);
@@ -58,31 +59,17 @@ impl Pipeline {
         let now = clock::now();
         self.first_seen.saw(walk.record.split.icann(permit.qname()), now.wall);
         walk.record.withheld = vetted.rebinding;
-        // Every hop of the chain is judged by lists; the name itself was judged before it left.
-        let context = walk.session.context();
-        let denied = vetted.names.iter().find_map(|hop| live.policy.denied_hop(&context, hop.as_ref(), now.wall));
-        if let Some((reason, rule)) = denied {
-            walk.record.would = Verdict::Sinkhole;
-            walk.record.reason = Some(reason);
-            walk.record.rule = Some(rule);
-            let case = self.fresh_case(self.hash(permit.qname()), now.wall);
-            walk.record.case = Some(case);
-            if walk.record.mode == crate::model::Mode::Enforce {
-                walk.record.verdict = Verdict::Sinkhole;
-                walk.record.source = Source::Policy;
-                return refuse_with(&live, walk, query, reason, case, out);
-            }
-        }
         let key = Key {
             qname: permit.qname(),
             qtype: permit.qtype(),
             dnssec_ok: permit.dnssec_ok(),
             checking_disabled: permit.checking_disabled(),
         };
-        let entry = if vetted.cacheable && walk.record.reason.is_none() {
-            self.cache.put(key, vetted.answer, now.mono)
+        let hops = vetted.names.into_boxed_slice();
+        let entry = if vetted.cacheable {
+            self.cache.put(key, vetted.answer, hops, now.mono)
         } else {
-            Arc::new(Entry::passing(vetted.answer, now.mono))
+            Arc::new(Entry::passing(vetted.answer, hops, now.mono))
         };
         self.release(walk, query, entry, out).await;
     }
@@ -92,17 +79,57 @@ impl Pipeline {
     async fn release(&self, walk: &mut Walk, query: &Query<'_>, entry: Arc<Entry>, out: &mut Vec<u8>) {
         let live = self.live.load_full();
         let now = clock::now();
+        if self.refuse_hop(&live, walk, query, &entry, now, out) {
+            return;
+        }
         let plan = pin::plan(&live.pins, entry.ttl_left(now.mono));
-        if !self.pin(&live, walk, query, &entry.answer.pins, plan.ttl, now, out).await {
+        if !self.pin(&live, walk, query, &entry.answer.pins, plan.ttl, out).await {
             return;
         }
         walk.record.rcode = u16::from(entry.answer.rcode);
         reply::from_answer(out, query, &entry.answer, walk.transport, entry.age(now.mono), plan.ttl);
     }
 
+    /// Every hop of an answer's chain is judged by lists; the name itself was judged before it left. Whether the answer
+    /// is refused, and the refusal written.
+    fn refuse_hop(
+        &self,
+        live: &Live,
+        walk: &mut Walk,
+        query: &Query<'_>,
+        entry: &Entry,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let context = walk.session.context();
+        let grants = live.grants.load();
+        let qname = query.qname.as_ref();
+        let Some((reason, rule, mode)) = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall) else {
+            return false;
+        };
+        let key = self.hash((walk.session.id(), walk.record.split.tenant(qname)));
+        let case = {
+            let mut inner = walk.session.inner.lock();
+            inner.counts.refused += 1;
+            inner.watched = true;
+            inner.sample(qname);
+            inner.case_for(key, reason, self.fresh_case(key, now.wall))
+        };
+        walk.record.would = Verdict::Sinkhole;
+        walk.record.reason = Some(reason);
+        walk.record.rule = Some(rule);
+        walk.record.case = Some(case);
+        if mode != Mode::Enforce {
+            return false;
+        }
+        walk.record.verdict = Verdict::Sinkhole;
+        walk.record.source = Source::Policy;
+        refuse_with(live, walk, query, reason, case, out);
+        true
+    }
+
     /// Pins `destinations` for the walk's session so that they outlive `ttl` seconds. `false`: the reply is already
     /// written, and it is not the answer.
-    #[allow(clippy::too_many_arguments)]
     async fn pin(
         &self,
         live: &Live,
@@ -110,58 +137,82 @@ impl Pipeline {
         query: &Query<'_>,
         destinations: &[IpAddr],
         ttl: u32,
-        now: Now,
         out: &mut Vec<u8>,
     ) -> bool {
-        let session = walk.session.clone();
-        let context = session.context();
-        let guarded = is_guarded(live, &context);
+        // Pins that were revoked while their acknowledgement was on its way (an address gained, a quarantine lifted) are
+        // ordered anew; twice is more than any operator causes.
+        for _ in 0..3 {
+            match self.try_pin(live, walk, destinations, ttl).await {
+                Pinned::Held => {
+                    walk.record.pins = if live.enforcing { destinations.to_vec() } else { Vec::new() };
+                    return true;
+                }
+                Pinned::Revoked => {}
+                Pinned::Closed => {
+                    self.refuse_closed(walk, query, out).await;
+                    return false;
+                }
+                Pinned::Failed(error) => {
+                    tracing::debug!(%error, session = %walk.session.id(), "an answer could not be pinned");
+                    if !is_guarded(live, &walk.session.context()) {
+                        return true;
+                    }
+                    break;
+                }
+            }
+        }
+        fail(walk, query, Ede::Other, "the address could not be pinned; nothing was answered", out);
+        false
+    }
+
+    async fn try_pin(&self, live: &Live, walk: &Walk, destinations: &[IpAddr], ttl: u32) -> Pinned {
         // A second more than the TTL needs, so that rounding never makes a cached answer pin again.
         let lifetime = pin::plan(&live.pins, ttl.saturating_add(1)).lifetime;
+        let now = clock::now();
         let (epoch, orders) = {
-            let inner = session.inner.lock();
+            let mut inner = walk.session.inner.lock();
+            // Under the lock, so that an address gained or lost is seen in the order of orders.
+            let context = walk.session.context();
             if inner.is_closed() {
-                refuse_closed(live, &inner, walk, query, out);
-                return false;
+                return Pinned::Closed;
             }
-            let orders =
-                if live.enforcing { self.order_pins(&context, destinations, lifetime) } else { Ok(Vec::new()) };
-            (inner.pins.epoch(), orders)
+            if !live.enforcing || destinations.is_empty() {
+                return Pinned::Held;
+            }
+            let healthy = self.enforcer.healthy();
+            let until = now.mono + u64::from(ttl) * 1000 + live.pins.grace().as_millis() as u64;
+            if healthy && inner.pins.cover_all(destinations, until) {
+                return Pinned::Held;
+            }
+            if !healthy && is_guarded(live, &context) {
+                return Pinned::Failed(enforce::Error::Stopped);
+            }
+            (inner.pins.epoch(), self.order_pins(&context, destinations, lifetime, is_guarded(live, &context)))
         };
-        let mut outcome = Ok(());
-        match orders {
-            Ok(tickets) => {
-                for ticket in tickets {
-                    outcome = outcome.and(ticket.wait(live.pin_deadline).await);
-                }
+        let tickets = match orders {
+            Ok(tickets) => tickets,
+            Err(error) => return Pinned::Failed(error),
+        };
+        for ticket in tickets {
+            if let Err(error) = ticket.wait(live.pin_deadline).await {
+                return Pinned::Failed(error);
             }
-            Err(error) => outcome = Err(error),
         }
-        if let Err(error) = &outcome {
-            tracing::debug!(%error, session = %walk.session.id(), "an answer could not be pinned");
-        }
-        let mut inner = session.inner.lock();
+        let mut inner = walk.session.inner.lock();
         if inner.is_closed() {
-            refuse_closed(live, &inner, walk, query, out);
-            return false;
+            return Pinned::Closed;
         }
-        if outcome.is_err() {
-            drop(inner);
-            if guarded {
-                fail(walk, query, Ede::Other, "the address could not be pinned; nothing was answered", out);
+        if inner.pins.epoch() != epoch {
+            return Pinned::Revoked;
+        }
+        let context = walk.session.context();
+        let end = now.mono + lifetime.as_millis() as u64;
+        for destination in destinations {
+            if let Some(evicted) = inner.pins.note(epoch, *destination, end, now.mono) {
+                self.unpin(&context, evicted);
             }
-            return !guarded;
         }
-        if live.enforcing {
-            let end = now.mono + lifetime.as_millis() as u64;
-            for destination in destinations {
-                if let Some(evicted) = inner.pins.note(epoch, *destination, end, now.mono) {
-                    self.unpin(&context, evicted);
-                }
-            }
-            walk.record.pins = destinations.to_vec();
-        }
-        true
+        Pinned::Held
     }
 
     /// Orders a pin for each of the session's addresses that can reach an address of the answer. Called under the
@@ -171,11 +222,17 @@ impl Pipeline {
         context: &Context,
         destinations: &[IpAddr],
         lifetime: Duration,
-    ) -> Result<Vec<Ticket>, crate::enforce::Error> {
+        guarded: bool,
+    ) -> Result<Vec<Ticket>, enforce::Error> {
         let mut tickets = Vec::new();
         for v4 in [true, false] {
             let family: Vec<IpAddr> = destinations.iter().copied().filter(|d| d.is_ipv4() == v4).collect();
             let Some(first) = family.first().copied() else { continue };
+            if guarded && context.addresses_like(first).next().is_none() {
+                // Shown to a session that cannot have it pinned, an address would be a promise nobody keeps.
+                let session = context.announcement.addresses.first().copied().unwrap_or(first);
+                return Err(enforce::Error::Family { session, destination: first });
+            }
             for session in context.addresses_like(first) {
                 let destinations = family.clone();
                 tickets.push(self.enforcer.submit(Command::Pin { session, destinations, lifetime })?);
@@ -195,35 +252,73 @@ impl Pipeline {
 
     /// Addresses of our own zones are the operator's word, so the rebinding guard does not apply to them.
     async fn zone(&self, walk: &mut Walk, query: &Query<'_>, packet: &[u8], out: &mut Vec<u8>) {
-        /// A zone's records keep their TTL; pins outlive any that a zone file should have.
-        const LONGEST_TTL: u32 = 3600;
         let live = self.live.load_full();
         let source = std::net::SocketAddr::new(walk.from, 0);
-        let (reply, addresses) = live.zones.answer(packet, source, walk.transport).await;
-        if !self.pin(&live, walk, query, &addresses, LONGEST_TTL, clock::now(), out).await {
+        let (mut reply, addresses) = live.zones.answer(packet, source, walk.transport).await;
+        let plan = pin::plan(&live.pins, live.answers.max_ttl);
+        if !self.pin(&live, walk, query, &addresses, plan.ttl, out).await {
             return;
+        }
+        if live.enforcing && !addresses.is_empty() {
+            reply::cap_ttls(&mut reply, plan.ttl);
         }
         walk.record.rcode = reply.get(3).map_or(2, |flags| u16::from(flags & 0xf));
         *out = reply;
     }
 
-    /// A quarantine is on disk before anybody is told of it.
-    async fn announce_refusal(&self, walk: &mut Walk, query: &Query<'_>, commit: Option<Commit>, out: &mut Vec<u8>) {
-        if let Some(commit) = commit
-            && let Err(error) = commit.await
-        {
-            // The session stays closed in memory; the refusal still says nothing that is not true.
-            tracing::error!(%error, session = %walk.session.id(), "a quarantine could not be made durable");
-            self.telemetry.metrics.not_durable();
+    /// A refusal that is an address: the block page must be reachable.
+    async fn page(&self, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
+        let live = self.live.load_full();
+        let wanted = |address: &&IpAddr| address.is_ipv4() == (query.qtype == Qtype::A);
+        let page: Vec<IpAddr> = live.sinkhole.addresses.iter().filter(wanted).copied().collect();
+        if !self.pin(&live, walk, query, &page, live.sinkhole.negative_ttl, out).await {
+            return;
         }
+        let reason = walk.record.reason.unwrap_or(Reason::Score);
+        let case = walk.record.case.unwrap_or(CaseId::from_random(walk.wall));
+        let text = RefusalText::new(reason, case, live.sinkhole.contact.as_deref());
+        walk.record.rcode = 0;
+        reply::sinkhole_address(out, query, &page, live.sinkhole.negative_ttl, ede_of(reason), text.as_str());
+    }
+
+    /// A quarantine is on disk before anybody is told of it.
+    async fn announce_refusal(
+        &self,
+        walk: &mut Walk,
+        query: &Query<'_>,
+        pending: Option<Arc<Durable>>,
+        out: &mut Vec<u8>,
+    ) {
+        self.settle(&walk.session, pending).await;
         let live = self.live.load_full();
         let session = walk.session.clone();
         let inner = session.inner.lock();
         refuse_as(&live, &inner, walk, query, out);
     }
 
+    /// Answers a query of a session that was closed while the query was on its way.
+    async fn refuse_closed(&self, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
+        walk.record.verdict = Verdict::Sinkhole;
+        walk.record.would = Verdict::Sinkhole;
+        walk.record.reason = Some(Reason::Quarantined);
+        walk.record.source = Source::Policy;
+        let pending = walk.session.inner.lock().pending();
+        self.announce_refusal(walk, query, pending, out).await;
+    }
+
+    /// Waits until what is to be told of a session is on disk.
+    pub async fn settle(&self, session: &Session, pending: Option<Arc<Durable>>) {
+        if let Some(pending) = pending
+            && let Err(error) = pending.wait().await
+        {
+            // The session stays closed in memory; the refusal still says nothing that is not true.
+            tracing::error!(%error, session = %session.id(), "a quarantine could not be made durable");
+            self.telemetry.metrics.not_durable();
+        }
+    }
+
     /// What a session has been charged since its ledger was last handed to the store; a snapshot when it is enough.
-    pub(super) fn ledger_step(&self, inner: &mut Inner, charged: Bits) -> Option<staunch_scoring::StateSnapshot> {
+    pub(super) fn ledger_step(&self, inner: &mut Inner, charged: Bits) -> Option<StateSnapshot> {
         /// How much may be spent between two snapshots: what a crash could give back to a session.
         const STEP: Bits = Bits::whole(64);
         inner.charged = inner.charged.plus(charged);
@@ -231,22 +326,45 @@ impl Pipeline {
         if inner.unstored < STEP {
             return None;
         }
+        Some(self.snapshot(inner))
+    }
+
+    /// The ledger as the store keeps it; from here on it counts as stored.
+    pub(super) fn snapshot(&self, inner: &mut Inner) -> StateSnapshot {
         inner.unstored = Bits::ZERO;
-        Some(inner.score.snapshot())
+        inner.dirty = false;
+        inner.score.snapshot()
+    }
+
+    /// Hands a ledger to the store without waiting for it.
+    pub(super) fn put_ledger(&self, session: &Session, snapshot: Option<StateSnapshot>) {
+        if let Some(snapshot) = snapshot
+            && let Err(error) = self.store.put_ledger(session.id().clone(), snapshot)
+        {
+            tracing::warn!(%error, session = %session.id(), "a ledger was not handed to the store");
+        }
     }
 }
 
-/// Answers a query of a session that was closed while the query was on its way.
-fn refuse_closed(live: &Live, inner: &Inner, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
-    walk.record.verdict = Verdict::Sinkhole;
-    walk.record.would = Verdict::Sinkhole;
-    walk.record.reason = Some(Reason::Quarantined);
-    walk.record.source = Source::Policy;
-    walk.record.pins = Vec::new();
-    refuse_as(live, inner, walk, query, out);
+/// How pinning an answer ended.
+enum Pinned {
+    /// Every destination is open, or needs no pin.
+    Held,
+    /// What was acknowledged has been revoked meanwhile.
+    Revoked,
+    /// The session was closed meanwhile.
+    Closed,
+    /// The packet filter did not take it.
+    Failed(enforce::Error),
 }
 
 fn refuse_as(live: &Live, inner: &Inner, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
+    if inner.ended {
+        let case = walk.record.case.unwrap_or(CaseId::from_random(walk.wall));
+        walk.record.reason = Some(Reason::UnknownSource);
+        walk.record.case = Some(case);
+        return refuse_with(live, walk, query, Reason::UnknownSource, case, out);
+    }
     let case = match &inner.quarantine {
         Some(quarantine) => quarantine.case,
         // Released in the same instant: the event's own case still explains it.

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::answer::AnswerRules;
 use crate::lists::Grants;
+use crate::model::{Qtype, Reason, SessionId};
 use crate::pin::PinPolicy;
 use crate::policy::Policy;
 use crate::session::Context;
@@ -31,6 +32,10 @@ pub struct Live {
     pub enforcing: bool,
     /// Runtime allowances; outlive reloads, so they are shared between configurations.
     pub grants: Arc<ArcSwap<Grants>>,
+    /// Sessions that the configuration names.
+    pub configured: Vec<SessionId>,
+    /// Settings that take effect at a restart only, by name, for comparison.
+    pub fixed: Vec<(&'static str, String)>,
     /// Stands in the event of a source that has no session.
     pub stranger: Arc<Context>,
     /// Hex digest of the configuration.
@@ -48,4 +53,12 @@ pub struct Sinkhole {
     pub negative_ttl: u32,
     /// Whom to ask.
     pub contact: Option<String>,
+}
+
+impl Sinkhole {
+    /// The block page's addresses that answer a refused query of this type; none where it gets a negative answer.
+    pub fn page_for(&self, qtype: Qtype, nodata: bool, reason: Option<Reason>) -> &[IpAddr] {
+        let host = matches!(qtype, Qtype::A | Qtype::AAAA);
+        if host && !nodata && reason != Some(Reason::Quarantined) { &self.addresses } else { &[] }
+    }
 }

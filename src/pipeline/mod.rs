@@ -14,19 +14,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::quality::RandomState;
+use hashbrown::HashMap;
 use parking_lot::Mutex;
-use staunch_scoring::{Outcome, Split};
+use staunch_scoring::{Outcome, Split, StateSnapshot};
 
 use crate::cache::{Cache, Entry, Key};
 use crate::enforce::Enforcer;
 use crate::event::{Source, Verdict};
 use crate::forward::Forwarder;
 use crate::listen::{Fast, Service};
-use crate::model::{CaseId, Ede, Now, Qtype, Reason, Transport};
+use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, SessionId, Transport};
 use crate::policy::{Ask, Decision, Permit, RefusalText, UnknownSource, ede_of};
 use crate::reply::{self, Refusal};
-use crate::session::{Context, Inner, Session, Sessions};
-use crate::store::{Commit, FirstSeen, Store};
+use crate::session::{Context, Inner, Quarantine, Session, Sessions};
+use crate::store::{Durable, FirstSeen, Store};
 use crate::telemetry::{Record, Telemetry};
 use crate::wire::{self, Parsed, Query};
 use crate::{alert::Delivery, local, pin};
@@ -54,7 +55,18 @@ pub struct Pipeline {
     pub delivery: Mutex<Option<Delivery>>,
     /// Events and counters.
     pub telemetry: Arc<Telemetry>,
+    /// Sources that found no room in the table, in monitor mode.
+    strangers: Arc<Session>,
+    /// What was recorded of sessions that nobody has announced since the start.
+    unplaced: Mutex<HashMap<SessionId, Unplaced>>,
     hasher: RandomState,
+}
+
+/// What was recorded of a session before the process started.
+#[derive(Default)]
+struct Unplaced {
+    quarantine: Option<Quarantine>,
+    ledger: Option<StateSnapshot>,
 }
 
 /// What of a judged query is needed once its answer is there.
@@ -82,8 +94,10 @@ enum Step {
     Pin(Arc<Entry>),
     /// An authoritative zone.
     Zone,
+    /// Pins for the block page's addresses.
+    Page,
     /// The journal, before a quarantine is announced.
-    Announce(Option<Commit>),
+    Announce(Option<Arc<Durable>>),
 }
 
 impl Pipeline {
@@ -99,7 +113,10 @@ impl Pipeline {
         delivery: Delivery,
         telemetry: Arc<Telemetry>,
     ) -> Self {
+        let strangers = Arc::new(Session::shared(live.stranger.clone()));
         Self {
+            strangers,
+            unplaced: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),
             sessions,
             cache,
@@ -133,18 +150,23 @@ impl Pipeline {
         CaseId::from_random(self.hash((key, wall)))
     }
 
-    /// Whose query this is. A source nobody announced is adopted under its profile or refused.
+    /// Whose query this is. A source nobody announced is adopted, or refused where the policy is enforced and says so.
+    /// In monitor mode a source that finds no room shares one session with all others that find none.
     fn identify(&self, live: &Live, from: IpAddr) -> Option<Arc<Session>> {
+        let refuse = live.policy.mode == Mode::Enforce && live.policy.unknown_source == UnknownSource::Refuse;
         if let Some(session) = self.sessions.by_address(from) {
-            return Some(session);
+            return (!refuse || session.context().announced).then_some(session);
         }
-        match live.policy.unknown_source {
-            UnknownSource::Refuse => None,
-            UnknownSource::Profile => {
-                let session = self.sessions.adopt(from, self.hash(from)).ok()?;
-                self.guard(live, &session);
+        if refuse {
+            return None;
+        }
+        match self.sessions.adopt(from, self.hash(from)) {
+            Ok((session, changed)) => {
+                self.joined(live, &session, &changed);
                 Some(session)
             }
+            Err(_) if live.policy.mode == Mode::Monitor => Some(self.strangers.clone()),
+            Err(_) => None,
         }
     }
 
@@ -200,13 +222,19 @@ impl Pipeline {
             Fast::Deferred(Deferred { walk: Box::new(walk), step })
         };
 
+        let guarded = is_guarded(&live, &context);
+        // An address that no pin could open is not asked for and not shown: nothing leaves, nothing is charged.
+        let unreachable = guarded && context.cannot_reach(query.qtype);
+        let grants = live.grants.load();
         // What never leaves is neither scored nor charged; a closed session gets not even that.
         if !session.inner.lock().is_closed() {
-            if live.zones.covers(qname) {
+            if live.zones.covers(qname) && !unreachable {
                 record.source = Source::Zone;
                 return deferred(record, Step::Zone);
             }
-            if let Some(answer) = local::special(qname, query.qtype, &context.announcement.search) {
+            if let Some(answer) = local::special(qname, query.qtype, &context.announcement.search)
+                && !live.policy.allows(&context, &grants, qname, now.wall)
+            {
                 record.rcode = u16::from(answer.rcode);
                 reply::local(out, query, &answer);
                 return self.done(record, started);
@@ -219,11 +247,7 @@ impl Pipeline {
 
         let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
         let key = Key { qname, qtype: query.qtype, dnssec_ok, checking_disabled: query.checking_disabled };
-        let entry = self.cache.get(key, now.mono);
-        // An address that no pin could open is not asked for: nothing leaves, nothing is charged.
-        let unreachable =
-            entry.is_none() && query.qtype == Qtype::AAAA && is_guarded(&live, &context) && !context.has_ipv6();
-        let grants = live.grants.load();
+        let entry = self.cache.get(key, now.mono).filter(|_| !unreachable);
         let split = Split::of(qname);
         let ask = Ask {
             query,
@@ -263,7 +287,9 @@ impl Pipeline {
                 }
                 if let Some(entry) = entry {
                     record.source = Source::Cache;
-                    let shown = shown(&live, &context, &mut inner, &entry, now);
+                    let denied = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall).is_some();
+                    let held = !denied && (!guarded || self.enforcer.healthy());
+                    let shown = if held { shown(&live, &context, &mut inner, &entry, now) } else { None };
                     drop(inner);
                     return match shown {
                         Some(ttl) => {
@@ -276,11 +302,7 @@ impl Pipeline {
                 }
                 let snapshot = self.ledger_step(&mut inner, charged);
                 drop(inner);
-                if let Some(snapshot) = snapshot
-                    && let Err(error) = self.store.put_ledger(session.id().clone(), snapshot)
-                {
-                    tracing::warn!(%error, session = %session.id(), "a ledger was not handed to the store");
-                }
+                self.put_ledger(&session, snapshot);
                 record.source = Source::Upstream;
                 match decision.take_permit() {
                     Some(permit) => deferred(record, Step::Forward(Box::new(permit))),
@@ -289,18 +311,29 @@ impl Pipeline {
                 }
             }
             Verdict::Sinkhole => {
+                let marks = inner.score.tenants_sinkholed();
                 live.policy.commit(&mut inner, &decision, Outcome::Refused);
+                // A mark counts towards quarantine, so a restart must not take it back.
+                let snapshot = (inner.score.tenants_sinkholed() != marks).then(|| self.snapshot(&mut inner));
+                let pending = if record.reason == Some(Reason::Quarantined) { inner.pending() } else { None };
                 drop(inner);
+                self.put_ledger(&session, snapshot);
                 record.source = Source::Policy;
+                if let Some(pending) = pending {
+                    return deferred(record, Step::Announce(Some(pending)));
+                }
+                if guarded && !live.sinkhole.page_for(query.qtype, decision.nodata, record.reason).is_empty() {
+                    return deferred(record, Step::Page);
+                }
                 self.refuse(&live, query, &decision, &mut record, out);
                 self.done(record, started)
             }
             Verdict::Quarantine => {
                 live.policy.commit(&mut inner, &decision, Outcome::Refused);
-                let commit = self.quarantine(&mut inner, &session, &context, &record, now);
+                let pending = self.quarantine(&mut inner, &session, &record, now);
                 drop(inner);
                 record.source = Source::Policy;
-                deferred(record, Step::Announce(commit))
+                deferred(record, Step::Announce(pending))
             }
         }
     }
@@ -329,11 +362,10 @@ impl Pipeline {
         let reason = record.reason.unwrap_or(Reason::Score);
         let case = record.case.unwrap_or_else(|| self.fresh_case(0, record.wall));
         let text = RefusalText::new(reason, case, live.sinkhole.contact.as_deref());
-        let host_type = matches!(query.qtype, Qtype::A | Qtype::AAAA);
-        if !live.sinkhole.addresses.is_empty() && host_type && !decision.nodata && reason != Reason::Quarantined {
+        let page = live.sinkhole.page_for(query.qtype, decision.nodata, Some(reason));
+        if !page.is_empty() {
             record.rcode = 0;
-            let (addresses, ttl) = (&live.sinkhole.addresses, live.sinkhole.negative_ttl);
-            reply::sinkhole_address(out, query, addresses, ttl, ede_of(reason), text.as_str());
+            reply::sinkhole_address(out, query, page, live.sinkhole.negative_ttl, ede_of(reason), text.as_str());
             return;
         }
         let refusal = Refusal {
@@ -380,7 +412,7 @@ impl Pipeline {
             qname: query.qname,
             qtype: query.qtype,
             split,
-            mode: crate::model::Mode::Enforce,
+            mode: Mode::Enforce,
             verdict: Verdict::Sinkhole,
             would: Verdict::Sinkhole,
             reason: Some(Reason::UnknownSource),
@@ -454,5 +486,5 @@ fn shown(live: &Live, context: &Context, inner: &mut Inner, entry: &Entry, now: 
 
 /// Whether a session's connections pass the packet filter only by pins.
 pub(crate) fn is_guarded(live: &Live, context: &Context) -> bool {
-    live.enforcing && live.policy.mode_of(context) == crate::model::Mode::Enforce
+    live.enforcing && live.policy.mode_of(context) == Mode::Enforce
 }

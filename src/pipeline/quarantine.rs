@@ -8,9 +8,17 @@ use super::{Live, Pipeline, is_guarded};
 use crate::enforce::Command;
 use crate::event::{Alert, AlertKind, SCHEMA};
 use crate::model::{CaseId, Mode, Now, Reason};
-use crate::session::{Context, Inner, Quarantine, Session};
-use crate::store::{self, Commit};
+use crate::session::{Announced, Context, Inner, Quarantine, Session};
+use crate::store::{self, Commit, Durable};
 use crate::telemetry::{Record, rfc3339};
+
+/// What became of a release.
+pub struct Released {
+    /// Whether the session was closed.
+    pub was_closed: bool,
+    /// What to await before it is said to be done; an error means that the journal did not take it.
+    pub commit: Result<Option<Commit>, store::Error>,
+}
 
 impl Pipeline {
     /// Closes the session that made this query. Takes effect in memory and in the order of packet-filter commands now;
@@ -19,14 +27,15 @@ impl Pipeline {
         &self,
         inner: &mut Inner,
         session: &Arc<Session>,
-        context: &Context,
         record: &Record,
         now: Now,
-    ) -> Option<Commit> {
+    ) -> Option<Arc<Durable>> {
+        let context = session.context();
         let reason = record.reason.unwrap_or(Reason::Score);
         let case = record.case.unwrap_or_else(|| self.fresh_case(0, now.wall));
-        let alert = self.alert(AlertKind::Quarantine, inner, context, Some(record), reason, case, now);
-        self.close(inner, session, context, reason, case, "staunch", &alert.summary.clone(), alert, now)
+        let alert = self.alert(AlertKind::Quarantine, inner, &context, Some(record), reason, case, now);
+        self.close(inner, session, &context, reason, case, "staunch", &alert.summary.clone(), alert, now);
+        inner.pending()
     }
 
     /// Records that enforce mode would have closed the session; raises the alert once.
@@ -48,24 +57,26 @@ impl Pipeline {
             note: alert.summary.clone(),
             since: now.wall,
             applied: false,
+            recorded: false,
         });
         tracing::info!(session = %session.id(), %case, reason = reason.as_str(), "session would be quarantined");
         drop(self.spool(vec![store::Record::Alert { alert: Box::new(alert) }]));
     }
 
-    /// Closes a session on an operator's word. Idempotent: a closed session keeps its case.
-    pub fn quarantine_by(&self, session: &Arc<Session>, by: &str, note: &str, now: Now) -> (CaseId, Option<Commit>) {
-        let context = session.context();
+    /// Closes a session on an operator's word, and says under which case; to be awaited with [`Pipeline::settle`].
+    /// Idempotent: a closed session keeps its case.
+    pub fn quarantine_by(&self, session: &Arc<Session>, by: &str, note: &str, now: Now) -> CaseId {
         let mut inner = session.inner.lock();
+        let context = session.context();
         if let Some(quarantine) = &inner.quarantine
             && quarantine.applied
         {
-            return (quarantine.case, None);
+            return quarantine.case;
         }
         let case = self.fresh_case(self.hash(session.id()), now.wall);
         let alert = self.alert(AlertKind::Quarantine, &inner, &context, None, Reason::Quarantined, case, now);
-        let commit = self.close(&mut inner, session, &context, Reason::Quarantined, case, by, note, alert, now);
-        (case, commit)
+        self.close(&mut inner, session, &context, Reason::Quarantined, case, by, note, alert, now);
+        case
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -80,9 +91,16 @@ impl Pipeline {
         note: &str,
         alert: Alert,
         now: Now,
-    ) -> Option<Commit> {
-        inner.quarantine =
-            Some(Quarantine { case, reason, by: by.to_owned(), note: note.to_owned(), since: now.wall, applied: true });
+    ) {
+        inner.quarantine = Some(Quarantine {
+            case,
+            reason,
+            by: by.to_owned(),
+            note: note.to_owned(),
+            since: now.wall,
+            applied: true,
+            recorded: false,
+        });
         inner.pins.revoke();
         for address in &context.announcement.addresses {
             // Ordered behind every pin of this session, since pins are ordered under the same lock.
@@ -100,39 +118,34 @@ impl Pipeline {
                 note: note.to_owned(),
             },
             store::Record::Alert { alert: Box::new(alert) },
-            store::Record::Ledger { session: session.id().clone(), state: inner.score.snapshot() },
+            store::Record::Ledger { session: session.id().clone(), state: self.snapshot(inner) },
         ];
-        inner.unstored = staunch_scoring::Bits::ZERO;
-        self.spool(records)
+        inner.pending = self.spool(records).map(|commit| Arc::new(Durable::new(commit)));
     }
 
     /// Opens a session on an operator's word. `false` if it was not closed.
     ///
     /// `extend` is added to each of its limits; it may be given to an open session too.
-    pub fn release_by(
-        &self,
-        session: &Arc<Session>,
-        by: &str,
-        note: &str,
-        extend: Bits,
-        now: Now,
-    ) -> (bool, Option<Commit>) {
+    pub fn release_by(&self, session: &Arc<Session>, by: &str, note: &str, extend: Bits, now: Now) -> Released {
         let live = self.live.load();
-        let context = session.context();
         let mut inner = session.inner.lock();
-        inner.score.extend(extend);
-        let ledger =
-            |inner: &Inner| store::Record::Ledger { session: session.id().clone(), state: inner.score.snapshot() };
-        let Some(quarantine) = inner.quarantine.clone() else {
-            return (false, if extend > Bits::ZERO { self.spool(vec![ledger(&inner)]) } else { None });
-        };
-        let alert = self.alert(AlertKind::Release, &inner, &context, None, quarantine.reason, quarantine.case, now);
-        inner.release();
+        let context = session.context();
+        // Sent for an open session too: whatever the packet filter believes, it is open from here on.
         for address in &context.announcement.addresses {
             if let Err(error) = self.enforcer.submit(Command::Release { session: *address }) {
                 tracing::error!(%error, session = %session.id(), "the packet filter did not take a release");
             }
         }
+        inner.score.extend(extend);
+        let ledger =
+            |inner: &Inner| store::Record::Ledger { session: session.id().clone(), state: inner.score.snapshot() };
+        let Some(quarantine) = inner.quarantine.clone() else {
+            self.guard_locked(&live, &context, &inner);
+            let commit = (extend > Bits::ZERO).then(|| self.store.append(vec![ledger(&inner)]));
+            return Released { was_closed: false, commit: commit.transpose() };
+        };
+        let alert = self.alert(AlertKind::Release, &inner, &context, None, quarantine.reason, quarantine.case, now);
+        inner.release();
         self.guard_locked(&live, &context, &inner);
         tracing::info!(session = %session.id(), case = %quarantine.case, by, "session released");
         let records = vec![
@@ -140,7 +153,35 @@ impl Pipeline {
             ledger(&inner),
             store::Record::Alert { alert: Box::new(alert) },
         ];
-        (true, self.spool(records))
+        Released { was_closed: true, commit: self.store.append(records).map(Some) }
+    }
+
+    /// A session's run is over: nothing more is answered or pinned for it, an answer under way included.
+    pub fn end(&self, session: &Session) {
+        let mut inner = session.inner.lock();
+        let context = session.context();
+        inner.ended = true;
+        inner.pins.revoke();
+        for address in &context.announcement.addresses {
+            if let Err(error) = self.enforcer.submit(Command::Remove { session: *address }) {
+                tracing::error!(%error, session = %session.id(), "the packet filter did not forget an address");
+            }
+        }
+    }
+
+    /// Tells the packet filter what an announcement has changed.
+    pub(crate) fn joined(&self, live: &Live, session: &Session, changed: &Announced) {
+        for address in &changed.lost {
+            if let Err(error) = self.enforcer.submit(Command::Remove { session: *address }) {
+                tracing::error!(%error, session = %session.id(), "the packet filter did not forget an address");
+            }
+        }
+        let mut inner = session.inner.lock();
+        if changed.gained {
+            // Pins are held for every address of a session; a new one has none yet.
+            inner.pins.revoke();
+        }
+        self.guard_locked(live, &session.context(), &inner);
     }
 
     /// Whether the session account is so far spent that a released session would soon be closed again.
@@ -154,9 +195,8 @@ impl Pipeline {
 
     /// Tells the packet filter whether the session's connections need pins.
     pub(crate) fn guard(&self, live: &Live, session: &Arc<Session>) {
-        let context = session.context();
         let inner = session.inner.lock();
-        self.guard_locked(live, &context, &inner);
+        self.guard_locked(live, &session.context(), &inner);
     }
 
     fn guard_locked(&self, live: &Live, context: &Context, inner: &Inner) {
@@ -195,7 +235,7 @@ impl Pipeline {
         let live = self.live.load();
         let case = self.fresh_case(self.hash(what), now.wall);
         let inner = Inner::new(0);
-        let mut alert = self.alert(AlertKind::Degraded, &inner, &live.stranger, None, Reason::UnknownSource, case, now);
+        let mut alert = self.alert(AlertKind::Degraded, &inner, &live.stranger, None, None, case, now);
         alert.summary = what.to_owned();
         alert.actions = vec!["staunch status".into()];
         drop(self.spool(vec![store::Record::Alert { alert: Box::new(alert) }]));
@@ -208,10 +248,11 @@ impl Pipeline {
         inner: &Inner,
         context: &Context,
         record: Option<&Record>,
-        reason: Reason,
+        reason: impl Into<Option<Reason>>,
         case: CaseId,
         now: Now,
     ) -> Alert {
+        let reason = reason.into();
         let live = self.live.load();
         let a = &context.announcement;
         let mut signals = match record.and_then(|r| r.scored.as_ref()) {
@@ -233,7 +274,7 @@ impl Pipeline {
         if let Some(record) = record {
             summary += &format!(
                 " ({}) while asking {} names under {}",
-                reason.as_str(),
+                reason.map_or("-", Reason::as_str),
                 record.qtype,
                 record.split.tenant(record.qname.as_ref()),
             );

@@ -8,10 +8,10 @@
 mod permit;
 mod refusal;
 
-use staunch_scoring::{Assessment, Band, Bits, Facts, LedgerScope, Listing, NameRef, Outcome, Scorer, Split};
+use staunch_scoring::{Assessment, Band, Bits, Facts, LedgerScope, Listing, NameBuf, NameRef, Outcome, Scorer, Split};
 
 use crate::event::{RuleRef, Verdict};
-use crate::lists::{Action, DenyMatch, Grants, Lists, Reach, RuleMatch, Scope};
+use crate::lists::{Action, Allowance, DenyMatch, Grants, Lists, Reach, RuleMatch, Scope};
 use crate::model::{Mode, Now, Qtype, Reason};
 use crate::session::{Context, Inner, TUNNEL_TYPE_NAMES};
 use crate::wire::Query;
@@ -102,22 +102,23 @@ struct Judgement {
     would: Verdict,
     reason: Option<Reason>,
     rule: Option<RuleRef>,
-    mode: Option<Mode>,
+    /// Whether a rule itself refuses, so that its own mode applies.
+    by_rule: bool,
     nodata: bool,
     tunnel_name: Option<u64>,
 }
 
 impl Judgement {
-    fn answer(rule: Option<RuleRef>, mode: Option<Mode>) -> Self {
-        Self { would: Verdict::Answer, reason: None, rule, mode, nodata: false, tunnel_name: None }
+    fn answer(rule: Option<RuleRef>) -> Self {
+        Self { would: Verdict::Answer, reason: None, rule, by_rule: false, nodata: false, tunnel_name: None }
     }
 
-    fn refuse(reason: Reason, rule: Option<RuleRef>, mode: Option<Mode>) -> Self {
-        Self { would: Verdict::Sinkhole, reason: Some(reason), rule, mode, nodata: false, tunnel_name: None }
+    fn refuse(reason: Reason, rule: Option<RuleRef>) -> Self {
+        Self { would: Verdict::Sinkhole, reason: Some(reason), ..Self::answer(rule) }
     }
 
     fn quarantine(reason: Reason, rule: Option<RuleRef>) -> Self {
-        Self { would: Verdict::Quarantine, reason: Some(reason), rule, mode: None, nodata: false, tunnel_name: None }
+        Self { would: Verdict::Quarantine, ..Self::refuse(reason, rule) }
     }
 }
 
@@ -140,19 +141,16 @@ impl Policy {
         let qname = ask.query.qname.as_ref();
         let split = Split::of(qname);
         let profile = self.profiles.of(context.kind(), context.phase());
-        let grant = ask.grants.look_up(qname, &context.announcement.id, ask.now.wall);
-        let scope = Scope::of(context.kind(), context.phase());
-        let found = self.lists.look_up(qname, scope, ask.now.wall);
-        // The choice of a name from a fixed list costs log2 of the list, whatever the name.
-        let exact = Listing::Exact { of: self.lists.rules.exact_allowed().saturating_add(ask.grants.len() as u32) };
-        let listing = match (grant, found.rule) {
-            (Some(grant), _) if grant.form.reach == Reach::Exact => exact,
-            (Some(_), _) => Listing::Below { budget: profile.budgets.tenant },
-            (None, Some(hit)) if hit.rule.action == Action::Deny => Listing::Unlisted,
-            (None, Some(hit)) if hit.reach == Reach::Exact => exact,
-            (None, Some(hit)) => Listing::Below { budget: hit.rule.budget },
-            (None, None) => Listing::Unlisted,
+        let session_mode = self.mode_of(context);
+        let found = self.lists.look_up(qname, Scope::of(context.kind(), context.phase()), ask.now.wall);
+        // A rule on trial decides nothing for an enforced session: it is judged as if the rule were not written, and
+        // what the rule would refuse is only recorded.
+        let on_trial = |hit: &RuleMatch<'_>| {
+            session_mode == Mode::Enforce && hit.rule.mode.is_some_and(|m| self.resolve(m, context) == Mode::Monitor)
         };
+        let in_force = found.rule.filter(|hit| !on_trial(hit));
+        let trial = found.rule.filter(on_trial);
+        let grant = ask.grants.look_up(qname, &context.announcement.id, ask.now.wall);
         let facts = Facts {
             now: ask.now.mono,
             qname,
@@ -161,7 +159,7 @@ impl Policy {
             flags: u8::from(ask.query.edns.is_some_and(|edns| edns.dnssec_ok))
                 | u8::from(ask.query.checking_disabled) << 1,
             qtypes_allowed: profile.qtypes.len().min(255) as u8,
-            listing,
+            listing: self.listing(profile, ask, grant, in_force),
             registered_days: self.lists.age.days(split.icann(qname), ask.now.wall),
             first_seen_days: ask.first_seen_days,
             cached: ask.cached,
@@ -169,20 +167,48 @@ impl Policy {
             params: &profile.params,
         };
         let assessment = self.scorer.assess(&inner.score, &facts);
-        let granted = grant.map(|grant| grant.reference());
-        let judgement = self.judge(inner, ask, profile, granted, found.rule, found.deny, &facts, &assessment);
-        let mode = match judgement.mode {
-            // A rule still in trial does not weaken a session that is closed.
-            Some(mode) if judgement.reason != Some(Reason::Quarantined) => self.resolve(mode, context),
-            _ => self.mode_of(context),
+        let granted = grant.map(Allowance::reference);
+        let mut judgement =
+            self.judge(context, inner, ask, profile, granted, in_force, found.deny, &facts, &assessment);
+        // A rule that is enforced ahead of a monitored session applies to the refusals it makes itself.
+        let mode = match in_force.and_then(|hit| hit.rule.mode) {
+            Some(mode) if judgement.by_rule => self.resolve(mode, context),
+            _ => session_mode,
         };
-        Decision::new(judgement, mode, inner.is_closed(), split, assessment, facts, ask.query)
+        let applied = judgement.would;
+        if judgement.would == Verdict::Answer
+            && let Some(hit) = trial.filter(|hit| hit.rule.action == Action::Deny && grant.is_none())
+        {
+            judgement = Judgement::refuse(Reason::DenyRule, Some(hit.reference()));
+        }
+        Decision::new(judgement, applied, mode, inner.is_closed(), split, assessment, facts, ask.query)
+    }
+
+    /// What the scorer is told of rules and grants.
+    fn listing(
+        &self,
+        profile: &Profile,
+        ask: &Ask<'_>,
+        grant: Option<&Allowance>,
+        hit: Option<RuleMatch<'_>>,
+    ) -> Listing {
+        // The choice of a name from a fixed list costs log2 of the list, whatever the name.
+        let exact = Listing::Exact { of: self.lists.rules.exact_allowed().saturating_add(ask.grants.len() as u32) };
+        match (grant, hit) {
+            (Some(grant), _) if grant.form.reach == Reach::Exact => exact,
+            (Some(_), _) => Listing::Below { budget: profile.budgets.tenant },
+            (None, Some(hit)) if hit.rule.action == Action::Deny => Listing::Unlisted,
+            (None, Some(hit)) if hit.reach == Reach::Exact => exact,
+            (None, Some(hit)) => Listing::Below { budget: hit.rule.budget },
+            (None, None) => Listing::Unlisted,
+        }
     }
 
     /// The order of judgement, cheapest and firmest first.
     #[allow(clippy::too_many_arguments)]
     fn judge(
         &self,
+        context: &Context,
         inner: &Inner,
         ask: &Ask<'_>,
         profile: &Profile,
@@ -193,17 +219,23 @@ impl Policy {
         assessment: &Assessment,
     ) -> Judgement {
         let (qname, qtype) = (facts.qname, ask.query.qtype);
-        if inner.quarantine.is_some() {
-            return Judgement::refuse(Reason::Quarantined, None, None);
+        // A mark that was made in monitor mode means nothing to a session that is enforced now.
+        let monitored = self.mode_of(context) == Mode::Monitor;
+        if inner.is_closed() || (monitored && inner.quarantine.is_some()) {
+            return Judgement::refuse(Reason::Quarantined, None);
+        }
+        if !context.announced && self.unknown_source == UnknownSource::Refuse {
+            return Judgement::refuse(Reason::UnknownSource, None);
         }
         let allowed = match (granted, hit) {
-            (Some(rule), _) => Some((rule, None, &[][..])),
+            (Some(rule), _) => Some((rule, &[][..])),
             (None, Some(hit)) if hit.rule.action == Action::Deny => {
-                let mut refusal = Judgement::refuse(Reason::DenyRule, Some(hit.reference()), hit.rule.mode);
+                let mut refusal = Judgement::refuse(Reason::DenyRule, Some(hit.reference()));
                 refusal.nodata = self.allows_below(ask);
+                refusal.by_rule = true;
                 return refusal;
             }
-            (None, Some(hit)) => Some((hit.reference(), hit.rule.mode, &hit.rule.qtypes[..])),
+            (None, Some(hit)) => Some((hit.reference(), &hit.rule.qtypes[..])),
             (None, None) => None,
         };
         if qtype.is_tunnel_only() {
@@ -211,33 +243,33 @@ impl Policy {
             let mut judgement = if known >= TUNNEL_TYPE_NAMES || assessment.information >= TUNNEL_PAYLOAD {
                 Judgement::quarantine(Reason::TypeNotAllowed, None)
             } else {
-                Judgement::refuse(Reason::TypeNotAllowed, None, None)
+                Judgement::refuse(Reason::TypeNotAllowed, None)
             };
             judgement.nodata = judgement.would == Verdict::Sinkhole;
             judgement.tunnel_name = Some(ask.name_hash);
             return judgement;
         }
         let type_allowed = profile.qtypes.binary_search(&qtype).is_ok()
-            || allowed.as_ref().is_some_and(|(_, _, qtypes)| qtypes.contains(&qtype));
-        if let Some((rule, mode, _)) = allowed {
+            || allowed.as_ref().is_some_and(|(_, qtypes)| qtypes.contains(&qtype));
+        if let Some((rule, _)) = allowed {
             if !type_allowed {
-                let mut refusal = Judgement::refuse(Reason::TypeNotAllowed, Some(rule), mode);
+                let mut refusal = Judgement::refuse(Reason::TypeNotAllowed, Some(rule));
                 refusal.nodata = true;
                 return refusal;
             }
             // A rule goes before the score, never before the ledger.
             return match assessment.overdraw {
-                Some(scope) => Judgement::refuse(overdrawn(scope), Some(rule), mode),
-                None => Judgement::answer(Some(rule), mode),
+                Some(scope) => Judgement { by_rule: true, ..Judgement::refuse(overdrawn(scope), Some(rule)) },
+                None => Judgement::answer(Some(rule)),
             };
         }
         if let Some(entry) = denied {
-            let mut refusal = Judgement::refuse(Reason::DenyList, Some(entry.reference()), None);
+            let mut refusal = Judgement::refuse(Reason::DenyList, Some(entry.reference()));
             refusal.nodata = self.allows_below(ask);
             return refusal;
         }
         if profile.unlisted == Unlisted::Refuse {
-            let mut refusal = Judgement::refuse(Reason::NotAllowed, None, None);
+            let mut refusal = Judgement::refuse(Reason::NotAllowed, None);
             refusal.nodata = self.allows_below(ask);
             return refusal;
         }
@@ -249,19 +281,19 @@ impl Policy {
             return Judgement::quarantine(reason, None);
         }
         if assessment.band == Band::Sinkhole || assessment.overdraw.is_some() {
-            let mut refusal = Judgement::refuse(reason, None, None);
+            let mut refusal = Judgement::refuse(reason, None);
             refusal.nodata = self.allows_below(ask);
             return refusal;
         }
         if !type_allowed {
-            let mut refusal = Judgement::refuse(Reason::TypeNotAllowed, None, None);
+            let mut refusal = Judgement::refuse(Reason::TypeNotAllowed, None);
             refusal.nodata = true;
             return refusal;
         }
         if qtype.is_host_type() && !is_host_name(qname) {
-            return Judgement::refuse(Reason::BadHostName, None, None);
+            return Judgement::refuse(Reason::BadHostName, None);
         }
-        Judgement::answer(None, None)
+        Judgement::answer(None)
     }
 
     /// Whether a rule or a grant allows some name below the one asked for.
@@ -270,14 +302,42 @@ impl Policy {
         self.lists.rules.allows_below(qname) || ask.grants.allows_below(qname, ask.now.wall)
     }
 
-    /// The list entry or deny rule that names an alias on an answer's chain, for a session of this context.
-    pub fn denied_hop(&self, context: &Context, name: NameRef<'_>, wall: u64) -> Option<(Reason, RuleRef)> {
-        let found = self.lists.look_up(name, Scope::of(context.kind(), context.phase()), wall);
-        match (found.rule, found.deny) {
-            (Some(hit), _) if hit.rule.action == Action::Deny => Some((Reason::DenyRule, hit.reference())),
-            (None, Some(entry)) => Some((Reason::DenyList, entry.reference())),
-            _ => None,
+    /// What refuses an answer for an alias on its chain: a list entry or deny rule that names the hop. `None` too where
+    /// a grant names the question or the hop, or an allow rule the hop. The mode is the one to apply.
+    pub fn denied_hop(
+        &self,
+        context: &Context,
+        grants: &Grants,
+        qname: NameRef<'_>,
+        hops: &[NameBuf],
+        wall: u64,
+    ) -> Option<(Reason, RuleRef, Mode)> {
+        let session = &context.announcement.id;
+        if hops.is_empty() || grants.look_up(qname, session, wall).is_some() {
+            return None;
         }
+        let mode = self.mode_of(context);
+        hops.iter().map(NameBuf::as_ref).find_map(|hop| {
+            if grants.look_up(hop, session, wall).is_some() {
+                return None;
+            }
+            let found = self.lists.look_up(hop, Scope::of(context.kind(), context.phase()), wall);
+            match (found.rule, found.deny) {
+                (Some(hit), _) if hit.rule.action == Action::Deny => {
+                    let mode = hit.rule.mode.map_or(mode, |m| self.resolve(m, context));
+                    Some((Reason::DenyRule, hit.reference(), mode))
+                }
+                (None, Some(entry)) => Some((Reason::DenyList, entry.reference(), mode)),
+                _ => None,
+            }
+        })
+    }
+
+    /// Whether a rule in force or a grant allows a name that would otherwise be answered locally.
+    pub fn allows(&self, context: &Context, grants: &Grants, qname: NameRef<'_>, wall: u64) -> bool {
+        let found = self.lists.rules.look_up(qname, Scope::of(context.kind(), context.phase()), wall);
+        grants.look_up(qname, &context.announcement.id, wall).is_some()
+            || found.is_some_and(|hit| hit.rule.action == Action::Allow)
     }
 
     /// Writes down what was done with a query that was judged on this same state.
@@ -303,16 +363,19 @@ impl Policy {
             None | Some(Reason::Score | Reason::LedgerTenant | Reason::LedgerIcann | Reason::LedgerSession)
         );
         if judged || outcome == Outcome::Forwarded {
+            inner.dirty |= outcome == Outcome::Refused || decision.would != Verdict::Answer;
             self.scorer.commit(&mut inner.score, &decision.facts, &decision.assessment, outcome);
         }
     }
 }
 
 impl<'a> Decision<'a> {
-    /// The one place where monitor mode, the canary share and enforce mode part. `closed`: an applied quarantine, which
-    /// is final in every mode.
+    /// The one place where monitor mode, the canary share and enforce mode part. `in_force`: the verdict of everything
+    /// that is not on trial. `closed`: an applied quarantine, which is final in every mode.
+    #[allow(clippy::too_many_arguments)]
     fn new(
         judgement: Judgement,
+        in_force: Verdict,
         mode: Mode,
         closed: bool,
         split: Split,
@@ -320,7 +383,7 @@ impl<'a> Decision<'a> {
         facts: Facts<'a>,
         query: &Query<'_>,
     ) -> Self {
-        let applied = if mode == Mode::Enforce || closed { judgement.would } else { Verdict::Answer };
+        let applied = if mode == Mode::Enforce || closed { in_force } else { Verdict::Answer };
         let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
         let permit = (applied == Verdict::Answer)
             .then(|| Permit::new(facts.qname, query.qtype, dnssec_ok, query.checking_disabled));

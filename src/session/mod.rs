@@ -14,10 +14,11 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use staunch_scoring::{NameBuf, NameRef, SessionState, StateSnapshot};
 
-use crate::model::{Announcement, CaseId, Phase, Reason, SessionId, SessionType};
+use crate::model::{Announcement, CaseId, Phase, Qtype, Reason, SessionId, SessionType};
 use crate::pin::SessionPins;
+use crate::store::Durable;
 
-pub use table::{AddError, Sessions};
+pub use table::{AddError, Announced, Sessions};
 
 /// Cases kept for a session, newest last; an older one is forgotten, so its name gets a new case id when asked again.
 const CASES: usize = 64;
@@ -67,6 +68,9 @@ pub struct Quarantine {
     pub since: u64,
     /// Whether it is applied; false records what enforce mode would have done.
     pub applied: bool,
+    /// Whether it was on disk before this process started.
+    #[serde(default)]
+    pub recorded: bool,
 }
 
 /// A refusal that may be asked about again.
@@ -97,6 +101,12 @@ pub struct Inner {
     pub pins: SessionPins,
     /// Set while closed.
     pub quarantine: Option<Quarantine>,
+    /// Set while the quarantine is not yet known to be on disk: nobody is told of it before.
+    pub pending: Option<Arc<Durable>>,
+    /// The run is over; an answer still under way finds the session closed.
+    pub ended: bool,
+    /// Marks or attempts were added since the ledger was last handed to the store.
+    pub dirty: bool,
     /// Whether something was refused or near it.
     pub watched: bool,
     /// Counts.
@@ -118,6 +128,9 @@ impl Inner {
             score: SessionState::new(seed),
             pins: SessionPins::default(),
             quarantine: None,
+            pending: None,
+            ended: false,
+            dirty: false,
             watched: false,
             counts: Counts::default(),
             samples: VecDeque::new(),
@@ -146,7 +159,12 @@ impl Inner {
 
     /// Whether refusals are final now.
     pub fn is_closed(&self) -> bool {
-        self.quarantine.as_ref().is_some_and(|q| q.applied)
+        self.ended || self.quarantine.as_ref().is_some_and(|q| q.applied)
+    }
+
+    /// What has to be awaited before the session's state is told to anybody.
+    pub fn pending(&self) -> Option<Arc<Durable>> {
+        self.pending.as_ref().filter(|pending| !pending.is_done()).cloned()
     }
 
     /// The case of an earlier refusal under the same key (a tenant's hash), if it is still known.
@@ -195,6 +213,7 @@ impl Inner {
     /// Opens the session again: marks and attempts are forgotten, what was spent stays spent.
     pub fn release(&mut self) {
         self.quarantine = None;
+        self.pending = None;
         self.watched = false;
         self.tunnel_names = [0; TUNNEL_TYPE_NAMES];
         self.cases.clear();
@@ -231,9 +250,13 @@ impl Context {
         self.announcement.phase
     }
 
-    /// Whether the session has an IPv6 address at all.
-    pub fn has_ipv6(&self) -> bool {
-        self.announcement.addresses.iter().any(IpAddr::is_ipv6)
+    /// Whether the session has no address from which an answer of this type could be reached.
+    pub fn cannot_reach(&self, qtype: Qtype) -> bool {
+        match qtype {
+            Qtype::A => !self.announcement.addresses.iter().any(IpAddr::is_ipv4),
+            Qtype::AAAA => !self.announcement.addresses.iter().any(IpAddr::is_ipv6),
+            _ => false,
+        }
     }
 
     /// The session's IPv6 or IPv4 addresses, whichever `other` is.
@@ -259,6 +282,11 @@ impl Session {
             context: RwLock::new(Arc::new(context)),
             inner: Mutex::new(Inner::new(seed)),
         }
+    }
+
+    /// A session outside the table, shared by sources that found no room there.
+    pub fn shared(context: Arc<Context>) -> Self {
+        Self { id: context.announcement.id.clone(), context: RwLock::new(context), inner: Mutex::new(Inner::new(0)) }
     }
 
     /// Its name.

@@ -33,6 +33,15 @@ pub enum AddError {
     Full(usize),
 }
 
+/// What an announcement has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// Addresses that no longer belong to the session, or to the unannounced one it has taken the place of.
+    pub lost: Vec<IpAddr>,
+    /// Whether the session has an address that it did not have.
+    pub gained: bool,
+}
+
 /// All sessions, by address and by name.
 ///
 /// Capacity: `limit` sessions. At the limit new ones are refused rather than old ones forgotten: forgetting one would
@@ -43,6 +52,7 @@ pub struct Sessions {
     by_address: [RwLock<HashMap<IpAddr, Arc<Session>, RandomState>>; SHARDS],
     by_id: RwLock<HashMap<SessionId, Arc<Session>, RandomState>>,
     count: AtomicUsize,
+    unannounced: AtomicUsize,
     limit: usize,
 }
 
@@ -54,6 +64,7 @@ impl Sessions {
             by_address: std::array::from_fn(|_| RwLock::default()),
             by_id: RwLock::default(),
             count: AtomicUsize::new(0),
+            unannounced: AtomicUsize::new(0),
             limit,
         }
     }
@@ -92,13 +103,13 @@ impl Sessions {
     }
 
     /// Adds a session, or gives a known one its new context (addresses may come and go; score and ledger stay).
-    /// Returns the session and the addresses it has lost.
+    /// Returns the session and what has changed.
     pub fn announce(
         &self,
         announcement: Announcement,
         announced: bool,
         seed: u64,
-    ) -> Result<(Arc<Session>, Vec<IpAddr>), AddError> {
+    ) -> Result<(Arc<Session>, Announced), AddError> {
         let mut announcement = announcement;
         for address in &mut announcement.addresses {
             *address = address.to_canonical();
@@ -110,51 +121,67 @@ impl Sessions {
         }
         // One writer at a time: the id table's lock covers changes of both tables.
         let mut by_id = self.by_id.write();
+        let mut displaced: Vec<Arc<Session>> = Vec::new();
         for address in &announcement.addresses {
-            if let Some(owner) = self.by_address(*address)
-                && owner.id != announcement.id
-            {
-                // A source that spoke before it was announced becomes the announced session: what it has spent is
-                // dropped with its made-up identity only if it is unannounced.
-                if owner.context().announced || !announced {
-                    return Err(AddError::AddressTaken { address: *address, owner: owner.id.clone() });
-                }
-                self.detach(&mut by_id, &owner);
+            let Some(owner) = self.by_address(*address).filter(|owner| owner.id != announcement.id) else { continue };
+            // A source that spoke before it was announced becomes the announced session, unless it was closed: that
+            // ends by a release and by nothing else.
+            let displaceable = announced && !owner.context().announced && owner.inner.lock().quarantine.is_none();
+            if !displaceable {
+                return Err(AddError::AddressTaken { address: *address, owner: owner.id.clone() });
             }
+            displaced.push(owner);
         }
-        let mut lost = Vec::new();
-        let session = match by_id.get(&announcement.id) {
+        let known = by_id.get(&announcement.id).cloned();
+        if known.is_none() && displaced.is_empty() && self.is_full(announced) {
+            return Err(AddError::Full(self.limit));
+        }
+        let mut changed = Announced::default();
+        for owner in displaced {
+            changed.lost.extend(owner.context().announcement.addresses.iter().copied());
+            self.detach(&mut by_id, &owner);
+        }
+        let session = match known {
             Some(session) => {
-                let session = session.clone();
                 let before = session.context();
                 for address in &before.announcement.addresses {
                     if !announcement.addresses.contains(address) {
                         self.shard(address).write().remove(address);
-                        lost.push(*address);
+                        changed.lost.push(*address);
                     }
                 }
+                let is_new = |address: &&IpAddr| !before.announcement.addresses.contains(address);
+                changed.gained = announcement.addresses.iter().find(is_new).is_some();
                 *session.context.write() = Arc::new(Context::new(announcement.clone(), announced));
                 session
             }
             None => {
-                if self.len() >= self.limit {
-                    return Err(AddError::Full(self.limit));
-                }
                 let session = Arc::new(Session::new(Context::new(announcement.clone(), announced), seed));
                 by_id.insert(session.id.clone(), session.clone());
                 self.count.fetch_add(1, Ordering::Relaxed);
+                self.unannounced.fetch_add(usize::from(!announced), Ordering::Relaxed);
+                changed.gained = true;
                 session
             }
         };
+        changed.lost.retain(|address| !announcement.addresses.contains(address));
         for address in announcement.addresses {
             self.shard(&address).write().insert(address, session.clone());
         }
-        Ok((session, lost))
+        Ok((session, changed))
+    }
+
+    /// Whether one more would not fit. Sources nobody announced get half of the table at most, so that they cannot keep
+    /// an announced session out.
+    fn is_full(&self, announced: bool) -> bool {
+        let unannounced = self.unannounced.load(Ordering::Relaxed);
+        self.len() >= self.limit || (!announced && unannounced >= self.limit.div_ceil(2))
     }
 
     /// A session for a source nobody announced. All addresses of one IPv6 /64 share a session, since one host can use
-    /// any of them.
-    pub fn adopt(&self, address: IpAddr, seed: u64) -> Result<Arc<Session>, AddError> {
+    /// any of them; sixteen of them are served, more than a host needs, fewer than it could make up.
+    pub fn adopt(&self, address: IpAddr, seed: u64) -> Result<(Arc<Session>, Announced), AddError> {
+        const ADDRESSES: usize = 16;
         let address = address.to_canonical();
         let home = match address {
             IpAddr::V4(_) => address,
@@ -165,9 +192,8 @@ impl Sessions {
             Some(session) => session.context().announcement.addresses.clone(),
             None => Vec::new(),
         };
-        // Sixteen addresses of one /64 get pins; more than a host needs, fewer than it could make up.
-        if addresses.len() >= 16 {
-            return self.by_id(&id).ok_or(AddError::Full(self.limit));
+        if addresses.len() >= ADDRESSES {
+            return Err(AddError::Full(ADDRESSES));
         }
         addresses.push(address);
         let announcement = Announcement {
@@ -178,7 +204,7 @@ impl Sessions {
             owner: None,
             search: Vec::new(),
         };
-        self.announce(announcement, false, seed).map(|(session, _)| session)
+        self.announce(announcement, false, seed)
     }
 
     /// Forgets a session. Returns it, so that its pins can be removed.
@@ -195,6 +221,7 @@ impl Sessions {
         }
         if by_id.remove(&session.id).is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);
+            self.unannounced.fetch_sub(usize::from(!session.context().announced), Ordering::Relaxed);
         }
     }
 }
@@ -222,7 +249,7 @@ mod tests {
         let (again, lost) = sessions.announce(announcement("a", &["10.0.0.2", "10.0.0.3"]), true, 2).expect("update");
         assert!(Arc::ptr_eq(&first, &again));
         assert_eq!(again.inner.lock().counts.queries, 7);
-        assert_eq!(lost, ["10.0.0.1".parse::<IpAddr>().expect("address")]);
+        assert_eq!(lost.lost, ["10.0.0.1".parse::<IpAddr>().expect("address")]);
         assert!(sessions.by_address("10.0.0.1".parse().expect("address")).is_none());
         assert!(
             sessions.by_address("::ffff:10.0.0.3".parse().expect("address")).is_some(),
@@ -251,21 +278,39 @@ mod tests {
     }
 
     #[test]
+    fn a_closed_source_is_not_opened_by_announcing_it() {
+        let sessions = Sessions::new(8);
+        let (adopted, _) = sessions.adopt("10.0.0.9".parse().expect("address"), 1).expect("adopted");
+        adopted.inner.lock().quarantine = Some(crate::session::Quarantine {
+            case: crate::model::CaseId::from_random(1),
+            reason: crate::model::Reason::Score,
+            by: "staunch".into(),
+            note: String::new(),
+            since: 0,
+            applied: true,
+            recorded: false,
+        });
+        let taken = sessions.announce(announcement("a", &["10.0.0.8", "10.0.0.9"]), true, 1);
+        assert!(matches!(taken, Err(AddError::AddressTaken { .. })), "{taken:?}");
+        assert!(sessions.by_address("10.0.0.8".parse().expect("address")).is_none(), "nothing was changed");
+    }
+
+    #[test]
     fn the_table_refuses_rather_than_forgets() {
         let sessions = Sessions::new(2);
-        for n in 1..=2u8 {
-            sessions.adopt(IpAddr::from([10, 0, 0, n]), 1).expect("fits");
-        }
-        assert_eq!(sessions.adopt(IpAddr::from([10, 0, 0, 3]), 1).expect_err("full"), AddError::Full(2));
+        sessions.adopt(IpAddr::from([10, 0, 0, 1]), 1).expect("fits");
+        assert_eq!(sessions.adopt(IpAddr::from([10, 0, 0, 2]), 1).expect_err("half"), AddError::Full(2));
+        sessions.announce(announcement("a", &["10.0.0.3"]), true, 1).expect("announced ones have the other half");
+        assert_eq!(sessions.announce(announcement("b", &["10.0.0.4"]), true, 1).expect_err("full"), AddError::Full(2));
         assert!(sessions.by_address(IpAddr::from([10, 0, 0, 1])).is_some());
     }
 
     #[test]
     fn one_ipv6_host_is_one_session() {
         let sessions = Sessions::new(8);
-        for n in 0..100u128 {
-            sessions.adopt(IpAddr::V6(Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | n)), 1).expect("adopted");
-        }
+        let adopted = (0..100u128)
+            .filter(|n| sessions.adopt(IpAddr::V6(Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | n)), 1).is_ok());
+        assert_eq!(adopted.count(), 16, "the addresses that are served");
         assert_eq!(sessions.len(), 1);
     }
 }

@@ -8,6 +8,7 @@
 //! damaged. Only one process at a time may have it open.
 
 mod commit;
+mod durable;
 mod first_seen;
 mod fold;
 mod handle;
@@ -31,6 +32,7 @@ use crate::event::Alert;
 use crate::model::{Announcement, CaseId, Reason, SessionId};
 
 pub use commit::Commit;
+pub use durable::Durable;
 pub use first_seen::FirstSeen;
 pub use handle::{Backlog, IndexKind, Options, Quarantined, Recovered, Store};
 pub use index::{IndexError, MemoryStore, Op, SledStore, StateStore, Tree, Visit};

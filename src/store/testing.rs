@@ -65,7 +65,7 @@ pub(crate) fn alert(n: u32) -> Alert {
         owner: None,
         addresses: Vec::new(),
         mode: Mode::Enforce,
-        reason: Reason::LedgerTenant,
+        reason: Some(Reason::LedgerTenant),
         summary: format!("session closed, alert {n}"),
         signals: Vec::new(),
         tenant: "attacker.example".into(),
