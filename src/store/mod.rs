@@ -7,6 +7,7 @@
 //! The state directory holds `lock`, the segments `journal-NNNNNN.jsonl`, `index/`, and whatever was put aside as
 //! damaged. Only one process at a time may have it open.
 
+mod case;
 mod commit;
 mod first_seen;
 mod fold;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::Alert;
 use crate::model::{Announcement, CaseId, Reason, SessionId};
 
+pub use case::{CaseRecord, Released};
 pub use commit::Commit;
 pub use first_seen::FirstSeen;
 pub use handle::{Backlog, IndexKind, Options, Quarantined, Recovered, Store};
