@@ -245,7 +245,9 @@ impl Context<'_, '_> {
         if servers.is_empty() {
             if self.problems.file().is_empty() {
                 self.assumptions.push(
-                    "No upstream: the system's resolv.conf names none that can be asked, so only local names are answered.".into(),
+                    "No upstream: the system's resolv.conf names none that can be asked. The resolver does not start \
+                     without one; name one in a configuration file under [upstream] servers."
+                        .into(),
                 );
             } else {
                 self.problems.error(
