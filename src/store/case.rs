@@ -56,21 +56,27 @@ impl Store {
 
 fn look_up(dir: &Path, end: End, case: CaseId) -> io::Result<Option<CaseRecord>> {
     let mut left = MOST;
+    let mut found: Option<CaseRecord> = None;
     for number in segment::list(dir)?.into_iter().rev().filter(|number| *number <= end.segment) {
         // What is not durable yet may still be taken back.
         let limit = if number == end.segment { end.offset } else { u64::MAX };
-        match in_segment(&segment::path(dir, number), limit.min(left), case) {
-            Ok((Some(found), _)) => return Ok(Some(found)),
-            Ok((None, octets)) => left = left.saturating_sub(octets),
+        let (here, octets) = match in_segment(&segment::path(dir, number), limit.min(left), case) {
+            Ok(read) => read,
             // Retired since the directory was read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
+        };
+        match (&mut found, here) {
+            (Some(newer), Some(older)) => newer.complete(older),
+            (None, here) => found = here,
+            (Some(_), None) => {}
         }
-        if left == 0 {
+        left = left.saturating_sub(octets);
+        if left == 0 || found.as_ref().is_some_and(CaseRecord::is_complete) {
             break;
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// Reads one segment. It says everything of a quarantine that stood when it began or was made in it, since it starts
@@ -97,15 +103,28 @@ fn in_segment(path: &Path, limit: u64, case: CaseId) -> io::Result<(Option<CaseR
 }
 
 impl CaseRecord {
+    /// Whether nothing in an older segment could say more.
+    fn is_complete(&self) -> bool {
+        self.alert.as_ref().is_some_and(|alert| alert.kind != AlertKind::Release)
+    }
+
+    /// Adds what an older segment says.
+    fn complete(&mut self, older: Self) {
+        self.alert = older.alert.or(self.alert.take());
+        if self.quarantine.is_none() {
+            (self.quarantine, self.release) = (older.quarantine, older.release);
+        }
+    }
+
     /// Adds a line; `standing` says whether the quarantine of this case stands so far.
     fn take(&mut self, case: CaseId, line: Line, standing: &mut bool) {
         let Line { time, body: Body::Record(record), .. } = line else { return };
         let is_ours = |session: &SessionId| self.quarantine.as_ref().is_some_and(|q| q.session == *session);
         match record {
-            Record::Alert { alert } if alert.case == case => {
-                if alert.kind != AlertKind::Release || self.alert.is_none() {
-                    self.alert = Some(*alert);
-                }
+            Record::Alert { alert }
+                if alert.case == case && (alert.kind != AlertKind::Release || self.alert.is_none()) =>
+            {
+                self.alert = Some(*alert);
             }
             Record::Quarantine { case: of, .. } if of == case => {
                 self.quarantine = quarantined(&record, &time);
@@ -129,8 +148,11 @@ mod tests {
     use crate::store::{IndexKind, Options};
 
     fn open(dir: &Path) -> Store {
-        let options =
-            Options { index: IndexKind::Memory, segment_octets: 4096, keep_segments: 3, ..Options::default() };
+        open_keeping(dir, 3)
+    }
+
+    fn open_keeping(dir: &Path, keep_segments: usize) -> Store {
+        let options = Options { index: IndexKind::Memory, segment_octets: 4096, keep_segments, ..Options::default() };
         Store::open(dir, options).unwrap().0
     }
 
@@ -190,7 +212,23 @@ mod tests {
         assert_eq!((found.quarantine.unwrap().since, found.alert), (since, None), "copied with its own time");
         assert_eq!(store.case(of(2)).unwrap(), None);
         assert!(store.case(of(199)).unwrap().is_some());
-        drop(store);
+    }
+
+    #[test]
+    fn parts_in_several_segments_are_put_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open_keeping(dir.path(), 100);
+        write(&store, vec![quarantine(1), alert_record(1)]);
+        for n in 100..120 {
+            write(&store, vec![alert_record(n)]);
+        }
+        let mut released = crate::store::testing::alert(1);
+        (released.id, released.kind) = ("released".into(), AlertKind::Release);
+        write(&store, vec![release(1), Record::Alert { alert: Box::new(released) }]);
+        assert!(segment::list(dir.path()).unwrap().len() > 2, "the first alert is some segments back");
+        let found = store.case(of(1)).unwrap().unwrap();
+        assert_eq!(found.alert.unwrap().id, "alert-1", "the closing says more than the opening");
+        assert!(found.quarantine.is_some() && found.release.is_some());
     }
 
     #[test]
