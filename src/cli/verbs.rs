@@ -197,3 +197,17 @@ fn fail(message: &str, json: bool) -> Exit {
     }
     Exit::Failed
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_does_not_answer_is_a_failure_and_not_an_absence() {
+        let path = PathBuf::from("/run/staunch/admin.sock");
+        let silent = client::Error::Silent { path: path.clone(), patience: PATIENCE };
+        assert_eq!(refused(&silent, false), Exit::Failed);
+        let absent = client::Error::Unreachable { path, source: std::io::ErrorKind::NotFound.into() };
+        assert_eq!(refused(&absent, false), Exit::Unreachable);
+    }
+}

@@ -309,3 +309,19 @@ impl Context<'_, '_> {
 fn is_same(own: SocketAddr, server: SocketAddr) -> bool {
     own.port() == server.port() && (own.ip() == server.ip() || (own.ip().is_unspecified() && is_loopback(server.ip())))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Environment, defaults_in};
+
+    #[test]
+    fn without_an_upstream_it_is_said_that_nothing_starts() {
+        let mut environment = Environment::system();
+        environment.resolv_conf = Some("search example.org\n".into());
+        let loaded = defaults_in(&environment);
+        assert!(loaded.upstream.servers.is_empty());
+        let told = loaded.assumptions().join("\n");
+        assert!(told.contains("does not start") && told.contains("[upstream] servers"), "{told}");
+        assert!(!told.contains("are answered"), "{told}");
+    }
+}
