@@ -18,7 +18,12 @@ fn upstream() -> SocketAddr {
         let mut buffer = [0; 1500];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
             let packet = &buffer[..length];
-            let end = 12 + packet[12..].iter().position(|b| *b == 0).expect("a name") + 5;
+            // Label by label: a label may hold any octet, NUL too.
+            let mut end = 12;
+            while packet[end] != 0 {
+                end += 1 + usize::from(packet[end]);
+            }
+            end += 5;
             let is_a = packet[end - 4..end - 2] == [0, 1];
             let mut reply = packet[..end].to_vec();
             reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
@@ -39,9 +44,13 @@ struct Daemon {
 
 impl Daemon {
     fn start(extra: &str) -> Self {
+        Self::start_with_metrics("off", extra)
+    }
+
+    fn start_with_metrics(metrics: &str, extra: &str) -> Self {
         let dir = tempfile::tempdir().expect("directory");
         let text = format!(
-            "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\nmetrics = \"off\"\n[upstream]\nservers = [\"{}\"]\n{extra}",
+            "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\nmetrics = \"{metrics}\"\n[upstream]\nservers = [\"{}\"]\n{extra}",
             upstream()
         );
         std::fs::write(dir.path().join("staunch.toml"), text).expect("configuration");
@@ -92,12 +101,18 @@ impl Daemon {
 
     /// Response code, the answers' count, and the whole reply as text for searching.
     fn ask(&self, name: &str, qtype: u8) -> (u8, u16, String) {
+        let labels: Vec<&[u8]> = name.split('.').map(str::as_bytes).collect();
+        self.ask_labels(&labels, qtype)
+    }
+
+    /// The same for labels of any octets.
+    fn ask_labels(&self, labels: &[&[u8]], qtype: u8) -> (u8, u16, String) {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
         socket.set_read_timeout(Some(Duration::from_secs(5))).expect("time limit");
         let mut query = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
-        for label in name.split('.') {
+        for label in labels {
             query.push(label.len() as u8);
-            query.extend_from_slice(label.as_bytes());
+            query.extend_from_slice(label);
         }
         query.extend_from_slice(&[0, 0, qtype, 0, 1, 0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
         socket.send_to(&query, self.address).expect("sent");
@@ -375,4 +390,212 @@ fn local_zones_are_answered_with_authority_and_never_leave() {
     assert_eq!((event["source"].as_str(), event.get("score")), (Some("zone"), None));
     let shown = daemon.json(&["session", "show", "s1"]);
     assert!(shown["pins"].as_array().expect("pins").iter().any(|p| p["address"] == "10.9.9.10"), "{shown:#}");
+}
+
+#[test]
+fn why_answers_from_the_journal_when_no_event_is_left() {
+    let mut daemon = Daemon::start(ENFORCE);
+    let closed = daemon.json(&["session", "quarantine", "s1", "--reason", "looked odd", "--by", "jane"]);
+    let case = closed["case"].as_str().expect("a case").to_owned();
+    let events = daemon.dir.path().join("state/events.jsonl");
+    daemon.restart();
+    std::fs::remove_file(&events).expect("the event file");
+    let why = daemon.json(&["why", &case]);
+    assert_eq!((why["schema"].as_u64(), why["session"].as_str()), (Some(1), Some("s1")), "{why:#}");
+    assert_eq!(
+        (why["quarantine"]["by"].as_str(), why["quarantine"]["note"].as_str()),
+        (Some("jane"), Some("looked odd"))
+    );
+
+    // Once released, no session remembers the case: only the journal does.
+    daemon.json(&["session", "release", "s1", "--by", "joe", "--reason", "reviewed"]);
+    daemon.restart();
+    std::fs::remove_file(&events).expect("the event file");
+    let why = daemon.json(&["why", &case]);
+    assert_eq!(why["quarantine"]["by"], "jane", "{why:#}");
+    assert_eq!((why["release"]["by"].as_str(), why["release"]["note"].as_str()), (Some("joe"), Some("reviewed")));
+    assert_eq!((why["alert"]["case"].as_str(), why["alert"]["kind"].as_str()), (Some(&*case), Some("quarantine")));
+    let words = daemon.run(&["why", &case]);
+    assert_eq!(code(&words), 0);
+    let words = String::from_utf8(words.stdout).expect("UTF-8");
+    for part in ["session s1 was closed", "by jane: looked odd", "by joe: reviewed", "alert quarantine"] {
+        assert!(words.contains(part), "{part} in {words}");
+    }
+    let unknown = daemon.run(&["why", "c000000000000"]);
+    assert_eq!(code(&unknown), 1, "{unknown:?}");
+}
+
+#[test]
+fn serve_and_release_say_what_happened() {
+    let daemon = Daemon::start(ENFORCE);
+    let bad = daemon.dir.path().join("bad.toml");
+    std::fs::write(&bad, "version = 1\n[nonsense]\n").expect("written");
+    let served = Command::new(BINARY).args(["serve", "--json", "--config"]).arg(&bad).output().expect("runs");
+    assert_eq!(code(&served), 3);
+    let said: Value = serde_json::from_slice(&served.stdout).expect("JSON");
+    assert_eq!((said["valid"].as_bool(), said["errors"][0]["line"].as_u64()), (Some(false), Some(2)), "{said}");
+
+    let release = |extra: &[&str]| {
+        let output =
+            daemon.run(&[&["session", "release", "s1", "--by", "jane", "--reason", "more room"], extra].concat());
+        assert_eq!(code(&output), 0, "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert_eq!(release(&[]), "s1 was not quarantined\n");
+    assert_eq!(release(&["--extend", "64"]), "s1 was not quarantined; each of its limits was raised by 64 bits\n");
+    daemon.json(&["session", "quarantine", "s1", "--reason", "test"]);
+    assert_eq!(release(&["--extend", "8"]), "s1 released; each of its limits was raised by 8 bits\n");
+}
+
+/// One sample of an OpenMetrics page: name, labels, value.
+type Sample = (String, Vec<(String, String)>, f64);
+
+/// Reads a page of the OpenMetrics 1.0 text format, strictly: every line is one of the four kinds there are, every
+/// sample belongs to the family announced above it, no series comes twice, and the page ends with its end.
+fn open_metrics(page: &str) -> Vec<Sample> {
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    let body = page.strip_suffix("# EOF\n").expect("the page ends with its end");
+    assert!(body.is_empty() || body.ends_with('\n'), "the end stands alone");
+    let mut samples: Vec<Sample> = Vec::new();
+    let mut family: Option<(String, String)> = None;
+    let mut families = std::collections::HashSet::new();
+    for line in body.lines() {
+        assert!(line.bytes().all(|b| (0x20..0x7f).contains(&b)), "control or other octets in {line:?}");
+        if let Some(meta) = line.strip_prefix("# ") {
+            let mut words = meta.splitn(3, ' ');
+            let (word, name) = (words.next().expect("a word"), words.next().expect("a name"));
+            assert!(is_name(name), "{line}");
+            match (word, words.next()) {
+                ("HELP", Some(_)) => assert!(families.insert(name.to_owned()), "{name} comes twice"),
+                ("TYPE", Some(kind @ ("counter" | "gauge" | "histogram"))) => {
+                    assert!(families.contains(name), "help goes first: {line}");
+                    family = Some((name.to_owned(), kind.to_owned()));
+                }
+                ("UNIT", Some(unit)) => assert!(name.ends_with(unit), "{line}"),
+                _ => panic!("not a line of the format: {line}"),
+            }
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
+        let value: f64 = value.parse().unwrap_or_else(|_| panic!("not a number: {line}"));
+        assert!(value.is_finite() && value >= 0.0, "{line}");
+        let (name, labels) = match series.split_once('{') {
+            Some((name, rest)) => (name, rest.strip_suffix('}').unwrap_or_else(|| panic!("open braces: {line}"))),
+            None => (series, ""),
+        };
+        assert!(is_name(name), "{line}");
+        let (base, kind) = family.as_ref().unwrap_or_else(|| panic!("no family: {line}"));
+        let suffix = name.strip_prefix(base.as_str()).unwrap_or_else(|| panic!("{line} is not of {base}"));
+        let fits = match kind.as_str() {
+            "counter" => suffix == "_total",
+            "gauge" => suffix.is_empty(),
+            _ => ["_bucket", "_sum", "_count"].contains(&suffix),
+        };
+        assert!(fits, "{line} is not of the {kind} {base}");
+        let labels: Vec<(String, String)> = labels
+            .split(',')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (key, value) = pair.split_once('=').unwrap_or_else(|| panic!("no label: {line}"));
+                let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+                let value = value.unwrap_or_else(|| panic!("no quotes: {line}"));
+                // Values from closed sets need no escapes; anything else comes from outside.
+                assert!(is_name(key) && !value.contains(['"', '\\']), "{line}");
+                (key.to_owned(), value.to_owned())
+            })
+            .collect();
+        assert!(!samples.iter().any(|(n, l, _)| n == name && *l == labels), "twice: {line}");
+        samples.push((name.to_owned(), labels, value));
+    }
+    samples
+}
+
+#[test]
+fn the_check_of_a_metrics_page_is_strict() {
+    let good = "# HELP a Some.\n# TYPE a counter\na_total{x=\"y\",z=\"w\"} 1\na_total{x=\"v\",z=\"w\"} 2.5\n# EOF\n";
+    assert_eq!(open_metrics(good).len(), 2);
+    for (part, instead) in [
+        ("# EOF\n", ""),
+        ("# EOF\n", "# EOF\nmore 1\n"),
+        ("\"y\"", "\"y\n# EOF\n\""),
+        ("\"y\"", "\"y\\\"\""),
+        ("\"y\"", "\"\u{1b}\""),
+        ("\"v\"", "\"y\""),
+        ("# TYPE a counter\n", ""),
+        ("# HELP a", "# SAY a"),
+        ("a_total{x=\"v\"", "a{x=\"v\""),
+        ("a_total{x=\"v\"", "b_total{x=\"v\""),
+        (" 2.5", " two"),
+        (" 2.5", " NaN"),
+    ] {
+        let bad = good.replacen(part, instead, 1);
+        assert!(std::panic::catch_unwind(|| open_metrics(&bad)).is_err(), "taken: {bad}");
+    }
+}
+
+fn metrics_page(address: SocketAddr) -> String {
+    use std::io::{Read, Write};
+    let mut stream = TcpStream::connect(address).expect("the metrics page");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("time limit");
+    write!(stream, "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("sent");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("a page in UTF-8");
+    let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let head = head.to_ascii_lowercase();
+    assert!(head.contains("application/openmetrics-text; version=1.0.0") && !head.contains("chunked"), "{head}");
+    body.to_owned()
+}
+
+#[test]
+fn hostile_names_never_reach_the_metrics_page() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address");
+    let sinks = "[[alert]]\nname = \"marked-sink\"\nkind = \"file\"\npath = \"alerts.jsonl\"\n";
+    let config = format!("{ENFORCE}{sinks}").replace("\"s1\"", "\"marked-session\"");
+    let daemon = Daemon::start_with_metrics(&free.to_string(), &config);
+    let long = [b'm'; 63];
+    let every: Vec<u8> = (0..=255).collect();
+    let mut names: Vec<Vec<&[u8]>> = vec![
+        vec![b"\n# EOF\n", b"marked", b"example"],
+        vec![b"x\"} 1\nstaunch_marked_total", b"example"],
+        vec![b"\"quoted\\\"", b"a\\", b"marked", b"example"],
+        vec![b"a.b\0c", b"\r\n\r\n", b"marked", b"example"],
+        vec![b"\x1b[31m", b"{marked=\"1\"}", b"example"],
+        vec![&long, &long, b"marked", b"example"],
+        vec![b"\"\n", b"dump", b"example"],
+        vec![b"marked"],
+    ];
+    names.extend(every.chunks(32).map(|octets| vec![octets, b"marked".as_slice(), b"example"]));
+    for labels in &names {
+        for qtype in [1, 16, 28] {
+            daemon.ask_labels(labels, qtype);
+        }
+    }
+    daemon.json(&["session", "quarantine", "marked-session", "--reason", "marked", "--by", "marked"]);
+
+    let sum_of = |samples: &[Sample], name: &str| -> f64 {
+        samples.iter().filter(|(n, ..)| n == name).map(|(.., value)| value).sum()
+    };
+    let queries = 3.0 * names.len() as f64;
+    let until = Instant::now() + Duration::from_secs(5);
+    let (page, samples) = loop {
+        let page = metrics_page(free);
+        let samples = open_metrics(&page);
+        // The last one is counted about when its reply goes out.
+        if sum_of(&samples, "staunch_verdicts_total") >= queries || Instant::now() > until {
+            break (page, samples);
+        }
+    };
+    let sum = |name: &str| sum_of(&samples, name);
+    assert_eq!(sum("staunch_verdicts_total"), queries, "every query was counted: {page}");
+    assert_eq!(sum("staunch_sessions"), 1.0);
+    assert_eq!((sum("staunch_journal_failing"), sum("staunch_journal_lost_total")), (0.0, 0.0));
+    assert!(sum("staunch_journal_lines_total") > 0.0 && sum("staunch_journal_bytes") > 0.0);
+    assert_eq!((sum("staunch_alert_sinks"), sum("staunch_alert_sinks_failing")), (1.0, 0.0));
+    for outside in ["marked", "example", "127.0.0", "203.0.113", "mmmm", "dump", "quoted", "jane", "team-a"] {
+        assert!(!page.contains(outside), "{outside} is on the page: {page}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The command line's side of the admin socket: blocking, one request a connection.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +20,17 @@ pub enum Error {
         /// Cause.
         source: std::io::Error,
     },
+    /// The daemon took the request and did not answer in time. Whether it was carried out is not known.
+    #[error(
+        "the daemon on {path} did not answer within {} s; it runs but is stuck or very busy, and the request may still be carried out",
+        patience.as_secs()
+    )]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// How long was waited.
+        patience: Duration,
+    },
     /// The daemon said no.
     #[error("{message}")]
     Refused {
@@ -37,6 +48,7 @@ pub enum Error {
 pub struct Exchange {
     lines: BufReader<UnixStream>,
     path: PathBuf,
+    patience: Option<Duration>,
 }
 
 impl Exchange {
@@ -48,7 +60,7 @@ impl Exchange {
         let mut line = serde_json::to_vec(request).map_err(|e| Error::Protocol(e.to_string()))?;
         line.push(b'\n');
         stream.write_all(&line).map_err(unreachable)?;
-        Ok(Self { lines: BufReader::new(stream), path: path.to_owned() })
+        Ok(Self { lines: BufReader::new(stream), path: path.to_owned(), patience: timeout })
     }
 
     /// The next raw line; `None` at the end.
@@ -57,7 +69,13 @@ impl Exchange {
         match self.lines.read_line(&mut line) {
             Ok(0) => Ok(None),
             Ok(_) => Ok(Some(line)),
-            Err(source) => Err(Error::Unreachable { path: self.path.clone(), source }),
+            Err(source) => Err(match (source.kind(), self.patience) {
+                // The first is what unix sockets report, the second is allowed for.
+                (ErrorKind::WouldBlock | ErrorKind::TimedOut, Some(patience)) => {
+                    Error::Silent { path: self.path.clone(), patience }
+                }
+                _ => Error::Unreachable { path: self.path.clone(), source },
+            }),
         }
     }
 
@@ -75,4 +93,23 @@ impl Exchange {
 /// One request, one answer.
 pub fn ask(path: &Path, request: &Request, timeout: Duration) -> Result<serde_json::Value, Error> {
     Exchange::open(path, request, Some(timeout))?.response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_silent_daemon_is_not_called_unreachable() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("admin.sock");
+        let patience = Duration::from_millis(20);
+        assert!(matches!(ask(&path, &Request::Status, patience), Err(Error::Unreachable { .. })));
+        // Connections are taken by the kernel and answered by nobody.
+        let _listener = UnixListener::bind(&path).expect("bound");
+        let error = ask(&path, &Request::Status, patience).expect_err("no answer");
+        assert!(matches!(error, Error::Silent { .. }), "{error:?}");
+        assert!(!error.to_string().contains("not reachable"), "{error}");
+    }
 }

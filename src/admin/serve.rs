@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest temporary allowance: a week. Something meant to last longer is a rule with an owner and a review date.
 const LONGEST_GRANT: u64 = 7 * 24 * 3600;
 
+/// Rotated event files looked into for a case, newest first.
+const ROTATED: u32 = 16;
+
 /// What the socket acts on.
 pub struct Admin {
     /// The walk.
@@ -305,27 +308,64 @@ impl Admin {
         }
     }
 
-    /// A case from memory, else from the event files, newest first.
+    /// A case's event from memory, else from the event files, newest first, with the quarantine that stands under it;
+    /// where neither is left, what the journal says. Events are lossy by design, the journal is not.
     async fn why(&self, case: CaseId) -> Result<Value, Response> {
-        if let Some(line) = self.pipeline.telemetry.case(case) {
-            return parse_event(&line);
-        }
-        let live = self.pipeline.live.load_full();
-        if let Some(file) = live.event_file.clone() {
-            let found = tokio::task::spawn_blocking(move || find_case(Path::new(&file), case)).await;
-            if let Ok(Some(line)) = found {
-                return parse_event(&line);
-            }
+        let mut answer = json!({ "schema": 1 });
+        if let Some(event) = self.event_of(case).await {
+            answer["event"] = event;
         }
         for session in self.pipeline.sessions.all() {
             let quarantine = session.inner.lock().quarantine.clone();
             if let Some(quarantine) = quarantine
                 && quarantine.case == case
             {
-                return Ok(json!({ "schema": 1, "session": session.id(), "quarantine": quarantine }));
+                answer["session"] = json!(session.id());
+                answer["quarantine"] = json!(quarantine);
+                break;
             }
         }
-        Err(Response::error(ErrorCode::NotFound, format!("no event of case {case} is kept here")))
+        if answer["event"].is_null() && answer["quarantine"].is_null() {
+            return self.journalled(case).await;
+        }
+        Ok(answer)
+    }
+
+    async fn event_of(&self, case: CaseId) -> Option<Value> {
+        let line = match self.pipeline.telemetry.case(case) {
+            Some(line) => line.as_bytes().to_vec(),
+            None => {
+                let file = self.pipeline.live.load().event_file.clone()?;
+                tokio::task::spawn_blocking(move || find_case(Path::new(&file), case)).await.ok()??
+            }
+        };
+        serde_json::from_slice(&line).ok()
+    }
+
+    async fn journalled(&self, case: CaseId) -> Result<Value, Response> {
+        let store = self.pipeline.store.clone();
+        let found = tokio::task::spawn_blocking(move || store.case(case)).await;
+        let found = match found {
+            Ok(Ok(Some(found))) => found,
+            Ok(Ok(None)) => {
+                let nothing = format!("nothing of case {case} is kept here, neither an event nor an alert");
+                return Err(Response::error(ErrorCode::NotFound, nothing));
+            }
+            Ok(Err(error)) => return Err(Response::error(ErrorCode::Failed, error.to_string())),
+            Err(error) => return Err(Response::error(ErrorCode::Failed, error.to_string())),
+        };
+        let mut answer = json!({ "schema": 1 });
+        if let Some(alert) = found.alert {
+            answer["alert"] = json!(alert);
+        }
+        if let Some(q) = found.quarantine {
+            answer["session"] = json!(q.session);
+            answer["quarantine"] = json!({ "case": q.case, "reason": q.reason, "by": q.by, "note": q.note, "since": q.since, "applied": true });
+        }
+        if let Some(release) = found.release {
+            answer["release"] = json!({ "by": release.by, "note": release.note, "time": release.time });
+        }
+        Ok(answer)
     }
 }
 
@@ -336,27 +376,53 @@ fn require(field: &str, value: &str) -> Result<(), Response> {
     Ok(())
 }
 
-fn parse_event(line: &str) -> Result<Value, Response> {
-    let event: Value = serde_json::from_str(line)
-        .map_err(|error| Response::error(ErrorCode::Failed, format!("a kept event is damaged: {error}")))?;
-    Ok(json!({ "schema": 1, "event": event }))
-}
-
-/// The newest line with `case` in the event file or its rotated predecessors.
-fn find_case(file: &Path, case: CaseId) -> Option<String> {
+/// The newest event of `case` in the event file or its rotated predecessors. A file or a line that cannot be read is
+/// passed over.
+fn find_case(file: &Path, case: CaseId) -> Option<Vec<u8>> {
     use std::io::BufRead;
-    let needle = format!("\"case\":\"{case}\"");
-    let rotated = (1..=16).map(|n| {
+    // Quotes inside a JSON string are escaped, so no name can imitate the field.
+    let field = format!("\"case\":\"{case}\"");
+    let rotated = (1..=ROTATED).map(|n| {
         let mut name = file.as_os_str().to_owned();
         name.push(format!(".{n}"));
         std::path::PathBuf::from(name)
     });
     for path in std::iter::once(file.to_owned()).chain(rotated) {
-        let Ok(open) = std::fs::File::open(&path) else { break };
-        let lines = std::io::BufReader::new(open).lines().map_while(Result::ok);
-        if let Some(line) = lines.filter(|line| line.contains(&needle)).last() {
-            return Some(line);
+        let Ok(open) = std::fs::File::open(&path) else { continue };
+        let mut lines = std::io::BufReader::new(open);
+        let (mut line, mut found) = (Vec::new(), None);
+        while matches!(lines.read_until(b'\n', &mut line), Ok(1..)) {
+            let has_field = std::str::from_utf8(&line).is_ok_and(|text| text.contains(&field));
+            // A torn line may hold the field as well.
+            if has_field && serde_json::from_slice::<serde::de::IgnoredAny>(&line).is_ok() {
+                found = Some(std::mem::take(&mut line));
+            }
+            line.clear();
+        }
+        if found.is_some() {
+            return found;
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_whole_event_of_a_case_is_found_wherever_it_was_rotated_to() {
+        let dir = tempfile::tempdir().expect("directory");
+        let file = dir.path().join("events.jsonl");
+        let case = CaseId::from_random(7);
+        assert_eq!(find_case(&file, case), None);
+        let line = |n: u32| format!("{{\"n\":{n},\"case\":\"{case}\"}}\n");
+        // The current file is gone; what is rotated is read all the same.
+        let old = [line(1).as_bytes(), line(2).as_bytes(), b"\xff\xfe\n", &line(3).as_bytes()[1..]].concat();
+        std::fs::write(dir.path().join("events.jsonl.2"), old).expect("written");
+        assert_eq!(find_case(&file, case).expect("found"), line(2).as_bytes());
+        std::fs::write(&file, line(4)).expect("written");
+        assert_eq!(find_case(&file, case).expect("found"), line(4).as_bytes());
+        assert_eq!(find_case(&file, CaseId::from_random(8)), None);
+    }
 }

@@ -42,6 +42,19 @@ pub fn session_line(s: &Value) -> String {
     )
 }
 
+/// What a release did; `extend` is what was asked to be added to the limits, in bits.
+pub fn released(v: &Value, extend: u32) -> String {
+    let mut out = text(&v["session"]);
+    out += if v["released"] == true { " released" } else { " was not quarantined" };
+    if extend > 0 {
+        let _ = write!(out, "; each of its limits was raised by {extend} bits");
+    }
+    if v["ledger_spent"] == true {
+        out += if extend > 0 { ", and its ledger is still spent" } else { "; its ledger is spent: see --extend" };
+    }
+    out
+}
+
 pub fn sessions(v: &Value) -> String {
     let lines: Vec<_> = v["sessions"].as_array().into_iter().flatten().map(session_line).collect();
     if lines.is_empty() { "no sessions".into() } else { lines.join("\n") }
@@ -159,22 +172,56 @@ pub fn explanation(v: &Value) -> String {
 }
 
 pub fn why(v: &Value) -> String {
-    if let Some(q) = v["quarantine"].as_object() {
-        return format!(
-            "session {} was closed {} by {}: {}",
-            text(&v["session"]),
-            crate::telemetry::rfc3339(q["since"].as_u64().unwrap_or(0)),
-            text(&q["by"]),
-            text(&q["note"]),
-        );
+    let mut parts = Vec::new();
+    if v["quarantine"].is_object() {
+        parts.push(closed(v));
+    }
+    if v["alert"].is_object() {
+        parts.push(alert(&v["alert"]));
     }
     let e = &v["event"];
-    let mut out = event(e);
-    let _ = write!(out, "\n  owner     {}", text(&e["owner"]));
-    let _ = write!(out, "\n  mode      {} (applied: {})", text(&e["mode"]), text(&e["verdict"]));
-    rule(&mut out, &e["rule"]);
-    if e["score"].is_object() {
-        score_table(&mut out, &e["score"]);
+    if e.is_object() {
+        let mut out = event(e);
+        let _ = write!(out, "\n  owner     {}", text(&e["owner"]));
+        let _ = write!(out, "\n  mode      {} (applied: {})", text(&e["mode"]), text(&e["verdict"]));
+        rule(&mut out, &e["rule"]);
+        if e["score"].is_object() {
+            score_table(&mut out, &e["score"]);
+        }
+        parts.push(out);
+    }
+    parts.join("\n")
+}
+
+/// A quarantine and, where it has ended, its release.
+fn closed(v: &Value) -> String {
+    let q = &v["quarantine"];
+    let did = if q["applied"] == false { "would have been closed in enforce mode" } else { "was closed" };
+    let mut out = format!(
+        "session {} {did} at {} by {}: {} ({})",
+        text(&v["session"]),
+        crate::telemetry::rfc3339(q["since"].as_u64().unwrap_or(0)),
+        text(&q["by"]),
+        text(&q["note"]),
+        text(&q["reason"]),
+    );
+    let release = &v["release"];
+    if release.is_object() {
+        let (time, by, note) = (text(&release["time"]), text(&release["by"]), text(&release["note"]));
+        let _ = write!(out, "\nand released at {time} by {by}: {note}");
+    }
+    out
+}
+
+fn alert(a: &Value) -> String {
+    let mut out = format!("{} alert {}: {}", text(&a["time"]), text(&a["kind"]), text(&a["summary"]));
+    let _ = write!(out, "\n  session   {} ({})", text(&a["session"]), text(&a["type"]));
+    let _ = write!(out, "\n  owner     {}", text(&a["owner"]));
+    let _ = write!(out, "\n  mode      {}", text(&a["mode"]));
+    let _ = write!(out, "\n  reason    {}", text(&a["reason"]));
+    let _ = write!(out, "\n  leaked    at most {:.1} bits in names", number(&a["leaked_bits_at_most"]));
+    for name in a["samples"].as_array().into_iter().flatten() {
+        let _ = write!(out, "\n  refused   {}", text(name));
     }
     out
 }

@@ -21,7 +21,7 @@ pub fn run(args: Args) -> Exit {
     let socket = args.socket.clone().unwrap_or_else(default_socket);
     let json = args.json;
     match args.verb {
-        Verb::Serve { config, state_dir } => serve(config, state_dir, args.socket),
+        Verb::Serve { config, state_dir } => serve(config, state_dir, args.socket, json),
         Verb::Check { file, strict } => check(&file, strict, json),
         Verb::Session { verb } => session(&socket, verb, json),
         Verb::Allow { name, time, reason, owner, session } => {
@@ -81,23 +81,17 @@ fn session(socket: &Path, verb: SessionVerb, json: bool) -> Exit {
             })
         }
         SessionVerb::Release { id, by, reason, extend } => {
-            ask(socket, &Request::Release { session: id, by, reason, extend }, json, |v| {
-                let what = if v["released"] == true { "released" } else { "was not quarantined" };
-                let spent = if v["ledger_spent"] == true { "; its ledger is spent: see --extend" } else { "" };
-                format!("{} {what}{spent}", human::text(&v["session"]))
-            })
+            let request = Request::Release { session: id, by, reason, extend };
+            ask(socket, &request, json, |v| human::released(v, extend))
         }
     }
 }
 
-fn serve(config: Option<PathBuf>, state_dir: Option<PathBuf>, socket: Option<PathBuf>) -> Exit {
+fn serve(config: Option<PathBuf>, state_dir: Option<PathBuf>, socket: Option<PathBuf>, json: bool) -> Exit {
     match daemon::run(daemon::Start { config, state_dir, socket }) {
         Ok(()) => Exit::Ok,
-        Err(daemon::StartError::Config(errors)) => config_errors(&errors, false),
-        Err(daemon::StartError::Other(error)) => {
-            eprintln!("staunch: {error:#}");
-            Exit::Failed
-        }
+        Err(daemon::StartError::Config(errors)) => config_errors(&errors, json),
+        Err(daemon::StartError::Other(error)) => fail(&format!("{error:#}"), json),
     }
 }
 
@@ -202,4 +196,18 @@ fn fail(message: &str, json: bool) -> Exit {
         eprintln!("staunch: {message}");
     }
     Exit::Failed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_does_not_answer_is_a_failure_and_not_an_absence() {
+        let path = PathBuf::from("/run/staunch/admin.sock");
+        let silent = client::Error::Silent { path: path.clone(), patience: PATIENCE };
+        assert_eq!(refused(&silent, false), Exit::Failed);
+        let absent = client::Error::Unreachable { path, source: std::io::ErrorKind::NotFound.into() };
+        assert_eq!(refused(&absent, false), Exit::Unreachable);
+    }
 }

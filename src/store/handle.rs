@@ -395,7 +395,8 @@ fn recovered(
     out
 }
 
-fn quarantined(record: &Record, time: &str) -> Option<Quarantined> {
+/// A quarantine record with the time of its line.
+pub(super) fn quarantined(record: &Record, time: &str) -> Option<Quarantined> {
     let Record::Quarantine { session, case, reason, by, note } = record else { return None };
     let since = time.parse::<jiff::Timestamp>().ok().and_then(|t| u64::try_from(t.as_millisecond()).ok());
     Some(Quarantined {

@@ -7,6 +7,7 @@
 //! The state directory holds `lock`, the segments `journal-NNNNNN.jsonl`, `index/`, and whatever was put aside as
 //! damaged. Only one process at a time may have it open.
 
+mod case;
 mod commit;
 mod durable;
 mod first_seen;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::Alert;
 use crate::model::{Announcement, CaseId, Reason, SessionId};
 
+pub use case::{CaseRecord, Released};
 pub use commit::Commit;
 pub use durable::Durable;
 pub use first_seen::FirstSeen;

@@ -245,7 +245,9 @@ impl Context<'_, '_> {
         if servers.is_empty() {
             if self.problems.file().is_empty() {
                 self.assumptions.push(
-                    "No upstream: the system's resolv.conf names none that can be asked, so only local names are answered.".into(),
+                    "No upstream: the system's resolv.conf names none that can be asked. The resolver does not start \
+                     without one; name one in a configuration file under [upstream] servers."
+                        .into(),
                 );
             } else {
                 self.problems.error(
@@ -306,4 +308,20 @@ impl Context<'_, '_> {
 /// Whether asking `server` would ask ourselves.
 fn is_same(own: SocketAddr, server: SocketAddr) -> bool {
     own.port() == server.port() && (own.ip() == server.ip() || (own.ip().is_unspecified() && is_loopback(server.ip())))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Environment, defaults_in};
+
+    #[test]
+    fn without_an_upstream_it_is_said_that_nothing_starts() {
+        let mut environment = Environment::system();
+        environment.resolv_conf = Some("search example.org\n".into());
+        let loaded = defaults_in(&environment);
+        assert!(loaded.upstream.servers.is_empty());
+        let told = loaded.assumptions().join("\n");
+        assert!(told.contains("does not start") && told.contains("[upstream] servers"), "{told}");
+        assert!(!told.contains("are answered"), "{told}");
+    }
 }
