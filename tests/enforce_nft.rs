@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::process::Command as Process;
+use std::process::{Command as Process, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -603,6 +603,81 @@ fn a_flow_opened_while_the_table_was_gone_is_ended() {
     // With our rules gone the kernel may not have tracked it, so a client that only reads hears nothing, not even data.
     let end = read_to_end(stream).1;
     assert!(matches!(end, Some(ErrorKind::ConnectionReset | ErrorKind::WouldBlock)), "{end:?}");
+    world.refused(AGENT, SERVER);
+}
+
+#[test]
+fn orders_given_while_the_table_is_somebody_elses_hold_when_it_is_ours_again() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(|nft| nft.with_ownership(false));
+    for session in [AGENT, OTHER, AGENT_6] {
+        apply(&enforcer, guard(session));
+    }
+    apply(&enforcer, pin(AGENT, SERVER, 300 * SECOND));
+    apply(&enforcer, pin(OTHER, SERVER, 300 * SECOND));
+    apply(&enforcer, Command::Quarantine { session: ip(AGENT_6) });
+    let downloads = [AGENT, OTHER].map(|from| world.connects(from, SERVER));
+    let (sender, changes) = std::sync::mpsc::channel();
+    enforcer.on_health(move |healthy| {
+        let _ = sender.send((healthy, Instant::now()));
+    });
+
+    // Its owner's socket keeps the table from us, and takes it along when it closes.
+    let ns = world.ns("g");
+    let mut thief = Process::new("ip")
+        .args(["netns", "exec", &ns, "nft", "-i"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("nft");
+    let taken = Instant::now();
+    let line = b"delete table inet staunch; add table inet staunch { flags owner; }\n";
+    thief.stdin.as_mut().expect("piped").write_all(line).expect("written");
+    let change = changes.recv_timeout(2 * SECOND);
+    let Ok((false, noticed)) = change else {
+        let _ = (thief.kill(), thief.wait());
+        panic!("the table was taken away, and health says {change:?}: {:?}", world.nft(&["list", "ruleset"]));
+    };
+    println!("noticed {:?} after nft was told", noticed - taken);
+    let before = Instant::now();
+    let refused = enforcer.submit(pin(AGENT, SERVER_2, 60 * SECOND));
+    assert!(matches!(refused, Err(Error::Unhealthy(_))), "{refused:?}");
+    assert!(before.elapsed() < Duration::from_millis(5), "{:?}", before.elapsed());
+    for command in [
+        Command::Quarantine { session: ip(AGENT) },
+        Command::Remove { session: ip(OTHER) },
+        guard(OTHER),
+        Command::Release { session: ip(AGENT_6) },
+    ] {
+        let result = enforcer.submit(command).expect("taken").wait_blocking(SECOND);
+        assert!(result.is_err(), "nothing is acknowledged that does not hold");
+    }
+
+    let given_back = Instant::now();
+    drop(thief.stdin.take());
+    thief.wait().expect("nft ends");
+    let (healthy, at) = changes.recv_timeout(2 * SECOND).expect("put back");
+    println!("put back {:?} after the other let go", at - given_back);
+    assert!(healthy && enforcer.healthy());
+    assert!(at - given_back < SECOND);
+    assert!(world.holds("quarantined4", AGENT) && world.holds("guarded4", OTHER));
+    assert!(!world.holds("quarantined6", AGENT_6) && world.holds("guarded6", AGENT_6));
+    for from in [AGENT, OTHER] {
+        assert!(!world.holds("pins4", &format!("{from} . {SERVER}")));
+        world.refused(from, SERVER);
+    }
+    world.refused(AGENT_6, SERVER_6);
+    apply(&enforcer, pin(AGENT_6, SERVER_6, 60 * SECOND));
+    world.connects(AGENT_6, SERVER_6);
+    for download in downloads {
+        let end = read_to_end(download).1;
+        assert!(matches!(end, Some(ErrorKind::ConnectionReset | ErrorKind::WouldBlock)), "{end:?}");
+    }
+    apply(&enforcer, Command::Release { session: ip(AGENT) });
     world.refused(AGENT, SERVER);
 }
 

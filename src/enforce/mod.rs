@@ -1,7 +1,8 @@
 //! Enforcement: the packet filter holds what [`crate::pin`] planned, and says so before an answer is released.
 //!
 //! One owner thread, one ordered queue: what is submitted first takes effect first, so a revoke submitted under the
-//! session's lock closes the door behind every pin submitted before it (promise P7). The stages before this one call
+//! session's lock closes the door behind every pin submitted before it (promise P7). A full queue refuses pins and
+//! nothing else, so a revoke cannot be lost. The stages before this one call
 //! [`Enforcer::submit`] and await the [`Ticket`]; they must not know which [`Backend`] is at work. This stage knows
 //! addresses and lifetimes, and nothing of names, policies or sessions' contexts.
 //!
@@ -14,7 +15,11 @@ mod backends;
 mod netlink;
 mod nft;
 mod owner;
+mod queue;
 mod state;
+#[cfg(test)]
+mod tests;
+mod ticket;
 
 use std::io;
 use std::net::IpAddr;
@@ -23,7 +28,8 @@ use std::time::Duration;
 pub use addresses::host_addresses;
 pub use backends::{Counts, DryRun, DryRunLog, Health, Off, View};
 pub use nft::{Nft, Refresh};
-pub use owner::{Enforcer, Status, Ticket};
+pub use owner::{Enforcer, Status};
+pub use ticket::Ticket;
 
 /// Most destinations in one [`Command::Pin`] or [`Command::Unpin`]. An answer keeps far fewer addresses; 400 elements
 /// are what one netlink attribute can hold.
@@ -62,7 +68,8 @@ pub struct Config {
     pub guard_unknown: bool,
     /// Most time an acknowledgement may take before the caller gives up.
     pub deadline: Duration,
-    /// Capacity of the queue to the owner thread.
+    /// Capacity of the queue to the owner thread. Beyond it pins are refused; other orders are not
+    /// ([`Enforcer::submit`]).
     pub queue: usize,
     /// Most pins in the kernel, each family.
     pub capacity: u32,
@@ -143,9 +150,10 @@ pub struct Active {
 
 /// What applies commands: one owner thread calls it, one call at a time.
 ///
-/// A backend keeps the wanted state itself, so that it can put it back when somebody else destroys what it built. An
-/// error on a command that takes permission away (`Guard`, `Quarantine`, `Remove`, `Unpin`) must leave the stricter
-/// state wanted, to be applied by the next [`Backend::healthy`].
+/// A backend keeps the wanted state itself, so that it can put it back when somebody else destroys what it built. A
+/// pin that fails must leave nothing behind. Any other order that the packet filter did not take for a reason that may
+/// pass must be wanted all the same, and be brought to it by the next [`Backend::healthy`] that succeeds: nobody gives
+/// such an order a second time.
 pub trait Backend: Send {
     /// Which kind.
     fn kind(&self) -> BackendKind;
@@ -195,6 +203,10 @@ pub enum Error {
     /// The queue to the owner thread is full: the command was not taken.
     #[error("the queue to the packet filter is full")]
     QueueFull,
+    /// While the queue was full a later order for the same address made this one idle; the later one's acknowledgement
+    /// is for both.
+    #[error("a later order for the same address has taken its place")]
+    Superseded,
     /// The owner thread has ended.
     #[error("the packet filter's owner has stopped")]
     Stopped,

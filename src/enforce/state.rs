@@ -59,7 +59,7 @@ pub(super) struct Undo {
 }
 
 /// The wanted state.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct State {
     sessions: HashMap<IpAddr, Entry>,
     capacity: usize,
@@ -293,7 +293,8 @@ pub(super) fn millis(lifetime: std::time::Duration) -> u64 {
     u64::try_from(lifetime.as_millis()).unwrap_or(WEEK).min(WEEK)
 }
 
-fn check_destinations(session: IpAddr, destinations: &[IpAddr]) -> Result<(), Error> {
+/// Whether destinations can be pinned or unpinned at all.
+pub(super) fn check_destinations(session: IpAddr, destinations: &[IpAddr]) -> Result<(), Error> {
     if destinations.len() > DESTINATIONS_MAX {
         return Err(Error::TooMany(destinations.len()));
     }

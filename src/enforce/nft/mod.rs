@@ -13,14 +13,14 @@ mod sets;
 mod table;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use super::netlink::{Batch, Netlink, NetlinkError, Refusal};
 use super::state::{Entry, State};
-use super::{Active, Backend, BackendKind, Command, Config, Counts, Error, Health, View};
+use super::{Active, Backend, BackendKind, Command, Config, Counts, Error, Health, SESSIONS_MAX, View};
 use cutter::Cutter;
 use sets::{Element, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set};
 use table::Layout;
@@ -58,6 +58,8 @@ pub struct Nft {
     lost: Option<String>,
     /// A change did not reach the kernel: compare all elements at the next look.
     dirty: bool,
+    /// Whose flows are to be looked at once the kernel follows again.
+    owed: HashSet<IpAddr>,
     restored: u64,
 }
 
@@ -108,6 +110,7 @@ impl Nft {
             standing: watch::Standing::default(),
             lost: None,
             dirty: false,
+            owed: HashSet::new(),
             restored: 0,
         })
     }
@@ -161,11 +164,13 @@ impl Nft {
         let set = |kind| Set::of(kind, session);
         let was = self.state.entry(session).map(|e| (e.guarded, e.monitored, e.quarantined)).unwrap_or_default();
         let (guarded, monitored, quarantined) = was;
+        // After a failure the kernel may hold other than what is wanted. To add what is there, or to delete what is
+        // not, does no harm.
+        let unsure = self.dirty;
         let add = |kind| Change::Add(set(kind), vec![Element::session(session)]);
         let delete = |kind| Change::Delete(set(kind), Element::session(session));
         let mut changes = Vec::new();
-        // What takes permission away is wanted from here on, whatever the kernel says; what gives some is wanted only
-        // once the kernel has taken it.
+        // It is wanted from here on, whatever the kernel says: what it does not take now, the next look brings to it.
         let mut leases = Vec::new();
         match command {
             Command::Pin { .. } => return Ok(()),
@@ -173,26 +178,30 @@ impl Nft {
             Command::Guard { .. } => {
                 self.state.check_room(session)?;
                 self.state.mark(session, Entry::guard);
-                changes.extend((!guarded).then(|| add(Kind::Guarded)));
-                changes.extend(monitored.then(|| delete(Kind::Monitored)));
+                changes.extend((!guarded || unsure).then(|| add(Kind::Guarded)));
+                changes.extend((monitored || unsure).then(|| delete(Kind::Monitored)));
             }
             Command::Unguard { .. } => {
                 self.state.check_room(session)?;
-                changes.extend((!monitored).then(|| add(Kind::Monitored)));
-                changes.extend(guarded.then(|| delete(Kind::Guarded)));
+                self.state.mark(session, Entry::monitor);
+                changes.extend((!monitored || unsure).then(|| add(Kind::Monitored)));
+                changes.extend((guarded || unsure).then(|| delete(Kind::Guarded)));
             }
             Command::Quarantine { .. } => {
                 leases = self.state.take_leases(session);
                 self.state.mark(session, |entry| entry.quarantined = true);
-                changes.extend((!quarantined).then(|| add(Kind::Quarantined)));
+                changes.extend((!quarantined || unsure).then(|| add(Kind::Quarantined)));
             }
-            Command::Release { .. } => changes.extend(quarantined.then(|| delete(Kind::Quarantined))),
+            Command::Release { .. } => {
+                self.state.mark(session, |entry| entry.quarantined = false);
+                changes.extend((quarantined || unsure).then(|| delete(Kind::Quarantined)));
+            }
             Command::Remove { .. } => {
                 leases = self.state.take_leases(session);
                 self.state.mark(session, |entry| *entry = Entry::default());
-                changes.extend(quarantined.then(|| delete(Kind::Quarantined)));
-                changes.extend(monitored.then(|| delete(Kind::Monitored)));
-                changes.extend(guarded.then(|| delete(Kind::Guarded)));
+                changes.extend((quarantined || unsure).then(|| delete(Kind::Quarantined)));
+                changes.extend((monitored || unsure).then(|| delete(Kind::Monitored)));
+                changes.extend((guarded || unsure).then(|| delete(Kind::Guarded)));
             }
         }
         let pins = leases.iter().map(|lease| Change::Delete(set(Kind::Pins), Element::pin(session, *lease)));
@@ -202,20 +211,30 @@ impl Nft {
         } else {
             changes.extend(pins);
         }
-        self.carry_out(changes)?;
-        match command {
-            Command::Release { .. } => self.state.mark(session, |entry| entry.quarantined = false),
-            Command::Unguard { .. } => self.state.mark(session, Entry::monitor),
-            _ => {}
-        }
-        match command {
-            Command::Quarantine { .. } | Command::Remove { .. } => self.cutter.cut(vec![session]),
-            Command::Guard { .. } if !guarded => self.cutter.cut(vec![session]),
+        let ends_flows = match command {
+            Command::Quarantine { .. } | Command::Remove { .. } => true,
+            Command::Guard { .. } => !guarded || unsure,
             // What the quarantine may have left behind.
-            Command::Release { .. } if self.cutter.counts().1 > 0 => self.cutter.cut(vec![session]),
+            Command::Release { .. } => self.cutter.counts().1 > 0,
+            Command::Pin { .. } | Command::Unpin { .. } | Command::Unguard { .. } => false,
+        };
+        let loosens = matches!(command, Command::Release { .. } | Command::Unguard { .. });
+        let result = if unsure && loosens && self.lost.is_none() {
+            // Not before the pins are gone that an earlier order could not take away.
+            self.resync().map(drop)
+        } else {
+            self.carry_out(changes)
+        };
+        match &result {
+            Ok(()) if ends_flows => self.cutter.cut(vec![session]),
+            // A guard or quarantine that stands counts in full only when its flows are gone, so they are owed. Beyond
+            // the bound nothing could have been known of the session.
+            Err(_) if ends_flows && self.owed.len() < SESSIONS_MAX => {
+                self.owed.insert(session);
+            }
             _ => {}
         }
-        Ok(())
+        result
     }
 
     /// Brings changes to the kernel; puts the table back first where it is gone.
@@ -329,15 +348,16 @@ impl Backend for Nft {
         let before: HashMap<IpAddr, (bool, bool)> =
             self.state.entries().map(|(session, entry)| (session, (entry.guarded, entry.quarantined))).collect();
         self.state.reconcile(active)?;
-        self.resync()?;
         // Gone, or quarantined, released or guarded meanwhile.
         let gone = before.keys().copied().filter(|session| self.state.entry(*session).is_none());
         let changed = self.state.entries().filter(|(session, entry)| {
             let (guarded, quarantined) = before.get(session).copied().unwrap_or_default();
             entry.quarantined != quarantined || (entry.guarded && !guarded)
         });
-        self.cutter.cut(gone.chain(changed.map(|(session, _)| session)).collect());
-        Ok(())
+        let changed: Vec<IpAddr> = gone.chain(changed.map(|(session, _)| session)).collect();
+        self.owed.extend(changed);
+        self.dirty = true;
+        self.resync().map(drop)
     }
 
     fn healthy(&mut self) -> Result<Health, Error> {

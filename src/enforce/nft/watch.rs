@@ -243,6 +243,7 @@ impl Nft {
             repaired += self.compare(set)?;
         }
         self.dirty = false;
+        self.cutter.cut(self.owed.drain().collect());
         Ok(repaired)
     }
 
