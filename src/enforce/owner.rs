@@ -63,6 +63,9 @@ pub struct Status {
     pub ack_latency_sum_us: u64,
 }
 
+/// See [`Enforcer::on_health`].
+type Watcher = Box<dyn Fn(bool) + Send>;
+
 struct Shared {
     kind: BackendKind,
     queue: Queue,
@@ -76,7 +79,7 @@ struct Shared {
     latency_sum_us: AtomicU64,
     /// What changes rarely or is read whole.
     slow: Mutex<(Option<String>, Counts)>,
-    watchers: Mutex<Vec<Box<dyn Fn(bool) + Send>>>,
+    watchers: Mutex<Vec<Watcher>>,
 }
 
 impl std::fmt::Debug for Shared {
