@@ -98,6 +98,18 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
             .degraded("durable state was damaged; what could be read is in force, see the log", crate::clock::now());
     }
     reconcile(&pipeline).await?;
+    let watched = Arc::downgrade(&pipeline);
+    pipeline.enforcer.on_health(move |healthy| {
+        // The last of the pipeline is gone only when the process ends.
+        if let Some(pipeline) = watched.upgrade() {
+            let what = if healthy {
+                "the packet filter holds again what was ordered"
+            } else {
+                "the packet filter does not hold what was ordered; enforced sessions get no addresses"
+            };
+            pipeline.degraded(what, crate::clock::now());
+        }
+    });
     // Written behind: the digest says which policy made the decisions that follow.
     let policy = store::Record::Policy { digest };
     drop(pipeline.store.append(vec![policy]).context("journal")?);

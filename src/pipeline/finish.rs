@@ -17,7 +17,7 @@ use crate::pin;
 use crate::policy::{Permit, RefusalText, ede_of};
 use crate::reply::{self, Refusal};
 use crate::session::{Context, Inner, Session};
-use crate::store::Durable;
+use crate::store::{self, Durable};
 use crate::wire::{self, Parsed, Query};
 
 impl Pipeline {
@@ -334,6 +334,14 @@ impl Pipeline {
         inner.unstored = Bits::ZERO;
         inner.dirty = false;
         inner.score.snapshot()
+    }
+
+    /// Journals a ledger without waiting for it.
+    pub(super) fn journal_ledger(&self, session: &Session, state: StateSnapshot) {
+        let record = store::Record::Ledger { session: session.id().clone(), state };
+        if let Err(error) = self.store.append(vec![record]) {
+            tracing::warn!(%error, session = %session.id(), "a mark was not journalled");
+        }
     }
 
     /// Hands a ledger to the store without waiting for it.

@@ -314,10 +314,12 @@ impl Pipeline {
                 let marks = inner.score.tenants_sinkholed();
                 live.policy.commit(&mut inner, &decision, Outcome::Refused);
                 // A mark counts towards quarantine, so a restart must not take it back.
-                let snapshot = (inner.score.tenants_sinkholed() != marks).then(|| self.snapshot(&mut inner));
+                let marked = (inner.score.tenants_sinkholed() != marks).then(|| self.snapshot(&mut inner));
                 let pending = if record.reason == Some(Reason::Quarantined) { inner.pending() } else { None };
                 drop(inner);
-                self.put_ledger(&session, snapshot);
+                if let Some(state) = marked {
+                    self.journal_ledger(&session, state);
+                }
                 record.source = Source::Policy;
                 if let Some(pending) = pending {
                     return deferred(record, Step::Announce(Some(pending)));

@@ -1,0 +1,151 @@
+//! What changes while the daemon runs: reloads, rules on trial, sessions that come, gain addresses, end and come back.
+
+mod daemon;
+
+use daemon::{Daemon, ENFORCE, chunk, code};
+
+const RULE: &str = "\n[[rule]]\nid = \"trial\"\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2099-01-01\"\n";
+
+impl Daemon {
+    fn config(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("staunch.toml")).expect("read")
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(self.dir.path().join("staunch.toml"), text).expect("written");
+    }
+}
+
+#[test]
+fn a_rule_on_trial_opens_nothing() {
+    let deny = "action = \"deny\"\nnames = [\"evil.example\"]\nmode = \"monitor\"\n";
+    let daemon = Daemon::start(&format!("{ENFORCE}{RULE}{deny}"));
+    // The control: a name under the trial rule that nothing else refuses is answered, and the refusal recorded.
+    assert_eq!(daemon.ask("www.evil.example", 1).0, 0);
+    let event = daemon.event(|e| e["qname"] == "www.evil.example");
+    assert_eq!((event["verdict"].as_str(), event["would"].as_str()), (Some("answer"), Some("sinkhole")));
+    assert_eq!(event["rule"]["id"], "trial");
+    for i in 0..20 {
+        daemon.ask(&format!("{}.evil.example", chunk(i)), 1);
+    }
+    assert_eq!(daemon.json(&["session", "show", "s1"])["session"]["state"], "quarantined", "a tunnel is still closed");
+
+    let allow = "action = \"allow\"\nnames = [\"*.evil.example\"]\nbudget_bits = 128\nmode = \"monitor\"\n";
+    let daemon = Daemon::start(&format!("{ENFORCE}{RULE}{allow}"));
+    for i in 0..20 {
+        daemon.ask(&format!("{}.evil.example", chunk(i)), 1);
+    }
+    assert_eq!(daemon.json(&["session", "show", "s1"])["session"]["state"], "quarantined", "nor does it allow one");
+}
+
+#[test]
+fn a_reload_that_needs_a_restart_is_refused_whole() {
+    let daemon = Daemon::start(&ENFORCE.replace("mode = \"enforce\"", "mode = \"monitor\""));
+    let before = daemon.json(&["status"])["digest"].clone();
+    let text = daemon.config();
+    daemon.write(&text.replace("backend = \"dry-run\"", "backend = \"nft\"").replace("\"monitor\"", "\"enforce\""));
+    let output = daemon.run(&["reload"]);
+    assert_eq!(code(&output), 3);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("[enforce]") && said.contains("restart"), "{said}");
+    let status = daemon.json(&["status"]);
+    assert_eq!((&status["digest"], status["mode"].as_str()), (&before, Some("monitor")), "nothing changed");
+}
+
+#[test]
+fn a_session_that_leaves_the_file_ends_and_a_mark_of_monitor_mode_closes_nobody() {
+    let monitor = ENFORCE.replace("mode = \"enforce\"", "mode = \"monitor\"");
+    let daemon = Daemon::start(&monitor);
+    for i in 0..20 {
+        daemon.ask(&format!("{}.evil.example", chunk(i)), 1);
+    }
+    let marked = daemon.json(&["session", "show", "s1"]);
+    assert_eq!(
+        (marked["quarantine"]["applied"].as_bool(), marked["session"]["state"].as_str()),
+        (Some(false), Some("watched"))
+    );
+    let text = daemon.config();
+    daemon.write(&text.replace("mode = \"monitor\"", "mode = \"enforce\"\nunknown_source = \"profile\""));
+    assert_eq!(code(&daemon.run(&["reload"])), 0, "{:?}", daemon.run(&["reload"]));
+    assert_eq!(daemon.ask("www.site.example", 1).0, 0, "judged afresh");
+
+    let gone = text.split("[[session]]").next().expect("a first part").to_owned();
+    daemon.write(&gone);
+    assert_eq!(code(&daemon.run(&["reload"])), 0);
+    assert_eq!(code(&daemon.run(&["session", "show", "s1"])), 1, "ended with its entry");
+}
+
+#[test]
+fn a_quarantine_waits_for_the_session_to_be_announced_again() {
+    let mut daemon =
+        Daemon::start(&ENFORCE.replace("mode = \"enforce\"", "mode = \"enforce\"\nunknown_source = \"profile\""));
+    daemon.json(&["session", "announce", "job", "--address", "127.0.0.8", "--type", "batch"]);
+    daemon.json(&["session", "quarantine", "s1", "--reason", "test"]);
+    // Out of the file, so nobody announces it at the next start.
+    let text = daemon.config();
+    daemon.write(text.split("[[session]]").next().expect("a first part"));
+    daemon.restart();
+    assert_eq!(code(&daemon.run(&["session", "show", "s1"])), 1);
+    let back = daemon.json(&["session", "announce", "s1", "--address", "127.0.0.1", "--type", "interactive"]);
+    assert_eq!(back["session"]["state"], "quarantined", "{back}");
+    let (rcode, _, reply) = daemon.ask("www.site.example", 1);
+    assert!(rcode == 3 && reply.contains("quarantined"), "{reply:?}");
+}
+
+#[test]
+fn a_closed_source_cannot_be_announced_away() {
+    let unknown = "[policy]\nmode = \"enforce\"\nunknown_source = \"profile\"\n[enforce]\nbackend = \"dry-run\"\n";
+    let daemon = Daemon::start(unknown);
+    assert_eq!(daemon.ask("www.site.example", 1).0, 0, "the control: an unknown source under its profile");
+    let id = "unannounced:127.0.0.1";
+    daemon.json(&["session", "quarantine", id, "--reason", "test"]);
+    let output = daemon.run(&["session", "announce", "run9", "--address", "127.0.0.1", "--type", "batch"]);
+    assert_eq!(code(&output), 1, "{output:?}");
+    assert_eq!(daemon.ask("www.site.example", 1).0, 3);
+    daemon.json(&["session", "release", id, "--by", "jane", "--reason", "reviewed"]);
+    daemon.json(&["session", "announce", "run9", "--address", "127.0.0.1", "--type", "batch"]);
+    assert_eq!(daemon.ask("www.site.example", 1).0, 0);
+}
+
+#[test]
+fn sources_nobody_announced_are_refused_in_enforce_mode_even_if_known_from_before() {
+    let mut daemon = Daemon::start("[enforce]\nbackend = \"dry-run\"\n");
+    assert_eq!(daemon.ask("www.site.example", 1).0, 0, "monitor mode serves everybody");
+    let text = daemon.config();
+    daemon.write(&text.replace("[enforce]", "[policy]\nmode = \"enforce\"\n[enforce]"));
+    daemon.restart();
+    let (rcode, _, reply) = daemon.ask("www.site.example", 1);
+    assert_eq!(rcode, 3);
+    assert!(reply.contains("unknown-source") && reply.contains("Case c"), "{reply:?}");
+}
+
+#[test]
+fn marks_survive_a_restart() {
+    let mut daemon = Daemon::start(ENFORCE);
+    let refused = |daemon: &Daemon, domain: &str| {
+        (0..9).map(|i| daemon.ask(&format!("{}.{domain}", chunk(i)), 1).0).find(|rcode| *rcode == 3)
+    };
+    assert_eq!(refused(&daemon, "first.example"), Some(3));
+    let state = |daemon: &Daemon| daemon.json(&["session", "show", "s1"])["session"]["state"].clone();
+    assert_eq!(state(&daemon), "watched", "one domain sinkholed");
+    // Written behind: give the writer a moment before the kill.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    daemon.restart();
+    assert_eq!(refused(&daemon, "second.example"), Some(3));
+    assert_eq!(state(&daemon), "quarantined", "the second one closes the session");
+}
+
+#[test]
+fn an_address_that_cannot_be_pinned_is_not_shown() {
+    let page = "[sinkhole]\nkind = \"address\"\nipv4 = \"203.0.113.80\"\n";
+    let config = ENFORCE.replace("[sinkhole]\n", page);
+    let daemon = Daemon::start(&config);
+    let (rcode, answers, _) = daemon.ask("www.site.example", 28);
+    assert_eq!((rcode, answers), (0, 0), "no AAAA for a session without an IPv6 address");
+    let explained = daemon.json(&["explain", "www.site.example", "--type", "AAAA", "--session", "s1"]);
+    assert_eq!(explained["source"], "local", "and explain says so: {explained}");
+    let (rcode, answers, _) = daemon.ask("a.dump.example", 1);
+    assert_eq!((rcode, answers), (0, 1), "the block page's address");
+    let shown = daemon.json(&["session", "show", "s1"]);
+    assert!(shown["pins"].as_array().expect("pins").iter().any(|p| p["address"] == "203.0.113.80"), "{shown:#}");
+}
