@@ -2,8 +2,8 @@
 
 mod daemon;
 
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use daemon::{BINARY, Daemon, ENFORCE, chunk, code, run};
