@@ -227,16 +227,29 @@ fn alert(a: &Value) -> String {
 }
 
 pub fn status(v: &Value) -> String {
-    let e = &v["enforcement"];
-    format!(
-        "staunch {} in {} mode, {} sessions, {} answers cached, {} alerts waiting, {} events dropped\nenforcement: {}\nconfiguration: {}",
+    let (e, counts) = (&v["enforcement"], &v["enforcement"]["counts"]);
+    let health = if e["healthy"] == true { "holds what was ordered" } else { "DOES NOT HOLD what was ordered" };
+    let mut out = format!(
+        "staunch {} in {} mode: {} sessions, {} answers cached, {} alerts waiting, {} events dropped",
         text(&v["version"]),
         text(&v["mode"]),
         v["sessions"],
         v["cache_entries"],
         v["alerts_waiting"],
         v["events_dropped"],
-        e,
-        text(&v["digest"]),
-    )
+    );
+    let _ = write!(
+        out,
+        "\nenforcement    {} {health}: {} pins, {} sessions guarded, {} quarantined, {} orders failed",
+        text(&e["backend"]),
+        number(&counts["pins4"]) + number(&counts["pins6"]),
+        counts["guarded"],
+        counts["quarantined"],
+        e["failed"],
+    );
+    if !e["last_error"].is_null() {
+        let _ = write!(out, "\nlast error     {}", text(&e["last_error"]));
+    }
+    let _ = write!(out, "\nconfiguration  {}", text(&v["digest"]));
+    out
 }

@@ -139,6 +139,7 @@ fn explain(
     let ask = Ask {
         query: &query,
         now,
+        split,
         cached,
         first_seen_days: (knowledge.first_seen_days)(split.icann(name)),
         grants: &grants,

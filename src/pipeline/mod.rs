@@ -252,6 +252,7 @@ impl Pipeline {
         let ask = Ask {
             query,
             now,
+            split,
             cached: entry.is_some() || unreachable,
             first_seen_days: self.first_seen_days(split.icann(qname), now.wall),
             grants: &grants,

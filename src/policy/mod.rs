@@ -62,6 +62,8 @@ pub struct Ask<'a> {
     pub query: &'a Query<'a>,
     /// Both clocks.
     pub now: Now,
+    /// The name's owners.
+    pub split: Split,
     /// Whether the answer is at hand, so that nothing would leave.
     pub cached: bool,
     /// Days since this deployment first saw the registrable domain; `None` while warming up.
@@ -139,7 +141,7 @@ impl Policy {
     /// Judges one query of a session. Changes nothing.
     pub fn decide<'a>(&'a self, context: &Context, inner: &Inner, ask: &Ask<'a>) -> Decision<'a> {
         let qname = ask.query.qname.as_ref();
-        let split = Split::of(qname);
+        let split = ask.split;
         let profile = self.profiles.of(context.kind(), context.phase());
         let session_mode = self.mode_of(context);
         let found = self.lists.look_up(qname, Scope::of(context.kind(), context.phase()), ask.now.wall);
