@@ -149,3 +149,44 @@ fn an_address_that_cannot_be_pinned_is_not_shown() {
     let shown = daemon.json(&["session", "show", "s1"]);
     assert!(shown["pins"].as_array().expect("pins").iter().any(|p| p["address"] == "203.0.113.80"), "{shown:#}");
 }
+
+#[test]
+fn what_was_told_is_still_told_after_a_kill() {
+    let rule = "action = \"allow\"\nnames = [\"*.cdn.example\"]\n";
+    let mut daemon = Daemon::start(&format!("{ENFORCE}{RULE}{rule}"));
+    for i in 0..6 {
+        daemon.ask(&format!("{}.cdn.example", &chunk(i)[..9]), 1);
+        daemon.ask(&format!("h{i}.site{i}.example"), 1);
+    }
+    let ledger = |daemon: &Daemon| {
+        let shown = daemon.json(&["session", "show", "s1"]);
+        let bits = |field: &str| shown["ledger"][field].as_f64().expect("bits");
+        (bits("total_bits"), bits("session_bits"))
+    };
+    let before = ledger(&daemon);
+    assert!(before.0 > before.1 && before.1 > 64.0, "{before:?}");
+    // A crash gives back what a second or two has brought, and here nothing was asked in them.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    daemon.restart();
+    let after = ledger(&daemon);
+    assert!((after.1 - before.1).abs() < 0.01, "{before:?} {after:?}");
+    assert!((after.0 - before.0).abs() < 32.0, "rules' names count too: {before:?} {after:?}");
+}
+
+#[test]
+fn observers_get_the_newest_that_match() {
+    let daemon = Daemon::start(ENFORCE);
+    daemon.ask("a.dump.example", 1);
+    for i in 0..30 {
+        daemon.ask(&format!("h{i}.site.example"), 1);
+    }
+    daemon.event(|e| e["qname"] == "h29.site.example");
+    let lines = |args: &[&str]| {
+        let output = daemon.run(&[&["observe", "--json"], args].concat());
+        String::from_utf8(output.stdout).expect("UTF-8").lines().count()
+    };
+    assert_eq!(lines(&["--last", "5"]), 5);
+    assert_eq!(lines(&["--refused"]), 1, "the refusal is older than the newest ten");
+    assert_eq!(lines(&["--session", "s1", "--last", "500"]), 31);
+    assert_eq!(lines(&["--session", "nobody"]), 0);
+}

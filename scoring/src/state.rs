@@ -83,6 +83,11 @@ impl SessionState {
         self.session.listed
     }
 
+    /// Spent by names below rules, over all domains.
+    pub fn spent_below(&self) -> Bits {
+        self.accounts.iter().fold(Bits::ZERO, |sum, account| sum.plus(account.below))
+    }
+
     /// What an operator has added to every limit of this session.
     pub fn allowance(&self) -> Bits {
         self.session.allowance

@@ -67,10 +67,16 @@ pub enum Request {
     },
     /// Events: the newest ones, and on request those to come.
     Observe {
-        /// How many of the newest.
+        /// How many of the newest that match.
         last: usize,
         /// Whether to stay.
         follow: bool,
+        /// Only this session's.
+        #[serde(default)]
+        session: Option<SessionId>,
+        /// Only what was refused, or in monitor mode would have been.
+        #[serde(default)]
+        refused: bool,
     },
     /// What policy would say of a name. Sends nothing, changes nothing.
     Explain {

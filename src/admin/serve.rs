@@ -112,8 +112,9 @@ async fn client(stream: UnixStream, admin: &Admin) -> std::io::Result<()> {
             return send(&mut write, &response).await;
         }
     };
-    if let Request::Observe { last, follow } = request {
-        return observe(&mut write, admin, last, follow).await;
+    if let Request::Observe { last, follow, session, refused } = request {
+        let wanted = Wanted { session: session.map(|id| id.as_str().to_owned()), refused };
+        return observe(&mut write, admin, last, follow, &wanted).await;
     }
     let response = admin.answer(request).await;
     send(&mut write, &response).await
@@ -125,16 +126,36 @@ async fn send(write: &mut (impl AsyncWriteExt + Unpin), response: &Response) -> 
     write.write_all(&line).await
 }
 
+/// Which events an observer wants.
+struct Wanted {
+    session: Option<String>,
+    refused: bool,
+}
+
+impl Wanted {
+    fn accepts(&self, line: &str) -> bool {
+        if self.session.is_none() && !self.refused {
+            return true;
+        }
+        let Ok(event) = serde_json::from_str::<Value>(line) else { return false };
+        // What the rebinding guard has taken out of an answer is a refusal too, if of an address and not of a name.
+        let refused = event["would"] != "answer" || event.get("withheld").is_some();
+        self.session.as_ref().is_none_or(|session| event["session"] == **session) && (!self.refused || refused)
+    }
+}
+
 async fn observe(
     write: &mut (impl AsyncWriteExt + Unpin),
     admin: &Admin,
     last: usize,
     follow: bool,
+    wanted: &Wanted,
 ) -> std::io::Result<()> {
     let telemetry = &admin.pipeline.telemetry;
     let mut tap = telemetry.subscribe();
     send(write, &Response::Ok(Value::Null)).await?;
-    for line in telemetry.last(last) {
+    let mut newest: Vec<_> = telemetry.last(usize::MAX).into_iter().filter(|line| wanted.accepts(line)).collect();
+    for line in newest.drain(newest.len().saturating_sub(last)..) {
         write.write_all(line.as_bytes()).await?;
         write.write_all(b"\n").await?;
     }
@@ -143,6 +164,7 @@ async fn observe(
     }
     loop {
         match tap.recv().await {
+            Ok(line) if !wanted.accepts(&line) => {}
             Ok(line) => {
                 write.write_all(line.as_bytes()).await?;
                 write.write_all(b"\n").await?;

@@ -73,7 +73,7 @@ pub enum Verb {
         /// Stay and print what comes.
         #[arg(long, short)]
         follow: bool,
-        /// Begin with the newest N.
+        /// Begin with the newest N that match (of the last 1,024 events).
         #[arg(long, default_value_t = 10, value_name = "N")]
         last: usize,
         /// Only this session.

@@ -29,7 +29,7 @@ pub fn run(args: Args) -> Exit {
             ask(&socket, &request, json, human::allowed)
         }
         Verb::Observe { follow, last, session, refused } => {
-            observe(&socket, follow, last, session.as_ref().map(|s| s.as_str()), refused, json)
+            observe(&socket, Request::Observe { last, follow, session, refused }, follow, json)
         }
         Verb::Explain { name, qtype, session, config, as_type, exit_code } => {
             let answer = match (session, config) {
@@ -123,9 +123,9 @@ fn config_errors(errors: &[config::ConfigError], json: bool) -> Exit {
     Exit::Invalid
 }
 
-fn observe(socket: &Path, follow: bool, last: usize, session: Option<&str>, refused_only: bool, json: bool) -> Exit {
+fn observe(socket: &Path, request: Request, follow: bool, json: bool) -> Exit {
     let timeout = (!follow).then_some(PATIENCE);
-    let mut exchange = match Exchange::open(socket, &Request::Observe { last, follow }, timeout) {
+    let mut exchange = match Exchange::open(socket, &request, timeout) {
         Ok(exchange) => exchange,
         Err(error) => return refused(&error, json),
     };
@@ -136,11 +136,6 @@ fn observe(socket: &Path, follow: bool, last: usize, session: Option<&str>, refu
         match exchange.line() {
             Ok(Some(line)) => {
                 let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
-                let is_event = event.get("qname").is_some();
-                let other_session = session.is_some_and(|s| event["session"] != s);
-                if is_event && (other_session || (refused_only && event["would"] == "answer")) {
-                    continue;
-                }
                 let text = if json { line.trim_end().to_owned() } else { human::event(&event) };
                 if writeln!(std::io::stdout(), "{text}").is_err() {
                     return Exit::Ok; // the reader went away

@@ -130,8 +130,12 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     // Fails only where no supervisor listens.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
+    // What a session has spent since its last step in the journal; a crash gives back a second's worth at most.
+    let mut ledgers = tokio::time::interval(Duration::from_secs(1));
+    ledgers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = ledgers.tick() => pipeline.save_ledgers(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => match reload.reload().await {

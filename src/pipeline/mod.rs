@@ -303,7 +303,9 @@ impl Pipeline {
                 }
                 let snapshot = self.ledger_step(&mut inner, charged);
                 drop(inner);
-                self.put_ledger(&session, snapshot);
+                if let Some(state) = snapshot {
+                    self.journal_ledger(&session, state);
+                }
                 record.source = Source::Upstream;
                 match decision.take_permit() {
                     Some(permit) => deferred(record, Step::Forward(Box::new(permit))),

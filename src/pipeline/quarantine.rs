@@ -74,7 +74,8 @@ impl Pipeline {
             return quarantine.case;
         }
         let case = self.fresh_case(self.hash(session.id()), now.wall);
-        let alert = self.alert(AlertKind::Quarantine, &inner, &context, None, Reason::Quarantined, case, now);
+        let mut alert = self.alert(AlertKind::Quarantine, &inner, &context, None, Reason::Quarantined, case, now);
+        alert.summary += &format!(" Closed by {by}: {note}");
         self.close(&mut inner, session, &context, Reason::Quarantined, case, by, note, alert, now);
         case
     }
@@ -144,7 +145,8 @@ impl Pipeline {
             let commit = (extend > Bits::ZERO).then(|| self.store.append(vec![ledger(&inner)]));
             return Released { was_closed: false, commit: commit.transpose() };
         };
-        let alert = self.alert(AlertKind::Release, &inner, &context, None, quarantine.reason, quarantine.case, now);
+        let mut alert = self.alert(AlertKind::Release, &inner, &context, None, quarantine.reason, quarantine.case, now);
+        alert.summary += &format!(" Released by {by}: {note}");
         inner.release();
         self.guard_locked(&live, &context, &inner);
         tracing::info!(session = %session.id(), case = %quarantine.case, by, "session released");

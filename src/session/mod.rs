@@ -144,7 +144,7 @@ impl Inner {
     /// Takes over what was recorded before the process ended.
     pub fn restore(&mut self, snapshot: &StateSnapshot) {
         self.score = SessionState::restore(snapshot);
-        self.charged = self.score.spent_session().plus(self.score.spent_listed());
+        self.charged = self.score.spent_session().plus(self.score.spent_listed()).plus(self.score.spent_below());
     }
 
     /// Where the session stands; a quarantine that is not applied counts as watched.

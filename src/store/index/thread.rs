@@ -26,7 +26,7 @@ const KEEP_ASIDE: usize = 3;
 /// Octets of page cache. Real use is several times that, so it stays small.
 const CACHE: u64 = 16 << 20;
 /// How often what was applied is made durable.
-const FLUSH: Duration = Duration::from_secs(5);
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// An order to the thread.
 #[derive(Debug)]
