@@ -296,11 +296,13 @@ pub enum Reason {
     Quarantined,
     /// Nobody announced this source.
     UnknownSource,
+    /// All that the answer held leads inside: addresses that are not public, or an alias to an internal name.
+    NotPublic,
 }
 
 impl Reason {
     /// Every reason, for metrics that must exist from the start.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::DenyRule,
         Self::DenyList,
         Self::NotAllowed,
@@ -312,6 +314,7 @@ impl Reason {
         Self::LedgerSession,
         Self::Quarantined,
         Self::UnknownSource,
+        Self::NotPublic,
     ];
 
     /// As in records and labels.
@@ -328,6 +331,7 @@ impl Reason {
             Self::LedgerSession => "ledger-session",
             Self::Quarantined => "quarantined",
             Self::UnknownSource => "unknown-source",
+            Self::NotPublic => "not-public",
         }
     }
 }

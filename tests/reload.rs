@@ -190,3 +190,16 @@ fn observers_get_the_newest_that_match() {
     assert_eq!(lines(&["--session", "s1", "--last", "500"]), 31);
     assert_eq!(lines(&["--session", "nobody"]), 0);
 }
+
+#[test]
+fn an_answer_that_leads_inside_says_so() {
+    for config in [ENFORCE.to_owned(), ENFORCE.replace("mode = \"enforce\"", "mode = \"monitor\"")] {
+        let daemon = Daemon::start(&config);
+        assert_eq!(daemon.ask("www.site.example", 1).1, 1, "the control has an address");
+        let (rcode, answers, reply) = daemon.ask("inside.site.example", 1);
+        assert_eq!((rcode, answers), (0, 0));
+        assert!(reply.contains("not-public") && reply.contains("Case c"), "{reply:?}");
+        let event = daemon.event(|e| e["qname"] == "inside.site.example");
+        assert_eq!((event["reason"].as_str(), event["withheld"][0].as_str()), (Some("not-public"), Some("10.0.0.1")));
+    }
+}

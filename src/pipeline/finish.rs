@@ -7,7 +7,7 @@ use std::time::Duration;
 use staunch_scoring::{Bits, StateSnapshot};
 
 use super::{Deferred, Live, Pipeline, Step, Walk, is_guarded};
-use crate::answer::{self, Asked};
+use crate::answer::{self, Asked, Kind};
 use crate::cache::{Entry, Key};
 use crate::clock;
 use crate::enforce::{self, Command, Ticket};
@@ -58,7 +58,11 @@ impl Pipeline {
         };
         let now = clock::now();
         self.first_seen.saw(walk.record.split.icann(permit.qname()), now.wall);
+        let emptied = vetted.kind == Kind::NoData && (!vetted.rebinding.is_empty() || vetted.internal_alias);
         walk.record.withheld = vetted.rebinding;
+        if emptied {
+            return self.refuse_inside(&live, walk, query, now, out);
+        }
         let key = Key {
             qname: permit.qname(),
             qtype: permit.qtype(),
@@ -88,6 +92,23 @@ impl Pipeline {
         }
         walk.record.rcode = u16::from(entry.answer.rcode);
         reply::from_answer(out, query, &entry.answer, walk.transport, entry.age(now.mono), plan.ttl);
+    }
+
+    /// The guard has taken everything out of an answer: NODATA that says so. It is applied in every mode, and not cached,
+    /// so that an approval takes effect at once.
+    fn refuse_inside(&self, live: &Live, walk: &mut Walk, query: &Query<'_>, now: Now, out: &mut Vec<u8>) {
+        let reason = Reason::NotPublic;
+        let key = self.hash((walk.session.id(), query.qname.as_ref(), "inside"));
+        let case = {
+            let mut inner = walk.session.inner.lock();
+            inner.counts.refused += 1;
+            inner.case_for(key, reason, self.fresh_case(key, now.wall))
+        };
+        walk.record.verdict = Verdict::Sinkhole;
+        walk.record.would = Verdict::Sinkhole;
+        walk.record.reason = Some(reason);
+        walk.record.case = Some(case);
+        refuse_with(live, walk, query, reason, case, out);
     }
 
     /// Every hop of an answer's chain is judged by lists; the name itself was judged before it left. Whether the answer
@@ -385,7 +406,7 @@ fn refuse_as(live: &Live, inner: &Inner, walk: &mut Walk, query: &Query<'_>, out
 fn refuse_with(live: &Live, walk: &mut Walk, query: &Query<'_>, reason: Reason, case: CaseId, out: &mut Vec<u8>) {
     let text = RefusalText::new(reason, case, live.sinkhole.contact.as_deref());
     let refusal = Refusal {
-        rcode: 3,
+        rcode: if reason == Reason::NotPublic { 0 } else { 3 },
         soa_owner: walk.record.split.icann(query.qname.as_ref()),
         negative_ttl: live.sinkhole.negative_ttl,
         ede: ede_of(reason),

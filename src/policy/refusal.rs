@@ -15,7 +15,8 @@ pub fn ede_of(reason: Reason) -> Ede {
         | Reason::Score
         | Reason::LedgerTenant
         | Reason::LedgerIcann
-        | Reason::LedgerSession => Ede::Blocked,
+        | Reason::LedgerSession
+        | Reason::NotPublic => Ede::Blocked,
     }
 }
 
@@ -32,6 +33,7 @@ fn words(reason: Reason) -> &'static str {
         Reason::LedgerSession => "too much was sent out in DNS names",
         Reason::Quarantined => "this session is quarantined",
         Reason::UnknownSource => "this client is not a known session",
+        Reason::NotPublic => "its answer leads to an address that is not public",
     }
 }
 

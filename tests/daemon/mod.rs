@@ -12,7 +12,8 @@ use serde_json::Value;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_staunch");
 
-/// Answers A questions with 203.0.113.5 and everything else with an empty answer.
+/// Answers A questions with 203.0.113.5, or 10.0.0.1 where the name begins with `inside`, and everything else with an
+/// empty answer.
 pub fn upstream() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
     let address = socket.local_addr().expect("address");
@@ -30,7 +31,10 @@ pub fn upstream() -> SocketAddr {
             let mut reply = packet[..end].to_vec();
             reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
             if is_a {
-                reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4, 203, 0, 113, 5]);
+                // The first label says whether the answer leads inside.
+                let address = if packet[13..].starts_with(b"inside") { [10, 0, 0, 1] } else { [203, 0, 113, 5] };
+                reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4]);
+                reply.extend_from_slice(&address);
             }
             let _ = socket.send_to(&reply, from);
         }
