@@ -33,6 +33,8 @@ fn walk(scorer: &Scorer, state: &mut SessionState, name: &NameBuf, qtype: u16) {
         listing: Listing::Unlisted,
         registered_days: None,
         first_seen_days: Some(100.0),
+        group_seen_days: None,
+        group: None,
         cached: false,
         budgets: &Budgets::default(),
         params: &Params::default(),

@@ -19,6 +19,8 @@ pub const SCHEMA: u32 = 1;
 pub enum Verdict {
     /// Answered.
     Answer,
+    /// Answered from what was at hand, however old; nothing left. Refused where nothing was.
+    Hold,
     /// Refused with a forged negative answer or the block page's address.
     Sinkhole,
     /// Refused, and the session was closed by this query.
@@ -30,6 +32,7 @@ impl Verdict {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Answer => "answer",
+            Self::Hold => "hold",
             Self::Sinkhole => "sinkhole",
             Self::Quarantine => "quarantine",
         }

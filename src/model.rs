@@ -292,6 +292,10 @@ pub enum Reason {
     LedgerIcann,
     /// The ledger of this session over all unlisted domains is spent.
     LedgerSession,
+    /// The ledger of the session's group is spent for now.
+    LedgerGroup,
+    /// A name that was sent before was asked again too often, and no answer is at hand.
+    Held,
     /// The session is quarantined.
     Quarantined,
     /// Nobody announced this source.
@@ -302,7 +306,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that must exist from the start.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::DenyRule,
         Self::DenyList,
         Self::NotAllowed,
@@ -312,6 +316,8 @@ impl Reason {
         Self::LedgerTenant,
         Self::LedgerIcann,
         Self::LedgerSession,
+        Self::LedgerGroup,
+        Self::Held,
         Self::Quarantined,
         Self::UnknownSource,
         Self::NotPublic,
@@ -329,6 +335,8 @@ impl Reason {
             Self::LedgerTenant => "ledger-tenant",
             Self::LedgerIcann => "ledger-icann",
             Self::LedgerSession => "ledger-session",
+            Self::LedgerGroup => "ledger-group",
+            Self::Held => "held",
             Self::Quarantined => "quarantined",
             Self::UnknownSource => "unknown-source",
             Self::NotPublic => "not-public",
@@ -342,6 +350,8 @@ impl Reason {
 pub enum Ede {
     /// 0: anything else; the text says what.
     Other = 0,
+    /// 3: the answer is older than its TTL.
+    StaleAnswer = 3,
     /// 4: the answer was forged (a sinkhole address).
     ForgedAnswer = 4,
     /// 14: not ready to serve.

@@ -4,9 +4,10 @@
 //! clock and no mode.
 
 use crate::bits::Bits;
+use crate::group::GroupFacts;
 use crate::ledger::{Charge, LedgerScope, LedgerView};
 use crate::name::NameRef;
-use crate::signals::Reading;
+use crate::signals::{Reading, Signal};
 use crate::suffix::Split;
 
 pub use crate::scorer::Scorer;
@@ -43,6 +44,14 @@ pub struct Budgets {
     pub icann: Bits,
     /// Bits over all unlisted domains (hard).
     pub session: Bits,
+    /// Bits that all sessions of one group may spend on names new to the group within 24 hours (hard).
+    pub group: Bits,
+    /// Bits a session may tell one tenant by asking again for names it has sent (which, when, by what type) before such
+    /// repeats are held.
+    pub echo: Bits,
+    /// Bits an hour by which that allowance comes back. The one figure here that refills: the ledger pays for repeats
+    /// all the same.
+    pub echo_hour: Bits,
 }
 
 impl Default for Budgets {
@@ -53,6 +62,9 @@ impl Default for Budgets {
             tenant: Bits::whole(2048),
             icann: Bits::whole(4096),
             session: Bits::whole(8192),
+            group: Bits::whole(65_536),
+            echo: Bits::whole(64),
+            echo_hour: Bits::whole(32),
         }
     }
 }
@@ -96,6 +108,11 @@ pub struct Facts<'a> {
     pub registered_days: Option<f32>,
     /// Days since this deployment first saw the registrable domain; `None` while warming up, 0 when new now.
     pub first_seen_days: Option<f32>,
+    /// Days since any session of this one's group first asked for the registrable domain; `None` without a group or
+    /// while warming up, 0 when new now.
+    pub group_seen_days: Option<f32>,
+    /// What the session's group knows and has spent; `None` without a group.
+    pub group: Option<GroupFacts>,
     /// Whether the answer is at hand, so that nothing would leave.
     pub cached: bool,
     /// The profile's limits.
@@ -112,6 +129,8 @@ pub enum Band {
     Answer,
     /// Answer and keep an eye on the session.
     Watch,
+    /// A name that was sent before, asked again too often: answer from what is at hand, however old; forward nothing.
+    Hold,
     /// Refuse this name and, from now on, this tenant for this session.
     Sinkhole,
     /// Refuse, and close the session.
@@ -133,7 +152,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Assessment {
     /// Every signal's reading.
-    pub readings: [Reading; 4],
+    pub readings: [Reading; Signal::COUNT],
     /// Sum over families of each one's largest contribution, in nats.
     pub score: f32,
     /// Families whose largest contribution reaches [`crate::signals::AGREES`].
@@ -148,6 +167,9 @@ pub struct Assessment {
     pub after: LedgerView,
     /// The account that forwarding would overdraw: the query must not leave.
     pub overdraw: Option<LedgerScope>,
+    /// Whether half of the allowance for repeats under this tenant is used: what is forwarded is to wait a random moment
+    /// first, so that its time tells less.
+    pub slow: bool,
     /// Whether this tenant was sinkholed before in this session. Stays until an operator releases the session or
     /// allows the tenant.
     pub sticky: bool,

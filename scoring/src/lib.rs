@@ -7,6 +7,7 @@
 
 pub mod assess;
 pub mod bits;
+pub mod group;
 pub mod ledger;
 pub mod model;
 pub mod name;
@@ -17,9 +18,10 @@ pub mod suffix;
 
 pub use assess::{Assessment, Band, Budgets, Facts, Listing, Outcome, Params};
 pub use bits::Bits;
+pub use group::{GroupFacts, GroupSnapshot, GroupState};
 pub use ledger::{Charge, LedgerScope, LedgerView};
 pub use name::{NameBuf, NameRef, QName};
 pub use scorer::Scorer;
 pub use signals::{Family, Reading, Signal};
-pub use state::{SessionState, StateSnapshot};
+pub use state::{Answered, SessionState, StateSnapshot};
 pub use suffix::Split;

@@ -48,6 +48,7 @@ impl Scorer {
             icann: at.icann.icann.spent,
             session: state.session.spent,
             listed: state.session.listed,
+            group: facts.group.map_or(Bits::ZERO, |group| group.spent),
         };
         let after = book(before, facts, charge);
 
@@ -59,8 +60,19 @@ impl Scorer {
         let readings = [
             entropy::read(content.map(|_| (told.richest, told.richest_symbols))),
             length::read(content),
-            age::read(facts.registered_days, facts.first_seen_days),
+            Signal::Encoding.unknown(),
+            Signal::Surge.unknown(),
             fan_out::read(told.total.minus(state.session.allowance)),
+            Signal::PlatformFanOut.unknown(),
+            Signal::Spread.unknown(),
+            Signal::AnswerVolume.unknown(),
+            age::read(facts.registered_days, facts.first_seen_days),
+            Signal::GroupNovelty.unknown(),
+            Signal::UniqueNames.unknown(),
+            Signal::TypeMix.unknown(),
+            Signal::NameErrors.unknown(),
+            Signal::Unconnected.unknown(),
+            Signal::Regularity.unknown(),
         ];
         debug_assert!(readings.iter().map(|reading| reading.signal).eq(Signal::ALL));
         let (score, agreeing) = signals::combine(&readings);
@@ -75,6 +87,7 @@ impl Scorer {
             before,
             after,
             overdraw: overdraw(state, facts, charge, after),
+            slow: false,
             sticky: at.tenant.sinkholed,
             names_sent: u32::from(at.tenant.tenant.history.new),
             attempted: at.tenant.attempted.plus(attempt),
@@ -171,7 +184,9 @@ impl Scorer {
         if seen == Seen::New {
             session = session.plus(state.session.domains.price(at.icann.paid, history.new));
         }
-        Charge { name, icann, session, repeat: at.paid }
+        let known = facts.group.is_none_or(|group| group.known);
+        let group = if known || at.paid { Bits::ZERO } else { session };
+        Charge { name, icann, session, group, repeat: at.paid }
     }
 }
 
@@ -288,6 +303,7 @@ fn book(before: LedgerView, facts: &Facts<'_>, charge: Charge) -> LedgerView {
             icann: before.icann.plus(charge.icann),
             session: before.session.plus(charge.session),
             listed: before.listed,
+            group: before.group.plus(charge.group),
         },
     }
 }
@@ -303,6 +319,7 @@ fn overdraw(state: &SessionState, facts: &Facts<'_>, charge: Charge, after: Ledg
             (charge.name, after.tenant, facts.budgets.tenant, LedgerScope::Tenant),
             (charge.icann, after.icann, facts.budgets.icann, LedgerScope::Icann),
             (charge.session, after.session, facts.budgets.session, LedgerScope::Session),
+            (charge.group, after.group, facts.budgets.group, LedgerScope::Group),
         ]
         .into_iter()
         .find_map(|(charge, spent, limit, scope)| past(charge, spent, limit).then_some(scope)),

@@ -44,6 +44,15 @@ pub(crate) struct SessionAccount {
     pub domains: Domains,
 }
 
+/// What came back for a forwarded query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// Response code (RFC 6895 section 2.3).
+    pub rcode: u16,
+    /// Octets of record data in the answer section.
+    pub octets: u32,
+}
+
 impl SessionState {
     /// A session that has done nothing. `seed` keys its hashes: random, and unknown to the session, so that nobody can
     /// choose names that collide.
@@ -136,6 +145,17 @@ impl SessionState {
             account.sinkholed = false;
             account.attempted = Bits::ZERO;
         }
+    }
+
+    /// Notes what came back for a name under `tenant`. Nothing is made room for: an answer to a query that had no
+    /// account is not noted.
+    pub fn observe(&mut self, tenant: NameRef<'_>, answered: Answered) {
+        let _ = (self.hash(tenant), answered);
+    }
+
+    /// Notes that an address was connected to which a name under `tenant` had resolved to.
+    pub fn connected(&mut self, tenant: NameRef<'_>) {
+        let _ = self.hash(tenant);
     }
 
     /// Octets this state takes, heap included.

@@ -88,6 +88,8 @@ impl Replay {
             listing: Listing::Unlisted,
             registered_days: None,
             first_seen_days: None,
+            group_seen_days: None,
+            group: None,
             cached: self.cached.get(&key).is_some_and(|at| seconds - at < CACHED_SECONDS),
             budgets: &self.budgets,
             params: &self.params,
@@ -101,7 +103,7 @@ impl Replay {
         let outcome = match band {
             Band::Answer | Band::Watch if facts.cached => Outcome::Cached,
             Band::Answer | Band::Watch => Outcome::Forwarded,
-            Band::Sinkhole | Band::Quarantine => Outcome::Refused,
+            Band::Hold | Band::Sinkhole | Band::Quarantine => Outcome::Refused,
         };
         self.scorer.commit(&mut self.state, &facts, &assessment, outcome);
         match outcome {

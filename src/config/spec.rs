@@ -332,6 +332,12 @@ pub struct Budgets {
     pub icann: Option<f64>,
     /// Over all unlisted domains.
     pub session: Option<f64>,
+    /// By names new to the session's group, all its sessions together, within 24 hours.
+    pub group: Option<f64>,
+    /// By repeats under one tenant before they are held.
+    pub echo: Option<f64>,
+    /// How much of that comes back in an hour.
+    pub echo_hour: Option<f64>,
 }
 
 /// `[profile.<type>.params]`, in nats. What is not written comes from the wider profile.

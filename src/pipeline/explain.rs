@@ -142,6 +142,8 @@ fn explain(
         split,
         cached,
         first_seen_days: (knowledge.first_seen_days)(split.icann(name)),
+        group_seen_days: None,
+        group: None,
         grants: &grants,
         name_hash: knowledge.name_hash,
     };

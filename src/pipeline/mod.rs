@@ -255,6 +255,8 @@ impl Pipeline {
             split,
             cached: entry.is_some() || unreachable,
             first_seen_days: self.first_seen_days(split.icann(qname), now.wall),
+            group_seen_days: None,
+            group: None,
             grants: &grants,
             name_hash: self.hash(qname),
         };
@@ -313,7 +315,7 @@ impl Pipeline {
                     None => Fast::Drop,
                 }
             }
-            Verdict::Sinkhole => {
+            Verdict::Hold | Verdict::Sinkhole => {
                 let marks = inner.score.tenants_sinkholed();
                 live.policy.commit(&mut inner, &decision, Outcome::Refused);
                 // A mark counts towards quarantine, so a restart must not take it back.

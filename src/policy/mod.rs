@@ -8,7 +8,9 @@
 mod permit;
 mod refusal;
 
-use staunch_scoring::{Assessment, Band, Bits, Facts, LedgerScope, Listing, NameBuf, NameRef, Outcome, Scorer, Split};
+use staunch_scoring::{
+    Assessment, Band, Bits, Facts, GroupFacts, LedgerScope, Listing, NameBuf, NameRef, Outcome, Scorer, Split,
+};
 
 use crate::event::{RuleRef, Verdict};
 use crate::lists::{Action, Allowance, DenyMatch, Grants, Lists, Reach, RuleMatch, Scope};
@@ -68,6 +70,10 @@ pub struct Ask<'a> {
     pub cached: bool,
     /// Days since this deployment first saw the registrable domain; `None` while warming up.
     pub first_seen_days: Option<f32>,
+    /// Days since the session's group first asked for the registrable domain; `None` without a group.
+    pub group_seen_days: Option<f32>,
+    /// What the session's group knows and has spent; `None` without a group.
+    pub group: Option<GroupFacts>,
     /// Runtime allowances.
     pub grants: &'a Grants,
     /// Keyed hash of the full name.
@@ -164,6 +170,8 @@ impl Policy {
             listing: self.listing(profile, ask, grant, in_force),
             registered_days: self.lists.age.days(split.icann(qname), ask.now.wall),
             first_seen_days: ask.first_seen_days,
+            group_seen_days: ask.group_seen_days,
+            group: ask.group,
             cached: ask.cached,
             budgets: &profile.budgets,
             params: &profile.params,
@@ -282,6 +290,9 @@ impl Policy {
         if assessment.band == Band::Quarantine {
             return Judgement::quarantine(reason, None);
         }
+        if assessment.band == Band::Hold {
+            return Judgement { would: Verdict::Hold, nodata: true, ..Judgement::refuse(Reason::Held, None) };
+        }
         if assessment.band == Band::Sinkhole || assessment.overdraw.is_some() {
             let mut refusal = Judgement::refuse(reason, None);
             refusal.nodata = self.allows_below(ask);
@@ -362,7 +373,14 @@ impl Policy {
         // is booked whatever the reason was.
         let judged = matches!(
             decision.reason,
-            None | Some(Reason::Score | Reason::LedgerTenant | Reason::LedgerIcann | Reason::LedgerSession)
+            None | Some(
+                Reason::Score
+                    | Reason::LedgerTenant
+                    | Reason::LedgerIcann
+                    | Reason::LedgerSession
+                    | Reason::LedgerGroup
+                    | Reason::Held
+            )
         );
         if judged || outcome == Outcome::Forwarded {
             inner.dirty |= outcome == Outcome::Refused || decision.would != Verdict::Answer;
@@ -424,6 +442,7 @@ fn overdrawn(scope: LedgerScope) -> Reason {
         LedgerScope::Tenant => Reason::LedgerTenant,
         LedgerScope::Icann => Reason::LedgerIcann,
         LedgerScope::Session => Reason::LedgerSession,
+        LedgerScope::Group => Reason::LedgerGroup,
     }
 }
 

@@ -67,6 +67,7 @@ impl Profile {
                     tenant: half(whole.tenant),
                     icann: half(whole.icann),
                     session: half(whole.session),
+                    ..whole
                 },
                 Self::HOST_TYPES.to_vec(),
             ),

@@ -55,7 +55,7 @@ pub struct Sample {
 /// Counters the query path holds by handle.
 pub struct Metrics {
     registry: Mutex<Registry>,
-    verdicts: [[Counter; 3]; 2],
+    verdicts: [[Counter; 4]; 2],
     reasons: [[Counter; 2]; Reason::ALL.len()],
     sources: [[Counter; 2]; 6],
     duration: Histogram,
@@ -63,7 +63,7 @@ pub struct Metrics {
     not_durable: Counter,
 }
 
-const VERDICTS: [Verdict; 3] = [Verdict::Answer, Verdict::Sinkhole, Verdict::Quarantine];
+const VERDICTS: [Verdict; 4] = [Verdict::Answer, Verdict::Hold, Verdict::Sinkhole, Verdict::Quarantine];
 const SOURCES: [(Source, &str); 6] = [
     (Source::Local, "local"),
     (Source::Zone, "zone"),

@@ -40,6 +40,11 @@ impl<const MAX: usize> Fingerprints<MAX> {
         }
     }
 
+    /// Entries.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     pub fn clear(&mut self) {
         *self = Self::default();
     }

@@ -22,6 +22,8 @@ pub enum LedgerScope {
     Icann,
     /// This session over all unlisted domains.
     Session,
+    /// All sessions of the session's group within 24 hours.
+    Group,
 }
 
 /// What forwarding this query would cost in each account.
@@ -41,6 +43,8 @@ pub struct Charge {
     /// To the session account: the same over all unlisted names, plus the choice of the ICANN-level domain itself:
     /// 12 bits the first time, log2 of the session's domains for a new name under a known one. Zero for listed names.
     pub session: Bits,
+    /// To the group: what it costs the session account, for a name that is new to the group; zero for any other.
+    pub group: Bits,
     /// Whether the session has already paid for this name.
     pub repeat: bool,
 }
@@ -57,6 +61,8 @@ pub struct LedgerView {
     pub session: Bits,
     /// Spent by choosing among names of exact rules: recorded, without a limit of its own.
     pub listed: Bits,
+    /// Spent by all sessions of the group within 24 hours.
+    pub group: Bits,
 }
 
 pub use accounts::MAX_ACCOUNTS;

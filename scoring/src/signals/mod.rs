@@ -24,10 +24,32 @@ pub enum Signal {
     LabelEntropy,
     /// Length of the name's payload part.
     NameLength,
-    /// Time since the registrable domain was registered or first seen.
-    DomainAge,
+    /// Whether the labels read as an encoding of octets.
+    Encoding,
+    /// Sudden run of rich names under one tenant, however many poor ones went before.
+    Surge,
     /// Distinct names this session has asked under one tenant.
     SubdomainFanOut,
+    /// The same under one ICANN-level domain, over all tenants of a platform.
+    PlatformFanOut,
+    /// Rich names this session has asked over all its unlisted domains.
+    Spread,
+    /// Octets of answers under one tenant.
+    AnswerVolume,
+    /// Time since the registrable domain was registered or first seen.
+    DomainAge,
+    /// Time since the session's group first asked for the registrable domain.
+    GroupNovelty,
+    /// Share of queries under one tenant that ask for a name not asked before.
+    UniqueNames,
+    /// Share of names under one tenant asked by types that carry more than an address.
+    TypeMix,
+    /// Share of answers under one tenant that deny the name.
+    NameErrors,
+    /// Names of one tenant that were resolved and never connected to.
+    Unconnected,
+    /// Evenness of the time between queries under one tenant.
+    Regularity,
 }
 
 /// Signals of one family speak of the same thing; only the largest of a family counts.
@@ -60,15 +82,41 @@ pub struct Reading {
 
 impl Signal {
     /// Every signal, in the order of [`crate::Assessment::readings`].
-    pub const ALL: [Self; 4] = [Self::LabelEntropy, Self::NameLength, Self::DomainAge, Self::SubdomainFanOut];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::LabelEntropy,
+        Self::NameLength,
+        Self::Encoding,
+        Self::Surge,
+        Self::SubdomainFanOut,
+        Self::PlatformFanOut,
+        Self::Spread,
+        Self::AnswerVolume,
+        Self::DomainAge,
+        Self::GroupNovelty,
+        Self::UniqueNames,
+        Self::TypeMix,
+        Self::NameErrors,
+        Self::Unconnected,
+        Self::Regularity,
+    ];
+    /// How many there are.
+    pub const COUNT: usize = 15;
 
     /// What it speaks of.
     pub const fn family(self) -> Family {
         match self {
-            Self::LabelEntropy | Self::NameLength => Family::Content,
-            Self::DomainAge => Family::Novelty,
-            Self::SubdomainFanOut => Family::Volume,
+            Self::LabelEntropy | Self::NameLength | Self::Encoding | Self::Surge => Family::Content,
+            Self::SubdomainFanOut | Self::PlatformFanOut | Self::Spread | Self::AnswerVolume => Family::Volume,
+            Self::DomainAge | Self::GroupNovelty => Family::Novelty,
+            Self::UniqueNames | Self::TypeMix | Self::NameErrors | Self::Unconnected | Self::Regularity => {
+                Family::Behaviour
+            }
         }
+    }
+
+    /// A reading of nothing.
+    pub const fn unknown(self) -> Reading {
+        Reading { signal: self, family: self.family(), value: None, contribution: 0.0 }
     }
 
     fn reading(self, value: Option<f32>, contribution: f32) -> Reading {

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use staunch_scoring::{
-    Assessment, Band, Budgets, Facts, Listing, NameBuf, Outcome, Params, Scorer, SessionState, Split,
+    Assessment, Band, Budgets, Facts, GroupFacts, Listing, NameBuf, Outcome, Params, Scorer, SessionState, Split,
 };
 
 pub const A: u16 = 1;
@@ -19,6 +19,10 @@ pub struct Session {
     pub listing: Listing,
     pub registered_days: Option<f32>,
     pub first_seen_days: Option<f32>,
+    pub group_seen_days: Option<f32>,
+    pub group: Option<GroupFacts>,
+    /// Milliseconds.
+    pub now: u64,
     pub cached: bool,
 }
 
@@ -33,6 +37,9 @@ impl Session {
             listing: Listing::Unlisted,
             registered_days: None,
             first_seen_days: None,
+            group_seen_days: None,
+            group: None,
+            now: 0,
             cached: false,
         }
     }
@@ -56,7 +63,7 @@ impl Session {
             let outcome = match assessment.band {
                 Band::Answer | Band::Watch if facts.cached => Outcome::Cached,
                 Band::Answer | Band::Watch => Outcome::Forwarded,
-                Band::Sinkhole | Band::Quarantine => Outcome::Refused,
+                Band::Hold | Band::Sinkhole | Band::Quarantine => Outcome::Refused,
             };
             scorer.commit(&mut state, facts, &assessment, outcome);
             assessment
@@ -80,7 +87,7 @@ impl Session {
 
     fn with_facts<R>(&self, name: &NameBuf, qtype: u16, then: impl FnOnce(&Scorer, &Facts<'_>) -> R) -> R {
         let facts = Facts {
-            now: 0,
+            now: self.now,
             qname: name.as_ref(),
             split: Split::of(name.as_ref()),
             qtype,
@@ -89,6 +96,8 @@ impl Session {
             listing: self.listing,
             registered_days: self.registered_days,
             first_seen_days: self.first_seen_days,
+            group_seen_days: self.group_seen_days,
+            group: self.group,
             cached: self.cached,
             budgets: &self.budgets,
             params: &self.params,

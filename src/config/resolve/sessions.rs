@@ -125,6 +125,9 @@ impl Context<'_, '_> {
             tenant: bits("tenant", written.tenant, base.tenant),
             icann: bits("icann", written.icann, base.icann),
             session: bits("session", written.session, base.session),
+            group: bits("group", written.group, base.group),
+            echo: bits("echo", written.echo, base.echo),
+            echo_hour: bits("echo_hour", written.echo_hour, base.echo_hour),
         };
         let steps = [
             ("tenant_soft", budgets.tenant_soft, "tenant", budgets.tenant),
