@@ -63,7 +63,13 @@ fn what_was_acknowledged_is_there_after_reopening() {
     write(&store, &[quarantine(1), alert_record(1)]);
     write(&store, &[quarantine(9), quarantine(2), release(2), ledger(1)]);
     write(&store, &[grant("past", 1_000), grant("future", FAR), Record::End { session: session(3) }]);
-    write(&store, &[Record::Policy { digest: "d1".into() }, Record::Policy { digest: "d2".into() }]);
+    write(
+        &store,
+        &[
+            Record::Policy { digest: "d1".into(), learned: Vec::new() },
+            Record::Policy { digest: "d2".into(), learned: Vec::new() },
+        ],
+    );
     store.put_ledger(session(2), Default::default()).unwrap();
     store.close();
     assert!(matches!(store.append(vec![announce(4)]), Err(Error::Closed)));
@@ -176,7 +182,7 @@ fn too_much_is_refused_aloud() {
     write(&store, &[quarantine(2)]);
     write(&store, &[Record::End { session: session(2) }]);
     write(&store, &[quarantine(3)]);
-    let huge = Record::Policy { digest: "x".repeat(2 << 20) };
+    let huge = Record::Policy { digest: "x".repeat(2 << 20), learned: Vec::new() };
     assert!(matches!(store.append(vec![announce(1), huge]), Err(Error::TooLarge { .. })));
     store.close();
     let (store, again) = open(dir.path(), options());
@@ -213,7 +219,7 @@ fn random_record(state: &mut u64) -> Record {
         5 => Record::End { session: session(n) },
         6 => grant(&format!("g{n}"), if random(state).is_multiple_of(3) { 1 } else { FAR + u64::from(n) }),
         7 => alert_record(n),
-        8 => Record::Policy { digest: format!("d{n}") },
+        8 => Record::Policy { digest: format!("d{n}"), learned: Vec::new() },
         _ => ledger(n),
     }
 }

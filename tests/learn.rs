@@ -1,0 +1,194 @@
+//! Learned thresholds through the daemon: monitor traffic, too small a sample, enough of it, restarts, a reset.
+
+mod daemon;
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use daemon::{BINARY, Daemon, chunk, code};
+use serde_json::Value;
+
+const MONITOR: &str = r#"
+[policy]
+mode = "monitor"
+unknown_source = "profile"
+[enforce]
+backend = "dry-run"
+[learn]
+min_sessions = 3
+min_pairs = 20
+thresholds = "learned"
+[[session]]
+id = "job-1"
+addresses = ["127.0.0.11"]
+type = "batch"
+phase = "build"
+"#;
+
+/// Asks for a name from an address of the loopback network; whether it was answered.
+fn ask(daemon: &Daemon, from: &str, name: &str) -> bool {
+    let socket = UdpSocket::bind(SocketAddr::new(from.parse::<IpAddr>().expect("address"), 0)).expect("socket");
+    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("time limit");
+    let mut query = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(label.len() as u8);
+        query.extend_from_slice(label.as_bytes());
+    }
+    query.extend_from_slice(&[0, 0, 1, 0, 1]);
+    socket.send_to(&query, daemon.address).expect("sent");
+    let mut buffer = [0; 1500];
+    socket.recv(&mut buffer).expect("a reply");
+    buffer[3] & 0xf == 0
+}
+
+fn config(daemon: &Daemon) -> String {
+    std::fs::read_to_string(daemon.dir.path().join("staunch.toml")).expect("read")
+}
+
+fn write(daemon: &Daemon, text: &str) {
+    std::fs::write(daemon.dir.path().join("staunch.toml"), text).expect("written");
+}
+
+fn enforce(daemon: &Daemon) {
+    write(daemon, &config(daemon).replace("mode = \"monitor\"", "mode = \"enforce\""));
+}
+
+fn profile<'v>(all: &'v Value, name: &str) -> &'v Value {
+    all.as_array().expect("profiles").iter().find(|p| p["profile"] == name).expect("the profile")
+}
+
+/// A session that asks for ten ordinary domains.
+fn ordinary(daemon: &Daemon, id: &str, address: &str) {
+    daemon.json(&["session", "announce", id, "--address", address, "--type", "batch", "--phase", "build"]);
+    for n in 0..10 {
+        assert!(ask(daemon, address, &format!("www.site{n}.example")));
+    }
+}
+
+#[test]
+fn too_small_a_sample_is_refused_and_a_large_enough_one_is_enforced() {
+    let mut daemon = Daemon::start(MONITOR);
+    for n in 0..5 {
+        assert!(ask(&daemon, "127.0.0.11", &format!("www.site{n}.example")));
+        assert!(ask(&daemon, "127.0.0.11", &format!("www.site{n}.example")), "a second time adds no pair");
+    }
+    let shown = daemon.json(&["learn", "show"]);
+    let build = profile(&shown["profiles"], "batch.build");
+    assert_eq!((build["sessions"].as_u64(), build["pairs"].as_u64()), (Some(1), Some(5)), "{shown:#}");
+    assert!(build["since"].as_str().is_some_and(|since| since.starts_with("20")), "{build}");
+    assert_eq!(build["next"]["from"], "shipped");
+
+    enforce(&daemon);
+    let output = daemon.run(&["reload"]);
+    assert_eq!(code(&output), 3, "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = 1 + config(&daemon).lines().position(|line| line.starts_with("thresholds")).expect("written");
+    for part in [
+        &format!("staunch.toml:{line}: learn.thresholds: type `batch` has been seen in 1 sessions and 5 pairs"),
+        "3 sessions and 20 pairs",
+        "leave batch out of learn.types",
+        "thresholds = \"off\"",
+    ] {
+        assert!(said.contains(part), "{part} not in {said}");
+    }
+    assert_eq!(daemon.json(&["status"])["mode"], "monitor", "nothing was put in force");
+    // Nor does it start that way.
+    daemon.child.kill().expect("killed");
+    daemon.child.wait().expect("ended");
+    let (status, stderr) = serve(&daemon);
+    assert_eq!(status, 3, "{stderr}");
+    assert!(stderr.contains("type `batch` has been seen in 1 sessions and 5 pairs"), "{stderr}");
+
+    // On in monitor mode: what was learned before is still there.
+    write(&daemon, &config(&daemon).replace("mode = \"enforce\"", "mode = \"monitor\""));
+    daemon.restart();
+    ordinary(&daemon, "job-2", "127.0.0.12");
+    ordinary(&daemon, "job-3", "127.0.0.13");
+    let shown = daemon.json(&["learn", "show"]);
+    let build = profile(&shown["profiles"], "batch.build");
+    assert_eq!((build["sessions"].as_u64(), build["pairs"].as_u64()), (Some(3), Some(25)), "{shown:#}");
+    // A tunnel in monitor mode: would be closed, so it teaches nothing.
+    daemon.json(&["session", "announce", "job-4", "--address", "127.0.0.14", "--type", "batch", "--phase", "build"]);
+    for n in 0..40 {
+        ask(&daemon, "127.0.0.14", &format!("{}.evil{}.example", chunk(n), n % 2));
+    }
+    let shown = daemon.json(&["learn", "show"]);
+    let build = profile(&shown["profiles"], "batch.build");
+    assert_eq!((build["sessions"].as_u64(), build["pairs"].as_u64()), (Some(3), Some(25)), "{shown:#}");
+    assert_eq!(build["left_out"]["sessions"], 1);
+
+    enforce(&daemon);
+    assert_eq!(code(&daemon.run(&["reload"])), 0);
+    let in_force = |daemon: &Daemon| {
+        let status = daemon.json(&["status"]);
+        assert_eq!(status["mode"], "enforce");
+        let batch = profile(&status["thresholds"]["profiles"], "batch.build").clone();
+        let other = profile(&status["thresholds"]["profiles"], "interactive").clone();
+        (batch["from"].as_str().expect("origin").to_owned(), batch["sinkhole"].as_f64(), other)
+    };
+    let (from, sinkhole, other) = in_force(&daemon);
+    assert_eq!((from.as_str(), sinkhole), ("learned", Some(4.0)), "25 pairs move nothing");
+    assert_eq!(other["from"], "shipped");
+    assert!(other["why"].as_str().expect("words").contains("no traffic of this type"), "{other}");
+    let words = daemon.run(&["status"]);
+    assert!(String::from_utf8_lossy(&words.stdout).contains("no traffic of this type"), "{words:?}");
+    // Enforced sessions teach nothing.
+    ordinary(&daemon, "job-5", "127.0.0.15");
+    let shown = daemon.json(&["learn", "show"]);
+    assert_eq!(profile(&shown["profiles"], "batch.build")["sessions"], 3, "{shown:#}");
+    let words = String::from_utf8_lossy(&daemon.run(&["learn", "show"]).stdout).into_owned();
+    assert!(words.contains("batch.build: 3 sessions, 25 pairs"), "{words}");
+
+    // A restart keeps it; so does the loss of the index, by the journal.
+    daemon.restart();
+    assert_eq!(in_force(&daemon).0, "learned");
+    daemon.child.kill().expect("killed");
+    daemon.child.wait().expect("ended");
+    std::fs::remove_dir_all(daemon.dir.path().join("state/index")).expect("the index is removed");
+    daemon.restart();
+    let (from, sinkhole, _) = in_force(&daemon);
+    assert_eq!((from.as_str(), sinkhole), ("kept", Some(4.0)));
+
+    assert_eq!(code(&daemon.run(&["learn", "reset", "--reason", "new image", "--by", "jane"])), 0);
+    assert_eq!(code(&daemon.run(&["reload"])), 0);
+    assert_eq!(in_force(&daemon).0, "shipped", "nothing is left that was learned");
+    daemon.restart();
+    assert_eq!(in_force(&daemon).0, "shipped", "after a restart neither");
+}
+
+/// Serves until the process ends by itself; its exit code and what it said.
+fn serve(daemon: &Daemon) -> (i32, String) {
+    let mut child = Command::new(BINARY)
+        .args(["serve", "--state-dir"])
+        .arg(daemon.dir.path().join("state"))
+        .arg("--config")
+        .arg(daemon.dir.path().join("staunch.toml"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let until = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().expect("waited").is_none() {
+        if Instant::now() > until {
+            child.kill().expect("killed");
+            panic!("it serves");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().expect("output");
+    (code(&output), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn an_agent_that_feeds_odd_names_in_monitor_mode_teaches_64_pairs_at_most() {
+    let daemon = Daemon::start(MONITOR);
+    for n in 0..200 {
+        ask(&daemon, "127.0.0.11", &format!("{}.d{n}.example", &chunk(n)[..6]));
+    }
+    let shown = daemon.json(&["learn", "show"]);
+    let build = profile(&shown["profiles"], "batch.build");
+    assert!(build["pairs"].as_u64().expect("a count") <= 64, "{shown:#}");
+    assert!(build["left_out"]["pairs"].as_u64().expect("a count") >= 136 || build["left_out"]["sessions"] == 1);
+    let (least, most) = (shown["bounds"]["sinkhole_min"].as_f64(), shown["bounds"]["sinkhole_max"].as_f64());
+    assert!((least..=most).contains(&build["next"]["sinkhole"].as_f64()), "{build:#}");
+}
