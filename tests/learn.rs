@@ -58,6 +58,18 @@ fn profile<'v>(all: &'v Value, name: &str) -> &'v Value {
     all.as_array().expect("profiles").iter().find(|p| p["profile"] == name).expect("the profile")
 }
 
+/// An orderly stop: what was learned is on disk.
+fn stop(daemon: &mut Daemon) {
+    let pid = daemon.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("runs").success());
+    daemon.child.wait().expect("ended");
+}
+
+fn start(daemon: &mut Daemon) {
+    let file = daemon.dir.path().join("staunch.toml");
+    (daemon.child, daemon.address) = Daemon::spawn(daemon.dir.path(), Some(&file));
+}
+
 /// A session that asks for ten ordinary domains.
 fn ordinary(daemon: &Daemon, id: &str, address: &str) {
     daemon.json(&["session", "announce", id, "--address", address, "--type", "batch", "--phase", "build"]);
@@ -94,15 +106,14 @@ fn too_small_a_sample_is_refused_and_a_large_enough_one_is_enforced() {
     }
     assert_eq!(daemon.json(&["status"])["mode"], "monitor", "nothing was put in force");
     // Nor does it start that way.
-    daemon.child.kill().expect("killed");
-    daemon.child.wait().expect("ended");
+    stop(&mut daemon);
     let (status, stderr) = serve(&daemon);
     assert_eq!(status, 3, "{stderr}");
     assert!(stderr.contains("type `batch` has been seen in 1 sessions and 5 pairs"), "{stderr}");
 
     // On in monitor mode: what was learned before is still there.
     write(&daemon, &config(&daemon).replace("mode = \"enforce\"", "mode = \"monitor\""));
-    daemon.restart();
+    start(&mut daemon);
     ordinary(&daemon, "job-2", "127.0.0.12");
     ordinary(&daemon, "job-3", "127.0.0.13");
     let shown = daemon.json(&["learn", "show"]);
@@ -141,12 +152,12 @@ fn too_small_a_sample_is_refused_and_a_large_enough_one_is_enforced() {
     assert!(words.contains("batch.build: 3 sessions, 25 pairs"), "{words}");
 
     // A restart keeps it; so does the loss of the index, by the journal.
-    daemon.restart();
+    stop(&mut daemon);
+    start(&mut daemon);
     assert_eq!(in_force(&daemon).0, "learned");
-    daemon.child.kill().expect("killed");
-    daemon.child.wait().expect("ended");
+    stop(&mut daemon);
     std::fs::remove_dir_all(daemon.dir.path().join("state/index")).expect("the index is removed");
-    daemon.restart();
+    start(&mut daemon);
     let (from, sinkhole, _) = in_force(&daemon);
     assert_eq!((from.as_str(), sinkhole), ("kept", Some(4.0)));
 
