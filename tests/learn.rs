@@ -203,3 +203,39 @@ fn an_agent_that_feeds_odd_names_in_monitor_mode_teaches_64_pairs_at_most() {
     let (least, most) = (shown["bounds"]["sinkhole_min"].as_f64(), shown["bounds"]["sinkhole_max"].as_f64());
     assert!((least..=most).contains(&build["next"]["sinkhole"].as_f64()), "{build:#}");
 }
+
+#[test]
+fn settings_out_of_range_are_told_by_line() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("staunch.toml");
+    let check = |learn: &str| {
+        std::fs::write(&file, format!("version = 1\n[upstream]\nservers = [\"192.0.2.1\"]\n[learn]\n{learn}"))
+            .expect("written");
+        let output = Command::new(BINARY).arg("check").arg(&file).output().expect("runs");
+        (code(&output), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    for (written, said) in [
+        ("sinkhole_max = 9.0", ":5: learn.sinkhole_max: 9 is out of range; use 4 to 8"),
+        ("sinkhole_min = 1.0", ":5: learn.sinkhole_min: 1 is out of range; use 2 to 4"),
+        ("min_pairs = 0", ":5: learn.min_pairs: 0 is out of range"),
+        ("types = []", ":5: learn.types: no type is named"),
+        ("thresholds = \"guessed\"", ":5: learn.thresholds: unknown word `guessed`"),
+        ("pairs_per_alarm = 3", ":5: learn.pairs_per_alarm: 3 is out of range"),
+    ] {
+        let (exit, told) = check(written);
+        assert!(exit == 3 && told.contains(said), "{written}: {exit} {told}");
+    }
+    let (exit, told) = check("thresholds = \"learned\"\nmin_pairs = 10");
+    assert!(exit == 0 && told.contains(":6: learn.min_pairs: thresholds are learned from as little as 10"), "{told}");
+}
+
+#[test]
+fn what_the_configuration_writes_goes_before_what_is_learned() {
+    let daemon = Daemon::start(&format!("{MONITOR}[profile.batch.params]\nsinkhole = 5.0\n"));
+    ask(&daemon, "127.0.0.11", "www.site.example");
+    enforce(&daemon);
+    assert_eq!(code(&daemon.run(&["reload"])), 0, "nothing has to be learned for it");
+    let status = daemon.json(&["status"]);
+    let batch = profile(&status["thresholds"]["profiles"], "batch.build");
+    assert_eq!((batch["from"].as_str(), batch["sinkhole"].as_f64()), (Some("written"), Some(5.0)), "{batch}");
+}
