@@ -335,3 +335,74 @@ impl Evidence<'_> {
         said(bin, "more than wanted, so it goes up")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::histogram::Scale;
+    use super::*;
+
+    /// Uniform in (0, 1], the same in every run.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> f64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((mixed ^ mixed >> 31) >> 11) as f64 / (1u64 << 53) as f64 + f64::EPSILON
+        }
+    }
+
+    const SHIPPED: u16 = 64;
+    const RATE: f64 = 1e-3;
+
+    /// Where 100 samples of pairs put the threshold whose scores are exponential with this mean.
+    fn places(pairs: u32, mean: f64, seed: u64) -> Vec<u16> {
+        let mut random = Random(seed);
+        let sample = |random: &mut Random| {
+            let mut own = Histogram::new(Scale::Nats);
+            (0..pairs).for_each(|_| own.add(bin_of_nats((-random.next().ln() * mean) as f32)));
+            Evidence { own: &own, prior: Prior::refusable(), rate: RATE }.place(SHIPPED, (48, 96), true).bin
+        };
+        (0..100).map(|_| sample(&mut random)).collect()
+    }
+
+    fn true_rate(bin: u16, mean: f64) -> f64 {
+        (-f64::from(nats(bin)) / mean).exp()
+    }
+
+    #[test]
+    fn a_lowered_threshold_keeps_the_rate_that_was_promised() {
+        // Nineteen in twenty, and what chance adds to 100 trials: 5 are expected, more than 11 are seen in one
+        // run of two hundred.
+        let mut lowered = 0;
+        for mean in [0.45, 0.5, 0.54] {
+            let places = places(20_000, mean, 7);
+            let broken = places.iter().filter(|bin| **bin < SHIPPED && true_rate(**bin, mean) > RATE).count();
+            assert!(broken <= 11, "{broken} of 100 at {mean}");
+            lowered += places.iter().filter(|bin| **bin < SHIPPED).count();
+        }
+        assert!(lowered > 100, "and it is lowered where it can be: {lowered}");
+    }
+
+    #[test]
+    fn a_threshold_that_keeps_its_rate_is_not_raised() {
+        for mean in [0.4, 0.5, 4.0 / RATE.recip().ln()] {
+            let raised = places(20_000, mean, 11).iter().filter(|bin| **bin > SHIPPED).count();
+            assert!(raised <= 11, "{raised} of 100 at {mean}");
+        }
+        let raised = places(20_000, 0.8, 13);
+        assert!(raised.iter().all(|bin| *bin > SHIPPED), "seven times the rate is");
+        // By what is not surely more, so by no more than it takes.
+        let too_far = raised.iter().filter(|bin| true_rate(**bin - 1, 0.8) < RATE).count();
+        assert!(too_far <= 11, "{too_far}");
+    }
+
+    #[test]
+    fn a_small_sample_moves_nothing_and_a_smaller_one_less() {
+        // Three in a thousand are needed for one in a thousand.
+        for pairs in [0, 1, 100, 1_000, 2_900] {
+            assert!(places(pairs, 0.2, 17).iter().all(|bin| *bin == SHIPPED), "{pairs}");
+        }
+    }
+}
