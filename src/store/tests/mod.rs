@@ -54,6 +54,40 @@ fn summary(r: &Recovered) -> (BTreeSet<String>, BTreeSet<String>, BTreeSet<Strin
 const FAR: u64 = 4_000_000_000_000;
 
 #[test]
+fn what_was_learned_is_in_the_index_and_what_is_in_force_in_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let on_disk = || open(dir.path(), Options::default());
+    let sample = crate::learn::Sample { sessions: 200, pairs: 3_000, since: 5, until: 9 };
+    let in_force = crate::learn::InForce {
+        profile: "batch".into(),
+        sinkhole: 4.25,
+        watch: 2.0,
+        sample,
+        scoring: "s".into(),
+        product: "p".into(),
+    };
+    let (store, _) = on_disk();
+    write(&store, &[Record::Policy { digest: "d".into(), learned: vec![in_force.clone()] }]);
+    let value = |text: &str| Some(text.as_bytes().to_vec());
+    store.put_learned(vec![("batch".into(), value("one")), ("scheduled".into(), value("two"))]).unwrap();
+    store.put_learned(vec![("scheduled".into(), None), ("batch".into(), value("three"))]).unwrap();
+    store.close();
+    assert!(matches!(store.put_learned(Vec::new()), Err(Error::Closed)));
+    let (store, again) = on_disk();
+    assert_eq!(again.learned, [("batch".to_owned(), b"three".to_vec())]);
+    assert_eq!(again.in_force, [in_force.clone()]);
+    store.close();
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let (store, lost) = on_disk();
+    assert!(lost.learned.is_empty());
+    assert_eq!(lost.in_force, [in_force]);
+    // A line of a version that knew nothing of this.
+    let old: Record = serde_json::from_str(r#"{"kind":"policy","digest":"d"}"#).unwrap();
+    assert_eq!(old, Record::Policy { digest: "d".into(), learned: Vec::new() });
+    store.close();
+}
+
+#[test]
 fn what_was_acknowledged_is_there_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let (store, empty) = open(dir.path(), Options { sinks: vec!["soc".into()], ..Options::default() });
