@@ -75,7 +75,7 @@ fn what_was_learned_is_in_the_index_and_what_is_in_force_in_the_journal() {
     assert!(matches!(store.put_learned(Vec::new()), Err(Error::Closed)));
     let (store, again) = on_disk();
     assert_eq!(again.learned, [("batch".to_owned(), b"three".to_vec())]);
-    assert_eq!(again.in_force, [in_force.clone()]);
+    assert_eq!(again.in_force, std::slice::from_ref(&in_force));
     store.close();
     fs::remove_dir_all(dir.path().join("index")).unwrap();
     let (store, lost) = on_disk();
