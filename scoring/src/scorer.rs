@@ -170,8 +170,12 @@ impl Scorer {
         }
         let mut least = Information { total: plain.total.plus(numbers::PLAIN), ..plain };
         if let Some(form) = at.known_form {
-            // There are no more forms than names.
-            let total = numbers::NUMBERED.plus(Bits::log2(u64::from(sent))).plus(form.bits);
+            let which = match at.form == Some(at.tenant.form) {
+                true => numbers::SAME_FORM,
+                // There are no more forms than names.
+                false => numbers::NUMBERED.plus(Bits::log2(u64::from(sent))),
+            };
+            let total = which.plus(form.bits);
             if total < least.total {
                 least = Information { total, richest: form.bits, richest_symbols: form.symbols };
             }

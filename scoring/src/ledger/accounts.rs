@@ -59,6 +59,8 @@ pub(crate) struct Account {
     pub next: u16,
     /// Labels remembered under it.
     pub labels: u16,
+    /// Form of the last name with numbers; zero for none.
+    pub form: u32,
     /// Sinkholed by score or ledger.
     pub sinkholed: bool,
     /// Whether the session account has paid for the choice of this ICANN-level domain.

@@ -69,6 +69,7 @@ pub(super) fn forwarded(state: &mut SessionState, facts: &Facts<'_>, at: &Place<
     state.sent.insert(at.tag);
     if let Some(form) = at.form {
         state.sent.insert(form);
+        state.accounts.entry(at.keys.tenant).form = form;
     }
 }
 

@@ -10,8 +10,8 @@ use crate::ledger::sent::{Tag, tag};
 use crate::model::{Information, Model};
 use crate::state::SessionState;
 
-/// Price of saying that a name is coded so: log2 of 8.
-pub(super) const LABELLED: Bits = Bits::whole(3);
+/// Price of saying that a name is coded so: log2 of 16.
+pub(super) const LABELLED: Bits = Bits::whole(4);
 /// Octets of a label that is worth remembering.
 const LEAST: usize = 10;
 /// Labels of a payload part that is looked at: more are no directory's.
