@@ -33,7 +33,7 @@ enum Code {
     Word = 1,
     /// One of the table's words, none included, and up to [`table::DIGITS_MOST`] digits.
     Numbered,
-    /// Symbol after symbol, by the table's contexts.
+    /// Symbol after symbol, by the table's contexts; past [`WINDOW`] labels an octet alone ([`SINGLE_WEIGHTS`]).
     Spelled,
     /// Symbol after symbol, whatever came before: ids that machines make.
     Flat,
@@ -100,6 +100,21 @@ const RUN_WEIGHTS: [[u32; SYMBOLS]; 3] = {
 /// Sum of each of [`RUN_WEIGHTS`].
 const RUN_TOTAL: u32 = 1024;
 
+/// Weights over [`RUN_TOTAL`] of an octet that is a label alone, past [`WINDOW`] labels: reverse names have one for each
+/// hex digit of an address (RFC 3596 section 2.5). Spelling stands back there, so that a name of 127 labels costs no
+/// more time than one of four.
+const SINGLE_WEIGHTS: [u32; 256] = {
+    let mut weights = [1; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        if matches!(octet as u8, b'0'..=b'9' | b'a'..=b'f') {
+            weights[octet] = 49;
+        }
+        octet += 1;
+    }
+    weights
+};
+
 /// Bits of one sum among three in a word; 64 symbols of at most 10 bits and an escaped octet's 8 stay below.
 const LANE: u32 = 21;
 
@@ -112,17 +127,23 @@ static SHIPPED: LazyLock<Model> = LazyLock::new(|| {
 /// A code for host names; exactly normalised, so that a code length is a bound (Kraft).
 pub struct Model {
     /// Number of the context of each cell: row, second last and last symbol.
-    contexts: Box<[u16]>,
+    contexts: Box<[u16; CELLS]>,
     /// First cell of the row for the fourth and third symbol before.
-    rows: Box<[u32; BEFORE * BEFORE]>,
+    rows: Box<[u16; PAIRS]>,
     /// Price of a symbol after a context, in 1/256 bit, an escaped octet included.
     spelled: Box<[u16]>,
     /// Prices of an octet in the three runs, [`LANE`] bits each; behind them the end of a label.
     runs: Box<[u64; 257]>,
+    /// Price of an octet that is a label alone, past [`WINDOW`] labels.
+    single: Box<[u32; 256]>,
     /// Price of going on, by place.
     steps: [[u32; STEPS]; PLACES],
     words: Words,
 }
+
+/// Room for pairs of symbols and for cells, rounded up to powers of two: no index needs to be checked.
+const PAIRS: usize = (BEFORE * BEFORE).next_power_of_two();
+const CELLS: usize = (ROWS * BEFORE * BEFORE).next_power_of_two();
 
 /// The pair of symbols as one number.
 const fn pair(second: usize, last: usize) -> usize {
@@ -154,13 +175,17 @@ impl Model {
             spelled.extend(prices.map(|steps| steps as u16));
         }
         let number = |key| table.contexts().binary_search_by_key(&key, |context| context.key).ok();
-        let mut contexts = Vec::with_capacity(ROWS * BEFORE * BEFORE);
+        let mut contexts = Box::new([0; CELLS]);
         for cell in 0..ROWS * BEFORE * BEFORE {
             let (row, second, last) = (cell / (BEFORE * BEFORE), cell / BEFORE % BEFORE, cell % BEFORE);
             let chain = context::chain(row, second, last);
-            contexts.push(chain.into_iter().rev().find_map(number).unwrap_or(0) as u16);
+            // The root, at zero, is in every table.
+            contexts[cell] = chain.into_iter().rev().find_map(number).unwrap_or(0) as u16;
         }
-        let rows = std::array::from_fn(|at| (context::row(at / BEFORE, at % BEFORE) * BEFORE * BEFORE) as u32);
+        let mut rows = Box::new([0; PAIRS]);
+        for at in 0..BEFORE * BEFORE {
+            rows[at] = (context::row(at / BEFORE, at % BEFORE) * BEFORE * BEFORE) as u16;
+        }
         let run = |symbol: usize| {
             let mut lanes = 0;
             for weights in RUN_WEIGHTS.iter().rev() {
@@ -173,10 +198,13 @@ impl Model {
         let runs = std::array::from_fn(|at| run(SYMBOL_OF.get(at).map_or(LABEL_END, |&symbol| usize::from(symbol))));
         let steps = table.steps().map(|place| table::frequencies(&place).expect(checked).map(price));
         Self {
-            contexts: contexts.into(),
-            rows: Box::new(rows),
+            contexts,
+            rows,
             spelled: spelled.into(),
             runs: Box::new(runs),
+            single: Box::new(
+                SINGLE_WEIGHTS.map(|weight| Bits::log2_ratio(u64::from(RUN_TOTAL), u64::from(weight)).steps()),
+            ),
             steps,
             words: Words::of(table),
         }
@@ -214,28 +242,19 @@ impl Model {
     #[inline]
     fn walk(&self, payload: &[u8], mut each: impl FnMut(usize, [u32; STEPS], Kind)) {
         let octets = Padded::of(payload);
-        let start = pair(START, START);
-        // Pairs of the fourth and third, third and second, second and last symbol before, and the last alone.
-        let (mut older, mut old, mut young, mut last) = (start, start, start, START);
+        let mut before = Before::START;
         let (mut at, mut number) = (0, 0);
         let mut rest = payload;
         while let Some((&len, tail)) = rest.split_first() {
             let (label, next) = tail.split_at(usize::from(len).min(tail.len()));
             at += 1;
-            let (mut spelled, mut runs) = (0u32, self.runs[256]);
-            let mut spell = |symbol: usize| {
-                let cell = self.rows[older] as usize + young;
-                let context = usize::from(self.contexts[cell]);
-                spelled += u32::from(self.spelled[context * SYMBOLS + symbol]);
-                (older, old, young, last) = (old, young, pair(last, symbol), symbol);
+            let (found, spelled, runs) = if number < WINDOW {
+                let (spelled, runs) = self.spell(&mut before, label);
+                (self.words.find(&octets, at, label.len(), number == 0), spelled, runs)
+            } else {
+                let spelled = if let [octet] = label { self.single[usize::from(*octet)] } else { NEVER };
+                (Found::NOTHING, spelled, label.iter().fold(self.runs[256], |sum, &o| sum + self.runs[usize::from(o)]))
             };
-            for &octet in label {
-                spell(usize::from(SYMBOL_OF[usize::from(octet)]));
-                runs += self.runs[usize::from(octet)];
-            }
-            spell(LABEL_END);
-            let found =
-                if number < WINDOW { self.words.find(&octets, at, label.len(), number == 0) } else { Found::NOTHING };
             let kind = match label.len() {
                 1 => Kind::Single,
                 _ if found.number => Kind::Number,
@@ -250,6 +269,40 @@ impl Model {
             rest = next;
         }
     }
+
+    /// Prices of a label symbol after symbol, its end included: by contexts, and in the three runs.
+    #[inline]
+    fn spell(&self, before: &mut Before, label: &[u8]) -> (u32, u64) {
+        let (mut spelled, mut runs) = (0u32, self.runs[256]);
+        for &octet in label {
+            spelled += self.after(before, usize::from(SYMBOL_OF[usize::from(octet)]));
+            runs += self.runs[usize::from(octet)];
+        }
+        (spelled + self.after(before, LABEL_END), runs)
+    }
+
+    /// Price of the next symbol.
+    #[inline]
+    fn after(&self, before: &mut Before, symbol: usize) -> u32 {
+        let cell = usize::from(self.rows[before.older % PAIRS]) + before.young;
+        let context = usize::from(self.contexts[cell % CELLS]);
+        *before = Before { older: before.old, old: before.young, young: pair(before.last, symbol), last: symbol };
+        u32::from(self.spelled[context * SYMBOLS + symbol])
+    }
+}
+
+/// What stands before a symbol: pairs of the fourth and third, third and second, second and last, and the last alone.
+#[derive(Clone, Copy)]
+struct Before {
+    older: usize,
+    old: usize,
+    young: usize,
+    last: usize,
+}
+
+impl Before {
+    const START: Self =
+        Self { older: pair(START, START), old: pair(START, START), young: pair(START, START), last: START };
 }
 
 /// What a payload part is worth.
@@ -339,6 +392,8 @@ mod tests {
             let sum = kraft(model.runs.iter().map(|&lanes| price(lanes)));
             assert!(sum <= 1.0 + 1e-12, "run {lane}: {sum}");
         }
+        assert_eq!(SINGLE_WEIGHTS.iter().sum::<u32>(), RUN_TOTAL);
+        assert!(kraft(model.single.iter().copied()) <= 1.0);
         for (place, steps) in table.steps().iter().enumerate() {
             let frequencies = table::frequencies(steps).expect("a code");
             assert_eq!(frequencies.iter().sum::<u32>(), 1 << TOTAL_BITS);
@@ -463,6 +518,11 @@ mod tests {
                 let length = f64::from(table::frequencies(table.digits()).expect("a code")[digits - 1]) / total;
                 share(word.classes[2]) * length * 0.1f64.powi(digits as i32)
             });
+            let spelled = match **label {
+                _ if looked_up => spelled,
+                [octet] => f64::from(SINGLE_WEIGHTS[usize::from(octet)]) / f64::from(RUN_TOTAL),
+                _ => 0.0,
+            };
             let ways = [bare, numbered, spelled, runs[0], runs[1], runs[2]];
             bits -= ways.iter().enumerate().map(|(way, p)| p * step(at, way + 1)).sum::<f64>().log2();
             let kind = match label.len() {
