@@ -155,11 +155,14 @@ impl Counts {
         let mut counts = [[UNIT; STEPS]; PLACES];
         for (part, weight) in self.weighed() {
             let mut at = place(0, Kind::Other);
-            model.walk(part, |number, codes, kind| {
+            let behind = model.walk(part, |number, _, codes, kind| {
                 let cheapest = Code::ALL.into_iter().min_by_key(|&code| codes[code as usize]);
                 counts[at][cheapest.map_or(0, |code| code as usize)] += weight;
                 at = place(number + 1, kind);
             });
+            if !behind.is_empty() {
+                continue;
+            }
             counts[at][0] += weight;
         }
         counts.map(|counts| {

@@ -21,7 +21,7 @@ use std::sync::LazyLock;
 use crate::bits::Bits;
 use context::{BEFORE, ROWS, START};
 use table::{ESCAPE, LABEL_END, PLACES, STEPS, SYMBOLS, TOTAL_BITS, Table, TableError};
-use words::{Found, NEVER, Padded, WINDOW, Words};
+use words::{NEVER, WINDOW, Words};
 
 /// Price of the octet behind an escape: 8 bits, a flat code over all octets.
 const ESCAPED_OCTET: u32 = 8 * Bits::STEPS;
@@ -67,6 +67,10 @@ fn place(labels: usize, last: Kind) -> usize {
         _ => 1 + (labels - 1).min(2) * 4 + last as usize,
     }
 }
+
+/// Places past the window.
+const OTHER_BEFORE: usize = 1 + 2 * 4 + Kind::Other as usize;
+const SINGLE_BEFORE: usize = 1 + 2 * 4 + Kind::Single as usize;
 
 /// Weights of [`Code::Flat`], [`Code::Hex`] and [`Code::Decimal`] over [`RUN_TOTAL`]. Machine-made ids (hashes, shards,
 /// buckets) are in every benign trace; letters and digits at 5.3 bits, hex at 4.2 are what they are worth, and what a
@@ -115,8 +119,13 @@ const SINGLE_WEIGHTS: [u32; 256] = {
     weights
 };
 
-/// Bits of one sum among three in a word; 64 symbols of at most 10 bits and an escaped octet's 8 stay below.
-const LANE: u32 = 21;
+/// Bits of one sum among three in a word: 64 symbols of at most 10 bits and an escaped octet's 8 stay below. A label of
+/// more octets is in no name; it has no price as a run.
+const LANE: u32 = 19;
+/// Where the symbol of an octet stands above its three prices; sums of it run out at the top.
+const SYMBOL_AT: u32 = 3 * LANE;
+/// Octets of a label (RFC 1035 section 2.3.4).
+const LABEL_OCTETS: usize = 63;
 
 static SHIPPED: LazyLock<Model> = LazyLock::new(|| {
     let table = Table::from_bytes(include_bytes!("benign.bin"))
@@ -132,10 +141,11 @@ pub struct Model {
     rows: Box<[u16; PAIRS]>,
     /// Price of a symbol after a context, in 1/256 bit, an escaped octet included.
     spelled: Box<[u16]>,
-    /// Prices of an octet in the three runs, [`LANE`] bits each; behind them the end of a label.
+    /// An octet's symbol above its prices in the three runs, [`LANE`] bits each; last the same of the end of a label.
     runs: Box<[u64; 257]>,
-    /// Price of an octet that is a label alone, past [`WINDOW`] labels.
-    single: Box<[u32; 256]>,
+    /// Price of an octet that is a label alone, past [`WINDOW`] labels, going on to it included: behind a longer label,
+    /// behind another octet alone.
+    single: Box<[[u32; 256]; 2]>,
     /// Price of going on, by place.
     steps: [[u32; STEPS]; PLACES],
     words: Words,
@@ -187,7 +197,7 @@ impl Model {
             rows[at] = (context::row(at / BEFORE, at % BEFORE) * BEFORE * BEFORE) as u16;
         }
         let run = |symbol: usize| {
-            let mut lanes = 0;
+            let mut lanes = symbol as u64;
             for weights in RUN_WEIGHTS.iter().rev() {
                 let cost = Bits::log2_ratio(u64::from(RUN_TOTAL), u64::from(weights[symbol])).steps();
                 let octet = if symbol == ESCAPE { ESCAPED_OCTET } else { 0 };
@@ -197,14 +207,18 @@ impl Model {
         };
         let runs = std::array::from_fn(|at| run(SYMBOL_OF.get(at).map_or(LABEL_END, |&symbol| usize::from(symbol))));
         let steps = table.steps().map(|place| table::frequencies(&place).expect(checked).map(price));
+        let single = [OTHER_BEFORE, SINGLE_BEFORE].map(|at| {
+            std::array::from_fn(|octet| {
+                let weight = u64::from(SINGLE_WEIGHTS[octet]);
+                steps[at][Code::Spelled as usize] + Bits::log2_ratio(u64::from(RUN_TOTAL), weight).steps()
+            })
+        });
         Self {
             contexts,
             rows,
             spelled: spelled.into(),
             runs: Box::new(runs),
-            single: Box::new(
-                SINGLE_WEIGHTS.map(|weight| Bits::log2_ratio(u64::from(RUN_TOTAL), u64::from(weight)).steps()),
-            ),
+            single: Box::new(single),
             steps,
             words: Words::of(table),
         }
@@ -219,55 +233,80 @@ impl Model {
 
     /// Information of a payload part and of the label that carries most of it.
     pub fn read(&self, payload: &[u8]) -> Information {
-        let mut steps = &self.steps[0];
+        let mut at = place(0, Kind::Other);
         let (mut richest, mut richest_symbols, mut total) = (0, 0, 0u32);
-        self.walk(payload, |number, codes, kind| {
+        let mut add = |price: u32, len: usize| {
+            richest_symbols = if price > richest { len as u32 + 1 } else { richest_symbols };
+            richest = richest.max(price);
+            total = total.saturating_add(price);
+        };
+        let mut rest = self.walk(payload, |number, label, codes, kind| {
+            let steps = &self.steps[at];
             let price = |code: Code| steps[code as usize] + codes[code as usize];
             // Two by two, so that no price waits for all the others.
             let coded = price(Code::Word).min(price(Code::Numbered));
             let run = price(Code::Hex).min(price(Code::Decimal));
-            let price = coded.min(run).min(price(Code::Spelled).min(price(Code::Flat)));
-            let symbols = codes[0];
-            richest_symbols = if price > richest { symbols } else { richest_symbols };
-            richest = richest.max(price);
-            total = total.saturating_add(price);
-            steps = &self.steps[place(number + 1, kind)];
+            add(coded.min(run).min(price(Code::Spelled).min(price(Code::Flat))), label.len());
+            at = place(number + 1, kind);
         });
-        total = total.saturating_add(steps[0]);
+        while let Some((&len, tail)) = rest.split_first() {
+            let (label, next) = tail.split_at(usize::from(len).min(tail.len()));
+            if let [octet] = label {
+                add(self.single[usize::from(at == SINGLE_BEFORE)][usize::from(*octet)], 1);
+                at = SINGLE_BEFORE;
+            } else {
+                let runs = self.lanes(
+                    label.iter().fold(self.runs[256], |sum, &o| sum.wrapping_add(self.runs[usize::from(o)])),
+                    label.len(),
+                );
+                let steps = &self.steps[at];
+                let [flat, hex, decimal] = runs;
+                add(
+                    (steps[Code::Flat as usize] + flat)
+                        .min(steps[Code::Hex as usize] + hex)
+                        .min(steps[Code::Decimal as usize] + decimal),
+                    label.len(),
+                );
+                at = OTHER_BEFORE;
+            }
+            rest = next;
+        }
+        total = total.saturating_add(self.steps[at][0]);
         Information { total: Bits::from_steps(total), richest: Bits::from_steps(richest), richest_symbols }
     }
 
-    /// Hands each label's number, its prices by code, and its kind to `each`; where [`Code`] has no price, at zero,
-    /// stands the number of its symbols, its end included.
+    /// Hands the number of each of the first [`WINDOW`] labels, its octets, its prices by [`Code`], and its kind to
+    /// `each`; gives the labels behind them.
     #[inline]
-    fn walk(&self, payload: &[u8], mut each: impl FnMut(usize, [u32; STEPS], Kind)) {
-        let octets = Padded::of(payload);
+    fn walk<'p>(&self, payload: &'p [u8], mut each: impl FnMut(usize, &[u8], [u32; STEPS], Kind)) -> &'p [u8] {
         let mut before = Before::START;
-        let (mut at, mut number) = (0, 0);
+        let mut at = 0;
         let mut rest = payload;
-        while let Some((&len, tail)) = rest.split_first() {
+        for number in 0..WINDOW {
+            let Some((&len, tail)) = rest.split_first() else { break };
             let (label, next) = tail.split_at(usize::from(len).min(tail.len()));
-            at += 1;
-            let (found, spelled, runs) = if number < WINDOW {
-                let (spelled, runs) = self.spell(&mut before, label);
-                (self.words.find(&octets, at, label.len(), number == 0), spelled, runs)
-            } else {
-                let spelled = if let [octet] = label { self.single[usize::from(*octet)] } else { NEVER };
-                (Found::NOTHING, spelled, label.iter().fold(self.runs[256], |sum, &o| sum + self.runs[usize::from(o)]))
-            };
+            let (spelled, runs) = self.spell(&mut before, label);
+            let found = self.words.find(payload, at + 1, label.len(), number == 0);
             let kind = match label.len() {
                 1 => Kind::Single,
                 _ if found.number => Kind::Number,
                 _ if found.word < NEVER => Kind::Word,
                 _ => Kind::Other,
             };
-            let lane = |lane: u32| (runs >> (LANE * lane)) as u32 & ((1 << LANE) - 1);
-            let symbols = label.len() as u32 + 1;
-            each(number, [symbols, found.word, found.numbered, spelled, lane(0), lane(1), lane(2)], kind);
-            at += label.len();
-            number += 1;
+            let [flat, hex, decimal] = self.lanes(runs, label.len());
+            // The end, at zero, is no code of a label.
+            each(number, label, [NEVER, found.word, found.numbered, spelled, flat, hex, decimal], kind);
+            at += 1 + label.len();
             rest = next;
         }
+        rest
+    }
+
+    /// The three prices in a sum of [`Model::runs`].
+    #[inline]
+    fn lanes(&self, runs: u64, octets: usize) -> [u32; 3] {
+        let never = if octets > LABEL_OCTETS { NEVER } else { 0 };
+        [0, LANE, 2 * LANE].map(|at| (runs >> at) as u32 & ((1 << LANE) - 1) | never)
     }
 
     /// Prices of a label symbol after symbol, its end included: by contexts, and in the three runs.
@@ -275,8 +314,9 @@ impl Model {
     fn spell(&self, before: &mut Before, label: &[u8]) -> (u32, u64) {
         let (mut spelled, mut runs) = (0u32, self.runs[256]);
         for &octet in label {
-            spelled += self.after(before, usize::from(SYMBOL_OF[usize::from(octet)]));
-            runs += self.runs[usize::from(octet)];
+            let octet = self.runs[usize::from(octet)];
+            spelled += self.after(before, (octet >> SYMBOL_AT) as usize);
+            runs = runs.wrapping_add(octet);
         }
         (spelled + self.after(before, LABEL_END), runs)
     }
@@ -393,7 +433,10 @@ mod tests {
             assert!(sum <= 1.0 + 1e-12, "run {lane}: {sum}");
         }
         assert_eq!(SINGLE_WEIGHTS.iter().sum::<u32>(), RUN_TOTAL);
-        assert!(kraft(model.single.iter().copied()) <= 1.0);
+        for (prices, at) in model.single.iter().zip([OTHER_BEFORE, SINGLE_BEFORE]) {
+            let step = model.steps[at][Code::Spelled as usize];
+            assert!(kraft(prices.iter().map(|price| price - step)) <= 1.0);
+        }
         for (place, steps) in table.steps().iter().enumerate() {
             let frequencies = table::frequencies(steps).expect("a code");
             assert_eq!(frequencies.iter().sum::<u32>(), 1 << TOTAL_BITS);
@@ -403,7 +446,7 @@ mod tests {
         let found = |word: &table::Word, digits: &str, first: bool| {
             let label: Vec<u8> = word.octets.iter().copied().chain(digits.bytes()).collect();
             let wire: Vec<u8> = [label.len() as u8].into_iter().chain(label.iter().copied()).collect();
-            model.words.find(&Padded::of(&wire), 1, label.len(), first)
+            model.words.find(&wire, 1, label.len(), first)
         };
         let words = table.words();
         let named = || words.iter().filter(|word| !word.octets.is_empty());
@@ -523,6 +566,9 @@ mod tests {
                 [octet] => f64::from(SINGLE_WEIGHTS[usize::from(octet)]) / f64::from(RUN_TOTAL),
                 _ => 0.0,
             };
+            if !looked_up && label.len() == 1 {
+                runs = [0.0; 3];
+            }
             let ways = [bare, numbered, spelled, runs[0], runs[1], runs[2]];
             bits -= ways.iter().enumerate().map(|(way, p)| p * step(at, way + 1)).sum::<f64>().log2();
             let kind = match label.len() {

@@ -1,8 +1,8 @@
 //! Words: labels that stand under many domains, looked up whole.
 //!
 //! Between [`super::table`], which lists them, and [`super::Model`]. A label is a word, or a word and up to
-//! [`DIGITS_MOST`] digits; a label of digits alone is the empty word and its digits. Looks at no octet one by one: a
-//! label is at most three loads, whoever chose it.
+//! [`DIGITS_MOST`] digits; a label of digits alone is the empty word and its digits. Looks at no octet one by one
+//! but at the ends of a payload part: a label is three loads, whoever chose it.
 
 use super::table::{DIGITS_MOST, Table, WORD_MOST, frequency};
 use crate::bits::Bits;
@@ -11,8 +11,6 @@ use crate::bits::Bits;
 pub const WINDOW: usize = 8;
 /// Octets a label to be looked up can have.
 pub const LABEL_MOST: usize = WORD_MOST + DIGITS_MOST;
-/// Longest payload part that is looked up.
-const PAYLOAD_MOST: usize = 255;
 /// log2 of 10 in 1/256 bit, rounded up.
 const DIGIT: u32 = 851;
 /// Slots of the index; sparse, so that a multiplier without a collision is found.
@@ -85,10 +83,10 @@ impl Words {
         Self { slots, multiplier, words: words.into(), digits }
     }
 
-    /// Looks a label up; `first` if it is the leftmost.
+    /// Looks up the label of `len` octets at `at`; `first` if it is the leftmost.
     #[inline]
-    pub fn find(&self, octets: &Padded, at: usize, len: usize, first: bool) -> Found {
-        let Some((word, digits)) = octets.split(at, len) else { return Found::NOTHING };
+    pub fn find(&self, payload: &[u8], at: usize, len: usize, first: bool) -> Found {
+        let Some((word, digits)) = split(payload, at, len) else { return Found::NOTHING };
         let slot = slot(word, self.multiplier);
         let number = usize::from(self.slots.get(slot).copied().unwrap_or(0));
         let entry = self
@@ -130,42 +128,34 @@ fn index(words: &[Entry]) -> (u64, Box<[u16]>) {
     (multiplier, slots.into())
 }
 
-/// A payload part with room on both sides, so that a label is loaded whole whatever stands around it.
-pub struct Padded([u8; FRONT + PAYLOAD_MOST + 1 + WORD_MOST]);
-
-/// Room in front of the first octet.
-const FRONT: usize = 8;
-
-impl Padded {
-    /// Copies a payload part, as far as one can be long.
-    pub fn of(payload: &[u8]) -> Self {
-        let mut octets = [0; FRONT + PAYLOAD_MOST + 1 + WORD_MOST];
-        let len = payload.len().min(PAYLOAD_MOST);
-        octets[FRONT..FRONT + len].copy_from_slice(&payload[..len]);
-        Self(octets)
+/// The word of the label at `at`, zero behind its end, and the number of digits behind it. `None` for a label too long
+/// to be one.
+#[inline]
+fn split(payload: &[u8], at: usize, len: usize) -> Option<(u128, usize)> {
+    if len > LABEL_MOST {
+        return None;
     }
-
-    /// The word, zero behind its end, and the number of digits behind it. `None` for a label too long to be one.
-    #[inline]
-    fn split(&self, at: usize, len: usize) -> Option<(u128, usize)> {
-        if len > LABEL_MOST || at + len > PAYLOAD_MOST {
-            return None;
-        }
-        let end = FRONT + at + len;
-        let tail = u64::from_le_bytes(self.0.get(end - 8..end)?.try_into().ok()?);
-        // An octet less 0x30 is a digit if it is below ten; the highest bit of each octet then stays clear.
-        let low = 0x7f7f_7f7f_7f7f_7f7f;
-        let offset = tail ^ 0x3030_3030_3030_3030;
-        let others = ((offset & low) + 0x7676_7676_7676_7676 | offset) & !low;
-        let digits = ((others.leading_zeros() / 8) as usize).min(len);
-        let word = len - digits;
-        if word > WORD_MOST {
-            return None;
-        }
-        let octets = u128::from_le_bytes(self.0.get(FRONT + at..FRONT + at + WORD_MOST)?.try_into().ok()?);
-        let kept = if word == 0 { 0 } else { octets << (128 - 8 * word) >> (128 - 8 * word) };
-        Some((kept, digits))
+    let end = at + len;
+    let tail = match end.checked_sub(8).and_then(|from| payload.get(from..end)?.try_into().ok()) {
+        Some(octets) => u64::from_le_bytes(octets),
+        // Near the front of the payload part there are fewer than eight.
+        None => payload.get(..end)?.iter().fold(0, |tail, &octet| tail >> 8 | u64::from(octet) << 56),
+    };
+    // An octet less 0x30 is a digit if it is below ten; the highest bit of each octet then stays clear.
+    let low = 0x7f7f_7f7f_7f7f_7f7f;
+    let offset = tail ^ 0x3030_3030_3030_3030;
+    let others = (((offset & low) + 0x7676_7676_7676_7676) | offset) & !low;
+    let digits = ((others.leading_zeros() / 8) as usize).min(len);
+    let word = len - digits;
+    if word > WORD_MOST {
+        return None;
     }
+    let octets = match payload.get(at..at + WORD_MOST).and_then(|octets| octets.try_into().ok()) {
+        Some(octets) => u128::from_le_bytes(octets),
+        None => payload.get(at..end)?.iter().rev().fold(0, |octets, &octet| octets << 8 | u128::from(octet)),
+    };
+    let kept = if word == 0 { 0 } else { octets << (128 - 8 * word) >> (128 - 8 * word) };
+    Some((kept, digits))
 }
 
 #[cfg(test)]
@@ -184,7 +174,7 @@ mod tests {
     fn find(words: &Words, label: &str, first: bool) -> Found {
         let mut wire = vec![label.len() as u8];
         wire.extend(label.bytes());
-        words.find(&Padded::of(&wire), 1, label.len(), first)
+        words.find(&wire, 1, label.len(), first)
     }
 
     #[test]
@@ -213,7 +203,7 @@ mod tests {
             label in proptest::collection::vec(prop_oneof![any::<u8>(), b'0'..=b'9'], 1..40),
         ) {
             let wire: Vec<u8> = before.iter().chain(&label).copied().chain([b'7', b'x']).collect();
-            let split = Padded::of(&wire).split(before.len(), label.len());
+            let split = split(&wire, before.len(), label.len());
             let (word, digits) = cut(&label);
             let mut octets = [0; WORD_MOST];
             if label.len() > LABEL_MOST || word.len() > WORD_MOST {
