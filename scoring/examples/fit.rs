@@ -2,7 +2,9 @@
 //! for the same input.
 //!
 //! `cargo run --release -p staunch-scoring --example fit -- CORPORA` writes the table, fitted on every benign name.
-//! With `--densities` it prints the parameters of the signals' benign densities. With `--evaluate` it writes nothing, fits on one half of the names by hash and prints bits a name on the other half.
+//! With `--densities` it prints the parameters of the signals' benign densities. With `--evaluate` it writes nothing,
+//! fits on one half of the names and prints bits a name on the other half, split by name and by domain, and what the
+//! tunnels and synthetic schemes pay.
 
 #[path = "../tests/corpus/mod.rs"]
 mod corpus;
@@ -205,6 +207,16 @@ fn densities(dir: &Path) -> Result<(), Box<dyn Error>> {
         };
         let mut rates: Vec<f64> = pairs.values().filter_map(rate).collect();
         print_moments(&format!("entropy::BENIGN (bits a symbol, {least} symbols and more)"), &mut rates, |x| x);
+        let strange = |names: &BTreeSet<NameBuf>| {
+            let (mut bits, mut symbols) = (0.0, 0);
+            for worth in names.iter().filter(|name| !half(name.as_ref())).map(|name| model.examine(payload(name)).1) {
+                bits += worth.bits.as_f64();
+                symbols += worth.symbols;
+            }
+            (least..=most).contains(&symbols).then(|| bits / f64::from(symbols))
+        };
+        let mut rates: Vec<f64> = pairs.values().filter_map(strange).collect();
+        print_moments(&format!("strangeness (bits a symbol, {least} symbols and more)"), &mut rates, |x| x);
     }
     // Pairs that only ever ask the bare domain tell nothing and are left out: they would hide the tail.
     let mut told: Vec<f64> = pairs

@@ -5,9 +5,9 @@
 //!
 //! - *Contexts*: counts of a symbol behind its contexts, mixed from general to particular (Witten and Bell's method C:
 //!   the more different symbols were seen behind a context, the more is left to the shorter one). Of the particular
-//!   ones, those that save most are kept. A domain weighs at most [`DOMAIN_NAMES`] names, so that no owner's habit becomes the
-//!   language; owners' own labels weigh little, but there are many, and they are how names are spelled.
-//! - *Words*: labels, their digits at the end cut off, that stand under [`WORD_DOMAINS`] domains and more. Never what
+//!   ones, those that save most are kept. A domain weighs at most `DOMAIN_NAMES` names, so that no owner's habit becomes
+//!   the language; owners' own labels weigh little, but there are many, and they are how names are spelled.
+//! - *Words*: labels, their digits at the end cut off, that stand under `WORD_DOMAINS` domains and more. Never what
 //!   one owner alone calls its hosts.
 //! - *Steps*: how often each way to code a label is the cheapest in each place.
 
