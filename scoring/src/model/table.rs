@@ -31,7 +31,7 @@ pub const LABEL_END: usize = 38;
 pub const ESCAPE: usize = 39;
 /// The frequencies of a distribution sum to two to this power.
 pub const TOTAL_BITS: u32 = 16;
-/// Ways to go on before a label: end of the payload part, then the codes of a label in the order of [`super::Code`].
+/// Ways to go on before a label: end of the payload part, then the codes of a label (`Code`) in order.
 pub const STEPS: usize = 7;
 /// Places before a label that have frequencies of their own: the start, then kind of the last label by labels so far.
 pub const PLACES: usize = 13;
