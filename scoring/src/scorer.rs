@@ -52,11 +52,11 @@ impl Scorer {
         let keys = Keys::of(state, facts);
         let at = Place::of(state, facts, keys);
         let payload = left_of(facts.qname, at.tenant_name);
-        let plain = self.model.read(payload);
+        let plain = self.read(payload);
         let worth = self.worth(state, payload, plain, &at);
         // A reader of the whole ICANN-level domain, or of several, also sees which tenant of a platform is asked.
         let whole = match facts.split.multi_tenant {
-            true if !at.paid => self.model.read(left_of(facts.qname, at.icann_name)),
+            true if !at.paid => self.read(left_of(facts.qname, at.icann_name)),
             _ => worth,
         };
         let trail = Trail { keys, worth, whole };
@@ -161,6 +161,13 @@ impl Scorer {
         }
     }
 
+    /// What a payload part is worth; of its labels, the one least like a host's by the price it has as one: a run of
+    /// hexadecimal digits costs little as such, and is no host's label for that.
+    fn read(&self, payload: &[u8]) -> Information {
+        let (information, strange) = self.model.examine(payload);
+        Information { richest: strange.bits, richest_symbols: strange.symbols, ..information }
+    }
+
     /// What the payload part is worth behind what was sent under its tenant: by the model, as a known form with other
     /// numbers, or in known labels, whichever is cheapest, with the price of saying which.
     fn worth(&self, state: &SessionState, payload: &[u8], plain: Information, at: &Place<'_>) -> Information {
@@ -180,7 +187,7 @@ impl Scorer {
                 least = Information { total, richest: form.bits, richest_symbols: form.symbols };
             }
         }
-        match labels::worth(self.model, state, at.keys.tenant, at.tenant.labels, payload) {
+        match labels::worth(|label| self.read(label), state, at.keys.tenant, at.tenant.labels, payload) {
             Some(labelled) if labelled.total < least.total => labelled,
             _ => least,
         }

@@ -13,7 +13,8 @@ fn answered(names: &[String]) {
         for name in names {
             for qtype in [A, AAAA, HTTPS] {
                 let got = session.ask(name, qtype);
-                assert!(got.band <= Band::Watch, "{name} (first seen {first_seen:?}): {got:?}");
+                // A repeat that is held is answered from what is at hand.
+                assert!(got.band <= Band::Hold, "{name} (first seen {first_seen:?}): {got:?}");
             }
         }
         println!("{} names, {} bits charged", names.len(), session.state.spent_session());

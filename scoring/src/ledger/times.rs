@@ -2,7 +2,7 @@
 //!
 //! A reader sees when a query arrives. Time is counted in slots of [`SLOT_MS`]; what is finer than a slot is not paid for
 //! here (`PROOF.md` says what that leaves). Queries come in bursts, so most stand in the slot of the one before; the
-//! second cheap case is a steady rhythm, the last gap again give or take one slot. Every other gap pays for its power of
+//! second cheap case is a steady rhythm, the last gap again or that give or take one slot. Every other gap pays for its power of
 //! two and for its place in it. Classes are coded with (count + 1/8) over the counts so far, the burst with four
 //! counts ahead; counts are halved at fifteen, which is a rule of the history alone, so the code stays a code.
 
@@ -21,17 +21,16 @@ const CLASSES: usize = 16;
 const MOST: u64 = 15;
 /// In the same slot.
 const BURST: usize = 0;
-/// The last gap again, one slot more or less.
+/// The last gap again.
 const RHYTHM: usize = 1;
+/// The same, one slot more or less.
+const NEAR: usize = 2;
 /// Gap of one slot; from here each class is twice as wide as the one before, the last one open.
-const FIRST: usize = 2;
+const FIRST: usize = 3;
 /// Weight of a count against that of a class before anything was seen.
 const COUNT: u64 = 8;
 /// Weight that the burst starts with: most queries of any program come in one.
 const BURST_PRIOR: u64 = 32;
-/// log2 of 3.
-const ONE_OF_THREE: Bits = Bits::from_steps(406);
-
 /// When queries were forwarded that one reader sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -57,7 +56,10 @@ impl TimeHistory {
             return Coded { class: BURST, place: Bits::ZERO };
         }
         if self.gap > 1 && gap.abs_diff(u32::from(self.gap)) <= 1 {
-            return Coded { class: RHYTHM, place: ONE_OF_THREE };
+            return match gap == u32::from(self.gap) {
+                true => Coded { class: RHYTHM, place: Bits::ZERO },
+                false => Coded { class: NEAR, place: Bits::whole(1) },
+            };
         }
         let power = gap.ilog2() as usize;
         let last = CLASSES - 1 - FIRST;
@@ -112,7 +114,7 @@ impl TimeHistory {
     /// Gaps of a slot and more that were noted, and how many of them kept the rhythm.
     pub fn even(&self) -> (u32, u32) {
         let all: u64 = (RHYTHM..CLASSES).map(|class| self.count(class)).sum();
-        (self.count(RHYTHM) as u32, all as u32)
+        ((self.count(RHYTHM) + self.count(NEAR)) as u32, all as u32)
     }
 }
 
@@ -157,7 +159,7 @@ mod tests {
     fn bursts_and_rhythms_are_cheap() {
         assert!(spent((0..100).map(|_| 3)) < 30.0);
         let polls = spent((0..1_000).map(|i| 60_000 + i % 7 * 100)) / 1_000.0;
-        assert!(polls < 3.0, "{polls} bits a poll");
+        assert!(polls < 1.0, "{polls} bits a poll");
         let told = spent((0..1_000u64).map(|i| 1_000 * (1 + i * 7_919 % 1_024))) / 1_000.0;
         assert!(told > 10.0, "{told} bits for a choice among 1,024 slots");
     }

@@ -7,7 +7,7 @@
 
 use crate::bits::Bits;
 use crate::ledger::sent::{Tag, tag};
-use crate::model::{Information, Model};
+use crate::model::Information;
 use crate::state::SessionState;
 
 /// Price of saying that a name is coded so: log2 of 16.
@@ -33,7 +33,7 @@ fn labels<'p>(state: &SessionState, tenant: u64, payload: &'p [u8]) -> impl Iter
 /// What `payload` is worth in known labels and new ones; `None` where it has no known one. `known`: labels remembered
 /// under the tenant.
 pub(super) fn worth(
-    model: &Model,
+    read: impl Fn(&[u8]) -> Information,
     state: &SessionState,
     tenant: u64,
     known: u16,
@@ -54,7 +54,7 @@ pub(super) fn worth(
             sum.total = sum.total.plus(which);
             continue;
         }
-        let new = model.read(label);
+        let new = read(label);
         sum.total = sum.total.plus(new.total);
         if new.richest > sum.richest {
             (sum.richest, sum.richest_symbols) = (new.richest, new.richest_symbols);

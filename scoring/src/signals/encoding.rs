@@ -15,7 +15,7 @@ use crate::bits::Bits;
 /// Mean difference of benign labels of [`FEWEST_SYMBOLS`] and more, bits a symbol (`fit --densities`).
 pub const BENIGN_MEAN: f64 = -1.2;
 /// Its deviation.
-pub const BENIGN_DEVIATION: f64 = 0.6;
+pub const BENIGN_DEVIATION: f64 = 0.9;
 /// Fewer symbols decode to nothing.
 pub const FEWEST_SYMBOLS: u32 = 12;
 /// Where the flat attack density lies: from the benign mean to the most a symbol can cost beyond its alphabet.

@@ -12,14 +12,14 @@ use super::{CAP, Reading, Signal};
 use crate::bits::Bits;
 
 /// Mean rate of benign pairs of session and tenant, in bits a symbol, under a model that was not fitted on their names.
-pub const BENIGN_MEAN: f64 = 4.1;
+pub const BENIGN_MEAN: f64 = 3.6;
 /// Variance of the same between tenants with many symbols.
-pub const BENIGN_VARIANCE: f64 = 0.3;
+pub const BENIGN_VARIANCE: f64 = 0.6;
 /// Variance that a single symbol adds; n symbols add an n-th of it.
-pub const SYMBOL_VARIANCE: f64 = 5.0;
-/// What a symbol of a host name is worth at most: one of 38, the end mark, and what the code itself costs. The attack
-/// density is flat from the benign mean to here; below the mean a payload pays with length instead.
-const LIMIT: f64 = 6.0;
+pub const SYMBOL_VARIANCE: f64 = 10.0;
+/// Where the flat attack density ends, which begins at the benign mean: past what letters and digits at random are worth
+/// as a host's label. Below the mean a payload pays with length instead.
+const LIMIT: f64 = 8.0;
 /// Fewer symbols say nothing: the end mark and the turn to a flat run outweigh the letters.
 pub const FEWEST_SYMBOLS: u32 = 6;
 
@@ -93,7 +93,7 @@ mod tests {
         for symbols in [6u32, 20, 100] {
             let variance = BENIGN_VARIANCE + SYMBOL_VARIANCE / f64::from(symbols);
             let benign = Normal::new(BENIGN_MEAN, variance.sqrt()).expect("finite");
-            for rate in [4.2, 4.8, 5.4] {
+            for rate in [3.7, 4.8, 6.4] {
                 let ratio = (1.0 / (LIMIT - BENIGN_MEAN)).ln() - benign.ln_pdf(rate);
                 let got =
                     read(Some((Bits::ceil_from(rate * f64::from(symbols)), symbols)), (Bits::ZERO, 0)).contribution;
@@ -107,7 +107,7 @@ mod tests {
         for symbols in [6u32, 30, 300, 100_000] {
             let at =
                 |tenth: u32| read(Some((Bits::whole(tenth * symbols / 10), symbols)), (Bits::ZERO, 0)).contribution;
-            assert!((0..200).all(|tenth| at(tenth) <= at(tenth + 1)));
+            assert!((0..300).all(|tenth| at(tenth) <= at(tenth + 1)));
         }
     }
 }

@@ -15,7 +15,7 @@ const STEPS: f32 = 256.0;
 /// What a name has to say before the sum grows, nats: above the mean over benign names.
 pub const DRIFT: f32 = 0.75;
 /// Below this the sum says nothing: ordinary sessions reach it.
-pub const FROM: f32 = 6.0;
+pub const FROM: f32 = 18.0;
 /// Nats of the sum for one nat of contribution beyond.
 pub const SLOPE: f32 = 1.0;
 
@@ -43,7 +43,10 @@ mod tests {
 
     #[test]
     fn rich_names_add_up_and_poor_ones_take_back() {
-        let worth = |payload: &[u8]| Model::shipped().read(payload);
+        let worth = |payload: &[u8]| {
+            let (information, strange) = Model::shipped().examine(payload);
+            Information { richest: strange.bits, richest_symbols: strange.symbols, ..information }
+        };
         let (www, rich) = (worth(b"\x03www"), worth(b"\x18ah7il7xohydbf7zi5dl5bgmh"));
         let mut sum = 0;
         let names = (1..100).find(|_| {
