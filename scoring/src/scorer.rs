@@ -68,7 +68,7 @@ impl Scorer {
 
         let before = LedgerView {
             tenant: if is_below(facts) { at.tenant.below } else { at.tenant.spent },
-            icann: if facts.split.multi_tenant { at.icann.spent } else { at.tenant.spent },
+            icann: if keys.apart { at.icann.spent } else { at.tenant.spent },
             session: state.session.spent,
             listed: state.session.listed,
             group: facts.group.map_or(Bits::ZERO, |group| group.spent),
@@ -76,7 +76,9 @@ impl Scorer {
         let after = book::after(before, facts, charge);
         let readings = readings::read(state, facts, &at, &trail, plain, after);
         debug_assert!(readings.iter().map(|reading| reading.signal).eq(Signal::ALL));
-        let told = if at.paid { at.tenant.told } else { at.tenant.told.plus(worth.total) };
+        // What domains beyond the table told is not known of any of them.
+        let before_told = if at.shared { Bits::ZERO } else { at.tenant.told };
+        let told = if at.paid { before_told } else { before_told.plus(worth.total) };
         let (score, agreeing) = signals::combine(&readings);
 
         let attempt = if at.refused { Bits::ZERO } else { charge.name };
@@ -104,8 +106,8 @@ impl Scorer {
             band: Band::Answer,
             trail: Some(trail),
         };
-        assessment.band = band::of(state, facts, &assessment, echo, told);
-        if marks(facts, &assessment) && !assessment.sticky {
+        assessment.band = band::of(state, facts, &at, &assessment, echo, told);
+        if marks(facts, &at, &assessment) && !assessment.sticky {
             assessment.tenants_sinkholed += 1;
             if assessment.tenants_sinkholed >= u32::from(facts.params.quarantine_tenants) {
                 assessment.band = Band::Quarantine;
@@ -128,7 +130,7 @@ impl Scorer {
             },
         };
         let at = Place::of(state, facts, trail.keys);
-        if marks(facts, assessment) {
+        if marks(facts, &at, assessment) {
             let account = state.accounts.entry(at.keys.tenant);
             state.sinkholed += u16::from(!account.sinkholed);
             account.sinkholed = true;
@@ -201,9 +203,11 @@ impl Default for Scorer {
 }
 
 /// Whether this query marks its tenant as sinkholed.
-fn marks(facts: &Facts<'_>, assessment: &Assessment) -> bool {
-    // What a group has spent says nothing of this session.
-    facts.listing == Listing::Unlisted
+fn marks(facts: &Facts<'_>, at: &Place<'_>, assessment: &Assessment) -> bool {
+    // What a group has spent says nothing of this session; a mark on the overflow account would refuse every domain
+    // beyond the table.
+    !at.shared
+        && facts.listing == Listing::Unlisted
         && assessment.band >= Band::Sinkhole
         && assessment.overdraw != Some(LedgerScope::Group)
 }
@@ -229,7 +233,7 @@ fn charge(state: &SessionState, facts: &Facts<'_>, at: &Place<'_>, trail: &Trail
         return Charge { name, repeat: at.paid, ..Charge::default() };
     }
 
-    let (icann, which) = if facts.split.multi_tenant {
+    let (icann, which) = if at.keys.apart {
         let event = at.icann_event;
         let which = at.icann.history.price(event).plus(price(event.seen, trail.whole.total));
         (which.plus(typed).plus(at.icann.times.price(facts.now)), which)

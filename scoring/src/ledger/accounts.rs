@@ -203,6 +203,12 @@ impl Accounts {
 }
 
 impl Account {
+    /// The account of a domain that turns out to be a platform: what its own names told its readers is part of it.
+    pub fn as_platform(&self, key: u64) -> Self {
+        let Self { spent, history, types, times, next, paid, .. } = *self;
+        Self { key, spent, history, types, times, next, paid, ..Self::default() }
+    }
+
     /// Adds another account's spending; histories take the larger counts, marks stay set.
     fn merge(&mut self, other: &Account) {
         self.spent = self.spent.plus(other.spent);

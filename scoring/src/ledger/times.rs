@@ -14,6 +14,11 @@ pub const SLOT_MS: u64 = 1_000;
 /// Length of a tick, milliseconds: names that are held are asked again at most once a tick, when the tick ends, on the
 /// resolver's clock. All that shows is in which ticks a tenant was in use.
 pub const TICK_MS: u64 = 120_000;
+/// What a tick pays for the number of names that enter with it, where each of these pays [`ENTRANT`] more than for which
+/// it is: in all orders k names weigh 1/k!, so e to the power of 2^-2, 0.36 bits, covers every number of them.
+const ENTRANTS: Bits = Bits::from_steps(93);
+/// See [`ENTRANTS`].
+pub(crate) const ENTRANT: Bits = Bits::whole(2);
 /// Price of a tenant's first tick: when in a day it was.
 const FIRST_TICK: Bits = Bits::whole(10);
 
@@ -124,12 +129,12 @@ pub(crate) fn tick(now: u64) -> u32 {
 }
 
 /// Price of a tick behind `last` (zero for none): the ticks between them in Elias gamma code, one bit where there is
-/// none; zero where this one is paid for.
+/// none, and [`ENTRANTS`]; zero where this one is paid for.
 pub(crate) fn price_tick(last: u32, now: u64) -> Bits {
     match tick(now).saturating_sub(last) {
-        _ if last == 0 => FIRST_TICK,
+        _ if last == 0 => FIRST_TICK.plus(ENTRANTS),
         0 => Bits::ZERO,
-        gap => Bits::whole(2 * gap.ilog2() + 1),
+        gap => Bits::whole(2 * gap.ilog2() + 1).plus(ENTRANTS),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::place::Place;
 use crate::assess::{Assessment, Band, Facts, Listing};
 use crate::bits::Bits;
-use crate::ledger::times::price_tick;
+use crate::ledger::times::{ENTRANT, price_tick};
 use crate::ledger::{Charge, LedgerScope, LedgerView};
 use crate::state::SessionState;
 
@@ -15,8 +15,7 @@ pub(super) fn overdraw(
     charge: Charge,
     after: LedgerView,
 ) -> Option<LedgerScope> {
-    // Domains beyond the table share one account; it may hold what one of them may under the wider limit.
-    let tenant = if at.shared { facts.budgets.icann } else { facts.budgets.tenant };
+    let tenant = hard(facts, at);
     let past =
         |charge: Bits, spent: Bits, limit: Bits| charge > Bits::ZERO && spent > limit.plus(state.session.allowance);
     match facts.listing {
@@ -33,9 +32,22 @@ pub(super) fn overdraw(
     }
 }
 
+/// The limit of a tenant. Domains beyond the table share one account; it may hold what one of them may under the wider
+/// limit.
+fn hard(facts: &Facts<'_>, at: &Place<'_>) -> Bits {
+    if at.shared { facts.budgets.icann } else { facts.budgets.tenant }
+}
+
 /// The band of one query, before tenants are counted. `echo` is what repeats under the tenant have told lately,
 /// `told` what its distinct names have, this one included.
-pub(super) fn of(state: &SessionState, facts: &Facts<'_>, assessment: &Assessment, echo: Bits, told: Bits) -> Band {
+pub(super) fn of(
+    state: &SessionState,
+    facts: &Facts<'_>,
+    at: &Place<'_>,
+    assessment: &Assessment,
+    echo: Bits,
+    told: Bits,
+) -> Band {
     let watched = if assessment.score >= facts.params.watch { Band::Watch } else { Band::Answer };
     // A name the outside already knows tells by when and how often it is asked: that can be held back without a loss.
     let repeat = assessment.charge.repeat;
@@ -47,7 +59,7 @@ pub(super) fn of(state: &SessionState, facts: &Facts<'_>, assessment: &Assessmen
         (Listing::Unlisted, _) => {}
     }
     let tried = assessment.before.tenant.plus(assessment.attempted);
-    let hard = facts.budgets.tenant.plus(state.session.allowance);
+    let hard = hard(facts, at).plus(state.session.allowance);
     let spent = match assessment.overdraw {
         // All sessions of the group together: no reason to close this one.
         Some(LedgerScope::Group) => return Band::Sinkhole,
@@ -85,7 +97,7 @@ pub(super) fn refresh(
     let price = price_tick(at.tenant.tick, facts.now);
     // Which of the tenant's names, by which type.
     let names = u64::from(at.tenant.history.new.max(1));
-    let enter = Bits::log2(names * 4 * u64::from(facts.qtypes_allowed.max(1)));
+    let enter = Bits::log2(names * 4 * u64::from(facts.qtypes_allowed.max(1))).plus(ENTRANT);
     let fits = |spent: Bits, limit: Bits| spent.plus(price).plus(enter) <= limit.plus(state.session.allowance);
     let room = fits(before.tenant, facts.budgets.tenant)
         && fits(before.icann, facts.budgets.icann)

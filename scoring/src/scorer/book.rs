@@ -4,6 +4,7 @@ use super::place::{Place, is_reverse, left_of, seconds};
 use super::{Trail, is_below, labels};
 use crate::assess::{Facts, Listing};
 use crate::bits::Bits;
+use crate::ledger::accounts::Account;
 use crate::ledger::price::Turn;
 use crate::ledger::times::tick;
 use crate::ledger::{Charge, LedgerView};
@@ -40,6 +41,10 @@ pub(super) fn forwarded(state: &mut SessionState, facts: &Facts<'_>, at: &Place<
     account.times.book(facts.now);
     if below {
         account.below = account.below.plus(charge.name);
+        if at.keys.apart {
+            // Should the rule end, its names are among those that were sent.
+            platform(state, at).history.book(at.icann_event, at.tag);
+        }
     } else {
         account.spent = account.spent.plus(charge.name);
         if at.paid {
@@ -73,10 +78,25 @@ pub(super) fn forwarded(state: &mut SessionState, facts: &Facts<'_>, at: &Place<
     }
 }
 
+/// The account of the platform, made from that of the domain's own names where it is new.
+fn platform<'s>(state: &'s mut SessionState, at: &Place<'_>) -> &'s mut Account {
+    let known = state.accounts.position(at.keys.icann);
+    let own = state.accounts.position(!at.keys.icann);
+    let account = state.accounts.entry(at.keys.icann);
+    if known == 0 && account.key == at.keys.icann {
+        *account = at.icann;
+        let made = state.accounts.position(at.keys.icann);
+        if own != 0 && state.session.domains.last == own {
+            state.session.domains.last = made;
+        }
+    }
+    state.accounts.entry(at.keys.icann)
+}
+
 /// The wider accounts.
 fn unlisted(state: &mut SessionState, facts: &Facts<'_>, at: &Place<'_>, charge: Charge) {
-    if facts.split.multi_tenant {
-        let account = state.accounts.entry(at.keys.icann);
+    if at.keys.apart {
+        let account = platform(state, at);
         account.history.book(at.icann_event, at.tag);
         account.spent = account.spent.plus(charge.icann);
         account.times.book(facts.now);
@@ -106,8 +126,8 @@ pub(super) fn held(state: &mut SessionState, facts: &Facts<'_>, at: &Place<'_>, 
     let account = state.accounts.entry(at.keys.tenant);
     account.tick = tick(facts.now);
     account.spent = account.spent.plus(charge);
-    if facts.split.multi_tenant {
-        let account = state.accounts.entry(at.keys.icann);
+    if at.keys.apart {
+        let account = platform(state, at);
         account.spent = account.spent.plus(charge);
     }
     state.session.spent = state.session.spent.plus(charge);

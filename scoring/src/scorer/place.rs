@@ -15,6 +15,8 @@ pub(crate) struct Keys {
     pub tenant: u64,
     pub icann: u64,
     pub name: u64,
+    /// Whether the ICANN-level domain has an account of its own: it is a platform, for this name or for one before it.
+    pub apart: bool,
     /// Octets left of the tenant and of the ICANN-level domain.
     tenant_at: u8,
     icann_at: u8,
@@ -36,16 +38,19 @@ impl Keys {
         let payload = facts.qname.wire_len() - tenant_name.wire_len();
         let form = Form::of(facts.qname, payload)
             .map(|form| (state.hash_octets(form.octets()), Numbers { bits: form.numbers, symbols: form.symbols }));
+        // A platform may be a name's tenant too: its two accounts are kept apart.
         let (icann, icann_at) = if facts.split.multi_tenant {
             let name = facts.split.icann(facts.qname);
-            // A platform may be a name's tenant too: its two accounts are kept apart.
             (!state.hash(name), facts.qname.wire_len() - name.wire_len())
+        } else if state.accounts.position(!tenant) != 0 {
+            (!tenant, payload)
         } else {
             (tenant, payload)
         };
         Self {
             tenant,
             icann,
+            apart: icann != tenant,
             // A name has at most 255 octets.
             tenant_at: payload as u8,
             icann_at: icann_at as u8,
@@ -85,7 +90,12 @@ impl<'n> Place<'n> {
         let paid = state.sent.contains(tag);
         let account = |key| state.accounts.find(key).copied().unwrap_or_default();
         let tenant = account(keys.tenant);
-        let icann = if facts.split.multi_tenant { account(keys.icann) } else { tenant };
+        let icann = match state.accounts.find(keys.icann) {
+            _ if !keys.apart => tenant,
+            Some(account) => *account,
+            // The platform's account begins with what the domain's own names have told.
+            None => account(!keys.icann).as_platform(keys.icann),
+        };
         let form = keys.form.map(|(hash, _)| crate::ledger::sent::tag(hash));
         let known_form =
             keys.form.zip(form).and_then(|((_, numbers), form)| state.sent.contains(form).then_some(numbers));

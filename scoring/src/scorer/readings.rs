@@ -5,6 +5,7 @@ use super::place::{Place, is_reverse, left_of};
 use crate::assess::Facts;
 use crate::bits::Bits;
 use crate::ledger::LedgerView;
+use crate::ledger::accounts::Account;
 use crate::ledger::price::Seen;
 use crate::model::Information;
 use crate::signals::{
@@ -22,12 +23,14 @@ pub(super) fn read(
     plain: Information,
     after: LedgerView,
 ) -> [Reading; Signal::COUNT] {
-    let account = &at.tenant;
+    // What domains beyond the table did is not known of any of them.
+    let nothing = Account::default();
+    let account = if at.shared { &nothing } else { &at.tenant };
     // What was told before adds nothing, and neither does what does not leave.
     let adds = !at.paid && !facts.cached;
     // The form of a reverse name is fixed: what it is made of says nothing, how many are asked does.
     let content = (!is_reverse(facts.qname)).then(|| left_of(facts.qname, at.tenant_name));
-    let told = told_with(at, trail.worth, adds);
+    let told = told_with(account, trail.worth, adds);
     let allowance = state.session.allowance;
     let runs = adds && content.is_some();
     let surge = if runs { surge::with(account.surge, trail.worth) } else { account.surge };
@@ -68,9 +71,9 @@ pub(super) fn read(
 }
 
 /// Information of the distinct unlisted names sent under the tenant, with this name's if it adds some.
-fn told_with(at: &Place<'_>, worth: Information, adds: bool) -> Information {
-    let sent =
-        Information { total: at.tenant.told, richest: at.tenant.richest, richest_symbols: at.tenant.richest_symbols };
+fn told_with(account: &Account, worth: Information, adds: bool) -> Information {
+    let Account { told: total, richest, richest_symbols, .. } = *account;
+    let sent = Information { total, richest, richest_symbols };
     if !adds {
         return sent;
     }
