@@ -1,4 +1,5 @@
 //! Names for encoders: alphabets, word lists, names that the model likes.
+#![allow(dead_code)]
 
 use std::sync::OnceLock;
 

@@ -3,6 +3,7 @@
 //! A reader owns a tenant, an ICANN-level domain or every domain of the session. It sees the queries of its own part that
 //! were forwarded, in order, and nothing else. What it was told is known exactly: the encoder says of each query how many
 //! random bits went into it, as that reader can tell them apart.
+#![allow(dead_code)]
 
 use std::collections::HashMap;
 
@@ -78,6 +79,7 @@ pub struct Sender {
     pub params: Params,
     pub group: Option<GroupFacts>,
     pub listing: Listing,
+    pub registered_days: Option<f32>,
     pub now: u64,
     pub readers: HashMap<Owner, Reader>,
     /// Distinct names that were forwarded, in order.
@@ -109,6 +111,7 @@ impl Sender {
             params: Params::default(),
             group: None,
             listing: Listing::Unlisted,
+            registered_days: None,
             now: 1_000_000,
             readers: HashMap::new(),
             sent: Vec::new(),
@@ -124,7 +127,7 @@ impl Sender {
             flags: query.flags,
             qtypes_allowed: TYPES.len() as u8,
             listing: self.listing,
-            registered_days: None,
+            registered_days: self.registered_days,
             first_seen_days: None,
             group_seen_days: None,
             group: self.group,
@@ -171,6 +174,17 @@ impl Sender {
         if !assessment.charge.repeat && !self.sent.contains(&query.name) {
             self.sent.push(query.name.clone());
         }
+    }
+
+    /// What the session's reader got.
+    pub fn told(&self) -> Reader {
+        self.readers.get(&Owner::Session).copied().unwrap_or_default()
+    }
+
+    /// What the tenant got that was told most.
+    pub fn told_a_tenant(&self) -> Reader {
+        let tenants = self.readers.iter().filter(|(owner, _)| matches!(owner, Owner::Tenant(_)));
+        tenants.map(|(_, reader)| *reader).max_by(|a, b| a.told.total_cmp(&b.told)).unwrap_or_default()
     }
 
     /// The service restarts: the state comes back from what the store kept.
