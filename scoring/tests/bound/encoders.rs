@@ -338,6 +338,50 @@ fn around_a_rhythm(draw: &mut Random) -> Encoder {
     })
 }
 
+/// The same names again and again where repeats are held: in which ticks they are asked again, and which of them, by what
+/// type, are among those that are. The gaps are drawn from the code that ticks are priced by, so nothing is lost to it.
+pub fn held(draw: &mut Random) -> Encoder {
+    let names = 1 + draw.below(30);
+    let mut asked = 0;
+    let mut waits: Vec<(NameBuf, u16, u8)> = Vec::new();
+    let kinds = TYPES.iter().flat_map(|qtype| (0..4).map(move |flags| (*qtype, flags)));
+    let mut left: Vec<(NameBuf, u16, u8)> =
+        (0..names).flat_map(|i| kinds.clone().map(move |(qtype, flags)| (numbered(i), qtype, flags))).collect();
+    let all = left.len();
+    let mut first: Option<(NameBuf, u16, u8)> = None;
+    Box::new(move |bits, _| {
+        asked += 1;
+        if asked <= names {
+            return (Query::of(numbered(asked - 1)), Told::all(0.0));
+        }
+        if let Some((name, qtype, flags)) = waits.pop() {
+            return (Query { qtype, flags, ..Query::of(name) }, Told::all(0.0));
+        }
+        // A new tick: each of those left enters with one chance in `all`, which costs log2 of `all` and tells that.
+        let mut power = 0;
+        while power < 8 && bits.below(2) == 0 {
+            power += 1;
+        }
+        let unary = if power < 8 { power + 1 } else { power };
+        let ticks = (1usize << power) + bits.below(1 << power);
+        let mut told = (unary + power) as f64;
+        let mut stay = Vec::new();
+        for name in left.drain(..) {
+            let enters = first.is_none() || bits.below(all) == 0;
+            if first.is_none() {
+                first = Some(name.clone());
+            } else {
+                told += if enters { log2(all) } else { -(1.0 - 1.0 / all as f64).log2() };
+            }
+            if enters { waits.push(name) } else { stay.push(name) }
+        }
+        left = stay;
+        // Where none enters, one that is there already brings the tick about.
+        let (name, qtype, flags) = waits.pop().or_else(|| first.clone()).expect("one has entered");
+        (Query { qtype, flags, gap: ticks as u64 * 120_000, ..Query::of(name) }, Told::all(told))
+    })
+}
+
 fn everything_and_when(draw: &mut Random) -> Encoder {
     let mut encoder = everything_at_one(draw);
     let (slots, unit) = (1usize << draw.below(10), 1_000 * (1 + draw.below(60)) as u64);

@@ -5,10 +5,11 @@
 //! random bits went into it, as that reader can tell them apart.
 #![allow(dead_code)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use staunch_scoring::{
-    Assessment, Band, Bits, Budgets, Facts, GroupFacts, Listing, NameBuf, Outcome, Params, Scorer, SessionState, Split,
+    Assessment, Band, Bits, Budgets, Charge, Facts, GroupFacts, Listing, NameBuf, Outcome, Params, Scorer,
+    SessionState, Split,
 };
 
 use crate::session::A;
@@ -84,6 +85,10 @@ pub struct Sender {
     pub readers: HashMap<Owner, Reader>,
     /// Distinct names that were forwarded, in order.
     pub sent: Vec<NameBuf>,
+    /// Whether what is told lies in the time, so that it shows in the ticks of what is held too.
+    pub by_tick: bool,
+    /// Names, types and flags that are held and asked again on the resolver's clock.
+    pub held: HashSet<(NameBuf, u16, u8)>,
 }
 
 impl Sender {
@@ -115,6 +120,8 @@ impl Sender {
             now: 1_000_000,
             readers: HashMap::new(),
             sent: Vec::new(),
+            by_tick: false,
+            held: HashSet::new(),
         }
     }
 
@@ -146,32 +153,46 @@ impl Sender {
     pub fn send(&mut self, query: &Query, told: Told) -> Assessment {
         let assessment = self.assess(query);
         let forwarded = assessment.band < Band::Hold;
+        let asked = (query.name.clone(), query.qtype, query.flags);
+        let entered = assessment.band == Band::Hold && assessment.refresh.is_some() && !self.held.contains(&asked);
         let mut state = std::mem::replace(&mut self.state, SessionState::new(0));
-        let outcome = if forwarded { Outcome::Forwarded } else { Outcome::Refused };
+        let outcome = match assessment.band {
+            Band::Hold => Outcome::Held { refreshed: true, entered },
+            Band::Answer | Band::Watch => Outcome::Forwarded,
+            Band::Sinkhole | Band::Quarantine => Outcome::Refused,
+        };
         self.scorer.commit(&mut state, &self.facts(query), &assessment, outcome);
         self.state = state;
         self.now += query.gap;
         if forwarded {
-            self.read(query, told, &assessment);
+            self.read(query, told, assessment.charge);
+        } else if let Some(refresh) = assessment.refresh.filter(|_| assessment.band == Band::Hold) {
+            // At the end of the tick the tenant's held names are asked again, this one among them.
+            let bits = refresh.plus(if entered { assessment.enter } else { Bits::ZERO });
+            let charge = Charge { name: bits, icann: bits, session: bits, repeat: true, ..Charge::default() };
+            self.held.extend(entered.then_some(asked));
+            // Which held name brought the tick about shows in nothing, unless it was not among them before.
+            let shows = entered || (self.by_tick && refresh > Bits::ZERO);
+            self.read(query, if shows { told } else { Told::all(0.0) }, charge);
         }
         assessment
     }
 
-    fn read(&mut self, query: &Query, told: Told, assessment: &Assessment) {
+    fn read(&mut self, query: &Query, told: Told, charge: Charge) {
         let name = query.name.as_ref();
         let split = Split::of(name);
         let (tenant, icann) = (split.tenant(name).to_owned(), split.icann(name).to_owned());
-        for (owner, told, charge) in [
-            (Owner::Tenant(tenant), told.tenant, assessment.charge.name),
-            (Owner::Icann(icann), told.icann, assessment.charge.icann),
-            (Owner::Session, told.session, assessment.charge.session),
+        for (owner, told, charged) in [
+            (Owner::Tenant(tenant), told.tenant, charge.name),
+            (Owner::Icann(icann), told.icann, charge.icann),
+            (Owner::Session, told.session, charge.session),
         ] {
             let reader = self.readers.entry(owner).or_default();
             reader.told += told;
-            reader.charged = reader.charged.plus(charge);
+            reader.charged = reader.charged.plus(charged);
             reader.queries += 1;
         }
-        if !assessment.charge.repeat && !self.sent.contains(&query.name) {
+        if !charge.repeat && !self.sent.contains(&query.name) {
             self.sent.push(query.name.clone());
         }
     }
