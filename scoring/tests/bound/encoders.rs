@@ -186,7 +186,7 @@ fn order(draw: &mut Random) -> Encoder {
 }
 
 fn repetition(draw: &mut Random) -> Encoder {
-    let set: Vec<NameBuf> = (0..1usize << draw.below(6)).map(|i| numbered(i)).collect();
+    let set: Vec<NameBuf> = (0..1usize << draw.below(6)).map(numbered).collect();
     let mut sent = 0;
     Box::new(move |bits, _| {
         sent += 1;
