@@ -111,6 +111,14 @@ pub fn unit(random: &mut Random) -> f64 {
     (random.next() >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// Labels that stand in every trace, and that a dictionary of common labels would hold.
+const COMMON: &str = "www mail api cdn static images img assets media login docs blog shop news forum support help status \
+    search video store download downloads update updates upload files data cloud app apps mobile m en de fr us eu smtp \
+    imap pop mx ns ns1 ns2 dns ftp vpn git wiki map maps ads analytics metrics stats events log logs track tracking \
+    telemetry config gateway proxy cache edge origin beta dev test stage staging prod admin portal auth sso account \
+    accounts secure pay payment checkout cart order customer my home web web1 www2 autodiscover autoconfig webmail \
+    calendar drive photos play music chat meet push notify messaging graph connect identity profile settings";
+
 /// The 4,096 cheapest single labels that a search among short ones and likely ones finds, cheapest first.
 pub fn cheapest() -> &'static [Vec<u8>] {
     static CHEAPEST: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
@@ -130,6 +138,7 @@ pub fn cheapest() -> &'static [Vec<u8>] {
         }
         let mut random = Random(0x5eed);
         pool.extend((0..8_000).map(|i| Likeness::shipped().draw(&mut random, 4 + i % 7).0));
+        pool.extend(COMMON.split(' ').map(|label| label.as_bytes().to_vec()));
         pool.sort_by(|a, b| cost(a).total_cmp(&cost(b)).then_with(|| a.cmp(b)));
         pool.dedup();
         pool.truncate(4_096);
