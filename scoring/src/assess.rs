@@ -176,7 +176,7 @@ pub struct Assessment {
     pub after: LedgerView,
     /// The account that forwarding would overdraw: the query must not leave.
     pub overdraw: Option<LedgerScope>,
-    /// Whether half of the allowance for repeats under this tenant is used: what is forwarded is to wait a random moment
+    /// Whether a quarter of the allowance for repeats under this tenant is used: what is forwarded is to wait a random moment
     /// first, so that its time tells less.
     pub slow: bool,
     /// What it costs to have the tenant's held names asked again at the end of this tick, on the resolver's clock: zero

@@ -13,6 +13,7 @@ mod readings;
 use crate::assess::{Assessment, Band, Facts, Listing, Outcome};
 use crate::bits::Bits;
 use crate::ledger::price::Seen;
+use crate::ledger::times::MOMENT;
 use crate::ledger::{Charge, LedgerScope, LedgerView};
 use crate::model::numbers;
 use crate::model::{Information, Model};
@@ -96,7 +97,7 @@ impl Scorer {
             slow: at.paid
                 && !facts.cached
                 && facts.listing == Listing::Unlisted
-                && echo.plus(echo) > facts.budgets.echo,
+                && echo.plus(echo).plus(echo).plus(echo) > facts.budgets.echo,
             refresh,
             enter,
             sticky: at.tenant.sinkholed,
@@ -228,7 +229,10 @@ fn charge(state: &SessionState, facts: &Facts<'_>, at: &Place<'_>, trail: &Trail
     let typed = tenant.types.price(facts.qtype, facts.flags, facts.qtypes_allowed);
     let event = at.tenant_event;
     let which = tenant.history.price(event).plus(price(event.seen, trail.worth.total));
-    let name = which.plus(typed).plus(tenant.times.price(facts.now));
+    // The same name's other types, asked at once, have no moment of their own.
+    let apart = at.paid && tenant.times.gap(facts.now).is_some_and(|gap| gap > 0);
+    let moment = if apart { MOMENT } else { Bits::ZERO };
+    let name = which.plus(typed).plus(tenant.times.price(facts.now)).plus(moment);
     if is_below(facts) {
         return Charge { name, repeat: at.paid, ..Charge::default() };
     }
@@ -236,7 +240,7 @@ fn charge(state: &SessionState, facts: &Facts<'_>, at: &Place<'_>, trail: &Trail
     let (icann, which) = if at.keys.apart {
         let event = at.icann_event;
         let which = at.icann.history.price(event).plus(price(event.seen, trail.whole.total));
-        (which.plus(typed).plus(at.icann.times.price(facts.now)), which)
+        (which.plus(typed).plus(at.icann.times.price(facts.now)).plus(moment), which)
     } else {
         (name, which)
     };
@@ -245,7 +249,8 @@ fn charge(state: &SessionState, facts: &Facts<'_>, at: &Place<'_>, trail: &Trail
     let session = which
         .plus(state.session.domains.price(at.turn))
         .plus(state.session.types.price(facts.qtype, facts.flags, facts.qtypes_allowed))
-        .plus(state.session.times.price(facts.now));
+        .plus(state.session.times.price(facts.now))
+        .plus(moment);
     let known = facts.group.is_none_or(|group| group.known);
     let group = if known || at.paid { Bits::ZERO } else { session };
     Charge { name, icann, session, group, repeat: at.paid }

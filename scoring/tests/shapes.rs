@@ -58,9 +58,10 @@ fn a_page_with_forty_hosts() {
 }
 
 #[test]
-fn forty_distributions_of_a_content_network() {
+fn eight_distributions_of_a_content_network() {
+    // Many more at once are for the policy pack, which lists the network with a budget of its own.
     let mut random = Random(40);
-    let names: Vec<String> = (0..40).map(|_| format!("d{}.cloudfront.net", random.text(BASE36, 13))).collect();
+    let names: Vec<String> = (0..8).map(|_| format!("d{}.cloudfront.net", random.text(BASE36, 13))).collect();
     answered(&names);
 }
 
@@ -171,7 +172,9 @@ fn polling_one_host_for_twelve_hours() {
     let mut session = Session::new();
     session.types = 3;
     for minute in 0..12 * 60 {
+        session.now = minute * 60_000;
         let got = session.ask("api.telemetry.example", A);
-        assert!(got.band <= Band::Watch, "minute {minute}: {got:?}");
+        // Held after a while: answered at once, and asked again on the resolver's clock.
+        assert!(got.band <= Band::Hold, "minute {minute}: {got:?}");
     }
 }

@@ -3,7 +3,7 @@
 //! A reader sees when a query arrives. Time is counted in slots of [`SLOT_MS`]; what is finer than a slot is not paid for
 //! here (`PROOF.md` says what that leaves). Queries come in bursts, so most stand in the slot of the one before; the
 //! second cheap case is a steady rhythm, the last gap again or that give or take one slot. Every other gap pays for its power of
-//! two and for its place in it. Classes are coded with (count + 1/8) over the counts so far, the burst with four
+//! two and for its place in it. Classes are coded with (count + 1/24) over the counts so far, the burst with four
 //! counts ahead; counts are halved at fifteen, which is a rule of the history alone, so the code stays a code.
 
 use crate::bits::Bits;
@@ -15,12 +15,15 @@ pub const SLOT_MS: u64 = 1_000;
 /// resolver's clock. All that shows is in which ticks a tenant was in use.
 pub const TICK_MS: u64 = 120_000;
 /// What a tick pays for the number of names that enter with it, where each of these pays [`ENTRANT`] more than for which
-/// it is: in all orders k names weigh 1/k!, so e to the power of 2^-2, 0.36 bits, covers every number of them.
-const ENTRANTS: Bits = Bits::from_steps(93);
+/// it is: in all orders k names weigh 1/k!, so e to the power of 2^-5, 0.046 bits, covers every number of them.
+const ENTRANTS: Bits = Bits::from_steps(12);
 /// See [`ENTRANTS`].
-pub(crate) const ENTRANT: Bits = Bits::whole(2);
+pub(crate) const ENTRANT: Bits = Bits::whole(5);
 /// Price of a tenant's first tick: when in a day it was.
 const FIRST_TICK: Bits = Bits::whole(10);
+/// What a repeat pays for the moment within its slot: log2(1 + 1000 / 250), since repeats wait a random part of 250 ms.
+/// The moment of a new name is not paid for, nor that of a repeat in the slot of the query before.
+pub(crate) const MOMENT: Bits = Bits::from_steps(595);
 
 const CLASSES: usize = 16;
 const MOST: u64 = 15;
@@ -33,9 +36,9 @@ const NEAR: usize = 2;
 /// Gap of one slot; from here each class is twice as wide as the one before, the last one open.
 const FIRST: usize = 3;
 /// Weight of a count against that of a class before anything was seen.
-const COUNT: u64 = 8;
+const COUNT: u64 = 24;
 /// Weight that the burst starts with: most queries of any program come in one.
-const BURST_PRIOR: u64 = 32;
+const BURST_PRIOR: u64 = 96;
 /// When queries were forwarded that one reader sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -123,19 +126,54 @@ impl TimeHistory {
     }
 }
 
-/// The tick of a time, plus one.
-pub(crate) fn tick(now: u64) -> u32 {
-    u32::try_from(now / TICK_MS + 1).unwrap_or(u32::MAX)
+/// Ticks in which a tenant's held names were asked again, as the lengths of an adaptive code: whether the next tick is one
+/// of them, with (count + 1/2) over the counts so far, and else how many later, in Elias gamma code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub(crate) struct TickHistory {
+    /// The last one, plus one; zero for none. Not kept over a restart, as the clock is not.
+    #[serde(skip)]
+    last: u32,
+    next: u8,
+    later: u8,
 }
 
-/// Price of a tick behind `last` (zero for none): the ticks between them in Elias gamma code, one bit where there is
-/// none, and [`ENTRANTS`]; zero where this one is paid for.
-pub(crate) fn price_tick(last: u32, now: u64) -> Bits {
-    match tick(now).saturating_sub(last) {
-        _ if last == 0 => FIRST_TICK.plus(ENTRANTS),
-        0 => Bits::ZERO,
-        gap => Bits::whole(2 * gap.ilog2() + 1).plus(ENTRANTS),
+impl TickHistory {
+    /// Whether this tick or the one before it is one of them.
+    pub fn is_active(&self, now: u64) -> bool {
+        self.last != 0 && tick(now).saturating_sub(self.last) <= 1
     }
+
+    /// Price of the tick `now` is in: zero where it is paid for.
+    pub fn price(&self, now: u64) -> Bits {
+        let half = |count: u8| 2 * u64::from(count) + 1;
+        let all = half(self.next) + half(self.later);
+        match tick(now).saturating_sub(self.last) {
+            _ if self.last == 0 => FIRST_TICK.plus(ENTRANTS),
+            0 => Bits::ZERO,
+            1 => Bits::log2_ratio(all, half(self.next)).plus(ENTRANTS),
+            gap => {
+                let late = Bits::whole(2 * (gap - 1).ilog2() + 1);
+                Bits::log2_ratio(all, half(self.later)).plus(late).plus(ENTRANTS)
+            }
+        }
+    }
+
+    /// Writes a tick down, once.
+    pub fn book(&mut self, now: u64) {
+        match tick(now).saturating_sub(self.last) {
+            _ if self.last == 0 => {}
+            0 => return,
+            1 => self.next = self.next.saturating_add(1),
+            _ => self.later = self.later.saturating_add(1),
+        }
+        self.last = tick(now);
+    }
+}
+
+/// The tick of a time, plus one.
+fn tick(now: u64) -> u32 {
+    u32::try_from(now / TICK_MS + 1).unwrap_or(u32::MAX)
 }
 
 /// Slot of a time, plus one.
@@ -164,9 +202,33 @@ mod tests {
     fn bursts_and_rhythms_are_cheap() {
         assert!(spent((0..100).map(|_| 3)) < 30.0);
         let polls = spent((0..1_000).map(|i| 60_000 + i % 7 * 100)) / 1_000.0;
-        assert!(polls < 1.0, "{polls} bits a poll");
+        assert!(polls < 2.5, "{polls} bits a poll that is late now and then");
+        assert!(spent((0..1_000).map(|_| 60_000)) < 600.0, "a steady one");
         let told = spent((0..1_000u64).map(|i| 1_000 * (1 + i * 7_919 % 1_024))) / 1_000.0;
         assert!(told > 10.0, "{told} bits for a choice among 1,024 slots");
+    }
+
+    #[test]
+    fn a_tenant_in_steady_use_pays_little_for_its_ticks() {
+        let mut ticks = TickHistory::default();
+        let mut spent = Bits::ZERO;
+        for minute in 0..24 * 60u64 {
+            spent = spent.plus(ticks.price(minute * 60_000));
+            ticks.book(minute * 60_000);
+        }
+        assert!(spent < Bits::whole(60), "{spent} bits a day");
+    }
+
+    #[test]
+    fn the_next_tick_is_coded() {
+        let mut ticks = TickHistory::default();
+        for tick in [0, 1, 2, 5, 6, 100, 101] {
+            ticks.book(tick * TICK_MS);
+            let weight = |gap: u64| (-ticks.price((tick + gap) * TICK_MS).as_f64()).exp2();
+            // Entrants weigh at most what a tick pays for them.
+            let sum: f64 = (1..60_000).map(weight).sum::<f64>() * (-ENTRANT.as_f64()).exp2().exp();
+            assert!(sum <= 1.0, "{sum}");
+        }
     }
 
     #[test]

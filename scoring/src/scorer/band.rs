@@ -3,7 +3,7 @@
 use super::place::Place;
 use crate::assess::{Assessment, Band, Facts, Listing};
 use crate::bits::Bits;
-use crate::ledger::times::{ENTRANT, price_tick};
+use crate::ledger::times::ENTRANT;
 use crate::ledger::{Charge, LedgerScope, LedgerView};
 use crate::state::SessionState;
 
@@ -74,7 +74,9 @@ pub(super) fn of(
     }
     if repeat && !facts.cached {
         let echoed = echo.plus(assessment.charge.name);
-        let held = assessment.overdraw.is_some() || echoed > facts.budgets.echo;
+        // While the tenant's names are asked again on the resolver's clock, nothing is gained by asking between.
+        let fresh = at.tenant.ticks.is_active(facts.now) && assessment.refresh.is_some();
+        let held = assessment.overdraw.is_some() || echoed > facts.budgets.echo || fresh;
         return if held { Band::Hold } else { watched };
     }
     // A name that does not leave tells nothing new.
@@ -94,7 +96,7 @@ pub(super) fn refresh(
     if !at.paid || facts.cached || facts.listing != Listing::Unlisted {
         return (None, Bits::ZERO);
     }
-    let price = price_tick(at.tenant.tick, facts.now);
+    let price = at.tenant.ticks.price(facts.now);
     // Which of the tenant's names, by which type.
     let names = u64::from(at.tenant.history.new.max(1));
     let enter = Bits::log2(names * 4 * u64::from(facts.qtypes_allowed.max(1))).plus(ENTRANT);

@@ -6,7 +6,6 @@ use crate::assess::{Facts, Listing};
 use crate::bits::Bits;
 use crate::ledger::accounts::Account;
 use crate::ledger::price::Turn;
-use crate::ledger::times::tick;
 use crate::ledger::{Charge, LedgerView};
 use crate::model::Information;
 use crate::signals::{spread, surge, types};
@@ -124,7 +123,7 @@ fn unlisted(state: &mut SessionState, facts: &Facts<'_>, at: &Place<'_>, charge:
 /// Books a held name's part in what is asked again on the resolver's clock.
 pub(super) fn held(state: &mut SessionState, facts: &Facts<'_>, at: &Place<'_>, charge: Bits) {
     let account = state.accounts.entry(at.keys.tenant);
-    account.tick = tick(facts.now);
+    account.ticks.book(facts.now);
     account.spent = account.spent.plus(charge);
     if at.keys.apart {
         let account = platform(state, at);

@@ -11,7 +11,7 @@ use staunch_scoring::{Bits, Charge, Listing, NameBuf, Split};
 use super::encoders;
 use super::names::{cheapest, name};
 use super::sender::{Owner, Query, Sender, TYPES, Told};
-use super::{APART, adaptive, seeded};
+use super::{adaptive, seeded};
 use crate::session::Random;
 
 /// Domains a reader is taken to hold at most.
@@ -116,12 +116,8 @@ fn sum(sender: &Sender, owner: &Owner, labels: &[Vec<u8>], timed: bool) -> f64 {
 /// A session of some scheme, at a random point.
 fn somewhere(run: u64, timed: bool) -> (&'static str, Sender) {
     let mut random = seeded(900, run);
-    let all: Vec<_> = encoders::SCHEMES
-        .iter()
-        .chain(adaptive::SCHEMES)
-        .chain(encoders::TIMED.iter().filter(|_| timed))
-        .filter(|scheme| scheme.what != APART)
-        .collect();
+    let all: Vec<_> =
+        encoders::SCHEMES.iter().chain(adaptive::SCHEMES).chain(encoders::TIMED.iter().filter(|_| timed)).collect();
     let scheme = all[random.below(all.len())];
     let mut encoder = (scheme.draw)(&mut random);
     let mut sender = Sender::loose();
@@ -138,7 +134,6 @@ fn somewhere(run: u64, timed: bool) -> (&'static str, Sender) {
 /// A platform's domain with names of its own beside its tenants', all asked again and again: for its owner the two are
 /// one choice.
 #[test]
-#[ignore = "a platform's own names and its tenants' are two accounts of one reader"]
 fn both_levels_of_a_platform_are_one_choice() {
     let labels = pool(300);
     let mut most: f64 = 0.0;
@@ -161,7 +156,6 @@ fn both_levels_of_a_platform_are_one_choice() {
 /// A rule that covered a domain has expired: names that were sent under it are known, and one of them is a choice among
 /// all of them.
 #[test]
-#[ignore = "names under a rule are not yet in the histories of the wider accounts"]
 fn names_sent_under_a_rule_that_is_gone_are_a_choice_too() {
     let labels = pool(50);
     for domain in ["leak.example", "one.github.io"] {

@@ -6,7 +6,7 @@ use staunch_scoring::{Band, Bits, Budgets};
 use super::encoders::{SCHEMES, Scheme, TIMED};
 use super::names::{self, name};
 use super::sender::{Owner, Query, Sender, Told};
-use super::{APART, adaptive, seeded};
+use super::{adaptive, seeded};
 use crate::session::BASE32;
 
 /// Queries after which a session gives up.
@@ -14,7 +14,7 @@ const PATIENCE: usize = 1_500;
 
 fn held(schemes: &[Scheme], first: usize, sessions: u64, patience: usize) {
     let budgets = Budgets::default();
-    for (number, Scheme { what, draw }) in schemes.iter().enumerate().filter(|(_, scheme)| scheme.what != APART) {
+    for (number, Scheme { what, draw }) in schemes.iter().enumerate() {
         let (mut most_session, mut most_tenant, mut most_queries) = (0.0f64, 0.0f64, 0);
         for run in 0..sessions {
             let mut random = seeded(first + number, run);

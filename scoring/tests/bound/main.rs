@@ -19,10 +19,6 @@ use encoders::Scheme;
 use sender::Sender;
 use session::Random;
 
-/// A scheme left out where readers' limits or whole codes are looked at, as long as the ledger keeps a platform's own names
-/// and its tenants' in two accounts: `both_levels_of_a_platform_are_one_choice` has it to itself.
-const APART: &str = "both levels of a platform";
-
 /// A generator for one run of one scheme, far from that of every neighbour.
 fn seeded(scheme: usize, run: u64) -> Random {
     let mut seed =
@@ -86,7 +82,6 @@ fn no_encoder_that_knows_the_ledger_gets_more() {
 
 /// Repeats that are held are asked again on the resolver's clock: what shows is in which ticks, and for which names.
 #[test]
-#[ignore = "which names enter a tick is priced, how many do is not"]
 fn no_reader_is_told_more_by_what_is_held() {
     let mut closest = f64::INFINITY;
     for run in 0..1_000 {
