@@ -135,7 +135,10 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     ledgers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = ledgers.tick() => pipeline.save_ledgers(),
+            _ = ledgers.tick() => {
+                pipeline.save_ledgers();
+                pipeline.save_groups(clock::now(), false);
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => match reload.reload().await {
@@ -153,6 +156,7 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     // Threads are joined away from the runtime: each may need a moment for its last write.
     let joined = tokio::task::spawn_blocking(move || {
         last.save_ledgers();
+        last.save_groups(clock::now(), true);
         if let Some(delivery) = last.delivery.lock().take() {
             delivery.shutdown(Duration::from_secs(2));
         }
@@ -230,6 +234,9 @@ fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
     }
     for (id, ledger) in recovered.ledgers {
         pipeline.restore_ledger(id, ledger);
+    }
+    for (owner, ledger) in recovered.groups {
+        pipeline.groups.restore(&owner, &ledger, now.wall);
     }
     for quarantined in recovered.quarantined {
         pipeline.restore_quarantine(quarantined);

@@ -4,6 +4,7 @@
 //! clock. A session's changing part stands behind one short mutex; the pipeline submits orders to the packet filter
 //! while holding it, so that a quarantine closes the door behind every pin submitted before it.
 
+mod groups;
 mod table;
 
 use std::collections::VecDeque;
@@ -18,6 +19,7 @@ use crate::model::{Announcement, CaseId, Phase, Qtype, Reason, SessionId, Sessio
 use crate::pin::SessionPins;
 use crate::store::Durable;
 
+pub use groups::{Group, GroupLedger, Groups, MAX_GROUPS};
 pub use table::{AddError, Announced, Sessions};
 
 /// Cases kept for a session, newest last; an older one is forgotten, so its name gets a new case id when asked again.

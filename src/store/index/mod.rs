@@ -29,14 +29,26 @@ pub enum Tree {
     Grant,
     /// Newest ledger snapshot by session id.
     Ledger,
+    /// Newest spending by group.
+    Group,
+    /// Newest spending and names by group, written less often.
+    GroupNames,
     /// First-seen time by keyed hash of the registrable domain (8 octets, big-endian).
     FirstSeen,
 }
 
 impl Tree {
     /// Every tree.
-    pub const ALL: [Self; 6] =
-        [Self::Meta, Self::Session, Self::Quarantine, Self::Grant, Self::Ledger, Self::FirstSeen];
+    pub const ALL: [Self; 8] = [
+        Self::Meta,
+        Self::Session,
+        Self::Quarantine,
+        Self::Grant,
+        Self::Ledger,
+        Self::Group,
+        Self::GroupNames,
+        Self::FirstSeen,
+    ];
 
     /// Name on disk.
     pub fn name(self) -> &'static str {
@@ -46,6 +58,8 @@ impl Tree {
             Self::Quarantine => "quarantine",
             Self::Grant => "grant",
             Self::Ledger => "ledger",
+            Self::Group => "group",
+            Self::GroupNames => "group_names",
             Self::FirstSeen => "first_seen",
         }
     }
