@@ -23,6 +23,8 @@ pub use profile::{Profile, Profiles, Unlisted};
 pub use refusal::{RefusalText, ede_of};
 
 mod profile;
+#[cfg(test)]
+mod tests;
 
 /// Under a tunnel-only type, a payload part worth at least this much closes the session at once; a shorter one on its
 /// third distinct name.
