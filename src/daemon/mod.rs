@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Admin};
 use crate::config::{self, ConfigError, Loaded};
+use crate::enforce::BackendKind;
 use crate::listen::Listener;
 use crate::model::{Qtype, SessionType};
 use crate::pipeline::Pipeline;
@@ -112,6 +113,13 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     let built = build::pipeline(loaded).await?;
     let pipeline = built.pipeline;
 
+    let connections = match pipeline.enforcer.status().backend {
+        BackendKind::Nft => pipeline
+            .watch_connections()
+            .inspect_err(|error| tracing::warn!(%error, "nothing is known of connections; the score does without"))
+            .ok(),
+        BackendKind::DryRun | BackendKind::Off => None,
+    };
     let listener = Listener::start(&listen, pipeline.clone(), &tokio::runtime::Handle::current())
         .context("could not listen; another resolver may hold the address")?;
     let listeners = listener.counters().clone();
@@ -150,6 +158,7 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     listener.shutdown().await;
+    drop(connections);
     admin_task.abort();
     let _ = std::fs::remove_file(&socket);
     let last = pipeline.clone();

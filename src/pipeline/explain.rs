@@ -267,6 +267,7 @@ impl Pipeline {
             "profile": profile.name,
             "budgets": profile.budgets,
             "ledger": { "total_bits": inner.charged, "session_bits": inner.score.spent_session() },
+            "names_connected": inner.resolved.count(),
             "group": self.show_group(&context, now),
             "guarded": is_guarded(&live, &context),
             "search": context.announcement.search,

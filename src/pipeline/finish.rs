@@ -136,6 +136,7 @@ impl Pipeline {
         if !self.pin(&live, walk, query, &entry.answer.pins, plan.ttl, out).await {
             return;
         }
+        self.note_resolved(walk, &entry.answer.pins);
         show(out, query, &mut walk.record, &entry, plan.ttl, now);
     }
 

@@ -4,6 +4,7 @@
 //! waiting. [`finish`](Pipeline::finish) is the other half. Neither decides anything itself: [`crate::policy`] judges,
 //! [`crate::answer`] vets, [`crate::enforce`] holds the door.
 
+mod connected;
 mod delays;
 mod explain;
 mod finish;
@@ -14,6 +15,7 @@ mod refusals;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use foldhash::quality::RandomState;
@@ -66,6 +68,8 @@ pub struct Pipeline {
     strangers: Arc<Session>,
     /// What was recorded of sessions that nobody has announced since the start.
     unplaced: Mutex<HashMap<SessionId, Unplaced>>,
+    /// Whether anybody tells what is connected to.
+    connections_told: AtomicBool,
     /// Questions that wait before they leave.
     delays: Delays,
     hasher: RandomState,
@@ -135,6 +139,7 @@ impl Pipeline {
             strangers,
             groups: Groups::new(MAX_GROUPS, std::hash::BuildHasher::hash_one(&hasher, "shared")),
             delays: Delays::default(),
+            connections_told: AtomicBool::new(false),
             unplaced: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),
             sessions,
