@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use staunch_scoring::{Answered, Bits, StateSnapshot};
+use staunch_scoring::Answered;
 
-use super::{Deferred, Leave, Live, Pipeline, Step, Walk, is_guarded, show, ttl_of};
+use super::show::{show, ttl_of};
+use super::{Deferred, Leave, Live, Pipeline, Step, Walk, is_guarded};
 use crate::answer::{self, Asked, Kind};
 use crate::cache::{Entry, Failure, Key};
 use crate::clock;
@@ -17,7 +18,7 @@ use crate::pin;
 use crate::policy::{Permit, RefusalText, ede_of};
 use crate::reply::{self, Refusal};
 use crate::session::{Context, Inner, Session};
-use crate::store::{self, Durable};
+use crate::store::Durable;
 use crate::wire::{self, Parsed, Query};
 
 /// What is said of an answer that says nothing.
@@ -381,42 +382,6 @@ impl Pipeline {
             // The session stays closed in memory; the refusal still says nothing that is not true.
             tracing::error!(%error, session = %session.id(), "a quarantine could not be made durable");
             self.telemetry.metrics.not_durable();
-        }
-    }
-
-    /// What a session has been charged since its ledger was last handed to the store; a snapshot when it is enough.
-    pub(super) fn ledger_step(&self, inner: &mut Inner, charged: Bits) -> Option<StateSnapshot> {
-        /// How much may be spent between two snapshots: what a crash could give back to a session.
-        const STEP: Bits = Bits::whole(64);
-        inner.charged = inner.charged.plus(charged);
-        inner.unstored = inner.unstored.plus(charged);
-        if inner.unstored < STEP {
-            return None;
-        }
-        Some(self.snapshot(inner))
-    }
-
-    /// The ledger as the store keeps it; from here on it counts as stored.
-    pub(super) fn snapshot(&self, inner: &mut Inner) -> StateSnapshot {
-        inner.unstored = Bits::ZERO;
-        inner.dirty = false;
-        inner.score.snapshot()
-    }
-
-    /// Journals a ledger without waiting for it.
-    pub(super) fn journal_ledger(&self, session: &Session, state: StateSnapshot) {
-        let record = store::Record::Ledger { session: session.id().clone(), state };
-        if let Err(error) = self.store.append(vec![record]) {
-            tracing::warn!(%error, session = %session.id(), "a mark was not journalled");
-        }
-    }
-
-    /// Hands a ledger to the store without waiting for it.
-    pub(super) fn put_ledger(&self, session: &Session, snapshot: Option<StateSnapshot>) {
-        if let Some(snapshot) = snapshot
-            && let Err(error) = self.store.put_ledger(session.id().clone(), snapshot)
-        {
-            tracing::warn!(%error, session = %session.id(), "a ledger was not handed to the store");
         }
     }
 }

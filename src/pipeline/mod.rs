@@ -8,10 +8,11 @@ mod connected;
 mod delays;
 mod explain;
 mod finish;
-mod groups;
+mod ledgers;
 mod live;
 mod quarantine;
 mod refusals;
+mod show;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -29,18 +30,19 @@ use crate::event::{Source, Verdict};
 use crate::forward::Forwarder;
 use crate::listen::{Fast, Service};
 use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, SessionId, Transport};
-use crate::policy::{Ask, Permit, RefusalText, UnknownSource};
+use crate::policy::{Ask, Permit, UnknownSource};
 use crate::reply;
 use crate::session::{Context, Groups, Inner, MAX_GROUPS, Quarantine, Session, Sessions};
 use crate::store::{Durable, FirstSeen, Store};
 use crate::telemetry::{Record, Telemetry};
 use crate::wire::{self, Parsed, Query};
-use crate::{alert::Delivery, local, pin};
+use crate::{alert::Delivery, local};
 
 pub use explain::{Explanation, explain_fresh};
 pub use live::{Live, Repeats, Sinkhole};
 
 use delays::Delays;
+use show::{show, shown};
 
 /// Everything a query can meet.
 pub struct Pipeline {
@@ -448,39 +450,6 @@ impl Service for Pipeline {
         reply::servfail(out, &query, Ede::NotReady, "too many queries wait; try again");
         self.done(record, started);
     }
-}
-
-/// TTL of an answer that has expired and is shown because its question is held, seconds (RFC 8767 section 4).
-const STALE_TTL: u32 = 30;
-
-/// The TTL that a record's answer may be shown with as far as its age goes.
-fn ttl_of(record: &Record, entry: &Entry, now: Now) -> u32 {
-    if record.verdict == Verdict::Hold && entry.is_expired(now.mono) { STALE_TTL } else { entry.ttl_left(now.mono) }
-}
-
-/// The TTL under which a cached answer may be shown without asking the packet filter again; `None` if a pin of this
-/// session would not outlive it.
-fn shown(live: &Live, context: &Context, inner: &mut Inner, record: &Record, entry: &Entry, now: Now) -> Option<u32> {
-    let left = ttl_of(record, entry, now);
-    let Some(first) = entry.answer.pins.first().filter(|_| live.enforcing) else { return Some(left) };
-    if context.addresses_like(*first).next().is_none() {
-        return Some(left);
-    }
-    let plan = pin::plan(&live.pins, left);
-    let until = now.mono + u64::from(plan.ttl) * 1000 + live.pins.grace().as_millis() as u64;
-    inner.pins.cover_all(&entry.answer.pins, until).then_some(plan.ttl)
-}
-
-/// Writes an answer that is pinned for `ttl` seconds and more. One from the cache that has expired says so: within the
-/// floor its TTL is what is left of it, nothing; where its question is held, the reason stands beside it.
-fn show(out: &mut Vec<u8>, query: &Query<'_>, record: &mut Record, entry: &Entry, ttl: u32, now: Now) {
-    record.rcode = u16::from(entry.answer.rcode);
-    if record.source != Source::Cache || !entry.is_expired(now.mono) {
-        return reply::from_answer(out, query, &entry.answer, record.transport, entry.age(now.mono), ttl);
-    }
-    let text = record.case.filter(|_| record.verdict == Verdict::Hold).map(RefusalText::held);
-    let text = text.as_ref().map_or("", RefusalText::as_str);
-    reply::stale(out, query, &entry.answer, record.transport, ttl, text);
 }
 
 /// Whether a session's connections pass the packet filter only by pins.

@@ -1,13 +1,13 @@
-//! Ledgers of groups on their way between the walk, the store and operators.
+//! Ledgers of sessions and groups on their way between the walk, the store and operators.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use staunch_scoring::{GroupFacts, GroupSnapshot, NameRef};
+use staunch_scoring::{Bits, GroupFacts, GroupSnapshot, NameRef, StateSnapshot};
 
 use super::Pipeline;
 use crate::model::Now;
-use crate::session::{Context, Group};
+use crate::session::{Context, Group, Inner, Session};
 use crate::store;
 
 /// Groups named in the service's status, those that have spent most.
@@ -19,6 +19,42 @@ fn owner(context: &Context) -> Option<&str> {
 }
 
 impl Pipeline {
+    /// What a session has been charged since its ledger was last handed to the store; a snapshot when it is enough.
+    pub(super) fn ledger_step(&self, inner: &mut Inner, charged: Bits) -> Option<StateSnapshot> {
+        /// How much may be spent between two snapshots: what a crash could give back to a session.
+        const STEP: Bits = Bits::whole(64);
+        inner.charged = inner.charged.plus(charged);
+        inner.unstored = inner.unstored.plus(charged);
+        if inner.unstored < STEP {
+            return None;
+        }
+        Some(self.snapshot(inner))
+    }
+
+    /// The ledger as the store keeps it; from here on it counts as stored.
+    pub(super) fn snapshot(&self, inner: &mut Inner) -> StateSnapshot {
+        inner.unstored = Bits::ZERO;
+        inner.dirty = false;
+        inner.score.snapshot()
+    }
+
+    /// Journals a ledger without waiting for it.
+    pub(super) fn journal_ledger(&self, session: &Session, state: StateSnapshot) {
+        let record = store::Record::Ledger { session: session.id().clone(), state };
+        if let Err(error) = self.store.append(vec![record]) {
+            tracing::warn!(%error, session = %session.id(), "a mark was not journalled");
+        }
+    }
+
+    /// Hands a ledger to the store without waiting for it.
+    pub(super) fn put_ledger(&self, session: &Session, snapshot: Option<StateSnapshot>) {
+        if let Some(snapshot) = snapshot
+            && let Err(error) = self.store.put_ledger(session.id().clone(), snapshot)
+        {
+            tracing::warn!(%error, session = %session.id(), "a ledger was not handed to the store");
+        }
+    }
+
     /// The group that a session's questions are booked to.
     pub(super) fn group_of(&self, context: &Context, wall: u64) -> Option<Arc<Group>> {
         let owner = owner(context)?;
@@ -74,7 +110,7 @@ impl Pipeline {
             .all()
             .iter()
             .map(|group| (group.ledger.lock().spent(now.wall), group.owner().to_owned()))
-            .filter(|(spent, owner)| !owner.is_empty() && *spent > staunch_scoring::Bits::ZERO)
+            .filter(|(spent, owner)| !owner.is_empty() && *spent > Bits::ZERO)
             .collect();
         spending.sort_unstable_by(|a, b| b.cmp(a));
         let shown: Vec<_> =
