@@ -44,7 +44,7 @@ fn benches(c: &mut Criterion) {
     c.bench_function("for comparison: hickory-proto parses four A", |b| b.iter(|| Message::from_vec(black_box(&four))));
     let cache = Cache::new(Config::of_entries(65_536));
     let key = Key { qname: name.as_ref(), qtype: Qtype::A, dnssec_ok: false, checking_disabled: false };
-    cache.put(key, vet(&four, asked(Qtype::A), &rules).expect("whole").answer, Box::default(), 0);
+    cache.put(key, vet(&four, asked(Qtype::A), &rules).expect("whole").answer, Box::default(), 0, 0);
     assert!(cache.get(key, 1).is_some());
     c.bench_function("cache hit", |b| b.iter(|| cache.get(black_box(key), 1)));
 }

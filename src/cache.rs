@@ -3,19 +3,28 @@
 //! Between [`crate::answer`], whose answers it keeps, and [`crate::reply`], which puts a header in front of them. Pure:
 //! `now` is handed in, as milliseconds of the monotonic clock.
 //!
+//! Three ages of an answer: *living* within its TTL; *usable* until the floor, so that one question leaves at most once
+//! in that time however short its TTL is; *stale* until it is evicted, for whoever is answered without asking again
+//! (RFC 8767). Failures stand apart, so that none of them takes the place of an answer.
+//!
 //! Invariants: an entry belongs to exactly one question and was vetted for it; it never changes after it was put, so no
-//! later data can prolong it; it is not handed out once its TTL has run down.
+//! later data can prolong it; [`Cache::get`] hands none out past the later of its TTL and the floor.
 
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::sync::Cache as Inner;
-use quick_cache::{Equivalent, Weighter};
+use quick_cache::{Equivalent, UnitWeighter, Weighter};
 use staunch_scoring::{NameBuf, NameRef};
 
 use crate::answer::WireAnswer;
-use crate::model::Qtype;
+use crate::model::{Ede, Qtype};
+
+/// Most failures remembered. What a session gains by filling it: failed questions of others are tried again sooner than
+/// [`Config`]'s owner wants, each of its own at the price of a charge.
+const FAILURES: usize = 4096;
 
 /// Octets one entry is reckoned to take beside its name and body: two `Arc`s, table slots, `ttl_at` and pins.
 const ENTRY_OVERHEAD: usize = 256;
@@ -52,6 +61,10 @@ pub struct Key<'q> {
 impl Key<'_> {
     fn flags(&self) -> u8 {
         u8::from(self.dnssec_ok) | u8::from(self.checking_disabled) << 1
+    }
+
+    fn to_owned(self) -> OwnedKey {
+        OwnedKey { qname: self.qname.as_wire().into(), qtype: self.qtype, flags: self.flags() }
     }
 }
 
@@ -98,6 +111,11 @@ pub struct Entry {
     pub stored: u64,
     /// From when on it is dead, monotonic milliseconds.
     pub expires: u64,
+    /// Until when it answers questions in place of an upstream, monotonic milliseconds: `expires`, or the floor where
+    /// that is later.
+    pub usable: u64,
+    /// Set where the guard has taken everything out of the answer: the addresses it held. It is refused, each time.
+    pub inside: Option<Box<[IpAddr]>>,
     /// Never the same for two entries of one process: tells a pinned answer from a later one of the same name.
     pub id: u64,
 }
@@ -106,7 +124,12 @@ impl Entry {
     /// An answer that is shown once and never kept.
     pub fn passing(answer: WireAnswer, hops: Box<[NameBuf]>, now: u64) -> Self {
         let expires = now.saturating_add(u64::from(answer.ttl) * 1000);
-        Self { answer, hops, stored: now, expires, id: 0 }
+        Self { answer, hops, stored: now, expires, usable: expires, inside: None, id: 0 }
+    }
+
+    /// Whether its TTL has run down.
+    pub fn is_expired(&self, now: u64) -> bool {
+        now >= self.expires
     }
 
     /// Seconds since it was put.
@@ -118,6 +141,17 @@ impl Entry {
     pub fn ttl_left(&self, now: u64) -> u32 {
         u32::try_from(self.expires.saturating_sub(now) / 1000).unwrap_or(u32::MAX)
     }
+}
+
+/// A question that no upstream could answer a moment ago.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What the stub is told (RFC 8914).
+    pub ede: Ede,
+    /// In words.
+    pub text: Box<str>,
+    /// From when on it may be tried again, monotonic milliseconds.
+    pub until: u64,
 }
 
 /// Octets an entry takes, but at least its share, so that the one bound on weight bounds the count too.
@@ -137,7 +171,7 @@ fn hops(hops: &[NameBuf]) -> u64 {
 }
 
 fn octets(qname: &[u8], answer: &WireAnswer) -> u64 {
-    let pins = answer.pins.len() * std::mem::size_of::<std::net::IpAddr>();
+    let pins = answer.pins.len() * std::mem::size_of::<IpAddr>();
     (ENTRY_OVERHEAD + qname.len() + answer.body.len() + 2 * answer.ttl_at.len() + pins) as u64
 }
 
@@ -148,6 +182,9 @@ fn octets(qname: &[u8], answer: &WireAnswer) -> u64 {
 #[derive(Debug)]
 pub struct Cache {
     inner: Inner<OwnedKey, Arc<Entry>, Share, foldhash::quality::RandomState>,
+    failures: Inner<OwnedKey, Arc<Failure>, UnitWeighter, foldhash::quality::RandomState>,
+    /// When the last failure ends: as long as nothing fails, nothing is looked up.
+    failing_until: AtomicU64,
     next_id: AtomicU64,
     enabled: bool,
 }
@@ -159,31 +196,78 @@ impl Cache {
         let octets = config.octets.max(1) as u64;
         let share = Share { least: (octets / entries as u64).max(1) };
         let inner = Inner::with(entries, octets, share, foldhash::quality::RandomState::default(), Default::default());
-        Self { inner, next_id: AtomicU64::new(1), enabled: config.entries > 0 }
+        Self {
+            inner,
+            failures: Inner::with(FAILURES, FAILURES as u64, UnitWeighter, Default::default(), Default::default()),
+            failing_until: AtomicU64::new(0),
+            next_id: AtomicU64::new(1),
+            enabled: config.entries > 0,
+        }
     }
 
-    /// The living answer to this question.
+    /// The answer that stands in for an upstream: within its TTL, or within the floor.
     pub fn get(&self, key: Key<'_>, now: u64) -> Option<Arc<Entry>> {
         let entry = self.inner.get(&key)?;
-        (now < entry.expires).then_some(entry)
+        (now < entry.usable).then_some(entry)
     }
 
-    /// Keeps `answer` for its TTL, in place of an older one. Returns the entry, kept or not, so that a caller can serve
-    /// it either way: a TTL of 0 is never kept.
-    pub fn put(&self, key: Key<'_>, answer: WireAnswer, hops: Box<[NameBuf]>, now: u64) -> Arc<Entry> {
+    /// Any answer to this question that expired at most `max_stale` milliseconds ago.
+    pub fn get_stale(&self, key: Key<'_>, now: u64, max_stale: u64) -> Option<Arc<Entry>> {
+        let entry = self.inner.get(&key)?;
+        (now < entry.usable.max(entry.expires.saturating_add(max_stale))).then_some(entry)
+    }
+
+    /// Keeps `answer` in place of an older one; it is usable for its TTL, and for `floor` milliseconds where the TTL is
+    /// shorter. Returns the entry, kept or not, so that a caller can serve it either way.
+    pub fn put(&self, key: Key<'_>, answer: WireAnswer, hops: Box<[NameBuf]>, now: u64, floor: u64) -> Arc<Entry> {
+        self.keep(key, answer, hops, None, now, floor)
+    }
+
+    /// As [`Cache::put`], for an answer of which the guard has taken everything out: `withheld`, and what is shown of it.
+    pub fn put_inside(&self, key: Key<'_>, answer: WireAnswer, withheld: Box<[IpAddr]>, now: u64, floor: u64) {
+        self.keep(key, answer, Box::default(), Some(withheld), now, floor);
+    }
+
+    fn keep(
+        &self,
+        key: Key<'_>,
+        answer: WireAnswer,
+        hops: Box<[NameBuf]>,
+        inside: Option<Box<[IpAddr]>>,
+        now: u64,
+        floor: u64,
+    ) -> Arc<Entry> {
         let expires = now.saturating_add(u64::from(answer.ttl) * 1000);
+        let usable = expires.max(now.saturating_add(floor));
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let entry = Arc::new(Entry { answer, hops, stored: now, expires, id });
-        if entry.answer.ttl > 0 && self.enabled {
-            let key = OwnedKey { qname: key.qname.as_wire().into(), qtype: key.qtype, flags: key.flags() };
-            self.inner.insert(key, entry.clone());
+        let entry = Arc::new(Entry { answer, hops, stored: now, expires, usable, inside, id });
+        // One that is usable for no time serves nobody but those who are answered stale.
+        if self.enabled {
+            self.inner.insert(key.to_owned(), entry.clone());
         }
         entry
+    }
+
+    /// The failure that stands in for an upstream.
+    pub fn failure(&self, key: Key<'_>, now: u64) -> Option<Arc<Failure>> {
+        if now >= self.failing_until.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.failures.get(&key).filter(|failure| now < failure.until)
+    }
+
+    /// Notes that a question could not be answered (RFC 9520), beside any answer that there is.
+    pub fn put_failure(&self, key: Key<'_>, failure: Failure) {
+        if self.enabled {
+            self.failing_until.fetch_max(failure.until, Ordering::Relaxed);
+            self.failures.insert(key.to_owned(), Arc::new(failure));
+        }
     }
 
     /// Forgets everything (after a change of rules).
     pub fn clear(&self) {
         self.inner.clear();
+        self.failures.clear();
     }
 
     /// Entries held, dead ones included.
@@ -233,7 +317,7 @@ mod tests {
     fn an_entry_lives_for_its_ttl_and_no_longer() {
         let cache = Cache::new(Config::of_entries(16));
         let name = name("a.example");
-        let put = cache.put(key(&name), answer(10, 50), Box::default(), 5_000);
+        let put = cache.put(key(&name), answer(10, 50), Box::default(), 5_000, 0);
         for (now, left) in [(5_000, Some(10)), (5_001, Some(9)), (14_999, Some(0)), (15_000, None), (u64::MAX, None)] {
             let got = cache.get(key(&name), now);
             assert_eq!(got.as_ref().map(|e| e.ttl_left(now)), left, "at {now}");
@@ -245,8 +329,8 @@ mod tests {
     fn a_later_answer_is_another_entry() {
         let cache = Cache::new(Config::of_entries(16));
         let name = name("a.example");
-        let first = cache.put(key(&name), answer(10, 50), Box::default(), 0);
-        let second = cache.put(key(&name), answer(20, 50), Box::default(), 4_000);
+        let first = cache.put(key(&name), answer(10, 50), Box::default(), 0, 0);
+        let second = cache.put(key(&name), answer(20, 50), Box::default(), 4_000, 0);
         assert_ne!(first.id, second.id);
         assert_eq!((first.expires, second.expires), (10_000, 24_000), "the first keeps its own end");
         assert_eq!(cache.get(key(&name), 5_000).map(|e| e.id), Some(second.id));
@@ -258,7 +342,7 @@ mod tests {
         let cache = Cache::new(Config::of_entries(64));
         let (a, b) = (name("a.example"), name("b.example"));
         let base = key(&a);
-        cache.put(base, answer(10, 50), Box::default(), 0);
+        cache.put(base, answer(10, 50), Box::default(), 0, 0);
         let others = [
             key(&b),
             Key { qtype: Qtype::AAAA, ..base },
@@ -273,14 +357,69 @@ mod tests {
     }
 
     #[test]
-    fn ttl_zero_and_a_cache_of_none_keep_nothing() {
+    fn a_cache_of_none_keeps_nothing() {
         let name = name("a.example");
-        let cache = Cache::new(Config::of_entries(16));
-        assert_eq!(cache.put(key(&name), answer(0, 50), Box::default(), 0).answer.ttl, 0, "still served once");
-        assert!(cache.get(key(&name), 0).is_none() && cache.is_empty());
         let off = Cache::new(Config::of_entries(0));
-        off.put(key(&name), answer(100, 50), Box::default(), 0);
-        assert!(off.is_empty());
+        assert_eq!(
+            off.put(key(&name), answer(100, 50), Box::default(), 0, 60_000).answer.ttl,
+            100,
+            "still served once"
+        );
+        off.put_failure(key(&name), Failure { ede: Ede::Other, text: "x".into(), until: 5_000 });
+        assert!(off.is_empty() && off.failure(key(&name), 0).is_none());
+    }
+
+    #[test]
+    fn the_floor_makes_an_answer_usable_and_never_its_ttl_longer() {
+        let cache = Cache::new(Config::of_entries(16));
+        // TTL, floor in ms, then: until when it is usable, its TTL one second in.
+        for (ttl, floor, usable, left) in [
+            (0, 60_000, 60_000, 0),
+            (5, 60_000, 60_000, 4),
+            (300, 60_000, 300_000, 299),
+            (0, 0, 0, 0),
+            (7, 0, 7_000, 6),
+        ] {
+            let name = name(&format!("t{ttl}f{floor}.example"));
+            let put = cache.put(key(&name), answer(ttl, 50), Box::default(), 0, floor);
+            assert_eq!((put.usable, put.expires), (usable, u64::from(ttl) * 1000));
+            assert_eq!(put.ttl_left(1_000), left, "the TTL shown is the record's own");
+            assert_eq!(cache.get(key(&name), usable.saturating_sub(1)).is_some(), usable > 0);
+            assert!(cache.get(key(&name), usable).is_none(), "ttl {ttl} floor {floor}");
+        }
+    }
+
+    #[test]
+    fn what_is_expired_is_there_for_who_is_held() {
+        let cache = Cache::new(Config::of_entries(16));
+        let name = name("a.example");
+        cache.put(key(&name), answer(10, 50), Box::default(), 0, 0);
+        for (now, max_stale, there) in
+            [(9_999, 0, true), (10_000, 0, false), (10_000, 1, true), (70_000, 60_000, false), (69_999, 60_000, true)]
+        {
+            assert_eq!(cache.get_stale(key(&name), now, max_stale).is_some(), there, "at {now} of {max_stale}");
+        }
+        assert!(cache.get(key(&name), 10_000).is_none(), "it answers nobody else");
+    }
+
+    #[test]
+    fn a_failure_stands_for_its_time_and_takes_no_answers_place() {
+        let cache = Cache::new(Config::of_entries(16));
+        let (name, other) = (name("a.example"), name("b.example"));
+        cache.put(key(&name), answer(10, 50), Box::default(), 0, 0);
+        assert!(cache.failure(key(&name), 0).is_none());
+        cache.put_failure(key(&name), Failure { ede: Ede::NetworkError, text: "refused".into(), until: 22_000 });
+        assert_eq!(cache.failure(key(&name), 21_999).map(|f| f.ede), Some(Ede::NetworkError));
+        assert!(cache.failure(key(&name), 22_000).is_none());
+        assert!(cache.failure(key(&other), 21_999).is_none(), "of one question only");
+        assert!(cache.get_stale(key(&name), 21_000, 60_000).is_some(), "the old answer is still there");
+        for i in 0..3 * FAILURES {
+            let name = NameBuf::from_text(&format!("n{i}.example")).expect("name");
+            cache.put_failure(key(&name), Failure { ede: Ede::Other, text: "".into(), until: 50_000 });
+        }
+        assert!(cache.failures.len() <= FAILURES, "{}", cache.failures.len());
+        cache.clear();
+        assert_eq!(cache.failures.len(), 0);
     }
 
     #[test]
@@ -291,7 +430,7 @@ mod tests {
             let cache = Cache::new(config);
             for i in 0..20_000 {
                 let name = name(&format!("n{i}.example"));
-                cache.put(key(&name), answer(100, size), Box::default(), 0);
+                cache.put(key(&name), answer(100, size), Box::default(), 0, 0);
             }
             assert!(cache.len() <= config.entries, "{} entries", cache.len());
             assert!(cache.weight() <= config.octets as u64, "{} octets", cache.weight());

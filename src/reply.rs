@@ -163,6 +163,24 @@ pub fn from_answer(
     age: u32,
     cap: u32,
 ) {
+    answer_with(out, query, answer, transport, |ttl| ttl.saturating_sub(age).min(cap), &[]);
+}
+
+/// A vetted answer that is older than its TTL: every record shows `ttl` seconds, and the reply says that it is stale
+/// (RFC 8767 section 4, RFC 8914 section 4.4) with `text`, which may be empty. Otherwise as [`from_answer`].
+pub fn stale(out: &mut Vec<u8>, query: &Query<'_>, answer: &WireAnswer, transport: Transport, ttl: u32, text: &str) {
+    answer_with(out, query, answer, transport, |_| ttl, &[(Ede::StaleAnswer, text)]);
+}
+
+/// An answer with each record's TTL put through `ttl`, and with reasons.
+fn answer_with(
+    out: &mut Vec<u8>,
+    query: &Query<'_>,
+    answer: &WireAnswer,
+    transport: Transport,
+    ttl: impl Fn(u32) -> u32,
+    reasons: &[(Ede, &str)],
+) {
     let asked_for_ad = query.authentic_data || query.edns.is_some_and(|edns| edns.dnssec_ok);
     let ad = if answer.authentic_data && asked_for_ad { AD } else { 0 };
     begin(out, query, answer.rcode & 0xf, ad);
@@ -174,7 +192,7 @@ pub fn from_answer(
             // No datagram or stream can carry it.
             Transport::Tcp => return servfail(out, query, Ede::Other, "answer too large"),
         }
-        return opt(out, query, &[]);
+        return opt(out, query, reasons);
     }
     let base = out.len();
     out.extend_from_slice(&answer.body);
@@ -183,13 +201,12 @@ pub fn from_answer(
         if let Some(field) = out.get_mut(at..at + 4)
             && let Ok(octets) = <[u8; 4]>::try_from(&*field)
         {
-            let ttl = u32::from_be_bytes(octets).saturating_sub(age).min(cap);
-            field.copy_from_slice(&ttl.to_be_bytes());
+            field.copy_from_slice(&ttl(u32::from_be_bytes(octets)).to_be_bytes());
         }
     }
     count(out, ANCOUNT, answer.answers);
     count(out, NSCOUNT, answer.authorities);
-    opt(out, query, &[]);
+    opt(out, query, reasons);
 }
 
 /// The one small answer to ANY (RFC 8482 section 4.2).

@@ -147,6 +147,15 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
         ),
         // Answers.
         (
+            "version = 1\n[answer]\nfloor_seconds = 7200\nfailure_seconds = 0\nhold_stale_seconds = 300000\njitter_ms = 5000\n",
+            &[
+                (3, "answer.floor_seconds", "out of range", "0 to 3600"),
+                (4, "answer.failure_seconds", "out of range", "1 to 300"),
+                (5, "answer.hold_stale_seconds", "out of range", "0 to 259200"),
+                (6, "answer.jitter_ms", "out of range", "0 to 2000"),
+            ],
+        ),
+        (
             "version = 1\n[[answer.allow_range]]\nname = \"com\"\nranges = [\"10.0.0.1/8\", \"x\", \"0.0.0.0/0\"]\n",
             &[
                 (2, "answer.allow_range[0].owner", "owner is missing", "who answers"),
@@ -415,6 +424,11 @@ canary_percent = 25
 [upstream]
 servers = ["192.0.2.53", "[2001:db8::53]:5353", "resolver.example.net:54"]
 bootstrap = ["192.0.2.1"]
+[answer]
+floor_seconds = 30
+failure_seconds = 5
+hold_stale_seconds = 3600
+jitter_ms = 100
 [[answer.allow_range]]
 name = "*.corp.example"
 ranges = ["10.20.0.0/16"]
@@ -511,7 +525,10 @@ path = "alerts.jsonl"
     assert_eq!(loaded.upstream.addresses(), None, "one has to be looked up");
     assert_eq!(loaded.upstream.forward_config(vec![]).udp_payload, 1232);
     assert!(loaded.answer.allow_ranges[0].ranges[0].contains("10.20.3.4".parse().expect("address")));
-    assert_eq!(loaded.answer.allow_ranges[0].reference.line, 14);
+    assert_eq!(loaded.answer.allow_ranges[0].reference.line, 19);
+    let repeats = loaded.answer.repeats;
+    assert_eq!((repeats.floor.as_secs(), repeats.failure.as_secs()), (30, 5));
+    assert_eq!((repeats.hold_stale.as_secs(), repeats.jitter.as_millis()), (3600, 100));
     assert_eq!(loaded.answer.show_loopback[0].zone, name("dnsbl.example"));
     assert_eq!(loaded.enforce.backend, BackendKind::Nft);
     assert_eq!(

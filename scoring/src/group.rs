@@ -97,6 +97,18 @@ impl GroupState {
         }
     }
 
+    /// What was spent, without the names: small, and enough to never hand a bit back. Restored alone, every name costs
+    /// the group again.
+    pub fn spending(&self) -> GroupSnapshot {
+        GroupSnapshot {
+            seed: self.seed,
+            check: check(self.seed),
+            hour: self.hour,
+            hours: self.hours.to_vec(),
+            names: Vec::new(),
+        }
+    }
+
     /// The state a snapshot was made of. If the hash has changed since, the names are forgotten, so each costs again.
     pub fn restore(snapshot: &GroupSnapshot) -> Self {
         let mut state = Self::new(snapshot.seed);
@@ -128,6 +140,44 @@ pub struct GroupSnapshot {
     hour: u64,
     hours: Vec<Bits>,
     names: Vec<u64>,
+}
+
+impl GroupSnapshot {
+    /// What two snapshots of one group say together: at least what either says was spent, and the names of both; where
+    /// their hashes have different keys, of the one that knows more.
+    pub fn merge(self, other: Self) -> Self {
+        let (mut newer, mut older) = if self.hour >= other.hour { (self, other) } else { (other, self) };
+        newer.hours.resize(HOURS, Bits::ZERO);
+        for back in 0..HOURS as u64 {
+            let Some(hour) = newer.hour.checked_sub(back) else { break };
+            let told = older.spent_in(hour);
+            if let Some(slot) = newer.hours.get_mut((hour % HOURS as u64) as usize) {
+                *slot = (*slot).max(told);
+            }
+        }
+        if (newer.seed, newer.check) == (older.seed, older.check) {
+            newer.names.append(&mut older.names);
+            newer.names.sort_unstable();
+            newer.names.dedup();
+        } else if older.names.len() > newer.names.len() {
+            (newer.seed, newer.check, newer.names) = (older.seed, older.check, older.names);
+        }
+        newer
+    }
+
+    /// Whether it knows names, or spending alone.
+    pub fn has_names(&self) -> bool {
+        !self.names.is_empty()
+    }
+
+    fn spent_in(&self, hour: u64) -> Bits {
+        match self.hour.checked_sub(hour) {
+            Some(back) if back < HOURS as u64 => {
+                self.hours.get((hour % HOURS as u64) as usize).copied().unwrap_or(Bits::ZERO)
+            }
+            _ => Bits::ZERO,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -167,6 +217,32 @@ mod tests {
         other.check ^= 1;
         assert!(!GroupState::restore(&other).facts(name(1).as_ref(), 0).known);
         assert_eq!(GroupState::restore(&other).spent(6 * HOUR_MS), Bits::whole(50));
+    }
+
+    #[test]
+    fn snapshots_are_merged_and_nothing_is_handed_back() {
+        let mut group = GroupState::new(7);
+        group.book(name(1).as_ref(), Bits::whole(50), 30 * HOUR_MS);
+        let full = group.snapshot();
+        group.book(name(2).as_ref(), Bits::whole(20), 30 * HOUR_MS);
+        group.book(name(3).as_ref(), Bits::whole(5), 33 * HOUR_MS);
+        let spending = group.spending();
+        assert!(full.has_names() && !spending.has_names());
+        for merged in [full.clone().merge(spending.clone()), spending.clone().merge(full.clone())] {
+            let merged = GroupState::restore(&merged);
+            assert_eq!(merged.spent(33 * HOUR_MS), Bits::whole(75));
+            assert_eq!(merged.spent(54 * HOUR_MS), Bits::whole(5), "hours stay where they were");
+            assert!(merged.facts(name(1).as_ref(), 0).known && !merged.facts(name(3).as_ref(), 0).known);
+            assert_eq!(merged.names(), 1);
+        }
+        let mut other = GroupState::new(8);
+        other.book(name(9).as_ref(), Bits::whole(1), 90 * HOUR_MS);
+        let merged = GroupState::restore(&full.merge(other.spending()));
+        assert!(merged.facts(name(1).as_ref(), 0).known, "the names of the one that knows some");
+        assert_eq!(merged.spent(90 * HOUR_MS), Bits::whole(1), "what is older than a day has ended");
+        let odd = GroupSnapshot { hour: u64::MAX, hours: vec![Bits::whole(1); 30], ..GroupSnapshot::default() };
+        let merged = odd.merge(spending);
+        assert_eq!(GroupState::restore(&merged).spent(0), Bits::whole(24), "whatever a file says");
     }
 
     #[test]

@@ -212,7 +212,7 @@ impl Admin {
         let pipeline = &self.pipeline;
         let now = clock::now();
         match request {
-            Request::Status => Ok(pipeline.status()),
+            Request::Status => Ok(pipeline.status(now)),
             Request::List => {
                 let sessions = pipeline.sessions.all();
                 for session in &sessions {

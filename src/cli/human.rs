@@ -70,6 +70,17 @@ pub fn session(v: &Value) -> String {
         number(&v["ledger"]["session_bits"]),
         number(&v["budgets"]["session"]),
     );
+    if let Some(group) = v["group"].as_object() {
+        let _ = write!(
+            out,
+            "\n  group     {}: {:.1} of {:.0} bits within 24 hours, {} names{}",
+            text(&group["owner"]),
+            number(&group["spent_bits"]),
+            number(&v["budgets"]["group"]),
+            group["names"],
+            if group["shared"] == true { ", a ledger shared with other owners" } else { "" },
+        );
+    }
     if let Some(q) = v["quarantine"].as_object() {
         let would = if q["applied"] == true { "closed" } else { "would be closed" };
         let _ = write!(
@@ -249,6 +260,13 @@ pub fn status(v: &Value) -> String {
     );
     if !e["last_error"].is_null() {
         let _ = write!(out, "\nlast error     {}", text(&e["last_error"]));
+    }
+    for group in v["groups"]["spending_most"].as_array().into_iter().flatten() {
+        let (owner, spent) = (text(&group["owner"]), number(&group["spent_bits"]));
+        let _ = write!(out, "\ngroup          {owner}: {spent:.1} bits within 24 hours");
+    }
+    if number(&v["groups"]["shared_bits"]) > 0.0 {
+        let _ = write!(out, "\ngroups         {:.1} bits by owners without room", number(&v["groups"]["shared_bits"]));
     }
     let _ = write!(out, "\nconfiguration  {}", text(&v["digest"]));
     if v["thresholds"]["from"] == "learned" {

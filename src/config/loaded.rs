@@ -13,6 +13,7 @@ use crate::answer::IpRange;
 use crate::event::RuleRef;
 use crate::lists::{Lists, Report, RuleForm};
 use crate::model::{Announcement, Mode};
+use crate::pipeline::Repeats;
 use crate::policy::{Profiles, UnknownSource};
 use crate::{enforce, forward, learn, listen};
 
@@ -168,6 +169,8 @@ pub struct Answer {
     pub cache_entries: usize,
     /// Longest time to live shown.
     pub max_ttl: Duration,
+    /// How often a question may leave, and what is answered where it may not.
+    pub repeats: Repeats,
     /// Names that may resolve to private addresses.
     pub allow_ranges: Vec<AllowRange>,
     /// Zones whose 127/8 answers are shown and never pinned.

@@ -141,6 +141,14 @@ pub struct Answer {
     pub cache_entries: usize,
     /// Longest time to live shown.
     pub max_ttl_seconds: u32,
+    /// The same question is forwarded at most once in this time, whatever the answer's time to live.
+    pub floor_seconds: u32,
+    /// The same after a failure.
+    pub failure_seconds: u32,
+    /// How long after its end an answer may serve a question that is held.
+    pub hold_stale_seconds: u32,
+    /// Longest random wait of a question whose time could tell something.
+    pub jitter_ms: u32,
     /// Names that may resolve to private addresses.
     pub allow_range: Vec<AllowRange>,
     /// Zones whose 127/8 answers are shown.
@@ -154,6 +162,10 @@ impl Default for Answer {
             strip_hints: true,
             cache_entries: 65_536,
             max_ttl_seconds: 3600,
+            floor_seconds: 60,
+            failure_seconds: 2,
+            hold_stale_seconds: 86_400,
+            jitter_ms: 250,
             allow_range: Vec::new(),
             show_loopback: Vec::new(),
         }

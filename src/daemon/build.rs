@@ -270,6 +270,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
             negative_ttl: loaded.sinkhole.negative_ttl.as_secs() as u32,
             contact: loaded.sinkhole.contact.clone(),
         },
+        repeats: loaded.answer.repeats,
         enforcing: loaded.enforce.backend != BackendKind::Off,
         grants,
         stranger: Arc::new(stranger(SessionId::unknown(), SessionType::Unannounced)),

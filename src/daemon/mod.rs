@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Admin};
 use crate::config::{self, ConfigError, Loaded};
+use crate::enforce::BackendKind;
 use crate::learn::NotLearned;
 use crate::listen::Listener;
 use crate::model::{Qtype, SessionType};
@@ -117,6 +118,13 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     let built = build::pipeline(loaded).await.map_err(not_learned)?;
     let pipeline = built.pipeline;
 
+    let connections = match pipeline.enforcer.status().backend {
+        BackendKind::Nft => pipeline
+            .watch_connections()
+            .inspect_err(|error| tracing::warn!(%error, "nothing is known of connections; the score does without"))
+            .ok(),
+        BackendKind::DryRun | BackendKind::Off => None,
+    };
     let listener = Listener::start(&listen, pipeline.clone(), &tokio::runtime::Handle::current())
         .context("could not listen; another resolver may hold the address")?;
     let listeners = listener.counters().clone();
@@ -143,7 +151,10 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     loop {
         tokio::select! {
             _ = learning.tick() => pipeline.fold_sessions(clock::now()),
-            _ = ledgers.tick() => pipeline.save_ledgers(),
+            _ = ledgers.tick() => {
+                pipeline.save_ledgers();
+                pipeline.save_groups(clock::now(), false);
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => match reload.reload().await {
@@ -155,6 +166,7 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     listener.shutdown().await;
+    drop(connections);
     admin_task.abort();
     let _ = std::fs::remove_file(&socket);
     let last = pipeline.clone();
@@ -162,6 +174,7 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     let joined = tokio::task::spawn_blocking(move || {
         last.save_ledgers();
         last.fold_sessions(clock::now());
+        last.save_groups(clock::now(), true);
         if let Some(delivery) = last.delivery.lock().take() {
             delivery.shutdown(Duration::from_secs(2));
         }
@@ -256,6 +269,9 @@ fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
     }
     for (id, ledger) in recovered.ledgers {
         pipeline.restore_ledger(id, ledger);
+    }
+    for (owner, ledger) in recovered.groups {
+        pipeline.groups.restore(&owner, &ledger, now.wall);
     }
     for quarantined in recovered.quarantined {
         pipeline.restore_quarantine(quarantined);

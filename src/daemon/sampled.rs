@@ -48,6 +48,12 @@ fn own(all: &mut Vec<Sample>, pipeline: &Pipeline) {
     let enforce = pipeline.enforcer.status();
     all.extend([
         plain("cache_entries", "Answers at hand", pipeline.cache.len() as f64),
+        plain("groups", "Groups of sessions with a ledger of their own", pipeline.groups.len() as f64),
+        plain(
+            "groups_crowded_total",
+            "Questions judged by the ledger that groups without room share",
+            pipeline.groups.crowded() as f64,
+        ),
         plain("events_dropped_total", "Events dropped because the queue was full", pipeline.telemetry.dropped() as f64),
         plain("alerts_waiting", "Alerts not yet taken by every sink", pipeline.alerts_waiting() as f64),
         plain(

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 pub use addresses::host_addresses;
 pub use backends::{Counts, DryRun, DryRunLog, Health, Off, View};
-pub use nft::{Nft, Refresh};
+pub use nft::{Connections, Nft, Refresh};
 pub use owner::{Enforcer, Status};
 pub use ticket::Ticket;
 

@@ -100,6 +100,15 @@ fn list<T: fmt::Display>(items: &[T]) -> String {
 }
 
 impl ForwardError {
+    /// Whether something may have been sent.
+    pub fn has_left(&self) -> bool {
+        match self {
+            Self::Failed(tries) => tries.iter().any(|failed| failed.kind != FailKind::Local),
+            Self::Abandoned => true,
+            Self::Busy | Self::AllDown(_) => false,
+        }
+    }
+
     /// Info code and text (RFC 8914): 22 if no upstream said anything, 23 if one did but it was of no use.
     pub fn ede(&self) -> (Ede, String) {
         let code = match self {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use staunch_scoring::{NameRef, QName, Split, StateSnapshot};
+use staunch_scoring::{GroupFacts, NameRef, QName, Split, StateSnapshot};
 
 use super::{Live, Pipeline, is_guarded};
 use crate::cache::Key;
@@ -70,14 +70,18 @@ pub fn explain_fresh(
     qtype: Qtype,
     now: Now,
 ) -> Result<Explanation, String> {
-    let knowledge = Knowledge { cached: &|_| false, first_seen_days: &|_| None, name_hash: 1 };
+    let knowledge =
+        Knowledge { cached: &|_| false, stale: &|_| false, first_seen_days: &|_| None, group: None, name_hash: 1 };
     explain(live, context, &Inner::new(0), &parse(name)?, qtype, now, &knowledge)
 }
 
 /// What is known beside the configuration.
 struct Knowledge<'k> {
     cached: &'k dyn Fn(NameRef<'_>) -> bool,
+    /// Whether an answer is at hand that would do if the question were held.
+    stale: &'k dyn Fn(NameRef<'_>) -> bool,
     first_seen_days: &'k dyn Fn(NameRef<'_>) -> Option<f32>,
+    group: Option<GroupFacts>,
     name_hash: u64,
 }
 
@@ -143,7 +147,7 @@ fn explain(
         cached,
         first_seen_days: (knowledge.first_seen_days)(split.icann(name)),
         group_seen_days: None,
-        group: None,
+        group: if cached { None } else { knowledge.group },
         grants: &grants,
         name_hash: knowledge.name_hash,
     };
@@ -155,6 +159,7 @@ fn explain(
     explanation.source = match (decision.applied, cached) {
         (Verdict::Answer, _) if unreachable => Source::Local,
         (Verdict::Answer, true) => Source::Cache,
+        (Verdict::Hold, _) if (knowledge.stale)(name) => Source::Cache,
         (Verdict::Answer, false) => Source::Upstream,
         _ => Source::Policy,
     };
@@ -171,12 +176,18 @@ impl Pipeline {
         let context = session.context();
         let cached = |qname: NameRef<'_>| {
             let key = Key { qname, qtype, dnssec_ok: false, checking_disabled: false };
-            self.cache.get(key, now.mono).is_some()
+            self.cache.get(key, now.mono).is_some() || self.cache.failure(key, now.mono).is_some()
+        };
+        let stale = |qname: NameRef<'_>| {
+            let key = Key { qname, qtype, dnssec_ok: false, checking_disabled: false };
+            self.cache.get_stale(key, now.mono, live.repeats.hold_stale.as_millis() as u64).is_some()
         };
         let first_seen_days = |domain: NameRef<'_>| self.first_seen_days(domain, now.wall);
         let name_hash = self.hash(qname.as_ref());
-        let knowledge = Knowledge { cached: &cached, first_seen_days: &first_seen_days, name_hash };
         let inner = session.inner.lock();
+        let group = self.group_facts(&context, qname.as_ref(), now.wall);
+        let knowledge =
+            Knowledge { cached: &cached, stale: &stale, first_seen_days: &first_seen_days, group, name_hash };
         explain(&live, &context, &inner, &qname, qtype, now, &knowledge)
     }
 
@@ -256,6 +267,8 @@ impl Pipeline {
             "profile": profile.name,
             "budgets": profile.budgets,
             "ledger": { "total_bits": inner.charged, "session_bits": inner.score.spent_session() },
+            "names_connected": inner.resolved.count(),
+            "group": self.show_group(&context, now),
             "guarded": is_guarded(&live, &context),
             "search": context.announcement.search,
             "quarantine": inner.quarantine.as_ref().map(|q| json!({
@@ -268,7 +281,7 @@ impl Pipeline {
     }
 
     /// The service in one object.
-    pub fn status(&self) -> Value {
+    pub fn status(&self, now: Now) -> Value {
         let live = self.live.load();
         let enforce = self.enforcer.status();
         json!({
@@ -277,6 +290,7 @@ impl Pipeline {
             "mode": live.policy.mode,
             "digest": live.digest,
             "sessions": self.sessions.len(),
+            "groups": self.show_groups(now),
             "cache_entries": self.cache.len(),
             "events_dropped": self.telemetry.dropped(),
             "alerts_waiting": self.alerts_waiting(),

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use staunch_scoring::{Bits, StateSnapshot};
+use staunch_scoring::Answered;
 
-use super::{Deferred, Live, Pipeline, Step, Walk, is_guarded};
+use super::show::{show, ttl_of};
+use super::{Deferred, Leave, Live, Pipeline, Step, Walk, is_guarded};
 use crate::answer::{self, Asked, Kind};
-use crate::cache::{Entry, Key};
+use crate::cache::{Entry, Failure, Key};
 use crate::clock;
 use crate::enforce::{self, Command, Ticket};
 use crate::event::{Source, Verdict};
@@ -17,8 +18,20 @@ use crate::pin;
 use crate::policy::{Permit, RefusalText, ede_of};
 use crate::reply::{self, Refusal};
 use crate::session::{Context, Inner, Session};
-use crate::store::{self, Durable};
+use crate::store::Durable;
 use crate::wire::{self, Parsed, Query};
+
+/// What is said of an answer that says nothing.
+const UNUSABLE: &str = "the upstream's answer was not usable";
+
+fn key_of(permit: &Permit) -> Key<'_> {
+    Key {
+        qname: permit.qname(),
+        qtype: permit.qtype(),
+        dnssec_ok: permit.dnssec_ok(),
+        checking_disabled: permit.checking_disabled(),
+    }
+}
 
 impl Pipeline {
     /// Finishes a deferred query; `None` only if the packet is no query, which `fast` has ruled out.
@@ -28,7 +41,7 @@ impl Pipeline {
         let Parsed::Query(query) = wire::parse(&packet) else { return None };
         let mut out = Vec::with_capacity(512);
         match step {
-            Step::Forward(permit) => self.forward(&mut walk, &query, *permit, &mut out).await,
+            Step::Forward(leave) => self.forward(&mut walk, &query, *leave, &mut out).await,
             Step::Pin(entry) => self.release(&mut walk, &query, entry, &mut out).await,
             Step::Zone => self.zone(&mut walk, &query, &packet, &mut out).await,
             Step::Page => self.page(&mut walk, &query, &mut out).await,
@@ -39,12 +52,34 @@ impl Pipeline {
         Some(out)
     }
 
-    async fn forward(&self, walk: &mut Walk, query: &Query<'_>, permit: Permit, out: &mut Vec<u8>) {
+    async fn forward(&self, walk: &mut Walk, query: &Query<'_>, leave: Leave, out: &mut Vec<u8>) {
+        let live = self.live.load_full();
+        let Leave { permit, slow } = leave;
+        let key = key_of(&permit);
+        if slow {
+            self.delays.wait(self.hash(key), live.repeats.jitter).await;
+            // Judged some time ago: what was closed meanwhile sends nothing any more.
+            if walk.session.inner.lock().is_closed() {
+                return self.refuse_closed(walk, query, out).await;
+            }
+        }
+        // The same question may have been answered since this one was judged.
+        let now = clock::now();
+        if let Some(entry) = self.cache.get(key, now.mono) {
+            walk.record.source = Source::Cache;
+            return self.release(walk, query, entry, out).await;
+        }
+        if let Some(failure) = self.cache.failure(key, now.mono) {
+            return fail(walk, query, failure.ede, &failure.text, out);
+        }
         let response = match self.forwarder.resolve(permit).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%error, "no upstream answered");
                 let (ede, text) = error.ede();
+                if error.has_left() {
+                    self.note_failure(&live, key, ede, &text);
+                }
                 return fail(walk, query, ede, &text, out);
             }
         };
@@ -53,29 +88,37 @@ impl Pipeline {
             Ok(vetted) => vetted,
             Err(error) => {
                 tracing::debug!(%error, "an answer was not usable");
-                return fail(walk, query, Ede::NetworkError, "the upstream's answer was not usable", out);
+                self.note_failure(&live, key, Ede::NetworkError, UNUSABLE);
+                return fail(walk, query, Ede::NetworkError, UNUSABLE, out);
             }
         };
         let now = clock::now();
         self.first_seen.saw(walk.record.split.icann(permit.qname()), now.wall);
         let emptied = vetted.kind == Kind::NoData && (!vetted.rebinding.is_empty() || vetted.internal_alias);
         walk.record.withheld = vetted.rebinding;
+        // The authority section's SOA is the only record of an answer without records.
+        let octets = if vetted.answer.answers > 0 { vetted.data_octets } else { 0 };
+        let answered = Answered { rcode: u16::from(vetted.answer.rcode), octets };
+        walk.session.inner.lock().score.observe(walk.record.split.tenant(permit.qname()), answered);
+        let floor = live.repeats.floor.as_millis() as u64;
         if emptied {
+            let withheld = walk.record.withheld.clone().into_boxed_slice();
+            self.cache.put_inside(key, vetted.answer, withheld, now.mono, floor);
             return self.refuse_inside(&live, walk, query, now, out);
         }
-        let key = Key {
-            qname: permit.qname(),
-            qtype: permit.qtype(),
-            dnssec_ok: permit.dnssec_ok(),
-            checking_disabled: permit.checking_disabled(),
-        };
         let hops = vetted.names.into_boxed_slice();
-        let entry = if vetted.cacheable {
-            self.cache.put(key, vetted.answer, hops, now.mono)
-        } else {
+        let entry = if vetted.kind == Kind::Failure {
+            self.note_failure(&live, key, Ede::NetworkError, UNUSABLE);
             Arc::new(Entry::passing(vetted.answer, hops, now.mono))
+        } else {
+            self.cache.put(key, vetted.answer, hops, now.mono, floor)
         };
         self.release(walk, query, entry, out).await;
+    }
+
+    fn note_failure(&self, live: &Live, key: Key<'_>, ede: Ede, text: &str) {
+        let until = clock::now().mono + live.repeats.failure.as_millis() as u64;
+        self.cache.put_failure(key, Failure { ede, text: text.into(), until });
     }
 
     /// Pin before answer: the state check and the orders to the packet filter happen under one lock, only the
@@ -86,16 +129,20 @@ impl Pipeline {
         if self.refuse_hop(&live, walk, query, &entry, now, out) {
             return;
         }
-        let plan = pin::plan(&live.pins, entry.ttl_left(now.mono));
+        if let Some(withheld) = &entry.inside {
+            walk.record.withheld = withheld.to_vec();
+            return self.refuse_inside(&live, walk, query, now, out);
+        }
+        let plan = pin::plan(&live.pins, ttl_of(&walk.record, &entry, now));
         if !self.pin(&live, walk, query, &entry.answer.pins, plan.ttl, out).await {
             return;
         }
-        walk.record.rcode = u16::from(entry.answer.rcode);
-        reply::from_answer(out, query, &entry.answer, walk.transport, entry.age(now.mono), plan.ttl);
+        self.note_resolved(walk, &entry.answer.pins);
+        show(out, query, &mut walk.record, &entry, plan.ttl, now);
     }
 
-    /// The guard has taken everything out of an answer: NODATA that says so. It is applied in every mode, and not cached,
-    /// so that an approval takes effect at once.
+    /// The guard has taken everything out of an answer: NODATA that says so. It is applied in every mode. An approval is a
+    /// change of rules, which clears the cache, so it takes effect at once.
     fn refuse_inside(&self, live: &Live, walk: &mut Walk, query: &Query<'_>, now: Now, out: &mut Vec<u8>) {
         let reason = Reason::NotPublic;
         let key = self.hash((walk.session.id(), query.qname.as_ref(), "inside"));
@@ -335,42 +382,6 @@ impl Pipeline {
             // The session stays closed in memory; the refusal still says nothing that is not true.
             tracing::error!(%error, session = %session.id(), "a quarantine could not be made durable");
             self.telemetry.metrics.not_durable();
-        }
-    }
-
-    /// What a session has been charged since its ledger was last handed to the store; a snapshot when it is enough.
-    pub(super) fn ledger_step(&self, inner: &mut Inner, charged: Bits) -> Option<StateSnapshot> {
-        /// How much may be spent between two snapshots: what a crash could give back to a session.
-        const STEP: Bits = Bits::whole(64);
-        inner.charged = inner.charged.plus(charged);
-        inner.unstored = inner.unstored.plus(charged);
-        if inner.unstored < STEP {
-            return None;
-        }
-        Some(self.snapshot(inner))
-    }
-
-    /// The ledger as the store keeps it; from here on it counts as stored.
-    pub(super) fn snapshot(&self, inner: &mut Inner) -> StateSnapshot {
-        inner.unstored = Bits::ZERO;
-        inner.dirty = false;
-        inner.score.snapshot()
-    }
-
-    /// Journals a ledger without waiting for it.
-    pub(super) fn journal_ledger(&self, session: &Session, state: StateSnapshot) {
-        let record = store::Record::Ledger { session: session.id().clone(), state };
-        if let Err(error) = self.store.append(vec![record]) {
-            tracing::warn!(%error, session = %session.id(), "a mark was not journalled");
-        }
-    }
-
-    /// Hands a ledger to the store without waiting for it.
-    pub(super) fn put_ledger(&self, session: &Session, snapshot: Option<StateSnapshot>) {
-        if let Some(snapshot) = snapshot
-            && let Err(error) = self.store.put_ledger(session.id().clone(), snapshot)
-        {
-            tracing::warn!(%error, session = %session.id(), "a ledger was not handed to the store");
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct Live {
     pub pin_deadline: Duration,
     /// What a refusal looks like.
     pub sinkhole: Sinkhole,
+    /// How often a question may leave.
+    pub repeats: Repeats,
     /// Whether a packet filter stands behind the answers.
     pub enforcing: bool,
     /// Runtime allowances; outlive reloads, so they are shared between configurations.
@@ -54,6 +56,19 @@ pub struct Learning {
     pub config: learn::Config,
     /// What each profile has without anything learned, by [`Scope::index`].
     pub bases: [learn::Base; Scope::COUNT],
+}
+
+/// How often one question may leave, and what becomes of one that may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeats {
+    /// The same question is forwarded at most once in this time, whatever the answer's TTL.
+    pub floor: Duration,
+    /// The same after a failure (RFC 9520).
+    pub failure: Duration,
+    /// How long after its end an answer may serve a question that is held (RFC 8767).
+    pub hold_stale: Duration,
+    /// Longest random wait of a question whose time could tell something.
+    pub jitter: Duration,
 }
 
 /// What a refused stub is given.

@@ -4,20 +4,26 @@
 //! waiting. [`finish`](Pipeline::finish) is the other half. Neither decides anything itself: [`crate::policy`] judges,
 //! [`crate::answer`] vets, [`crate::enforce`] holds the door.
 
+mod connected;
+mod delays;
 mod explain;
 mod finish;
 mod learning;
+mod ledgers;
 mod live;
 mod quarantine;
+mod refusals;
+mod show;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use staunch_scoring::{Outcome, Split, StateSnapshot};
+use staunch_scoring::{Listing, Outcome, Split, StateSnapshot};
 
 use crate::cache::{Cache, Entry, Key};
 use crate::enforce::Enforcer;
@@ -26,16 +32,19 @@ use crate::forward::Forwarder;
 use crate::learn::Book;
 use crate::listen::{Fast, Service};
 use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, SessionId, Transport};
-use crate::policy::{Ask, Decision, Permit, RefusalText, UnknownSource, ede_of};
-use crate::reply::{self, Refusal};
-use crate::session::{Context, Inner, Quarantine, Session, Sessions};
+use crate::policy::{Ask, Permit, UnknownSource};
+use crate::reply;
+use crate::session::{Context, Groups, Inner, MAX_GROUPS, Quarantine, Session, Sessions};
 use crate::store::{Durable, FirstSeen, Store};
 use crate::telemetry::{Record, Telemetry};
 use crate::wire::{self, Parsed, Query};
-use crate::{alert::Delivery, local, pin};
+use crate::{alert::Delivery, local};
 
 pub use explain::{Explanation, explain_fresh};
-pub use live::{Learning, Live, Sinkhole};
+pub use live::{Learning, Live, Repeats, Sinkhole};
+
+use delays::Delays;
+use show::{show, shown};
 
 /// Everything a query can meet.
 pub struct Pipeline {
@@ -43,6 +52,8 @@ pub struct Pipeline {
     pub live: arc_swap::ArcSwap<Live>,
     /// All sessions.
     pub sessions: Sessions,
+    /// What the sessions of each owner have told together.
+    pub groups: Groups,
     /// Answers at hand.
     pub cache: Cache,
     /// Upstreams.
@@ -63,6 +74,10 @@ pub struct Pipeline {
     strangers: Arc<Session>,
     /// What was recorded of sessions that nobody has announced since the start.
     unplaced: Mutex<HashMap<SessionId, Unplaced>>,
+    /// Whether anybody tells what is connected to.
+    connections_told: AtomicBool,
+    /// Questions that wait before they leave.
+    delays: Delays,
     hasher: RandomState,
 }
 
@@ -93,7 +108,7 @@ pub struct Deferred {
 /// What it waits for.
 enum Step {
     /// An upstream.
-    Forward(Box<Permit>),
+    Forward(Box<Leave>),
     /// Pins for an answer that is at hand.
     Pin(Arc<Entry>),
     /// An authoritative zone.
@@ -102,6 +117,13 @@ enum Step {
     Page,
     /// The journal, before a quarantine is announced.
     Announce(Option<Arc<Durable>>),
+}
+
+/// How a question leaves.
+struct Leave {
+    permit: Permit,
+    /// Whether it waits a random moment first.
+    slow: bool,
 }
 
 impl Pipeline {
@@ -119,8 +141,12 @@ impl Pipeline {
         book: Book,
     ) -> Self {
         let strangers = Arc::new(Session::shared(live.stranger.clone()));
+        let hasher = RandomState::default();
         Self {
             strangers,
+            groups: Groups::new(MAX_GROUPS, std::hash::BuildHasher::hash_one(&hasher, "shared")),
+            delays: Delays::default(),
+            connections_told: AtomicBool::new(false),
             unplaced: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),
             sessions,
@@ -132,7 +158,7 @@ impl Pipeline {
             book,
             delivery: Mutex::new(Some(delivery)),
             telemetry,
-            hasher: RandomState::default(),
+            hasher,
         }
     }
 
@@ -232,8 +258,10 @@ impl Pipeline {
         // An address that no pin could open is not asked for and not shown: nothing leaves, nothing is charged.
         let unreachable = guarded && context.cannot_reach(query.qtype);
         let grants = live.grants.load();
+        // Held from here until the charge is booked: a session's own questions are judged one behind the other.
+        let mut inner = session.inner.lock();
         // What never leaves is neither scored nor charged; a closed session gets not even that.
-        if !session.inner.lock().is_closed() {
+        if !inner.is_closed() {
             if live.zones.covers(qname) && !unreachable {
                 record.source = Source::Zone;
                 return deferred(record, Step::Zone);
@@ -241,11 +269,13 @@ impl Pipeline {
             if let Some(answer) = local::special(qname, query.qtype, &context.announcement.search)
                 && !live.policy.allows(&context, &grants, qname, now.wall)
             {
+                drop(inner);
                 record.rcode = u16::from(answer.rcode);
                 reply::local(out, query, &answer);
                 return self.done(record, started);
             }
             if query.qtype == Qtype::ANY {
+                drop(inner);
                 reply::any_hinfo(out, query);
                 return self.done(record, started);
             }
@@ -253,77 +283,67 @@ impl Pipeline {
 
         let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
         let key = Key { qname, qtype: query.qtype, dnssec_ok, checking_disabled: query.checking_disabled };
-        let entry = self.cache.get(key, now.mono).filter(|_| !unreachable);
+        let mut entry = if unreachable { None } else { self.cache.get(key, now.mono) };
+        let failure = if unreachable || entry.is_some() { None } else { self.cache.failure(key, now.mono) };
+        let cached = entry.is_some() || failure.is_some() || unreachable;
         let split = Split::of(qname);
+        // Behind the session's lock, and until the charge is booked too: two sessions cannot both spend what is left.
+        let group = if cached { None } else { self.group_of(&context, now.wall) };
+        let mut ledger = group.as_ref().map(|group| group.ledger.lock());
         let ask = Ask {
             query,
             now,
             split,
-            cached: entry.is_some() || unreachable,
+            cached,
             first_seen_days: self.first_seen_days(split.icann(qname), now.wall),
             group_seen_days: None,
-            group: None,
+            group: ledger.as_ref().map(|ledger| ledger.facts(qname, now.wall)),
             grants: &grants,
-            name_hash: self.hash(qname),
+            name_hash: if query.qtype.is_tunnel_only() { self.hash(qname) } else { 0 },
         };
-        let mut inner = session.inner.lock();
         let mut decision = live.policy.decide(&context, &inner, &ask);
         record.split = decision.split;
         record.mode = decision.mode;
         record.verdict = decision.applied;
         record.would = decision.would;
         record.reason = decision.reason;
-        record.rule = decision.rule.clone();
-        let charged = decision.booked();
-        record.scored = Some((decision.assessment.clone(), charged));
+        record.rule = decision.rule.take();
         if decision.would != Verdict::Answer {
-            let key = tenant_key(&decision.split);
-            let (reason, case) = self.case(&mut inner, &decision, key, now);
+            let (reason, case) = self.case(&mut inner, &decision, tenant_key(&decision.split), now);
             record.reason = Some(reason);
             record.case = Some(case);
         }
-        match decision.applied {
-            Verdict::Answer => {
-                let outcome = if ask.cached { Outcome::Cached } else { Outcome::Forwarded };
-                live.policy.commit(&mut inner, &decision, outcome);
-                if decision.would == Verdict::Quarantine {
-                    self.would_quarantine(&mut inner, &session, &context, &record, now);
-                }
-                if unreachable {
-                    drop(inner);
-                    reply::no_data(out, query, split.icann(qname), live.sinkhole.negative_ttl);
-                    return self.done(record, started);
-                }
-                if let Some(entry) = entry {
-                    record.source = Source::Cache;
-                    let denied = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall).is_some();
-                    let held = !denied && (!guarded || self.enforcer.healthy());
-                    let shown = if held { shown(&live, &context, &mut inner, &entry, now) } else { None };
-                    drop(inner);
-                    return match shown {
-                        Some(ttl) => {
-                            record.rcode = u16::from(entry.answer.rcode);
-                            reply::from_answer(out, query, &entry.answer, transport, entry.age(now.mono), ttl);
-                            self.done(record, started)
-                        }
-                        None => deferred(record, Step::Pin(entry)),
-                    };
-                }
-                let snapshot = self.ledger_step(&mut inner, charged);
+        if decision.applied == Verdict::Hold && entry.is_none() && !unreachable {
+            entry = self.cache.get_stale(key, now.mono, live.repeats.hold_stale.as_millis() as u64);
+        }
+        let outcome = match decision.applied {
+            Verdict::Answer if cached => Outcome::Cached,
+            Verdict::Answer => Outcome::Forwarded,
+            Verdict::Hold if cached || entry.is_some() => Outcome::Cached,
+            Verdict::Hold | Verdict::Sinkhole | Verdict::Quarantine => Outcome::Refused,
+        };
+        let marks = inner.score.tenants_sinkholed();
+        live.policy.commit(&mut inner, &decision, outcome);
+        let mut step = None;
+        if let Some(ledger) = &mut ledger
+            && outcome == Outcome::Forwarded
+            && decision.facts.listing == Listing::Unlisted
+        {
+            step = ledger.book(qname, decision.assessment.charge.group, now.wall);
+        }
+        drop(ledger);
+        let charged = decision.booked();
+        let (permit, slow, nodata) = (decision.take_permit(), decision.is_slow(), decision.nodata);
+        record.scored = Some((decision.assessment, charged));
+
+        match (record.verdict, outcome) {
+            (Verdict::Quarantine, _) => {
+                let pending = self.quarantine(&mut inner, &session, &record, now);
                 drop(inner);
-                if let Some(state) = snapshot {
-                    self.journal_ledger(&session, state);
-                }
-                record.source = Source::Upstream;
-                match decision.take_permit() {
-                    Some(permit) => deferred(record, Step::Forward(Box::new(permit))),
-                    // An applied answer always carries its permit.
-                    None => Fast::Drop,
-                }
+                record.source = Source::Policy;
+                deferred(record, Step::Announce(pending))
             }
-            Verdict::Hold | Verdict::Sinkhole => {
-                let marks = inner.score.tenants_sinkholed();
-                live.policy.commit(&mut inner, &decision, Outcome::Refused);
+            (_, Outcome::Refused) => {
                 // A mark counts towards quarantine, so a restart must not take it back.
                 let marked = (inner.score.tenants_sinkholed() != marks).then(|| self.snapshot(&mut inner));
                 let pending = if record.reason == Some(Reason::Quarantined) { inner.pending() } else { None };
@@ -335,110 +355,64 @@ impl Pipeline {
                 if let Some(pending) = pending {
                     return deferred(record, Step::Announce(Some(pending)));
                 }
-                if guarded && !live.sinkhole.page_for(query.qtype, decision.nodata, record.reason).is_empty() {
+                if guarded && !live.sinkhole.page_for(query.qtype, nodata, record.reason).is_empty() {
                     return deferred(record, Step::Page);
                 }
-                self.refuse(&live, query, &decision, &mut record, out);
+                self.refuse(&live, query, nodata, &mut record, out);
                 self.done(record, started)
             }
-            Verdict::Quarantine => {
-                live.policy.commit(&mut inner, &decision, Outcome::Refused);
-                let pending = self.quarantine(&mut inner, &session, &record, now);
+            (_, Outcome::Cached | Outcome::Held { .. }) => {
+                self.mark_monitored(&mut inner, &session, &context, &record, now);
+                if unreachable {
+                    drop(inner);
+                    reply::no_data(out, query, split.icann(qname), live.sinkhole.negative_ttl);
+                    return self.done(record, started);
+                }
+                record.source = Source::Cache;
+                let Some(entry) = entry else {
+                    drop(inner);
+                    record.rcode = 2;
+                    let (ede, text) = failure.as_ref().map_or((Ede::Other, ""), |failed| (failed.ede, &*failed.text));
+                    reply::servfail(out, query, ede, text);
+                    return self.done(record, started);
+                };
+                let denied = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall).is_some();
+                let held = !denied && entry.inside.is_none() && (!guarded || self.enforcer.healthy());
+                let shown = if held { shown(&live, &context, &mut inner, &record, &entry, now) } else { None };
                 drop(inner);
-                record.source = Source::Policy;
-                deferred(record, Step::Announce(pending))
+                match shown {
+                    Some(ttl) => {
+                        show(out, query, &mut record, &entry, ttl, now);
+                        self.done(record, started)
+                    }
+                    None => deferred(record, Step::Pin(entry)),
+                }
+            }
+            (_, Outcome::Forwarded) => {
+                self.mark_monitored(&mut inner, &session, &context, &record, now);
+                let snapshot = self.ledger_step(&mut inner, charged);
+                drop(inner);
+                if let Some(state) = snapshot {
+                    self.journal_ledger(&session, state);
+                }
+                if let (Some(group), Some(state)) = (&group, step) {
+                    self.journal_group(group, state, now.wall);
+                }
+                record.source = Source::Upstream;
+                match permit {
+                    Some(permit) => deferred(record, Step::Forward(Box::new(Leave { permit, slow }))),
+                    // An applied answer always carries its permit.
+                    None => Fast::Drop,
+                }
             }
         }
     }
 
-    /// The case of a refusal: one for each tenant of a session, so that every refusal of a name, of whatever type, tells
-    /// the same story; a closed session's is that of its quarantine.
-    fn case(&self, inner: &mut Inner, decision: &Decision<'_>, key: u64, now: Now) -> (Reason, CaseId) {
-        let reason = decision.reason.unwrap_or(Reason::Score);
-        if let (Reason::Quarantined, Some(quarantine)) = (reason, &inner.quarantine) {
-            return (reason, quarantine.case);
+    /// Writes down that enforce mode would have closed a session that is answered.
+    fn mark_monitored(&self, inner: &mut Inner, session: &Arc<Session>, context: &Context, record: &Record, now: Now) {
+        if record.would == Verdict::Quarantine {
+            self.would_quarantine(inner, session, context, record, now);
         }
-        let tenant_wide = matches!(reason, Reason::Score | Reason::LedgerTenant | Reason::LedgerIcann);
-        // TXT is where a stub without EDNS reads why a name was refused, whether or not the type is answered otherwise.
-        let asks_why = reason == Reason::TypeNotAllowed && decision.facts.qtype == Qtype::TXT.0;
-        if (tenant_wide || asks_why)
-            && let Some(known) = inner.known_case(key)
-        {
-            return known;
-        }
-        let key = if reason == Reason::TypeNotAllowed { self.hash((key, "type")) } else { key };
-        (reason, inner.case_for(key, reason, self.fresh_case(key, now.wall)))
-    }
-
-    /// Writes the refusal that a decision asks for.
-    fn refuse(&self, live: &Live, query: &Query<'_>, decision: &Decision<'_>, record: &mut Record, out: &mut Vec<u8>) {
-        let reason = record.reason.unwrap_or(Reason::Score);
-        let case = record.case.unwrap_or_else(|| self.fresh_case(0, record.wall));
-        let text = RefusalText::new(reason, case, live.sinkhole.contact.as_deref());
-        let page = live.sinkhole.page_for(query.qtype, decision.nodata, Some(reason));
-        if !page.is_empty() {
-            record.rcode = 0;
-            reply::sinkhole_address(out, query, page, live.sinkhole.negative_ttl, ede_of(reason), text.as_str());
-            return;
-        }
-        let refusal = Refusal {
-            rcode: if decision.nodata { 0 } else { 3 },
-            soa_owner: decision.split.icann(query.qname.as_ref()),
-            negative_ttl: live.sinkhole.negative_ttl,
-            ede: ede_of(reason),
-            text: text.as_str(),
-            txt: reason != Reason::TypeNotAllowed,
-        };
-        record.rcode = u16::from(refusal.rcode);
-        reply::refusal(out, query, &refusal);
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn refuse_stranger(
-        &self,
-        live: &Live,
-        query: &Query<'_>,
-        from: IpAddr,
-        transport: Transport,
-        now: Now,
-        started: Instant,
-        out: &mut Vec<u8>,
-    ) -> Fast<Deferred> {
-        let qname = query.qname.as_ref();
-        let split = Split::of(qname);
-        let case = CaseId::from_random(self.hash(("stranger", from)));
-        let text = RefusalText::new(Reason::UnknownSource, case, live.sinkhole.contact.as_deref());
-        let refusal = Refusal {
-            rcode: 3,
-            soa_owner: split.icann(qname),
-            negative_ttl: live.sinkhole.negative_ttl,
-            ede: ede_of(Reason::UnknownSource),
-            text: text.as_str(),
-            txt: true,
-        };
-        reply::refusal(out, query, &refusal);
-        let record = Record {
-            wall: now.wall,
-            context: live.stranger.clone(),
-            address: from,
-            transport,
-            qname: query.qname,
-            qtype: query.qtype,
-            split,
-            mode: Mode::Enforce,
-            verdict: Verdict::Sinkhole,
-            would: Verdict::Sinkhole,
-            reason: Some(Reason::UnknownSource),
-            case: Some(case),
-            rule: None,
-            source: Source::Policy,
-            rcode: 3,
-            scored: None,
-            pins: Vec::new(),
-            withheld: Vec::new(),
-            duration_us: 0,
-        };
-        self.done(record, started)
     }
 
     /// Closes the walk with its one event.
@@ -482,19 +456,6 @@ impl Service for Pipeline {
         reply::servfail(out, &query, Ede::NotReady, "too many queries wait; try again");
         self.done(record, started);
     }
-}
-
-/// The TTL under which a cached answer may be shown without asking the packet filter again; `None` if a pin of this
-/// session would not outlive it.
-fn shown(live: &Live, context: &Context, inner: &mut Inner, entry: &Entry, now: Now) -> Option<u32> {
-    let left = entry.ttl_left(now.mono);
-    let Some(first) = entry.answer.pins.first().filter(|_| live.enforcing) else { return Some(left) };
-    if context.addresses_like(*first).next().is_none() {
-        return Some(left);
-    }
-    let plan = pin::plan(&live.pins, left);
-    let until = now.mono + u64::from(plan.ttl) * 1000 + live.pins.grace().as_millis() as u64;
-    inner.pins.cover_all(&entry.answer.pins, until).then_some(plan.ttl)
 }
 
 /// Whether a session's connections pass the packet filter only by pins.

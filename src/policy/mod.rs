@@ -23,6 +23,8 @@ pub use profile::{Profile, Profiles, Unlisted};
 pub use refusal::{RefusalText, ede_of};
 
 mod profile;
+#[cfg(test)]
+mod tests;
 
 /// Under a tunnel-only type, a payload part worth at least this much closes the session at once; a shorter one on its
 /// third distinct name.
@@ -124,6 +126,10 @@ impl Judgement {
 
     fn refuse(reason: Reason, rule: Option<RuleRef>) -> Self {
         Self { would: Verdict::Sinkhole, reason: Some(reason), ..Self::answer(rule) }
+    }
+
+    fn hold(rule: Option<RuleRef>) -> Self {
+        Self { would: Verdict::Hold, nodata: true, ..Self::refuse(Reason::Held, rule) }
     }
 
     fn quarantine(reason: Reason, rule: Option<RuleRef>) -> Self {
@@ -269,6 +275,9 @@ impl Policy {
                 refusal.nodata = true;
                 return refusal;
             }
+            if assessment.band == Band::Hold {
+                return Judgement { by_rule: true, ..Judgement::hold(Some(rule)) };
+            }
             // A rule goes before the score, never before the ledger.
             return match assessment.overdraw {
                 Some(scope) => Judgement { by_rule: true, ..Judgement::refuse(overdrawn(scope), Some(rule)) },
@@ -292,10 +301,8 @@ impl Policy {
         if assessment.band == Band::Quarantine {
             return Judgement::quarantine(reason, None);
         }
-        if assessment.band == Band::Hold {
-            return Judgement { would: Verdict::Hold, nodata: true, ..Judgement::refuse(Reason::Held, None) };
-        }
-        if assessment.band == Band::Sinkhole || assessment.overdraw.is_some() {
+        let held = assessment.band == Band::Hold;
+        if !held && (assessment.band == Band::Sinkhole || assessment.overdraw.is_some()) {
             let mut refusal = Judgement::refuse(reason, None);
             refusal.nodata = self.allows_below(ask);
             return refusal;
@@ -308,7 +315,8 @@ impl Policy {
         if qtype.is_host_type() && !is_host_name(qname) {
             return Judgement::refuse(Reason::BadHostName, None);
         }
-        Judgement::answer(None)
+        // Last: what policy refuses is not shown from memory either.
+        if held { Judgement::hold(None) } else { Judgement::answer(None) }
     }
 
     /// Whether a rule or a grant allows some name below the one asked for.
@@ -358,7 +366,10 @@ impl Policy {
     /// Writes down what was done with a query that was judged on this same state.
     pub fn commit(&self, inner: &mut Inner, decision: &Decision<'_>, outcome: Outcome) {
         inner.counts.queries += 1;
-        if decision.would != Verdict::Answer {
+        if decision.applied == Verdict::Hold && outcome == Outcome::Cached {
+            // Answered, if from memory.
+            inner.watched = true;
+        } else if decision.would != Verdict::Answer {
             inner.counts.refused += 1;
             inner.watched = true;
             inner.sample(decision.facts.qname);
@@ -437,6 +448,11 @@ impl<'a> Decision<'a> {
     /// The leave to forward, where the applied verdict is an answer. Can be taken once.
     pub fn take_permit(&mut self) -> Option<Permit> {
         self.permit.take()
+    }
+
+    /// Whether it is to wait a random moment before it leaves.
+    pub fn is_slow(&self) -> bool {
+        self.mode == Mode::Enforce && self.assessment.slow
     }
 
     /// What is booked: nothing for what does not leave.

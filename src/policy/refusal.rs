@@ -68,6 +68,15 @@ impl RefusalText {
         text
     }
 
+    /// The words beside an answer that is given although it has expired, because its name was asked again too often.
+    pub fn held(case: CaseId) -> Self {
+        let mut text = Self { octets: [0; ROOM], len: 0 };
+        let reason = Reason::Held;
+        // Fits the room whatever the case.
+        let _ = write!(text, "Answered from memory ({}): asked again too often. Case {case}.", reason.as_str());
+        text
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         // Only whole characters are ever copied in.
@@ -101,5 +110,7 @@ mod tests {
             assert!(text.as_str().contains("Case czzzzzzzzzzzz."), "{}", text.as_str());
             assert!(text.as_str().contains(reason.as_str()));
         }
+        let held = RefusalText::held(CaseId::from_random(u64::MAX));
+        assert!(held.as_str().ends_with("Case czzzzzzzzzzzz."), "{}", held.as_str());
     }
 }

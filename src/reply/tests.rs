@@ -204,6 +204,23 @@ fn an_answer_shows_its_age_and_no_more_than_the_pin() {
 }
 
 #[test]
+fn a_stale_answer_says_so() {
+    let mut out = Vec::new();
+    for (text, transport) in [("Case c0.", Transport::Udp), ("", Transport::Tcp)] {
+        let packet = packet(WWW, 1, Some(1232), false);
+        let query = query(&packet);
+        stale(&mut out, &query, &answer(2, 100), transport, 30, text);
+        assert_eq!(read(&out, &query).answers.iter().map(|r| r.ttl).collect::<Vec<_>>(), [30, 30]);
+        let option = [&[0, 15, 0, 2 + text.len() as u8, 0, 3], text.as_bytes()].concat();
+        assert!(out.ends_with(&option), "the reason is the last of the message: {out:x?}");
+    }
+    let packet = packet(WWW, 1, None, false);
+    let query = query(&packet);
+    stale(&mut out, &query, &answer(1, 100), Transport::Udp, 30, "Case c0.");
+    assert_eq!(read(&out, &query).answers.len(), 1, "without EDNS the answer alone");
+}
+
+#[test]
 fn ad_is_shown_to_those_who_ask() {
     let with_do = packet(WWW, 1, Some(1232), true);
     let mut with_ad = packet(WWW, 1, None, false);

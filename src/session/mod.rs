@@ -4,6 +4,8 @@
 //! clock. A session's changing part stands behind one short mutex; the pipeline submits orders to the packet filter
 //! while holding it, so that a quarantine closes the door behind every pin submitted before it.
 
+mod groups;
+mod resolved;
 mod table;
 
 use std::collections::VecDeque;
@@ -19,6 +21,8 @@ use crate::model::{Announcement, CaseId, Phase, Qtype, Reason, SessionId, Sessio
 use crate::pin::SessionPins;
 use crate::store::Durable;
 
+pub use groups::{Group, GroupLedger, Groups, MAX_GROUPS};
+pub use resolved::Resolved;
 pub use table::{AddError, Announced, Sessions};
 
 /// Cases kept for a session, newest last; an older one is forgotten, so its name gets a new case id when asked again.
@@ -100,6 +104,8 @@ pub struct Inner {
     pub score: SessionState,
     /// Leases.
     pub pins: SessionPins,
+    /// Names that wait to be connected to.
+    pub resolved: Resolved,
     /// Set while closed.
     pub quarantine: Option<Quarantine>,
     /// Set while the quarantine is not yet known to be on disk: nobody is told of it before.
@@ -130,6 +136,7 @@ impl Inner {
         Self {
             score: SessionState::new(seed),
             pins: SessionPins::default(),
+            resolved: Resolved::default(),
             quarantine: None,
             pending: None,
             ended: false,

@@ -38,12 +38,21 @@ impl<T> Session<T> {
 /// Most sinks whose progress is remembered, configured or not. More than anyone configures.
 const MAX_SINKS: usize = 64;
 
+/// Most groups whose spending is kept: twice as many as have a ledger of their own, since one that was forgotten there
+/// is kept here until its spending has ended. Reached by nothing else, so a record that finds no room is refused aloud.
+const MAX_GROUPS: usize = 2 * crate::session::MAX_GROUPS;
+
+/// How long a group's spending counts after it was noted: 24 hours, and the hour it was noted in.
+const GROUP_MS: u64 = 25 * 3_600_000;
+
 /// See the module.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Fold<T> {
     pub(super) sessions: HashMap<SessionId, Session<T>>,
     /// By id: when it ends (Unix milliseconds), and the grant.
     pub(super) grants: HashMap<String, (u64, T)>,
+    /// By owner: when all it says has ended (Unix milliseconds), and the newest ledger.
+    pub(super) groups: HashMap<String, (u64, T)>,
     pub(super) policy: Option<T>,
     pub(super) sinks: HashMap<String, Cursor>,
     /// Alerts recorded since the journal began.
@@ -52,7 +61,14 @@ pub(super) struct Fold<T> {
 
 impl<T> Fold<T> {
     pub(super) fn new() -> Self {
-        Self { sessions: HashMap::new(), grants: HashMap::new(), policy: None, sinks: HashMap::new(), alerts: 0 }
+        Self {
+            sessions: HashMap::new(),
+            grants: HashMap::new(),
+            groups: HashMap::new(),
+            policy: None,
+            sinks: HashMap::new(),
+            alerts: 0,
+        }
     }
 
     /// Adds what the journal says about itself.
@@ -85,6 +101,12 @@ impl<T> Fold<T> {
             Record::Grant { grant } => {
                 self.grants.insert(grant.id.clone(), (grant.until, kept()));
             }
+            Record::Group { group, at, .. } => {
+                if self.groups.len() >= MAX_GROUPS {
+                    self.groups.retain(|_, (until, _)| *until > *at);
+                }
+                self.groups.insert(group.clone(), (at.saturating_add(GROUP_MS), kept()));
+            }
             Record::Policy { .. } => self.policy = Some(kept()),
             Record::Alert { .. } => self.alerts += 1,
             Record::Delivered { sink, seq, nth, .. } => self.advance(sink, Cursor { seq: *seq, nth: *nth }),
@@ -106,10 +128,11 @@ impl<T> Fold<T> {
         self.sessions.entry(id.clone()).or_insert(Session::EMPTY)
     }
 
-    /// Forgets grants that ended before `now` (Unix milliseconds), and sinks nobody configured any more when there are
+    /// Forgets grants and groups' spending that ended before `now` (Unix milliseconds), and sinks nobody configured any more when there are
     /// too many.
     pub(super) fn prune(&mut self, now: u64, configured: &[String]) {
         self.grants.retain(|_, (until, _)| *until > now);
+        self.groups.retain(|_, (until, _)| *until > now);
         if self.sinks.len() >= MAX_SINKS {
             self.sinks.retain(|name, _| configured.contains(name));
         }
@@ -131,6 +154,13 @@ impl<T> Fold<T> {
                 Record::Grant { grant } if self.grants.len() >= caps.grants && !self.grants.contains_key(&grant.id) => {
                     return Err(Error::TooMany { what: "grants", cap: caps.grants });
                 }
+                Record::Group { group, at, .. }
+                    if self.groups.len() >= MAX_GROUPS
+                        && !self.groups.contains_key(group)
+                        && self.groups.values().all(|(until, _)| until > at) =>
+                {
+                    return Err(Error::TooMany { what: "groups", cap: MAX_GROUPS });
+                }
                 _ => {}
             }
         }
@@ -147,7 +177,8 @@ impl<T> Fold<T> {
             [announce, quarantine, ledger].into_iter().flatten()
         });
         let grants = self.grants.values_mut().map(|(_, t)| (Kept::Other, t));
-        sessions.chain(grants).chain(self.policy.as_mut().map(|t| (Kept::Other, t)))
+        let groups = self.groups.values_mut().map(|(_, t)| (Kept::Other, t));
+        sessions.chain(grants).chain(groups).chain(self.policy.as_mut().map(|t| (Kept::Other, t)))
     }
 
     /// The same fold with something else kept.
@@ -162,7 +193,8 @@ impl<T> Fold<T> {
         });
         let sessions = sessions.collect();
         let grants = self.grants.into_iter().map(|(id, (until, t))| (id, (until, f(t)))).collect();
-        Fold { sessions, grants, policy: self.policy.map(f), sinks: self.sinks, alerts: self.alerts }
+        let groups = self.groups.into_iter().map(|(owner, (until, t))| (owner, (until, f(t)))).collect();
+        Fold { sessions, grants, groups, policy: self.policy.map(f), sinks: self.sinks, alerts: self.alerts }
     }
 }
 
@@ -235,6 +267,23 @@ mod tests {
         for new in [quarantine(3), announce(3), ledger(3), grant("b", 9)] {
             assert!(matches!(fold.admits(&[new], caps), Err(Error::TooMany { .. })));
         }
+    }
+
+    #[test]
+    fn a_groups_spending_is_kept_for_a_day_and_makes_room() {
+        let group = |n: usize, at| Record::Group { group: format!("g{n}"), at, state: Default::default() };
+        let mut fold = folded(&[group(1, 0), group(2, 1_000), group(1, 2_000)]);
+        assert_eq!(fold.groups["g1"].1, 3, "the newest");
+        fold.prune(GROUP_MS + 1_500, &[]);
+        assert_eq!(fold.groups.keys().collect::<Vec<_>>(), ["g1"]);
+        let mut fold = folded(&(0..MAX_GROUPS).map(|n| group(n, 10)).collect::<Vec<_>>());
+        let caps = Caps { sessions: 1, grants: 1 };
+        assert!(matches!(fold.admits(&[group(MAX_GROUPS, 20)], caps), Err(Error::TooMany { .. })));
+        assert!(fold.admits(&[group(0, 20)], caps).is_ok(), "what is known is admitted");
+        let later = group(MAX_GROUPS, GROUP_MS + 10);
+        assert!(fold.admits(std::slice::from_ref(&later), caps).is_ok());
+        fold.record(&later, || 0);
+        assert_eq!(fold.groups.len(), 1, "what has ended made room");
     }
 
     #[test]

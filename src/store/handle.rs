@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use staunch_scoring::StateSnapshot;
+use staunch_scoring::{GroupSnapshot, StateSnapshot};
 use tokio::sync::oneshot;
 
 use super::commit::Commit;
@@ -119,6 +119,8 @@ pub struct Recovered {
     pub undelivered: Vec<Backlog>,
     /// Newest ledger of each session.
     pub ledgers: Vec<(SessionId, StateSnapshot)>,
+    /// What groups had spent, and the names they had sent.
+    pub groups: Vec<(String, GroupSnapshot)>,
     /// Digest of the policy last in force.
     pub policy: Option<String>,
     /// Learned thresholds last in force.
@@ -271,6 +273,12 @@ impl Store {
         self.send(Command::Index(ops.collect()))
     }
 
+    /// Notes a group's ledger in the index, durable within seconds; `at` is Unix milliseconds. For what must not be lost
+    /// at all there is [`Record::Group`]. Never waits.
+    pub fn put_group(&self, group: &str, at: u64, state: GroupSnapshot) -> Result<(), Error> {
+        self.send(Command::Ledger(Record::Group { group: group.to_owned(), at, state }))
+    }
+
     /// Since when domains are known. Keep it: reading it takes no lock.
     pub fn first_seen(&self) -> Arc<FirstSeen> {
         self.inner.first_seen.clone()
@@ -411,11 +419,27 @@ fn recovered(
             ledgers.insert(session.clone(), (live.seq, state.clone()));
         }
     }
+    out.groups = groups(fold, held, options, now);
     out.ledgers = ledgers.into_iter().map(|(session, (_, state))| (session, state)).collect();
     let alerts = fold.alerts;
     let behind = |sink: &String| fold.sinks.get(sink).map_or(0, |cursor| alerts.saturating_sub(cursor.nth));
     out.undelivered = options.sinks.iter().map(|sink| Backlog { sink: sink.clone(), alerts: behind(sink) }).collect();
     out
+}
+
+/// Groups as journal and index know them together: the journal every step of their spending, the index the rest of it
+/// and the names.
+fn groups(fold: &Fold<Live>, held: &Held, options: &Options, now: u64) -> Vec<(String, GroupSnapshot)> {
+    let mut groups: HashMap<&str, GroupSnapshot> = HashMap::new();
+    let journalled = fold.groups.values().map(|(_, live)| &live.record);
+    let indexed = held.groups.iter().filter(|entry| is_wanted(entry, fold, options, now)).map(|entry| &entry.record);
+    for record in journalled.chain(indexed) {
+        if let Record::Group { group, state, .. } = record {
+            let known = groups.remove(group.as_str());
+            groups.insert(group, known.map_or_else(|| state.clone(), |known| known.merge(state.clone())));
+        }
+    }
+    groups.into_iter().map(|(group, state)| (group.to_owned(), state)).collect()
 }
 
 /// A quarantine record with the time of its line.
@@ -432,11 +456,13 @@ pub(super) fn quarantined(record: &Record, time: &str) -> Option<Quarantined> {
     })
 }
 
-/// Whether a ledger in the index is still of use: its session is known, or it is recent.
+/// Whether a ledger in the index is still of use: its session is known, or it is recent. A group's names are of use
+/// after its spending has ended.
 fn is_wanted(entry: &Entry, fold: &Fold<Live>, options: &Options, now: u64) -> bool {
-    let Record::Ledger { session, .. } = &entry.record else { return false };
-    if fold.sessions.contains_key(session) {
-        return true;
+    match &entry.record {
+        Record::Ledger { session, .. } if fold.sessions.contains_key(session) => return true,
+        Record::Ledger { .. } | Record::Group { .. } => {}
+        _ => return false,
     }
     let at = entry.time.parse::<jiff::Timestamp>().map_or(0, |time| time.as_millisecond());
     let age = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(at);
@@ -445,7 +471,7 @@ fn is_wanted(entry: &Entry, fold: &Fold<Live>, options: &Options, now: u64) -> b
 
 /// Removes ledgers from the index that are of no use any more.
 fn stale_ledgers(fold: &Fold<Live>, held: &Held, options: &Options, now: u64) -> Vec<Op> {
-    let stale = held.ledgers.iter().filter(|entry| !is_wanted(entry, fold, options, now));
+    let stale = held.ledgers.iter().chain(&held.groups).filter(|entry| !is_wanted(entry, fold, options, now));
     stale.filter_map(|entry| Entry::place(&entry.record)).map(|(tree, key)| Op::Delete(tree, key)).collect()
 }
 

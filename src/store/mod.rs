@@ -112,6 +112,15 @@ pub enum Record {
         /// Its state.
         state: staunch_scoring::StateSnapshot,
     },
+    /// A group's ledger crossed a step; on restart it is at least this.
+    Group {
+        /// Owner of the group's sessions; empty for the ledger that groups share which found no room.
+        group: String,
+        /// When, milliseconds since the Unix epoch.
+        at: u64,
+        /// What was spent, in the journal without names.
+        state: staunch_scoring::GroupSnapshot,
+    },
     /// A policy took effect.
     Policy {
         /// Digest of the effective configuration, hex SHA-256.

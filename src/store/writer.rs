@@ -40,7 +40,7 @@ const BACKLOG_OCTETS: usize = 16 << 20;
 pub(super) enum Command {
     /// Write these together.
     Append(Group),
-    /// Note a ledger in the index; not in the journal.
+    /// Note a session's or a group's ledger in the index; not in the journal.
     Ledger(Record),
     /// Change the index alone.
     Index(Vec<Op>),
@@ -80,6 +80,7 @@ impl Group {
         match self.records.as_slice() {
             [Record::Ledger { session, .. }] => Some((0, session.as_str().to_owned())),
             [Record::Delivered { sink, .. }] => Some((1, sink.clone())),
+            [Record::Group { group, .. }] => Some((2, group.clone())),
             _ => None,
         }
     }

@@ -54,10 +54,13 @@ impl Daemon {
     }
 
     pub fn start_with_metrics(metrics: &str, extra: &str) -> Self {
+        Self::start_at(upstream(), metrics, extra)
+    }
+
+    pub fn start_at(upstream: SocketAddr, metrics: &str, extra: &str) -> Self {
         let dir = tempfile::tempdir().expect("directory");
         let text = format!(
-            "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\nmetrics = \"{metrics}\"\n[upstream]\nservers = [\"{}\"]\n{extra}",
-            upstream()
+            "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\nmetrics = \"{metrics}\"\n[upstream]\nservers = [\"{upstream}\"]\n{extra}",
         );
         std::fs::write(dir.path().join("staunch.toml"), text).expect("configuration");
         let (child, address) = Self::spawn(dir.path(), Some(&dir.path().join("staunch.toml")));

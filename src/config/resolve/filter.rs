@@ -7,11 +7,12 @@ use super::Context;
 use crate::answer::IpRange;
 use crate::config::document::Path;
 use crate::config::loaded::{AllowRange, Answer, LoopbackZone, Pins, Sinkhole, SinkholeAction};
-use crate::config::spec::SinkholeKind;
+use crate::config::spec::{self, SinkholeKind};
 use crate::enforce::{self, BackendKind};
 use crate::event::RuleRef;
 use crate::lists::{RuleForm, host_name, public_suffix};
 use crate::model::Mode;
+use crate::pipeline::Repeats;
 use crate::policy::UnknownSource;
 
 /// Orders that may wait for the owner of the packet filter. Each query in the slow path waits for at most one.
@@ -119,6 +120,26 @@ impl Context<'_, '_> {
         Pins { min: Duration::from_secs(min), max: Duration::from_secs(max), grace: Duration::from_secs(grace) }
     }
 
+    fn repeats(&mut self, section: &Path, answer: &spec::Answer) -> Repeats {
+        let mut seconds = |field: &str, value: u32, min: u32, max: u32| {
+            Duration::from_secs(u64::from(self.within(section, field, value, min, max)))
+        };
+        let floor = seconds("floor_seconds", answer.floor_seconds, 0, 3600);
+        // RFC 9520 section 3.2: at least a second, at most five minutes.
+        let failure = seconds("failure_seconds", answer.failure_seconds, 1, 300);
+        // RFC 8767 section 5: one to three days.
+        let hold_stale = seconds("hold_stale_seconds", answer.hold_stale_seconds, 0, 259_200);
+        let jitter = self.within(section, "jitter_ms", answer.jitter_ms, 0, 2000);
+        if answer.cache_entries == 0 && !floor.is_zero() {
+            self.problems.warn(
+                &section.key("cache_entries"),
+                "without a cache every repeat of a question leaves, and nothing answers those that are held",
+                "keep some answers, or set answer.floor_seconds = 0 to say that this is meant",
+            );
+        }
+        Repeats { floor, failure, hold_stale, jitter: Duration::from_millis(u64::from(jitter)) }
+    }
+
     pub(super) fn answer(&mut self) -> Answer {
         let section = Path::of("answer");
         let answer = self.spec.answer.clone();
@@ -133,6 +154,7 @@ impl Context<'_, '_> {
                 1,
                 86_400,
             ))),
+            repeats: self.repeats(&section, &answer),
             allow_ranges: self.allow_ranges(&section.key("allow_range")),
             show_loopback: self.show_loopback(&section.key("show_loopback")),
         }

@@ -1,13 +1,14 @@
 //! nftables: one table of our own, kept as wanted over netlink.
 //!
 //! [`table`] says how the table stands, [`sets`] how elements look, [`cutter`] ends open flows with [`flows`] and [`resets`], [`watch`] notices and
-//! repairs what others do; here and in [`pins`] commands become batches. A batch takes effect whole or not at all, also for packets.
+//! repairs what others do, [`reached`] looks at open flows; here and in [`pins`] commands become batches. A batch takes effect whole or not at all, also for packets.
 //!
 //! Other tables are never touched. A packet that passes here may still be refused by a table of somebody else.
 
 mod cutter;
 mod flows;
 mod pins;
+mod reached;
 mod resets;
 mod sets;
 mod table;
@@ -22,6 +23,7 @@ use super::netlink::{Batch, Netlink, NetlinkError, Refusal};
 use super::state::{Entry, State};
 use super::{Active, Backend, BackendKind, Command, Config, Counts, Error, Health, SESSIONS_MAX, View};
 use cutter::Cutter;
+pub use reached::Connections;
 use sets::{Element, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set};
 use table::Layout;
 

@@ -29,6 +29,10 @@ pub enum Tree {
     Grant,
     /// Newest ledger snapshot by session id.
     Ledger,
+    /// Newest spending by group.
+    Group,
+    /// Newest spending and names by group, written less often.
+    GroupNames,
     /// First-seen time by keyed hash of the registrable domain (8 octets, big-endian).
     FirstSeen,
     /// What was learned of each kind of session, by profile.
@@ -37,8 +41,17 @@ pub enum Tree {
 
 impl Tree {
     /// Every tree.
-    pub const ALL: [Self; 7] =
-        [Self::Meta, Self::Session, Self::Quarantine, Self::Grant, Self::Ledger, Self::FirstSeen, Self::Learned];
+    pub const ALL: [Self; 9] = [
+        Self::Meta,
+        Self::Session,
+        Self::Quarantine,
+        Self::Grant,
+        Self::Ledger,
+        Self::Group,
+        Self::GroupNames,
+        Self::FirstSeen,
+        Self::Learned,
+    ];
 
     /// Name on disk.
     pub fn name(self) -> &'static str {
@@ -48,6 +61,8 @@ impl Tree {
             Self::Quarantine => "quarantine",
             Self::Grant => "grant",
             Self::Ledger => "ledger",
+            Self::Group => "group",
+            Self::GroupNames => "group_names",
             Self::FirstSeen => "first_seen",
             Self::Learned => "learned",
         }

@@ -60,6 +60,10 @@ impl Entry {
             Record::Quarantine { session, .. } => (Tree::Quarantine, key(session)),
             Record::Ledger { session, .. } => (Tree::Ledger, key(session)),
             Record::Grant { grant } => (Tree::Grant, grant.id.as_bytes().to_vec()),
+            Record::Group { group, state, .. } => {
+                let tree = if state.has_names() { Tree::GroupNames } else { Tree::Group };
+                (tree, group.as_bytes().to_vec())
+            }
             _ => return None,
         })
     }
@@ -120,6 +124,7 @@ pub(in crate::store) struct Held {
     pub(in crate::store) ledgers: Vec<Entry>,
     /// Profiles and what was learned of them.
     pub(in crate::store) learned: Vec<(String, Vec<u8>)>,
+    pub(in crate::store) groups: Vec<Entry>,
 }
 
 /// Opens the index in `dir`, or puts a damaged one aside and starts anew. `now` is Unix milliseconds.
@@ -219,8 +224,14 @@ fn read(store: &mut dyn StateStore, now: u64) -> Result<Held, IndexError> {
         quarantines: Vec::new(),
         ledgers: Vec::new(),
         learned: Vec::new(),
+        groups: Vec::new(),
     };
-    for (tree, list) in [(Tree::Quarantine, &mut held.quarantines), (Tree::Ledger, &mut held.ledgers)] {
+    for tree in [Tree::Quarantine, Tree::Ledger, Tree::Group, Tree::GroupNames] {
+        let list = match tree {
+            Tree::Quarantine => &mut held.quarantines,
+            Tree::Ledger => &mut held.ledgers,
+            _ => &mut held.groups,
+        };
         let mut failed = None;
         store.scan(tree, b"", &mut |_, value| match Entry::read(value) {
             Ok(entry) => {
@@ -376,8 +387,8 @@ fn reconcile(store: &mut dyn StateStore, live: &[Entry]) -> Result<(), IndexErro
     }
     for entry in live {
         let newer = match Entry::place(&entry.record) {
-            Some((Tree::Ledger, key)) => {
-                store.get(Tree::Ledger, &key)?.is_some_and(|value| Entry::read(&value).is_ok_and(|e| e.seq > entry.seq))
+            Some((tree @ (Tree::Ledger | Tree::Group), key)) => {
+                store.get(tree, &key)?.is_some_and(|value| Entry::read(&value).is_ok_and(|e| e.seq > entry.seq))
             }
             _ => false,
         };

@@ -51,6 +51,35 @@ fn summary(r: &Recovered) -> (BTreeSet<String>, BTreeSet<String>, BTreeSet<Strin
     )
 }
 
+#[test]
+fn a_groups_steps_and_names_come_back_together() {
+    use staunch_scoring::{Bits, GroupState, NameBuf};
+    let name = |i: u32| NameBuf::from_text(&format!("n{i}.example")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), Options::default());
+    let now = wall_ms();
+    let mut state = GroupState::new(5);
+    state.book(name(1).as_ref(), Bits::whole(40), now);
+    store.put_group("team-a", now, state.snapshot()).unwrap();
+    state.book(name(2).as_ref(), Bits::whole(70), now);
+    write(&store, &[Record::Group { group: "team-a".into(), at: now, state: state.spending() }]);
+    state.book(name(3).as_ref(), Bits::whole(3), now);
+    store.put_group("team-a", now, state.spending()).unwrap();
+    store.close();
+    let (store, again) = open(dir.path(), Options::default());
+    let [(group, snapshot)] = &again.groups[..] else { panic!("{:?}", again.groups) };
+    let restored = GroupState::restore(snapshot);
+    assert_eq!((group.as_str(), restored.spent(now)), ("team-a", Bits::whole(113)));
+    assert!(restored.facts(name(1).as_ref(), now).known, "the names of the last full note");
+    assert!(!restored.facts(name(2).as_ref(), now).known, "a name that was lost costs again");
+    store.close();
+    // Without the index the journal still has every step.
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let (store, again) = open(dir.path(), Options::default());
+    assert_eq!(GroupState::restore(&again.groups[0].1).spent(now), Bits::whole(110));
+    store.close();
+}
+
 const FAR: u64 = 4_000_000_000_000;
 
 #[test]

@@ -1,0 +1,124 @@
+//! Ledgers of sessions and groups on their way between the walk, the store and operators.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use staunch_scoring::{Bits, GroupFacts, GroupSnapshot, NameRef, StateSnapshot};
+
+use super::Pipeline;
+use crate::model::Now;
+use crate::session::{Context, Group, Inner, Session};
+use crate::store;
+
+/// Groups named in the service's status, those that have spent most.
+const SHOWN: usize = 10;
+
+/// The owner whose sessions are one group; nobody else has one.
+fn owner(context: &Context) -> Option<&str> {
+    context.announcement.owner.as_deref().filter(|owner| !owner.is_empty())
+}
+
+impl Pipeline {
+    /// What a session has been charged since its ledger was last handed to the store; a snapshot when it is enough.
+    pub(super) fn ledger_step(&self, inner: &mut Inner, charged: Bits) -> Option<StateSnapshot> {
+        /// How much may be spent between two snapshots: what a crash could give back to a session.
+        const STEP: Bits = Bits::whole(64);
+        inner.charged = inner.charged.plus(charged);
+        inner.unstored = inner.unstored.plus(charged);
+        if inner.unstored < STEP {
+            return None;
+        }
+        Some(self.snapshot(inner))
+    }
+
+    /// The ledger as the store keeps it; from here on it counts as stored.
+    pub(super) fn snapshot(&self, inner: &mut Inner) -> StateSnapshot {
+        inner.unstored = Bits::ZERO;
+        inner.dirty = false;
+        inner.score.snapshot()
+    }
+
+    /// Journals a ledger without waiting for it.
+    pub(super) fn journal_ledger(&self, session: &Session, state: StateSnapshot) {
+        let record = store::Record::Ledger { session: session.id().clone(), state };
+        if let Err(error) = self.store.append(vec![record]) {
+            tracing::warn!(%error, session = %session.id(), "a mark was not journalled");
+        }
+    }
+
+    /// Hands a ledger to the store without waiting for it.
+    pub(super) fn put_ledger(&self, session: &Session, snapshot: Option<StateSnapshot>) {
+        if let Some(snapshot) = snapshot
+            && let Err(error) = self.store.put_ledger(session.id().clone(), snapshot)
+        {
+            tracing::warn!(%error, session = %session.id(), "a ledger was not handed to the store");
+        }
+    }
+
+    /// The group that a session's questions are booked to.
+    pub(super) fn group_of(&self, context: &Context, wall: u64) -> Option<Arc<Group>> {
+        let owner = owner(context)?;
+        Some(self.groups.join(owner, wall, || self.hash((owner, wall))))
+    }
+
+    /// What the group of a session knows of a name. Makes no group.
+    pub(super) fn group_facts(&self, context: &Context, name: NameRef<'_>, wall: u64) -> Option<GroupFacts> {
+        let group = self.groups.find(owner(context)?);
+        Some(group.map_or_else(GroupFacts::default, |group| group.ledger.lock().facts(name, wall)))
+    }
+
+    /// Tells the journal what a group has spent, without waiting for it.
+    pub(super) fn journal_group(&self, group: &Group, state: GroupSnapshot, wall: u64) {
+        let record = store::Record::Group { group: group.owner().to_owned(), at: wall, state };
+        if let Err(error) = self.store.append(vec![record]) {
+            tracing::warn!(%error, "a group's ledger was not journalled");
+        }
+    }
+
+    /// Hands what has changed of every group to the store; all of it where this is the `last` time.
+    pub fn save_groups(&self, now: Now, last: bool) {
+        for group in self.groups.all() {
+            let unsaved = group.ledger.lock().unsaved(now.wall, last);
+            if let Some(state) = unsaved
+                && let Err(error) = self.store.put_group(group.owner(), now.wall, state)
+            {
+                tracing::warn!(%error, "a group's ledger was not handed to the store");
+            }
+        }
+    }
+
+    /// A session's group, as an operator sees it.
+    pub(super) fn show_group(&self, context: &Context, now: Now) -> Option<Value> {
+        let owner = owner(context)?;
+        let Some(group) = self.groups.find(owner) else {
+            return Some(json!({ "owner": owner, "spent_bits": 0.0, "names": 0, "shared": false }));
+        };
+        let ledger = group.ledger.lock();
+        Some(json!({
+            "owner": owner,
+            "spent_bits": ledger.spent(now.wall),
+            "names": ledger.names(),
+            // Judged together with others, since the table of groups is full.
+            "shared": group.owner().is_empty(),
+        }))
+    }
+
+    /// All groups in short.
+    pub(super) fn show_groups(&self, now: Now) -> Value {
+        let mut spending: Vec<_> = self
+            .groups
+            .all()
+            .iter()
+            .map(|group| (group.ledger.lock().spent(now.wall), group.owner().to_owned()))
+            .filter(|(spent, owner)| !owner.is_empty() && *spent > Bits::ZERO)
+            .collect();
+        spending.sort_unstable_by(|a, b| b.cmp(a));
+        let shown: Vec<_> =
+            spending.iter().take(SHOWN).map(|(spent, owner)| json!({ "owner": owner, "spent_bits": spent })).collect();
+        json!({
+            "known": self.groups.len(),
+            "shared_bits": self.groups.shared().ledger.lock().spent(now.wall),
+            "spending_most": shown,
+        })
+    }
+}

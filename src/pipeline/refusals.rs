@@ -1,0 +1,108 @@
+//! Refusals of the synchronous half: their cases, and what is written.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use staunch_scoring::Split;
+
+use super::{Deferred, Live, Pipeline};
+use crate::event::{Source, Verdict};
+use crate::listen::Fast;
+use crate::model::{CaseId, Mode, Now, Qtype, Reason, Transport};
+use crate::policy::{Decision, RefusalText, ede_of};
+use crate::reply::{self, Refusal};
+use crate::session::Inner;
+use crate::telemetry::Record;
+use crate::wire::Query;
+
+impl Pipeline {
+    /// The case of a refusal: one for each tenant of a session, so that every refusal of a name, of whatever type, tells
+    /// the same story; a closed session's is that of its quarantine.
+    pub(super) fn case(&self, inner: &mut Inner, decision: &Decision<'_>, key: u64, now: Now) -> (Reason, CaseId) {
+        let reason = decision.reason.unwrap_or(Reason::Score);
+        if let (Reason::Quarantined, Some(quarantine)) = (reason, &inner.quarantine) {
+            return (reason, quarantine.case);
+        }
+        let tenant_wide = matches!(reason, Reason::Score | Reason::LedgerTenant | Reason::LedgerIcann);
+        // TXT is where a stub without EDNS reads why a name was refused, whether or not the type is answered otherwise.
+        let asks_why = reason == Reason::TypeNotAllowed && decision.facts.qtype == Qtype::TXT.0;
+        if (tenant_wide || asks_why)
+            && let Some(known) = inner.known_case(key)
+        {
+            return known;
+        }
+        let key = if reason == Reason::TypeNotAllowed { self.hash((key, "type")) } else { key };
+        (reason, inner.case_for(key, reason, self.fresh_case(key, now.wall)))
+    }
+
+    /// Writes the refusal that a decision asks for, which is NODATA where `nodata` says so.
+    pub(super) fn refuse(&self, live: &Live, query: &Query<'_>, nodata: bool, record: &mut Record, out: &mut Vec<u8>) {
+        let reason = record.reason.unwrap_or(Reason::Score);
+        let case = record.case.unwrap_or_else(|| self.fresh_case(0, record.wall));
+        let text = RefusalText::new(reason, case, live.sinkhole.contact.as_deref());
+        let page = live.sinkhole.page_for(query.qtype, nodata, Some(reason));
+        if !page.is_empty() {
+            record.rcode = 0;
+            reply::sinkhole_address(out, query, page, live.sinkhole.negative_ttl, ede_of(reason), text.as_str());
+            return;
+        }
+        let refusal = Refusal {
+            rcode: if nodata { 0 } else { 3 },
+            soa_owner: record.split.icann(query.qname.as_ref()),
+            negative_ttl: live.sinkhole.negative_ttl,
+            ede: ede_of(reason),
+            text: text.as_str(),
+            txt: reason != Reason::TypeNotAllowed,
+        };
+        record.rcode = u16::from(refusal.rcode);
+        reply::refusal(out, query, &refusal);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn refuse_stranger(
+        &self,
+        live: &Live,
+        query: &Query<'_>,
+        from: IpAddr,
+        transport: Transport,
+        now: Now,
+        started: Instant,
+        out: &mut Vec<u8>,
+    ) -> Fast<Deferred> {
+        let qname = query.qname.as_ref();
+        let split = Split::of(qname);
+        let case = CaseId::from_random(self.hash(("stranger", from)));
+        let text = RefusalText::new(Reason::UnknownSource, case, live.sinkhole.contact.as_deref());
+        let refusal = Refusal {
+            rcode: 3,
+            soa_owner: split.icann(qname),
+            negative_ttl: live.sinkhole.negative_ttl,
+            ede: ede_of(Reason::UnknownSource),
+            text: text.as_str(),
+            txt: true,
+        };
+        reply::refusal(out, query, &refusal);
+        let record = Record {
+            wall: now.wall,
+            context: live.stranger.clone(),
+            address: from,
+            transport,
+            qname: query.qname,
+            qtype: query.qtype,
+            split,
+            mode: Mode::Enforce,
+            verdict: Verdict::Sinkhole,
+            would: Verdict::Sinkhole,
+            reason: Some(Reason::UnknownSource),
+            case: Some(case),
+            rule: None,
+            source: Source::Policy,
+            rcode: 3,
+            scored: None,
+            pins: Vec::new(),
+            withheld: Vec::new(),
+            duration_us: 0,
+        };
+        self.done(record, started)
+    }
+}

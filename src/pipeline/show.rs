@@ -1,0 +1,52 @@
+//! How an answer that is at hand is shown: with which TTL, and with what said beside it.
+
+use super::Live;
+use crate::cache::Entry;
+use crate::event::{Source, Verdict};
+use crate::model::Now;
+use crate::pin;
+use crate::policy::RefusalText;
+use crate::reply;
+use crate::session::{Context, Inner};
+use crate::telemetry::Record;
+use crate::wire::Query;
+
+/// TTL of an answer that has expired and is shown because its question is held, seconds (RFC 8767 section 4).
+const STALE_TTL: u32 = 30;
+
+/// The TTL that a record's answer may be shown with as far as its age goes.
+pub(super) fn ttl_of(record: &Record, entry: &Entry, now: Now) -> u32 {
+    if record.verdict == Verdict::Hold && entry.is_expired(now.mono) { STALE_TTL } else { entry.ttl_left(now.mono) }
+}
+
+/// The TTL under which a cached answer may be shown without asking the packet filter again; `None` if a pin of this
+/// session would not outlive it.
+pub(super) fn shown(
+    live: &Live,
+    context: &Context,
+    inner: &mut Inner,
+    record: &Record,
+    entry: &Entry,
+    now: Now,
+) -> Option<u32> {
+    let left = ttl_of(record, entry, now);
+    let Some(first) = entry.answer.pins.first().filter(|_| live.enforcing) else { return Some(left) };
+    if context.addresses_like(*first).next().is_none() {
+        return Some(left);
+    }
+    let plan = pin::plan(&live.pins, left);
+    let until = now.mono + u64::from(plan.ttl) * 1000 + live.pins.grace().as_millis() as u64;
+    inner.pins.cover_all(&entry.answer.pins, until).then_some(plan.ttl)
+}
+
+/// Writes an answer that is pinned for `ttl` seconds and more. One from the cache that has expired says so: within the
+/// floor its TTL is what is left of it, nothing; where its question is held, the reason stands beside it.
+pub(super) fn show(out: &mut Vec<u8>, query: &Query<'_>, record: &mut Record, entry: &Entry, ttl: u32, now: Now) {
+    record.rcode = u16::from(entry.answer.rcode);
+    if record.source != Source::Cache || !entry.is_expired(now.mono) {
+        return reply::from_answer(out, query, &entry.answer, record.transport, entry.age(now.mono), ttl);
+    }
+    let text = record.case.filter(|_| record.verdict == Verdict::Hold).map(RefusalText::held);
+    let text = text.as_ref().map_or("", RefusalText::as_str);
+    reply::stale(out, query, &entry.answer, record.transport, ttl, text);
+}

@@ -1,0 +1,177 @@
+//! Which judgement a recommendation comes to.
+
+use std::net::IpAddr;
+
+use staunch_scoring::{QName, SessionState};
+
+use super::*;
+use crate::config::{self, Environment};
+use crate::lists::HashKey;
+use crate::model::{Announcement, SessionId, SessionType};
+
+const CONFIG: &str = r#"version = 1
+[upstream]
+servers = ["192.0.2.53"]
+[policy]
+mode = "enforce"
+[enforce]
+backend = "dry-run"
+[profile.scheduled]
+unlisted = "refuse"
+[[rule]]
+id = "work"
+action = "allow"
+names = ["*.work.example"]
+owner = "o"
+reason = "r"
+review_by = "2099-01-01"
+[[rule]]
+id = "no"
+action = "deny"
+names = ["denied.example"]
+owner = "o"
+reason = "r"
+review_by = "2099-01-01"
+"#;
+
+fn policy() -> Policy {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("staunch.toml");
+    std::fs::write(&file, CONFIG).expect("written");
+    let (loaded, _) = config::load_in(&file, &Environment::system()).expect("loads");
+    Policy {
+        lists: loaded.lists,
+        profiles: loaded.profiles,
+        mode: loaded.policy.mode,
+        canary_percent: loaded.policy.canary_percent,
+        unknown_source: loaded.policy.unknown_source,
+        scorer: Scorer::new(),
+    }
+}
+
+fn context(kind: SessionType) -> Context {
+    let announcement = Announcement {
+        id: SessionId::new("s1").expect("id"),
+        addresses: vec![IpAddr::from([10, 0, 0, 1])],
+        kind,
+        phase: None,
+        owner: None,
+        search: Vec::new(),
+    };
+    Context::new(announcement, true)
+}
+
+/// The judgement of a question for which the scorer recommends `band`, on a session as `prepare` leaves it.
+fn judged(
+    kind: SessionType,
+    name: &str,
+    qtype: Qtype,
+    recommend: (Band, Option<LedgerScope>),
+    prepare: impl FnOnce(&mut Inner),
+) -> (Verdict, Option<Reason>, bool) {
+    let policy = policy();
+    let context = context(kind);
+    let mut inner = Inner::new(1);
+    prepare(&mut inner);
+    let query = Query {
+        id: 0,
+        recursion_desired: true,
+        checking_disabled: false,
+        authentic_data: false,
+        qname: QName::from_text(name).expect("name"),
+        qtype,
+        question: &[],
+        edns: None,
+    };
+    let grants = Grants::new(HashKey::from_random([1; 24]));
+    let now = Now { mono: 1_000, wall: 1_800_000_000_000 };
+    let split = Split::of(query.qname.as_ref());
+    let ask = Ask {
+        query: &query,
+        now,
+        split,
+        cached: false,
+        first_seen_days: None,
+        group_seen_days: None,
+        group: None,
+        grants: &grants,
+        name_hash: 1,
+    };
+    let mut decision = policy.decide(&context, &inner, &ask);
+    (decision.assessment.band, decision.assessment.overdraw) = recommend;
+    let profile = policy.profiles.of(kind, None);
+    let found = policy.lists.look_up(query.qname.as_ref(), Scope::of(kind, None), now.wall);
+    let (facts, assessment) = (&decision.facts, &decision.assessment);
+    let judgement = policy.judge(&context, &inner, &ask, profile, None, found.rule, found.deny, facts, assessment);
+    (judgement.would, judgement.reason, judgement.nodata)
+}
+
+#[test]
+fn what_is_refused_anyway_is_not_held() {
+    use SessionType::{Batch, Scheduled, Unannounced};
+    let hold = (Band::Hold, None);
+    let held = (Verdict::Hold, Some(Reason::Held), true);
+    let refused = |reason, nodata| (Verdict::Sinkhole, Some(reason), nodata);
+    for (kind, name, qtype, recommend, expected, why) in [
+        (Batch, "www.site.example", Qtype::A, hold, held, "a repeat"),
+        (Batch, "www.site.example", Qtype::A, (Band::Hold, Some(LedgerScope::Tenant)), held, "by its ledger"),
+        (Batch, "www.work.example", Qtype::A, hold, held, "below a rule too"),
+        (Batch, "www.denied.example", Qtype::A, hold, refused(Reason::DenyRule, false), "denied"),
+        (Scheduled, "www.site.example", Qtype::A, hold, refused(Reason::NotAllowed, false), "no rule allows it"),
+        (Unannounced, "www.site.example", Qtype::TXT, hold, refused(Reason::TypeNotAllowed, true), "another's type"),
+        (Batch, "a b.site.example", Qtype::A, hold, refused(Reason::BadHostName, false), "no host name"),
+        (
+            Batch,
+            "www.site.example",
+            Qtype::A,
+            (Band::Sinkhole, Some(LedgerScope::Tenant)),
+            refused(Reason::LedgerTenant, false),
+            "a new name is refused",
+        ),
+        (Batch, "www.site.example", Qtype::A, (Band::Answer, None), (Verdict::Answer, None, false), "the control"),
+    ] {
+        assert_eq!(judged(kind, name, qtype, recommend, |_| {}), expected, "{why}");
+    }
+    let closed = judged(Batch, "www.site.example", Qtype::A, hold, |inner| inner.ended = true);
+    assert_eq!(closed, refused(Reason::Quarantined, false), "a closed session");
+}
+
+#[test]
+fn a_held_answer_is_no_refusal() {
+    let policy = policy();
+    let context = context(SessionType::Batch);
+    let grants = Grants::new(HashKey::from_random([1; 24]));
+    let query = Query {
+        id: 0,
+        recursion_desired: true,
+        checking_disabled: false,
+        authentic_data: false,
+        qname: QName::from_text("www.site.example").expect("name"),
+        qtype: Qtype::A,
+        question: &[],
+        edns: None,
+    };
+    for (outcome, refused, samples) in [(Outcome::Cached, 0, 0), (Outcome::Refused, 1, 1)] {
+        let mut inner = Inner::new(1);
+        inner.score = SessionState::new(1);
+        let ask = Ask {
+            query: &query,
+            now: Now { mono: 1_000, wall: 1_800_000_000_000 },
+            split: Split::of(query.qname.as_ref()),
+            cached: false,
+            first_seen_days: None,
+            group_seen_days: None,
+            group: None,
+            grants: &grants,
+            name_hash: 1,
+        };
+        let mut decision = policy.decide(&context, &inner, &ask);
+        (decision.applied, decision.would, decision.reason) = (Verdict::Hold, Verdict::Hold, Some(Reason::Held));
+        decision.assessment.band = Band::Hold;
+        policy.commit(&mut inner, &decision, outcome);
+        assert_eq!(decision.booked(), Bits::ZERO);
+        assert_eq!((inner.counts.queries, inner.counts.forwarded, inner.counts.refused), (1, 0, refused));
+        assert_eq!((inner.samples.len(), inner.watched), (samples, true));
+        assert_eq!(inner.score.spent_session(), Bits::ZERO, "nothing left, nothing is booked");
+    }
+}
