@@ -13,7 +13,7 @@ use staunch_scoring::{
 };
 
 use crate::event::{RuleRef, Verdict};
-use crate::lists::{Action, Allowance, DenyMatch, Grants, Lists, Reach, RuleMatch, Scope};
+use crate::lists::{Action, Allowance, DenyMatch, Grants, Lists, Reach, Rule, RuleMatch, Scope};
 use crate::model::{Mode, Now, Qtype, Reason};
 use crate::session::{Context, Inner, TUNNEL_TYPE_NAMES};
 use crate::wire::Query;
@@ -159,15 +159,19 @@ impl Policy {
         let in_force = found.rule.filter(|hit| !on_trial(hit));
         let trial = found.rule.filter(on_trial);
         let grant = ask.grants.look_up(qname, &context.announcement.id, ask.now.wall);
+        // A pack speaks only of what would be scored: it opens nothing that is closed.
+        let scored = grant.is_none() && in_force.is_none() && found.deny.is_none() && profile.has_packs();
+        let pack = found.pack.filter(|hit| scored && knows(hit.rule, ask.query.qtype) && is_host_name(qname));
         let facts = Facts {
             now: ask.now.mono,
             qname,
-            split,
+            // Under a pack's name a platform is one owner, so that the choice among its tenants is paid for too.
+            split: if pack.is_some() { split.whole() } else { split },
             qtype: ask.query.qtype.0,
             flags: u8::from(ask.query.edns.is_some_and(|edns| edns.dnssec_ok))
                 | u8::from(ask.query.checking_disabled) << 1,
             qtypes_allowed: profile.qtypes.len().min(255) as u8,
-            listing: self.listing(profile, ask, grant, in_force),
+            listing: self.listing(profile, ask, grant, in_force, pack),
             registered_days: self.lists.age.days(split.icann(qname), ask.now.wall),
             first_seen_days: ask.first_seen_days,
             group_seen_days: ask.group_seen_days,
@@ -179,7 +183,7 @@ impl Policy {
         let assessment = self.scorer.assess(&inner.score, &facts);
         let granted = grant.map(Allowance::reference);
         let mut judgement =
-            self.judge(context, inner, ask, profile, granted, in_force, found.deny, &facts, &assessment);
+            self.judge(context, inner, ask, profile, granted, in_force, found.deny, pack, &facts, &assessment);
         // A rule that is enforced ahead of a monitored session applies to the refusals it makes itself.
         let mode = match in_force.and_then(|hit| hit.rule.mode) {
             Some(mode) if judgement.by_rule => self.resolve(mode, context),
@@ -201,6 +205,7 @@ impl Policy {
         ask: &Ask<'_>,
         grant: Option<&Allowance>,
         hit: Option<RuleMatch<'_>>,
+        pack: Option<RuleMatch<'_>>,
     ) -> Listing {
         // The choice of a name from a fixed list costs log2 of the list, whatever the name.
         let exact = Listing::Exact { of: self.lists.rules.exact_allowed().saturating_add(ask.grants.len() as u32) };
@@ -210,7 +215,8 @@ impl Policy {
             (None, Some(hit)) if hit.rule.action == Action::Deny => Listing::Unlisted,
             (None, Some(hit)) if hit.reach == Reach::Exact => exact,
             (None, Some(hit)) => Listing::Below { budget: hit.rule.budget },
-            (None, None) => Listing::Unlisted,
+            // Exact names of a pack too: they are charged against its budget, not as a choice among our own names.
+            (None, None) => pack.map_or(Listing::Unlisted, |hit| Listing::Below { budget: hit.rule.budget }),
         }
     }
 
@@ -225,6 +231,7 @@ impl Policy {
         granted: Option<RuleRef>,
         hit: Option<RuleMatch<'_>>,
         denied: Option<DenyMatch<'_>>,
+        pack: Option<RuleMatch<'_>>,
         facts: &Facts<'_>,
         assessment: &Assessment,
     ) -> Judgement {
@@ -283,18 +290,22 @@ impl Policy {
             refusal.nodata = self.allows_below(ask);
             return refusal;
         }
+        let known = pack.map(|hit| hit.reference());
+        // Packs share one limit, so that many entries tell no more than one.
+        let spent = pack.is_some() && pack_overdraws(profile, inner, assessment);
         let reason = match assessment.overdraw {
             Some(scope) => overdrawn(scope),
+            None if spent => Reason::LedgerSession,
             None => Reason::Score,
         };
         if assessment.band == Band::Quarantine {
-            return Judgement::quarantine(reason, None);
+            return Judgement::quarantine(reason, known);
         }
         if assessment.band == Band::Hold {
-            return Judgement { would: Verdict::Hold, nodata: true, ..Judgement::refuse(Reason::Held, None) };
+            return Judgement { would: Verdict::Hold, nodata: true, ..Judgement::refuse(Reason::Held, known) };
         }
-        if assessment.band == Band::Sinkhole || assessment.overdraw.is_some() {
-            let mut refusal = Judgement::refuse(reason, None);
+        if assessment.band == Band::Sinkhole || assessment.overdraw.is_some() || spent {
+            let mut refusal = Judgement::refuse(reason, known);
             refusal.nodata = self.allows_below(ask);
             return refusal;
         }
@@ -306,7 +317,7 @@ impl Policy {
         if qtype.is_host_type() && !is_host_name(qname) {
             return Judgement::refuse(Reason::BadHostName, None);
         }
-        Judgement::answer(None)
+        Judgement::answer(known)
     }
 
     /// Whether a rule or a grant allows some name below the one asked for.
@@ -435,6 +446,19 @@ impl<'a> Decision<'a> {
             Bits::ZERO
         }
     }
+}
+
+/// Whether a pack's entry is for this type.
+fn knows(entry: &Rule, qtype: Qtype) -> bool {
+    entry.qtypes.is_empty() || entry.qtypes.binary_search(&qtype).is_ok()
+}
+
+/// Whether a name of a pack would take what the session told below rules and packs past the profile's limit for packs.
+/// Names below rules count as well: they have no account of their own, and counting them can only refuse earlier.
+fn pack_overdraws(profile: &Profile, inner: &Inner, assessment: &Assessment) -> bool {
+    let charge = assessment.charge.name;
+    let limit = profile.pack_session.plus(inner.score.allowance());
+    charge > Bits::ZERO && inner.score.spent_below().plus(charge) > limit
 }
 
 fn overdrawn(scope: LedgerScope) -> Reason {

@@ -7,6 +7,7 @@ mod filter;
 mod lists;
 
 mod network;
+mod packs;
 mod rules;
 mod sessions;
 
@@ -69,7 +70,8 @@ pub(super) fn resolve(
     let sessions = context.sessions();
     let profiles = context.profiles();
     let rules = context.rules();
-    let (lists, list_reports) = context.lists(rules);
+    let (packs, pack_reports) = context.packs();
+    let (lists, list_reports) = context.lists(rules, packs);
     let zones = context.zones();
     let events = context.events(&state_dir);
     let alerts = context.alerts(&state_dir);
@@ -94,6 +96,7 @@ pub(super) fn resolve(
         profiles,
         lists,
         list_reports,
+        pack_reports,
         zones,
         events,
         alerts,
