@@ -449,6 +449,19 @@ fn fifty_entries_tell_no_more_than_the_session_may() {
     assert_eq!(session.ask(1e6, &name, 1).verdict, Verdict::Answer);
 }
 
+/// A rule for a whole platform covers tenants that cost nothing to name: the choice of them is what is told.
+#[test]
+fn a_rule_above_tenants_pays_for_the_choice_among_them() {
+    let policy = policy(
+        "[[rule]]\nid = \"cloud\"\naction = \"allow\"\nnames = [\"amazonaws.com\"]\nbudget_bits = 2048\nowner = \"o\"\n\
+         reason = \"r\"\nreview_by = \"2027-06-01\"",
+    );
+    let mut session = Session::new(&policy, SessionType::Batch);
+    let (told, refusal) = tunnel(&mut session, "s3.amazonaws.com", 200);
+    assert_eq!(refusal.expect("refused").reason, Some(Reason::LedgerTenant));
+    assert!(told > Bits::whole(1_600) && told <= Bits::whole(2_048), "{told}");
+}
+
 /// Five more names below `zone`, other ones each time.
 fn tunnel_from(session: &mut Session<'_>, zone: &str) -> (Bits, Option<Answer>) {
     let at = session.queries;

@@ -5,6 +5,7 @@
 //! code; [`Policy::commit`] writes down what was done. Monitor, canary share and enforce part in [`Decision::new`]
 //! and nowhere else.
 
+mod packs;
 mod permit;
 mod refusal;
 
@@ -13,7 +14,7 @@ use staunch_scoring::{
 };
 
 use crate::event::{RuleRef, Verdict};
-use crate::lists::{Action, Allowance, DenyMatch, Grants, Lists, Reach, Rule, RuleMatch, Scope};
+use crate::lists::{Action, Allowance, DenyMatch, Grants, Lists, Reach, RuleMatch, Scope};
 use crate::model::{Mode, Now, Qtype, Reason};
 use crate::session::{Context, Inner, TUNNEL_TYPE_NAMES};
 use crate::wire::Query;
@@ -161,12 +162,15 @@ impl Policy {
         let grant = ask.grants.look_up(qname, &context.announcement.id, ask.now.wall);
         // A pack speaks only of what would be scored: it opens nothing that is closed.
         let scored = grant.is_none() && in_force.is_none() && found.deny.is_none() && profile.has_packs();
-        let pack = found.pack.filter(|hit| scored && knows(hit.rule, ask.query.qtype) && is_host_name(qname));
+        let pack = found.pack.filter(|hit| scored && packs::knows(hit.rule, ask.query.qtype) && is_host_name(qname));
         let facts = Facts {
             now: ask.now.mono,
             qname,
-            // Under a pack's name a platform is one owner, so that the choice among its tenants is paid for too.
-            split: if pack.is_some() { split.whole() } else { split },
+            // Under a pack's name a platform is always one owner.
+            split: match pack.is_some() || packs::covers_tenants(qname, split, grant, in_force) {
+                true => split.whole(),
+                false => split,
+            },
             qtype: ask.query.qtype.0,
             flags: u8::from(ask.query.edns.is_some_and(|edns| edns.dnssec_ok))
                 | u8::from(ask.query.checking_disabled) << 1,
@@ -292,7 +296,7 @@ impl Policy {
         }
         let known = pack.map(|hit| hit.reference());
         // Packs share one limit, so that many entries tell no more than one.
-        let spent = pack.is_some() && pack_overdraws(profile, inner, assessment);
+        let spent = pack.is_some() && packs::overdraws(profile, inner, assessment);
         let reason = match assessment.overdraw {
             Some(scope) => overdrawn(scope),
             None if spent => Reason::LedgerSession,
@@ -446,19 +450,6 @@ impl<'a> Decision<'a> {
             Bits::ZERO
         }
     }
-}
-
-/// Whether a pack's entry is for this type.
-fn knows(entry: &Rule, qtype: Qtype) -> bool {
-    entry.qtypes.is_empty() || entry.qtypes.binary_search(&qtype).is_ok()
-}
-
-/// Whether a name of a pack would take what the session told below rules and packs past the profile's limit for packs.
-/// Names below rules count as well: they have no account of their own, and counting them can only refuse earlier.
-fn pack_overdraws(profile: &Profile, inner: &Inner, assessment: &Assessment) -> bool {
-    let charge = assessment.charge.name;
-    let limit = profile.pack_session.plus(inner.score.allowance());
-    charge > Bits::ZERO && inner.score.spent_below().plus(charge) > limit
 }
 
 fn overdrawn(scope: LedgerScope) -> Reason {

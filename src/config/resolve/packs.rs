@@ -1,6 +1,5 @@
 //! Packs of known look-alikes: read, checked, compiled.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
@@ -13,22 +12,38 @@ use crate::config::spec;
 use crate::lists::pack::{self, MAX_OCTETS, PackEntry};
 use crate::lists::{BUILTIN_PREFIX, PACKS, RuleSet, builtin_pack};
 
-/// Entries of the shipped pack that was read first: a reload need not read them again.
-static SHIPPED: OnceLock<(Cow<'static, [u8]>, Vec<PackEntry>)> = OnceLock::new();
+/// The shipped pack that was read first, so that a reload need not read it again.
+static SHIPPED: OnceLock<(&'static str, Vec<PackEntry>)> = OnceLock::new();
 
-fn read(octets: &Cow<'static, [u8]>) -> Result<Vec<PackEntry>, Vec<pack::PackError>> {
-    if !matches!(octets, Cow::Borrowed(_)) {
-        return pack::parse(octets);
+/// What a `[[pack]]` names.
+enum Text {
+    Shipped(&'static str),
+    Own(Vec<u8>),
+}
+
+impl Text {
+    fn octets(&self) -> &[u8] {
+        match self {
+            Self::Shipped(text) => text.as_bytes(),
+            Self::Own(octets) => octets,
+        }
     }
-    if let Some((known, entries)) = SHIPPED.get()
-        && known == octets
-    {
-        return Ok(entries.clone());
+
+    fn entries(&self) -> Result<Vec<PackEntry>, Vec<pack::PackError>> {
+        let text = match self {
+            Self::Shipped(text) => *text,
+            Self::Own(octets) => return pack::parse(octets),
+        };
+        if let Some((known, entries)) = SHIPPED.get()
+            && *known == text
+        {
+            return Ok(entries.clone());
+        }
+        let entries = pack::parse(text.as_bytes())?;
+        // Another thread may have been first.
+        let _ = SHIPPED.set((text, entries.clone()));
+        Ok(entries)
     }
-    let entries = pack::parse(octets)?;
-    // Another thread may have been first with the same text.
-    let _ = SHIPPED.set((octets.clone(), entries.clone()));
-    Ok(entries)
 }
 
 impl Context<'_, '_> {
@@ -65,9 +80,9 @@ impl Context<'_, '_> {
     }
 
     fn pack(&mut self, path: &Path, written: &spec::Pack) -> Option<Vec<PackEntry>> {
-        let octets = self.pack_octets(path, &written.path)?;
-        self.digest_part(&format!("pack {}", written.id), &octets);
-        let entries = match read(&octets) {
+        let text = self.pack_text(path, &written.path)?;
+        self.digest_part(&format!("pack {}", written.id), text.octets());
+        let entries = match text.entries() {
             Ok(entries) => entries,
             Err(errors) => {
                 for error in errors {
@@ -101,13 +116,13 @@ impl Context<'_, '_> {
         });
     }
 
-    fn pack_octets(&mut self, path: &Path, written: &str) -> Option<Cow<'static, [u8]>> {
+    fn pack_text(&mut self, path: &Path, written: &str) -> Option<Text> {
         if written.is_empty() {
             return self.problems.fail(path, "path is missing", "name the file, or a shipped pack as builtin:<name>");
         }
         if written.starts_with(BUILTIN_PREFIX) {
             return match builtin_pack(written) {
-                Some(pack) => Some(Cow::Borrowed(pack.text.as_bytes())),
+                Some(pack) => Some(Text::Shipped(pack.text)),
                 None => {
                     let names: Vec<_> = PACKS.iter().map(|p| format!("{BUILTIN_PREFIX}{}", p.name)).collect();
                     let problem = format!("no shipped pack `{}`", written.escape_debug());
@@ -116,7 +131,7 @@ impl Context<'_, '_> {
             };
         }
         match read_limited(&self.beside(written), MAX_OCTETS as u64) {
-            Ok(octets) => Some(Cow::Owned(octets)),
+            Ok(octets) => Some(Text::Own(octets)),
             Err(error) => self.problems.fail(
                 path,
                 format!("`{}` cannot be read: {error}", written.escape_debug()),
