@@ -64,10 +64,12 @@ const NO_PACKS: &str = "pack = []";
 const ODD_POLICY: &str = r#"
 [profile.batch.budgets]
 session = 65536
+icann = 16384
 [[rule]]
 id = "own-range"
 action = "allow"
 names = ["*.37.18.198.in-addr.arpa"]
+budget_bits = 16384
 owner = "network"
 reason = "inventory"
 review_by = "2027-06-01"
@@ -75,6 +77,7 @@ review_by = "2027-06-01"
 id = "object-stores"
 action = "allow"
 names = ["*.r2.cloudflarestorage.com"]
+budget_bits = 12288
 owner = "build"
 reason = "stores of many accounts"
 review_by = "2027-06-01"
@@ -370,7 +373,8 @@ fn odd_sessions_pass_with_the_packs_and_their_policy() {
     let left: BTreeSet<_> = with.refused.iter().map(|(session, ..)| session.as_str()).collect();
     assert!(left.iter().all(|session| ["odd-cloud", "odd-mailauth", "odd-ptr"].contains(session)), "{left:?}");
     // Mail authentication asks under 600 domains, which any of their owners reads: a session budget and no pack. A
-    // sweep of addresses is for whoever holds the range, and stores under 45 accounts for whoever uses them: rules.
+    // sweep of addresses is for whoever holds the range, and buckets are named by customers: who uses 50 buckets and the
+    // stores of 45 accounts says so.
     let whole = replay(&policy(ODD_POLICY), SessionType::Batch, &rows);
     whole.tell("odd with packs and policy");
     assert!(whole.refused.is_empty() && whole.quarantined.is_empty(), "{:?}", whole.refused);
