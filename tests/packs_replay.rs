@@ -377,6 +377,7 @@ fn odd_sessions_pass_with_the_packs_and_their_policy() {
     // stores of 45 accounts says so.
     let whole = replay(&policy(ODD_POLICY), SessionType::Batch, &rows);
     whole.tell("odd with packs and policy");
+    whole.tell_use();
     assert!(whole.refused.is_empty() && whole.quarantined.is_empty(), "{:?}", whole.refused);
 }
 
