@@ -310,9 +310,16 @@ fn sessions(rows: Vec<Row>, run: usize) -> BTreeMap<String, Vec<Row>> {
     sessions
 }
 
+/// Directory of the corpora: `STAUNCH_CORPORA`, else `../shared/corpora` beside the repository; `None` if absent.
+fn corpora() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora");
+    let dir = std::env::var_os("STAUNCH_CORPORA").map_or_else(beside, PathBuf::from);
+    dir.join("benign_seq.jsonl.gz").is_file().then_some(dir)
+}
+
 macro_rules! corpora_or_return {
     () => {
-        match corpus::directory() {
+        match corpora() {
             Some(dir) => dir,
             None => {
                 println!("SKIPPED: no corpora; set STAUNCH_CORPORA");
