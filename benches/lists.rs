@@ -79,7 +79,12 @@ fn names(text: impl Fn(u64) -> String) -> Vec<NameBuf> {
 }
 
 fn lists(c: &mut Criterion) {
-    let lists = Lists { rules: rules(), deny: deny(), age: AgeBuilder::new(key()).build() };
+    let lists = Lists {
+        rules: rules(),
+        deny: deny(),
+        age: AgeBuilder::new(key()).build(),
+        packs: RuleSet::compile(Vec::new(), key()),
+    };
     let scope = Scope::of(SessionType::Interactive, None);
     let wall = Day::parse("2026-11-21").expect("day").start();
 

@@ -28,6 +28,7 @@ pub mod zones;
 
 // What joins them.
 pub mod admin;
+pub mod capacity;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -339,6 +339,33 @@ fn open_metrics(page: &str) -> Vec<Sample> {
 }
 
 #[test]
+fn capacity_needs_no_daemon_and_follows_the_policy() {
+    let run = |args: &[&str]| Command::new(BINARY).arg("capacity").args(args).output().expect("runs");
+    let figures = |args: &[&str]| -> Value { serde_json::from_slice(&run(args).stdout).expect("JSON") };
+    let built_in = figures(&["--json"]);
+    assert_eq!(built_in["schema"], 1);
+    assert_eq!(built_in["profiles"][1]["session"], "batch");
+    let once = |figures: &Value| figures["profiles"][1]["once_bits"].as_f64().expect("a number");
+    assert_eq!(once(&built_in), 8_192.0 + 73_728.0);
+
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("policy.toml");
+    let text = "version = 1\npack = []\n[upstream]\nservers = [\"192.0.2.53\"]\n[[rule]]\nid = \"cdn\"\naction = \"allow\"\n\
+                names = [\"*.cdn.example.net\"]\nbudget_bits = 1000\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2099-01-01\"\n";
+    std::fs::write(&file, text).expect("written");
+    let path = file.to_str().expect("UTF-8");
+    assert_eq!(once(&figures(&["--policy", path, "--json"])), 8_192.0 + 1_000.0);
+    let table = String::from_utf8(run(&["--policy", path]).stdout).expect("UTF-8");
+    assert!(table.contains("rule cdn (") && table.contains("policy.toml:8)"), "{table}");
+    let slow = figures(&["--policy", path, "--json", "--floor-seconds", "3600", "--jitter-ms", "1000"]);
+    assert_eq!(slow["profiles"][1]["hourly_bits"], 1.0);
+
+    std::fs::write(&file, text.replace("version = 1", "version = 9")).expect("written");
+    assert_eq!(code(&run(&["--policy", path])), 3);
+    assert_eq!(code(&run(&["--jitter-ms", "0"])), 2);
+}
+
+#[test]
 fn the_check_of_a_metrics_page_is_strict() {
     let good = "# HELP a Some.\n# TYPE a counter\na_total{x=\"y\",z=\"w\"} 1\na_total{x=\"v\",z=\"w\"} 2.5\n# EOF\n";
     assert_eq!(open_metrics(good).len(), 2);

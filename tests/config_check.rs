@@ -248,6 +248,26 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
              [[rule]]\nid = \"r\"\naction = \"deny\"\nowner = \"o\"\nreason = \"r\"\nnames = [\"=b.example\"]\nprofiles = [\"bulk\"]\nmode = \"canary\"\n",
             &[(9, "rule[1].id", "line 3", "own id"), (14, "rule[1].profiles[0]", "`bulk`", "batch")],
         ),
+        // Packs.
+        (
+            "version = 1\n[[pack]]\nid = \"p\"\npath = \"no/such/pack\"\n",
+            &[(4, "pack[0].path", "cannot be read", "relative to")],
+        ),
+        (
+            "version = 1\n[[pack]]\nid = \"p\"\npath = \"builtin:everything\"\nprofiles = [\"bulk\"]\n",
+            &[
+                (4, "pack[0].path", "no shipped pack", "builtin:look-alikes"),
+                (5, "pack[0].profiles[0]", "`bulk`", "batch"),
+            ],
+        ),
+        (
+            "version = 1\n[[list]]\nid = \"one\"\npath = \"builtin:doh-resolvers\"\n[[pack]]\nid = \"one\"\npath = \"builtin:look-alikes\"\n",
+            &[(6, "pack[0].id", "another pack, list or rule", "own id")],
+        ),
+        (
+            "version = 1\n[profile.batch]\npack_session_bits = -1\n",
+            &[(3, "profile.batch.pack_session_bits", "out of range", "use 0 to")],
+        ),
         // Lists.
         (
             "version = 1\n[[list]]\nid = \"l\"\npath = \"no/such/list\"\n",
@@ -398,6 +418,37 @@ fn the_example_loads_without_a_word() {
     assert_eq!(loaded.pins, bare.pins);
     assert_eq!(loaded.events.rotate_bytes, bare.events.rotate_bytes);
     assert_eq!((loaded.listen.queue, loaded.listen.tcp_idle), (bare.listen.queue, bare.listen.tcp_idle));
+}
+
+#[test]
+fn packs_ship_are_switched_off_and_are_replaced() {
+    let rules = |loaded: &Loaded| loaded.lists.packs.rules().len();
+    let (shipped, _) = good("version = 1\n");
+    assert_eq!(shipped.pack_reports.len(), 1);
+    assert!(rules(&shipped) > 50 && shipped.assumptions().iter().any(|said| said.contains("look-alikes")));
+    let (off, warnings) = good("version = 1\npack = []\n");
+    assert_eq!((rules(&off), off.pack_reports.len(), &warnings[..]), (0, 0, &[][..]));
+    assert_ne!(off.digest(), shipped.digest());
+
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("staunch.toml");
+    let entry = "version = 1\n[[entry]]\nid = \"own\"\nclass = \"reputation\"\nnames = [\"*.hash.example.org\"]\nbudget_bits = 900\n\
+                 owner = \"team\"\nreason = \"our scanner\"\nreview_by = \"2026-01-01\"\n";
+    std::fs::write(dir.path().join("own.toml"), entry).expect("written");
+    let text = "version = 1\n[upstream]\nservers = [\"192.0.2.53\"]\n[[pack]]\nid = \"mine\"\npath = \"own.toml\"\nprofiles = [\"batch\"]\n";
+    let (own, warnings) = load_text(&file, text, &environment()).expect("loads");
+    let wanted = name("a.hash.example.org");
+    let found = |kind| own.lists.packs.look_up(wanted.as_ref(), Scope::of(kind, None), 0).map(|hit| hit.reference());
+    let by = found(SessionType::Batch).expect("for batch sessions");
+    assert_eq!((&*by.id, &*by.file, by.line), ("mine/own", "own.toml", 5));
+    assert!(found(SessionType::Interactive).is_none(), "and for no others");
+    let due: Vec<_> = warnings.iter().filter(|warning| warning.file == "own.toml").collect();
+    assert_eq!(due.iter().map(|w| (w.line, w.field.as_str())).collect::<Vec<_>>(), [(3, "own.review_by")]);
+
+    std::fs::write(dir.path().join("own.toml"), entry.replace("900", "0")).expect("written");
+    let errors = load_text(&file, text, &environment()).expect_err("no budget");
+    let told: Vec<_> = errors.iter().map(|e| (e.file.as_str(), e.line, e.field.as_str())).collect();
+    assert_eq!(told, [("own.toml", 6, "entry[0].budget_bits")]);
 }
 
 #[test]

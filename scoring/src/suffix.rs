@@ -43,6 +43,13 @@ impl Split {
         }
     }
 
+    /// The same name with a platform as one owner: whoever is told of its tenants is told of the choice among them, so
+    /// the tenant account of this split is that of the ICANN-level domain and pays for all that stands left of it.
+    #[must_use]
+    pub const fn whole(self) -> Self {
+        Self { tenant_at: self.icann_at, multi_tenant: false, ..self }
+    }
+
     /// The tenant-level domain.
     pub fn tenant<'n>(&self, name: NameRef<'n>) -> NameRef<'n> {
         name.strip_left(self.tenant_at as usize)
@@ -107,6 +114,17 @@ mod tests {
         ] {
             assert_eq!(split(name), (tenant.into(), icann.into(), multi), "{name}");
         }
+    }
+
+    #[test]
+    fn a_platform_as_one_owner_pays_for_the_choice_of_tenants() {
+        let name = NameBuf::from_text("x.y.cloudfront.net").expect("test name");
+        let whole = Split::of(name.as_ref()).whole();
+        assert_eq!(whole.tenant(name.as_ref()).to_string(), "cloudfront.net");
+        assert_eq!(whole.icann(name.as_ref()).to_string(), "cloudfront.net");
+        assert!(!whole.multi_tenant);
+        let name = NameBuf::from_text("www.example.com").expect("test name");
+        assert_eq!(Split::of(name.as_ref()).whole(), Split::of(name.as_ref()));
     }
 
     #[test]

@@ -45,6 +45,18 @@ pub enum Verb {
         #[arg(long)]
         strict: bool,
     },
+    /// What a policy permits at worst: bits that one session can tell the outside, by part, rule and type.
+    Capacity {
+        /// Configuration file; the built-in policy without one.
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+        /// How long a forwarded name and type is answered from the cache, seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = positive)]
+        floor_seconds: f64,
+        /// How far a query's arrival strays from its sending as its reader sees it, milliseconds.
+        #[arg(long, value_name = "MS", default_value_t = 50.0, value_parser = positive)]
+        jitter_ms: f64,
+    },
     /// Sessions: who asks, and what has become of them.
     Session {
         /// What to do.
@@ -208,6 +220,14 @@ pub enum SessionVerb {
     },
 }
 
+/// A number of assumptions: above zero and finite.
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (1e-3..=1e6).contains(&number) => Ok(number),
+        _ => Err("use a number from 0.001 to 1000000".into()),
+    }
+}
+
 fn session_id(text: &str) -> Result<SessionId, String> {
     SessionId::new(text)
 }
@@ -276,6 +296,14 @@ mod tests {
     #[test]
     fn the_words_are_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn assumptions_are_numbers_above_zero() {
+        assert_eq!(positive("2.5"), Ok(2.5));
+        for bad in ["0", "-1", "NaN", "inf", "1e7", ""] {
+            assert!(positive(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

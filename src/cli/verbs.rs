@@ -1,5 +1,6 @@
 //! What each verb does.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,8 @@ use super::args::{Args, LearnVerb, SessionVerb, Verb};
 use super::{Exit, default_socket, human};
 use crate::admin::client::{self, Exchange};
 use crate::admin::protocol::{ErrorCode, Request};
-use crate::config;
+use crate::capacity::Assumptions;
+use crate::config::{self, PackReport};
 use crate::daemon;
 use crate::model::Announcement;
 
@@ -23,6 +25,9 @@ pub fn run(args: Args) -> Exit {
     match args.verb {
         Verb::Serve { config, state_dir } => serve(config, state_dir, args.socket, json),
         Verb::Check { file, strict } => check(&file, strict, json),
+        Verb::Capacity { policy, floor_seconds, jitter_ms } => {
+            super::capacity::run(policy.as_deref(), Assumptions { floor_seconds, jitter_ms }, json)
+        }
         Verb::Session { verb } => session(&socket, verb, json),
         Verb::Allow { name, time, reason, owner, session } => {
             let request = Request::Allow { name, seconds: time.as_secs(), reason, owner, session };
@@ -104,12 +109,19 @@ fn check(file: &Path, strict: bool, json: bool) -> Exit {
     match config::load(file) {
         Ok((loaded, warnings)) => {
             if json {
-                say(&json!({ "schema": 1, "valid": true, "digest": loaded.digest(), "warnings": warnings }).to_string());
+                let packs: Vec<_> = loaded.pack_reports.iter().map(pack).collect();
+                let report = json!({
+                    "schema": 1, "valid": true, "digest": loaded.digest(), "warnings": warnings, "packs": packs,
+                });
+                say(&report.to_string());
             } else {
                 for warning in &warnings {
                     say(&format!("warning: {warning}"));
                 }
-                say(&format!("{}: loads", file.display()));
+                for report in &loaded.pack_reports {
+                    say(&pack_line(report));
+                }
+                say(&format!("{}: loads; `staunch capacity --policy` tells what it permits", file.display()));
             }
             if strict && !warnings.is_empty() { Exit::Invalid } else { Exit::Ok }
         }
@@ -117,7 +129,33 @@ fn check(file: &Path, strict: bool, json: bool) -> Exit {
     }
 }
 
-fn config_errors(errors: &[config::ConfigError], json: bool) -> Exit {
+/// A pack in full.
+fn pack(report: &PackReport) -> Value {
+    let entries: Vec<_> = report
+        .entries
+        .iter()
+        .map(|entry| {
+            let names: Vec<_> = entry.names.iter().map(|(form, _)| form.to_string()).collect();
+            json!({
+                "id": entry.id, "class": entry.class, "line": entry.line, "names": names, "budget_bits": entry.budget,
+                "qtypes": entry.qtypes, "owner": entry.owner, "reason": entry.reason, "review_by": entry.review_by,
+            })
+        })
+        .collect();
+    json!({ "id": report.id, "file": report.file, "entries": entries })
+}
+
+/// A pack in one line: entries by class.
+fn pack_line(report: &PackReport) -> String {
+    let mut classes: BTreeMap<&str, usize> = BTreeMap::new();
+    for entry in &report.entries {
+        *classes.entry(entry.class.as_str()).or_default() += 1;
+    }
+    let classes: Vec<_> = classes.iter().map(|(class, count)| format!("{class} {count}")).collect();
+    format!("pack {} ({}): {} entries: {}", report.id, report.file, report.entries.len(), classes.join(", "))
+}
+
+pub(super) fn config_errors(errors: &[config::ConfigError], json: bool) -> Exit {
     if json {
         say(&json!({ "schema": 1, "valid": false, "errors": errors }).to_string());
     } else {
@@ -175,7 +213,7 @@ fn print(value: &Value, json: bool, words: impl Fn(&Value) -> String) {
 }
 
 /// A closed pipe ends the output, not the program with a panic.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 

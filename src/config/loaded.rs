@@ -11,6 +11,7 @@ use staunch_scoring::NameBuf;
 
 use crate::answer::IpRange;
 use crate::event::RuleRef;
+use crate::lists::pack::PackEntry;
 use crate::lists::{Lists, Report, RuleForm};
 use crate::model::{Announcement, Mode};
 use crate::pipeline::Repeats;
@@ -56,6 +57,8 @@ pub struct Loaded {
     pub lists: Lists,
     /// What was read from each list.
     pub list_reports: Vec<ListReport>,
+    /// What was read from each pack.
+    pub pack_reports: Vec<PackReport>,
     /// Local zones.
     pub zones: Vec<Zone>,
     /// The event log.
@@ -247,6 +250,17 @@ pub struct ListReport {
     /// Counts, and the first lines passed over.
     #[serde(flatten)]
     pub report: Report,
+}
+
+/// What was read from a pack.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackReport {
+    /// The pack.
+    pub id: String,
+    /// Its file, as given.
+    pub file: String,
+    /// Its entries.
+    pub entries: Vec<PackEntry>,
 }
 
 /// A local zone.

@@ -95,6 +95,11 @@ impl<'d> Problems<'d> {
         None
     }
 
+    /// Notes a mistake in another file.
+    pub(super) fn error_elsewhere(&mut self, error: ConfigError) {
+        self.errors.push(error);
+    }
+
     /// Notes something to look at in a field.
     pub(super) fn warn(&mut self, path: &Path, problem: impl Into<String>, remedy: impl Into<String>) {
         if self.broken.iter().any(|broken| path.starts_with(broken)) {

@@ -44,6 +44,8 @@ pub struct V1 {
     pub rule: Vec<Rule>,
     /// Lists; where there is no such table at all, the shipped ones.
     pub list: Option<Vec<List>>,
+    /// Packs of known look-alikes; where there is no such table at all, the shipped ones.
+    pub pack: Option<Vec<Pack>>,
     /// Local zones.
     pub zone: Vec<Zone>,
     /// The event log.
@@ -333,6 +335,8 @@ pub struct Profile {
     pub budgets: Budgets,
     /// Thresholds of the score.
     pub params: Params,
+    /// What a session may tell by names that packs know, over all of them; 0 to be without packs.
+    pub pack_session_bits: Option<f64>,
 }
 
 /// `[profile.<type>.budgets]`, in bits. What is not written comes from the wider profile.
@@ -461,6 +465,18 @@ pub enum ListAction {
     Deny,
     /// Its names tell how old they are.
     Age,
+}
+
+/// `[[pack]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pack {
+    /// Unique among lists, packs and rules.
+    pub id: String,
+    /// The file, or `builtin:<name>`.
+    pub path: String,
+    /// Profiles it is for; empty for all.
+    pub profiles: Vec<String>,
 }
 
 /// `[[zone]]`

@@ -24,6 +24,16 @@ pub fn builtin(path: &str) -> Option<Builtin> {
     BUILTIN.into_iter().find(|list| list.name == name)
 }
 
+/// Policy packs that ship with the product, in the format of [`super::pack`].
+pub const PACKS: [Builtin; 1] =
+    [Builtin { name: "look-alikes", text: include_str!("../../blocklists/look-alikes.toml") }];
+
+/// The pack that `path` names, if it starts with [`PREFIX`] and there is one.
+pub fn builtin_pack(path: &str) -> Option<Builtin> {
+    let name = path.strip_prefix(PREFIX)?;
+    PACKS.into_iter().find(|pack| pack.name == name)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

@@ -16,11 +16,12 @@ mod flat;
 mod form;
 mod grants;
 mod hash;
+pub mod pack;
 mod parse;
 mod rules;
 
 pub use age::{AgeBuilder, AgeMatch, AgeTable};
-pub use builtin::{BUILTIN, Builtin, PREFIX as BUILTIN_PREFIX, builtin};
+pub use builtin::{BUILTIN, Builtin, PACKS, PREFIX as BUILTIN_PREFIX, builtin, builtin_pack};
 pub use day::Day;
 pub use deny::{DenyBuilder, DenyMatch, DenyTable, EntryNote, ListInfo, MAX_NOTES};
 pub use form::{FormError, Reach, RuleForm, SuffixKind, host_name, public_suffix};
@@ -40,6 +41,8 @@ pub struct Lists {
     pub deny: DenyTable,
     /// What lists know of ages.
     pub age: AgeTable,
+    /// Known look-alikes, by [`pack`]. Here a rule's types are those it is for, all if none is named.
+    pub packs: RuleSet,
 }
 
 /// What rules and lists say of a name.
@@ -49,15 +52,21 @@ pub struct Found<'l> {
     pub rule: Option<RuleMatch<'l>>,
     /// The list entry that denies it. A rule, being written by a person for this place, goes before it.
     pub deny: Option<DenyMatch<'l>>,
+    /// The entry of a pack that knows it. Rules and deny lists go before it.
+    pub pack: Option<RuleMatch<'l>>,
 }
 
 impl Lists {
     /// Asks the rules and the deny lists in one walk over the name, for a session of `scope` at `wall` (milliseconds
     /// since the Unix epoch).
     pub fn look_up(&self, name: NameRef<'_>, scope: Scope, wall: u64) -> Found<'_> {
-        if self.rules.key() != self.deny.key() {
-            // A deny table that was built elsewhere, under its own key.
-            return Found { rule: self.rules.look_up(name, scope, wall), deny: self.deny.look_up(name) };
+        if self.rules.key() != self.deny.key() || self.rules.key() != self.packs.key() {
+            // A table that was built elsewhere, under its own key.
+            return Found {
+                rule: self.rules.look_up(name, scope, wall),
+                deny: self.deny.look_up(name),
+                pack: self.packs.look_up(name, scope, wall),
+            };
         }
         let mut found = Found::default();
         for suffix in Suffixes::of(name, self.rules.key()) {
@@ -65,6 +74,7 @@ impl Lists {
             if found.deny.is_none() {
                 found.deny = self.deny.at(&suffix);
             }
+            found.pack = self.packs.at(&suffix, scope, wall).or(found.pack);
         }
         found
     }

@@ -5,6 +5,7 @@
 //! code; [`Policy::commit`] writes down what was done. Monitor, canary share and enforce part in [`Decision::new`]
 //! and nowhere else.
 
+mod packs;
 mod permit;
 mod refusal;
 
@@ -167,15 +168,22 @@ impl Policy {
         let in_force = found.rule.filter(|hit| !on_trial(hit));
         let trial = found.rule.filter(on_trial);
         let grant = ask.grants.look_up(qname, &context.announcement.id, ask.now.wall);
+        // A pack speaks only of what would be scored: it opens nothing that is closed.
+        let scored = grant.is_none() && in_force.is_none() && found.deny.is_none() && profile.has_packs();
+        let pack = found.pack.filter(|hit| scored && packs::knows(hit.rule, ask.query.qtype) && is_host_name(qname));
         let facts = Facts {
             now: ask.now.mono,
             qname,
-            split,
+            // Under a pack's name a platform is always one owner.
+            split: match pack.is_some() || packs::covers_tenants(qname, split, grant, in_force) {
+                true => split.whole(),
+                false => split,
+            },
             qtype: ask.query.qtype.0,
             flags: u8::from(ask.query.edns.is_some_and(|edns| edns.dnssec_ok))
                 | u8::from(ask.query.checking_disabled) << 1,
             qtypes_allowed: profile.qtypes.len().min(255) as u8,
-            listing: self.listing(profile, ask, grant, in_force),
+            listing: self.listing(profile, ask, grant, in_force, pack),
             registered_days: self.lists.age.days(split.icann(qname), ask.now.wall),
             first_seen_days: ask.first_seen_days,
             group_seen_days: ask.group_seen_days,
@@ -187,7 +195,7 @@ impl Policy {
         let assessment = self.scorer.assess(&inner.score, &facts);
         let granted = grant.map(Allowance::reference);
         let mut judgement =
-            self.judge(context, inner, ask, profile, granted, in_force, found.deny, &facts, &assessment);
+            self.judge(context, inner, ask, profile, granted, in_force, found.deny, pack, &facts, &assessment);
         // A rule that is enforced ahead of a monitored session applies to the refusals it makes itself.
         let mode = match in_force.and_then(|hit| hit.rule.mode) {
             Some(mode) if judgement.by_rule => self.resolve(mode, context),
@@ -209,6 +217,7 @@ impl Policy {
         ask: &Ask<'_>,
         grant: Option<&Allowance>,
         hit: Option<RuleMatch<'_>>,
+        pack: Option<RuleMatch<'_>>,
     ) -> Listing {
         // The choice of a name from a fixed list costs log2 of the list, whatever the name.
         let exact = Listing::Exact { of: self.lists.rules.exact_allowed().saturating_add(ask.grants.len() as u32) };
@@ -218,7 +227,8 @@ impl Policy {
             (None, Some(hit)) if hit.rule.action == Action::Deny => Listing::Unlisted,
             (None, Some(hit)) if hit.reach == Reach::Exact => exact,
             (None, Some(hit)) => Listing::Below { budget: hit.rule.budget },
-            (None, None) => Listing::Unlisted,
+            // Exact names of a pack too: they are charged against its budget, not as a choice among our own names.
+            (None, None) => pack.map_or(Listing::Unlisted, |hit| Listing::Below { budget: hit.rule.budget }),
         }
     }
 
@@ -233,6 +243,7 @@ impl Policy {
         granted: Option<RuleRef>,
         hit: Option<RuleMatch<'_>>,
         denied: Option<DenyMatch<'_>>,
+        pack: Option<RuleMatch<'_>>,
         facts: &Facts<'_>,
         assessment: &Assessment,
     ) -> Judgement {
@@ -294,16 +305,20 @@ impl Policy {
             refusal.nodata = self.allows_below(ask);
             return refusal;
         }
+        let known = pack.map(|hit| hit.reference());
+        // Packs share one limit, so that many entries tell no more than one.
+        let spent = pack.is_some() && packs::overdraws(profile, inner, assessment);
         let reason = match assessment.overdraw {
             Some(scope) => overdrawn(scope),
+            None if spent => Reason::LedgerSession,
             None => Reason::Score,
         };
         if assessment.band == Band::Quarantine {
-            return Judgement::quarantine(reason, None);
+            return Judgement::quarantine(reason, known);
         }
         let held = assessment.band == Band::Hold;
-        if !held && (assessment.band == Band::Sinkhole || assessment.overdraw.is_some()) {
-            let mut refusal = Judgement::refuse(reason, None);
+        if !held && (assessment.band == Band::Sinkhole || assessment.overdraw.is_some() || spent) {
+            let mut refusal = Judgement::refuse(reason, known);
             refusal.nodata = self.allows_below(ask);
             return refusal;
         }
@@ -316,7 +331,7 @@ impl Policy {
             return Judgement::refuse(Reason::BadHostName, None);
         }
         // Last: what policy refuses is not shown from memory either.
-        if held { Judgement::hold(None) } else { Judgement::answer(None) }
+        if held { Judgement::hold(known) } else { Judgement::answer(known) }
     }
 
     /// Whether a rule or a grant allows some name below the one asked for.

@@ -17,7 +17,7 @@ use crate::lists::{
 const MAX_LIST_OCTETS: u64 = 1 << 30;
 
 impl Context<'_, '_> {
-    pub(super) fn lists(&mut self, rules: RuleSet) -> (Lists, Vec<ListReport>) {
+    pub(super) fn lists(&mut self, rules: RuleSet, packs: RuleSet) -> (Lists, Vec<ListReport>) {
         let mut deny = DenyBuilder::new(*rules.key());
         let mut age = AgeBuilder::new(*rules.key());
         let mut reports = Vec::new();
@@ -53,7 +53,7 @@ impl Context<'_, '_> {
                 reports.push(ListReport { id: list.id.clone(), file: list.path.clone(), report });
             }
         }
-        (Lists { rules, deny: deny.build(), age: age.build() }, reports)
+        (Lists { rules, deny: deny.build(), age: age.build(), packs }, reports)
     }
 
     fn list(

@@ -8,6 +8,7 @@ mod learn;
 mod lists;
 
 mod network;
+mod packs;
 mod rules;
 mod sessions;
 
@@ -71,7 +72,8 @@ pub(super) fn resolve(
     let profiles = context.profiles();
     let learn = context.learn();
     let rules = context.rules();
-    let (lists, list_reports) = context.lists(rules);
+    let (packs, pack_reports) = context.packs();
+    let (lists, list_reports) = context.lists(rules, packs);
     let zones = context.zones();
     let events = context.events(&state_dir);
     let alerts = context.alerts(&state_dir);
@@ -97,6 +99,7 @@ pub(super) fn resolve(
         learn,
         lists,
         list_reports,
+        pack_reports,
         zones,
         events,
         alerts,

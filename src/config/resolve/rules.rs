@@ -130,7 +130,7 @@ impl Context<'_, '_> {
         forms
     }
 
-    fn scopes(&mut self, path: &Path, profiles: &[String]) -> ScopeSet {
+    pub(super) fn scopes(&mut self, path: &Path, profiles: &[String]) -> ScopeSet {
         if profiles.is_empty() {
             return ScopeSet::ALL;
         }

@@ -85,6 +85,10 @@ impl Context<'_, '_> {
             qtypes,
             budgets: self.budgets(&path.key("budgets"), &spec.budgets, &base.budgets),
             params: self.params(&path.key("params"), &spec.params, &base.params),
+            pack_session: match spec.pack_session_bits {
+                Some(bits) => Bits::ceil_from(self.within(&path, "pack_session_bits", bits, 0.0, MAX_BITS)),
+                None => base.pack_session,
+            },
         }
     }
 

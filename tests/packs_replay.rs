@@ -1,0 +1,522 @@
+//! Packs on recorded queries: what they spare honest sessions, and what they do not open.
+//!
+//! `STAUNCH_CORPORA=DIR cargo test --release --test packs_replay -- --nocapture` prints what each entry was used for.
+//! Prints `SKIPPED:` where the corpora are absent.
+
+#[path = "../scoring/tests/corpus/mod.rs"]
+mod corpus;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use corpus::Row;
+use staunch::config::{self, Environment};
+use staunch::event::Verdict;
+use staunch::lists::{Grants, HashKey};
+use staunch::local;
+use staunch::model::{Announcement, Mode, Now, Qtype, Reason, SessionId, SessionType};
+use staunch::policy::{Ask, Policy, UnknownSource};
+use staunch::session::{Context, Inner};
+use staunch::wire::Query;
+use staunch_scoring::{Bits, NameBuf, Outcome, QName, Scorer, Split};
+
+/// A name and type asked again within this time is answered from the cache.
+const CACHED_SECONDS: f64 = 60.0;
+/// Any day on which the shipped entries are not due.
+const WALL: u64 = 1_795_000_000_000;
+
+/// Pairs of session and tenant that stay refused with the packs, and why no pack can name them.
+const REFUSED: [(&str, &str); 2] = [
+    // Look-ups of domain controllers under identifiers of 32 digits in the network's own domain: whoever owns a domain
+    // can write such labels below it, so the network's policy names its own domain, as a local zone or by a rule.
+    ("maccdc12-c003", "ccbcmd.edu"),
+    // A crawler: 575 unlisted domains spend the 8,192 bits of a batch session. A person's profile has room for it, and
+    // a policy for crawlers writes a larger session budget.
+    ("awsnorm-c001", "sayyac.net"),
+];
+
+fn policy(extra: &str) -> Policy {
+    let text = format!(
+        "version = 1\n{extra}\n[upstream]\nservers = [\"192.0.2.53\"]\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"dry-run\"\n"
+    );
+    let environment = Environment {
+        resolv_conf: None,
+        state_home: PathBuf::from("/var/lib"),
+        state_dir: None,
+        wall: WALL,
+        entropy: [7; 24],
+    };
+    let (loaded, _) =
+        config::load_text(Path::new("packs.toml"), &text, &environment).unwrap_or_else(|errors| panic!("{errors:?}"));
+    Policy {
+        lists: loaded.lists,
+        profiles: loaded.profiles,
+        mode: Mode::Enforce,
+        canary_percent: 0,
+        unknown_source: UnknownSource::Refuse,
+        scorer: Scorer::new(),
+    }
+}
+
+const NO_PACKS: &str = "pack = []";
+
+/// What the policy of such gateways and scanners says beside the packs.
+const ODD_POLICY: &str = r#"
+[profile.batch.budgets]
+session = 65536
+icann = 16384
+[[rule]]
+id = "own-range"
+action = "allow"
+names = ["*.37.18.198.in-addr.arpa"]
+budget_bits = 16384
+owner = "network"
+reason = "inventory"
+review_by = "2027-06-01"
+[[rule]]
+id = "object-stores"
+action = "allow"
+names = ["*.r2.cloudflarestorage.com"]
+budget_bits = 12288
+owner = "build"
+reason = "stores of many accounts"
+review_by = "2027-06-01"
+"#;
+
+/// Rows of lists without sessions are asked in runs of so many names.
+const RUN: usize = 10;
+
+/// One session under a policy, as the pipeline would run it.
+struct Session<'p> {
+    policy: &'p Policy,
+    context: Context,
+    inner: Inner,
+    grants: Grants,
+    cached: HashMap<(NameBuf, u16), f64>,
+    queries: usize,
+    quarantined: Option<usize>,
+    refused: BTreeMap<NameBuf, (Reason, usize)>,
+    used: BTreeMap<(String, NameBuf), Bits>,
+}
+
+/// What became of one query.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    verdict: Verdict,
+    reason: Option<Reason>,
+    rule: Option<String>,
+    charge: Bits,
+}
+
+impl<'p> Session<'p> {
+    fn new(policy: &'p Policy, kind: SessionType) -> Self {
+        let announcement = Announcement {
+            id: SessionId::new("s").expect("id"),
+            addresses: vec!["10.77.1.2".parse().expect("address")],
+            kind,
+            phase: None,
+            owner: None,
+            search: ["build.svc.cluster.local", "svc.cluster.local", "cluster.local", "us-east-2.compute.internal"]
+                .map(|name| NameBuf::from_text(name).expect("name"))
+                .to_vec(),
+        };
+        Self {
+            policy,
+            context: Context::new(announcement, true),
+            inner: Inner::new(0x5eed),
+            grants: Grants::new(HashKey::from_random([9; 24])),
+            cached: HashMap::new(),
+            queries: 0,
+            quarantined: None,
+            refused: BTreeMap::new(),
+            used: BTreeMap::new(),
+        }
+    }
+
+    fn ask(&mut self, seconds: f64, name: &NameBuf, qtype: u16) -> Answer {
+        self.queries += 1;
+        let qname = QName::from_text(&name.to_string()).expect("own text");
+        let query = Query {
+            id: 0,
+            recursion_desired: true,
+            checking_disabled: false,
+            authentic_data: false,
+            qname,
+            qtype: Qtype(qtype),
+            question: &[],
+            edns: None,
+        };
+        let key = (name.clone(), qtype);
+        let split = Split::of(name.as_ref());
+        let ask = Ask {
+            query: &query,
+            now: Now { mono: (seconds * 1e3) as u64, wall: WALL },
+            split,
+            cached: self.cached.get(&key).is_some_and(|at| seconds - at < CACHED_SECONDS),
+            first_seen_days: None,
+            group_seen_days: None,
+            group: None,
+            grants: &self.grants,
+            name_hash: self.queries as u64,
+        };
+        let decision = self.policy.decide(&self.context, &self.inner, &ask);
+        let answer = Answer {
+            verdict: decision.applied,
+            reason: decision.reason,
+            rule: decision.rule.as_ref().map(|rule| rule.id.to_string()),
+            charge: decision.assessment.charge.name,
+        };
+        let outcome = match decision.applied {
+            Verdict::Answer if ask.cached => Outcome::Cached,
+            Verdict::Answer => Outcome::Forwarded,
+            _ => Outcome::Refused,
+        };
+        self.policy.commit(&mut self.inner, &decision, outcome);
+        match outcome {
+            Outcome::Forwarded => {
+                self.cached.insert(key, seconds);
+                if let Some(entry) = &answer.rule {
+                    let used = self.used.entry((entry.clone(), split.icann(name.as_ref()).to_owned())).or_default();
+                    *used = used.plus(answer.charge);
+                }
+            }
+            Outcome::Cached => {}
+            Outcome::Refused => {
+                // What a list, a rule, a type or a malformed name refused is no false alarm of score or ledger.
+                let judged = matches!(
+                    answer.reason,
+                    Some(
+                        Reason::Score
+                            | Reason::LedgerTenant
+                            | Reason::LedgerIcann
+                            | Reason::LedgerSession
+                            | Reason::LedgerGroup
+                    )
+                );
+                if judged {
+                    let tenant = split.tenant(name.as_ref()).to_owned();
+                    self.refused.entry(tenant).or_insert((answer.reason.expect("judged"), self.queries));
+                }
+            }
+        }
+        if answer.verdict == Verdict::Quarantine {
+            self.quarantined.get_or_insert(self.queries);
+        }
+        answer
+    }
+
+    /// Asks row after row until the session is closed.
+    fn run<'r>(&mut self, rows: impl IntoIterator<Item = &'r Row>) {
+        for row in rows {
+            let Some(name) = corpus::scored_name(row) else { continue };
+            let qtype = corpus::qtype(&row.qtype);
+            let search = &self.context.announcement.search;
+            if Qtype(qtype) == Qtype::ANY || local::special(name.as_ref(), Qtype(qtype), search).is_some() {
+                continue;
+            }
+            self.ask(row.t.unwrap_or(0.0), &name, qtype);
+            if self.quarantined.is_some() {
+                break;
+            }
+        }
+    }
+}
+
+/// A figure for each session of a replay.
+#[derive(Default)]
+struct Totals {
+    sessions: usize,
+    pairs: usize,
+    refused: Vec<(String, NameBuf, Reason)>,
+    quarantined: Vec<String>,
+    spent: Vec<(Bits, String)>,
+    packed: Vec<Bits>,
+    /// By entry and domain: what each session that used it told.
+    used: BTreeMap<(String, NameBuf), Vec<Bits>>,
+}
+
+fn replay(policy: &Policy, kind: SessionType, sessions: &BTreeMap<String, Vec<Row>>) -> Totals {
+    let mut totals = Totals::default();
+    let mut pairs = BTreeSet::new();
+    for (id, rows) in sessions {
+        totals.sessions += 1;
+        for name in rows.iter().filter_map(corpus::scored_name) {
+            pairs.insert((id, Split::of(name.as_ref()).tenant(name.as_ref()).to_owned()));
+        }
+        let mut session = Session::new(policy, kind);
+        session.run(rows);
+        if session.quarantined.is_some() {
+            totals.quarantined.push(id.clone());
+        }
+        totals.refused.extend(session.refused.into_iter().map(|(tenant, (reason, _))| (id.clone(), tenant, reason)));
+        totals.spent.push((session.inner.score.spent_session(), id.clone()));
+        totals.packed.push(session.inner.score.spent_below());
+        for (key, bits) in session.used {
+            totals.used.entry(key).or_default().push(bits);
+        }
+    }
+    totals.pairs = pairs.len();
+    totals.spent.sort_unstable();
+    totals.packed.sort_unstable();
+    totals
+}
+
+impl Totals {
+    fn tell(&self, what: &str) {
+        let at = |all: &[Bits], q: f64| all.get((all.len() as f64 * q) as usize).copied().unwrap_or_default();
+        let spent: Vec<_> = self.spent.iter().map(|(bits, _)| *bits).collect();
+        println!(
+            "{what}: {} sessions, {} pairs, {} refused, {} quarantined; session ledger 50 % {} 90 % {} 99 % {}; packs \
+             50 % {} 99 % {} most {}",
+            self.sessions,
+            self.pairs,
+            self.refused.len(),
+            self.quarantined.len(),
+            at(&spent, 0.5),
+            at(&spent, 0.9),
+            at(&spent, 0.99),
+            at(&self.packed, 0.5),
+            at(&self.packed, 0.99),
+            at(&self.packed, 0.9999),
+        );
+        for (session, tenant, reason) in &self.refused {
+            println!("  refused: {session} {tenant}: {reason:?}");
+        }
+        for session in &self.quarantined {
+            println!("  quarantined: {session}");
+        }
+    }
+
+    fn tell_use(&self) {
+        for ((entry, domain), bits) in &self.used {
+            let mut bits = bits.clone();
+            bits.sort_unstable();
+            let most = bits.last().copied().unwrap_or_default();
+            println!("  used: {entry} {domain}: {} sessions, median {}, most {most}", bits.len(), bits[bits.len() / 2]);
+        }
+    }
+}
+
+/// Rows of each session in order of time; lists without sessions in runs of `run` names each.
+fn sessions(rows: Vec<Row>, run: usize) -> BTreeMap<String, Vec<Row>> {
+    let mut sessions: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+    for (i, row) in rows.into_iter().enumerate() {
+        let id = row.session.clone().unwrap_or_else(|| format!("{}-{}", row.tool, i / run));
+        sessions.entry(id).or_default().push(row);
+    }
+    for rows in sessions.values_mut() {
+        rows.sort_by(|a, b| a.t.unwrap_or(0.0).total_cmp(&b.t.unwrap_or(0.0)));
+    }
+    sessions
+}
+
+/// Directory of the corpora: `STAUNCH_CORPORA`, else `../shared/corpora` beside the repository; `None` if absent.
+fn corpora() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora");
+    let dir = std::env::var_os("STAUNCH_CORPORA").map_or_else(beside, PathBuf::from);
+    dir.join("benign_seq.jsonl.gz").is_file().then_some(dir)
+}
+
+macro_rules! corpora_or_return {
+    () => {
+        match corpora() {
+            Some(dir) => dir,
+            None => {
+                println!("SKIPPED: no corpora; set STAUNCH_CORPORA");
+                return;
+            }
+        }
+    };
+}
+
+/// The refused pairs that no list of known ones names.
+fn unexpected<'t>(
+    refused: &'t [(String, NameBuf, Reason)],
+    known: &[(&str, &str)],
+) -> Vec<&'t (String, NameBuf, Reason)> {
+    refused
+        .iter()
+        .filter(|(session, tenant, _)| !known.iter().any(|(s, t)| s == session && *t == tenant.to_string()))
+        .collect()
+}
+
+#[test]
+fn benign_sessions_keep_their_names_with_the_packs() {
+    let dir = corpora_or_return!();
+    let rows = sessions(corpus::rows(&dir, "benign_seq").expect("corpus"), RUN);
+    let (bare, packed) = (policy(NO_PACKS), policy(""));
+    for (kind, known, closed) in
+        [(SessionType::Interactive, &REFUSED[..1], &[][..]), (SessionType::Batch, &REFUSED[..], &["awsnorm-c001"][..])]
+    {
+        let without = replay(&bare, kind, &rows);
+        without.tell(&format!("{} without packs", kind.as_str()));
+        let with = replay(&packed, kind, &rows);
+        with.tell(&format!("{} with packs", kind.as_str()));
+        with.tell_use();
+        assert!(with.sessions > 100 && with.pairs > 4_000, "the corpus is whole");
+        assert!(unexpected(&with.refused, known).is_empty(), "{:?}", unexpected(&with.refused, known));
+        let extra: Vec<_> = with.quarantined.iter().filter(|id| !closed.contains(&id.as_str())).collect();
+        assert!(extra.is_empty(), "{extra:?}");
+        assert!(with.refused.len() < without.refused.len(), "the packs spare something");
+        // Half of every entry's budget is left, so that a longer day has room.
+        for ((entry, domain), bits) in &with.used {
+            let most = bits.iter().max().copied().unwrap_or_default();
+            let budget = budget_of(&packed, entry);
+            assert!(most.plus(most) <= budget, "{entry} {domain}: {most} of {budget}");
+        }
+    }
+}
+
+#[test]
+fn odd_sessions_pass_with_the_packs_and_their_policy() {
+    let dir = corpora_or_return!();
+    let rows = sessions(corpus::rows(&dir, "benign_odd").expect("corpus"), RUN);
+    let without = replay(&policy(NO_PACKS), SessionType::Batch, &rows);
+    without.tell("odd without packs");
+    let with = replay(&policy(""), SessionType::Batch, &rows);
+    with.tell("odd with packs");
+    with.tell_use();
+    assert!(without.quarantined.len() >= 5, "without packs they are closed");
+    let left: BTreeSet<_> = with.refused.iter().map(|(session, ..)| session.as_str()).collect();
+    assert!(left.iter().all(|session| ["odd-cloud", "odd-mailauth", "odd-ptr"].contains(session)), "{left:?}");
+    // Mail authentication asks under 600 domains, which any of their owners reads: a session budget and no pack. A
+    // sweep of addresses is for whoever holds the range, and buckets are named by customers: who uses 50 buckets and the
+    // stores of 45 accounts says so.
+    let whole = replay(&policy(ODD_POLICY), SessionType::Batch, &rows);
+    whole.tell("odd with packs and policy");
+    whole.tell_use();
+    assert!(whole.refused.is_empty() && whole.quarantined.is_empty(), "{:?}", whole.refused);
+}
+
+fn budget_of(policy: &Policy, entry: &str) -> Bits {
+    let rules = policy.lists.packs.rules().iter();
+    rules.filter(|rule| *rule.id == *entry).map(|rule| rule.budget).next().expect("an entry that was used")
+}
+
+/// A sender of base32 below `zone`, until it is refused: names forwarded, bits charged, and the refusal.
+fn tunnel(session: &mut Session<'_>, zone: &str, queries: usize) -> (Bits, Option<Answer>) {
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut told = Bits::ZERO;
+    for n in 0..queries {
+        let chunk: String = (0..40)
+            .map(|_| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                char::from(b"abcdefghijklmnopqrstuvwxyz234567"[(random >> 59) as usize])
+            })
+            .collect();
+        let name = NameBuf::from_text(&format!("{chunk}.{zone}")).expect("name");
+        let answer = session.ask(60.0 * n as f64, &name, 1);
+        if answer.verdict != Verdict::Answer {
+            return (told, Some(answer));
+        }
+        told = told.plus(answer.charge);
+    }
+    (told, None)
+}
+
+#[test]
+fn a_tunnel_below_a_packed_name_ends_at_the_entrys_budget() {
+    let policy = policy("");
+    for (zone, entry) in [
+        ("avqs.mcafee.com", "look-alikes/mcafee-gti"),
+        ("zen.spamhaus.org", "look-alikes/spamhaus"),
+        ("x.cloudfront.net", "look-alikes/cloudfront"),
+        ("cloudfront.net", "look-alikes/cloudfront"), // a new tenant each time: the choice of it is what is told
+        ("elb.eu-west-1.amazonaws.com", "look-alikes/aws-elb"),
+        ("www.google.com", "look-alikes/google"),
+    ] {
+        let budget = budget_of(&policy, entry);
+        let mut session = Session::new(&policy, SessionType::Batch);
+        let (told, refusal) = tunnel(&mut session, zone, 2_000);
+        let refusal = refusal.unwrap_or_else(|| panic!("{zone}: {told} bits and never refused"));
+        assert_eq!(refusal.rule.as_deref(), Some(entry), "{zone}");
+        assert_eq!((refusal.verdict, refusal.reason), (Verdict::Sinkhole, Some(Reason::LedgerTenant)), "{zone}");
+        assert!(told <= budget, "{zone}: {told} of {budget}");
+        assert!(told.plus(Bits::whole(400)) > budget, "{zone}: stopped early, {told} of {budget}");
+        // Five bits a character went out; the ledger charged for no less.
+        assert!(session.inner.score.spent_below() == told, "{zone}");
+        assert_eq!(session.inner.score.spent_session(), Bits::ZERO, "{zone}: nothing of it is unlisted");
+    }
+}
+
+#[test]
+fn fifty_entries_tell_no_more_than_the_session_may() {
+    let policy = policy("[profile.batch]\npack_session_bits = 24576");
+    let mut session = Session::new(&policy, SessionType::Batch);
+    let zones = ["avqs.mcafee.com", "zen.spamhaus.org", "dnsbl.sorbs.net", "cloudfront.net", "www.google.com", "e5.sk"];
+    let mut last = None;
+    for zone in zones.iter().cycle().take(60) {
+        // A few names here, a few there: no entry's own budget is reached.
+        let (_, refusal) = tunnel_from(&mut session, zone);
+        last = refusal.or(last);
+    }
+    let refusal = last.expect("refused at last");
+    assert_eq!((refusal.verdict, refusal.reason), (Verdict::Sinkhole, Some(Reason::LedgerSession)));
+    let told = session.inner.score.spent_below();
+    assert!(told <= Bits::whole(24_576) && told > Bits::whole(24_000), "{told}");
+    assert!(session.quarantined.is_none(), "other names go on");
+    let name = NameBuf::from_text("www.example.org").expect("name");
+    assert_eq!(session.ask(1e6, &name, 1).verdict, Verdict::Answer);
+}
+
+/// A rule for a whole platform covers tenants that cost nothing to name: the choice of them is what is told.
+#[test]
+fn a_rule_above_tenants_pays_for_the_choice_among_them() {
+    let policy = policy(
+        "[[rule]]\nid = \"cloud\"\naction = \"allow\"\nnames = [\"amazonaws.com\"]\nbudget_bits = 2048\nowner = \"o\"\n\
+         reason = \"r\"\nreview_by = \"2027-06-01\"",
+    );
+    let mut session = Session::new(&policy, SessionType::Batch);
+    let (told, refusal) = tunnel(&mut session, "s3.amazonaws.com", 200);
+    assert_eq!(refusal.expect("refused").reason, Some(Reason::LedgerTenant));
+    assert!(told > Bits::whole(1_600) && told <= Bits::whole(2_048), "{told}");
+}
+
+/// Five more names below `zone`, other ones each time.
+fn tunnel_from(session: &mut Session<'_>, zone: &str) -> (Bits, Option<Answer>) {
+    let at = session.queries;
+    tunnel(session, &format!("a{at}b{}.{zone}", at * 7919), 5)
+}
+
+#[test]
+fn a_pack_opens_nothing_that_is_closed() {
+    let extra = "[[rule]]\nid = \"no\"\naction = \"deny\"\nnames = [\"avts.mcafee.com\"]\nowner = \"o\"\nreason = \"r\"\n\
+                 review_by = \"2027-06-01\"\n[[rule]]\nid = \"yes\"\naction = \"allow\"\nnames = [\"*.e5.sk\"]\n\
+                 budget_bits = 512\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\n\
+                 [profile.\"batch.build\"]\nunlisted = \"refuse\"\n[profile.scheduled]\npack_session_bits = 0\n";
+    let policy = policy(extra);
+    let ask = |kind, phase, name: &str, qtype| {
+        let mut session = Session::new(&policy, kind);
+        session.context.announcement.phase = phase;
+        let answer = session.ask(0.0, &NameBuf::from_text(name).expect("name"), qtype);
+        (answer.verdict, answer.reason, answer.rule)
+    };
+    let entry = |id: &str| Some(id.to_owned());
+    let batch = SessionType::Batch;
+    // The pack knows it, so it is answered and the entry is named.
+    let known = ask(batch, None, "0123456789abcdefghijklmnop.avqs.mcafee.com", 1);
+    assert_eq!(known, (Verdict::Answer, None, entry("look-alikes/mcafee-gti")));
+    // A deny rule, and the shipped deny list of resolvers inside a packed zone.
+    assert_eq!(ask(batch, None, "x.avts.mcafee.com", 1).1, Some(Reason::DenyRule));
+    assert_eq!(ask(batch, None, "private.canary.dns.google.com", 1).1, None, "not on the list");
+    assert_eq!(ask(batch, None, "mask.icloud.com", 1).1, policy_denies(&policy, "mask.icloud.com"));
+    // An allow rule keeps its own budget.
+    assert_eq!(ask(batch, None, "x.e5.sk", 1), (Verdict::Answer, None, entry("yes")));
+    // Profiles that reach what rules name, and nothing else.
+    let build = ask(batch, Some(staunch::model::Phase::Build), "x.avqs.mcafee.com", 1);
+    assert_eq!(build, (Verdict::Sinkhole, Some(Reason::NotAllowed), None));
+    // A profile without packs scores it as any name, and so does a type that the entry is not for.
+    assert_eq!(ask(SessionType::Scheduled, None, "x.avqs.mcafee.com", 1), (Verdict::Answer, None, None));
+    assert_eq!(ask(batch, None, "x.zen.spamhaus.org", 15), (Verdict::Answer, None, None));
+    assert_eq!(ask(batch, None, "x.zen.spamhaus.org", 16), (Verdict::Answer, None, entry("look-alikes/spamhaus")));
+    // Types that nobody answers, and names that no host has.
+    assert_eq!(ask(batch, None, "x.zen.spamhaus.org", 10).1, Some(Reason::TypeNotAllowed));
+    assert_eq!(ask(batch, None, "a\\200b.avqs.mcafee.com", 1).1, Some(Reason::BadHostName));
+}
+
+fn policy_denies(policy: &Policy, name: &str) -> Option<Reason> {
+    let name = NameBuf::from_text(name).expect("name");
+    policy.lists.deny.look_up(name.as_ref()).map(|_| Reason::DenyList)
+}
