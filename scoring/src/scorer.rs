@@ -75,7 +75,7 @@ impl Scorer {
             Signal::Regularity.unknown(),
         ];
         debug_assert!(readings.iter().map(|reading| reading.signal).eq(Signal::ALL));
-        let (score, agreeing) = signals::combine(&readings);
+        let (score, agreeing) = signals::combine(&readings, facts.params.without);
 
         let attempt = if at.refused { Bits::ZERO } else { charge.name };
         let mut assessment = Assessment {

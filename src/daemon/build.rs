@@ -182,8 +182,7 @@ fn fixed(loaded: &Loaded) -> Vec<(&'static str, String)> {
 
 /// An explanation by a configuration alone.
 pub fn offline(loaded: Loaded, name: &str, qtype: Qtype, kind: SessionType) -> anyhow::Result<Explanation> {
-    let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
-    let live = live(loaded, grants)?;
+    let live = judged_by(loaded)?;
     let id = SessionId::new("offline").map_err(|error| anyhow!(error))?;
     let announcement = Announcement {
         id,
@@ -196,6 +195,12 @@ pub fn offline(loaded: Loaded, name: &str, qtype: Qtype, kind: SessionType) -> a
     };
     let context = Context::new(announcement, true);
     crate::pipeline::explain_fresh(&live, &context, name, qtype, crate::clock::now()).map_err(|error| anyhow!(error))
+}
+
+/// A configuration in force for judging alone, without runtime allowances.
+pub fn judged_by(loaded: Loaded) -> anyhow::Result<Live> {
+    let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
+    live(loaded, grants)
 }
 
 fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>) -> anyhow::Result<Live> {

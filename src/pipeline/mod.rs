@@ -32,6 +32,7 @@ use crate::telemetry::{Record, Telemetry};
 use crate::wire::{self, Parsed, Query};
 use crate::{alert::Delivery, local, pin};
 
+pub(crate) use explain::{Knowledge, Walked, walk};
 pub use explain::{Explanation, explain_fresh};
 pub use live::{Live, Sinkhole};
 
