@@ -30,6 +30,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod evaluate;
 pub mod listen;
 pub mod pipeline;
 pub mod telemetry;

@@ -4,6 +4,7 @@
 //! Exit codes are in [`Exit`].
 
 mod args;
+mod evaluate;
 mod human;
 mod verbs;
 

@@ -32,8 +32,8 @@ use crate::telemetry::{Record, Telemetry};
 use crate::wire::{self, Parsed, Query};
 use crate::{alert::Delivery, local, pin};
 
-pub(crate) use explain::{Knowledge, Walked, walk};
 pub use explain::{Explanation, explain_fresh};
+pub(crate) use explain::{Knowledge, Walked, walk};
 pub use live::{Live, Sinkhole};
 
 /// Everything a query can meet.

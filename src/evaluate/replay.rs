@@ -1,0 +1,444 @@
+//! One session asked again: its queries through the walk and the policy that judge live ones, at their recorded times.
+//!
+//! Each row becomes the octets of a query, which [`crate::wire`] parses, [`crate::pipeline`] walks up to the verdict and
+//! [`crate::policy`] judges and commits. What stands in for the rest of the service is stated here: an answer is at
+//! hand for [`Settings::floor`] after a name was forwarded under a type, and after that it is stale; nobody answers, so
+//! what answers and connections tell is unknown; nothing is known of the age of domains but what lists say. Pure: the
+//! same session, policy and settings give the same run.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use foldhash::quality::FixedState;
+use staunch_scoring::{Assessment, Bits, NameBuf, NameRef, Outcome, Split};
+
+use super::corpus::{Asked, Label, Session};
+use crate::event::{RuleRef, Verdict};
+use crate::lists::Grants;
+use crate::model::{Announcement, CaseId, Now, Qtype, Reason, SessionId, SessionType};
+use crate::pipeline::{Knowledge, Live, Walked, walk};
+use crate::policy::Decision;
+use crate::session::{Context, Inner, Quarantine};
+use crate::wire::{self, Parsed};
+
+/// Keys the hashes of a replay, so that two runs agree bit for bit. Nobody attacks a recording.
+const SEED: u64 = 0x5eed;
+
+/// How sessions are asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// What the sessions are announced as; [`SessionType::Unannounced`] announces none.
+    pub kind: SessionType,
+    /// How long the answer to a name and type is at hand.
+    pub floor: Duration,
+}
+
+/// What has left of one tool's rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Queries forwarded.
+    pub queries: u64,
+    /// Octets of the payload parts of distinct names forwarded, without the separators.
+    pub characters: u64,
+}
+
+/// A point at which something was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    /// Which query of this tool in this session, from 1; those answered locally are not counted.
+    pub query: u64,
+    /// Why.
+    pub reason: Reason,
+    /// What had left before.
+    pub left: Left,
+}
+
+/// A query that was forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forwarded {
+    /// Milliseconds since the session's first row.
+    pub at: u64,
+    /// Octets of its payload part, 0 for a name that had left before.
+    pub characters: u64,
+}
+
+/// What became of one tool's attack in one session.
+#[derive(Debug, Clone)]
+pub struct AttackRun {
+    /// Its label.
+    pub label: Label,
+    /// An index of [`super::Corpus::tools`].
+    pub tool: u16,
+    /// Queries that came to a judgement, those of a closed session included.
+    pub queries: u64,
+    /// Its first query that was not simply answered.
+    pub first_action: Option<Stop>,
+    /// Its first query that met a closed session, or closed it.
+    pub quarantine: Option<Stop>,
+    /// What left in all.
+    pub left: Left,
+    /// Bits charged for it.
+    pub charged: Bits,
+    /// Every forwarded query.
+    pub forwarded: Vec<Forwarded>,
+    /// Times of its first and last row, milliseconds since the session's first.
+    pub span: (u64, u64),
+}
+
+/// The first refusal of a benign name under one tenant.
+#[derive(Debug, Clone)]
+pub struct Alarm {
+    /// Which query of the session, from 1; those answered locally are not counted.
+    pub query: u64,
+    /// The type asked for.
+    pub qtype: Qtype,
+    /// Refused, or quarantined for it.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// The rule or list that refused.
+    pub rule: Option<RuleRef>,
+    /// The score and the ledger.
+    pub assessment: Assessment,
+}
+
+/// What became of one session's queries under one tenant, or of one label among them.
+#[derive(Debug, Clone)]
+pub struct PairRun {
+    /// The registrable domain.
+    pub tenant: NameBuf,
+    /// Of the rows; a tenant that rows of two labels ask for is two pairs.
+    pub label: Label,
+    /// Of the first row.
+    pub tool: u16,
+    /// The first refusal that was not that of a closed session.
+    pub refused: Option<Alarm>,
+    /// Queries that met a closed session.
+    pub closed: u64,
+}
+
+/// Counts of judged queries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// In all.
+    pub judged: u64,
+    /// Sent to an upstream.
+    pub forwarded: u64,
+    /// Answered from what was at hand.
+    pub cached: u64,
+    /// Held: answered from what was at hand and stale.
+    pub held: u64,
+    /// Held with nothing at hand: refused.
+    pub held_empty: u64,
+    /// Refused otherwise.
+    pub refused: u64,
+    /// Refused because the session was closed.
+    pub closed: u64,
+}
+
+/// What became of one session.
+#[derive(Debug, Clone, Default)]
+pub struct SessionRun {
+    /// The query that closed it, from 1, its label and the reason.
+    pub quarantined: Option<(u64, Label, Reason)>,
+    /// Its attacks, by first row.
+    pub attacks: Vec<AttackRun>,
+    /// Its tenants, by first row.
+    pub pairs: Vec<PairRun>,
+    /// Counts of rows that are to be let through.
+    pub benign: Counts,
+    /// Counts of rows that are to be stopped.
+    pub attack: Counts,
+    /// Rows answered locally: never scored.
+    pub local: u64,
+    /// Rows that no query can carry or no resolver answers (AXFR): refused before anything is judged.
+    pub rejected: u64,
+    /// Spent over unlisted domains.
+    pub spent: Bits,
+    /// Spent on listed names and below rules.
+    pub spent_listed: Bits,
+}
+
+impl Left {
+    /// Bits that have left: `per_query` true ones for each forwarded query where that is known, else five for each
+    /// character of a payload part (what base32 carries).
+    pub fn bits(&self, per_query: Option<f64>) -> f64 {
+        per_query.map_or(self.characters as f64 * 5.0, |bits| self.queries as f64 * bits)
+    }
+}
+
+/// Asks a whole session again.
+pub fn session(live: &Live, session: &Session, settings: Settings) -> SessionRun {
+    let context = context(&session.id, settings.kind);
+    let grants = live.grants.load();
+    let mut replay = Replay {
+        live,
+        grants: &grants,
+        context: &context,
+        settings,
+        inner: Inner::new(SEED),
+        at_hand: HashMap::new(),
+        names: HashSet::new(),
+        pairs: HashMap::new(),
+        attacks: HashMap::new(),
+        run: SessionRun::default(),
+    };
+    let mut packet = Vec::new();
+    for row in &session.rows {
+        // A monotonic clock that starts at a second, so that nothing happens at 0.
+        let now = Now { mono: 1000 + row.at, wall: session.start + row.at };
+        replay.row(row, now, &mut packet);
+    }
+    let Replay { inner, mut run, .. } = replay;
+    run.spent = inner.score.spent_session();
+    run.spent_listed = inner.score.spent_listed().plus(inner.score.spent_below());
+    run
+}
+
+/// Judges a name as the first query of a new session; `None` where it is answered locally or no query can carry it.
+pub fn first_look(
+    live: &Live,
+    name: NameRef<'_>,
+    qtype: Qtype,
+    kind: SessionType,
+    packet: &mut Vec<u8>,
+) -> Option<(Verdict, Option<Reason>, Assessment)> {
+    let context = context("first-look", kind);
+    let grants = live.grants.load();
+    question(packet, name, qtype);
+    let Parsed::Query(query) = wire::parse(packet) else { return None };
+    let knowledge = Knowledge { cached: &|_| false, first_seen_days: &|_| None, name_hash: hash(name) };
+    let now = Now { mono: 1000, wall: 0 };
+    match walk(live, &grants, &context, &Inner::new(SEED), &query, now, &knowledge) {
+        Walked::Zone | Walked::Local => None,
+        Walked::Judged { decision, .. } => Some((decision.applied, decision.reason, decision.assessment)),
+    }
+}
+
+/// A session under way.
+struct Replay<'c> {
+    live: &'c Live,
+    grants: &'c Grants,
+    context: &'c Context,
+    settings: Settings,
+    inner: Inner,
+    /// When a name was last forwarded under a type.
+    at_hand: HashMap<(&'c [u8], Qtype), u64>,
+    /// Names that have left.
+    names: HashSet<&'c [u8]>,
+    pairs: HashMap<(&'c [u8], Label), usize>,
+    attacks: HashMap<(u16, Label), usize>,
+    run: SessionRun,
+}
+
+impl<'c> Replay<'c> {
+    fn row(&mut self, row: &'c Asked, now: Now, packet: &mut Vec<u8>) {
+        let name = row.name.as_ref();
+        question(packet, name, row.qtype);
+        let Parsed::Query(query) = wire::parse(packet) else {
+            self.run.rejected += 1;
+            return;
+        };
+        // What the live path does first of all, without judging: a closed session gets one answer.
+        if self.inner.is_closed() {
+            self.closed(row);
+            return;
+        }
+        let key = (name.as_wire(), row.qtype);
+        let since = self.at_hand.get(&key).map(|at| Duration::from_millis(now.mono - at));
+        let knowledge = Knowledge {
+            cached: &|_| since.is_some_and(|since| since < self.settings.floor),
+            first_seen_days: &|_| None,
+            name_hash: hash(name),
+        };
+        let walked = walk(self.live, self.grants, self.context, &self.inner, &query, now, &knowledge);
+        let (decision, cached) = match walked {
+            Walked::Zone | Walked::Local => {
+                self.run.local += 1;
+                return;
+            }
+            Walked::Judged { decision, cached, .. } => (decision, cached),
+        };
+        let stale = since.is_some() && !cached;
+        let outcome = match decision.applied {
+            Verdict::Answer if cached => Outcome::Cached,
+            Verdict::Answer => Outcome::Forwarded,
+            Verdict::Hold if stale => Outcome::Cached,
+            Verdict::Hold | Verdict::Sinkhole | Verdict::Quarantine => Outcome::Refused,
+        };
+        let charged = decision.booked();
+        self.live.policy.commit(&mut self.inner, &decision, outcome);
+        self.count(row.label, decision.applied, outcome);
+        self.pair(row, &decision);
+        self.attack(row, &decision, outcome, charged, now.mono);
+        if outcome == Outcome::Forwarded {
+            self.at_hand.insert(key, now.mono);
+            self.names.insert(name.as_wire());
+        }
+        if decision.applied == Verdict::Quarantine {
+            self.close(row.label, decision.reason.unwrap_or(Reason::Score), now);
+        }
+    }
+
+    /// What the pipeline does with a quarantine, as far as a judgement can see it.
+    fn close(&mut self, label: Label, reason: Reason, now: Now) {
+        self.run.quarantined = Some((self.run.judged(), label, reason));
+        self.inner.quarantine = Some(Quarantine {
+            case: CaseId::from_random(SEED),
+            reason,
+            by: "staunch".into(),
+            note: String::new(),
+            since: now.wall,
+            applied: true,
+            recorded: false,
+        });
+    }
+
+    fn count(&mut self, label: Label, applied: Verdict, outcome: Outcome) {
+        let counts = if label.is_attack() { &mut self.run.attack } else { &mut self.run.benign };
+        counts.judged += 1;
+        *match (applied, outcome) {
+            (Verdict::Hold, Outcome::Cached) => &mut counts.held,
+            (Verdict::Hold, _) => &mut counts.held_empty,
+            (_, Outcome::Forwarded) => &mut counts.forwarded,
+            (_, Outcome::Cached) => &mut counts.cached,
+            (_, Outcome::Refused) => &mut counts.refused,
+        } += 1;
+    }
+
+    fn closed(&mut self, row: &'c Asked) {
+        let counts = if row.label.is_attack() { &mut self.run.attack } else { &mut self.run.benign };
+        counts.judged += 1;
+        counts.closed += 1;
+        self.pair_of(row).closed += 1;
+        if let Some(attack) = self.attack_of(row) {
+            let stop = Stop { query: attack.queries, reason: Reason::Quarantined, left: attack.left };
+            attack.first_action.get_or_insert(stop);
+            attack.quarantine.get_or_insert(stop);
+        }
+    }
+
+    /// The pair a row belongs to.
+    fn pair_of(&mut self, row: &'c Asked) -> &mut PairRun {
+        let name = row.name.as_ref();
+        let tenant = Split::of(name).tenant(name);
+        let at = *self.pairs.entry((tenant.as_wire(), row.label)).or_insert_with(|| {
+            let pair =
+                PairRun { tenant: tenant.to_owned(), label: row.label, tool: row.tool, refused: None, closed: 0 };
+            self.run.pairs.push(pair);
+            self.run.pairs.len() - 1
+        });
+        // The index of one that was pushed and never removed.
+        &mut self.run.pairs[at]
+    }
+
+    fn pair(&mut self, row: &'c Asked, decision: &Decision<'_>) {
+        let query = self.run.judged();
+        let pair = self.pair_of(row);
+        if !matches!(decision.applied, Verdict::Sinkhole | Verdict::Quarantine) || pair.refused.is_some() {
+            return;
+        }
+        pair.refused = Some(Alarm {
+            query,
+            qtype: row.qtype,
+            verdict: decision.applied,
+            reason: decision.reason.unwrap_or(Reason::Score),
+            rule: decision.rule.clone(),
+            assessment: decision.assessment.clone(),
+        });
+    }
+
+    /// The attack a row belongs to, with the row counted; `None` for one that is to be let through.
+    fn attack_of(&mut self, row: &Asked) -> Option<&mut AttackRun> {
+        if !row.label.is_attack() {
+            return None;
+        }
+        let at = *self.attacks.entry((row.tool, row.label)).or_insert_with(|| {
+            self.run.attacks.push(AttackRun {
+                label: row.label,
+                tool: row.tool,
+                queries: 0,
+                first_action: None,
+                quarantine: None,
+                left: Left::default(),
+                charged: Bits::ZERO,
+                forwarded: Vec::new(),
+                span: (row.at, row.at),
+            });
+            self.run.attacks.len() - 1
+        });
+        // The index of one that was pushed and never removed.
+        let attack = &mut self.run.attacks[at];
+        attack.queries += 1;
+        attack.span.1 = row.at;
+        Some(attack)
+    }
+
+    fn attack(&mut self, row: &Asked, decision: &Decision<'_>, outcome: Outcome, charged: Bits, mono: u64) {
+        let name = row.name.as_ref();
+        let is_new = !self.names.contains(name.as_wire());
+        let Some(attack) = self.attack_of(row) else { return };
+        if decision.applied != Verdict::Answer {
+            let reason = decision.reason.unwrap_or(Reason::Score);
+            let stop = Stop { query: attack.queries, reason, left: attack.left };
+            attack.first_action.get_or_insert(stop);
+            if decision.applied == Verdict::Quarantine {
+                attack.quarantine.get_or_insert(stop);
+            }
+        }
+        if outcome == Outcome::Forwarded {
+            let characters = if is_new { characters(name, decision.split) } else { 0 };
+            attack.left.queries += 1;
+            attack.left.characters += characters;
+            attack.charged = attack.charged.plus(charged);
+            attack.forwarded.push(Forwarded { at: mono - 1000, characters });
+        }
+    }
+}
+
+impl SessionRun {
+    /// Queries judged so far, of either label.
+    fn judged(&self) -> u64 {
+        self.benign.judged + self.attack.judged
+    }
+}
+
+/// Octets of the labels left of the tenant.
+fn characters(name: NameRef<'_>, split: Split) -> u64 {
+    let payload = name.label_count().saturating_sub(split.tenant(name).label_count());
+    name.labels().take(payload).map(|label| label.len() as u64).sum()
+}
+
+fn hash(name: NameRef<'_>) -> u64 {
+    FixedState::with_seed(SEED).hash_one(name.as_wire())
+}
+
+/// What a runtime would say of a session of this kind.
+fn context(id: &str, kind: SessionType) -> Context {
+    // A name that is no session id gets one made from it, so that it stays the same in every run.
+    let id = SessionId::new(id).unwrap_or_else(|_| {
+        let made = format!("replay-{:016x}", FixedState::with_seed(SEED).hash_one(id.as_bytes()));
+        SessionId::new(&made).unwrap_or_else(|_| SessionId::unknown())
+    });
+    let announcement = Announcement {
+        id,
+        // One of each family, so that neither A nor AAAA is out of its reach.
+        addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
+        kind,
+        phase: None,
+        owner: None,
+        search: Vec::new(),
+    };
+    Context::new(announcement, kind != SessionType::Unannounced)
+}
+
+/// The octets of a query, as a stub without EDNS sends it.
+fn question(packet: &mut Vec<u8>, name: NameRef<'_>, qtype: Qtype) {
+    packet.clear();
+    packet.extend_from_slice(&[0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    packet.extend_from_slice(name.as_wire());
+    packet.extend_from_slice(&qtype.0.to_be_bytes());
+    packet.extend_from_slice(&[0, 1]);
+}
