@@ -128,7 +128,9 @@ pub struct BenignRates {
     pub label: Label,
     /// Pairs of session and tenant with a name refused while the session was open.
     pub pairs_refused: Rate,
-    /// The same by reason of the first refusal.
+    /// Of them, those refused by the score or a ledger, and not by a rule, a list, the type or the form of the name.
+    pub pairs_judged: Rate,
+    /// All of them by reason of the first refusal.
     pub by_reason: BTreeMap<&'static str, u64>,
     /// Pairs that lost queries to a closed session and were not refused before.
     pub pairs_collateral: u64,
@@ -408,8 +410,11 @@ impl<'r> Runs<'r> {
             ..sum
         });
         let of = sessions.len() as u64;
+        let judged =
+            pairs.iter().filter_map(|pair| pair.refused.as_ref()).filter(|alarm| is_judged(alarm.reason)).count();
         BenignRates {
             label,
+            pairs_judged: Rate::new(judged as u64, pairs.len() as u64),
             pairs_refused: Rate::new(by_reason.values().sum(), pairs.len() as u64),
             by_reason,
             pairs_collateral: pairs.iter().filter(|pair| pair.refused.is_none() && pair.closed > 0).count() as u64,
@@ -561,6 +566,14 @@ impl Counts {
             closed: self.closed + other.closed,
         }
     }
+}
+
+/// Whether score or ledger refused, and nothing that was written down about the name.
+fn is_judged(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Score | Reason::LedgerTenant | Reason::LedgerIcann | Reason::LedgerSession | Reason::LedgerGroup
+    )
 }
 
 fn query(stop: Option<Stop>) -> Option<u64> {

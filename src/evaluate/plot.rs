@@ -13,19 +13,21 @@ const RIGHT: f64 = 24.0;
 const TOP: f64 = 64.0;
 const BOTTOM: f64 = 64.0;
 
-/// Colours of either page; the marks differ in shape too.
+/// Colours of either page; the marks differ in shape too. Plain values, since not every viewer knows variables.
 const STYLE: &str = "\
-svg{--page:#ffffff;--ink:#1f2430;--soft:#5b6270;--grid:#dfe3ea;--a:#b3261e;--b:#1d5fa8}\
-@media(prefers-color-scheme:dark){svg{--page:#14171c;--ink:#e8ebf0;--soft:#a3abb8;--grid:#333a45;--a:#ff8a80;--b:#82b7ff}}\
-text{font:13px system-ui,sans-serif;fill:var(--ink)}\
+.page{fill:#ffffff}\
+text{font:13px system-ui,sans-serif;fill:#1f2430}\
 .title{font-size:15px;font-weight:600}\
-.soft{fill:var(--soft);font-size:12px}\
-.grid{stroke:var(--grid)}\
-.axis{stroke:var(--soft)}\
-.a{stroke:var(--a)}.b{stroke:var(--b)}\
-.af{fill:var(--a)}.bf{fill:var(--b)}\
+.soft{fill:#5b6270;font-size:12px}\
+.grid{stroke:#dfe3ea}\
+.axis{stroke:#5b6270}\
+.a{stroke:#b3261e}.b{stroke:#1d5fa8}\
+.af{fill:#b3261e}.bf{fill:#1d5fa8}\
 .line{fill:none;stroke-width:2}\
-.ring{fill:none;stroke:var(--ink);stroke-width:2}";
+.ring{fill:none;stroke:#1f2430;stroke-width:2}\
+@media(prefers-color-scheme:dark){\
+.page{fill:#14171c}text{fill:#e8ebf0}.soft{fill:#a3abb8}.grid{stroke:#333a45}.axis{stroke:#a3abb8}\
+.a{stroke:#ff8a80}.b{stroke:#82b7ff}.af{fill:#ff8a80}.bf{fill:#82b7ff}.ring{stroke:#e8ebf0}}";
 
 /// One curve.
 struct Series {
@@ -56,7 +58,7 @@ pub fn leak_against_false_alarms(sweep: &[SweepPoint]) -> String {
          <desc id=\"d\">Most payload bytes out before the stop over benign pairs refused in a thousand, as the \
          sinkhole's threshold moves; the threshold in force is ringed.</desc>\n\
          <style>{STYLE}</style>\n\
-         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"var(--page)\"/>\n\
+         <rect class=\"page\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>\n\
          <text class=\"title\" x=\"{LEFT}\" y=\"26\">Leak against false alarms</text>\n"
     );
     legend(&mut out);
@@ -81,7 +83,7 @@ fn legend(out: &mut String) {
     let _ = writeln!(
         out,
         "<circle class=\"ring\" cx=\"{}\" cy=\"44\" r=\"7\"/>\
-         <text class=\"soft\" x=\"{}\" y=\"48\">in force</text>",
+         <text class=\"soft\" x=\"{}\" y=\"48\">in force (labels: sinkhole threshold, nats)</text>",
         x + 6.0,
         x + 20.0,
     );
@@ -126,8 +128,10 @@ fn curve(out: &mut String, series: &Series, which: usize, points: &[(f64, f64)])
         let _ = write!(path, "{}{x:.1} {y:.1}", if at == 0 { 'M' } else { 'L' });
     }
     let _ = writeln!(out, "<path class=\"line {}\" d=\"{path}\"/>", series.class);
-    for point in points {
-        mark(out, series, which, *point);
+    let mut places = points.to_vec();
+    places.dedup();
+    for place in places {
+        mark(out, series, which, place);
     }
 }
 
@@ -208,7 +212,8 @@ struct Logarithmic {
 
 impl Logarithmic {
     fn over(most: f64) -> Self {
-        Self { powers: most.max(16.0).log2().ceil() as u32 }
+        // Half as much again, so that the highest point has room for its label.
+        Self { powers: (most.max(16.0) * 1.5).log2().ceil() as u32 }
     }
 
     fn place(&self, value: f64) -> f64 {
@@ -265,5 +270,6 @@ mod tests {
         assert_eq!(ticks, [0.0, 1.0, 2.0, 3.0, 4.0]);
         assert_eq!(Linear::over(0.0).ticks().last(), Some(0.12));
         assert_eq!(Logarithmic::over(810.0).ticks().last(), Some(1024.0));
+        assert!(Logarithmic::over(4096.0).place(4096.0) > TOP, "room for a label");
     }
 }

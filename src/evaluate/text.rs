@@ -10,6 +10,9 @@ use super::Report;
 use super::figures::{BenignRates, FalseAlarm, Headline, OddFigures, Quantiles, Rates, Spread};
 use super::rates::Rate;
 
+/// Most false alarms in a table; JSON has all of them.
+const SHOWN_ALARMS: usize = 60;
+
 /// The whole report.
 pub fn report(report: &Report) -> String {
     let mut out = String::new();
@@ -181,6 +184,7 @@ fn rates(out: &mut String, title: &str, rates: &Rates) {
     for one in &rates.benign {
         let label = one.label.as_str();
         add("pairs refused", label, one.pairs_refused);
+        add("pairs refused by score or ledger", label, one.pairs_judged);
         add("sessions with a refusal", label, one.sessions_refused);
         add("sessions quarantined", label, one.sessions_quarantined);
         add("queries held", label, one.queries_held);
@@ -209,7 +213,7 @@ fn false_alarms(out: &mut String, title: &str, alarms: &[FalseAlarm]) {
         "session", "tenant", "query", "type", "verdict", "reason", "score", "agree", "name", "tenant", "session",
         "readings",
     ]);
-    for alarm in alarms {
+    for alarm in alarms.iter().take(SHOWN_ALARMS) {
         let readings: Vec<_> = alarm
             .readings
             .iter()
@@ -240,6 +244,9 @@ fn false_alarms(out: &mut String, title: &str, alarms: &[FalseAlarm]) {
     let title = format!("{title}: first refusal of each pair; bits in the name, spent by tenant and session before");
     if !alarms.is_empty() {
         table.write(out, &title);
+    }
+    if alarms.len() > SHOWN_ALARMS {
+        let _ = writeln!(out, "  and {} more: see --json", alarms.len() - SHOWN_ALARMS);
     }
 }
 
