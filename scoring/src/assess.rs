@@ -148,6 +148,15 @@ pub enum Outcome {
     Cached,
     /// It was refused: nothing left. Counted as an attempt.
     Refused,
+    /// It was held ([`Band::Hold`]) and answered from what was at hand.
+    Held {
+        /// Whether the tenant's names that are held are asked again at the end of this tick ([`crate::TICK_MS`]) for
+        /// it: [`Assessment::refresh`] is
+        /// booked where it is `Some`.
+        refreshed: bool,
+        /// Whether the name was not among them before: [`Assessment::enter`] is booked.
+        entered: bool,
+    },
 }
 
 /// A query's score, explained.
@@ -172,6 +181,11 @@ pub struct Assessment {
     /// Whether half of the allowance for repeats under this tenant is used: what is forwarded is to wait a random moment
     /// first, so that its time tells less.
     pub slow: bool,
+    /// What it costs to have the tenant's held names asked again at the end of this tick, on the resolver's clock: zero
+    /// where that is paid for, `None` where the ledger has no room for it.
+    pub refresh: Option<Bits>,
+    /// What it costs to be one of these names from now on.
+    pub enter: Bits,
     /// Whether this tenant was sinkholed before in this session. Stays until an operator releases the session or
     /// allows the tenant.
     pub sticky: bool,
@@ -183,4 +197,7 @@ pub struct Assessment {
     pub tenants_sinkholed: u32,
     /// The recommendation.
     pub band: Band,
+    /// For the commit.
+    #[serde(skip)]
+    pub(crate) trail: Option<crate::scorer::Trail>,
 }

@@ -19,7 +19,7 @@ pub mod suffix;
 pub use assess::{Assessment, Band, Budgets, Facts, Listing, Outcome, Params};
 pub use bits::Bits;
 pub use group::{GroupFacts, GroupSnapshot, GroupState};
-pub use ledger::{Charge, LedgerScope, LedgerView};
+pub use ledger::{Charge, LedgerScope, LedgerView, TICK_MS};
 pub use name::{NameBuf, NameRef, QName};
 pub use scorer::Scorer;
 pub use signals::{Family, Reading, Signal};

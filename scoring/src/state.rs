@@ -9,12 +9,15 @@ use foldhash::quality::FixedState;
 
 use crate::bits::Bits;
 use crate::ledger::accounts::{Account, Accounts};
-use crate::ledger::fingerprints::{Fingerprints, MAX_REFUSED_NAMES, MAX_SENT_NAMES};
-use crate::ledger::price::{Domains, History};
+use crate::ledger::fingerprints::{Fingerprints, MAX_REFUSED_NAMES};
+use crate::ledger::price::Domains;
+use crate::ledger::sent::{Sent, Tag};
+use crate::ledger::times::TimeHistory;
+use crate::ledger::types::TypeHistory;
 use crate::name::NameRef;
 
 /// Version of [`StateSnapshot`] as written.
-pub const SNAPSHOT: u32 = 1;
+pub const SNAPSHOT: u32 = 2;
 
 /// One session's score and ledger state: at most 64 KiB, under 3 KiB while idle.
 #[derive(Debug, Clone)]
@@ -22,12 +25,14 @@ pub struct SessionState {
     seed: u64,
     pub(crate) accounts: Accounts,
     /// Names that were forwarded and paid for.
-    pub(crate) sent: Fingerprints<MAX_SENT_NAMES>,
+    pub(crate) sent: Sent,
     /// Names that were refused and counted.
     pub(crate) refused: Fingerprints<MAX_REFUSED_NAMES>,
     pub(crate) session: SessionAccount,
     /// Accounts marked as sinkholed.
     pub(crate) sinkholed: u16,
+    /// Whether [`SessionState::connected`] was ever called.
+    connections_known: bool,
 }
 
 /// The accounts that are not a domain's.
@@ -40,9 +45,20 @@ pub(crate) struct SessionAccount {
     pub listed: Bits,
     /// What an operator added to every limit of this session.
     pub allowance: Bits,
-    pub history: History,
+    /// Distinct unlisted names forwarded.
+    pub names: u32,
+    /// Which domains, when, by which types.
     pub domains: Domains,
+    pub times: TimeHistory,
+    pub types: TypeHistory,
+    /// Rich names over all domains: see [`crate::signals::spread`].
+    pub spread: u32,
 }
+
+/// Response code NXDOMAIN (RFC 1035 section 4.1.1, RFC 8020).
+const NAME_ERROR: u16 = 3;
+/// Octets of one unit of [`Account::answer_volume`].
+pub(crate) const VOLUME_UNIT: u32 = 16;
 
 /// What came back for a forwarded query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +76,11 @@ impl SessionState {
         Self {
             seed,
             accounts: Accounts::default(),
-            sent: Fingerprints::default(),
+            sent: Sent::default(),
             refused: Fingerprints::default(),
             session: SessionAccount::default(),
             sinkholed: 0,
+            connections_known: false,
         }
     }
 
@@ -104,7 +121,7 @@ impl SessionState {
 
     /// Distinct names forwarded for which the session account was charged.
     pub fn names_sent(&self) -> u32 {
-        u32::from(self.session.history.new)
+        self.session.names
     }
 
     /// Domains with an account of their own.
@@ -125,8 +142,10 @@ impl SessionState {
         for account in self.accounts.iter_mut() {
             account.sinkholed = false;
             account.attempted = Bits::ZERO;
+            account.surge = 0;
         }
         self.sinkholed = 0;
+        self.session.spread = 0;
         self.refused.clear();
     }
 
@@ -144,18 +163,39 @@ impl SessionState {
             self.sinkholed -= u16::from(account.sinkholed);
             account.sinkholed = false;
             account.attempted = Bits::ZERO;
+            account.surge = 0;
         }
     }
 
-    /// Notes what came back for a name under `tenant`. Nothing is made room for: an answer to a query that had no
+    /// Notes what came back for a name under `tenant`. Nothing is made room for: an answer to a query that has no
     /// account is not noted.
     pub fn observe(&mut self, tenant: NameRef<'_>, answered: Answered) {
-        let _ = (self.hash(tenant), answered);
+        let position = self.accounts.position(self.hash(tenant));
+        if let Some(account) = self.accounts.at_mut(position) {
+            if account.answers == u16::MAX {
+                // Shares matter, not sums.
+                account.answers /= 2;
+                account.name_errors /= 2;
+            }
+            account.answers += 1;
+            account.name_errors = account.name_errors.saturating_add(u16::from(answered.rcode == NAME_ERROR));
+            let volume = u16::try_from(answered.octets / VOLUME_UNIT).unwrap_or(u16::MAX);
+            account.answer_volume = account.answer_volume.saturating_add(volume);
+        }
+    }
+
+    /// Whether anybody has said what was connected to: before that, nothing connected means nothing.
+    pub(crate) fn connections_known(&self) -> bool {
+        self.connections_known
     }
 
     /// Notes that an address was connected to which a name under `tenant` had resolved to.
     pub fn connected(&mut self, tenant: NameRef<'_>) {
-        let _ = self.hash(tenant);
+        self.connections_known = true;
+        let position = self.accounts.position(self.hash(tenant));
+        if let Some(account) = self.accounts.at_mut(position) {
+            account.connected = account.connected.saturating_add(1);
+        }
     }
 
     /// Octets this state takes, heap included.
@@ -174,7 +214,7 @@ impl SessionState {
             session: self.session,
             accounts,
             overflow,
-            sent: self.sent.iter().collect(),
+            names: self.sent.iter().collect(),
             refused: self.refused.iter().collect(),
         }
     }
@@ -188,14 +228,14 @@ impl SessionState {
         } else {
             Accounts::restore_unmatched(&snapshot.accounts, snapshot.overflow)
         };
-        let kept = |fingerprints: &'_ [u64]| if matched { fingerprints.to_vec() } else { Vec::new() };
         Self {
             seed: snapshot.seed,
             sinkholed: accounts.iter().map(|account| u16::from(account.sinkholed)).sum(),
             accounts,
-            sent: kept(&snapshot.sent).into_iter().collect(),
-            refused: kept(&snapshot.refused).into_iter().collect(),
+            sent: snapshot.names.iter().copied().filter(|_| matched).collect(),
+            refused: snapshot.refused.iter().copied().filter(|_| matched).collect(),
             session: snapshot.session,
+            connections_known: false,
         }
     }
 }
@@ -216,6 +256,7 @@ pub struct StateSnapshot {
     session: SessionAccount,
     accounts: Vec<Account>,
     overflow: Account,
-    sent: Vec<u64>,
+    /// Names and what came behind each; until version 1 `sent`.
+    names: Vec<(Tag, Tag)>,
     refused: Vec<u64>,
 }

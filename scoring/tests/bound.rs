@@ -128,7 +128,7 @@ fn default_limits_hold_for_every_scheme() {
                 if got.band == Band::Quarantine {
                     break;
                 }
-                if got.band < Band::Sinkhole {
+                if got.band < Band::Hold {
                     told += bits;
                     forwarded += 1;
                 }
@@ -146,5 +146,13 @@ fn default_limits_hold_for_every_scheme() {
 
 fn loose() -> Budgets {
     let most = staunch_scoring::Bits::MAX;
-    Budgets { tenant_soft: most, tenant: most, icann: most, session: most }
+    Budgets {
+        tenant_soft: most,
+        tenant: most,
+        icann: most,
+        session: most,
+        group: most,
+        echo: most,
+        ..Budgets::default()
+    }
 }

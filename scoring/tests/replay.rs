@@ -13,13 +13,13 @@ use staunch_scoring::model::Model;
 use staunch_scoring::model::fit::Counts;
 use staunch_scoring::{
     Assessment, Band, Budgets, Facts, LedgerScope, Listing, NameBuf, NameRef, Outcome, Params, Scorer, SessionState,
-    Split,
+    Split, TICK_MS,
 };
 
 /// A name and type asked again within this time is answered from the cache: the forwarding floor.
 const CACHED_SECONDS: f64 = 60.0;
-/// Types a profile allows in these replays: A, AAAA, HTTPS, TXT, CNAME, MX.
-const TYPES: u8 = 6;
+/// Types a profile allows by default.
+const TYPES: u8 = 17;
 
 /// Tenants whose names look like a tunnel and are none, refused in these replays because no rule lists them:
 /// domain-controller look-ups of a network's own domain, a file-hash reputation service, numbered hosts of one service.
@@ -46,6 +46,10 @@ struct Replay {
     params: Params,
     cached: HashMap<(NameBuf, u16), f64>,
     queries: usize,
+    /// Answered from what was at hand, however old.
+    held: usize,
+    refreshing: BTreeSet<(NameBuf, u16)>,
+    ticks: HashMap<NameBuf, u64>,
     forwarded: BTreeSet<NameBuf>,
     payload_characters: usize,
     first_action: Option<usize>,
@@ -66,6 +70,9 @@ impl Replay {
             params: Params::default(),
             cached: HashMap::new(),
             queries: 0,
+            held: 0,
+            refreshing: BTreeSet::new(),
+            ticks: HashMap::new(),
             forwarded: BTreeSet::new(),
             payload_characters: 0,
             first_action: None,
@@ -96,14 +103,24 @@ impl Replay {
         };
         let assessment = self.scorer.assess(&self.state, &facts);
         assert!(
-            assessment.overdraw.is_none() || assessment.band == Band::Quarantine,
-            "an unlisted name that overdraws closes the session"
+            assessment.overdraw.is_none() || assessment.charge.repeat || assessment.band == Band::Quarantine,
+            "a new unlisted name that overdraws closes the session"
         );
         let band = assessment.band;
         let outcome = match band {
             Band::Answer | Band::Watch if facts.cached => Outcome::Cached,
             Band::Answer | Band::Watch => Outcome::Forwarded,
-            Band::Hold | Band::Sinkhole | Band::Quarantine => Outcome::Refused,
+            Band::Hold => {
+                self.held += 1;
+                let tick = (seconds * 1e3) as u64 / TICK_MS;
+                let entered = assessment.refresh.is_some() && self.refreshing.insert(key.clone());
+                // What is asked again at the end of the tick is at hand from then on.
+                if assessment.refresh.is_some() {
+                    self.ticks.insert(split.tenant(name).to_owned(), tick);
+                }
+                Outcome::Held { refreshed: true, entered }
+            }
+            Band::Sinkhole | Band::Quarantine => Outcome::Refused,
         };
         self.scorer.commit(&mut self.state, &facts, &assessment, outcome);
         match outcome {
@@ -114,7 +131,7 @@ impl Replay {
                     self.payload_characters += payload.len().saturating_sub(name_labels(payload));
                 }
             }
-            Outcome::Cached => {}
+            Outcome::Cached | Outcome::Held { .. } => {}
             Outcome::Refused => {
                 self.first_action.get_or_insert(self.queries);
                 self.refused.entry(split.tenant(name).to_owned()).or_insert((self.queries, assessment));
@@ -246,6 +263,7 @@ fn benign(dir: &Path, model: &'static Model) -> (Vec<(String, NameBuf)>, Vec<Str
     let (mut refused, mut session_ledger, mut count) = (Vec::new(), 0, 0);
     let mut quarantined = Vec::new();
     let mut spent = Vec::new();
+    let (mut held, mut queries) = (0, 0);
     for ((_, session), rows) in sessions(corpus::rows(dir, "benign_seq").expect("corpus")) {
         count += 1;
         for name in rows.iter().filter_map(corpus::scored_name) {
@@ -254,6 +272,8 @@ fn benign(dir: &Path, model: &'static Model) -> (Vec<(String, NameBuf)>, Vec<Str
         let mut replay = Replay::over(model);
         replay.run(&rows);
         spent.push(replay.state.spent_session());
+        held += replay.held;
+        queries += replay.queries;
         for (tenant, (query, assessment)) in &replay.refused {
             let by_session = assessment.overdraw == Some(LedgerScope::Session);
             session_ledger += usize::from(by_session);
@@ -269,7 +289,12 @@ fn benign(dir: &Path, model: &'static Model) -> (Vec<(String, NameBuf)>, Vec<Str
                 assessment.names_sent,
                 assessment.before.tenant,
                 assessment.overdraw,
-                assessment.readings.map(|reading| (reading.value, reading.contribution)),
+                assessment
+                    .readings
+                    .iter()
+                    .filter(|r| r.value.is_some())
+                    .map(|r| (r.signal, r.value, r.contribution))
+                    .collect::<Vec<_>>(),
             );
         }
         if let Some(query) = replay.quarantine {
@@ -285,6 +310,7 @@ fn benign(dir: &Path, model: &'static Model) -> (Vec<(String, NameBuf)>, Vec<Str
         pairs.len(),
         refused.len()
     );
+    println!("{held} of {queries} queries held");
     println!("bits charged a session: median {}, 90 % {}, most {}", at(0.5), at(0.9), at(0.999));
     (refused, quarantined, pairs.len())
 }

@@ -2,9 +2,10 @@
 //!
 //! Each row becomes the octets of a query, which [`crate::wire`] parses, [`crate::pipeline`] walks up to the verdict and
 //! [`crate::policy`] judges and commits. What stands in for the rest of the service is stated here: an answer is at
-//! hand for [`Settings::floor`] after a name was forwarded under a type, and after that it is stale; nobody answers, so
-//! what answers and connections tell is unknown; nothing is known of the age of domains but what lists say. Pure: the
-//! same session, policy and settings give the same run.
+//! hand for [`Settings::floor`] after a name was forwarded under a type, and after that it is stale; names that are held
+//! are asked again on the resolver's clock where the ledger has room for that; nobody answers, so what answers and
+//! connections tell is unknown; nothing is known of the age of domains but what lists say. Pure: the same session, policy
+//! and settings give the same run.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
@@ -12,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use foldhash::quality::FixedState;
-use staunch_scoring::{Assessment, Bits, NameBuf, NameRef, Outcome, Split};
+use staunch_scoring::{Assessment, Bits, NameBuf, NameRef, Outcome, Split, TICK_MS};
 
 use super::corpus::{Asked, Label, Session};
 use crate::event::{RuleRef, Verdict};
@@ -38,7 +39,7 @@ pub struct Settings {
 /// What has left of one tool's rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Left {
-    /// Queries forwarded.
+    /// Queries forwarded, and for held names each tick and each type in which they were asked again.
     pub queries: u64,
     /// Octets of the payload parts of distinct names forwarded, without the separators.
     pub characters: u64,
@@ -180,6 +181,7 @@ pub fn session(live: &Live, session: &Session, settings: Settings) -> SessionRun
         settings,
         inner: Inner::new(SEED),
         at_hand: HashMap::new(),
+        refreshing: HashMap::new(),
         names: HashSet::new(),
         pairs: HashMap::new(),
         attacks: HashMap::new(),
@@ -226,11 +228,22 @@ struct Replay<'c> {
     inner: Inner,
     /// When a name was last forwarded under a type.
     at_hand: HashMap<(&'c [u8], Qtype), u64>,
+    /// By tenant: names that were held.
+    refreshing: HashMap<&'c [u8], Refreshing<'c>>,
     /// Names that have left.
     names: HashSet<&'c [u8]>,
     pairs: HashMap<(&'c [u8], Label), usize>,
     attacks: HashMap<(u16, Label), usize>,
     run: SessionRun,
+}
+
+/// Names of one tenant that are asked again on the resolver's clock.
+#[derive(Default)]
+struct Refreshing<'c> {
+    /// Each under each type.
+    names: Vec<(&'c [u8], Qtype)>,
+    /// When that is, while it is still to come.
+    due: Option<u64>,
 }
 
 impl<'c> Replay<'c> {
@@ -247,6 +260,8 @@ impl<'c> Replay<'c> {
             return;
         }
         let key = (name.as_wire(), row.qtype);
+        let tenant = Split::of(name).tenant(name).as_wire();
+        self.refresh(tenant, now.mono);
         let since = self.at_hand.get(&key).map(|at| Duration::from_millis(now.mono - at));
         let knowledge = Knowledge {
             cached: &|_| since.is_some_and(|since| since < self.settings.floor),
@@ -262,23 +277,53 @@ impl<'c> Replay<'c> {
             Walked::Judged { decision, cached, .. } => (decision, cached),
         };
         let stale = since.is_some() && !cached;
-        let outcome = match decision.applied {
-            Verdict::Answer if cached => Outcome::Cached,
-            Verdict::Answer => Outcome::Forwarded,
-            Verdict::Hold if stale => Outcome::Cached,
-            Verdict::Hold | Verdict::Sinkhole | Verdict::Quarantine => Outcome::Refused,
+        let (outcome, leaves, charged) = match decision.applied {
+            Verdict::Answer if cached => (Outcome::Cached, false, Bits::ZERO),
+            Verdict::Answer => (Outcome::Forwarded, true, decision.booked()),
+            Verdict::Hold => self.hold(tenant, key, &decision.assessment, now.mono),
+            Verdict::Sinkhole | Verdict::Quarantine => (Outcome::Refused, false, Bits::ZERO),
         };
-        let charged = decision.booked();
         self.live.policy.commit(&mut self.inner, &decision, outcome);
-        self.count(row.label, decision.applied, outcome);
+        self.count(row.label, outcome, stale);
         self.pair(row, &decision);
-        self.attack(row, &decision, outcome, charged, now.mono);
+        self.attack(row, &decision, leaves.then_some(charged), now.mono);
         if outcome == Outcome::Forwarded {
             self.at_hand.insert(key, now.mono);
             self.names.insert(name.as_wire());
         }
         if decision.applied == Verdict::Quarantine {
             self.close(row.label, decision.reason.unwrap_or(Reason::Score), now);
+        }
+    }
+
+    /// A name that is held is among those that are asked again when the tick ends, where the ledger has room for that.
+    /// Whether something leaves for it that would not have left otherwise, and at what charge.
+    fn hold(
+        &mut self,
+        tenant: &'c [u8],
+        key: (&'c [u8], Qtype),
+        assessment: &Assessment,
+        mono: u64,
+    ) -> (Outcome, bool, Bits) {
+        let Some(refresh) = assessment.refresh else {
+            return (Outcome::Held { refreshed: false, entered: false }, false, Bits::ZERO);
+        };
+        let of_tenant = self.refreshing.entry(tenant).or_default();
+        let entered = !of_tenant.names.contains(&key);
+        if entered {
+            of_tenant.names.push(key);
+        }
+        let leaves = entered || of_tenant.due.is_none();
+        of_tenant.due.get_or_insert((mono / TICK_MS + 1) * TICK_MS);
+        let charged = if entered { refresh.plus(assessment.enter) } else { refresh };
+        (Outcome::Held { refreshed: true, entered }, leaves, charged)
+    }
+
+    /// Has the tenant's held names at hand whose tick has ended.
+    fn refresh(&mut self, tenant: &[u8], mono: u64) {
+        let Some(of_tenant) = self.refreshing.get_mut(tenant) else { return };
+        if let Some(due) = of_tenant.due.take_if(|due| *due <= mono) {
+            self.at_hand.extend(of_tenant.names.iter().map(|key| (*key, due)));
         }
     }
 
@@ -296,15 +341,15 @@ impl<'c> Replay<'c> {
         });
     }
 
-    fn count(&mut self, label: Label, applied: Verdict, outcome: Outcome) {
+    fn count(&mut self, label: Label, outcome: Outcome, stale: bool) {
         let counts = if label.is_attack() { &mut self.run.attack } else { &mut self.run.benign };
         counts.judged += 1;
-        *match (applied, outcome) {
-            (Verdict::Hold, Outcome::Cached) => &mut counts.held,
-            (Verdict::Hold, _) => &mut counts.held_empty,
-            (_, Outcome::Forwarded) => &mut counts.forwarded,
-            (_, Outcome::Cached) => &mut counts.cached,
-            (_, Outcome::Refused) => &mut counts.refused,
+        *match outcome {
+            Outcome::Forwarded => &mut counts.forwarded,
+            Outcome::Cached => &mut counts.cached,
+            Outcome::Held { .. } if stale => &mut counts.held,
+            Outcome::Held { .. } => &mut counts.held_empty,
+            Outcome::Refused => &mut counts.refused,
         } += 1;
     }
 
@@ -376,7 +421,8 @@ impl<'c> Replay<'c> {
         Some(attack)
     }
 
-    fn attack(&mut self, row: &Asked, decision: &Decision<'_>, outcome: Outcome, charged: Bits, mono: u64) {
+    /// Books a row of an attack; `left` is what was charged, where something has left for it.
+    fn attack(&mut self, row: &Asked, decision: &Decision<'_>, left: Option<Bits>, mono: u64) {
         let name = row.name.as_ref();
         let is_new = !self.names.contains(name.as_wire());
         let Some(attack) = self.attack_of(row) else { return };
@@ -388,7 +434,7 @@ impl<'c> Replay<'c> {
                 attack.quarantine.get_or_insert(stop);
             }
         }
-        if outcome == Outcome::Forwarded {
+        if let Some(charged) = left {
             let characters = if is_new { characters(name, decision.split) } else { 0 };
             attack.left.queries += 1;
             attack.left.characters += characters;

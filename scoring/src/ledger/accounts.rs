@@ -1,24 +1,16 @@
 //! A session's accounts by domain, in bounded memory.
 //!
-//! One account serves a domain both as a tenant and as an ICANN-level domain; the two are kept apart inside. At
+//! A domain has one account as a tenant and, where it is a platform, another one as an ICANN-level domain. At
 //! [`MAX_ACCOUNTS`] domains every further one shares the overflow account, under the same limits: spreading over more
 //! domains than the table holds gains nothing and shows.
 
 use super::price::History;
+use super::times::TimeHistory;
 use super::types::TypeHistory;
 use crate::bits::Bits;
 
-/// Domains with an account of their own in one session.
-pub const MAX_ACCOUNTS: usize = 512;
-
-/// What was spent in one role, and the history it was priced by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-pub(crate) struct Side {
-    /// By unlisted names.
-    pub spent: Bits,
-    pub history: History,
-}
+/// Domains with an account of their own in one session, a platform counted beside its tenants.
+pub const MAX_ACCOUNTS: usize = 384;
 
 /// A domain's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -26,12 +18,17 @@ pub(crate) struct Side {
 pub(crate) struct Account {
     /// Keyed hash of the domain.
     pub key: u64,
-    /// As a tenant.
-    pub tenant: Side,
-    /// As an ICANN-level domain.
-    pub icann: Side,
-    /// Rhythm of types asked under it as a tenant.
+    /// Spent by unlisted names.
+    pub spent: Bits,
+    /// Which of its names, one event after another.
+    pub history: History,
+    /// By which types.
     pub types: TypeHistory,
+    /// When.
+    pub times: TimeHistory,
+    /// The last tick for which its held names were asked again, plus one. Not kept over a restart, as the clock is not.
+    #[serde(skip)]
+    pub tick: u32,
     /// By names below a rule.
     pub below: Bits,
     /// What distinct refused names would have cost.
@@ -42,6 +39,24 @@ pub(crate) struct Account {
     pub richest: Bits,
     /// Symbols of those labels.
     pub richest_symbols: u32,
+    /// What repeats have told lately: falls with time.
+    pub echo: Bits,
+    /// When that was, seconds of the scorer's clock. Not kept over a restart, since the clock is not.
+    #[serde(skip)]
+    pub echo_at: u32,
+    /// Run of rich names: see [`crate::signals::surge`].
+    pub surge: u16,
+    /// Distinct names asked by a type that carries more than an address.
+    pub odd_types: u16,
+    /// Answers, and those of them that deny the name.
+    pub answers: u16,
+    pub name_errors: u16,
+    /// Octets of record data in answers, in units of 16.
+    pub answer_volume: u16,
+    /// Times that an address was connected to which a name here had resolved to.
+    pub connected: u16,
+    /// Position (plus one) of the ICANN-level domain that the session turned to behind this one last time.
+    pub next: u16,
     /// Sinkholed by score or ledger.
     pub sinkholed: bool,
     /// Whether the session account has paid for the choice of this ICANN-level domain.
@@ -68,6 +83,22 @@ impl Accounts {
             Err(_) if self.is_full() => Some(&self.overflow),
             Err(_) => None,
         }
+    }
+
+    /// The position of the account that `key` has of its own, plus one; zero where it has none.
+    pub fn position(&self, key: u64) -> u16 {
+        // Positions stay below MAX_ACCOUNTS.
+        self.slot(key).map_or(0, |position| position as u16 + 1)
+    }
+
+    /// The account at a position that [`Accounts::position`] gave.
+    pub fn at(&self, position: u16) -> Option<&Account> {
+        self.accounts.get(usize::from(position).checked_sub(1)?)
+    }
+
+    /// The same, to write to.
+    pub fn at_mut(&mut self, position: u16) -> Option<&mut Account> {
+        self.accounts.get_mut(usize::from(position).checked_sub(1)?)
     }
 
     /// The account to book to, made if there is room.
@@ -170,17 +201,24 @@ impl Accounts {
 impl Account {
     /// Adds another account's spending; histories take the larger counts, marks stay set.
     fn merge(&mut self, other: &Account) {
-        for (into, from) in [(&mut self.tenant, &other.tenant), (&mut self.icann, &other.icann)] {
-            into.spent = into.spent.plus(from.spent);
-            into.history.new = into.history.new.max(from.history.new);
-            into.history.last = into.history.last.max(from.history.last);
-            into.history.older = into.history.older.max(from.history.older);
-        }
+        self.spent = self.spent.plus(other.spent);
+        let (into, from) = (&mut self.history, &other.history);
+        into.new = into.new.max(from.new);
+        into.last = into.last.max(from.last);
+        into.next = into.next.max(from.next);
+        into.older = into.older.max(from.older);
         self.below = self.below.plus(other.below);
         self.attempted = self.attempted.plus(other.attempted);
         self.told = self.told.plus(other.told);
         self.richest = self.richest.plus(other.richest);
         self.richest_symbols = self.richest_symbols.saturating_add(other.richest_symbols);
+        self.echo = self.echo.plus(other.echo);
+        self.surge = self.surge.max(other.surge);
+        self.odd_types = self.odd_types.saturating_add(other.odd_types);
+        self.answers = self.answers.saturating_add(other.answers);
+        self.name_errors = self.name_errors.saturating_add(other.name_errors);
+        self.answer_volume = self.answer_volume.saturating_add(other.answer_volume);
+        self.connected = self.connected.saturating_add(other.connected);
         self.sinkholed |= other.sinkholed;
     }
 }
@@ -198,14 +236,14 @@ mod tests {
         let mut accounts = Accounts::default();
         for i in 0..5_000 {
             let account = accounts.entry(mix(i));
-            account.tenant.spent = account.tenant.spent.plus(Bits::whole(1));
+            account.spent = account.spent.plus(Bits::whole(1));
         }
         assert!(accounts.is_full());
         assert_eq!(accounts.len(), MAX_ACCOUNTS);
-        assert_eq!(accounts.overflow.tenant.spent, Bits::whole(5_000 - MAX_ACCOUNTS as u32));
-        assert_eq!(accounts.find(mix(3)).map(|a| a.tenant.spent), Some(Bits::whole(1)), "the first keep their own");
-        assert_eq!(accounts.find(mix(99_999)).map(|a| a.tenant.spent), Some(accounts.overflow.tenant.spent));
-        assert!(accounts.heap_size() <= 40 * 1024, "{}", accounts.heap_size());
+        assert_eq!(accounts.overflow.spent, Bits::whole(5_000 - MAX_ACCOUNTS as u32));
+        assert_eq!(accounts.find(mix(3)).map(|a| a.spent), Some(Bits::whole(1)), "the first keep their own");
+        assert_eq!(accounts.find(mix(99_999)).map(|a| a.spent), Some(accounts.overflow.spent));
+        assert!(accounts.heap_size() <= 41 * 1024, "{}", accounts.heap_size());
     }
 
     #[test]
@@ -224,13 +262,13 @@ mod tests {
     fn a_restored_table_holds_the_same_or_more() {
         let mut accounts = Accounts::default();
         for i in 0..600 {
-            accounts.entry(mix(i)).tenant.spent = Bits::whole(3);
+            accounts.entry(mix(i)).spent = Bits::whole(3);
         }
         let kept: Vec<_> = accounts.iter().copied().collect();
         let (overflow, kept) = kept.split_last().expect("the overflow account");
         let again = Accounts::restore(kept, *overflow);
         assert!((0..600).all(|i| again.find(mix(i)) == accounts.find(mix(i))));
         let unmatched = Accounts::restore_unmatched(kept, *overflow);
-        assert_eq!(unmatched.find(1).map(|a| a.tenant.spent), Some(Bits::whole(3 * 512 + 3)));
+        assert_eq!(unmatched.find(1).map(|a| a.spent), Some(Bits::whole(3 * MAX_ACCOUNTS as u32 + 3)));
     }
 }

@@ -3,9 +3,6 @@
 //! Open addressing with linear probing; grows to a fixed number of slots and then takes no more. A name that found no
 //! room is new each time, and a new name is charged in full: filling the set costs the session, never gains it.
 
-/// Distinct names of one session that are remembered as paid for. More would need more spending than any sensible
-/// session budget allows (a name costs some 5 bits at least).
-pub const MAX_SENT_NAMES: usize = 2_250;
 /// Distinct refused names of one session that are remembered, so that a retry counts once. A session is in quarantine
 /// long before: a refused name adds to `attempted`.
 pub const MAX_REFUSED_NAMES: usize = 450;
@@ -122,15 +119,15 @@ mod tests {
 
     #[test]
     fn a_full_set_takes_no_more_and_keeps_what_it_has() {
-        let mut set = Fingerprints::<MAX_SENT_NAMES>::default();
+        let mut set = Fingerprints::<2_250>::default();
         let mix = |i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        for i in 0..MAX_SENT_NAMES as u64 {
+        for i in 0..2_250 {
             assert!(set.insert(mix(i)), "{i}");
         }
         assert!(set.is_full());
         assert!(!set.insert(mix(1_000_000)));
         assert!(!set.contains(mix(1_000_000)));
-        assert!((0..MAX_SENT_NAMES as u64).all(|i| set.contains(mix(i))));
+        assert!((0..2_250).all(|i| set.contains(mix(i))));
         assert!(set.heap_size() <= 20 * 1024, "{}", set.heap_size());
     }
 

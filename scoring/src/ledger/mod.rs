@@ -8,6 +8,8 @@
 pub(crate) mod accounts;
 pub(crate) mod fingerprints;
 pub(crate) mod price;
+pub(crate) mod sent;
+pub(crate) mod times;
 pub(crate) mod types;
 
 use crate::bits::Bits;
@@ -66,4 +68,6 @@ pub struct LedgerView {
 }
 
 pub use accounts::MAX_ACCOUNTS;
-pub use fingerprints::{MAX_REFUSED_NAMES, MAX_SENT_NAMES};
+pub use fingerprints::MAX_REFUSED_NAMES;
+pub use sent::MAX_SENT_NAMES;
+pub use times::{SLOT_MS, TICK_MS};

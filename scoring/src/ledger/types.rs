@@ -2,8 +2,8 @@
 //!
 //! A stub asks in a rhythm (A, AAAA, HTTPS, and again), so what comes next says little; a sender that picks types to
 //! tell something breaks the rhythm and pays. Four classes: the three types of address look-ups with both flags clear,
-//! and all else, which also pays for which. The class is coded with (count + 1/2) over the counts seen behind the last
-//! class in this account; counts are halved at fifteen, which is a rule of the history alone, so the code stays a code.
+//! and all else, which also pays for which. The class is coded with the counts seen behind the last
+//! class in this account, with weights that favour A before anything was seen; counts are halved at fifteen, which is a rule of the history alone, so the code stays a code.
 
 use crate::bits::Bits;
 
@@ -11,6 +11,9 @@ use crate::bits::Bits;
 const FLAGS: u64 = 4;
 const CLASSES: usize = 4;
 const MOST: u16 = 15;
+/// Weights before anything was seen, by last class, in sixths of a count. A stub asks for A first, then for AAAA or for the next
+/// name.
+const PRIOR: [[u64; CLASSES]; CLASSES] = [[8, 8, 1, 1], [12, 1, 2, 1], [12, 2, 1, 1], [2, 1, 1, 4]];
 
 /// What was asked under one tenant, by class behind class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -37,7 +40,8 @@ impl TypeHistory {
 
     /// Price of asking `qtype` with `flags` next, where the profile answers `allowed` types.
     pub fn price(&self, qtype: u16, flags: u8, allowed: u8) -> Bits {
-        let weight = |class: usize| 2 * u64::from(self.count(class)) + 1;
+        let prior = PRIOR.get(usize::from(self.last)).unwrap_or(&PRIOR[0]);
+        let weight = |class: usize| 6 * u64::from(self.count(class)) + prior[class];
         let all = (0..CLASSES).map(weight).sum();
         let class = class(qtype, flags);
         let which = if class == 3 { Bits::log2(FLAGS * u64::from(allowed.max(1))) } else { Bits::ZERO };

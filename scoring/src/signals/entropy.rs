@@ -37,15 +37,27 @@ static BY_SYMBOLS: LazyLock<[(f32, f32); MOST_SYMBOLS + 1]> = LazyLock::new(|| {
 });
 
 /// Reading of the richest labels under a tenant: their information and number of symbols (see
-/// [`crate::model::Information`]). Unknown for few symbols and for names of a fixed form.
-pub fn read(richest: Option<(Bits, u32)>) -> Reading {
-    let Some((bits, symbols)) = richest.filter(|(_, symbols)| *symbols >= FEWEST_SYMBOLS) else {
-        return Signal::LabelEntropy.reading(None, 0.0);
+/// [`crate::model::Information`]); of `own`, the same for a platform's tenant with its own label, where that says more.
+/// Unknown for few symbols and for names of a fixed form.
+pub fn read(richest: Option<(Bits, u32)>, own: (Bits, u32)) -> Reading {
+    let richer = richest
+        .map(|told| if own.1 >= FEWEST_SYMBOLS && nats(own.0, own.1) > nats(told.0, told.1) { own } else { told });
+    let Some((bits, symbols)) = richer.filter(|(_, symbols)| *symbols >= FEWEST_SYMBOLS) else {
+        return Signal::LabelEntropy.unknown();
     };
+    let rate = bits.as_f64() as f32 / symbols as f32;
+    Signal::LabelEntropy.reading(Some(rate), nats(bits, symbols))
+}
+
+/// What a label of so many symbols worth so many bits says for a payload; 0 for few symbols.
+pub(super) fn nats(bits: Bits, symbols: u32) -> f32 {
+    if symbols < FEWEST_SYMBOLS {
+        return 0.0;
+    }
     let rate = bits.as_f64() as f32 / symbols as f32;
     let (at_mean, gain) = BY_SYMBOLS[(symbols as usize).min(MOST_SYMBOLS)];
     let above = (rate - BENIGN_MEAN as f32).max(0.0);
-    Signal::LabelEntropy.reading(Some(rate), (at_mean + gain * above * above).clamp(-CAP, CAP))
+    (at_mean + gain * above * above).clamp(-CAP, CAP)
 }
 
 #[cfg(test)]
@@ -56,7 +68,7 @@ mod tests {
 
     fn reading(payload: &[u8]) -> Reading {
         let information = Model::shipped().read(payload);
-        read(Some((information.richest, information.richest_symbols)))
+        read(Some((information.richest, information.richest_symbols)), (Bits::ZERO, 0))
     }
 
     #[test]
@@ -83,7 +95,8 @@ mod tests {
             let benign = Normal::new(BENIGN_MEAN, variance.sqrt()).expect("finite");
             for rate in [4.2, 4.8, 5.4] {
                 let ratio = (1.0 / (LIMIT - BENIGN_MEAN)).ln() - benign.ln_pdf(rate);
-                let got = read(Some((Bits::ceil_from(rate * f64::from(symbols)), symbols))).contribution;
+                let got =
+                    read(Some((Bits::ceil_from(rate * f64::from(symbols)), symbols)), (Bits::ZERO, 0)).contribution;
                 assert!((f64::from(got) - ratio.min(3.0)).abs() < 0.02, "{symbols} {rate}: {got} {ratio}");
             }
         }
@@ -92,7 +105,8 @@ mod tests {
     #[test]
     fn a_higher_rate_never_speaks_less() {
         for symbols in [6u32, 30, 300, 100_000] {
-            let at = |tenth: u32| read(Some((Bits::whole(tenth * symbols / 10), symbols))).contribution;
+            let at =
+                |tenth: u32| read(Some((Bits::whole(tenth * symbols / 10), symbols)), (Bits::ZERO, 0)).contribution;
             assert!((0..200).all(|tenth| at(tenth) <= at(tenth + 1)));
         }
     }

@@ -8,9 +8,21 @@
 
 pub mod age;
 mod density;
+pub mod encoding;
 pub mod entropy;
+pub mod errors;
 pub mod fan_out;
+pub mod group;
 pub mod length;
+pub mod platform;
+pub mod regularity;
+mod share;
+pub mod spread;
+pub mod surge;
+pub mod types;
+pub mod unconnected;
+pub mod unique;
+pub mod volume;
 
 /// Largest contribution either way, in nats: a factor of 20. Below half of what a sinkhole needs twice over, so that two
 /// families must speak. Chosen without a source.
@@ -73,8 +85,8 @@ pub struct Reading {
     pub signal: Signal,
     /// Its family.
     pub family: Family,
-    /// The value in the signal's own unit (entropy: bits a symbol; length: octets; age: days; fan-out: bits over
-    /// distinct names); `None` where unknown.
+    /// The value in the signal's own unit (entropy and encoding: bits a symbol; length and answer volume: octets; age and
+    /// group novelty: days; fan-outs: bits; surge and spread: nats; the others: a share of 0 to 1); `None` where unknown.
     pub value: Option<f32>,
     /// Log-likelihood ratio in nats, capped to -3..=3; 0 where unknown.
     pub contribution: f32,
@@ -154,14 +166,14 @@ impl Signal {
 /// (a verification token, a load balancer's id) is not two families, and that first sight of a domain never agrees.
 pub const AGREES: f32 = 1.5;
 
-/// Sum over families of each one's largest contribution, and how many families reach [`AGREES`]. Signals whose bit
-/// ([`Signal::bit`]) is set in `without` are left out, as if they read nothing.
+/// Sum over families of each one's largest contribution, and how many families reach [`AGREES`]. What is unknown does not
+/// count, not even as zero; neither do signals whose bit ([`Signal::bit`]) is set in `without`.
 pub fn combine(readings: &[Reading], without: u32) -> (f32, u8) {
     let mut score = 0.0;
     let mut agreeing = 0;
     for family in [Family::Content, Family::Volume, Family::Novelty, Family::Behaviour] {
-        let counts = |reading: &&Reading| reading.family == family && reading.signal.bit() & without == 0;
-        let of_family = readings.iter().filter(counts);
+        let known = |reading: &&Reading| reading.value.is_some() && reading.signal.bit() & without == 0;
+        let of_family = readings.iter().filter(|reading| reading.family == family).filter(known);
         if let Some(largest) = of_family.map(|reading| reading.contribution).reduce(f32::max) {
             score += largest;
             agreeing += u8::from(largest >= AGREES);
@@ -176,7 +188,7 @@ mod tests {
 
     #[test]
     fn only_the_largest_of_a_family_counts() {
-        let reading = |signal: Signal, contribution| signal.reading(None, contribution);
+        let reading = |signal: Signal, contribution| signal.reading(Some(0.0), contribution);
         let readings = [
             reading(Signal::LabelEntropy, 2.0),
             reading(Signal::NameLength, 1.5),

@@ -63,7 +63,8 @@ impl Session {
             let outcome = match assessment.band {
                 Band::Answer | Band::Watch if facts.cached => Outcome::Cached,
                 Band::Answer | Band::Watch => Outcome::Forwarded,
-                Band::Hold | Band::Sinkhole | Band::Quarantine => Outcome::Refused,
+                Band::Hold => Outcome::Held { refreshed: false, entered: false },
+                Band::Sinkhole | Band::Quarantine => Outcome::Refused,
             };
             scorer.commit(&mut state, facts, &assessment, outcome);
             assessment

@@ -1,0 +1,108 @@
+//! What is written down.
+
+use super::place::{Place, is_reverse, seconds};
+use super::{Trail, is_below};
+use crate::assess::{Facts, Listing};
+use crate::bits::Bits;
+use crate::ledger::price::Turn;
+use crate::ledger::times::tick;
+use crate::ledger::{Charge, LedgerView};
+use crate::model::Information;
+use crate::signals::{spread, surge, types};
+use crate::state::SessionState;
+
+/// The accounts after a charge.
+pub(super) fn after(before: LedgerView, facts: &Facts<'_>, charge: Charge) -> LedgerView {
+    match facts.listing {
+        Listing::Exact { .. } => LedgerView { listed: before.listed.plus(charge.name), ..before },
+        Listing::Below { .. } | Listing::Unlisted => LedgerView {
+            tenant: before.tenant.plus(charge.name),
+            icann: before.icann.plus(charge.icann),
+            session: before.session.plus(charge.session),
+            listed: before.listed,
+            group: before.group.plus(charge.group),
+        },
+    }
+}
+
+/// Books a forwarded query.
+pub(super) fn forwarded(state: &mut SessionState, facts: &Facts<'_>, at: &Place<'_>, charge: Charge, trail: &Trail) {
+    if matches!(facts.listing, Listing::Exact { .. }) {
+        state.session.listed = state.session.listed.plus(charge.name);
+        return;
+    }
+    let below = is_below(facts);
+    let echo = at.echo(facts);
+    let last_name = at.tenant.history.last_name;
+    let account = state.accounts.entry(at.keys.tenant);
+    account.history.book(at.tenant_event, at.tag);
+    account.types.book(facts.qtype, facts.flags);
+    account.times.book(facts.now);
+    if below {
+        account.below = account.below.plus(charge.name);
+    } else {
+        account.spent = account.spent.plus(charge.name);
+        if at.paid {
+            account.echo = echo.plus(charge.name);
+            account.echo_at = seconds(facts.now);
+        } else {
+            let Information { total, richest, richest_symbols } = trail.worth;
+            account.told = account.told.plus(total);
+            account.richest = account.richest.plus(richest);
+            account.richest_symbols = account.richest_symbols.saturating_add(richest_symbols);
+            account.odd_types = account.odd_types.saturating_add(types::is_rich(facts.qtype).into());
+            if !is_reverse(facts.qname) {
+                account.surge = surge::with(account.surge, trail.worth);
+                state.session.spread = spread::with(state.session.spread, trail.whole);
+            }
+        }
+        unlisted(state, facts, at, charge);
+    }
+    if at.tenant.history.queries() > 0 {
+        state.sent.follow(last_name, at.tag);
+    }
+    state.sent.insert(at.tag);
+    if let Some(form) = at.form {
+        state.sent.insert(form);
+    }
+}
+
+/// The wider accounts.
+fn unlisted(state: &mut SessionState, facts: &Facts<'_>, at: &Place<'_>, charge: Charge) {
+    if facts.split.multi_tenant {
+        let account = state.accounts.entry(at.keys.icann);
+        account.history.book(at.icann_event, at.tag);
+        account.spent = account.spent.plus(charge.icann);
+        account.times.book(facts.now);
+    }
+    // The account may have been made a moment ago; in the overflow account domains cannot be told apart, so each name
+    // pays for its domain anew.
+    let position = state.accounts.position(at.keys.icann);
+    let (turn, _) = at.turn;
+    if turn == Turn::New
+        && let Some(account) = state.accounts.at_mut(position)
+    {
+        account.paid = true;
+    }
+    let last = state.session.domains.last;
+    if let Some(account) = state.accounts.at_mut(last) {
+        account.next = position;
+    }
+    state.session.domains.book(turn, position);
+    state.session.names = state.session.names.saturating_add(u32::from(!at.paid));
+    state.session.times.book(facts.now);
+    state.session.types.book(facts.qtype, facts.flags);
+    state.session.spent = state.session.spent.plus(charge.session);
+}
+
+/// Books a held name's part in what is asked again on the resolver's clock.
+pub(super) fn held(state: &mut SessionState, facts: &Facts<'_>, at: &Place<'_>, charge: Bits) {
+    let account = state.accounts.entry(at.keys.tenant);
+    account.tick = tick(facts.now);
+    account.spent = account.spent.plus(charge);
+    if facts.split.multi_tenant {
+        let account = state.accounts.entry(at.keys.icann);
+        account.spent = account.spent.plus(charge);
+    }
+    state.session.spent = state.session.spent.plus(charge);
+}

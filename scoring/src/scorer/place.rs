@@ -1,0 +1,131 @@
+//! Where a name's accounts are, and what they hold.
+
+use crate::assess::Facts;
+use crate::bits::Bits;
+use crate::ledger::accounts::Account;
+use crate::ledger::price::{Event, Turn};
+use crate::ledger::sent::{Tag, tag};
+use crate::model::numbers::Form;
+use crate::name::NameRef;
+use crate::state::SessionState;
+
+/// Hashes of a name and its owners, keyed by the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keys {
+    pub tenant: u64,
+    pub icann: u64,
+    pub name: u64,
+    /// Of the name's form, and what tells it from others of that form, where it has numbers.
+    form: Option<(u64, Numbers)>,
+}
+
+/// What tells one name of a known form from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    pub bits: Bits,
+    pub symbols: u32,
+}
+
+impl Keys {
+    pub fn of(state: &SessionState, facts: &Facts<'_>) -> Self {
+        let tenant_name = facts.split.tenant(facts.qname);
+        let tenant = state.hash(tenant_name);
+        let payload = facts.qname.wire_len() - tenant_name.wire_len();
+        let form = Form::of(facts.qname, payload)
+            .map(|form| (state.hash_octets(form.octets()), Numbers { bits: form.numbers, symbols: form.symbols }));
+        Self {
+            tenant,
+            icann: if facts.split.multi_tenant {
+                // A platform may be a name's tenant too: its two accounts are kept apart.
+                !state.hash(facts.split.icann(facts.qname))
+            } else {
+                tenant
+            },
+            name: if payload == 0 { tenant } else { state.hash(facts.qname) },
+            form,
+        }
+    }
+}
+
+/// A name's accounts, and where the name stands in their histories.
+pub(super) struct Place<'n> {
+    pub keys: Keys,
+    pub tenant_name: NameRef<'n>,
+    pub icann_name: NameRef<'n>,
+    /// The name as the set of names sent keeps it.
+    pub tag: Tag,
+    /// Its form, likewise.
+    pub form: Option<Tag>,
+    /// Price of the numbers, where the session has forwarded a name of this form.
+    pub known_form: Option<Numbers>,
+    /// Whether the session has forwarded this name.
+    pub paid: bool,
+    /// Whether it has been refused this name.
+    pub refused: bool,
+    /// Whether the tenant shares the overflow account.
+    pub shared: bool,
+    pub tenant: Account,
+    pub icann: Account,
+    pub tenant_event: Event,
+    pub icann_event: Event,
+    pub turn: (Turn, bool),
+}
+
+impl<'n> Place<'n> {
+    pub fn of(state: &SessionState, facts: &Facts<'n>, keys: Keys) -> Self {
+        let tag = tag(keys.name);
+        let paid = state.sent.contains(tag);
+        let account = |key| state.accounts.find(key).copied().unwrap_or_default();
+        let tenant = account(keys.tenant);
+        let icann = if facts.split.multi_tenant { account(keys.icann) } else { tenant };
+        let form = keys.form.map(|(hash, _)| crate::ledger::sent::tag(hash));
+        let known_form =
+            keys.form.zip(form).and_then(|((_, numbers), form)| state.sent.contains(form).then_some(numbers));
+        let history = &tenant.history;
+        let next = (history.new > 1).then(|| state.sent.next(history.last_name)).flatten();
+        let position = state.accounts.position(keys.icann);
+        let follows = state.accounts.at(state.session.domains.last).map_or(0, |account| account.next);
+        Self {
+            tenant_name: facts.split.tenant(facts.qname),
+            icann_name: facts.split.icann(facts.qname),
+            tag,
+            form,
+            known_form,
+            paid,
+            refused: state.refused.contains(keys.name),
+            shared: state.accounts.is_full() && state.accounts.position(keys.tenant) == 0,
+            tenant_event: history.event(tag, paid, next),
+            icann_event: icann.history.event(tag, paid, None),
+            turn: state.session.domains.turn(position, icann.paid, follows),
+            tenant,
+            icann,
+            keys,
+        }
+    }
+
+    /// What repeats under the tenant have told lately.
+    pub fn echo(&self, facts: &Facts<'_>) -> Bits {
+        let passed = u64::from(seconds(facts.now).saturating_sub(self.tenant.echo_at));
+        let back = u64::from(facts.budgets.echo_hour.steps()) * passed / 3_600;
+        let known = self.tenant.echo_at != 0;
+        self.tenant.echo.minus(Bits::from_steps(u32::try_from(back).unwrap_or(u32::MAX) * u32::from(known)))
+    }
+}
+
+/// Seconds of the scorer's clock, at least 1.
+pub(super) fn seconds(now: u64) -> u32 {
+    u32::try_from(now / 1_000 + 1).unwrap_or(u32::MAX)
+}
+
+/// The wire labels of `name` left of `owner`, an ancestor that [`crate::Split`] found in it; like
+/// [`NameRef::payload_part`], without walking the labels to make sure.
+pub(super) fn left_of<'n>(name: NameRef<'n>, owner: NameRef<'_>) -> &'n [u8] {
+    let wire = name.as_wire();
+    wire.get(..wire.len().saturating_sub(owner.wire_len())).unwrap_or_default()
+}
+
+/// Whether a name stands in the reverse tree, where its form is fixed (RFC 1035 section 3.5, RFC 3596 section 2.5).
+pub(super) fn is_reverse(name: NameRef<'_>) -> bool {
+    let wire = name.as_wire();
+    wire.ends_with(b"\x03ip6\x04arpa\x00") || wire.ends_with(b"\x07in-addr\x04arpa\x00")
+}

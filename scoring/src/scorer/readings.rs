@@ -1,0 +1,97 @@
+//! What each signal reads of one query.
+
+use super::Trail;
+use super::place::{Place, is_reverse, left_of};
+use crate::assess::Facts;
+use crate::bits::Bits;
+use crate::ledger::LedgerView;
+use crate::ledger::price::Seen;
+use crate::model::Information;
+use crate::signals::{
+    Reading, Signal, age, encoding, entropy, errors, fan_out, group, length, platform, regularity, spread, surge,
+    types, unconnected, unique, volume,
+};
+use crate::state::{SessionState, VOLUME_UNIT};
+
+/// Every signal's reading, in the order of [`Signal::ALL`].
+pub(super) fn read(
+    state: &SessionState,
+    facts: &Facts<'_>,
+    at: &Place<'_>,
+    trail: &Trail,
+    plain: Information,
+    after: LedgerView,
+) -> [Reading; Signal::COUNT] {
+    let account = &at.tenant;
+    // What was told before adds nothing, and neither does what does not leave.
+    let adds = !at.paid && !facts.cached;
+    // The form of a reverse name is fixed: what it is made of says nothing, how many are asked does.
+    let content = (!is_reverse(facts.qname)).then(|| left_of(facts.qname, at.tenant_name));
+    let told = told_with(at, trail.worth, adds);
+    let allowance = state.session.allowance;
+    let runs = adds && content.is_some();
+    let surge = if runs { surge::with(account.surge, trail.worth) } else { account.surge };
+    let spread = if runs { spread::with(state.session.spread, trail.whole) } else { state.session.spread };
+    // A platform's tenant is a choice too: its own label is read with the first name below it.
+    let first = facts.split.multi_tenant && adds && account.history.new == 0;
+    let own = first.then(|| left_of(facts.qname, at.icann_name));
+    let rich = own.map(|_| (trail.whole.richest, trail.whole.richest_symbols)).unwrap_or_default();
+    let history = &account.history;
+    let names = u32::from(history.new) + u32::from(adds);
+    let rich_types = u32::from(account.odd_types) + u32::from(adds && types::is_rich(facts.qtype));
+    let fresh = u32::from(history.new) + u32::from(at.tenant_event.seen == Seen::New);
+    let (even, gaps) = account.times.even();
+    // Without the packet filter's word nothing is known of connections.
+    let (used, resolved) =
+        (u32::from(account.connected), u32::from(account.answers - account.name_errors.min(account.answers)));
+    let unused = if state.connections_known() { (resolved.saturating_sub(used), resolved) } else { (0, 0) };
+    [
+        entropy::read(content.map(|_| (told.richest, told.richest_symbols)), rich),
+        length::read(content),
+        encoding::read(match own {
+            Some(own) => richest_label(own, trail.whole),
+            None => content.and_then(|payload| richest_label(payload, plain)),
+        }),
+        surge::read(surge, allowance),
+        fan_out::read(told.total.minus(allowance)),
+        platform::read(facts.split.multi_tenant.then_some(after.icann.minus(allowance))),
+        spread::read(spread, allowance),
+        volume::read((account.answers > 0).then(|| u32::from(account.answer_volume) * VOLUME_UNIT)),
+        age::read(facts.registered_days, facts.first_seen_days),
+        group::read(facts.group_seen_days),
+        unique::read(fresh, history.queries() + 1),
+        types::read(rich_types, names),
+        errors::read(account.name_errors.into(), account.answers.into()),
+        unconnected::read(unused.0, unused.1),
+        regularity::read(even, gaps),
+    ]
+}
+
+/// Information of the distinct unlisted names sent under the tenant, with this name's if it adds some.
+fn told_with(at: &Place<'_>, worth: Information, adds: bool) -> Information {
+    let sent =
+        Information { total: at.tenant.told, richest: at.tenant.richest, richest_symbols: at.tenant.richest_symbols };
+    if !adds {
+        return sent;
+    }
+    Information {
+        total: sent.total.plus(worth.total),
+        richest: sent.richest.plus(worth.richest),
+        richest_symbols: sent.richest_symbols.saturating_add(worth.richest_symbols),
+    }
+}
+
+/// The label that is worth most, and its worth.
+fn richest_label(payload: &[u8], plain: Information) -> Option<(&[u8], Bits)> {
+    let length = plain.richest_symbols.checked_sub(1)?;
+    let mut rest = payload;
+    while let Some((&len, tail)) = rest.split_first() {
+        let (label, next) = tail.split_at_checked(usize::from(len))?;
+        // The first of its length: the model keeps the first of equals too.
+        if u32::from(len) == length {
+            return Some((label, plain.richest));
+        }
+        rest = next;
+    }
+    None
+}
