@@ -75,6 +75,9 @@ pub struct AttackFigures {
     pub queries: u64,
     /// Queries forwarded.
     pub forwarded: u64,
+    /// Ticks in which held names were asked again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ticks: u64,
     /// The first query that was not simply answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_action: Option<u64>,
@@ -339,6 +342,7 @@ impl<'r> Runs<'r> {
             timed: session.timed,
             queries: attack.queries,
             forwarded: attack.left.queries,
+            ticks: attack.left.ticks,
             first_action: query(attack.first_action),
             first_reason: attack.first_action.map(|stop| stop.reason),
             quarantine: query(attack.quarantine),
@@ -353,33 +357,28 @@ impl<'r> Runs<'r> {
 
     fn residual(self, attack: &AttackRun) -> Residual {
         let per_query = self.true_bits.of(self.tool(attack.tool));
-        let bits = |within: &mut dyn Iterator<Item = u64>| {
-            let left = within.fold(Left::default(), |left, characters| Left {
-                queries: left.queries + 1,
-                characters: left.characters + characters,
-            });
-            left.bits(per_query)
-        };
         let (first, last) = attack.span;
         let sent = &attack.forwarded;
         let hours = (last - first) as f64 / HOUR_MS as f64;
         let since = last.saturating_sub(HOUR_MS);
-        let last_hour = bits(&mut sent.iter().filter(|one| one.at >= since).map(|one| one.characters));
+        let mut last_hour = Left::default();
+        sent.iter().filter(|one| one.at >= since).for_each(|one| last_hour.add(*one));
         // The fullest hour begins with a forwarded query.
         let mut worst = 0.0_f64;
         let mut end = 0;
-        let (mut queries, mut characters) = (0, 0);
+        let mut within = Left::default();
         for begin in sent {
             while let Some(next) = sent.get(end).filter(|next| next.at < begin.at + HOUR_MS) {
-                (queries, characters, end) = (queries + 1, characters + next.characters, end + 1);
+                within.add(*next);
+                end += 1;
             }
-            worst = worst.max(Left { queries, characters }.bits(per_query));
-            (queries, characters) = (queries - 1, characters - begin.characters);
+            worst = worst.max(within.bits(per_query));
+            within.take(*begin);
         }
         Residual {
             hours: rounded(hours),
             bits_per_hour: rounded(attack.left.bits(per_query) / hours.max(1.0)),
-            last_hour_bits: (last - first >= HOUR_MS).then_some(rounded(last_hour)),
+            last_hour_bits: (last - first >= HOUR_MS).then_some(rounded(last_hour.bits(per_query))),
             worst_hour_bits: rounded(worst),
         }
     }
@@ -574,6 +573,10 @@ fn is_judged(reason: Reason) -> bool {
         reason,
         Reason::Score | Reason::LedgerTenant | Reason::LedgerIcann | Reason::LedgerSession | Reason::LedgerGroup
     )
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn query(stop: Option<Stop>) -> Option<u64> {

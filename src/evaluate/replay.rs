@@ -39,8 +39,11 @@ pub struct Settings {
 /// What has left of one tool's rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Left {
-    /// Queries forwarded, and for held names each tick and each type in which they were asked again.
+    /// Queries forwarded, each held name that joined those asked again among them.
     pub queries: u64,
+    /// Ticks of the resolver's clock in which held names were asked again and none had joined: all that shows of one is
+    /// whether it took place.
+    pub ticks: u64,
     /// Octets of the payload parts of distinct names forwarded, without the separators.
     pub characters: u64,
 }
@@ -63,6 +66,8 @@ pub struct Forwarded {
     pub at: u64,
     /// Octets of its payload part, 0 for a name that had left before.
     pub characters: u64,
+    /// Whether it counts to [`Left::ticks`] and not to [`Left::queries`].
+    pub tick: bool,
 }
 
 /// What became of one tool's attack in one session.
@@ -163,10 +168,25 @@ pub struct SessionRun {
 }
 
 impl Left {
-    /// Bits that have left: `per_query` true ones for each forwarded query where that is known, else five for each
-    /// character of a payload part (what base32 carries).
+    /// Bits that have left: `per_query` true ones for each forwarded query where that is known, and of them at most one
+    /// for a tick; else five for each character of a payload part (what base32 carries).
     pub fn bits(&self, per_query: Option<f64>) -> f64 {
-        per_query.map_or(self.characters as f64 * 5.0, |bits| self.queries as f64 * bits)
+        per_query
+            .map_or(self.characters as f64 * 5.0, |bits| self.queries as f64 * bits + self.ticks as f64 * bits.min(1.0))
+    }
+
+    /// Adds one query.
+    pub fn add(&mut self, one: Forwarded) {
+        self.queries += u64::from(!one.tick);
+        self.ticks += u64::from(one.tick);
+        self.characters += one.characters;
+    }
+
+    /// Takes one query away that was added.
+    pub fn take(&mut self, one: Forwarded) {
+        self.queries -= u64::from(!one.tick);
+        self.ticks -= u64::from(one.tick);
+        self.characters -= one.characters;
     }
 }
 
@@ -286,7 +306,7 @@ impl<'c> Replay<'c> {
         self.live.policy.commit(&mut self.inner, &decision, outcome);
         self.count(row.label, outcome, stale);
         self.pair(row, &decision);
-        self.attack(row, &decision, leaves.then_some(charged), now.mono);
+        self.attack(row, &decision, outcome, leaves.then_some(charged), now.mono);
         if outcome == Outcome::Forwarded {
             self.at_hand.insert(key, now.mono);
             self.names.insert(name.as_wire());
@@ -422,9 +442,10 @@ impl<'c> Replay<'c> {
     }
 
     /// Books a row of an attack; `left` is what was charged, where something has left for it.
-    fn attack(&mut self, row: &Asked, decision: &Decision<'_>, left: Option<Bits>, mono: u64) {
+    fn attack(&mut self, row: &Asked, decision: &Decision<'_>, outcome: Outcome, left: Option<Bits>, mono: u64) {
         let name = row.name.as_ref();
         let is_new = !self.names.contains(name.as_wire());
+        let tick = outcome == (Outcome::Held { refreshed: true, entered: false });
         let Some(attack) = self.attack_of(row) else { return };
         if decision.applied != Verdict::Answer {
             let reason = decision.reason.unwrap_or(Reason::Score);
@@ -436,10 +457,10 @@ impl<'c> Replay<'c> {
         }
         if let Some(charged) = left {
             let characters = if is_new { characters(name, decision.split) } else { 0 };
-            attack.left.queries += 1;
-            attack.left.characters += characters;
+            let one = Forwarded { at: mono - 1000, characters, tick };
+            attack.left.add(one);
             attack.charged = attack.charged.plus(charged);
-            attack.forwarded.push(Forwarded { at: mono - 1000, characters });
+            attack.forwarded.push(one);
         }
     }
 }
@@ -487,4 +508,42 @@ fn question(packet: &mut Vec<u8>, name: NameRef<'_>, qtype: Qtype) {
     packet.extend_from_slice(name.as_wire());
     packet.extend_from_slice(&qtype.0.to_be_bytes());
     packet.extend_from_slice(&[0, 1]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_counted_by_query_by_tick_or_by_character() {
+        let forwarded = |characters, tick| Forwarded { at: 0, characters, tick };
+        let mut left = Left::default();
+        [forwarded(32, false), forwarded(0, false), forwarded(0, true)].into_iter().for_each(|one| left.add(one));
+        assert_eq!(left, Left { queries: 2, ticks: 1, characters: 32 });
+        for (per_query, bits, why) in [
+            (None, 160.0, "five bits a character, and repeats have none"),
+            (Some(44.0), 89.0, "a tick tells only that it took place"),
+            (Some(0.5), 1.5, "and no more than a query of the scheme"),
+            (Some(0.0), 0.0, "a scheme that carries nothing"),
+        ] {
+            assert_eq!(left.bits(per_query), bits, "{why}");
+        }
+        left.take(forwarded(0, true));
+        assert_eq!(left, Left { queries: 2, ticks: 0, characters: 32 });
+    }
+
+    #[test]
+    fn payload_is_what_stands_left_of_the_tenant() {
+        for (name, octets) in [("www.site.example", 3), ("site.example", 0), ("a.bc.site.co.uk", 3), ("uk", 0)] {
+            let name = NameBuf::from_text(name).expect("name");
+            assert_eq!(characters(name.as_ref(), Split::of(name.as_ref())), octets, "{name}");
+        }
+    }
+
+    #[test]
+    fn any_word_of_a_log_names_a_session() {
+        assert_eq!(context("desk-7", SessionType::Batch).announcement.id.as_str(), "desk-7");
+        let made = context("a client, with words", SessionType::Unannounced);
+        assert!(made.announcement.id.as_str().starts_with("replay-") && !made.announced);
+    }
 }
