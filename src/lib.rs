@@ -8,6 +8,7 @@
 pub mod answer;
 pub mod cache;
 pub mod event;
+pub mod learn;
 pub mod lists;
 pub mod local;
 pub mod model;

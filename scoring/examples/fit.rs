@@ -2,7 +2,9 @@
 //! for the same input.
 //!
 //! `cargo run --release -p staunch-scoring --example fit -- CORPORA` writes the table, fitted on every benign name.
-//! With `--densities` it prints the parameters of the signals' benign densities. With `--evaluate` it writes nothing, fits on one half of the names by hash and prints bits a name on the other half.
+//! With `--densities` it prints the parameters of the signals' benign densities. With `--evaluate` it writes nothing,
+//! fits on one half of the names and prints bits a name on the other half, split by name and by domain, and what the
+//! tunnels and synthetic schemes pay.
 
 #[path = "../tests/corpus/mod.rs"]
 mod corpus;
@@ -61,7 +63,7 @@ fn domain(name: &NameBuf) -> NameRef<'_> {
 /// Counts every name's payload part, so that a part weighs by the domains it stands under.
 fn count<'n>(names: impl Iterator<Item = &'n NameBuf>) -> Counts {
     let mut counts = Counts::new();
-    names.for_each(|name| counts.add(payload(name)));
+    names.for_each(|name| counts.add(payload(name), domain(name)));
     counts
 }
 
@@ -74,54 +76,116 @@ fn write(dir: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// True bits a name of the synthetic schemes: what their random payload was made of.
+const TRUE_BITS: [(&str, f64); 8] = [
+    ("synth-short3", 15.0),
+    ("synth-words4", 44.0),
+    ("synth-positional", 80.0),
+    ("synth-spread200", 120.0),
+    ("synth-privsuffix", 128.0),
+    ("synth-slow-b32-60s", 160.0),
+    ("synth-slow-b32-300s", 160.0),
+    ("synth-slow-b32-1800s", 160.0),
+];
+
+/// The tables of `scoring/README.md`, each figure from a model that was not fitted on what it prices.
 fn report(dir: &Path) -> Result<(), Box<dyn Error>> {
     let list = benign(dir, &["benign_list"])?;
     let sequences = benign(dir, &["benign_seq"])?;
-    let model = half_model(&list, &sequences)?;
-    for (what, names) in [("list", &list), ("sequences", &sequences)] {
-        let mut bits: Vec<f64> =
-            names.iter().filter(|name| !half(name)).map(|name| model.cost(payload(name)).as_f64()).collect();
-        print_row(what, &mut bits);
+    say!(
+        "| benign names held back | names | bits a name: mean | 50 % | 90 % | 99 % | mean of those with a payload part |"
+    );
+    say!("|---|---|---|---|---|---|---|");
+    let splits: [(&str, Held); 2] =
+        [("by name", |name| !half(name.as_ref())), ("by domain", |name| !half(domain(name)))];
+    for (split, held) in splits {
+        let model = model_without(&list, &sequences, held)?;
+        for (what, names) in [("list", &list), ("sequences", &sequences)] {
+            let cost = |name: &&NameBuf| model.cost(payload(name)).as_f64();
+            let mut bits: Vec<f64> = names.iter().filter(|name| held(name)).map(|name| cost(&name)).collect();
+            let named = names.iter().filter(|name| held(name) && !payload(name).is_empty());
+            let named: Vec<f64> = named.map(|name| cost(&name)).collect();
+            let row = quantiles(&mut bits);
+            say!("| {what}, {split} | {} | {row} | {:.1} |", bits.len(), mean(&named));
+        }
     }
+    let model = model_without(&list, &sequences, splits[0].1)?;
     let mut tools: BTreeMap<String, (Vec<f64>, usize)> = Default::default();
     for stem in ["tunnel", "lowslow", "benign_odd"] {
         let mut seen = BTreeSet::new();
         for row in corpus::rows(dir, stem)? {
             let Some(name) = corpus::scored_name(&row) else { continue };
             if seen.insert(name.clone()) {
-                let part = payload(&name);
+                // Who reads the tenants of a platform reads what stands below its ICANN-level domain.
+                let part = match row.tool.as_str() {
+                    "synth-privsuffix" => name.as_ref().payload_part(Split::of(name.as_ref()).icann(name.as_ref())),
+                    _ => payload(&name),
+                };
                 let entry = tools.entry(row.tool).or_default();
                 entry.0.push(model.cost(part).as_f64());
-                entry.1 += part.len();
+                entry.1 += characters(part);
             }
         }
     }
+    say!("");
+    say!(
+        "| tool | names | bits a name: mean | 50 % | 90 % | 99 % | bits a character | true bits a name | bits a true bit |"
+    );
+    say!("|---|---|---|---|---|---|---|---|---|");
     for (tool, (mut bits, octets)) in tools {
-        let a_character = bits.iter().sum::<f64>() / octets as f64;
-        print_row(&format!("{tool} ({a_character:.2} a character)"), &mut bits);
+        let row = quantiles(&mut bits);
+        let a_character = bits.iter().sum::<f64>() / octets.max(1) as f64;
+        let told = TRUE_BITS.iter().find(|(name, _)| *name == tool);
+        let told = told.map_or("| |".to_string(), |(_, told)| format!("{told:.0} | {:.2} |", mean(&bits) / told));
+        say!("| {tool} | {} | {row} | {a_character:.2} | {told}", bits.len());
     }
     Ok(())
 }
 
-/// Which half of the names one belongs to.
-fn half(name: &NameBuf) -> bool {
-    let octets = name.as_ref().as_wire().iter();
+/// Octets inside the labels of a payload part.
+fn characters(part: &[u8]) -> usize {
+    let mut labels = 0;
+    let mut rest = part;
+    while let Some((&len, tail)) = rest.split_first() {
+        rest = tail.get(usize::from(len)..).unwrap_or_default();
+        labels += 1;
+    }
+    part.len() - labels
+}
+
+fn mean(bits: &[f64]) -> f64 {
+    bits.iter().sum::<f64>() / bits.len().max(1) as f64
+}
+
+/// Mean and quantiles as cells of a table.
+fn quantiles(bits: &mut [f64]) -> String {
+    bits.sort_by(f64::total_cmp);
+    let at = |q: f64| bits.get((bits.len() as f64 * q) as usize).copied().unwrap_or(0.0);
+    format!("{:.1} | {:.1} | {:.1} | {:.1}", mean(bits), at(0.5), at(0.9), at(0.99))
+}
+
+/// Whether a name is held back.
+type Held = fn(&NameBuf) -> bool;
+
+/// Which half of all names one belongs to.
+fn half(name: NameRef<'_>) -> bool {
+    let octets = name.as_wire().iter();
     let hash =
         octets.fold(0xcbf2_9ce4_8422_2325u64, |hash, &octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3));
     (hash >> 40) & 1 == 0
 }
 
-/// A model of one half of the names, to be looked at on the other.
-fn half_model(list: &BTreeSet<NameBuf>, sequences: &BTreeSet<NameBuf>) -> Result<Model, Box<dyn Error>> {
-    let training: BTreeSet<&NameBuf> = list.iter().chain(sequences).filter(|name| half(name)).collect();
-    Ok(Model::from_bytes(&count(training.into_iter()).fit().to_bytes())?)
+/// A model of the names that are not held back.
+fn model_without(list: &BTreeSet<NameBuf>, sequences: &BTreeSet<NameBuf>, held: Held) -> Result<Model, Box<dyn Error>> {
+    let counts = count(list.iter().chain(sequences).filter(|name| !held(name)));
+    Ok(Model::from_bytes(&counts.fit().to_bytes())?)
 }
 
 /// Moments of what the signals read, over distinct names and over pairs of session and tenant.
 fn densities(dir: &Path) -> Result<(), Box<dyn Error>> {
     let list = benign(dir, &["benign_list"])?;
     let names = benign(dir, &["benign_seq"])?;
-    let model = half_model(&list, &names)?;
+    let model = model_without(&list, &names, |name| !half(name.as_ref()))?;
     let parts = || names.iter().map(payload).filter(|part| !part.is_empty());
     let mut lengths: Vec<f64> = parts().map(|part| (part.len() as f64 - 1.0).ln()).collect();
     let mut pairs: BTreeMap<(String, NameBuf), BTreeSet<NameBuf>> = BTreeMap::new();
@@ -135,7 +199,7 @@ fn densities(dir: &Path) -> Result<(), Box<dyn Error>> {
     for (least, most) in [(6, 9), (10, 19), (20, 39), (40, 79), (80, u32::MAX)] {
         let rate = |names: &BTreeSet<NameBuf>| {
             let (mut bits, mut symbols) = (0.0, 0);
-            for worth in names.iter().filter(|name| !half(name)).map(|name| model.read(payload(name))) {
+            for worth in names.iter().filter(|name| !half(name.as_ref())).map(|name| model.read(payload(name))) {
                 bits += worth.richest.as_f64();
                 symbols += worth.richest_symbols;
             }
@@ -143,6 +207,16 @@ fn densities(dir: &Path) -> Result<(), Box<dyn Error>> {
         };
         let mut rates: Vec<f64> = pairs.values().filter_map(rate).collect();
         print_moments(&format!("entropy::BENIGN (bits a symbol, {least} symbols and more)"), &mut rates, |x| x);
+        let strange = |names: &BTreeSet<NameBuf>| {
+            let (mut bits, mut symbols) = (0.0, 0);
+            for worth in names.iter().filter(|name| !half(name.as_ref())).map(|name| model.examine(payload(name)).1) {
+                bits += worth.bits.as_f64();
+                symbols += worth.symbols;
+            }
+            (least..=most).contains(&symbols).then(|| bits / f64::from(symbols))
+        };
+        let mut rates: Vec<f64> = pairs.values().filter_map(strange).collect();
+        print_moments(&format!("strangeness (bits a symbol, {least} symbols and more)"), &mut rates, |x| x);
     }
     // Pairs that only ever ask the bare domain tell nothing and are left out: they would hide the tail.
     let mut told: Vec<f64> = pairs
@@ -169,18 +243,5 @@ fn print_moments(what: &str, values: &mut [f64], shown: impl Fn(f64) -> f64) {
         at(0.9),
         at(0.99),
         at(0.999)
-    );
-}
-
-fn print_row(what: &str, bits: &mut [f64]) {
-    bits.sort_by(f64::total_cmp);
-    let at = |q: f64| bits.get((bits.len() as f64 * q) as usize).copied().unwrap_or(0.0);
-    let mean = bits.iter().sum::<f64>() / bits.len().max(1) as f64;
-    say!(
-        "{what:<44} {:>6} names, bits: mean {mean:>7.1} median {:>7.1} p90 {:>7.1} p99 {:>7.1}",
-        bits.len(),
-        at(0.5),
-        at(0.9),
-        at(0.99)
     );
 }

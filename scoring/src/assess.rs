@@ -35,8 +35,8 @@ pub enum Listing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Budgets {
-    /// Bits a session may spend under one unlisted tenant before the score alone may sinkhole (soft): from there it
-    /// no longer takes two families that agree.
+    /// Bits that a session's distinct names under one unlisted tenant may be worth before the score alone may sinkhole
+    /// (soft): from there it no longer takes two families that agree.
     pub tenant_soft: Bits,
     /// Bits a session may spend under one unlisted tenant (hard).
     pub tenant: Bits,

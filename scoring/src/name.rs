@@ -108,6 +108,12 @@ impl<'a> NameRef<'a> {
         (len != 0).then(|| NameRef { wire: &self.wire[1 + len..] })
     }
 
+    /// The name that begins `octets` to the right in wire form; the root where that is beyond the name. To be called with
+    /// the start of a label.
+    pub(crate) fn from_octet(self, octets: usize) -> NameRef<'a> {
+        self.wire.get(octets..).filter(|wire| !wire.is_empty()).map_or(NameRef::ROOT, |wire| NameRef { wire })
+    }
+
     /// The name with its `n` leftmost labels removed (the root if there are fewer).
     pub fn strip_left(self, n: usize) -> NameRef<'a> {
         let mut name = self;

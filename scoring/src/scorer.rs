@@ -6,6 +6,7 @@
 
 mod band;
 mod book;
+mod labels;
 mod place;
 mod readings;
 
@@ -52,7 +53,7 @@ impl Scorer {
         let at = Place::of(state, facts, keys);
         let payload = left_of(facts.qname, at.tenant_name);
         let plain = self.model.read(payload);
-        let worth = worth(plain, &at);
+        let worth = self.worth(state, payload, plain, &at);
         // A reader of the whole ICANN-level domain, or of several, also sees which tenant of a platform is asked.
         let whole = match facts.split.multi_tenant {
             true if !at.paid => self.model.read(left_of(facts.qname, at.icann_name)),
@@ -75,6 +76,7 @@ impl Scorer {
         let after = book::after(before, facts, charge);
         let readings = readings::read(state, facts, &at, &trail, plain, after);
         debug_assert!(readings.iter().map(|reading| reading.signal).eq(Signal::ALL));
+        let told = if at.paid { at.tenant.told } else { at.tenant.told.plus(worth.total) };
         let (score, agreeing) = signals::combine(&readings, facts.params.without);
 
         let attempt = if at.refused { Bits::ZERO } else { charge.name };
@@ -102,7 +104,7 @@ impl Scorer {
             band: Band::Answer,
             trail: Some(trail),
         };
-        assessment.band = band::of(state, facts, &assessment, echo);
+        assessment.band = band::of(state, facts, &assessment, echo, told);
         if marks(facts, &assessment) && !assessment.sticky {
             assessment.tenants_sinkholed += 1;
             if assessment.tenants_sinkholed >= u32::from(facts.params.quarantine_tenants) {
@@ -158,6 +160,31 @@ impl Scorer {
             }
         }
     }
+
+    /// What the payload part is worth behind what was sent under its tenant: by the model, as a known form with other
+    /// numbers, or in known labels, whichever is cheapest, with the price of saying which.
+    fn worth(&self, state: &SessionState, payload: &[u8], plain: Information, at: &Place<'_>) -> Information {
+        let sent = at.tenant.history.new;
+        if sent == 0 || at.paid {
+            return plain;
+        }
+        let mut least = Information { total: plain.total.plus(numbers::PLAIN), ..plain };
+        if let Some(form) = at.known_form {
+            let which = match at.form == Some(at.tenant.form) {
+                true => numbers::SAME_FORM,
+                // There are no more forms than names.
+                false => numbers::NUMBERED.plus(Bits::log2(u64::from(sent))),
+            };
+            let total = which.plus(form.bits);
+            if total < least.total {
+                least = Information { total, richest: form.bits, richest_symbols: form.symbols };
+            }
+        }
+        match labels::worth(self.model, state, at.keys.tenant, at.tenant.labels, payload) {
+            Some(labelled) if labelled.total < least.total => labelled,
+            _ => least,
+        }
+    }
 }
 
 impl Default for Scorer {
@@ -176,23 +203,6 @@ fn marks(facts: &Facts<'_>, assessment: &Assessment) -> bool {
 
 fn is_below(facts: &Facts<'_>) -> bool {
     matches!(facts.listing, Listing::Below { .. })
-}
-
-/// What the payload part is worth behind what was sent under its tenant: by the model, or as a known form with
-/// other numbers, whichever is cheaper, with the price of saying which.
-fn worth(plain: Information, at: &Place<'_>) -> Information {
-    let sent = at.tenant.history.new;
-    if sent == 0 {
-        return plain;
-    }
-    let said = Information { total: plain.total.plus(numbers::PLAIN), ..plain };
-    let Some(form) = at.known_form else { return said };
-    // There are no more forms than names.
-    let numbered = numbers::NUMBERED.plus(Bits::log2(u64::from(sent))).plus(form.bits);
-    if numbered >= said.total {
-        return said;
-    }
-    Information { total: numbered, richest: form.bits, richest_symbols: form.symbols }
 }
 
 /// What forwarding costs, whether or not the answer is at hand.

@@ -92,6 +92,15 @@ pub enum Request {
         /// The case.
         case: CaseId,
     },
+    /// What was learned in monitor mode.
+    Learned,
+    /// Forget what was learned.
+    ForgetLearned {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// Read the configuration again; the old one stays if it does not load.
     Reload,
 }

@@ -240,6 +240,7 @@ impl Admin {
                     .sessions
                     .end(&session)
                     .ok_or_else(|| Response::error(ErrorCode::NotFound, format!("no session `{session}`")))?;
+                pipeline.fold_session(&ended, now);
                 pipeline.end(&ended);
                 self.append(store::Record::End { session: session.clone() }).await?;
                 Ok(json!({ "schema": 1, "ended": session }))
@@ -320,6 +321,16 @@ impl Admin {
                 explanation.to_json().map_err(|error| Response::error(ErrorCode::Failed, error))
             }
             Request::Why { case } => self.why(case).await,
+            Request::Learned => Ok(pipeline.learned(now)),
+            Request::ForgetLearned { by, reason } => {
+                require("reason", &reason)?;
+                require("by", &by)?;
+                let (told, commit) = pipeline.forget_learned(&by, now).map_err(|error| {
+                    Response::error(ErrorCode::Failed, format!("forgotten in memory only: {error}"))
+                })?;
+                durable(Some(commit)).await?;
+                Ok(told)
+            }
             Request::Reload => match self.reload.reload().await {
                 Ok(digest) => Ok(json!({ "schema": 1, "digest": digest })),
                 Err(error) => Err(Response::error(ErrorCode::Invalid, error)),

@@ -112,10 +112,32 @@ pub enum Verb {
         #[arg(value_parser = case_id)]
         case: CaseId,
     },
+    /// Thresholds learned in monitor mode.
+    Learn {
+        /// What to do.
+        #[command(subcommand)]
+        verb: LearnVerb,
+    },
     /// State of the service.
     Status,
     /// Read the configuration again; the old one stays if it does not load.
     Reload,
+}
+
+/// What to do with what was learned.
+#[derive(Debug, Subcommand)]
+pub enum LearnVerb {
+    /// Samples, quantiles, the thresholds in force and those that a reload would put in force.
+    Show,
+    /// Forget all of it. Thresholds in force stay until the next reload.
+    Reset {
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// Who [default: $USER].
+        #[arg(long)]
+        by: Option<String>,
+    },
 }
 
 /// What to do with sessions.

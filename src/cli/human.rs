@@ -251,5 +251,88 @@ pub fn status(v: &Value) -> String {
         let _ = write!(out, "\nlast error     {}", text(&e["last_error"]));
     }
     let _ = write!(out, "\nconfiguration  {}", text(&v["digest"]));
+    if v["thresholds"]["from"] == "learned" {
+        for threshold in v["thresholds"]["profiles"].as_array().into_iter().flatten() {
+            let _ = write!(out, "\nthresholds     {}", settled(threshold));
+        }
+    }
+    out
+}
+
+/// One profile's thresholds and why.
+fn settled(v: &Value) -> String {
+    format!(
+        "{:<20} sinkhole {:.2}, watch {:.2}, {}: {}",
+        text(&v["profile"]),
+        number(&v["sinkhole"]),
+        number(&v["watch"]),
+        text(&v["from"]),
+        text(&v["why"]),
+    )
+}
+
+pub fn learned(v: &Value) -> String {
+    let mut out = format!(
+        "thresholds {}; learned ones take {} sessions and {} pairs of a type, for 1 refused pair in {}",
+        text(&v["thresholds"]),
+        v["minimum"]["sessions"],
+        v["minimum"]["pairs"],
+        v["pairs_per_alarm"],
+    );
+    let profiles = v["profiles"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if profiles.is_empty() {
+        out += "\nnothing was learned yet";
+    }
+    for p in profiles {
+        let _ = write!(
+            out,
+            "\n{}: {} sessions, {} pairs, {} to {}",
+            text(&p["profile"]),
+            p["sessions"],
+            p["pairs"],
+            text(&p["since"]),
+            text(&p["until"]),
+        );
+        let left_out = &p["left_out"];
+        let _ = write!(out, "\n  left out      {} sessions, {} pairs", left_out["sessions"], left_out["pairs"]);
+        let refused = &p["refused_by_shipped"];
+        let _ = write!(
+            out,
+            "\n  shipped {:.1}   would refuse {} pairs in {} sessions: at most 1 in {:.0} (95 %)",
+            number(&v["shipped"]["sinkhole"]),
+            refused["pairs"],
+            refused["sessions"],
+            1.0 / number(&refused["rate_at_most"]).max(f64::MIN_POSITIVE),
+        );
+        for kind in ["score", "refusable_score", "tenant_bits", "session_bits"] {
+            let _ = write!(out, "\n  {kind:<16}");
+            for share in ["50", "90", "99", "99.9"] {
+                match &p["quantiles"][kind][share] {
+                    Value::Null => {
+                        let _ = write!(out, " {share} % -");
+                    }
+                    value => {
+                        let _ = write!(out, " {share} % {:.1}", number(value));
+                    }
+                }
+            }
+        }
+        let budgets = &p["suggested_budgets"];
+        if !budgets["tenant"].is_null() || !budgets["session"].is_null() {
+            let (tenant, session) = (text(&budgets["tenant"]), text(&budgets["session"]));
+            let _ = write!(out, "\n  budgets       tenant {tenant}, session {session} bits would cover 99.9 %");
+        }
+        let _ = write!(out, "\n  next reload   {}", settled(&p["next"]));
+    }
+    for a in v["aside"].as_array().into_iter().flatten() {
+        let _ = write!(
+            out,
+            "\nset aside: {} with {} pairs until {}, learned under the scoring of version {}",
+            text(&a["profile"]),
+            a["pairs"],
+            text(&a["until"]),
+            text(&a["product"]),
+        );
+    }
     out
 }

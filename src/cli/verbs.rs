@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::args::{Args, SessionVerb, Verb};
+use super::args::{Args, LearnVerb, SessionVerb, Verb};
 use super::{Exit, default_socket, human};
 use crate::admin::client::{self, Exchange};
 use crate::admin::protocol::{ErrorCode, Request};
@@ -67,6 +67,11 @@ pub fn run(args: Args) -> Exit {
             Err(super::evaluate::Failure::Other(error)) => fail(&format!("{error:#}"), json),
         },
         Verb::Why { case } => ask(&socket, &Request::Why { case }, json, human::why),
+        Verb::Learn { verb: LearnVerb::Show } => ask(&socket, &Request::Learned, json, human::learned),
+        Verb::Learn { verb: LearnVerb::Reset { reason, by } } => {
+            let by = by.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "operator".into());
+            ask(&socket, &Request::ForgetLearned { by, reason }, json, |v| format!("{} pairs forgotten", v["pairs"]))
+        }
         Verb::Status => ask(&socket, &Request::Status, json, human::status),
         Verb::Reload => ask(&socket, &Request::Reload, json, |v| format!("configuration {} in force", v["digest"])),
     }

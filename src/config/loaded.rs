@@ -14,7 +14,7 @@ use crate::event::RuleRef;
 use crate::lists::{Lists, Report, RuleForm};
 use crate::model::{Announcement, Mode};
 use crate::policy::{Profiles, UnknownSource};
-use crate::{enforce, forward, listen};
+use crate::{enforce, forward, learn, listen};
 
 /// Everything that was said or assumed.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub struct Loaded {
     pub sessions: Vec<Announcement>,
     /// What each kind of session may do.
     pub profiles: Profiles,
+    /// How thresholds are learned.
+    pub learn: learn::Config,
     /// Rules and lists.
     pub lists: Lists,
     /// What was read from each list.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::enforce::BackendKind;
+use crate::learn::Source;
 use crate::lists::{Action, Format};
 use crate::model::{Mode, Phase, SessionType};
 use crate::policy::{UnknownSource, Unlisted};
@@ -37,6 +38,8 @@ pub struct V1 {
     pub session: Vec<Session>,
     /// Profiles by session type, or by type and phase.
     pub profile: BTreeMap<String, Profile>,
+    /// Learned thresholds.
+    pub learn: Learn,
     /// Rules.
     pub rule: Vec<Rule>,
     /// Lists; where there is no such table at all, the shipped ones.
@@ -350,6 +353,44 @@ pub struct Params {
     pub sinkhole: Option<f64>,
     /// Sinkholed tenants that make a quarantine.
     pub quarantine_tenants: Option<u8>,
+}
+
+/// `[learn]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Learn {
+    /// Whether thresholds follow what was learned.
+    pub thresholds: Source,
+    /// Types that may have learned thresholds; default: all.
+    pub types: Option<Vec<SessionType>>,
+    /// Sessions of a type that learned thresholds take.
+    pub min_sessions: u64,
+    /// Pairs of session and tenant that they take.
+    pub min_pairs: u64,
+    /// One refused pair in this many is accepted.
+    pub pairs_per_alarm: u64,
+    /// One watched pair in this many is accepted.
+    pub pairs_per_watch: u64,
+    /// Lowest sinkhole threshold, nats.
+    pub sinkhole_min: f64,
+    /// Highest sinkhole threshold, nats.
+    pub sinkhole_max: f64,
+}
+
+impl Default for Learn {
+    fn default() -> Self {
+        let built_in = crate::learn::Config::default();
+        Self {
+            thresholds: built_in.thresholds,
+            types: None,
+            min_sessions: built_in.min_sessions,
+            min_pairs: built_in.min_pairs,
+            pairs_per_alarm: built_in.pairs_per_alarm,
+            pairs_per_watch: built_in.pairs_per_watch,
+            sinkhole_min: built_in.sinkhole_min.into(),
+            sinkhole_max: built_in.sinkhole_max.into(),
+        }
+    }
 }
 
 /// `[[rule]]`

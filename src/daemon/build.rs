@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
-use staunch_scoring::Scorer;
+use staunch_scoring::{Params, Scorer};
 
 use super::{Start, StartError, restore};
 use crate::alert::{self, Delivery};
@@ -16,11 +16,12 @@ use crate::config::{self, Endpoint, Loaded, SinkholeAction};
 use crate::enforce::{Active, BackendKind, Enforcer};
 use crate::forward::Forwarder;
 use crate::forward::helper::HostLookup;
-use crate::lists::{Grants, HashKey};
+use crate::learn::{self, Base, Book, NotLearned, Settled};
+use crate::lists::{Grants, HashKey, Scope};
 use crate::model::{Announcement, Mode, Qtype, SessionId, SessionType};
 use crate::pin::PinPolicy;
-use crate::pipeline::{Explanation, Live, Pipeline, Sinkhole, is_guarded};
-use crate::policy::Policy;
+use crate::pipeline::{Explanation, Learning, Live, Pipeline, Sinkhole, is_guarded};
+use crate::policy::{Policy, UnknownSource, Unlisted};
 use crate::session::{Context, Sessions};
 use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry};
@@ -67,6 +68,13 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     if !recovered.damage.is_empty() {
         tracing::error!(damage = ?recovered.damage, "the store was damaged; what could be read is in force");
     }
+    let book = Book::default();
+    let aside = book.restore(&recovered.learned, recovered.in_force.clone());
+    if !aside.is_empty() {
+        store.put_learned(aside).context("state")?;
+    }
+    // Before the packet filter is touched.
+    let settled = settle(&book, &loaded)?;
     let enforcer = Enforcer::start(loaded.enforce.clone()).context("enforcement cannot be had")?;
     let (telemetry, events) = Telemetry::start(&telemetry::Config {
         file: loaded.events.file.clone(),
@@ -84,8 +92,10 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let configured = loaded.sessions.clone();
     let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
     let digest = loaded.digest().to_owned();
-    let live = live(loaded, grants)?;
-    let pipeline = Arc::new(Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry));
+    let live = live(loaded, grants, &settled)?;
+    book.put_in_force(settled);
+    let pipeline =
+        Arc::new(Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry, book));
     for announcement in configured {
         let id = announcement.id.clone();
         let seed = pipeline.hash(&id);
@@ -111,7 +121,7 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
         }
     });
     // Written behind: the digest says which policy made the decisions that follow.
-    let policy = store::Record::Policy { digest };
+    let policy = store::Record::Policy { digest, learned: pipeline.book.kept() };
     drop(pipeline.store.append(vec![policy]).context("journal")?);
     Ok(Built { pipeline, events })
 }
@@ -126,8 +136,12 @@ pub fn apply(pipeline: &Pipeline, loaded: Loaded) -> anyhow::Result<String> {
     if !changed.is_empty() {
         bail!("{} changed, which takes effect at a restart only; nothing was put in force", changed.join(", "));
     }
+    // What monitor mode has taught so far, whatever mode comes.
+    pipeline.fold_sessions(crate::clock::now());
+    let settled = settle(&pipeline.book, &loaded)?;
     let digest = loaded.digest().to_owned();
-    let live = live(loaded, old.grants.clone())?;
+    let live = live(loaded, old.grants.clone(), &settled)?;
+    pipeline.book.put_in_force(settled);
     pipeline.live.store(Arc::new(live));
     // An answer may hold what the new rules take out.
     pipeline.cache.clear();
@@ -156,7 +170,8 @@ pub fn apply(pipeline: &Pipeline, loaded: Loaded) -> anyhow::Result<String> {
         }
         pipeline.guard(&live, &session);
     }
-    drop(pipeline.store.append(vec![store::Record::Policy { digest: digest.clone() }])?);
+    let learned = pipeline.book.kept();
+    drop(pipeline.store.append(vec![store::Record::Policy { digest: digest.clone(), learned }])?);
     Ok(digest)
 }
 
@@ -197,13 +212,38 @@ pub fn offline(loaded: Loaded, name: &str, qtype: Qtype, kind: SessionType) -> a
     crate::pipeline::explain_fresh(&live, &context, name, qtype, crate::clock::now()).map_err(|error| anyhow!(error))
 }
 
-/// A configuration in force for judging alone, without runtime allowances.
-pub fn judged_by(loaded: Loaded) -> anyhow::Result<Live> {
-    let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
-    live(loaded, grants)
+/// The thresholds to put in force. Where verdicts are applied and too little was learned, a refusal that says so.
+fn settle(book: &Book, loaded: &Loaded) -> anyhow::Result<Vec<Settled>> {
+    let enforced = loaded.policy.mode != Mode::Monitor;
+    book.settle(&loaded.learn, &bases(loaded), enforced).map_err(|short| NotLearned::new(&loaded.learn, &short).into())
 }
 
-fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>) -> anyhow::Result<Live> {
+/// What every profile has without anything learned.
+fn bases(loaded: &Loaded) -> [Base; Scope::COUNT] {
+    let refused = loaded.policy.unknown_source == UnknownSource::Refuse;
+    let mut bases = [Base { params: Params::default(), written: false, scored: false }; Scope::COUNT];
+    for (kind, phase) in learn::SCOPES {
+        let (scope, profile) = (Scope::of(kind, phase), loaded.profiles.of(kind, phase));
+        let unheard = kind == SessionType::Unannounced && refused;
+        let scored = profile.unlisted == Unlisted::Score && !unheard;
+        bases[scope.index()] = Base { params: profile.params, written: loaded.learn.written.contains(scope), scored };
+    }
+    bases
+}
+
+/// A configuration in force for judging alone, without runtime allowances and nothing learned.
+pub fn judged_by(loaded: Loaded) -> anyhow::Result<Live> {
+    let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
+    live(loaded, grants, &[])
+}
+
+fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> anyhow::Result<Live> {
+    let learn = Learning { config: loaded.learn.clone(), bases: bases(&loaded) };
+    let profiles = loaded.profiles.with_params(|kind, phase| {
+        let profile = learn::profile_name(kind, phase);
+        let (found, base) = (settled.iter().find(|s| s.profile == profile)?, loaded.profiles.of(kind, phase));
+        Some(Params { watch: found.watch, sinkhole: found.sinkhole, ..base.params })
+    });
     let zones: Vec<_> = loaded.zones.iter().map(|zone| (zone.name.clone(), zone.path.clone())).collect();
     let zones = Zones::load(&zones).context("local zone")?;
     let digest = loaded.digest().to_owned();
@@ -242,9 +282,10 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>) -> anyhow::Result<Live> {
         configured,
         fixed,
         event_file: loaded.events.file.as_ref().map(|file| file.display().to_string()),
+        learn,
         policy: Policy {
             lists: loaded.lists,
-            profiles: loaded.profiles,
+            profiles,
             mode: loaded.policy.mode,
             canary_percent: loaded.policy.canary_percent,
             unknown_source: loaded.policy.unknown_source,

@@ -14,10 +14,15 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Admin};
 use crate::config::{self, ConfigError, Loaded};
+use crate::learn::NotLearned;
 use crate::listen::Listener;
 use crate::model::{Qtype, SessionType};
 use crate::pipeline::Pipeline;
 use crate::{clock, store};
+
+/// How often what sessions teach is taken over; a crash loses at most this much of it, and a second or two of the
+/// index.
+const LEARNING: Duration = Duration::from_secs(10);
 
 /// What was said on the command line.
 #[derive(Debug, Clone, Default)]
@@ -109,7 +114,7 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     // The socket first: a second daemon on the same state must not get as far as the packet filter.
     let admin_socket = admin::bind(&socket, admin_config.group.as_deref())
         .with_context(|| format!("admin socket {}", socket.display()))?;
-    let built = build::pipeline(loaded).await?;
+    let built = build::pipeline(loaded).await.map_err(not_learned)?;
     let pipeline = built.pipeline;
 
     let listener = Listener::start(&listen, pipeline.clone(), &tokio::runtime::Handle::current())
@@ -133,8 +138,11 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     // What a session has spent since its last step in the journal; a crash gives back a second's worth at most.
     let mut ledgers = tokio::time::interval(Duration::from_secs(1));
     ledgers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut learning = tokio::time::interval(LEARNING);
+    learning.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = learning.tick() => pipeline.fold_sessions(clock::now()),
             _ = ledgers.tick() => pipeline.save_ledgers(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -153,6 +161,7 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     // Threads are joined away from the runtime: each may need a moment for its last write.
     let joined = tokio::task::spawn_blocking(move || {
         last.save_ledgers();
+        last.fold_sessions(clock::now());
         if let Some(delivery) = last.delivery.lock().take() {
             delivery.shutdown(Duration::from_secs(2));
         }
@@ -166,6 +175,23 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     });
     let _ = tokio::time::timeout(Duration::from_secs(5), joined).await;
     Ok(())
+}
+
+/// Too small a sample is a mistake of the configuration, told like any other.
+fn not_learned(error: anyhow::Error) -> StartError {
+    match error.downcast::<NotLearned>() {
+        Ok(NotLearned { place, problems, remedy }) => {
+            let error = |problem| ConfigError {
+                file: place.file.clone(),
+                line: place.line,
+                field: "learn.thresholds".into(),
+                problem,
+                remedy: remedy.clone(),
+            };
+            StartError::Config(problems.into_iter().map(error).collect())
+        }
+        Err(error) => StartError::Other(error),
+    }
 }
 
 struct Reloader {

@@ -310,10 +310,10 @@ fn replay_all(policy: &Live, corpus: &Corpus, settings: Settings) -> Vec<Session
 
 /// The same profiles with other thresholds.
 fn varied(profiles: &Profiles, change: &dyn Fn(&mut Params)) -> Profiles {
-    Profiles::build(|kind, phase, _| {
-        let mut profile = profiles.of(kind, phase).clone();
-        change(&mut profile.params);
-        Some(profile)
+    profiles.with_params(|kind, phase| {
+        let mut params = profiles.of(kind, phase).params;
+        change(&mut params);
+        Some(params)
     })
 }
 

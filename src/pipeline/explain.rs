@@ -324,6 +324,7 @@ impl Pipeline {
             "events_dropped": self.telemetry.dropped(),
             "alerts_waiting": self.alerts_waiting(),
             "enforcement": enforce,
+            "thresholds": self.thresholds(),
         })
     }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::answer::AnswerRules;
-use crate::lists::Grants;
+use crate::learn;
+use crate::lists::{Grants, Scope};
 use crate::model::{Qtype, Reason, SessionId};
 use crate::pin::PinPolicy;
 use crate::policy::Policy;
@@ -42,6 +43,17 @@ pub struct Live {
     pub digest: String,
     /// Event file, for alerts to point at.
     pub event_file: Option<String>,
+    /// How thresholds are learned.
+    pub learn: Learning,
+}
+
+/// How thresholds are learned.
+#[derive(Debug, Clone)]
+pub struct Learning {
+    /// Settings.
+    pub config: learn::Config,
+    /// What each profile has without anything learned, by [`Scope::index`].
+    pub bases: [learn::Base; Scope::COUNT],
 }
 
 /// What a refused stub is given.

@@ -6,6 +6,7 @@
 
 mod explain;
 mod finish;
+mod learning;
 mod live;
 mod quarantine;
 
@@ -22,6 +23,7 @@ use crate::cache::{Cache, Entry, Key};
 use crate::enforce::Enforcer;
 use crate::event::{Source, Verdict};
 use crate::forward::Forwarder;
+use crate::learn::Book;
 use crate::listen::{Fast, Service};
 use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, SessionId, Transport};
 use crate::policy::{Ask, Decision, Permit, RefusalText, UnknownSource, ede_of};
@@ -34,7 +36,7 @@ use crate::{alert::Delivery, local, pin};
 
 pub use explain::{Explanation, explain_fresh};
 pub(crate) use explain::{Knowledge, Walked, walk};
-pub use live::{Live, Sinkhole};
+pub use live::{Learning, Live, Sinkhole};
 
 /// Everything a query can meet.
 pub struct Pipeline {
@@ -52,6 +54,8 @@ pub struct Pipeline {
     pub store: Store,
     /// When this deployment first asked for a domain.
     pub first_seen: Arc<FirstSeen>,
+    /// What sessions in monitor mode have taught.
+    pub book: Book,
     /// Alerts on their way.
     pub delivery: Mutex<Option<Delivery>>,
     /// Events and counters.
@@ -113,6 +117,7 @@ impl Pipeline {
         store: Store,
         delivery: Delivery,
         telemetry: Arc<Telemetry>,
+        book: Book,
     ) -> Self {
         let strangers = Arc::new(Session::shared(live.stranger.clone()));
         Self {
@@ -125,6 +130,7 @@ impl Pipeline {
             enforcer,
             first_seen: store.first_seen(),
             store,
+            book,
             delivery: Mutex::new(Some(delivery)),
             telemetry,
             hasher: RandomState::default(),

@@ -103,6 +103,7 @@ pub struct Decision<'a> {
     pub facts: Facts<'a>,
     permit: Option<Permit>,
     tunnel_name: Option<u64>,
+    scope: Scope,
 }
 
 /// The verdict of enforce mode before the mode is applied.
@@ -150,7 +151,8 @@ impl Policy {
         let split = ask.split;
         let profile = self.profiles.of(context.kind(), context.phase());
         let session_mode = self.mode_of(context);
-        let found = self.lists.look_up(qname, Scope::of(context.kind(), context.phase()), ask.now.wall);
+        let scope = Scope::of(context.kind(), context.phase());
+        let found = self.lists.look_up(qname, scope, ask.now.wall);
         // A rule on trial decides nothing for an enforced session: it is judged as if the rule were not written, and
         // what the rule would refuse is only recorded.
         let on_trial = |hit: &RuleMatch<'_>| {
@@ -191,7 +193,7 @@ impl Policy {
         {
             judgement = Judgement::refuse(Reason::DenyRule, Some(hit.reference()));
         }
-        Decision::new(judgement, applied, mode, inner.is_closed(), split, assessment, facts, ask.query)
+        Decision::new(judgement, applied, mode, inner.is_closed(), split, assessment, facts, ask.query, scope)
     }
 
     /// What the scorer is told of rules and grants.
@@ -382,6 +384,14 @@ impl Policy {
                     | Reason::Held
             )
         );
+        // Learned from where nothing is taken away: in enforce mode a refused tenant is not asked for again.
+        if judged && decision.mode == Mode::Monitor {
+            let allowance = inner.score.allowance();
+            inner.maxima.note(decision.scope, &decision.facts, &decision.assessment, allowance);
+        }
+        if decision.would == Verdict::Quarantine {
+            inner.maxima.bar();
+        }
         if judged || outcome == Outcome::Forwarded {
             inner.dirty |= outcome == Outcome::Refused || decision.would != Verdict::Answer;
             self.scorer.commit(&mut inner.score, &decision.facts, &decision.assessment, outcome);
@@ -402,6 +412,7 @@ impl<'a> Decision<'a> {
         assessment: Assessment,
         facts: Facts<'a>,
         query: &Query<'_>,
+        scope: Scope,
     ) -> Self {
         let applied = if mode == Mode::Enforce || closed { in_force } else { Verdict::Answer };
         let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
@@ -419,6 +430,7 @@ impl<'a> Decision<'a> {
             facts,
             permit,
             tunnel_name: judgement.tunnel_name,
+            scope,
         }
     }
 

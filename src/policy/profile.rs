@@ -124,6 +124,22 @@ impl Profiles {
         Self { all, by_scope }
     }
 
+    /// The same profiles, each kind of session with the thresholds that `params` has for it, where it has any.
+    #[must_use]
+    pub fn with_params(&self, params: impl Fn(SessionType, Option<Phase>) -> Option<Params>) -> Self {
+        let (mut all, mut by_scope) = (Vec::with_capacity(Scope::COUNT), [0; Scope::COUNT]);
+        for kind in TYPES {
+            for phase in std::iter::once(None).chain(PHASES.map(Some)) {
+                let mut profile = self.of(kind, phase).clone();
+                profile.params = params(kind, phase).unwrap_or(profile.params);
+                // Sixteen are pushed.
+                by_scope[Scope::of(kind, phase).index()] = all.len() as u8;
+                all.push(profile);
+            }
+        }
+        Self { all, by_scope }
+    }
+
     /// The profile of a session.
     pub fn of(&self, kind: SessionType, phase: Option<Phase>) -> &Profile {
         // Every scope was given the index of a profile that was pushed.

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use staunch_scoring::{NameBuf, NameRef, SessionState, StateSnapshot};
 
+use crate::learn::Maxima;
 use crate::model::{Announcement, CaseId, Phase, Qtype, Reason, SessionId, SessionType};
 use crate::pin::SessionPins;
 use crate::store::Durable;
@@ -117,6 +118,8 @@ pub struct Inner {
     pub charged: staunch_scoring::Bits,
     /// Bits charged since the ledger was last handed to the store.
     pub unstored: staunch_scoring::Bits,
+    /// The largest scores it reached in monitor mode, for learned thresholds.
+    pub maxima: Maxima,
     cases: VecDeque<KnownCase>,
     tunnel_names: [u64; TUNNEL_TYPE_NAMES],
 }
@@ -136,6 +139,7 @@ impl Inner {
             samples: VecDeque::new(),
             charged: staunch_scoring::Bits::ZERO,
             unstored: staunch_scoring::Bits::ZERO,
+            maxima: Maxima::default(),
             cases: VecDeque::new(),
             tunnel_names: [0; TUNNEL_TYPE_NAMES],
         }

@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 
 use super::commit::Commit;
 use super::fold::{Caps, Cursor, Fold};
-use super::index::Op;
 use super::index::thread::{self as index, Entry, Held, Message};
+use super::index::{Op, Tree, VALUE_VERSION};
 use super::journal::{Item, Journal};
 use super::line::{self, Json, Mark};
 use super::recover::{self, Damage, IndexDamage, Live, Next, Replay};
@@ -25,6 +25,7 @@ use super::segment::Loc;
 use super::shared::{Counters, Shared, Status};
 use super::writer::{Command, Group, Writer, write_marks};
 use super::{Error, FirstSeen, Grant, Record, Spool, rfc3339, wall_ms};
+use crate::learn::InForce;
 use crate::model::{Announcement, CaseId, Reason, SessionId};
 
 /// Where the index lives.
@@ -120,6 +121,10 @@ pub struct Recovered {
     pub ledgers: Vec<(SessionId, StateSnapshot)>,
     /// Digest of the policy last in force.
     pub policy: Option<String>,
+    /// Learned thresholds last in force.
+    pub in_force: Vec<InForce>,
+    /// What was learned, by profile, as [`Store::put_learned`] was given it.
+    pub learned: Vec<(String, Vec<u8>)>,
     /// What was found wrong.
     pub damage: Damage,
 }
@@ -251,6 +256,21 @@ impl Store {
         self.send(Command::Ledger(Record::Ledger { session, state }))
     }
 
+    /// Keeps what was learned of profiles in the index, durable within seconds, or forgets it. Never waits.
+    ///
+    /// # Errors
+    /// Where the queue is full or the store closed; nothing is kept then.
+    pub fn put_learned(&self, changes: Vec<(String, Option<Vec<u8>>)>) -> Result<(), Error> {
+        let ops = changes.into_iter().map(|(key, value)| match value {
+            Some(mut value) => {
+                value.insert(0, VALUE_VERSION);
+                Op::Put(Tree::Learned, key.into_bytes(), value)
+            }
+            None => Op::Delete(Tree::Learned, key.into_bytes()),
+        });
+        self.send(Command::Index(ops.collect()))
+    }
+
     /// Since when domains are known. Keep it: reading it takes no lock.
     pub fn first_seen(&self) -> Arc<FirstSeen> {
         self.inner.first_seen.clone()
@@ -362,14 +382,17 @@ fn recovered(
     now: u64,
     damage: Damage,
 ) -> Recovered {
-    let mut out = Recovered { damage, ..Recovered::default() };
+    let mut out = Recovered { damage, learned: held.learned.clone(), ..Recovered::default() };
     let mut ledgers: HashMap<SessionId, (u64, StateSnapshot)> = HashMap::new();
     let kept = fold.sessions.values().flat_map(|s| [&s.announce, &s.quarantine]).flatten();
     for live in kept.chain(fold.grants.values().map(|(_, live)| live)).chain(&fold.policy) {
         match &live.record {
             Record::Announce { announcement } => out.sessions.push(announcement.clone()),
             Record::Grant { grant } => out.grants.push(grant.clone()),
-            Record::Policy { digest } => out.policy = Some(digest.clone()),
+            Record::Policy { digest, learned } => {
+                out.policy = Some(digest.clone());
+                out.in_force = learned.clone();
+            }
             quarantine => out.quarantined.extend(quarantined(quarantine, &live.time)),
         }
     }

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Alert;
+use crate::learn::InForce;
 use crate::model::{Announcement, CaseId, Reason, SessionId};
 
 pub use case::{CaseRecord, Released};
@@ -115,6 +116,9 @@ pub enum Record {
     Policy {
         /// Digest of the effective configuration, hex SHA-256.
         digest: String,
+        /// Learned thresholds that are in force with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        learned: Vec<InForce>,
     },
 }
 

@@ -42,6 +42,8 @@ pub(super) enum Command {
     Append(Group),
     /// Note a ledger in the index; not in the journal.
     Ledger(Record),
+    /// Change the index alone.
+    Index(Vec<Op>),
     /// Write what is queued, and end.
     Shutdown,
 }
@@ -141,6 +143,7 @@ impl Writer {
                     self.queue.push_back(group);
                 }
                 Ok(Command::Ledger(record)) => self.note_ledger(&record),
+                Ok(Command::Index(ops)) => self.note(ops),
                 Ok(Command::Shutdown) | Err(RecvTimeoutError::Disconnected) => return false,
                 Err(RecvTimeoutError::Timeout) => return true,
             }
@@ -260,7 +263,11 @@ impl Writer {
         // Everything queued so far is older than this.
         let queued: usize = self.queue.iter().map(|g| g.items.len()).sum();
         let seq = self.journal.head().seq + queued as u64;
-        let ops = Entry::ops(seq, &super::rfc3339(wall_ms()), record);
+        self.note(Entry::ops(seq, &super::rfc3339(wall_ms()), record));
+    }
+
+    /// Changes the index beside the journal: not part of the sequence that it has applied.
+    fn note(&mut self, ops: Vec<Op>) {
         if self.index.try_send(Message::Apply { ops, applied: None }).is_err() {
             self.shared.counters.index_skipped();
         }

@@ -57,6 +57,10 @@ pub(crate) struct Account {
     pub connected: u16,
     /// Position (plus one) of the ICANN-level domain that the session turned to behind this one last time.
     pub next: u16,
+    /// Labels remembered under it.
+    pub labels: u16,
+    /// Form of the last name with numbers; zero for none.
+    pub form: u32,
     /// Sinkholed by score or ledger.
     pub sinkholed: bool,
     /// Whether the session account has paid for the choice of this ICANN-level domain.

@@ -105,11 +105,13 @@ impl Sent {
         let count = self.slots.len();
         // The high half of the product maps the tag evenly on any number of slots.
         let start = ((u64::from(tag) * count as u64) >> 32) as usize;
-        for at in (start..count).chain(0..start) {
-            match self.slots.get(at).map(|slot| slot.tag) {
-                Some(0) => return Err(Some(at)),
-                Some(held) if held == tag => return Ok(at),
-                _ => {}
+        let mut at = start;
+        // Never full: at most nine of ten slots hold a name.
+        while let Some(slot) = self.slots.get(at) {
+            match slot.tag {
+                0 => return Err(Some(at)),
+                held if held == tag => return Ok(at),
+                _ => at = if at + 1 == count { 0 } else { at + 1 },
             }
         }
         Err(None)

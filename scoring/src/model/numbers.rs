@@ -4,15 +4,18 @@
 //! sent. `svc1`, `svc2`, ... `svc40` tell the outside a number each, not a word each. A form is the payload part with
 //! every run of digits made one; a name of a known form is coded as which form, and for each run its length (Elias
 //! gamma, 2 floor(log2 n) + 1 bits) and its digits (log2 10 each). Every new name behind the first of its account says
-//! by which of the two codes it is priced: [`PLAIN`] or [`NUMBERED`], three to one.
+//! by which of four codes it is priced: [`PLAIN`], [`SAME_FORM`], [`NUMBERED`] or by known labels, eleven to two to two
+//! to one.
 
 use crate::bits::Bits;
 use crate::name::{MAX_NAME, NameRef};
 
-/// Price of saying "by the model": log2 of 4/3, rounded up.
-pub(crate) const PLAIN: Bits = Bits::from_steps(107);
-/// Price of saying "a known form": log2 of 4.
-pub(crate) const NUMBERED: Bits = Bits::whole(2);
+/// Price of saying "by the model": log2 of 16/11, rounded up. One sixteenth is left for names in known labels.
+pub(crate) const PLAIN: Bits = Bits::from_steps(139);
+/// Price of saying "the form of the last numbered name": log2 of 8.
+pub(crate) const SAME_FORM: Bits = Bits::whole(3);
+/// Price of saying "another known form": log2 of 8.
+pub(crate) const NUMBERED: Bits = Bits::whole(3);
 /// log2 of 10 in 1/256 bit, rounded up.
 const DIGIT: u32 = 851;
 
@@ -113,7 +116,7 @@ mod tests {
             })
             .sum();
         assert!(sum <= 1.0, "all numbers together weigh {sum}");
-        let say = (-PLAIN.as_f64()).exp2() + (-NUMBERED.as_f64()).exp2();
+        let say: f64 = [PLAIN, SAME_FORM, NUMBERED, Bits::whole(4)].map(|bits| (-bits.as_f64()).exp2()).iter().sum();
         assert!(say <= 1.0, "{say}");
     }
 }

@@ -33,8 +33,9 @@ pub(super) fn overdraw(
     }
 }
 
-/// The band of one query, before tenants are counted. `echo` is what repeats under the tenant have told lately.
-pub(super) fn of(state: &SessionState, facts: &Facts<'_>, assessment: &Assessment, echo: Bits) -> Band {
+/// The band of one query, before tenants are counted. `echo` is what repeats under the tenant have told lately,
+/// `told` what its distinct names have, this one included.
+pub(super) fn of(state: &SessionState, facts: &Facts<'_>, assessment: &Assessment, echo: Bits, told: Bits) -> Band {
     let watched = if assessment.score >= facts.params.watch { Band::Watch } else { Band::Answer };
     // A name the outside already knows tells by when and how often it is asked: that can be held back without a loss.
     let repeat = assessment.charge.repeat;
@@ -66,7 +67,7 @@ pub(super) fn of(state: &SessionState, facts: &Facts<'_>, assessment: &Assessmen
     }
     // A name that does not leave tells nothing new.
     let soft = facts.budgets.tenant_soft.plus(state.session.allowance);
-    let enough = assessment.agreeing >= 2 || assessment.after.tenant > soft;
+    let enough = assessment.agreeing >= 2 || told > soft;
     if !facts.cached && enough && assessment.score >= facts.params.sinkhole { Band::Sinkhole } else { watched }
 }
 

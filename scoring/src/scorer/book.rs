@@ -1,7 +1,7 @@
 //! What is written down.
 
-use super::place::{Place, is_reverse, seconds};
-use super::{Trail, is_below};
+use super::place::{Place, is_reverse, left_of, seconds};
+use super::{Trail, is_below, labels};
 use crate::assess::{Facts, Listing};
 use crate::bits::Bits;
 use crate::ledger::price::Turn;
@@ -58,12 +58,18 @@ pub(super) fn forwarded(state: &mut SessionState, facts: &Facts<'_>, at: &Place<
         }
         unlisted(state, facts, at, charge);
     }
+    if !at.paid {
+        let new = labels::remember(state, at.keys.tenant, left_of(facts.qname, at.tenant_name));
+        let account = state.accounts.entry(at.keys.tenant);
+        account.labels = account.labels.saturating_add(new);
+    }
     if at.tenant.history.queries() > 0 {
         state.sent.follow(last_name, at.tag);
     }
     state.sent.insert(at.tag);
     if let Some(form) = at.form {
         state.sent.insert(form);
+        state.accounts.entry(at.keys.tenant).form = form;
     }
 }
 

@@ -15,6 +15,9 @@ pub(crate) struct Keys {
     pub tenant: u64,
     pub icann: u64,
     pub name: u64,
+    /// Octets left of the tenant and of the ICANN-level domain.
+    tenant_at: u8,
+    icann_at: u8,
     /// Of the name's form, and what tells it from others of that form, where it has numbers.
     form: Option<(u64, Numbers)>,
 }
@@ -33,14 +36,19 @@ impl Keys {
         let payload = facts.qname.wire_len() - tenant_name.wire_len();
         let form = Form::of(facts.qname, payload)
             .map(|form| (state.hash_octets(form.octets()), Numbers { bits: form.numbers, symbols: form.symbols }));
+        let (icann, icann_at) = if facts.split.multi_tenant {
+            let name = facts.split.icann(facts.qname);
+            // A platform may be a name's tenant too: its two accounts are kept apart.
+            (!state.hash(name), facts.qname.wire_len() - name.wire_len())
+        } else {
+            (tenant, payload)
+        };
         Self {
             tenant,
-            icann: if facts.split.multi_tenant {
-                // A platform may be a name's tenant too: its two accounts are kept apart.
-                !state.hash(facts.split.icann(facts.qname))
-            } else {
-                tenant
-            },
+            icann,
+            // A name has at most 255 octets.
+            tenant_at: payload as u8,
+            icann_at: icann_at as u8,
             name: if payload == 0 { tenant } else { state.hash(facts.qname) },
             form,
         }
@@ -86,8 +94,8 @@ impl<'n> Place<'n> {
         let position = state.accounts.position(keys.icann);
         let follows = state.accounts.at(state.session.domains.last).map_or(0, |account| account.next);
         Self {
-            tenant_name: facts.split.tenant(facts.qname),
-            icann_name: facts.split.icann(facts.qname),
+            tenant_name: facts.qname.from_octet(keys.tenant_at.into()),
+            icann_name: facts.qname.from_octet(keys.icann_at.into()),
             tag,
             form,
             known_form,

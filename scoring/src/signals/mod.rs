@@ -169,15 +169,17 @@ pub const AGREES: f32 = 1.5;
 /// Sum over families of each one's largest contribution, and how many families reach [`AGREES`]. What is unknown does not
 /// count, not even as zero; neither do signals whose bit ([`Signal::bit`]) is set in `without`.
 pub fn combine(readings: &[Reading], without: u32) -> (f32, u8) {
-    let mut score = 0.0;
-    let mut agreeing = 0;
-    for family in [Family::Content, Family::Volume, Family::Novelty, Family::Behaviour] {
-        let known = |reading: &&Reading| reading.value.is_some() && reading.signal.bit() & without == 0;
-        let of_family = readings.iter().filter(|reading| reading.family == family).filter(known);
-        if let Some(largest) = of_family.map(|reading| reading.contribution).reduce(f32::max) {
-            score += largest;
-            agreeing += u8::from(largest >= AGREES);
-        }
+    let mut largest = [f32::NEG_INFINITY; 4];
+    let counts = |reading: &&Reading| reading.value.is_some() && reading.signal.bit() & without == 0;
+    for reading in readings.iter().filter(counts) {
+        let most = &mut largest[reading.family as usize];
+        *most = most.max(reading.contribution);
+    }
+    let known = largest.into_iter().filter(|nats| nats.is_finite());
+    let (mut score, mut agreeing) = (0.0, 0);
+    for nats in known {
+        score += nats;
+        agreeing += u8::from(nats >= AGREES);
     }
     (score, agreeing)
 }

@@ -4,6 +4,7 @@
 
 mod evidence;
 mod filter;
+mod learn;
 mod lists;
 
 mod network;
@@ -68,6 +69,7 @@ pub(super) fn resolve(
     let max_sessions = context.max_sessions();
     let sessions = context.sessions();
     let profiles = context.profiles();
+    let learn = context.learn();
     let rules = context.rules();
     let (lists, list_reports) = context.lists(rules);
     let zones = context.zones();
@@ -92,6 +94,7 @@ pub(super) fn resolve(
         max_sessions,
         sessions,
         profiles,
+        learn,
         lists,
         list_reports,
         zones,

@@ -31,12 +31,14 @@ pub enum Tree {
     Ledger,
     /// First-seen time by keyed hash of the registrable domain (8 octets, big-endian).
     FirstSeen,
+    /// What was learned of each kind of session, by profile.
+    Learned,
 }
 
 impl Tree {
     /// Every tree.
-    pub const ALL: [Self; 6] =
-        [Self::Meta, Self::Session, Self::Quarantine, Self::Grant, Self::Ledger, Self::FirstSeen];
+    pub const ALL: [Self; 7] =
+        [Self::Meta, Self::Session, Self::Quarantine, Self::Grant, Self::Ledger, Self::FirstSeen, Self::Learned];
 
     /// Name on disk.
     pub fn name(self) -> &'static str {
@@ -47,6 +49,7 @@ impl Tree {
             Self::Grant => "grant",
             Self::Ledger => "ledger",
             Self::FirstSeen => "first_seen",
+            Self::Learned => "learned",
         }
     }
 }

@@ -28,6 +28,9 @@ const CACHE: u64 = 16 << 20;
 /// How often what was applied is made durable.
 const FLUSH: Duration = Duration::from_secs(1);
 
+/// Most values of [`Tree::Learned`] that are read: several times what is ever written.
+const MAX_LEARNED: usize = 128;
+
 /// An order to the thread.
 #[derive(Debug)]
 pub(in crate::store) enum Message {
@@ -115,6 +118,8 @@ pub(in crate::store) struct Held {
     pub(in crate::store) applied: u64,
     pub(in crate::store) quarantines: Vec<Entry>,
     pub(in crate::store) ledgers: Vec<Entry>,
+    /// Profiles and what was learned of them.
+    pub(in crate::store) learned: Vec<(String, Vec<u8>)>,
 }
 
 /// Opens the index in `dir`, or puts a damaged one aside and starts anew. `now` is Unix milliseconds.
@@ -213,6 +218,7 @@ fn read(store: &mut dyn StateStore, now: u64) -> Result<Held, IndexError> {
         applied: number(store, META_APPLIED)?.unwrap_or(0),
         quarantines: Vec::new(),
         ledgers: Vec::new(),
+        learned: Vec::new(),
     };
     for (tree, list) in [(Tree::Quarantine, &mut held.quarantines), (Tree::Ledger, &mut held.ledgers)] {
         let mut failed = None;
@@ -228,6 +234,13 @@ fn read(store: &mut dyn StateStore, now: u64) -> Result<Held, IndexError> {
         })?;
         failed.map_or(Ok(()), Err)?;
     }
+    store.scan(Tree::Learned, b"", &mut |key, value| {
+        // Of a form that is not known here: left where it is, for the version that knows it.
+        if let (Ok(key), Some((&VALUE_VERSION, value))) = (std::str::from_utf8(key), value.split_first()) {
+            held.learned.push((key.to_owned(), value.to_vec()));
+        }
+        if held.learned.len() < MAX_LEARNED { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
     Ok(held)
 }
 

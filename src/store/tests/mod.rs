@@ -54,6 +54,40 @@ fn summary(r: &Recovered) -> (BTreeSet<String>, BTreeSet<String>, BTreeSet<Strin
 const FAR: u64 = 4_000_000_000_000;
 
 #[test]
+fn what_was_learned_is_in_the_index_and_what_is_in_force_in_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let on_disk = || open(dir.path(), Options::default());
+    let sample = crate::learn::Sample { sessions: 200, pairs: 3_000, since: 5, until: 9 };
+    let in_force = crate::learn::InForce {
+        profile: "batch".into(),
+        sinkhole: 4.25,
+        watch: 2.0,
+        sample,
+        scoring: "s".into(),
+        product: "p".into(),
+    };
+    let (store, _) = on_disk();
+    write(&store, &[Record::Policy { digest: "d".into(), learned: vec![in_force.clone()] }]);
+    let value = |text: &str| Some(text.as_bytes().to_vec());
+    store.put_learned(vec![("batch".into(), value("one")), ("scheduled".into(), value("two"))]).unwrap();
+    store.put_learned(vec![("scheduled".into(), None), ("batch".into(), value("three"))]).unwrap();
+    store.close();
+    assert!(matches!(store.put_learned(Vec::new()), Err(Error::Closed)));
+    let (store, again) = on_disk();
+    assert_eq!(again.learned, [("batch".to_owned(), b"three".to_vec())]);
+    assert_eq!(again.in_force, std::slice::from_ref(&in_force));
+    store.close();
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let (store, lost) = on_disk();
+    assert!(lost.learned.is_empty());
+    assert_eq!(lost.in_force, [in_force]);
+    // A line of a version that knew nothing of this.
+    let old: Record = serde_json::from_str(r#"{"kind":"policy","digest":"d"}"#).unwrap();
+    assert_eq!(old, Record::Policy { digest: "d".into(), learned: Vec::new() });
+    store.close();
+}
+
+#[test]
 fn what_was_acknowledged_is_there_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let (store, empty) = open(dir.path(), Options { sinks: vec!["soc".into()], ..Options::default() });
@@ -63,7 +97,13 @@ fn what_was_acknowledged_is_there_after_reopening() {
     write(&store, &[quarantine(1), alert_record(1)]);
     write(&store, &[quarantine(9), quarantine(2), release(2), ledger(1)]);
     write(&store, &[grant("past", 1_000), grant("future", FAR), Record::End { session: session(3) }]);
-    write(&store, &[Record::Policy { digest: "d1".into() }, Record::Policy { digest: "d2".into() }]);
+    write(
+        &store,
+        &[
+            Record::Policy { digest: "d1".into(), learned: Vec::new() },
+            Record::Policy { digest: "d2".into(), learned: Vec::new() },
+        ],
+    );
     store.put_ledger(session(2), Default::default()).unwrap();
     store.close();
     assert!(matches!(store.append(vec![announce(4)]), Err(Error::Closed)));
@@ -176,7 +216,7 @@ fn too_much_is_refused_aloud() {
     write(&store, &[quarantine(2)]);
     write(&store, &[Record::End { session: session(2) }]);
     write(&store, &[quarantine(3)]);
-    let huge = Record::Policy { digest: "x".repeat(2 << 20) };
+    let huge = Record::Policy { digest: "x".repeat(2 << 20), learned: Vec::new() };
     assert!(matches!(store.append(vec![announce(1), huge]), Err(Error::TooLarge { .. })));
     store.close();
     let (store, again) = open(dir.path(), options());
@@ -213,7 +253,7 @@ fn random_record(state: &mut u64) -> Record {
         5 => Record::End { session: session(n) },
         6 => grant(&format!("g{n}"), if random(state).is_multiple_of(3) { 1 } else { FAR + u64::from(n) }),
         7 => alert_record(n),
-        8 => Record::Policy { digest: format!("d{n}") },
+        8 => Record::Policy { digest: format!("d{n}"), learned: Vec::new() },
         _ => ledger(n),
     }
 }

@@ -1,0 +1,62 @@
+//! What sessions in monitor mode teach: folded into the book now and then, kept in the store, told to operators.
+//!
+//! Never on the query path: a session is folded by the daemon's timer, when it ends, and before anybody asks.
+
+use serde_json::{Value, json};
+
+use super::Pipeline;
+use crate::model::Now;
+use crate::session::Session;
+use crate::store::{self, Commit};
+use crate::{learn, telemetry};
+
+impl Pipeline {
+    /// Takes over what one session has reached, before it is forgotten.
+    pub fn fold_session(&self, session: &Session, now: Now) {
+        let mut inner = session.inner.lock();
+        let closed = inner.quarantine.is_some();
+        self.book.fold(&mut inner.maxima, closed, now.wall);
+    }
+
+    /// Takes over what all sessions have reached, and hands what has changed to the store.
+    pub fn fold_sessions(&self, now: Now) {
+        for session in self.sessions.all() {
+            self.fold_session(&session, now);
+        }
+        let changes = self.book.take_changes();
+        if !changes.is_empty()
+            && let Err(error) = self.store.put_learned(changes)
+        {
+            // The next fold that changes a profile hands on all of it.
+            tracing::warn!(%error, "what was learned was not kept");
+        }
+    }
+
+    /// What was learned, and the thresholds that would follow.
+    pub fn learned(&self, now: Now) -> Value {
+        self.fold_sessions(now);
+        let live = self.live.load();
+        learn::report(&self.book, &live.learn.config, &live.learn.bases, telemetry::rfc3339)
+    }
+
+    /// Forgets what was learned, durably; the thresholds in force stay until the next reload or start.
+    ///
+    /// # Errors
+    /// Where the store did not take it: it is forgotten in memory alone.
+    pub fn forget_learned(&self, by: &str, now: Now) -> Result<(Value, Commit), store::Error> {
+        // First, so that sessions under way know that they were folded.
+        self.fold_sessions(now);
+        let (pairs, changes) = self.book.reset();
+        tracing::info!(by, pairs, "what was learned was reset");
+        self.store.put_learned(changes)?;
+        let digest = self.live.load().digest.clone();
+        let commit = self.store.append(vec![store::Record::Policy { digest, learned: Vec::new() }])?;
+        Ok((json!({ "schema": 1, "pairs": pairs }), commit))
+    }
+
+    /// Learned thresholds for the status: where they come from, by profile.
+    pub(super) fn thresholds(&self) -> Value {
+        let live = self.live.load();
+        json!({ "from": live.learn.config.thresholds, "profiles": self.book.in_force() })
+    }
+}
