@@ -228,9 +228,10 @@ fn the_daemon_stops_the_same_queries() {
     let mut stopped = Vec::new();
     for n in 0..40 {
         let name = format!("{}.evil.example", chunk(n));
-        log.row(1_000_000.0 + n as f64, Some("s1"), &name, "A", "tunnel", "chunks");
         daemon.ask(&name, 1);
         let event = daemon.event(|event| event["qname"] == *name);
+        let time: jiff::Timestamp = event["time"].as_str().expect("a time").parse().expect("RFC 3339");
+        log.row(time.as_millisecond() as f64 / 1e3, Some("s1"), &name, "A", "tunnel", "chunks");
         if event["verdict"] != "answer" {
             stopped.push((n + 1, event["reason"].clone()));
         }
@@ -238,13 +239,20 @@ fn the_daemon_stops_the_same_queries() {
             break;
         }
     }
+    // Rows for what is asked after that: the daemon may have closed the session a query later, see below.
+    for n in 40..42 {
+        log.row(4e9, Some("s1"), &format!("{}.evil.example", chunk(n)), "A", "tunnel", "chunks");
+    }
     let path = log.write(daemon.dir.path(), "log.jsonl");
     let config = daemon.dir.path().join("staunch.toml").display().to_string();
     let report = report(&[&path, "--quick", "--config", &config]);
     let attack = &report["attacks"][0];
     let (first, last) = (stopped.first().expect("stopped"), stopped.last().expect("stopped"));
     assert_eq!((&attack["first_action"], &attack["first_reason"]), (&json!(first.0), &first.1));
-    assert_eq!((&attack["quarantine"], &attack["quarantine_reason"]), (&json!(last.0), &last.1));
+    assert_eq!(attack["quarantine_reason"], last.1);
+    // Time is paid for by the second, and a second of the daemon's clock begins elsewhere than one of the log's.
+    let apart = attack["quarantine"].as_u64().expect("closed").abs_diff(last.0);
+    assert!(apart <= 1, "{attack:#} beside {stopped:?}");
 }
 
 #[test]
