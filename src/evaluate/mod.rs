@@ -1,12 +1,15 @@
 //! `staunch evaluate`: labelled logs replayed through the code that judges live queries, and figures of what came of it.
 //!
 //! [`corpus`] reads the logs, [`replay`] asks one session again through [`crate::pipeline`]'s walk and
-//! [`crate::policy`], [`figures`] counts, [`text`] and [`plot`] show. Here sessions are shared out over threads, and
+//! [`crate::policy`], [`count`] makes
+//! [`figures`] of it, [`text`] and [`plot`] show. Here sessions are shared out over threads, and
 //! the policy is varied: without each signal, over thresholds, without its packs. No scorer, ledger or rule of its own:
 //! what it says of a policy is what the daemon does under it. How each figure is made is in `docs/EVALUATION.md`.
 
 pub mod corpus;
+pub mod count;
 pub mod figures;
+pub mod outcome;
 pub mod plot;
 pub mod rates;
 pub mod replay;
@@ -25,8 +28,10 @@ use crate::model::{Mode, SessionType};
 use crate::pipeline::Live;
 use crate::policy::{Profiles, UnknownSource};
 use corpus::{Corpus, Label};
-use figures::{AttackFigures, FalseAlarm, Headline, LedgerUse, OddFigures, Rates, Runs, ToolFigures};
-use replay::{Counts, SessionRun, Settings};
+use count::Runs;
+use figures::{AttackFigures, FalseAlarm, Headline, LedgerUse, OddFigures, Rates, ToolFigures};
+use outcome::{Counts, SessionRun};
+use replay::Settings;
 use true_bits::TrueBits;
 
 /// Version of [`Report`] as written.
