@@ -1,10 +1,10 @@
 //! `staunch evaluate`: labelled logs replayed through the code that judges live queries, and figures of what came of it.
 //!
 //! [`corpus`] reads the logs, [`replay`] asks one session again through [`crate::pipeline`]'s walk and
-//! [`crate::policy`], [`count`] makes
-//! [`figures`] of it, [`text`] and [`plot`] show. Here sessions are shared out over threads, and
-//! the policy is varied: without each signal, over thresholds, without its packs. No scorer, ledger or rule of its own:
-//! what it says of a policy is what the daemon does under it. How each figure is made is in `docs/EVALUATION.md`.
+//! [`crate::policy`], [`count`] makes [`figures`] of it, [`text`] and [`plot`] show. Here sessions are shared out over
+//! threads and the policy is varied: without each signal, over thresholds, beside other policies. No scorer, ledger or
+//! rule of its own: what it says of a policy is what the daemon does under it. How each figure is made is in
+//! `docs/EVALUATION.md`.
 
 pub mod corpus;
 pub mod count;
