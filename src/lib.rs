@@ -32,6 +32,7 @@ pub mod capacity;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod evaluate;
 pub mod listen;
 pub mod pipeline;
 pub mod telemetry;

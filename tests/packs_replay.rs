@@ -169,6 +169,7 @@ impl<'p> Session<'p> {
         let outcome = match decision.applied {
             Verdict::Answer if ask.cached => Outcome::Cached,
             Verdict::Answer => Outcome::Forwarded,
+            Verdict::Hold => Outcome::Held { refreshed: true, entered: false },
             _ => Outcome::Refused,
         };
         self.policy.commit(&mut self.inner, &decision, outcome);
@@ -180,7 +181,7 @@ impl<'p> Session<'p> {
                     *used = used.plus(answer.charge);
                 }
             }
-            Outcome::Cached => {}
+            Outcome::Cached | Outcome::Held { .. } => {}
             Outcome::Refused => {
                 // What a list, a rule, a type or a malformed name refused is no false alarm of score or ledger.
                 let judged = matches!(

@@ -79,11 +79,13 @@ pub struct Params {
     pub sinkhole: f32,
     /// Tenants sinkholed in one session before the session is quarantined.
     pub quarantine_tenants: u8,
+    /// Signals left out of the score, by [`Signal::bit`]: 0 but in an evaluation of what each of them adds.
+    pub without: u32,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Self { watch: 2.0, sinkhole: 4.0, quarantine_tenants: 2 }
+        Self { watch: 2.0, sinkhole: 4.0, quarantine_tenants: 2, without: 0 }
     }
 }
 

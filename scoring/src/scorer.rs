@@ -80,7 +80,7 @@ impl Scorer {
         // What domains beyond the table told is not known of any of them.
         let before_told = if at.shared { Bits::ZERO } else { at.tenant.told };
         let told = if at.paid { before_told } else { before_told.plus(worth.total) };
-        let (score, agreeing) = signals::combine(&readings);
+        let (score, agreeing) = signals::combine(&readings, facts.params.without);
 
         let attempt = if at.refused { Bits::ZERO } else { charge.name };
         let echo = at.echo(facts);

@@ -115,6 +115,9 @@ pub enum Verb {
         #[arg(long)]
         exit_code: bool,
     },
+    /// Replay labelled logs through the code that judges live queries: what is stopped and when, what leaves before,
+    /// what is refused by mistake. Sends nothing.
+    Evaluate(super::evaluate::Words),
     /// What a case id stands for.
     Why {
         /// The id from a refusal or an alert.
@@ -244,7 +247,7 @@ fn name(text: &str) -> Result<NameBuf, String> {
     NameBuf::from_text(text).map_err(|error| error.to_string())
 }
 
-fn session_type(text: &str) -> Result<SessionType, String> {
+pub(super) fn session_type(text: &str) -> Result<SessionType, String> {
     match text {
         "interactive" => Ok(SessionType::Interactive),
         "batch" => Ok(SessionType::Batch),

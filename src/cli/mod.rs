@@ -5,6 +5,7 @@
 
 mod args;
 mod capacity;
+mod evaluate;
 mod human;
 mod verbs;
 

@@ -56,6 +56,21 @@ pub fn run(args: Args) -> Exit {
                 Err(exit) => exit,
             }
         }
+        Verb::Evaluate(words) => match super::evaluate::run(words) {
+            Ok(report) if json => match serde_json::to_string_pretty(&report) {
+                Ok(text) => {
+                    say(&text);
+                    Exit::Ok
+                }
+                Err(error) => fail(&error.to_string(), json),
+            },
+            Ok(report) => {
+                say(&crate::evaluate::text::report(&report));
+                Exit::Ok
+            }
+            Err(super::evaluate::Failure::Config(errors)) => config_errors(&errors, json),
+            Err(super::evaluate::Failure::Other(error)) => fail(&format!("{error:#}"), json),
+        },
         Verb::Why { case } => ask(&socket, &Request::Why { case }, json, human::why),
         Verb::Learn { verb: LearnVerb::Show } => ask(&socket, &Request::Learned, json, human::learned),
         Verb::Learn { verb: LearnVerb::Reset { reason, by } } => {

@@ -197,8 +197,7 @@ fn fixed(loaded: &Loaded) -> Vec<(&'static str, String)> {
 
 /// An explanation by a configuration alone.
 pub fn offline(loaded: Loaded, name: &str, qtype: Qtype, kind: SessionType) -> anyhow::Result<Explanation> {
-    let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
-    let live = live(loaded, grants, &[])?;
+    let live = judged_by(loaded)?;
     let id = SessionId::new("offline").map_err(|error| anyhow!(error))?;
     let announcement = Announcement {
         id,
@@ -230,6 +229,12 @@ fn bases(loaded: &Loaded) -> [Base; Scope::COUNT] {
         bases[scope.index()] = Base { params: profile.params, written: loaded.learn.written.contains(scope), scored };
     }
     bases
+}
+
+/// A configuration in force for judging alone, without runtime allowances and nothing learned.
+pub fn judged_by(loaded: Loaded) -> anyhow::Result<Live> {
+    let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
+    live(loaded, grants, &[])
 }
 
 fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> anyhow::Result<Live> {

@@ -9,10 +9,10 @@ use staunch_scoring::{GroupFacts, NameRef, QName, Split, StateSnapshot};
 use super::{Live, Pipeline, is_guarded};
 use crate::cache::Key;
 use crate::event::{RuleRef, Scored, Source, Verdict};
-use crate::lists::{Allowance, RuleForm};
+use crate::lists::{Allowance, Grants, RuleForm};
 use crate::local;
 use crate::model::{Announcement, Mode, Now, Qtype, Reason, SessionId};
-use crate::policy::Ask;
+use crate::policy::{Ask, Decision};
 use crate::session::{AddError, Context, Inner, Quarantine, Session};
 use crate::store::{Grant, Quarantined};
 use crate::telemetry::{rfc3339, scored};
@@ -76,20 +76,80 @@ pub fn explain_fresh(
 }
 
 /// What is known beside the configuration.
-struct Knowledge<'k> {
-    cached: &'k dyn Fn(NameRef<'_>) -> bool,
+pub(crate) struct Knowledge<'k> {
+    /// Whether the answer to a name is at hand.
+    pub cached: &'k dyn Fn(NameRef<'_>) -> bool,
     /// Whether an answer is at hand that would do if the question were held.
-    stale: &'k dyn Fn(NameRef<'_>) -> bool,
-    first_seen_days: &'k dyn Fn(NameRef<'_>) -> Option<f32>,
-    group: Option<GroupFacts>,
-    name_hash: u64,
+    pub stale: &'k dyn Fn(NameRef<'_>) -> bool,
+    /// What the session's group knows and has spent.
+    pub group: Option<GroupFacts>,
+    /// Days since this deployment first asked for a domain; `None` while warming up.
+    pub first_seen_days: &'k dyn Fn(NameRef<'_>) -> Option<f32>,
+    /// Keyed hash of the full name.
+    pub name_hash: u64,
+}
+
+/// What the walk of a query comes to before anything is sent.
+// Nearly every walk ends in a judgement, and a box for it would be the only allocation on its path.
+#[allow(clippy::large_enum_variant)]
+pub(crate) enum Walked<'a> {
+    /// A zone of our own answers.
+    Zone,
+    /// It is answered locally: never scored, never forwarded.
+    Local,
+    /// Policy has judged.
+    Judged {
+        /// How.
+        decision: Decision<'a>,
+        /// Whether nothing would be forwarded, the answer being at hand.
+        cached: bool,
+        /// Whether the session has no address from which the answer could be used.
+        unreachable: bool,
+    },
 }
 
 fn parse(name: &str) -> Result<QName, String> {
     QName::from_text(name).map_err(|error| format!("`{}`: {error}", name.escape_debug()))
 }
 
-/// The walk up to the verdict, in the order of the live one.
+/// The walk up to the verdict, in the order of the live one. Changes nothing.
+pub(crate) fn walk<'a>(
+    live: &'a Live,
+    grants: &'a Grants,
+    context: &Context,
+    inner: &Inner,
+    query: &'a Query<'a>,
+    now: Now,
+    knowledge: &Knowledge<'_>,
+) -> Walked<'a> {
+    let (name, qtype) = (query.qname.as_ref(), query.qtype);
+    if !inner.is_closed() {
+        if live.zones.covers(name) {
+            return Walked::Zone;
+        }
+        let special = local::special(name, qtype, &context.announcement.search).is_some();
+        if qtype == Qtype::ANY || (special && !live.policy.allows(context, grants, name, now.wall)) {
+            return Walked::Local;
+        }
+    }
+    let unreachable = is_guarded(live, context) && context.cannot_reach(qtype);
+    let cached = unreachable || (knowledge.cached)(name);
+    let split = Split::of(name);
+    let ask = Ask {
+        query,
+        now,
+        split,
+        cached,
+        first_seen_days: (knowledge.first_seen_days)(split.icann(name)),
+        group_seen_days: None,
+        group: if cached { None } else { knowledge.group },
+        grants,
+        name_hash: knowledge.name_hash,
+    };
+    Walked::Judged { decision: live.policy.decide(context, inner, &ask), cached, unreachable }
+}
+
+/// What the walk would come to, in words.
 fn explain(
     live: &Live,
     context: &Context,
@@ -128,30 +188,14 @@ fn explain(
         score: None,
     };
     let grants = live.grants.load();
-    if !inner.is_closed() {
-        if live.zones.covers(name) {
+    let (decision, cached, unreachable) = match walk(live, &grants, context, inner, &query, now, knowledge) {
+        Walked::Zone => {
             explanation.source = Source::Zone;
             return Ok(explanation);
         }
-        let special = local::special(name, qtype, &context.announcement.search).is_some();
-        if qtype == Qtype::ANY || (special && !live.policy.allows(context, &grants, name, now.wall)) {
-            return Ok(explanation);
-        }
-    }
-    let unreachable = is_guarded(live, context) && context.cannot_reach(qtype);
-    let cached = unreachable || (knowledge.cached)(name);
-    let ask = Ask {
-        query: &query,
-        now,
-        split,
-        cached,
-        first_seen_days: (knowledge.first_seen_days)(split.icann(name)),
-        group_seen_days: None,
-        group: if cached { None } else { knowledge.group },
-        grants: &grants,
-        name_hash: knowledge.name_hash,
+        Walked::Local => return Ok(explanation),
+        Walked::Judged { decision, cached, unreachable } => (decision, cached, unreachable),
     };
-    let decision = live.policy.decide(context, inner, &ask);
     explanation.mode = decision.mode;
     explanation.verdict = decision.applied;
     explanation.would = decision.would;

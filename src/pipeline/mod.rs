@@ -41,6 +41,7 @@ use crate::wire::{self, Parsed, Query};
 use crate::{alert::Delivery, local};
 
 pub use explain::{Explanation, explain_fresh};
+pub(crate) use explain::{Knowledge, Walked, walk};
 pub use live::{Learning, Live, Repeats, Sinkhole};
 
 use delays::Delays;

@@ -102,7 +102,8 @@ fn judged(
     let profile = policy.profiles.of(kind, None);
     let found = policy.lists.look_up(query.qname.as_ref(), Scope::of(kind, None), now.wall);
     let (facts, assessment) = (&decision.facts, &decision.assessment);
-    let judgement = policy.judge(&context, &inner, &ask, profile, None, found.rule, found.deny, facts, assessment);
+    let judgement =
+        policy.judge(&context, &inner, &ask, profile, None, found.rule, found.deny, found.pack, facts, assessment);
     (judgement.would, judgement.reason, judgement.nodata)
 }
 

@@ -126,6 +126,32 @@ impl Signal {
         }
     }
 
+    /// Its bit in a set of signals, such as [`crate::Params::without`]: the place in [`Signal::ALL`].
+    pub const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+
+    /// As in records and labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LabelEntropy => "label-entropy",
+            Self::NameLength => "name-length",
+            Self::Encoding => "encoding",
+            Self::Surge => "surge",
+            Self::SubdomainFanOut => "subdomain-fan-out",
+            Self::PlatformFanOut => "platform-fan-out",
+            Self::Spread => "spread",
+            Self::AnswerVolume => "answer-volume",
+            Self::DomainAge => "domain-age",
+            Self::GroupNovelty => "group-novelty",
+            Self::UniqueNames => "unique-names",
+            Self::TypeMix => "type-mix",
+            Self::NameErrors => "name-errors",
+            Self::Unconnected => "unconnected",
+            Self::Regularity => "regularity",
+        }
+    }
+
     /// A reading of nothing.
     pub const fn unknown(self) -> Reading {
         Reading { signal: self, family: self.family(), value: None, contribution: 0.0 }
@@ -141,10 +167,11 @@ impl Signal {
 pub const AGREES: f32 = 1.5;
 
 /// Sum over families of each one's largest contribution, and how many families reach [`AGREES`]. What is unknown does not
-/// count, not even as zero.
-pub fn combine(readings: &[Reading]) -> (f32, u8) {
+/// count, not even as zero; neither do signals whose bit ([`Signal::bit`]) is set in `without`.
+pub fn combine(readings: &[Reading], without: u32) -> (f32, u8) {
     let mut largest = [f32::NEG_INFINITY; 4];
-    for reading in readings.iter().filter(|reading| reading.value.is_some()) {
+    let counts = |reading: &&Reading| reading.value.is_some() && reading.signal.bit() & without == 0;
+    for reading in readings.iter().filter(counts) {
         let most = &mut largest[reading.family as usize];
         *most = most.max(reading.contribution);
     }
@@ -170,8 +197,11 @@ mod tests {
             reading(Signal::DomainAge, -0.5),
             reading(Signal::SubdomainFanOut, 1.5),
         ];
-        assert_eq!(combine(&readings), (3.0, 2));
-        assert_eq!(combine(&readings[..2]), (2.0, 1), "one family never agrees with itself");
-        assert_eq!(combine(&[]), (0.0, 0));
+        assert_eq!(combine(&readings, 0), (3.0, 2));
+        assert_eq!(combine(&readings[..2], 0), (2.0, 1), "one family never agrees with itself");
+        assert_eq!(combine(&[], 0), (0.0, 0));
+        let without = Signal::LabelEntropy.bit() | Signal::SubdomainFanOut.bit();
+        assert_eq!(combine(&readings, without), (1.0, 1), "the length speaks for the family that is left");
+        assert!(Signal::ALL.iter().enumerate().all(|(at, signal)| signal.bit() == 1 << at));
     }
 }

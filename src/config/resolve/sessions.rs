@@ -169,6 +169,7 @@ impl Context<'_, '_> {
             watch,
             sinkhole,
             quarantine_tenants: self.within(path, "quarantine_tenants", quarantine_tenants, 1, u8::MAX),
+            without: base.without,
         }
     }
 
