@@ -31,12 +31,24 @@ pub enum Tree {
     Ledger,
     /// First-seen time by keyed hash of the registrable domain (8 octets, big-endian).
     FirstSeen,
+    /// First-seen time by keyed hash of group and registrable domain (8 octets, big-endian).
+    GroupSeen,
+    /// What a registry said, by registrable domain in wire form.
+    Registered,
 }
 
 impl Tree {
     /// Every tree.
-    pub const ALL: [Self; 6] =
-        [Self::Meta, Self::Session, Self::Quarantine, Self::Grant, Self::Ledger, Self::FirstSeen];
+    pub const ALL: [Self; 8] = [
+        Self::Meta,
+        Self::Session,
+        Self::Quarantine,
+        Self::Grant,
+        Self::Ledger,
+        Self::FirstSeen,
+        Self::GroupSeen,
+        Self::Registered,
+    ];
 
     /// Name on disk.
     pub fn name(self) -> &'static str {
@@ -47,6 +59,8 @@ impl Tree {
             Self::Grant => "grant",
             Self::Ledger => "ledger",
             Self::FirstSeen => "first_seen",
+            Self::GroupSeen => "group_seen",
+            Self::Registered => "registered",
         }
     }
 }
