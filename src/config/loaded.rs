@@ -14,7 +14,7 @@ use crate::event::RuleRef;
 use crate::lists::{Lists, Report, RuleForm};
 use crate::model::{Announcement, Mode};
 use crate::policy::{Profiles, UnknownSource};
-use crate::{enforce, forward, listen};
+use crate::{enforce, forward, listen, rdap};
 
 /// Everything that was said or assumed.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub struct Loaded {
     pub lists: Lists,
     /// What was read from each list.
     pub list_reports: Vec<ListReport>,
+    /// Who is asked for the age of domains.
+    pub age: Age,
     /// Local zones.
     pub zones: Vec<Zone>,
     /// The event log.
@@ -242,6 +244,15 @@ pub struct ListReport {
     /// Counts, and the first lines passed over.
     #[serde(flatten)]
     pub report: Report,
+}
+
+/// Where ages of domains come from, beside lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Age {
+    /// Registries; `None` where they are not asked.
+    pub rdap: Option<rdap::Config>,
+    /// The first thing wrong with the day files, by file and line: a reload then keeps those in force.
+    pub ring_damage: Option<String>,
 }
 
 /// A local zone.

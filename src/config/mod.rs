@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use loaded::{
-    Admin, AlertSink, AlertSinkKind, AllowRange, Answer, Endpoint, Events, ListReport, Loaded, LoopbackZone, Pins,
+    Admin, Age, AlertSink, AlertSinkKind, AllowRange, Answer, Endpoint, Events, ListReport, Loaded, LoopbackZone, Pins,
     Policy, Secret, Sinkhole, SinkholeAction, SyslogTarget, Upstream, Zone,
 };
 pub use problem::{ConfigError, Warning};

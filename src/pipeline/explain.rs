@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use staunch_scoring::{NameRef, QName, Split, StateSnapshot};
 
-use super::{Live, Pipeline, is_guarded};
+use super::age::Known;
+use super::{AgeSources, Live, Pipeline, is_guarded};
 use crate::cache::Key;
 use crate::event::{RuleRef, Scored, Source, Verdict};
 use crate::lists::{Allowance, RuleForm};
@@ -49,6 +50,9 @@ pub struct Explanation {
     pub rule: Option<RuleRef>,
     /// Where the answer would come from.
     pub source: Source,
+    /// Where the domain's age comes from, unless the name is answered locally.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<AgeSources>,
     /// The score, unless the name is answered locally.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<Scored>,
@@ -70,14 +74,14 @@ pub fn explain_fresh(
     qtype: Qtype,
     now: Now,
 ) -> Result<Explanation, String> {
-    let knowledge = Knowledge { cached: &|_| false, first_seen_days: &|_| None, name_hash: 1 };
+    let knowledge = Knowledge { cached: &|_| false, ages: &|_| Known::NOTHING, name_hash: 1 };
     explain(live, context, &Inner::new(0), &parse(name)?, qtype, now, &knowledge)
 }
 
 /// What is known beside the configuration.
 struct Knowledge<'k> {
     cached: &'k dyn Fn(NameRef<'_>) -> bool,
-    first_seen_days: &'k dyn Fn(NameRef<'_>) -> Option<f32>,
+    ages: &'k dyn Fn(NameRef<'_>) -> Known,
     name_hash: u64,
 }
 
@@ -121,6 +125,7 @@ fn explain(
         reason: None,
         rule: None,
         source: Source::Local,
+        age: None,
         score: None,
     };
     let grants = live.grants.load();
@@ -136,13 +141,15 @@ fn explain(
     }
     let unreachable = is_guarded(live, context) && context.cannot_reach(qtype);
     let cached = unreachable || (knowledge.cached)(name);
+    let known = (knowledge.ages)(split.icann(name));
     let ask = Ask {
         query: &query,
         now,
         split,
         cached,
-        first_seen_days: (knowledge.first_seen_days)(split.icann(name)),
-        group_seen_days: None,
+        registered_days: known.registered_days(now.wall),
+        first_seen_days: known.first_seen_days,
+        group_seen_days: known.group_seen_days,
         group: None,
         grants: &grants,
         name_hash: knowledge.name_hash,
@@ -158,6 +165,7 @@ fn explain(
         (Verdict::Answer, false) => Source::Upstream,
         _ => Source::Policy,
     };
+    explanation.age = Some(AgeSources::of(&live.policy.lists.age, split.icann(name), &known));
     explanation.score = Some(scored(&decision.assessment, decision.booked()));
     explanation.rule = decision.rule;
     Ok(explanation)
@@ -173,9 +181,9 @@ impl Pipeline {
             let key = Key { qname, qtype, dnssec_ok: false, checking_disabled: false };
             self.cache.get(key, now.mono).is_some()
         };
-        let first_seen_days = |domain: NameRef<'_>| self.first_seen_days(domain, now.wall);
+        let ages = |domain: NameRef<'_>| self.ages.known(&context, domain, now.wall);
         let name_hash = self.hash(qname.as_ref());
-        let knowledge = Knowledge { cached: &cached, first_seen_days: &first_seen_days, name_hash };
+        let knowledge = Knowledge { cached: &cached, ages: &ages, name_hash };
         let inner = session.inner.lock();
         explain(&live, &context, &inner, &qname, qtype, now, &knowledge)
     }

@@ -4,6 +4,7 @@
 //! waiting. [`finish`](Pipeline::finish) is the other half. Neither decides anything itself: [`crate::policy`] judges,
 //! [`crate::answer`] vets, [`crate::enforce`] holds the door.
 
+mod age;
 mod explain;
 mod finish;
 mod live;
@@ -27,11 +28,12 @@ use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, SessionId, Transport};
 use crate::policy::{Ask, Decision, Permit, RefusalText, UnknownSource, ede_of};
 use crate::reply::{self, Refusal};
 use crate::session::{Context, Inner, Quarantine, Session, Sessions};
-use crate::store::{Durable, FirstSeen, Store};
+use crate::store::{Durable, Store};
 use crate::telemetry::{Record, Telemetry};
 use crate::wire::{self, Parsed, Query};
 use crate::{alert::Delivery, local, pin};
 
+pub use age::{AgeSources, Ages, RegisteredBy};
 pub use explain::{Explanation, explain_fresh};
 pub use live::{Live, Sinkhole};
 
@@ -49,8 +51,8 @@ pub struct Pipeline {
     pub enforcer: Enforcer,
     /// Durable state.
     pub store: Store,
-    /// When this deployment first asked for a domain.
-    pub first_seen: Arc<FirstSeen>,
+    /// How old domains are.
+    pub ages: Ages,
     /// Alerts on their way.
     pub delivery: Mutex<Option<Delivery>>,
     /// Events and counters.
@@ -88,6 +90,8 @@ pub struct Deferred {
 
 /// What it waits for.
 enum Step {
+    /// The age of its domain; then it is judged.
+    Age,
     /// An upstream.
     Forward(Box<Permit>),
     /// Pins for an answer that is at hand.
@@ -122,7 +126,7 @@ impl Pipeline {
             cache,
             forwarder,
             enforcer,
-            first_seen: store.first_seen(),
+            ages: Ages::new(&store),
             store,
             delivery: Mutex::new(Some(delivery)),
             telemetry,
@@ -138,11 +142,6 @@ impl Pipeline {
     pub(crate) fn hash(&self, value: impl std::hash::Hash) -> u64 {
         use std::hash::BuildHasher;
         self.hasher.hash_one(value)
-    }
-
-    /// Days since this deployment first asked for a domain; 0 for one it has not met, `None` while warming up.
-    fn first_seen_days(&self, domain: staunch_scoring::NameRef<'_>, wall: u64) -> Option<f32> {
-        self.first_seen.first_seen(domain, wall).map(|age| age.as_secs_f32() / 86_400.0)
     }
 
     /// A case id that nobody outside can foretell and that one session meets again for the same key.
@@ -170,7 +169,8 @@ impl Pipeline {
         }
     }
 
-    /// The synchronous half of the walk.
+    /// The synchronous half of the walk. `waited`: since when, for a query that has waited for its domain's age.
+    #[allow(clippy::too_many_arguments)]
     fn walk(
         &self,
         query: &Query<'_>,
@@ -178,9 +178,10 @@ impl Pipeline {
         from: IpAddr,
         transport: Transport,
         now: Now,
+        waited: Option<Instant>,
         out: &mut Vec<u8>,
     ) -> Fast<Deferred> {
-        let started = Instant::now();
+        let started = waited.unwrap_or_else(Instant::now);
         let live = self.live.load();
         let Some(session) = self.identify(&live, from) else {
             return self.refuse_stranger(&live, query, from, transport, now, started, out);
@@ -249,13 +250,15 @@ impl Pipeline {
         let key = Key { qname, qtype: query.qtype, dnssec_ok, checking_disabled: query.checking_disabled };
         let entry = self.cache.get(key, now.mono).filter(|_| !unreachable);
         let split = Split::of(qname);
+        let known = self.ages.known(&context, split.icann(qname), now.wall);
         let ask = Ask {
             query,
             now,
             split,
             cached: entry.is_some() || unreachable,
-            first_seen_days: self.first_seen_days(split.icann(qname), now.wall),
-            group_seen_days: None,
+            registered_days: known.registered_days(now.wall),
+            first_seen_days: known.first_seen_days,
+            group_seen_days: known.group_seen_days,
             group: None,
             grants: &grants,
             name_hash: self.hash(qname),
@@ -268,6 +271,11 @@ impl Pipeline {
         record.would = decision.would;
         record.reason = decision.reason;
         record.rule = decision.rule.clone();
+        if waited.is_none() && self.ages.worth_waiting(&decision, now) {
+            // Nothing is written down yet: it is judged, once, when the age is there or the time is up.
+            drop(inner);
+            return deferred(record, Step::Age);
+        }
         let charged = decision.booked();
         record.scored = Some((decision.assessment.clone(), charged));
         if decision.would != Verdict::Answer {
@@ -455,7 +463,7 @@ impl Service for Pipeline {
         out: &mut Vec<u8>,
     ) -> Fast<Deferred> {
         match wire::parse(packet) {
-            Parsed::Query(query) => self.walk(&query, packet, from.ip().to_canonical(), transport, now, out),
+            Parsed::Query(query) => self.walk(&query, packet, from.ip().to_canonical(), transport, now, None, out),
             Parsed::Reject(reject) => {
                 reply::reject(out, &reject);
                 Fast::Reply

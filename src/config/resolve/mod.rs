@@ -2,6 +2,7 @@
 //!
 //! Each part reads its sections, tells what is wrong, and goes on with a default, so that one run shows all mistakes.
 
+mod age;
 mod evidence;
 mod filter;
 mod lists;
@@ -69,7 +70,8 @@ pub(super) fn resolve(
     let sessions = context.sessions();
     let profiles = context.profiles();
     let rules = context.rules();
-    let (lists, list_reports) = context.lists(rules);
+    let (lists, list_reports, ring_damage) = context.lists(rules);
+    let age = context.age(ring_damage);
     let zones = context.zones();
     let events = context.events(&state_dir);
     let alerts = context.alerts(&state_dir);
@@ -94,6 +96,7 @@ pub(super) fn resolve(
         profiles,
         lists,
         list_reports,
+        age,
         zones,
         events,
         alerts,
