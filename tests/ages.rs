@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use daemon::{Daemon, ENFORCE, chunk, code};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A registry that knows every domain, registered on one day, and answers after a while.
 struct Registry {
@@ -79,8 +79,12 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<String>>, day: &str, delay: Dur
     );
 }
 
+fn day(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%d").to_string()
+}
+
 fn today() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
+    day(jiff::Timestamp::now())
 }
 
 /// The age reading of a score.
@@ -106,7 +110,8 @@ fn the_first_query_waits_for_its_domains_age_and_is_judged_by_it_once() {
     assert_eq!(explained["age"]["registered"]["day"], today());
     let looked_up = explained["age"]["looked_up"].clone();
     assert!(looked_up.as_str().is_some_and(|at| at.starts_with("20")), "{explained:#}");
-    let said = String::from_utf8(daemon.run(&["explain", "mail.site.example", "--session", "s1"]).stdout).expect("UTF-8");
+    let said =
+        String::from_utf8(daemon.run(&["explain", "mail.site.example", "--session", "s1"]).stdout).expect("UTF-8");
     assert!(said.contains("by its registry (registry asked 20"), "{said}");
 
     // The index is flushed within a second or two; the kill comes after that.
@@ -163,7 +168,10 @@ fn nothing_but_registrable_domains_of_answered_unlisted_names_is_asked_for() {
     std::thread::sleep(Duration::from_millis(300));
     let asked = registry.asked();
     assert!(asked.len() <= 16, "eight an hour, and the hour may turn: {asked:?}");
-    assert!(asked.iter().all(|path| path.split('/').next_back().is_some_and(|d| d.split('.').count() == 2)), "{asked:?}");
+    assert!(
+        asked.iter().all(|path| path.split('/').next_back().is_some_and(|d| d.split('.').count() == 2)),
+        "{asked:?}"
+    );
 }
 
 #[test]
@@ -173,9 +181,13 @@ fn day_files_are_a_ring_and_a_garbled_one_keeps_the_last_good() {
     std::fs::create_dir(&directory).expect("created");
     let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).expect("written");
     let explain = |name: &str| daemon.json(&["explain", name, "--session", "s1"])["age"].clone();
-    write("2026-11-18.txt", "gone.example\n");
-    write("2026-11-19.txt", "old.example\n");
-    write("2026-11-20.txt", "# two\nnew.example\nold.example\n");
+    // Three days ago, the day before yesterday, yesterday, today.
+    let days: Vec<String> =
+        (0..4).rev().map(|ago| day(jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * ago))).collect();
+    let file = |at: usize| format!("{}.txt", days[at]);
+    write(&file(0), "gone.example\n");
+    write(&file(1), "old.example\n");
+    write(&file(2), "# two\nnew.example\nold.example\n");
     write("notes.md", "not a day\n");
     let config = daemon.dir.path().join("staunch.toml");
     let text = std::fs::read_to_string(&config).expect("read");
@@ -183,23 +195,26 @@ fn day_files_are_a_ring_and_a_garbled_one_keeps_the_last_good() {
     assert_eq!(code(&daemon.run(&["reload"])), 0);
     let new = explain("www.new.example");
     assert_eq!(new["registered"]["from"], "list", "{new:#}");
-    assert_eq!((&new["registered"]["day"], &new["registered"]["list"]), (&"2026-11-20".into(), &"nrd-2026-11-20".into()));
-    assert_eq!(new["registered"]["file"], "nrd/2026-11-20.txt");
-    assert_eq!(explain("old.example")["registered"]["day"], "2026-11-20", "registered again");
+    assert_eq!(
+        (&new["registered"]["day"], &new["registered"]["list"]),
+        (&json!(days[2]), &json!(format!("nrd-{}", days[2])))
+    );
+    assert_eq!(new["registered"]["file"], format!("nrd/{}", file(2)));
+    assert_eq!(explain("old.example")["registered"]["day"], days[2], "registered again");
     assert!(explain("gone.example")["registered"].is_null(), "older than the ring");
 
     let digest = daemon.json(&["status"])["digest"].clone();
-    write("2026-11-21.txt", "fresh.example\n<html>\n<body>\n</html>\n");
+    write(&file(3), "fresh.example\n<html>\n<body>\n</html>\n");
     let output = daemon.run(&["reload"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_ne!(code(&output), 0);
-    assert!(said.contains("nrd/2026-11-21.txt:2") && said.contains("nothing was put in force"), "{said}");
+    assert!(said.contains(&format!("nrd/{}:2", file(3))) && said.contains("nothing was put in force"), "{said}");
     assert_eq!(daemon.json(&["status"])["digest"], digest, "the last good ring");
-    assert_eq!(explain("www.new.example")["registered"]["day"], "2026-11-20");
+    assert_eq!(explain("www.new.example")["registered"]["day"], days[2]);
 
-    write("2026-11-21.txt", "fresh.example\n");
+    write(&file(3), "fresh.example\n");
     assert_eq!(code(&daemon.run(&["reload"])), 0);
-    assert_eq!(explain("fresh.example")["registered"]["day"], "2026-11-21", "a new day");
-    assert_eq!(explain("old.example")["registered"]["day"], "2026-11-20");
+    assert_eq!(explain("fresh.example")["registered"]["day"], days[3], "a new day");
+    assert_eq!(explain("old.example")["registered"]["day"], days[2]);
     assert_ne!(daemon.json(&["status"])["digest"], digest);
 }

@@ -102,7 +102,11 @@ fn ages(all: &mut Vec<Sample>, ages: &Ages) {
     all.extend([
         plain("first_seen_domains", "Domains this deployment knows", ages.first_seen.known() as f64),
         plain("group_seen_groups", "Groups whose domains are known", ages.group_seen.groups() as f64),
-        plain("group_seen_entries", "Domains known, summed over groups, and the groups", ages.group_seen.known() as f64),
+        plain(
+            "group_seen_entries",
+            "Domains known, summed over groups, and the groups",
+            ages.group_seen.known() as f64,
+        ),
         plain(
             "group_seen_refused_total",
             "Domains not noted because a group or the number of groups was at its limit",

@@ -100,8 +100,8 @@ impl Bootstrap {
             all.services.push(read_urls(service, &urls)?);
             for name in names {
                 let read = NameBuf::from_text(name).ok().filter(|_| name.is_ascii());
-                let read = read
-                    .ok_or_else(|| BootstrapError::Name { service, name: name.escape_debug().to_string() })?;
+                let read =
+                    read.ok_or_else(|| BootstrapError::Name { service, name: name.escape_debug().to_string() })?;
                 // Where two services name one entry the first stays: the file is in the registry's order.
                 all.entries.entry(read.as_ref().as_wire().into()).or_insert(at);
             }
@@ -220,7 +220,10 @@ mod tests {
         assert!(error(br#"{"version":"2.0","services":[]}"#).contains("`2.0`"));
         assert_eq!(error(&file("[]")), "no services");
         assert_eq!(error(&file("[[[\"com\"]]]")), "service 1 is not a list of names and a list of URLs");
-        assert_eq!(error(&file("[[[7],[\"https://x.example/\"]]]")), "service 1 is not a list of names and a list of URLs");
+        assert_eq!(
+            error(&file("[[[7],[\"https://x.example/\"]]]")),
+            "service 1 is not a list of names and a list of URLs"
+        );
         assert!(error(&file("[[[\"a..b\"],[\"https://x.example/\"]]]")).contains("`a..b`"));
         assert!(error(&file("[[[\"com\"],[\"ftp://x.example/\"]]]")).contains("`ftp://x.example/`"));
         assert!(error(&file("[[[\"com\"],[]]]")).contains("no URL"));

@@ -61,9 +61,7 @@ impl fmt::Display for BaseUrl {
 /// part of the address tree.
 pub fn is_askable(domain: NameRef<'_>) -> bool {
     let host = |label: &[u8]| label.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
-    domain.label_count() >= 2
-        && domain.labels().all(host)
-        && domain.labels().last().is_some_and(|top| top != b"arpa")
+    domain.label_count() >= 2 && domain.labels().all(host) && domain.labels().last().is_some_and(|top| top != b"arpa")
 }
 
 /// Where a redirect from `from` leads: an absolute URL of the same scheme, or from http to https. A path alone stays on
@@ -136,7 +134,9 @@ mod tests {
             assert_eq!(BaseUrl::parse(base).unwrap().domain(name.as_ref()).as_deref(), Some(url));
         }
         assert_eq!(BaseUrl::parse("https://RDAP.example:8443/x/").unwrap().authority(), "https://rdap.example:8443");
-        for bad in ["", "rdap.example", "ftp://x.example/", "https://u@x.example/", "https:///x", "https://x.example/?a="] {
+        for bad in
+            ["", "rdap.example", "ftp://x.example/", "https://u@x.example/", "https:///x", "https://x.example/?a="]
+        {
             assert!(BaseUrl::parse(bad).is_err(), "{bad}");
         }
     }
@@ -144,7 +144,17 @@ mod tests {
     #[test]
     fn nothing_but_a_host_name_is_written_into_a_url() {
         let base = BaseUrl::parse("https://rdap.example/").unwrap();
-        for bad in [".", "com", "a/b.example", "a\\.b.example", "a?b.example", "a%2f.example", "_x.example", "\\000.example", "1.in-addr.arpa"] {
+        for bad in [
+            ".",
+            "com",
+            "a/b.example",
+            "a\\.b.example",
+            "a?b.example",
+            "a%2f.example",
+            "_x.example",
+            "\\000.example",
+            "1.in-addr.arpa",
+        ] {
             let name = NameBuf::from_text(bad).unwrap();
             assert_eq!(base.domain(name.as_ref()), None, "{bad}");
         }

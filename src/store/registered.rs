@@ -82,8 +82,7 @@ impl Registered {
     /// is a new one, and an answer without the later event does not make it old again.
     pub fn put(&self, domain: NameRef<'_>, said: Registration) {
         let (kept, evicted) = self.merge(domain.as_wire(), said);
-        let mut ops: Vec<Op> =
-            evicted.into_iter().map(|name| Op::Delete(Tree::Registered, name.into_vec())).collect();
+        let mut ops: Vec<Op> = evicted.into_iter().map(|name| Op::Delete(Tree::Registered, name.into_vec())).collect();
         ops.push(Op::Put(Tree::Registered, domain.as_wire().to_vec(), encode(kept)));
         // Not saved: asked again after a restart.
         if self.saved.try_send(Message::Apply { ops, applied: None }).is_err() {

@@ -37,7 +37,11 @@ impl Context<'_, '_> {
         };
         if age.rdap == Switch::Off {
             if age.hold_ms > 0 {
-                self.problems.warn(&section.key("hold_ms"), "nothing to wait for", "set age.rdap = \"on\", or remove it");
+                self.problems.warn(
+                    &section.key("hold_ms"),
+                    "nothing to wait for",
+                    "set age.rdap = \"on\", or remove it",
+                );
             }
             return Age { rdap: None, ring_damage };
         }
@@ -67,7 +71,11 @@ impl Context<'_, '_> {
             Ok(bootstrap) => {
                 if bootstrap.insecure() > 0 {
                     let problem = format!("{} services have no https server", bootstrap.insecure());
-                    self.problems.warn(path, problem, "what they say can be changed on the way; leave them out or accept it");
+                    self.problems.warn(
+                        path,
+                        problem,
+                        "what they say can be changed on the way; leave them out or accept it",
+                    );
                 }
                 Some(bootstrap)
             }
@@ -174,4 +182,106 @@ fn file_names(directory: &FilePath) -> std::io::Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path as FilePath;
+
+    use crate::config::{Environment, Loaded, Warning, load_text};
+    use crate::lists::Day;
+    use staunch_scoring::NameBuf;
+
+    fn environment() -> Environment {
+        Environment {
+            resolv_conf: Some("nameserver 192.0.2.1\n".into()),
+            state_home: "/var/lib".into(),
+            state_dir: None,
+            wall: Day::parse("2026-11-21").unwrap().start(),
+            entropy: [7; 24],
+        }
+    }
+
+    fn read(dir: &FilePath, age: &str) -> Result<(Loaded, Vec<Warning>), Vec<String>> {
+        load_text(&dir.join("policy.toml"), &format!("version = 1\n[age]\n{age}\n"), &environment()).map_err(|errors| {
+            errors.iter().map(|e| format!("{}: {}: {}; {}", e.line, e.field, e.problem, e.remedy)).collect()
+        })
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("bad.json"), "{\"version\":\"1.0\",\n\"services\":[[[\"a\"],[\"ftp://x/\"]]]}")
+            .unwrap();
+        for (age, expected) in [
+            ("rdap = \"on\"", "3: age.rdap: nobody is named to ask; set age.bootstrap"),
+            ("rdap = \"yes\"", "3: age.rdap: unknown word `yes`; use `off` or `on`"),
+            ("rdap = \"on\"\nbootstrap = \"none.json\"", "4: age.bootstrap: `none.json` cannot be read"),
+            ("bootstrap = \"bad.json\"", "3: age.bootstrap: `bad.json` is refused: service 1: `ftp://x/`"),
+            ("hold_ms = 2001", "3: age.hold_ms: 2001 is out of range; use 0 to 2000"),
+            ("per_minute = 0", "3: age.per_minute: 0 is out of range; use 1 to 6000"),
+            ("nrd_dir = \"none\"", "3: age.nrd_dir: `none` cannot be read"),
+            ("nrd_days = 0", "3: age.nrd_days: 0 is out of range; use 1 to 400"),
+            ("rdapp = \"on\"", "3: age.rdapp: unknown field `rdapp`; did you mean `rdap`?"),
+        ] {
+            let errors = read(dir.path(), age).err().unwrap_or_default();
+            assert!(errors.len() == 1 && errors[0].starts_with(expected), "{age}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_bootstrap_example_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("dns.json"), include_str!("../../../deploy/rdap-bootstrap.example.json"))
+            .unwrap();
+        let (loaded, warnings) = read(dir.path(), "rdap = \"on\"\nbootstrap = \"dns.json\"\nhold_ms = 250").unwrap();
+        assert!(warnings.iter().all(|w| !w.field.starts_with("age")), "{warnings:?}");
+        let rdap = loaded.age.rdap.expect("on");
+        assert_eq!((rdap.bootstrap.len(), rdap.hold.as_millis(), rdap.per_session_hour), (3, 250, 60));
+        let (loaded, warnings) = read(dir.path(), "hold_ms = 250").unwrap();
+        assert!(loaded.age.rdap.is_none());
+        assert!(warnings.iter().any(|w| w.field == "age.hold_ms"), "{warnings:?}");
+    }
+
+    #[test]
+    fn the_newest_days_count_and_what_is_wrong_is_told_by_file_and_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let nrd = dir.path().join("nrd");
+        std::fs::create_dir(&nrd).unwrap();
+        let write = |name: &str, text: &[u8]| std::fs::write(nrd.join(name), text).unwrap();
+        write("2026-11-17.txt", b"gone.example\n");
+        write("2026-11-19.txt", b"a.example\nb.example\nc.example\nd.example\nbad name\n");
+        write("2026-11-20.txt", b"x.example\n\0");
+        write("2026-11-22.txt", b"tomorrow.example\n");
+        write("2026-11-23.txt", b"ahead.example\n");
+        write("2026-13-01.txt", b"");
+        write(".hidden", b"");
+        let (loaded, warnings) = read(dir.path(), "nrd_dir = \"nrd/\"\nnrd_days = 3").unwrap();
+        let told: Vec<String> = warnings
+            .iter()
+            .filter(|w| w.file.starts_with("nrd"))
+            .map(|w| format!("{}:{}: {}", w.file, w.line, w.problem))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "nrd/2026-11-19.txt:5: line passed over: more than one word (is this the hosts format?)",
+                "nrd/2026-11-20.txt:2: the file is refused: not a text file: NUL octet in line 2",
+                "nrd/2026-11-23.txt:0: its day has not come",
+                "nrd/2026-13-01.txt:0: not a day file, so it is passed over",
+            ]
+        );
+        let damage = loaded.age.ring_damage.expect("damaged");
+        assert_eq!(damage, "nrd/2026-11-23.txt: its day has not come");
+        let day = |name: &str| {
+            let name = NameBuf::from_text(name).unwrap();
+            loaded.lists.age.look_up(name.as_ref()).map(|found| found.registered.to_string())
+        };
+        assert_eq!(day("a.example").as_deref(), Some("2026-11-19"));
+        assert_eq!(day("tomorrow.example").as_deref(), Some("2026-11-22"));
+        assert_eq!((day("gone.example"), day("x.example"), day("ahead.example")), (None, None, None));
+        assert_eq!(loaded.list_reports.iter().filter(|r| r.id.starts_with("nrd-")).count(), 2);
+        let (_, warnings) = read(dir.path(), "nrd_dir = \".\"").unwrap();
+        assert!(warnings.iter().any(|w| w.field == "age.nrd_dir" && w.problem == "there are no day files"));
+    }
 }
