@@ -478,3 +478,21 @@ impl Qtype {
         matches!(self, Self::A | Self::AAAA)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::younger;
+
+    #[test]
+    fn the_later_of_two_dates_counts_and_unknown_takes_nothing_away() {
+        for (a, b, expected) in [
+            (None, None, None),
+            (Some(3.0), None, Some(3.0)),
+            (None, Some(4.0), Some(4.0)),
+            (Some(900.0), Some(2.0), Some(2.0)),
+            (Some(1.0), Some(2.0), Some(1.0)),
+        ] {
+            assert_eq!(younger(a, b), expected, "{a:?} {b:?}");
+        }
+    }
+}

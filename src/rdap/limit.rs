@@ -79,7 +79,7 @@ mod tests {
             }
             at += 100;
         }
-        assert_eq!(sent[..5], [0, 0 + 100, 200, 300, 6_000], "four at once, then one each six seconds");
+        assert_eq!(sent[..5], [0, 100, 200, 300, 6_000], "four at once, then one each six seconds");
         assert_eq!(sent.len(), 13, "ten a minute and the burst");
     }
 

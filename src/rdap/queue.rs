@@ -26,6 +26,8 @@ pub(super) struct Job {
     pub(super) domain: NameBuf,
     /// What to ask, in order: authority and URL.
     pub(super) targets: Vec<(String, String)>,
+    /// On whose behalf.
+    session: u64,
     /// Which of them is next.
     at: usize,
     tries: u8,
@@ -123,23 +125,27 @@ impl Queue {
         *used += 1;
         let (done, waits) = watch::channel(());
         self.pending.insert(domain.clone(), (done, now));
-        self.jobs.push_back(Job { domain, targets, at: 0, tries: 0, since: now });
+        self.jobs.push_back(Job { domain, targets, session, at: 0, tries: 0, since: now });
         Offer::Waits(waits, now)
     }
 
-    /// The first look-up whose server may be asked at `now`.
+    /// A look-up whose server may be asked at `now`: that of the session which has caused the fewest in this hour, among
+    /// its own the oldest, so that one session's many do not stand before another's first.
     pub(super) fn next(&mut self, per_minute: u32, now: u64) -> Next {
         let mut soonest = u64::MAX;
-        let mut ready = None;
+        let mut ready: Option<(u32, usize)> = None;
         for (at, job) in self.jobs.iter().enumerate() {
             let from = self.limits.get(job.authority()).map_or(0, |limit| limit.ready_at(per_minute));
-            if from <= now {
-                ready = Some(at);
-                break;
+            if from > now {
+                soonest = soonest.min(from);
+                continue;
             }
-            soonest = soonest.min(from);
+            let used = self.shares.get(&job.session).copied().unwrap_or(0);
+            if ready.is_none_or(|(least, _)| used < least) {
+                ready = Some((used, at));
+            }
         }
-        let Some(job) = ready.and_then(|at| self.jobs.remove(at)) else {
+        let Some(job) = ready.and_then(|(_, at)| self.jobs.remove(at)) else {
             return if soonest == u64::MAX { Next::Idle } else { Next::Wait(soonest - now) };
         };
         if !self.limits.contains_key(job.authority()) {
@@ -253,6 +259,17 @@ mod tests {
         assert_eq!(offer(&mut queue, "d9.example", "s", 2, 0), "waits", "another session has its own");
         assert_eq!(offer(&mut queue, "d8.example", "s", 1, HOUR_MS - 1), "over");
         assert_eq!(offer(&mut queue, "d8.example", "s", 1, HOUR_MS), "waits");
+    }
+
+    #[test]
+    fn a_sessions_first_look_up_does_not_wait_for_anothers_many() {
+        let mut queue = Queue::default();
+        for domain in ["a.example", "b.example", "c.example"] {
+            offer(&mut queue, domain, "s", 1, 0);
+        }
+        offer(&mut queue, "d.example", "s", 2, 0);
+        let order: Vec<_> = std::iter::from_fn(|| take(&mut queue, 0)).map(|job| job.domain.to_string()).collect();
+        assert_eq!(order, ["d.example", "a.example", "b.example", "c.example"]);
     }
 
     #[test]

@@ -40,9 +40,11 @@ pub struct Registration {
     pub due: u64,
 }
 
+type Shard = RwLock<HashMap<Box<[u8]>, Registration, RandomState>>;
+
 /// See the module. Shared by every thread; reading takes one shard's lock for the length of a hash look-up.
 pub struct Registered {
-    shards: Box<[RwLock<HashMap<Box<[u8]>, Registration, RandomState>>]>,
+    shards: Box<[Shard]>,
     hasher: RandomState,
     shard_capacity: usize,
     known: AtomicUsize,
@@ -132,7 +134,7 @@ impl Registered {
         true
     }
 
-    fn shard(&self, name: &[u8]) -> Option<&RwLock<HashMap<Box<[u8]>, Registration, RandomState>>> {
+    fn shard(&self, name: &[u8]) -> Option<&Shard> {
         self.shards.get(self.hasher.hash_one(name) as usize % SHARDS)
     }
 
