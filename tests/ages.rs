@@ -226,3 +226,40 @@ fn day_files_are_a_ring_and_a_garbled_one_keeps_the_last_good() {
     assert_eq!(explain("old.example")["registered"]["day"], days[2]);
     assert_ne!(daemon.json(&["status"])["digest"], digest);
 }
+
+#[test]
+fn answers_age_a_domain_for_the_group_and_refusals_do_not() {
+    // Freed at once, so that the daemon can have it.
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("loopback");
+    let registry = Registry::start("2001-02-03", Duration::ZERO);
+    let (_dir, config) = registry.config("");
+    let second = "[[session]]\nid = \"s2\"\naddresses = [\"127.0.0.2\"]\ntype = \"batch\"\nowner = \"team-b\"\n";
+    let daemon = Daemon::start_with_metrics(&free.to_string(), &format!("{config}{second}"));
+    let metric = |name: &str| {
+        let mut stream = TcpStream::connect(free).expect("metrics");
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("page");
+        let line = page.lines().find_map(|line| line.strip_prefix(&format!("staunch_{name}{{}} ")).map(str::to_owned));
+        line.unwrap_or_else(|| panic!("no {name} in {page}")).parse::<f64>().expect("number")
+    };
+    daemon.ask("a.dump.example", 1);
+    daemon.ask("printer.local", 1);
+    assert_eq!((metric("first_seen_domains"), metric("group_seen_groups")), (0.0, 0.0), "nothing was answered");
+    daemon.ask("www.site.example", 1);
+    daemon.ask("mail.site.example", 1);
+    assert_eq!(metric("first_seen_domains"), 1.0);
+    assert_eq!((metric("group_seen_groups"), metric("group_seen_entries")), (1.0, 2.0), "a domain and its group");
+    // The other group gets the same answer from the cache: it has used the domain too.
+    let socket = std::net::UdpSocket::bind("127.0.0.2:0").expect("a second source");
+    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("time limit");
+    let query = b"\x07\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x03www\x04site\x07example\x00\x00\x01\x00\x01\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00";
+    socket.send_to(query, daemon.address).expect("sent");
+    socket.recv(&mut [0; 512]).expect("a reply");
+    let event = daemon.event(|e| e["session"] == "s2");
+    assert_eq!(event["source"], "cache", "{event:#}");
+    assert_eq!((metric("group_seen_groups"), metric("group_seen_entries")), (2.0, 4.0));
+    assert_eq!(metric("first_seen_domains"), 1.0);
+    registry.await_requests(1);
+    assert_eq!((metric("rdap_requests_total"), metric("registered_domains")), (1.0, 1.0));
+}

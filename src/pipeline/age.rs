@@ -20,7 +20,7 @@ use crate::policy::Decision;
 use crate::rdap::{Asked, Rdap, Wait};
 use crate::session::Context;
 use crate::store::{FirstSeen, GroupSeen, Registered, Registration, Store};
-use crate::telemetry::rfc3339;
+use crate::telemetry::{Record, rfc3339};
 use crate::wire::{self, Parsed};
 
 const DAY_MS: f64 = 86_400_000.0;
@@ -100,6 +100,19 @@ impl Ages {
         self.first_seen.saw(domain, now.wall);
         if let Some(group) = walk.record.context.announcement.owner.as_deref() {
             self.group_seen.saw(group, domain, now.wall);
+        }
+    }
+
+    /// The same for an answer at hand: the group uses the domain, whoever had it asked for. Costs next to nothing where
+    /// the group knows the domain.
+    pub(super) fn note_cached(&self, record: &Record, known: &Known, rcode: u8, now: Now) {
+        let fresh = known.group_seen_days.is_none_or(|days| days == 0.0);
+        if let Some(group) = record.context.announcement.owner.as_deref()
+            && fresh
+            && rcode == 0
+            && record.would == Verdict::Answer
+        {
+            self.group_seen.saw(group, record.split.icann(record.qname.as_ref()), now.wall);
         }
     }
 }

@@ -298,6 +298,7 @@ impl Pipeline {
                 }
                 if let Some(entry) = entry {
                     record.source = Source::Cache;
+                    self.ages.note_cached(&record, &known, entry.answer.rcode, now);
                     let denied = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall).is_some();
                     let held = !denied && (!guarded || self.enforcer.healthy());
                     let shown = if held { shown(&live, &context, &mut inner, &entry, now) } else { None };

@@ -409,3 +409,15 @@ fn dates_survive_a_restart_and_a_later_registration_replaces_them() {
     assert_eq!(known.due - known.checked, AGAIN_YOUNG_MS, "and asked for daily");
     assert_eq!(registry.requests().len(), 2);
 }
+
+#[test]
+fn other_settings_take_effect_while_it_runs() {
+    let old = Registry::start(|_, _| Reply::new(404, "", ""));
+    let new = Registry::start(|_, _| Reply::registered("shop.example", "2020-05-06"));
+    let world = World::start(Config { hold: Duration::ZERO, ..config(&[&old.url()]) });
+    assert_eq!(world.learn("absent.example").expect("noted").registered, None);
+    world.rdap.configure(config(&[&new.url()]));
+    assert_eq!(world.rdap.hold(), Duration::from_millis(200));
+    assert_eq!(world.learn("shop.example").expect("known").registered, Some(day("2020-05-06")));
+    assert_eq!((old.requests().len(), new.requests().len()), (1, 1));
+}
