@@ -23,6 +23,7 @@ pub mod alert;
 pub mod clock;
 pub mod enforce;
 pub mod forward;
+pub mod rdap;
 pub mod store;
 pub mod zones;
 

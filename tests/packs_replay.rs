@@ -153,6 +153,7 @@ impl<'p> Session<'p> {
             now: Now { mono: (seconds * 1e3) as u64, wall: WALL },
             split,
             cached: self.cached.get(&key).is_some_and(|at| seconds - at < CACHED_SECONDS),
+            registered_days: None,
             first_seen_days: None,
             group_seen_days: None,
             group: None,

@@ -176,10 +176,35 @@ pub fn explanation(v: &Value) -> String {
     let _ = write!(out, "\n  from      {}", text(&v["source"]));
     let _ = write!(out, "\n  profile   {} ({} mode)", text(&v["profile"]), text(&v["mode"]));
     let _ = write!(out, "\n  domain    {} (below public suffixes {})", text(&v["tenant"]), text(&v["icann"]));
+    if v["age"].is_object() {
+        age(&mut out, &v["age"]);
+    }
     if v["score"].is_object() {
         score_table(&mut out, &v["score"]);
     }
     out
+}
+
+/// Where a domain's age comes from.
+fn age(out: &mut String, v: &Value) {
+    let looked_up = v["looked_up"].as_str().map(|at| format!(" (registry asked {at})")).unwrap_or_default();
+    let registered = &v["registered"];
+    let _ = match registered["from"].as_str() {
+        Some("list") => write!(
+            out,
+            "\n  age       registered {} by list {} ({}){looked_up}",
+            text(&registered["day"]),
+            text(&registered["list"]),
+            text(&registered["file"]),
+        ),
+        Some(_) => write!(out, "\n  age       registered {} by its registry{looked_up}", text(&registered["day"])),
+        None => write!(out, "\n  age       registration unknown{looked_up}"),
+    };
+    for (field, who) in [("first_seen_days", "here"), ("group_seen_days", "by its group")] {
+        if let Some(days) = v[field].as_f64() {
+            let _ = write!(out, ", first seen {who} {days:.1} days ago");
+        }
+    }
 }
 
 pub fn why(v: &Value) -> String {

@@ -16,7 +16,7 @@ use crate::lists::{Lists, Report, RuleForm};
 use crate::model::{Announcement, Mode};
 use crate::pipeline::Repeats;
 use crate::policy::{Profiles, UnknownSource};
-use crate::{enforce, forward, learn, listen};
+use crate::{enforce, forward, learn, listen, rdap};
 
 /// Everything that was said or assumed.
 #[derive(Debug)]
@@ -59,6 +59,8 @@ pub struct Loaded {
     pub list_reports: Vec<ListReport>,
     /// What was read from each pack.
     pub pack_reports: Vec<PackReport>,
+    /// Who is asked for the age of domains.
+    pub age: Age,
     /// Local zones.
     pub zones: Vec<Zone>,
     /// The event log.
@@ -261,6 +263,15 @@ pub struct PackReport {
     pub file: String,
     /// Its entries.
     pub entries: Vec<PackEntry>,
+}
+
+/// Where ages of domains come from, beside lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Age {
+    /// Registries; `None` where they are not asked.
+    pub rdap: Option<rdap::Config>,
+    /// The first thing wrong with the day files, by file and line: a reload then keeps those in force.
+    pub ring_damage: Option<String>,
 }
 
 /// A local zone.

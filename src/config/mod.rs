@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use loaded::{
-    Admin, AlertSink, AlertSinkKind, AllowRange, Answer, Endpoint, Events, ListReport, Loaded, LoopbackZone,
+    Admin, Age, AlertSink, AlertSinkKind, AllowRange, Answer, Endpoint, Events, ListReport, Loaded, LoopbackZone,
     PackReport, Pins, Policy, Secret, Sinkhole, SinkholeAction, SyslogTarget, Upstream, Zone,
 };
 pub use problem::{ConfigError, Warning};

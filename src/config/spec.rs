@@ -46,6 +46,8 @@ pub struct V1 {
     pub list: Option<Vec<List>>,
     /// Packs of known look-alikes; where there is no such table at all, the shipped ones.
     pub pack: Option<Vec<Pack>>,
+    /// Where ages of domains come from.
+    pub age: Age,
     /// Local zones.
     pub zone: Vec<Zone>,
     /// The event log.
@@ -477,6 +479,53 @@ pub struct Pack {
     pub path: String,
     /// Profiles it is for; empty for all.
     pub profiles: Vec<String>,
+}
+
+/// `[age]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Age {
+    /// Whether registries are asked.
+    pub rdap: Switch,
+    /// Bootstrap file (RFC 9224), relative to the file that names it.
+    pub bootstrap: Option<String>,
+    /// How long a query for a domain of unknown age may wait for its first look-up.
+    pub hold_ms: u64,
+    /// Look-ups a minute at one server.
+    pub per_minute: u32,
+    /// Look-ups within an hour on behalf of one session.
+    pub per_session_hour: u32,
+    /// For one look-up.
+    pub timeout_ms: u64,
+    /// Directory of day files of newly registered domains, relative to the file that names it.
+    pub nrd_dir: Option<String>,
+    /// Newest day files used.
+    pub nrd_days: u16,
+}
+
+impl Default for Age {
+    fn default() -> Self {
+        Self {
+            rdap: Switch::Off,
+            bootstrap: None,
+            hold_ms: 0,
+            per_minute: 30,
+            per_session_hour: 60,
+            timeout_ms: 4000,
+            nrd_dir: None,
+            nrd_days: 32,
+        }
+    }
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// It is not.
+    Off,
+    /// It is.
+    On,
 }
 
 /// `[[zone]]`

@@ -22,6 +22,7 @@ use crate::model::{Announcement, Mode, Qtype, SessionId, SessionType};
 use crate::pin::PinPolicy;
 use crate::pipeline::{Explanation, Learning, Live, Pipeline, Sinkhole, is_guarded};
 use crate::policy::{Policy, UnknownSource, Unlisted};
+use crate::rdap::Rdap;
 use crate::session::{Context, Sessions};
 use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry};
@@ -85,6 +86,8 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     .context("event file")?;
     let lookup = HostLookup::new(&upstreams, loaded.upstream.total_timeout).context("helper look-ups")?;
     let resolver = Arc::new(SinkHosts { lookup, runtime: tokio::runtime::Handle::current() });
+    let rdap = loaded.age.rdap.clone().map(|config| Rdap::start(config, store.registered(), Some(resolver.clone())));
+    let rdap = rdap.transpose().context("look-ups of registrations")?;
     let delivery = Delivery::start(sinks, &store, Some(resolver)).context("alert sinks")?;
     let forwarder = Forwarder::new(loaded.upstream.forward_config(upstreams));
     let cache = Cache::new(cache::Config::of_entries(loaded.answer.cache_entries));
@@ -94,8 +97,8 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let digest = loaded.digest().to_owned();
     let live = live(loaded, grants, &settled)?;
     book.put_in_force(settled);
-    let pipeline =
-        Arc::new(Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry, book));
+    let pipeline = Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry, book);
+    let pipeline = Arc::new(pipeline.with_registries(rdap));
     for announcement in configured {
         let id = announcement.id.clone();
         let seed = pipeline.hash(&id);
@@ -136,13 +139,20 @@ pub fn apply(pipeline: &Pipeline, loaded: Loaded) -> anyhow::Result<String> {
     if !changed.is_empty() {
         bail!("{} changed, which takes effect at a restart only; nothing was put in force", changed.join(", "));
     }
+    if let Some(damage) = &loaded.age.ring_damage {
+        bail!("{damage}; nothing was put in force, so the day files read before still count");
+    }
     // What monitor mode has taught so far, whatever mode comes.
     pipeline.fold_sessions(crate::clock::now());
     let settled = settle(&pipeline.book, &loaded)?;
     let digest = loaded.digest().to_owned();
+    let registries = loaded.age.rdap.clone();
     let live = live(loaded, old.grants.clone(), &settled)?;
     pipeline.book.put_in_force(settled);
     pipeline.live.store(Arc::new(live));
+    if let (Some(rdap), Some(config)) = (&pipeline.ages.rdap, registries) {
+        rdap.configure(config);
+    }
     // An answer may hold what the new rules take out.
     pipeline.cache.clear();
     let live = pipeline.live.load_full();
@@ -190,6 +200,7 @@ fn fixed(loaded: &Loaded) -> Vec<(&'static str, String)> {
             format!("{:?}", loaded.enforce),
         ),
         ("[limits] sessions", format!("{:?}", loaded.max_sessions)),
+        ("[age] rdap", format!("{:?}", loaded.age.rdap.is_some())),
         ("[events]", format!("{:?}", loaded.events)),
         ("[[alert]]", format!("{:?}", loaded.alerts)),
     ]

@@ -7,7 +7,7 @@ use crate::alert::SinkStatus;
 use crate::clock;
 use crate::forward::FailKind;
 use crate::listen;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Ages, Pipeline};
 use crate::session::State;
 use crate::store;
 use crate::telemetry::{Sample, Sampled};
@@ -27,6 +27,7 @@ impl Sampled for Stages {
         own(&mut all, &pipeline);
         listeners(&mut all, &self.listeners);
         upstream(&mut all, &pipeline);
+        ages(&mut all, &pipeline.ages);
         journal(&mut all, &pipeline.store.status());
         if let Some(delivery) = &*pipeline.delivery.lock() {
             alerts(&mut all, &delivery.status(), clock::now().wall);
@@ -98,6 +99,62 @@ fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             name: "upstream_tries_failed_total",
             help: "Failed tries at an upstream",
             label: Some(("kind", kind.as_str())),
+            value: read(count),
+        });
+    }
+}
+
+fn ages(all: &mut Vec<Sample>, ages: &Ages) {
+    all.extend([
+        plain("first_seen_domains", "Domains this deployment knows", ages.first_seen.known() as f64),
+        plain("group_seen_groups", "Groups whose domains are known", ages.group_seen.groups() as f64),
+        plain(
+            "group_seen_entries",
+            "Domains known, summed over groups, and the groups",
+            ages.group_seen.known() as f64,
+        ),
+        plain(
+            "group_seen_refused_total",
+            "Domains not noted because a group or the number of groups was at its limit",
+            ages.group_seen.refused() as f64,
+        ),
+        plain("registered_domains", "Domains whose registry was asked", ages.registered.known() as f64),
+        plain(
+            "registered_evicted_total",
+            "Domains whose registration was forgotten for want of room",
+            ages.registered.evicted() as f64,
+        ),
+        plain(
+            "ages_unsaved_total",
+            "Ages kept in memory only because the index was behind",
+            (ages.first_seen.unsaved() + ages.group_seen.unsaved() + ages.registered.unsaved()) as f64,
+        ),
+    ]);
+    let Some(rdap) = &ages.rdap else { return };
+    let counters = rdap.counters();
+    all.extend([
+        plain("rdap_waiting", "Domains being looked up or waiting for it", rdap.waiting() as f64),
+        plain("rdap_requests_total", "Requests to registries", read(&counters.requests)),
+        plain("rdap_given_up_total", "Domains given up after the last try", read(&counters.given_up)),
+        plain("rdap_queue_full_total", "Domains not looked up because too many waited", read(&counters.queue_full)),
+        plain(
+            "rdap_over_share_total",
+            "Domains not looked up because a session had used its share of the hour",
+            read(&counters.over_share),
+        ),
+    ]);
+    for (outcome, count) in [
+        ("dated", &counters.dated),
+        ("undated", &counters.undated),
+        ("absent", &counters.absent),
+        ("busy", &counters.busy),
+        ("refused", &counters.refused),
+        ("unreachable", &counters.unreachable),
+    ] {
+        all.push(Sample {
+            name: "rdap_outcomes_total",
+            help: "Requests to registries by how they ended",
+            label: Some(("outcome", outcome)),
             value: read(count),
         });
     }

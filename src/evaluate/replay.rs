@@ -20,7 +20,7 @@ use super::outcome::{Alarm, AttackRun, Forwarded, Left, PairRun, SessionRun, Sto
 use crate::event::Verdict;
 use crate::lists::Grants;
 use crate::model::{Announcement, CaseId, Now, Qtype, Reason, SessionId, SessionType};
-use crate::pipeline::{Knowledge, Live, Walked, walk};
+use crate::pipeline::{Knowledge, Known, Live, Walked, walk};
 use crate::policy::Decision;
 use crate::session::{Context, Inner, Quarantine};
 use crate::wire::{self, Parsed};
@@ -81,7 +81,7 @@ pub fn first_look(
     let knowledge = Knowledge {
         cached: &|_| false,
         stale: &|_| false,
-        first_seen_days: &|_| None,
+        ages: &|_| Known::NOTHING,
         group: None,
         name_hash: hash(name),
     };
@@ -139,7 +139,7 @@ impl<'c> Replay<'c> {
         let knowledge = Knowledge {
             cached: &|_| since.is_some_and(|since| since < self.settings.floor),
             stale: &|_| since.is_some(),
-            first_seen_days: &|_| None,
+            ages: &|_| Known::NOTHING,
             group: None,
             name_hash: hash(name),
         };

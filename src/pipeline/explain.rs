@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use staunch_scoring::{GroupFacts, NameRef, QName, Split, StateSnapshot};
 
-use super::{Live, Pipeline, is_guarded};
+use super::age::Known;
+use super::{AgeSources, Live, Pipeline, is_guarded};
 use crate::cache::Key;
 use crate::event::{RuleRef, Scored, Source, Verdict};
 use crate::lists::{Allowance, Grants, RuleForm};
@@ -49,6 +50,9 @@ pub struct Explanation {
     pub rule: Option<RuleRef>,
     /// Where the answer would come from.
     pub source: Source,
+    /// Where the domain's age comes from, unless the name is answered locally.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<AgeSources>,
     /// The score, unless the name is answered locally.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<Scored>,
@@ -71,7 +75,7 @@ pub fn explain_fresh(
     now: Now,
 ) -> Result<Explanation, String> {
     let knowledge =
-        Knowledge { cached: &|_| false, stale: &|_| false, first_seen_days: &|_| None, group: None, name_hash: 1 };
+        Knowledge { cached: &|_| false, stale: &|_| false, ages: &|_| Known::NOTHING, group: None, name_hash: 1 };
     explain(live, context, &Inner::new(0), &parse(name)?, qtype, now, &knowledge)
 }
 
@@ -83,8 +87,8 @@ pub(crate) struct Knowledge<'k> {
     pub stale: &'k dyn Fn(NameRef<'_>) -> bool,
     /// What the session's group knows and has spent.
     pub group: Option<GroupFacts>,
-    /// Days since this deployment first asked for a domain; `None` while warming up.
-    pub first_seen_days: &'k dyn Fn(NameRef<'_>) -> Option<f32>,
+    /// How old a registrable domain is.
+    pub ages: &'k dyn Fn(NameRef<'_>) -> Known,
     /// Keyed hash of the full name.
     pub name_hash: u64,
 }
@@ -135,13 +139,15 @@ pub(crate) fn walk<'a>(
     let unreachable = is_guarded(live, context) && context.cannot_reach(qtype);
     let cached = unreachable || (knowledge.cached)(name);
     let split = Split::of(name);
+    let known = (knowledge.ages)(split.icann(name));
     let ask = Ask {
         query,
         now,
         split,
         cached,
-        first_seen_days: (knowledge.first_seen_days)(split.icann(name)),
-        group_seen_days: None,
+        registered_days: known.registered_days(now.wall),
+        first_seen_days: known.first_seen_days,
+        group_seen_days: known.group_seen_days,
         group: if cached { None } else { knowledge.group },
         grants,
         name_hash: knowledge.name_hash,
@@ -185,6 +191,7 @@ fn explain(
         reason: None,
         rule: None,
         source: Source::Local,
+        age: None,
         score: None,
     };
     let grants = live.grants.load();
@@ -196,6 +203,7 @@ fn explain(
         Walked::Local => return Ok(explanation),
         Walked::Judged { decision, cached, unreachable } => (decision, cached, unreachable),
     };
+    let known = (knowledge.ages)(split.icann(name));
     explanation.mode = decision.mode;
     explanation.verdict = decision.applied;
     explanation.would = decision.would;
@@ -207,6 +215,7 @@ fn explain(
         (Verdict::Answer, false) => Source::Upstream,
         _ => Source::Policy,
     };
+    explanation.age = Some(AgeSources::of(&live.policy.lists.age, split.icann(name), &known));
     explanation.score = Some(scored(&decision.assessment, decision.booked()));
     explanation.rule = decision.rule;
     Ok(explanation)
@@ -226,12 +235,11 @@ impl Pipeline {
             let key = Key { qname, qtype, dnssec_ok: false, checking_disabled: false };
             self.cache.get_stale(key, now.mono, live.repeats.hold_stale.as_millis() as u64).is_some()
         };
-        let first_seen_days = |domain: NameRef<'_>| self.first_seen_days(domain, now.wall);
+        let ages = |domain: NameRef<'_>| self.ages.known(&context, domain, now.wall);
         let name_hash = self.hash(qname.as_ref());
         let inner = session.inner.lock();
         let group = self.group_facts(&context, qname.as_ref(), now.wall);
-        let knowledge =
-            Knowledge { cached: &cached, stale: &stale, first_seen_days: &first_seen_days, group, name_hash };
+        let knowledge = Knowledge { cached: &cached, stale: &stale, ages: &ages, group, name_hash };
         explain(&live, &context, &inner, &qname, qtype, now, &knowledge)
     }
 

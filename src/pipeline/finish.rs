@@ -13,6 +13,7 @@ use crate::cache::{Entry, Failure, Key};
 use crate::clock;
 use crate::enforce::{self, Command, Ticket};
 use crate::event::{Source, Verdict};
+use crate::listen::Fast;
 use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason};
 use crate::pin;
 use crate::policy::{Permit, RefusalText, ede_of};
@@ -36,11 +37,17 @@ fn key_of(permit: &Permit) -> Key<'_> {
 impl Pipeline {
     /// Finishes a deferred query; `None` only if the packet is no query, which `fast` has ruled out.
     pub(super) async fn complete(&self, deferred: Deferred) -> Option<Vec<u8>> {
-        let Deferred { mut walk, step } = deferred;
+        let mut out = Vec::with_capacity(512);
+        let Deferred { mut walk, step } = match self.with_age(deferred, &mut out).await {
+            Fast::Deferred(deferred) => deferred,
+            Fast::Reply => return Some(out),
+            Fast::Drop => return None,
+        };
         let packet = std::mem::take(&mut walk.packet);
         let Parsed::Query(query) = wire::parse(&packet) else { return None };
-        let mut out = Vec::with_capacity(512);
         match step {
+            // `with_age` has settled it.
+            Step::Age => return None,
             Step::Forward(leave) => self.forward(&mut walk, &query, *leave, &mut out).await,
             Step::Pin(entry) => self.release(&mut walk, &query, entry, &mut out).await,
             Step::Zone => self.zone(&mut walk, &query, &packet, &mut out).await,
@@ -93,7 +100,7 @@ impl Pipeline {
             }
         };
         let now = clock::now();
-        self.first_seen.saw(walk.record.split.icann(permit.qname()), now.wall);
+        self.ages.note_answer(walk, vetted.kind, permit.qname(), now);
         let emptied = vetted.kind == Kind::NoData && (!vetted.rebinding.is_empty() || vetted.internal_alias);
         walk.record.withheld = vetted.rebinding;
         // The authority section's SOA is the only record of an answer without records.

@@ -4,6 +4,7 @@
 //! waiting. [`finish`](Pipeline::finish) is the other half. Neither decides anything itself: [`crate::policy`] judges,
 //! [`crate::answer`] vets, [`crate::enforce`] holds the door.
 
+mod age;
 mod connected;
 mod delays;
 mod explain;
@@ -35,11 +36,13 @@ use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, SessionId, Transport};
 use crate::policy::{Ask, Permit, UnknownSource};
 use crate::reply;
 use crate::session::{Context, Groups, Inner, MAX_GROUPS, Quarantine, Session, Sessions};
-use crate::store::{Durable, FirstSeen, Store};
+use crate::store::{Durable, Store};
 use crate::telemetry::{Record, Telemetry};
 use crate::wire::{self, Parsed, Query};
 use crate::{alert::Delivery, local};
 
+pub(crate) use age::Known;
+pub use age::{AgeSources, Ages, RegisteredBy};
 pub use explain::{Explanation, explain_fresh};
 pub(crate) use explain::{Knowledge, Walked, walk};
 pub use live::{Learning, Live, Repeats, Sinkhole};
@@ -63,8 +66,8 @@ pub struct Pipeline {
     pub enforcer: Enforcer,
     /// Durable state.
     pub store: Store,
-    /// When this deployment first asked for a domain.
-    pub first_seen: Arc<FirstSeen>,
+    /// How old domains are.
+    pub ages: Ages,
     /// What sessions in monitor mode have taught.
     pub book: Book,
     /// Alerts on their way.
@@ -108,6 +111,8 @@ pub struct Deferred {
 
 /// What it waits for.
 enum Step {
+    /// The age of its domain; then it is judged.
+    Age,
     /// An upstream.
     Forward(Box<Leave>),
     /// Pins for an answer that is at hand.
@@ -154,7 +159,7 @@ impl Pipeline {
             cache,
             forwarder,
             enforcer,
-            first_seen: store.first_seen(),
+            ages: Ages::new(&store),
             store,
             book,
             delivery: Mutex::new(Some(delivery)),
@@ -171,11 +176,6 @@ impl Pipeline {
     pub(crate) fn hash(&self, value: impl std::hash::Hash) -> u64 {
         use std::hash::BuildHasher;
         self.hasher.hash_one(value)
-    }
-
-    /// Days since this deployment first asked for a domain; 0 for one it has not met, `None` while warming up.
-    fn first_seen_days(&self, domain: staunch_scoring::NameRef<'_>, wall: u64) -> Option<f32> {
-        self.first_seen.first_seen(domain, wall).map(|age| age.as_secs_f32() / 86_400.0)
     }
 
     /// A case id that nobody outside can foretell and that one session meets again for the same key.
@@ -203,7 +203,8 @@ impl Pipeline {
         }
     }
 
-    /// The synchronous half of the walk.
+    /// The synchronous half of the walk. `waited`: since when, for a query that has waited for its domain's age.
+    #[allow(clippy::too_many_arguments)]
     fn walk(
         &self,
         query: &Query<'_>,
@@ -211,9 +212,10 @@ impl Pipeline {
         from: IpAddr,
         transport: Transport,
         now: Now,
+        waited: Option<Instant>,
         out: &mut Vec<u8>,
     ) -> Fast<Deferred> {
-        let started = Instant::now();
+        let started = waited.unwrap_or_else(Instant::now);
         let live = self.live.load();
         let Some(session) = self.identify(&live, from) else {
             return self.refuse_stranger(&live, query, from, transport, now, started, out);
@@ -288,6 +290,7 @@ impl Pipeline {
         let failure = if unreachable || entry.is_some() { None } else { self.cache.failure(key, now.mono) };
         let cached = entry.is_some() || failure.is_some() || unreachable;
         let split = Split::of(qname);
+        let known = self.ages.known(&context, split.icann(qname), now.wall);
         // Behind the session's lock, and until the charge is booked too: two sessions cannot both spend what is left.
         let group = if cached { None } else { self.group_of(&context, now.wall) };
         let mut ledger = group.as_ref().map(|group| group.ledger.lock());
@@ -296,8 +299,9 @@ impl Pipeline {
             now,
             split,
             cached,
-            first_seen_days: self.first_seen_days(split.icann(qname), now.wall),
-            group_seen_days: None,
+            registered_days: known.registered_days(now.wall),
+            first_seen_days: known.first_seen_days,
+            group_seen_days: known.group_seen_days,
             group: ledger.as_ref().map(|ledger| ledger.facts(qname, now.wall)),
             grants: &grants,
             name_hash: if query.qtype.is_tunnel_only() { self.hash(qname) } else { 0 },
@@ -308,6 +312,12 @@ impl Pipeline {
         record.verdict = decision.applied;
         record.would = decision.would;
         record.reason = decision.reason;
+        if waited.is_none() && self.ages.worth_waiting(&decision, now) {
+            // Nothing is written down yet: it is judged, once, when the age is there or the time is up.
+            drop(ledger);
+            drop(inner);
+            return deferred(record, Step::Age);
+        }
         record.rule = decision.rule.take();
         if decision.would != Verdict::Answer {
             let (reason, case) = self.case(&mut inner, &decision, tenant_key(&decision.split), now);
@@ -377,6 +387,7 @@ impl Pipeline {
                     reply::servfail(out, query, ede, text);
                     return self.done(record, started);
                 };
+                self.ages.note_cached(&record, &known, entry.answer.rcode, now);
                 let denied = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall).is_some();
                 let held = !denied && entry.inside.is_none() && (!guarded || self.enforcer.healthy());
                 let shown = if held { shown(&live, &context, &mut inner, &record, &entry, now) } else { None };
@@ -436,7 +447,7 @@ impl Service for Pipeline {
         out: &mut Vec<u8>,
     ) -> Fast<Deferred> {
         match wire::parse(packet) {
-            Parsed::Query(query) => self.walk(&query, packet, from.ip().to_canonical(), transport, now, out),
+            Parsed::Query(query) => self.walk(&query, packet, from.ip().to_canonical(), transport, now, None, out),
             Parsed::Reject(reject) => {
                 reply::reject(out, &reject);
                 Fast::Reply

@@ -71,6 +71,9 @@ pub struct Ask<'a> {
     pub split: Split,
     /// Whether the answer is at hand, so that nothing would leave.
     pub cached: bool,
+    /// Days since the registrable domain was registered, as its registry says; `None` where that is not known. Lists
+    /// are asked by policy itself.
+    pub registered_days: Option<f32>,
     /// Days since this deployment first saw the registrable domain; `None` while warming up.
     pub first_seen_days: Option<f32>,
     /// Days since the session's group first asked for the registrable domain; `None` without a group.
@@ -171,6 +174,9 @@ impl Policy {
         // A pack speaks only of what would be scored: it opens nothing that is closed.
         let scored = grant.is_none() && in_force.is_none() && found.deny.is_none() && profile.has_packs();
         let pack = found.pack.filter(|hit| scored && packs::knows(hit.rule, ask.query.qtype) && is_host_name(qname));
+        // Of two dates the later one counts, and what was seen under an earlier registration says nothing of this one.
+        let listed_days = self.lists.age.days(split.icann(qname), ask.now.wall);
+        let registered_days = younger(listed_days, ask.registered_days);
         let facts = Facts {
             now: ask.now.mono,
             qname,
@@ -184,9 +190,9 @@ impl Policy {
                 | u8::from(ask.query.checking_disabled) << 1,
             qtypes_allowed: profile.qtypes.len().min(255) as u8,
             listing: self.listing(profile, ask, grant, in_force, pack),
-            registered_days: self.lists.age.days(split.icann(qname), ask.now.wall),
-            first_seen_days: ask.first_seen_days,
-            group_seen_days: ask.group_seen_days,
+            registered_days,
+            first_seen_days: ask.first_seen_days.and_then(|days| younger(Some(days), registered_days)),
+            group_seen_days: ask.group_seen_days.and_then(|days| younger(Some(days), registered_days)),
             group: ask.group,
             cached: ask.cached,
             budgets: &profile.budgets,
@@ -486,6 +492,14 @@ fn overdrawn(scope: LedgerScope) -> Reason {
         LedgerScope::Icann => Reason::LedgerIcann,
         LedgerScope::Session => Reason::LedgerSession,
         LedgerScope::Group => Reason::LedgerGroup,
+    }
+}
+
+/// The smaller of two ages in days, as far as they are known.
+fn younger(a: Option<f32>, b: Option<f32>) -> Option<f32> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (known, None) | (None, known) => known,
     }
 }
 

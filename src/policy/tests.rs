@@ -91,6 +91,7 @@ fn judged(
         now,
         split,
         cached: false,
+        registered_days: None,
         first_seen_days: None,
         group_seen_days: None,
         group: None,
@@ -160,6 +161,7 @@ fn a_held_answer_is_no_refusal() {
             now: Now { mono: 1_000, wall: 1_800_000_000_000 },
             split: Split::of(query.qname.as_ref()),
             cached: false,
+            registered_days: None,
             first_seen_days: None,
             group_seen_days: None,
             group: None,
@@ -174,5 +176,18 @@ fn a_held_answer_is_no_refusal() {
         assert_eq!((inner.counts.queries, inner.counts.forwarded, inner.counts.refused), (1, 0, refused));
         assert_eq!((inner.samples.len(), inner.watched), (samples, true));
         assert_eq!(inner.score.spent_session(), Bits::ZERO, "nothing left, nothing is booked");
+    }
+}
+
+#[test]
+fn the_later_of_two_dates_counts_and_unknown_takes_nothing_away() {
+    for (a, b, expected) in [
+        (None, None, None),
+        (Some(3.0), None, Some(3.0)),
+        (None, Some(4.0), Some(4.0)),
+        (Some(900.0), Some(2.0), Some(2.0)),
+        (Some(1.0), Some(2.0), Some(1.0)),
+    ] {
+        assert_eq!(super::younger(a, b), expected, "{a:?} {b:?}");
     }
 }

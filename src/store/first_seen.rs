@@ -1,17 +1,8 @@
 //! First seen: since when this deployment knows a registrable domain. One half of the signal "domain age".
 //!
-//! A table of fixed size that the hot path reads without a lock, a system call or an allocation: buckets of sixteen
-//! slots, two neighbouring cache lines each. A slot holds 40 bits of a keyed hash (with the bucket's number 57 bits are
-//! compared, so in a full table one question in about 10^11 meets a stranger) and a time in minutes. The key is random
-//! for each deployment, so nobody outside can aim at a bucket.
-//!
-//! A full bucket gives up its youngest slot: somebody who floods the table with new domains pushes out his own, and the
-//! worst he gains is that a young domain looks new again. Old age is never granted by overflow.
+//! Somebody who floods the table with new domains pushes out his own, and the worst he gains is that a young domain
+//! looks new again (see [`super::slots`]).
 
-use std::hash::Hasher as _;
-#[allow(deprecated)]
-// Deprecated in favour of a hasher that cannot be given a key; the key must survive a restart.
-use std::hash::SipHasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -20,32 +11,20 @@ use staunch_scoring::NameRef;
 
 use super::index::thread::Message;
 use super::index::{Op, Tree, VALUE_VERSION};
+use super::slots::{self, HashKey, Placed, Slots, TIME_MASK};
 
-/// Slots in a bucket.
-const WAYS: usize = 16;
-
-/// Buckets. With [`WAYS`] this is room for 2,097,152 domains in 16 MiB; among a million, fewer than one in a thousand
-/// finds its bucket full.
+/// Buckets of sixteen: room for 2,097,152 domains in 16 MiB; among a million, fewer than one in a thousand finds its
+/// bucket full.
 const BUCKETS: usize = 1 << 17;
-
-/// Times are minutes since 2020-01-01T00:00:00Z, at least 1; 24 bits last until 2051.
-const EPOCH_MS: u64 = 1_577_836_800_000;
-const MINUTE_MS: u64 = 60_000;
-const TIME_BITS: u32 = 24;
-const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 
 /// See the module. Shared by every thread.
 pub struct FirstSeen {
-    /// 0 is empty; else the tag in the upper 40 bits and the time in the lower 24.
-    slots: Box<[AtomicU64]>,
-    bucket_mask: u64,
-    key: (u64, u64),
+    slots: Slots,
+    key: HashKey,
     /// Unix milliseconds from which on ages are told.
     warm_from: u64,
     loaded: AtomicBool,
     saved: SyncSender<Message>,
-    known: AtomicU64,
-    evicted: AtomicU64,
     unsaved: AtomicU64,
 }
 
@@ -62,17 +41,13 @@ impl FirstSeen {
         warm_up: Duration,
         saved: SyncSender<Message>,
     ) -> Self {
-        let number = u128::from_be_bytes(key);
         let warm_up = u64::try_from(warm_up.as_millis()).unwrap_or(u64::MAX);
         Self {
-            slots: std::iter::repeat_with(AtomicU64::default).take(buckets * WAYS).collect(),
-            bucket_mask: buckets as u64 - 1,
-            key: ((number >> 64) as u64, number as u64),
+            slots: Slots::new(buckets),
+            key: HashKey::new(key),
             warm_from: created.saturating_add(warm_up),
             loaded: AtomicBool::new(false),
             saved,
-            known: AtomicU64::new(0),
-            evicted: AtomicU64::new(0),
             unsaved: AtomicU64::new(0),
         }
     }
@@ -84,10 +59,8 @@ impl FirstSeen {
         if now < self.warm_from || !self.loaded.load(Ordering::Acquire) {
             return None;
         }
-        Some(match self.find(self.hash(domain)) {
-            Some(minutes) => Duration::from_millis(now.saturating_sub(EPOCH_MS + minutes * MINUTE_MS)),
-            None => Duration::ZERO,
-        })
+        let seen = self.slots.find(self.hash(domain));
+        Some(seen.map_or(Duration::ZERO, |minutes| slots::age(minutes, now)))
     }
 
     /// Notes that `domain` was used now, if it is new. To be called for domains that were answered, not for whatever
@@ -95,13 +68,14 @@ impl FirstSeen {
     pub fn saw(&self, domain: NameRef<'_>, now: u64) {
         let hash = self.hash(domain);
         // Before loading ends an old domain would be taken for a new one.
-        if !self.loaded.load(Ordering::Acquire) || self.find(hash).is_some() {
+        if !self.loaded.load(Ordering::Acquire) || self.slots.find(hash).is_some() {
             return;
         }
-        let minutes = minutes(now);
-        let evicted = self.insert(hash, minutes);
-        let mut ops = vec![put(self.persistent(hash), minutes)];
-        ops.extend(evicted.map(|key| Op::Delete(Tree::FirstSeen, key.to_be_bytes().to_vec())));
+        let minutes = slots::minutes(now);
+        let mut ops = vec![put(self.slots.persistent(hash), minutes)];
+        if let Placed::Instead(key) = self.slots.insert(hash, minutes) {
+            ops.push(Op::Delete(Tree::FirstSeen, key.to_be_bytes().to_vec()));
+        }
         // Not saved: the domain will look new after a restart, which errs on the safe side.
         if self.saved.try_send(Message::Apply { ops, applied: None }).is_err() {
             self.unsaved.fetch_add(1, Ordering::Relaxed);
@@ -110,12 +84,12 @@ impl FirstSeen {
 
     /// Domains known.
     pub fn known(&self) -> u64 {
-        self.known.load(Ordering::Relaxed)
+        self.slots.known()
     }
 
     /// Domains forgotten because their bucket was full, since start.
     pub fn evicted(&self) -> u64 {
-        self.evicted.load(Ordering::Relaxed)
+        self.slots.evicted()
     }
 
     /// Domains that could not be queued for saving, since start.
@@ -129,7 +103,7 @@ impl FirstSeen {
             return;
         };
         let Ok(minutes) = <[u8; 4]>::try_from(minutes) else { return };
-        self.insert(u64::from_be_bytes(key), u64::from(u32::from_be_bytes(minutes)).clamp(1, TIME_MASK));
+        self.slots.insert(u64::from_be_bytes(key), u64::from(u32::from_be_bytes(minutes)).clamp(1, TIME_MASK));
     }
 
     /// Everything the index had is here.
@@ -137,52 +111,8 @@ impl FirstSeen {
         self.loaded.store(true, Ordering::Release);
     }
 
-    #[allow(deprecated)] // As above.
     fn hash(&self, domain: NameRef<'_>) -> u64 {
-        let mut hasher = SipHasher::new_with_keys(self.key.0, self.key.1);
-        hasher.write(domain.as_wire());
-        hasher.finish()
-    }
-
-    /// The bits of a hash that a slot and its place keep: tag and bucket number.
-    fn persistent(&self, hash: u64) -> u64 {
-        hash & !TIME_MASK | hash & self.bucket_mask
-    }
-
-    fn bucket(&self, hash: u64) -> &[AtomicU64] {
-        let start = (hash & self.bucket_mask) as usize * WAYS;
-        self.slots.get(start..start + WAYS).unwrap_or_default()
-    }
-
-    /// The earliest time noted for a hash: two threads may have noted it at once.
-    fn find(&self, hash: u64) -> Option<u64> {
-        let tag = hash & !TIME_MASK;
-        self.bucket(hash)
-            .iter()
-            .map(|slot| slot.load(Ordering::Relaxed))
-            .filter(|slot| *slot != 0 && slot & !TIME_MASK == tag)
-            .map(|slot| slot & TIME_MASK)
-            .min()
-    }
-
-    /// Stores a time, and returns the key of what had to go.
-    fn insert(&self, hash: u64, minutes: u64) -> Option<u64> {
-        let entry = hash & !TIME_MASK | minutes;
-        let bucket = self.bucket(hash);
-        for slot in bucket {
-            if slot.compare_exchange(0, entry, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                self.known.fetch_add(1, Ordering::Relaxed);
-                return None;
-            }
-        }
-        let (slot, old) = bucket
-            .iter()
-            .map(|slot| (slot, slot.load(Ordering::Relaxed)))
-            .max_by_key(|(_, entry)| entry & TIME_MASK)?;
-        // Losing a race here means that another new domain took the slot: this one stays unknown, which is no trust.
-        slot.compare_exchange(old, entry, Ordering::Relaxed, Ordering::Relaxed).ok()?;
-        self.evicted.fetch_add(1, Ordering::Relaxed);
-        Some(old & !TIME_MASK | hash & self.bucket_mask)
+        self.key.hash(domain.as_wire())
     }
 }
 
@@ -190,10 +120,6 @@ impl std::fmt::Debug for FirstSeen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FirstSeen").field("known", &self.known()).finish_non_exhaustive()
     }
-}
-
-fn minutes(now: u64) -> u64 {
-    (now.saturating_sub(EPOCH_MS) / MINUTE_MS).clamp(1, TIME_MASK)
 }
 
 fn put(key: u64, minutes: u64) -> Op {
@@ -209,6 +135,7 @@ mod tests {
     use staunch_scoring::NameBuf;
 
     use super::*;
+    use crate::store::slots::EPOCH_MS;
 
     const DAY: u64 = 86_400_000;
     const START: u64 = EPOCH_MS + 2_000 * DAY;
@@ -301,7 +228,7 @@ mod tests {
         for n in 0..1_000_000u64 {
             // The tags and places of a good hash are as good as random.
             let hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            seen.insert((hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9), 1);
+            seen.slots.insert((hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9), 1);
         }
         assert!(seen.evicted() < 1_000, "{} lost their slot", seen.evicted());
     }

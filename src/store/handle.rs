@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::commit::Commit;
 use super::fold::{Caps, Cursor, Fold};
-use super::index::thread::{self as index, Entry, Held, Message};
+use super::index::thread::{self as index, Entry, Held, Message, Tables};
 use super::index::{Op, Tree, VALUE_VERSION};
 use super::journal::{Item, Journal};
 use super::line::{self, Json, Mark};
@@ -24,7 +24,7 @@ use super::recover::{self, Damage, IndexDamage, Live, Next, Replay};
 use super::segment::Loc;
 use super::shared::{Counters, Shared, Status};
 use super::writer::{Command, Group, Writer, write_marks};
-use super::{Error, FirstSeen, Grant, Record, Spool, rfc3339, wall_ms};
+use super::{Error, FirstSeen, Grant, GroupSeen, Record, Registered, Spool, rfc3339, wall_ms};
 use crate::learn::InForce;
 use crate::model::{Announcement, CaseId, Reason, SessionId};
 
@@ -53,7 +53,7 @@ pub struct Options {
     pub max_sessions: usize,
     /// Most grants that have not ended.
     pub max_grants: usize,
-    /// How long the deployment must have run before first-seen ages are told.
+    /// How long the deployment, and each group, must have run before first-seen ages are told.
     pub warm_up: Duration,
     /// How long the ledger of a session that is otherwise unknown is kept in the index.
     pub keep_ledgers: Duration,
@@ -140,7 +140,7 @@ pub struct Store {
 struct Inner {
     commands: SyncSender<Command>,
     shared: Arc<Shared>,
-    first_seen: Arc<FirstSeen>,
+    tables: Tables,
     /// Progress of each configured sink when the store was opened.
     cursors: HashMap<String, Cursor>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -194,9 +194,13 @@ impl Store {
         let (segment, offset) = journal.end();
         shared.publish(segment, offset, fold.alerts);
         let (index, messages) = sync_channel(4096);
-        let first_seen = Arc::new(FirstSeen::new(held.hash_key, held.created, options.warm_up, index.clone()));
+        let tables = Tables {
+            first_seen: Arc::new(FirstSeen::new(held.hash_key, held.created, options.warm_up, index.clone())),
+            group_seen: Arc::new(GroupSeen::new(held.hash_key, options.warm_up, index.clone())),
+            registered: Arc::new(Registered::new(index.clone())),
+        };
         let failed = |error| Error::io("start a thread for", dir, error);
-        let index_thread = index::spawn(index_store, messages, first_seen.clone(), counters, dir).map_err(failed)?;
+        let index_thread = index::spawn(index_store, messages, tables.clone(), counters, dir).map_err(failed)?;
         // The queue is empty, so neither can fail for want of room.
         if held.fresh || held.applied != head_seq || !adopted.is_empty() {
             let _ = index.try_send(Message::Reconcile { live, applied: journal.head().seq });
@@ -224,7 +228,7 @@ impl Store {
             index_behind: false,
         };
         let thread = thread::Builder::new().name("journal".into()).spawn(|| writer.run()).map_err(failed)?;
-        let inner = Inner { commands, shared, first_seen, cursors, writer: Mutex::new(Some(thread)) };
+        let inner = Inner { commands, shared, tables, cursors, writer: Mutex::new(Some(thread)) };
         let store = Self { inner: Arc::new(inner) };
         if !adopted.is_empty() {
             store.append(adopted)?.wait_blocking()?;
@@ -281,7 +285,17 @@ impl Store {
 
     /// Since when domains are known. Keep it: reading it takes no lock.
     pub fn first_seen(&self) -> Arc<FirstSeen> {
-        self.inner.first_seen.clone()
+        self.inner.tables.first_seen.clone()
+    }
+
+    /// Since when domains are known to each group. Keep it: reading it takes no lock.
+    pub fn group_seen(&self) -> Arc<GroupSeen> {
+        self.inner.tables.group_seen.clone()
+    }
+
+    /// What registries said of domains. Keep it.
+    pub fn registered(&self) -> Arc<Registered> {
+        self.inner.tables.registered.clone()
     }
 
     /// Reader of the alerts that `sink` has not taken; `None` if it is not configured. One for each sink.

@@ -14,10 +14,11 @@ use crate::lists::{
 };
 
 /// Largest list file, octets: room for the most entries a list may have.
-const MAX_LIST_OCTETS: u64 = 1 << 30;
+pub(super) const MAX_LIST_OCTETS: u64 = 1 << 30;
 
 impl Context<'_, '_> {
-    pub(super) fn lists(&mut self, rules: RuleSet, packs: RuleSet) -> (Lists, Vec<ListReport>) {
+    /// The tables, what was read from each file, and what is wrong with the ring of day files.
+    pub(super) fn lists(&mut self, rules: RuleSet, packs: RuleSet) -> (Lists, Vec<ListReport>, Option<String>) {
         let mut deny = DenyBuilder::new(*rules.key());
         let mut age = AgeBuilder::new(*rules.key());
         let mut reports = Vec::new();
@@ -49,11 +50,12 @@ impl Context<'_, '_> {
                 self.problems.error(&path.key("id"), problem, "give each its own id: records name it");
             }
             if let Some(report) = self.list(&path, list, &mut deny, &mut age) {
-                self.tell_skips(list, &report);
+                self.tell_skips(&list.path, &report);
                 reports.push(ListReport { id: list.id.clone(), file: list.path.clone(), report });
             }
         }
-        (Lists { rules, deny: deny.build(), age: age.build(), packs }, reports)
+        let damage = self.ring(&mut age, &mut reports);
+        (Lists { rules, deny: deny.build(), age: age.build(), packs }, reports, damage)
     }
 
     fn list(
@@ -147,9 +149,9 @@ impl Context<'_, '_> {
         }
     }
 
-    fn tell_skips(&mut self, list: &spec::List, report: &Report) {
+    pub(super) fn tell_skips(&mut self, file: &str, report: &Report) {
         let told = |line: u32, problem: String| Warning {
-            file: list.path.clone(),
+            file: file.to_owned(),
             line,
             field: String::new(),
             problem,

@@ -2,6 +2,7 @@
 //!
 //! Each part reads its sections, tells what is wrong, and goes on with a default, so that one run shows all mistakes.
 
+mod age;
 mod evidence;
 mod filter;
 mod learn;
@@ -73,7 +74,8 @@ pub(super) fn resolve(
     let learn = context.learn();
     let rules = context.rules();
     let (packs, pack_reports) = context.packs();
-    let (lists, list_reports) = context.lists(rules, packs);
+    let (lists, list_reports, ring_damage) = context.lists(rules, packs);
+    let age = context.age(ring_damage);
     let zones = context.zones();
     let events = context.events(&state_dir);
     let alerts = context.alerts(&state_dir);
@@ -100,6 +102,7 @@ pub(super) fn resolve(
         lists,
         list_reports,
         pack_reports,
+        age,
         zones,
         events,
         alerts,

@@ -37,11 +37,15 @@ pub enum Tree {
     FirstSeen,
     /// What was learned of each kind of session, by profile.
     Learned,
+    /// First-seen time by keyed hash of group and registrable domain (8 octets, big-endian).
+    GroupSeen,
+    /// What a registry said, by registrable domain in wire form.
+    Registered,
 }
 
 impl Tree {
     /// Every tree.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::Session,
         Self::Quarantine,
@@ -51,6 +55,8 @@ impl Tree {
         Self::GroupNames,
         Self::FirstSeen,
         Self::Learned,
+        Self::GroupSeen,
+        Self::Registered,
     ];
 
     /// Name on disk.
@@ -65,6 +71,8 @@ impl Tree {
             Self::GroupNames => "group_names",
             Self::FirstSeen => "first_seen",
             Self::Learned => "learned",
+            Self::GroupSeen => "group_seen",
+            Self::Registered => "registered",
         }
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{IndexError, MemoryStore, Op, SledStore, StateStore, Tree, VALUE_VERSION};
 use crate::store::recover::IndexDamage;
-use crate::store::{Counters, Error, FirstSeen, IndexKind, Record, SCHEMA};
+use crate::store::{Counters, Error, FirstSeen, GroupSeen, IndexKind, Record, Registered, SCHEMA, wall_ms};
 
 /// Directory of the index in the state directory.
 const DIRECTORY: &str = "index";
@@ -274,25 +274,51 @@ fn put_aside(dir: &Path, path: &Path, now: u64) -> io::Result<Option<String>> {
     Ok(Some(name))
 }
 
+/// Tables that live in memory and are loaded from the index.
+#[derive(Clone)]
+pub(in crate::store) struct Tables {
+    pub(in crate::store) first_seen: Arc<FirstSeen>,
+    pub(in crate::store) group_seen: Arc<GroupSeen>,
+    pub(in crate::store) registered: Arc<Registered>,
+}
+
+impl Tables {
+    fn load(&self, store: &mut dyn StateStore) -> Result<(), IndexError> {
+        store.scan(Tree::FirstSeen, b"", &mut |key, value| {
+            self.first_seen.load(key, value);
+            ControlFlow::Continue(())
+        })?;
+        store.scan(Tree::GroupSeen, b"", &mut |key, value| {
+            self.group_seen.load(key, value);
+            ControlFlow::Continue(())
+        })?;
+        let (now, mut stale) = (wall_ms(), Vec::new());
+        store.scan(Tree::Registered, b"", &mut |key, value| {
+            if !self.registered.load(key, value, now) {
+                stale.push(Op::Delete(Tree::Registered, key.to_vec()));
+            }
+            ControlFlow::Continue(())
+        })?;
+        store.apply(stale)
+    }
+}
+
 /// Runs the index until it is told to end or nobody can tell it anything any more.
 pub(in crate::store) fn spawn(
     store: Box<dyn StateStore>,
     messages: Receiver<Message>,
-    first_seen: Arc<FirstSeen>,
+    tables: Tables,
     counters: Arc<Counters>,
     dir: &Path,
 ) -> io::Result<JoinHandle<()>> {
     let marker = dir.join(FAILED);
     thread::Builder::new().name("index".into()).spawn(move || {
         let mut run = Run { store: Some(store), dirty: false, applied: None, counters, marker };
-        run.attempt(|store, _| {
-            store.scan(Tree::FirstSeen, b"", &mut |key, value| {
-                first_seen.load(key, value);
-                ControlFlow::Continue(())
-            })
-        });
+        run.attempt(|store, _| tables.load(store));
         // Also when that failed: a table that begins empty errs on the side of "new".
-        first_seen.loaded();
+        tables.first_seen.loaded();
+        tables.group_seen.loaded();
+        drop(tables);
         run.until_shutdown(&messages);
     })
 }

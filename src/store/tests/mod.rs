@@ -437,6 +437,36 @@ fn first_seen_times_survive() {
     }
 }
 
+#[test]
+fn group_ages_and_registrations_survive() {
+    let dir = tempfile::tempdir().unwrap();
+    let quick = Options { warm_up: Duration::ZERO, ..Options::default() };
+    let name = staunch_scoring::NameBuf::from_text("example.org").unwrap();
+    let start = wall_ms();
+    let said = Registration { registered: Some(7), checked: start, due: start + 9 };
+    let (store, _) = open(dir.path(), quick.clone());
+    let seen = store.group_seen();
+    // Nothing is noted before loading has ended.
+    while seen.groups() == 0 {
+        seen.saw("team", name.as_ref(), start);
+        std::thread::yield_now();
+    }
+    store.registered().put(name.as_ref(), said);
+    store.close();
+    let (store, _) = open(dir.path(), quick);
+    let (seen, now) = (store.group_seen(), start + 3 * 86_400_000);
+    while seen.first_seen("team", name.as_ref(), now).is_none() {
+        std::thread::yield_now();
+    }
+    let days = |group| seen.first_seen(group, name.as_ref(), now).map(|age| (age.as_secs() + 60) / 86_400);
+    assert_eq!((days("team"), days("other")), (Some(3), None));
+    while store.registered().known() == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(store.registered().get(name.as_ref(), start), Some(said));
+    store.close();
+}
+
 /// Reads the index of a closed store.
 fn index_entries(dir: &Path) -> (u64, BTreeSet<String>) {
     let opened = index::open(dir, IndexKind::Sled, 0).unwrap();

@@ -1,0 +1,321 @@
+//! Look-ups that wait: bounded, each domain once, each server at its pace, each session within its share.
+//!
+//! Pure, given `now` (monotonic milliseconds); the threads that carry the look-ups out are [`super`]'s.
+
+use std::collections::{HashMap, VecDeque};
+
+use staunch_scoring::{NameBuf, NameRef};
+use tokio::sync::watch;
+
+use super::limit::Limit;
+
+/// Most look-ups that wait. Further ones are dropped; the domain's next query asks again.
+pub(super) const CAPACITY: usize = 1024;
+/// Sessions counted within an hour; past it a further one has no look-ups until the next.
+const MAX_SESSIONS: usize = 131_072;
+/// Tries at one domain, over all its servers.
+const MAX_TRIES: u8 = 3;
+/// How long a look-up may wait for a server's pause before it is given up.
+const PATIENCE_MS: u64 = 300_000;
+const HOUR_MS: u64 = 3_600_000;
+
+/// One look-up.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// The registrable domain.
+    pub(super) domain: NameBuf,
+    /// What to ask, in order: authority and URL.
+    pub(super) targets: Vec<(String, String)>,
+    /// On whose behalf.
+    session: u64,
+    /// Which of them is next.
+    at: usize,
+    tries: u8,
+    since: u64,
+}
+
+impl Job {
+    /// What to ask now.
+    pub(super) fn url(&self) -> &str {
+        self.targets.get(self.at).map_or("", |(_, url)| url)
+    }
+
+    fn authority(&self) -> &str {
+        self.targets.get(self.at).map_or("", |(authority, _)| authority)
+    }
+}
+
+/// What became of an offer.
+#[derive(Debug)]
+pub(super) enum Offer {
+    /// It waits, or is being carried out, since the given time; the channel closes when it has ended.
+    Waits(watch::Receiver<()>, u64),
+    /// The session has used its share of this hour.
+    OverShare,
+    /// Too many wait.
+    Full,
+}
+
+/// What a thread is to do.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Carry this out.
+    Look(Job),
+    /// Nothing is ready before so many milliseconds.
+    Wait(u64),
+    /// Nothing waits.
+    Idle,
+}
+
+/// What a thread found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Report {
+    /// The server answered.
+    Answered,
+    /// The server failed, or asks for a pause of so many milliseconds.
+    Failed(Option<u64>),
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Queue {
+    jobs: VecDeque<Job>,
+    /// Every domain that waits or is being looked up, with the sender whose end tells those who wait.
+    pending: HashMap<NameBuf, (watch::Sender<()>, u64)>,
+    limits: HashMap<String, Limit>,
+    hour: u64,
+    shares: HashMap<u64, u32>,
+}
+
+impl Queue {
+    /// What waits for `domain`, if anything does.
+    pub(super) fn pending(&self, domain: &NameBuf) -> Option<(watch::Receiver<()>, u64)> {
+        self.pending.get(domain).map(|(done, since)| (done.subscribe(), *since))
+    }
+
+    /// Takes a look-up on behalf of `session`, of which each may cause `share` an hour. A domain that waits already is
+    /// taken for granted and costs nothing.
+    pub(super) fn offer(
+        &mut self,
+        domain: NameRef<'_>,
+        targets: Vec<(String, String)>,
+        session: u64,
+        share: u32,
+        now: u64,
+    ) -> Offer {
+        let domain = domain.to_owned();
+        if let Some((done, since)) = self.pending(&domain) {
+            return Offer::Waits(done, since);
+        }
+        if self.jobs.len() >= CAPACITY {
+            return Offer::Full;
+        }
+        let hour = now / HOUR_MS;
+        if self.hour != hour {
+            self.hour = hour;
+            self.shares.clear();
+        }
+        if !self.shares.contains_key(&session) && self.shares.len() >= MAX_SESSIONS {
+            return Offer::OverShare;
+        }
+        let used = self.shares.entry(session).or_insert(0);
+        if *used >= share {
+            return Offer::OverShare;
+        }
+        *used += 1;
+        let (done, waits) = watch::channel(());
+        self.pending.insert(domain.clone(), (done, now));
+        self.jobs.push_back(Job { domain, targets, session, at: 0, tries: 0, since: now });
+        Offer::Waits(waits, now)
+    }
+
+    /// A look-up whose server may be asked at `now`: that of the session which has caused the fewest in this hour, among
+    /// its own the oldest, so that one session's many do not stand before another's first.
+    pub(super) fn next(&mut self, per_minute: u32, now: u64) -> Next {
+        let mut soonest = u64::MAX;
+        let mut ready: Option<(u32, usize)> = None;
+        for (at, job) in self.jobs.iter().enumerate() {
+            let from = self.limits.get(job.authority()).map_or(0, |limit| limit.ready_at(per_minute));
+            if from > now {
+                soonest = soonest.min(from);
+                continue;
+            }
+            let used = self.shares.get(&job.session).copied().unwrap_or(0);
+            if ready.is_none_or(|(least, _)| used < least) {
+                ready = Some((used, at));
+            }
+        }
+        let Some(job) = ready.and_then(|(_, at)| self.jobs.remove(at)) else {
+            return if soonest == u64::MAX { Next::Idle } else { Next::Wait(soonest - now) };
+        };
+        if !self.limits.contains_key(job.authority()) {
+            self.limits.insert(job.authority().to_owned(), Limit::default());
+        }
+        if let Some(limit) = self.limits.get_mut(job.authority()) {
+            limit.take(per_minute, now);
+        }
+        Next::Look(job)
+    }
+
+    /// Books what came of a look-up. True when it has ended and those who wait were told; false when it waits again.
+    pub(super) fn done(&mut self, mut job: Job, report: Report, now: u64) -> bool {
+        if let Some(limit) = self.limits.get_mut(job.authority()) {
+            match report {
+                Report::Answered => limit.answered(),
+                Report::Failed(wait) => limit.failed(now, wait),
+            }
+        }
+        job.tries += 1;
+        let again = report != Report::Answered
+            && job.tries < MAX_TRIES
+            && now.saturating_sub(job.since) < PATIENCE_MS
+            && self.jobs.len() < CAPACITY;
+        if again {
+            job.at = (job.at + 1) % job.targets.len().max(1);
+            self.jobs.push_back(job);
+            return false;
+        }
+        self.pending.remove(&job.domain);
+        true
+    }
+
+    /// Gives up what has waited for a server's pause too long, and says for which domains.
+    pub(super) fn give_up(&mut self, now: u64) -> Vec<NameBuf> {
+        let mut given_up = Vec::new();
+        self.jobs.retain(|job| {
+            let stays = now.saturating_sub(job.since) < PATIENCE_MS;
+            if !stays {
+                given_up.push(job.domain.clone());
+            }
+            stays
+        });
+        for domain in &given_up {
+            self.pending.remove(domain);
+        }
+        given_up
+    }
+
+    /// Forgets everything that waits; those who wait are told.
+    pub(super) fn clear(&mut self) {
+        self.jobs.clear();
+        self.pending.clear();
+    }
+
+    /// Look-ups that wait or are under way.
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn targets(authority: &str) -> Vec<(String, String)> {
+        vec![(authority.to_owned(), format!("{authority}/x"))]
+    }
+
+    fn name(text: &str) -> NameBuf {
+        NameBuf::from_text(text).unwrap()
+    }
+
+    fn offer(queue: &mut Queue, domain: &str, authority: &str, session: u64, now: u64) -> &'static str {
+        match queue.offer(name(domain).as_ref(), targets(authority), session, 3, now) {
+            Offer::Waits(..) => "waits",
+            Offer::OverShare => "over",
+            Offer::Full => "full",
+        }
+    }
+
+    fn take(queue: &mut Queue, now: u64) -> Option<Job> {
+        match queue.next(60, now) {
+            Next::Look(job) => Some(job),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn each_domain_waits_once_and_everybody_hears_of_its_end() {
+        let mut queue = Queue::default();
+        let Offer::Waits(first, 5) = queue.offer(name("a.example").as_ref(), targets("s"), 1, 3, 5) else { panic!() };
+        let Offer::Waits(second, 5) = queue.offer(name("a.example").as_ref(), targets("s"), 2, 0, 9) else {
+            panic!("joining costs nothing of the share")
+        };
+        let job = take(&mut queue, 10).expect("a job");
+        assert!(matches!(queue.next(60, 10), Next::Idle), "only once");
+        assert_eq!(offer(&mut queue, "a.example", "s", 1, 11), "waits");
+        assert!(matches!(queue.next(60, 11), Next::Idle), "also while it is under way");
+        assert!(first.has_changed().is_ok() && second.has_changed().is_ok());
+        assert!(queue.done(job, Report::Answered, 20));
+        assert!(first.has_changed().is_err() && second.has_changed().is_err(), "the sender is gone");
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn a_session_has_its_share_of_an_hour() {
+        let mut queue = Queue::default();
+        let asked: Vec<_> = (0..5).map(|n| offer(&mut queue, &format!("d{n}.example"), "s", 1, 0)).collect();
+        assert_eq!(asked, ["waits", "waits", "waits", "over", "over"]);
+        assert_eq!(offer(&mut queue, "d9.example", "s", 2, 0), "waits", "another session has its own");
+        assert_eq!(offer(&mut queue, "d8.example", "s", 1, HOUR_MS - 1), "over");
+        assert_eq!(offer(&mut queue, "d8.example", "s", 1, HOUR_MS), "waits");
+    }
+
+    #[test]
+    fn a_sessions_first_look_up_does_not_wait_for_anothers_many() {
+        let mut queue = Queue::default();
+        for domain in ["a.example", "b.example", "c.example"] {
+            offer(&mut queue, domain, "s", 1, 0);
+        }
+        offer(&mut queue, "d.example", "s", 2, 0);
+        let order: Vec<_> = std::iter::from_fn(|| take(&mut queue, 0)).map(|job| job.domain.to_string()).collect();
+        assert_eq!(order, ["d.example", "a.example", "b.example", "c.example"]);
+    }
+
+    #[test]
+    fn a_paused_server_holds_up_nobody_elses_look_ups() {
+        let mut queue = Queue::default();
+        offer(&mut queue, "a.example", "slow", 1, 0);
+        let job = take(&mut queue, 0).expect("a job");
+        assert!(!queue.done(job, Report::Failed(Some(60_000)), 100), "waits again");
+        offer(&mut queue, "b.test", "quick", 1, 100);
+        assert_eq!(take(&mut queue, 100).expect("a job").domain, name("b.test"));
+        assert!(matches!(queue.next(60, 100), Next::Wait(60_000)));
+        assert_eq!(take(&mut queue, 60_100).expect("a job").domain, name("a.example"));
+    }
+
+    #[test]
+    fn tries_go_round_the_servers_and_end() {
+        let mut queue = Queue::default();
+        let both = [targets("one"), targets("two")].concat();
+        let Offer::Waits(waits, _) = queue.offer(name("a.example").as_ref(), both, 1, 3, 0) else { panic!() };
+        let mut asked = Vec::new();
+        let mut now = 0;
+        loop {
+            match queue.next(60, now) {
+                Next::Look(job) => {
+                    asked.push(job.url().to_owned());
+                    if queue.done(job, Report::Failed(None), now) {
+                        break;
+                    }
+                }
+                Next::Wait(pause) => now += pause,
+                Next::Idle => panic!("lost"),
+            }
+        }
+        assert_eq!(asked, ["one/x", "two/x", "one/x"]);
+        assert!(waits.has_changed().is_err());
+    }
+
+    #[test]
+    fn a_full_queue_says_so_and_what_waits_too_long_is_given_up() {
+        let mut queue = Queue::default();
+        for n in 0..CAPACITY as u64 {
+            assert_eq!(offer(&mut queue, &format!("d{n}.example"), "s", n, 0), "waits");
+        }
+        assert_eq!(offer(&mut queue, "more.example", "s", 9_999, 0), "full");
+        assert_eq!(offer(&mut queue, "d7.example", "s", 9_999, 0), "waits", "it is known already");
+        assert!(queue.give_up(PATIENCE_MS - 1).is_empty());
+        assert_eq!((queue.give_up(PATIENCE_MS).len(), queue.len()), (CAPACITY, 0));
+    }
+}
