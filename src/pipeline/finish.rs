@@ -28,6 +28,7 @@ impl Pipeline {
         let Parsed::Query(query) = wire::parse(&packet) else { return None };
         let mut out = Vec::with_capacity(512);
         match step {
+            Step::Decoy(candidate) => return self.decoy(walk, &query, &packet, candidate).await,
             Step::Forward(permit) => self.forward(&mut walk, &query, *permit, &mut out).await,
             Step::Pin(entry) => self.release(&mut walk, &query, entry, &mut out).await,
             Step::Zone => self.zone(&mut walk, &query, &packet, &mut out).await,

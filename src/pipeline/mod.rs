@@ -4,6 +4,7 @@
 //! waiting. [`finish`](Pipeline::finish) is the other half. Neither decides anything itself: [`crate::policy`] judges,
 //! [`crate::answer`] vets, [`crate::enforce`] holds the door.
 
+mod decoy;
 mod explain;
 mod finish;
 mod live;
@@ -16,7 +17,7 @@ use std::time::Instant;
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use staunch_scoring::{Outcome, Split, StateSnapshot};
+use staunch_scoring::{Bits, Outcome, Split, StateSnapshot};
 
 use crate::cache::{Cache, Entry, Key};
 use crate::enforce::Enforcer;
@@ -43,6 +44,8 @@ pub struct Pipeline {
     pub sessions: Sessions,
     /// Answers at hand.
     pub cache: Cache,
+    /// What random siblings were found to get.
+    pub decoys: crate::decoy::Table,
     /// Upstreams.
     pub forwarder: Forwarder,
     /// The packet filter.
@@ -88,6 +91,8 @@ pub struct Deferred {
 
 /// What it waits for.
 enum Step {
+    /// What random siblings get, before the name goes on its way.
+    Decoy(decoy::Candidate),
     /// An upstream.
     Forward(Box<Permit>),
     /// Pins for an answer that is at hand.
@@ -120,6 +125,7 @@ impl Pipeline {
             live: arc_swap::ArcSwap::from_pointee(live),
             sessions,
             cache,
+            decoys: crate::decoy::Table::default(),
             forwarder,
             enforcer,
             first_seen: store.first_seen(),
@@ -170,7 +176,8 @@ impl Pipeline {
         }
     }
 
-    /// The synchronous half of the walk.
+    /// The synchronous half of the walk. `again`: what became of a first walk that asked siblings.
+    #[allow(clippy::too_many_arguments)]
     fn walk(
         &self,
         query: &Query<'_>,
@@ -179,8 +186,9 @@ impl Pipeline {
         transport: Transport,
         now: Now,
         out: &mut Vec<u8>,
+        again: Option<decoy::Again>,
     ) -> Fast<Deferred> {
-        let started = Instant::now();
+        let started = again.as_ref().map_or_else(Instant::now, |again| again.started);
         let live = self.live.load();
         let Some(session) = self.identify(&live, from) else {
             return self.refuse_stranger(&live, query, from, transport, now, started, out);
@@ -203,6 +211,7 @@ impl Pipeline {
             case: None,
             rule: None,
             source: Source::Local,
+            decoy: again.as_ref().and_then(|again| again.kind),
             rcode: 0,
             scored: None,
             pins: Vec::new(),
@@ -247,7 +256,9 @@ impl Pipeline {
 
         let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
         let key = Key { qname, qtype: query.qtype, dnssec_ok, checking_disabled: query.checking_disabled };
-        let entry = self.cache.get(key, now.mono).filter(|_| !unreachable);
+        let stood_in = again.as_ref().and_then(|again| again.entry.clone());
+        let source = if stood_in.is_some() { Source::Decoy } else { Source::Cache };
+        let entry = stood_in.or_else(|| self.cache.get(key, now.mono)).filter(|_| !unreachable);
         let split = Split::of(qname);
         let ask = Ask {
             query,
@@ -269,7 +280,8 @@ impl Pipeline {
         record.reason = decision.reason;
         record.rule = decision.rule.clone();
         let charged = decision.booked();
-        record.scored = Some((decision.assessment.clone(), charged));
+        let for_siblings = again.as_ref().map_or(Bits::ZERO, |again| again.charged);
+        record.scored = Some((decision.assessment.clone(), charged.plus(for_siblings)));
         if decision.would != Verdict::Answer {
             let key = tenant_key(&decision.split);
             let (reason, case) = self.case(&mut inner, &decision, key, now);
@@ -278,6 +290,12 @@ impl Pipeline {
         }
         match decision.applied {
             Verdict::Answer => {
+                if again.is_none()
+                    && let Some(candidate) = self.decoy_candidate(&live, &inner, &decision, &ask, &mut record)
+                {
+                    drop(inner);
+                    return deferred(record, Step::Decoy(candidate));
+                }
                 let outcome = if ask.cached { Outcome::Cached } else { Outcome::Forwarded };
                 live.policy.commit(&mut inner, &decision, outcome);
                 if decision.would == Verdict::Quarantine {
@@ -289,7 +307,7 @@ impl Pipeline {
                     return self.done(record, started);
                 }
                 if let Some(entry) = entry {
-                    record.source = Source::Cache;
+                    record.source = source;
                     let denied = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall).is_some();
                     let held = !denied && (!guarded || self.enforcer.healthy());
                     let shown = if held { shown(&live, &context, &mut inner, &entry, now) } else { None };
@@ -426,6 +444,7 @@ impl Pipeline {
             case: Some(case),
             rule: None,
             source: Source::Policy,
+            decoy: None,
             rcode: 3,
             scored: None,
             pins: Vec::new(),
@@ -455,7 +474,7 @@ impl Service for Pipeline {
         out: &mut Vec<u8>,
     ) -> Fast<Deferred> {
         match wire::parse(packet) {
-            Parsed::Query(query) => self.walk(&query, packet, from.ip().to_canonical(), transport, now, out),
+            Parsed::Query(query) => self.walk(&query, packet, from.ip().to_canonical(), transport, now, out, None),
             Parsed::Reject(reject) => {
                 reply::reject(out, &reject);
                 Fast::Reply

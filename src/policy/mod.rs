@@ -5,6 +5,7 @@
 //! code; [`Policy::commit`] writes down what was done. Monitor, canary share and enforce part in [`Decision::new`]
 //! and nowhere else.
 
+mod decoy;
 mod permit;
 mod refusal;
 
@@ -18,6 +19,7 @@ use crate::model::{Mode, Now, Qtype, Reason};
 use crate::session::{Context, Inner, TUNNEL_TYPE_NAMES};
 use crate::wire::Query;
 
+pub use decoy::Decoys;
 pub use permit::Permit;
 pub use profile::{Profile, Profiles, Unlisted};
 pub use refusal::{RefusalText, ede_of};
@@ -55,6 +57,8 @@ pub struct Policy {
     pub unknown_source: UnknownSource,
     /// The scorer.
     pub scorer: Scorer,
+    /// When a random sibling is asked in place of a name.
+    pub decoy: crate::decoy::Config,
 }
 
 /// One question put to policy.
@@ -303,7 +307,7 @@ impl Policy {
             refusal.nodata = true;
             return refusal;
         }
-        if qtype.is_host_type() && !is_host_name(qname) {
+        if (qtype.is_host_type() && !is_host_name(qname)) || crate::decoy::is_stand_in(qname) {
             return Judgement::refuse(Reason::BadHostName, None);
         }
         Judgement::answer(None)
@@ -449,7 +453,11 @@ fn overdrawn(scope: LedgerScope) -> Reason {
 /// Letters, digits, hyphen and underscore in every label (RFC 952, RFC 1123 section 2.1, RFC 8552), with `*` alone as
 /// the leftmost label left to zone owners, not to stubs.
 fn is_host_name(name: NameRef<'_>) -> bool {
-    name.labels().all(|label| label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')))
+    name.labels().all(is_host_label)
+}
+
+fn is_host_label(label: &[u8]) -> bool {
+    label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 impl Qtype {

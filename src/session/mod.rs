@@ -117,6 +117,8 @@ pub struct Inner {
     pub charged: staunch_scoring::Bits,
     /// Bits charged since the ledger was last handed to the store.
     pub unstored: staunch_scoring::Bits,
+    /// Tries at random siblings this hour.
+    pub decoys: crate::decoy::Allowance,
     cases: VecDeque<KnownCase>,
     tunnel_names: [u64; TUNNEL_TYPE_NAMES],
 }
@@ -136,6 +138,7 @@ impl Inner {
             samples: VecDeque::new(),
             charged: staunch_scoring::Bits::ZERO,
             unstored: staunch_scoring::Bits::ZERO,
+            decoys: crate::decoy::Allowance::default(),
             cases: VecDeque::new(),
             tunnel_names: [0; TUNNEL_TYPE_NAMES],
         }

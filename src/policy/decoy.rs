@@ -1,0 +1,135 @@
+//! Which questions are worth a decoy, and the permits for it.
+//!
+//! A decoy is judged and charged like any other query before it leaves: what it tells is that a name below this parent
+//! was asked, by this type, now. The ledger books that under one fixed name below the parent ([`crate::decoy::stand_in`]);
+//! which random label stood there is not the session's choice and tells nothing.
+
+use staunch_scoring::model::Model;
+use staunch_scoring::{Band, Bits, Facts, Listing, NameRef, Outcome, QName, Split};
+
+use super::{Decision, Permit, Policy};
+use crate::decoy::{self, RANDOM, TYPES};
+use crate::event::Verdict;
+use crate::lists::Scope;
+use crate::model::{Mode, Now, Qtype};
+use crate::session::{Context, Inner};
+
+/// Most labels between the tenant and a sibling. Chosen without a source: real wildcards stand at the tenant or one
+/// label below it, and the search for the parent stays short.
+const MAX_LABELS: u8 = 4;
+
+/// Leave to ask two siblings below one parent, already charged.
+#[derive(Debug)]
+pub struct Decoys {
+    /// One for each sibling. The second is only worth asking where the first was answered.
+    pub permits: [Permit; 2],
+    /// What was booked, bits.
+    pub charged: Bits,
+}
+
+impl Policy {
+    /// The name below which a sibling may stand in for a question that would be forwarded now: as close above it as can
+    /// be told cheaply, at most the tenant. `None` where the question is no candidate.
+    ///
+    /// Candidates are unlisted names of ordinary form that are watched, or are worth something and score; their first
+    /// time only, since a name that was sent before is known outside.
+    pub fn decoy_parent<'a>(&self, inner: &Inner, decision: &Decision<'a>) -> Option<NameRef<'a>> {
+        let (facts, assessment) = (&decision.facts, &decision.assessment);
+        let answered = decision.applied == Verdict::Answer && decision.would == Verdict::Answer;
+        let new = facts.listing == Listing::Unlisted && !facts.cached && !assessment.charge.repeat;
+        // A client that validates (DO, CD) needs the proof that belongs to its own name.
+        if !self.decoy.enabled || decision.mode != Mode::Enforce || !answered || !new || facts.flags != 0 {
+            return None;
+        }
+        let watched = assessment.band >= Band::Watch;
+        if !watched && (assessment.score < self.decoy.score || assessment.information < self.decoy.bits) {
+            return None;
+        }
+        if !TYPES.iter().any(|qtype| qtype.0 == facts.qtype) || !is_ordinary(facts.qname, facts.split) {
+            return None;
+        }
+        let parent = self.parent(inner, facts)?;
+        let left = facts.qname.payload_part(parent);
+        (watched || Model::shipped().cost(left) >= self.decoy.bits).then_some(parent)
+    }
+
+    /// The longest ancestor whose labels below the tenant are worth little or are known outside already.
+    fn parent<'a>(&self, inner: &Inner, facts: &Facts<'a>) -> Option<NameRef<'a>> {
+        let tenant_at = facts.split.tenant_at;
+        let tenant = facts.qname.strip_left(usize::from(tenant_at));
+        let mut best = (tenant_at > 0).then_some(tenant)?;
+        for at in (1..tenant_at).rev().take(usize::from(MAX_LABELS)) {
+            let ancestor = facts.qname.strip_left(usize::from(at));
+            let cheap = || Model::shipped().cost(ancestor.payload_part(tenant)) <= self.decoy.parent_bits;
+            if !cheap() && !self.is_sent(inner, facts, ancestor) {
+                break;
+            }
+            best = ancestor;
+        }
+        Some(best)
+    }
+
+    /// Whether the session has sent `name`, or asked siblings below it.
+    fn is_sent(&self, inner: &Inner, facts: &Facts<'_>, name: NameRef<'_>) -> bool {
+        let repeat = |name: NameRef<'_>| {
+            let facts = Facts { qname: name, split: Split::of(name), ..*facts };
+            self.scorer.assess(&inner.score, &facts).charge.repeat
+        };
+        repeat(name) || decoy::stand_in(name).is_some_and(|stand_in| repeat(stand_in.as_ref()))
+    }
+
+    /// Charges and permits two siblings below `parent`, which [`Policy::decoy_parent`] gave for this decision on this
+    /// same state. `None`, and nothing booked, where the ledger or the score would not have it, or a rule or list names
+    /// a sibling.
+    pub fn permit_decoys(
+        &self,
+        context: &Context,
+        inner: &mut Inner,
+        decision: &Decision<'_>,
+        parent: NameRef<'_>,
+        qtype: Qtype,
+        now: Now,
+        random: &[[u8; RANDOM]; 2],
+    ) -> Option<Decoys> {
+        let profile = self.profiles.of(context.kind(), context.phase());
+        if !profile.answers(qtype) {
+            return None;
+        }
+        let siblings = [decoy::sibling(parent, &random[0])?, decoy::sibling(parent, &random[1])?];
+        let scope = Scope::of(context.kind(), context.phase());
+        let listed = |name: &QName| {
+            let found = self.lists.look_up(name.as_ref(), scope, now.wall);
+            found.rule.is_some() || found.deny.is_some()
+        };
+        if siblings.iter().any(listed) {
+            return None;
+        }
+        let stand_in = decoy::stand_in(parent)?;
+        let facts = Facts {
+            now: now.mono,
+            qname: stand_in.as_ref(),
+            split: Split::of(stand_in.as_ref()),
+            qtype: qtype.0,
+            // What the group knows was asked of the session's own name.
+            group: decision.facts.group.map(|group| staunch_scoring::GroupFacts { known: false, ..group }),
+            ..decision.facts
+        };
+        let assessment = self.scorer.assess(&inner.score, &facts);
+        if assessment.overdraw.is_some() || assessment.band >= Band::Hold {
+            return None;
+        }
+        self.scorer.commit(&mut inner.score, &facts, &assessment, Outcome::Forwarded);
+        Some(Decoys {
+            permits: siblings.map(|sibling| Permit::decoy(sibling.as_ref(), qtype)),
+            charged: assessment.charge.session.max(assessment.charge.name),
+        })
+    }
+}
+
+/// Whether a name looks like a host's: no label of RFC 8552 or of other octets left of the tenant, not a reverse name
+/// (RFC 1035 section 3.5), which has a fixed form.
+fn is_ordinary(name: NameRef<'_>, split: Split) -> bool {
+    let host = |label: &[u8]| label.first() != Some(&b'_') && super::is_host_label(label);
+    let reverse = name.as_wire().ends_with(b"\x04arpa\x00");
+    !reverse && name.labels().take(usize::from(split.tenant_at)).all(host)
+}
