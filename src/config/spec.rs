@@ -270,7 +270,7 @@ pub struct Decoy {
     pub bits: f64,
     /// What the labels between tenant and sibling may be worth, bits.
     pub parent_bits: f64,
-    /// Parents a session may have tried within an hour.
+    /// Tries for one session within an hour.
     pub per_session_hour: u16,
 }
 

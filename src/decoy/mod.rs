@@ -27,10 +27,10 @@ pub const LABEL: usize = 14;
 /// Random octets that one sibling takes.
 pub const RANDOM: usize = LABEL;
 
-/// The label under which siblings of a parent are priced: which of them was asked is chance and tells nothing, that one
+/// The label, as on the wire, under which siblings of a parent are priced: which of them was asked is chance and tells nothing, that one
 /// was asked does. No host has it (RFC 1123 section 2.1: a label begins and ends with a letter or digit), and policy
 /// refuses it to sessions, so that nothing else is booked under it.
-const STAND_IN: &[u8] = b"-";
+pub const STAND_IN: &[u8] = b"\x01-";
 
 /// Types for which a sibling may stand in: what finding and reaching a host takes, and TXT.
 pub const TYPES: [Qtype; 4] = [Qtype::A, Qtype::AAAA, Qtype::HTTPS, Qtype::TXT];
@@ -46,15 +46,16 @@ pub struct Config {
     pub bits: Bits,
     /// What the labels between tenant and sibling may be worth, bits: they leave with the sibling, and are charged.
     pub parent_bits: Bits,
-    /// Parents that one session may have tried within an hour, each by at most two queries a type.
+    /// Tries for one session within an hour: one parent and type each, by at most two queries.
     pub per_session_hour: u16,
 }
 
 impl Default for Config {
-    /// Chosen on the open corpora: the benign odd set and the tunnels' first names score between 1 and 4 nats and are
-    /// worth 60 bits and more; ordinary host names neither.
+    /// Score and worth are chosen on the open corpora: the first names of tunnels score from 1 nat on and are worth 60
+    /// bits and more, of 62,651 ordinary names 20 are and do. A region's name (`us-east-1`) is worth 43 bits. The number an
+    /// hour is chosen without a source.
     fn default() -> Self {
-        Self { enabled: true, score: 1.0, bits: Bits::whole(48), parent_bits: Bits::whole(32), per_session_hour: 32 }
+        Self { enabled: true, score: 1.0, bits: Bits::whole(48), parent_bits: Bits::whole(48), per_session_hour: 64 }
     }
 }
 
@@ -101,12 +102,12 @@ pub fn sibling(parent: NameRef<'_>, random: &[u8; RANDOM]) -> Option<QName> {
 
 /// The name under which siblings below `parent` are charged; `None` where it would be too long.
 pub fn stand_in(parent: NameRef<'_>) -> Option<QName> {
-    below(parent, STAND_IN)
+    below(parent, b"-")
 }
 
 /// Whether `name` is one that siblings are charged under.
 pub fn is_stand_in(name: NameRef<'_>) -> bool {
-    name.labels().next() == Some(STAND_IN)
+    name.as_wire().starts_with(STAND_IN)
 }
 
 fn below(parent: NameRef<'_>, label: &[u8]) -> Option<QName> {
@@ -118,7 +119,7 @@ fn below(parent: NameRef<'_>, label: &[u8]) -> Option<QName> {
     QName::read(&wire).ok().map(|(name, _)| name)
 }
 
-/// How many parents a session has had tried within an hour.
+/// How many tries a session has had within an hour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Allowance {
     /// When the hour began, monotonic milliseconds.

@@ -8,7 +8,7 @@ use staunch_scoring::model::Model;
 use staunch_scoring::{Band, Bits, Facts, Listing, NameRef, Outcome, QName, Split};
 
 use super::{Decision, Permit, Policy};
-use crate::decoy::{self, RANDOM, TYPES};
+use crate::decoy::{self, RANDOM, STAND_IN, TYPES};
 use crate::event::Verdict;
 use crate::lists::Scope;
 use crate::model::{Mode, Now, Qtype};
@@ -49,8 +49,9 @@ impl Policy {
             return None;
         }
         let parent = self.parent(inner, facts)?;
-        let left = facts.qname.payload_part(parent);
-        (watched || Model::shipped().cost(left) >= self.decoy.bits).then_some(parent)
+        // A watched name is worth it if it would tell more than the siblings do.
+        let least = if watched { Model::shipped().cost(STAND_IN) } else { self.decoy.bits };
+        (Model::shipped().cost(facts.qname.payload_part(parent)) > least).then_some(parent)
     }
 
     /// The longest ancestor whose labels below the tenant are worth little or are known outside already.
