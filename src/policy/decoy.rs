@@ -8,7 +8,7 @@ use staunch_scoring::model::Model;
 use staunch_scoring::{Band, Bits, Facts, Listing, NameRef, Outcome, QName, Split};
 
 use super::{Decision, Permit, Policy};
-use crate::decoy::{self, RANDOM, STAND_IN, TYPES};
+use crate::decoy::{self, RANDOM, TYPES};
 use crate::event::Verdict;
 use crate::lists::Scope;
 use crate::model::{Mode, Now, Qtype};
@@ -49,9 +49,9 @@ impl Policy {
             return None;
         }
         let parent = self.parent(inner, facts)?;
-        // A watched name is worth it if it would tell more than the siblings do.
-        let least = if watched { Model::shipped().cost(STAND_IN) } else { self.decoy.bits };
-        (Model::shipped().cost(facts.qname.payload_part(parent)) > least).then_some(parent)
+        // Under a watched tenant more names will follow, for which the siblings of the first one hold.
+        let hidden = || Model::shipped().cost(facts.qname.payload_part(parent));
+        (watched || hidden() >= self.decoy.bits).then_some(parent)
     }
 
     /// The longest ancestor whose labels below the tenant are worth little or are known outside already.
@@ -127,10 +127,9 @@ impl Policy {
     }
 }
 
-/// Whether a name looks like a host's: no label of RFC 8552 or of other octets left of the tenant, not a reverse name
-/// (RFC 1035 section 3.5), which has a fixed form.
+/// Whether a wildcard would answer for a name as for any other: no label of RFC 8552 left of the tenant, which wildcards
+/// are not meant for, and not a reverse name (RFC 1035 section 3.5), which has a fixed form.
 fn is_ordinary(name: NameRef<'_>, split: Split) -> bool {
-    let host = |label: &[u8]| label.first() != Some(&b'_') && super::is_host_label(label);
     let reverse = name.as_wire().ends_with(b"\x04arpa\x00");
-    !reverse && name.labels().take(usize::from(split.tenant_at)).all(host)
+    !reverse && name.labels().take(usize::from(split.tenant_at)).all(|label| label.first() != Some(&b'_'))
 }

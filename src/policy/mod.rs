@@ -453,11 +453,7 @@ fn overdrawn(scope: LedgerScope) -> Reason {
 /// Letters, digits, hyphen and underscore in every label (RFC 952, RFC 1123 section 2.1, RFC 8552), with `*` alone as
 /// the leftmost label left to zone owners, not to stubs.
 fn is_host_name(name: NameRef<'_>) -> bool {
-    name.labels().all(is_host_label)
-}
-
-fn is_host_label(label: &[u8]) -> bool {
-    label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    name.labels().all(|label| label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')))
 }
 
 impl Qtype {
