@@ -15,7 +15,7 @@ use staunch::decoy::{LABEL, RANDOM, STAND_IN};
 use staunch::event::Verdict;
 use staunch::lists::{Grants, HashKey};
 use staunch::model::{Announcement, Mode, Now, Qtype, SessionId, SessionType};
-use staunch::policy::{Ask, Decision, Permit, Policy, UnknownSource};
+use staunch::policy::{Ask, Decision, Permit, Policy, Suspect, UnknownSource};
 use staunch::session::{Context, Inner};
 use staunch::wire::{Edns, Query};
 use staunch_scoring::{Bits, NameBuf, NameRef, Outcome, QName, Scorer, Split};
@@ -100,7 +100,7 @@ fn parent_of(policy: &Policy, name: &str, qtype: Qtype, change: impl FnOnce(&mut
     let mut query = query(name.as_ref(), qtype);
     change(&mut query);
     let decision = policy.decide(&context(), &inner, &ask(&query, &grants, now(1.0), false));
-    policy.decoy_parent(&inner, &decision).map(|parent| parent.to_string())
+    policy.suspect(&inner, &decision).filter(|suspect| suspect.asks).map(|suspect| suspect.parent.to_string())
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn candidates_and_their_parents() {
     );
     let policy = policy("enforce", &rules);
     let under = |rest: &str| format!("{PAYLOAD}.{rest}");
-    let cases: [(String, Qtype, Option<&str>); 19] = [
+    let cases: [(String, Qtype, Option<&str>); 20] = [
         (under("zone.example"), Qtype::A, Some("zone.example")),
         (under("zone.example"), Qtype::AAAA, Some("zone.example")),
         (under("zone.example"), Qtype::HTTPS, Some("zone.example")),
@@ -123,6 +123,7 @@ fn candidates_and_their_parents() {
         // Short labels stay, so that the answer fits where a service is built in layers; long ones do not.
         (under("t1.zone.example"), Qtype::A, Some("t1.zone.example")),
         (under("eu-west-1.zone.example"), Qtype::A, Some("eu-west-1.zone.example")),
+        (under("7.zone.example"), Qtype::A, Some("zone.example")),
         (format!("{}.{}.zone.example", &PAYLOAD[..18], &PAYLOAD[18..]), Qtype::A, Some("zone.example")),
         (format!("www.{PAYLOAD}.zone.example"), Qtype::A, Some("zone.example")),
         // Ordinary names.
@@ -159,10 +160,9 @@ fn permit(policy: &Policy, inner: &mut Inner, name: &str, chance: u8) -> Option<
     let (context, grants, name) = (context(), grants(), NameBuf::from_text(name).expect("a name"));
     let query = query(name.as_ref(), Qtype::A);
     let decision = policy.decide(&context, inner, &ask(&query, &grants, now(1.0), false));
-    let parent = policy.decoy_parent(inner, &decision)?;
     let random = [[chance; RANDOM], [chance.wrapping_add(90); RANDOM]];
-    let decoys = policy.permit_decoys(&context, inner, &decision, parent, Qtype::A, now(1.0), &random)?;
-    Some((decoys.permits, decoys.charged))
+    let decoys = policy.permit_decoys(&context, inner, &decision, Qtype::A, now(1.0), &random)?;
+    Some((decoys.permits, decoys.charged()))
 }
 
 #[test]
@@ -270,18 +270,18 @@ fn replay(rows: &[corpus::Row], policy: &Policy, zones: Zones) -> BTreeMap<Strin
             continue;
         }
         tally.names.insert((id.clone(), name.clone()));
-        let parent = policy.decoy_parent(&run.inner, &decision).map(NameRef::to_owned);
-        if let Some(parent) = &parent {
-            tally.candidates.insert((id.clone(), name.clone()));
-            let stand = (parent.clone(), qtype.0);
+        if let Some(Suspect { parent, asks }) = policy.suspect(&run.inner, &decision) {
+            if asks {
+                tally.candidates.insert((id.clone(), name.clone()));
+            }
+            let stand = (parent.to_owned(), qtype.0);
             let holds = if zones == Zones::Plain { 600.0 } else { 300.0 };
             let mut found = run.found.get(&stand).is_some_and(|since| seconds - since < holds);
-            if zones != Zones::Off && !found && run.inner.decoys.take(policy.decoy.per_session_hour, at.mono) {
+            if zones != Zones::Off && asks && !found && run.inner.decoys.take(policy.decoy.per_session_hour, at.mono) {
                 let random = [[1; RANDOM], [2; RANDOM]];
-                let decoys =
-                    policy.permit_decoys(&context, &mut run.inner, &decision, parent.as_ref(), qtype, at, &random);
+                let decoys = policy.permit_decoys(&context, &mut run.inner, &decision, qtype, at, &random);
                 if let Some(decoys) = decoys {
-                    tally.bits += decoys.charged.as_f64();
+                    tally.bits += decoys.charged().as_f64();
                     tally.siblings += if zones == Zones::Plain { 1 } else { 2 };
                     run.found.insert(stand, seconds);
                     found = true;

@@ -35,9 +35,12 @@ pub fn says_the_same(a: &WireAnswer, b: &WireAnswer, asked: Asked<'_>) -> bool {
     a.rcode == b.rcode && a.answers == b.answers && records(a, asked).is_some_and(|of| Some(of) == records(b, asked))
 }
 
+/// A record without its TTL: owner, type, data.
+type Bare = (Vec<u8>, u16, Box<[u8]>);
+
 /// The records of an answer section without TTLs, names expanded, sorted. `None` is an answer that cannot be read, which
 /// no vetted one is.
-fn records(answer: &WireAnswer, asked: Asked<'_>) -> Option<Vec<(Vec<u8>, u16, Box<[u8]>)>> {
+fn records(answer: &WireAnswer, asked: Asked<'_>) -> Option<Vec<Bare>> {
     let mut octets = vec![0, 0, 0x80, answer.rcode & 0xf, 0, 1];
     octets.extend(answer.answers.to_be_bytes());
     octets.extend([0; 4]);

@@ -266,7 +266,7 @@ pub struct Decoy {
     pub enabled: bool,
     /// Score from which a name that is not watched is suspicious, nats.
     pub score: f64,
-    /// What such a name must be worth, bits.
+    /// What such a name must be worth for siblings to be asked, bits.
     pub bits: f64,
     /// What the labels between tenant and sibling may be worth, bits.
     pub parent_bits: f64,

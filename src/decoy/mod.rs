@@ -40,9 +40,10 @@ pub const TYPES: [Qtype; 4] = [Qtype::A, Qtype::AAAA, Qtype::HTTPS, Qtype::TXT];
 pub struct Config {
     /// Whether siblings are asked at all. Never in monitor mode, which must not change what leaves.
     pub enabled: bool,
-    /// From this score on, in nats, a name that is worth `bits` is suspicious; one in the watched band is in any case.
+    /// From this score on, in nats, a name is suspicious; one in the watched band is in any case.
     pub score: f32,
-    /// What a name that is not yet watched must be worth, bits.
+    /// What a suspicious name that is not yet watched must be worth for siblings to be asked, bits. Where they are known
+    /// to be answered alike, it need not.
     pub bits: Bits,
     /// What the labels between tenant and sibling may be worth, bits: they leave with the sibling, and are charged.
     pub parent_bits: Bits,

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::decoy::{Counters, Finding, Kind, Proof, RANDOM, Table};
 use crate::listen::Fast;
 use crate::model::{Now, Qtype};
-use crate::policy::{Ask, Decision, Decoys, Permit};
+use crate::policy::{Ask, Decision, Decoys, Permit, Suspect};
 use crate::session::Inner;
 use crate::telemetry::Record;
 use crate::wire::Query;
@@ -102,18 +102,21 @@ impl Pipeline {
         ask: &Ask<'_>,
         record: &mut Record,
     ) -> Option<Candidate> {
-        let parent = live.policy.decoy_parent(inner, decision)?;
-        let standing = self.decoys.standing(parent, ask.query.qtype, ask.now.mono);
-        if let Some(kind) = standing.filter(|kind| *kind != Kind::Wildcard) {
-            record.decoy = Some(kind);
-            return None;
+        let suspect = live.policy.suspect(inner, decision)?;
+        match self.decoys.standing(suspect.parent, ask.query.qtype, ask.now.mono) {
+            Some(Kind::Wildcard) => {}
+            None if suspect.asks => {}
+            known => {
+                record.decoy = known;
+                return None;
+            }
         }
         // Nothing is booked yet, whatever becomes of this walk.
         if let Some((_, charged)) = &mut record.scored {
             *charged = Bits::ZERO;
         }
         Some(Candidate {
-            parent_at: decision.facts.qname.label_count() - parent.label_count(),
+            parent_at: decision.facts.qname.label_count() - suspect.parent.label_count(),
             group_seen_days: ask.group_seen_days,
             group: ask.group,
         })
@@ -204,7 +207,7 @@ impl Search<'_, '_> {
             Counters::add(&self.pipeline.decoys.counters.denied);
             return Err(Denied);
         };
-        *charged = charged.plus(decoys.charged);
+        *charged = charged.plus(decoys.charged());
         let [first, second] = decoys.permits;
         let good_until = |proof: &Proof, answer: &WireAnswer| proof.stored + u64::from(answer.ttl) * 1000;
         Ok(match self.hear(first).await {
@@ -250,13 +253,13 @@ impl Search<'_, '_> {
         };
         let mut inner = session.inner.lock();
         let decision = policy.decide(&context, &inner, &ask);
-        if policy.decoy_parent(&inner, &decision) != Some(self.parent)
+        if policy.suspect(&inner, &decision) != Some(Suspect { parent: self.parent, asks: true })
             || !inner.decoys.take(policy.decoy.per_session_hour, now.mono)
         {
             return None;
         }
-        let decoys = policy.permit_decoys(&context, &mut inner, &decision, self.parent, qtype, now, &random)?;
-        let snapshot = pipeline.ledger_step(&mut inner, decoys.charged);
+        let decoys = policy.permit_decoys(&context, &mut inner, &decision, qtype, now, &random)?;
+        let snapshot = pipeline.ledger_step(&mut inner, decoys.charged());
         drop(inner);
         if let Some(state) = snapshot {
             pipeline.journal_ledger(session, state);

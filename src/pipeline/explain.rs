@@ -49,6 +49,9 @@ pub struct Explanation {
     pub rule: Option<RuleRef>,
     /// Where the answer would come from.
     pub source: Source,
+    /// The name below which a random one would be asked first, to see whether the zone is a wildcard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoy_parent: Option<String>,
     /// The score, unless the name is answered locally.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<Scored>,
@@ -121,6 +124,7 @@ fn explain(
         reason: None,
         rule: None,
         source: Source::Local,
+        decoy_parent: None,
         score: None,
     };
     let grants = live.grants.load();
@@ -158,6 +162,8 @@ fn explain(
         (Verdict::Answer, false) => Source::Upstream,
         _ => Source::Policy,
     };
+    let suspect = live.policy.suspect(inner, &decision).filter(|suspect| suspect.asks);
+    explanation.decoy_parent = suspect.map(|suspect| suspect.parent.to_string());
     explanation.score = Some(scored(&decision.assessment, decision.booked()));
     explanation.rule = decision.rule;
     Ok(explanation)

@@ -5,7 +5,7 @@
 //! which random label stood there is not the session's choice and tells nothing.
 
 use staunch_scoring::model::Model;
-use staunch_scoring::{Band, Bits, Facts, Listing, NameRef, Outcome, QName, Split};
+use staunch_scoring::{Band, Bits, Charge, Facts, GroupFacts, Listing, NameRef, Outcome, QName, Split};
 
 use super::{Decision, Permit, Policy};
 use crate::decoy::{self, RANDOM, TYPES};
@@ -18,22 +18,41 @@ use crate::session::{Context, Inner};
 /// label below it, and the search for the parent stays short.
 const MAX_LABELS: u8 = 4;
 
+/// A question for which a sibling may stand in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suspect<'a> {
+    /// The siblings' parent.
+    pub parent: NameRef<'a>,
+    /// Whether the name is worth asking siblings for. One that is not is still answered where they are known to be
+    /// answered alike.
+    pub asks: bool,
+}
+
 /// Leave to ask two siblings below one parent, already charged.
 #[derive(Debug)]
 pub struct Decoys {
     /// One for each sibling. The second is only worth asking where the first was answered.
     pub permits: [Permit; 2],
-    /// What was booked, bits.
-    pub charged: Bits,
+    /// The name that both were booked under.
+    pub booked_as: QName,
+    /// What was booked.
+    pub charge: Charge,
+}
+
+impl Decoys {
+    /// What was booked, as the widest account of the session counts it.
+    pub fn charged(&self) -> Bits {
+        self.charge.session.max(self.charge.name)
+    }
 }
 
 impl Policy {
-    /// The name below which a sibling may stand in for a question that would be forwarded now: as close above it as can
-    /// be told cheaply, at most the tenant. `None` where the question is no candidate.
+    /// Whether a sibling may stand in for a question that would be forwarded now, and below which name: as close above it
+    /// as can be told cheaply, at most the tenant. `None` where the question is no candidate.
     ///
-    /// Candidates are unlisted names of ordinary form that are watched, or are worth something and score; their first
-    /// time only, since a name that was sent before is known outside.
-    pub fn decoy_parent<'a>(&self, inner: &Inner, decision: &Decision<'a>) -> Option<NameRef<'a>> {
+    /// Candidates are unlisted names of ordinary form that are watched, or score; their first time only, since a name
+    /// that was sent before is known outside.
+    pub fn suspect<'a>(&self, inner: &Inner, decision: &Decision<'a>) -> Option<Suspect<'a>> {
         let (facts, assessment) = (&decision.facts, &decision.assessment);
         let answered = decision.applied == Verdict::Answer && decision.would == Verdict::Answer;
         let new = facts.listing == Listing::Unlisted && !facts.cached && !assessment.charge.repeat;
@@ -42,7 +61,7 @@ impl Policy {
             return None;
         }
         let watched = assessment.band >= Band::Watch;
-        if !watched && (assessment.score < self.decoy.score || assessment.information < self.decoy.bits) {
+        if !watched && assessment.score < self.decoy.score {
             return None;
         }
         if !TYPES.iter().any(|qtype| qtype.0 == facts.qtype) || !is_ordinary(facts.qname, facts.split) {
@@ -51,7 +70,7 @@ impl Policy {
         let parent = self.parent(inner, facts)?;
         // Under a watched tenant more names will follow, for which the siblings of the first one hold.
         let hidden = || Model::shipped().cost(facts.qname.payload_part(parent));
-        (watched || hidden() >= self.decoy.bits).then_some(parent)
+        Some(Suspect { parent, asks: watched || hidden() >= self.decoy.bits })
     }
 
     /// The longest ancestor whose labels below the tenant are worth little or are known outside already.
@@ -61,11 +80,15 @@ impl Policy {
         let mut best = (tenant_at > 0).then_some(tenant)?;
         for at in (1..tenant_at).rev().take(usize::from(MAX_LABELS)) {
             let ancestor = facts.qname.strip_left(usize::from(at));
+            // Labels that begin with a digit number something (addresses in block lists): cheap, and payload all the same.
+            let worded =
+                ancestor.labels().next().is_some_and(|label| label.first().is_some_and(u8::is_ascii_alphabetic));
             let cheap = || Model::shipped().cost(ancestor.payload_part(tenant)) <= self.decoy.parent_bits;
-            if !cheap() && !self.is_sent(inner, facts, ancestor) {
+            if (worded && cheap()) || self.is_sent(inner, facts, ancestor) {
+                best = ancestor;
+            } else {
                 break;
             }
-            best = ancestor;
         }
         Some(best)
     }
@@ -79,19 +102,19 @@ impl Policy {
         repeat(name) || decoy::stand_in(name).is_some_and(|stand_in| repeat(stand_in.as_ref()))
     }
 
-    /// Charges and permits two siblings below `parent`, which [`Policy::decoy_parent`] gave for this decision on this
-    /// same state. `None`, and nothing booked, where the ledger or the score would not have it, or a rule or list names
-    /// a sibling.
+    /// Charges and permits two siblings of a name that [`Policy::suspect`] finds worth it, judged on this same state.
+    /// `None`, and nothing booked, where it does not, the ledger or the score would not have it, or a rule or list names a
+    /// sibling.
     pub fn permit_decoys(
         &self,
         context: &Context,
         inner: &mut Inner,
         decision: &Decision<'_>,
-        parent: NameRef<'_>,
         qtype: Qtype,
         now: Now,
         random: &[[u8; RANDOM]; 2],
     ) -> Option<Decoys> {
+        let parent = self.suspect(inner, decision).filter(|suspect| suspect.asks)?.parent;
         let profile = self.profiles.of(context.kind(), context.phase());
         if !profile.answers(qtype) {
             return None;
@@ -112,7 +135,7 @@ impl Policy {
             split: Split::of(stand_in.as_ref()),
             qtype: qtype.0,
             // What the group knows was asked of the session's own name.
-            group: decision.facts.group.map(|group| staunch_scoring::GroupFacts { known: false, ..group }),
+            group: decision.facts.group.map(|group| GroupFacts { known: false, ..group }),
             ..decision.facts
         };
         let assessment = self.scorer.assess(&inner.score, &facts);
@@ -122,7 +145,8 @@ impl Policy {
         self.scorer.commit(&mut inner.score, &facts, &assessment, Outcome::Forwarded);
         Some(Decoys {
             permits: siblings.map(|sibling| Permit::decoy(sibling.as_ref(), qtype)),
-            charged: assessment.charge.session.max(assessment.charge.name),
+            booked_as: stand_in,
+            charge: assessment.charge,
         })
     }
 }

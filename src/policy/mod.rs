@@ -19,7 +19,7 @@ use crate::model::{Mode, Now, Qtype, Reason};
 use crate::session::{Context, Inner, TUNNEL_TYPE_NAMES};
 use crate::wire::Query;
 
-pub use decoy::Decoys;
+pub use decoy::{Decoys, Suspect};
 pub use permit::Permit;
 pub use profile::{Profile, Profiles, Unlisted};
 pub use refusal::{RefusalText, ede_of};
