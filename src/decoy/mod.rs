@@ -27,8 +27,8 @@ pub const LABEL: usize = 14;
 /// Random octets that one sibling takes.
 pub const RANDOM: usize = LABEL;
 
-/// The label, as on the wire, under which siblings of a parent are priced: which of them was asked is chance and tells nothing, that one
-/// was asked does. No host has it (RFC 1123 section 2.1: a label begins and ends with a letter or digit), and policy
+/// The label, as on the wire, under which siblings of a parent are priced: which of them was asked is chance and tells
+/// nothing, that one was asked does. No host has it (RFC 1123 section 2.1: a label begins and ends with a letter or digit), and policy
 /// refuses it to sessions, so that nothing else is booked under it.
 pub const STAND_IN: &[u8] = b"\x01-";
 

@@ -8,6 +8,7 @@ use staunch_scoring::{NameRef, QName, Split, StateSnapshot};
 
 use super::{Live, Pipeline, is_guarded};
 use crate::cache::Key;
+use crate::decoy::Kind;
 use crate::event::{RuleRef, Scored, Source, Verdict};
 use crate::lists::{Allowance, RuleForm};
 use crate::local;
@@ -73,7 +74,7 @@ pub fn explain_fresh(
     qtype: Qtype,
     now: Now,
 ) -> Result<Explanation, String> {
-    let knowledge = Knowledge { cached: &|_| false, first_seen_days: &|_| None, name_hash: 1 };
+    let knowledge = Knowledge { cached: &|_| false, first_seen_days: &|_| None, standing: &|_| None, name_hash: 1 };
     explain(live, context, &Inner::new(0), &parse(name)?, qtype, now, &knowledge)
 }
 
@@ -81,6 +82,8 @@ pub fn explain_fresh(
 struct Knowledge<'k> {
     cached: &'k dyn Fn(NameRef<'_>) -> bool,
     first_seen_days: &'k dyn Fn(NameRef<'_>) -> Option<f32>,
+    /// What random siblings below a name were found to get.
+    standing: &'k dyn Fn(NameRef<'_>) -> Option<Kind>,
     name_hash: u64,
 }
 
@@ -140,7 +143,7 @@ fn explain(
     }
     let unreachable = is_guarded(live, context) && context.cannot_reach(qtype);
     let cached = unreachable || (knowledge.cached)(name);
-    let ask = Ask {
+    let mut ask = Ask {
         query: &query,
         now,
         split,
@@ -151,19 +154,28 @@ fn explain(
         grants: &grants,
         name_hash: knowledge.name_hash,
     };
-    let decision = live.policy.decide(context, inner, &ask);
+    let mut decision = live.policy.decide(context, inner, &ask);
+    let suspect = live.policy.suspect(inner, &decision);
+    let standing = suspect.and_then(|suspect| (knowledge.standing)(suspect.parent));
+    let stood_in = standing == Some(Kind::Wildcard);
+    if stood_in {
+        ask.cached = true;
+        decision = live.policy.decide(context, inner, &ask);
+    } else if standing.is_none() {
+        let asks = suspect.filter(|suspect| suspect.asks);
+        explanation.decoy_parent = asks.map(|suspect| suspect.parent.to_string());
+    }
     explanation.mode = decision.mode;
     explanation.verdict = decision.applied;
     explanation.would = decision.would;
     explanation.reason = decision.reason;
     explanation.source = match (decision.applied, cached) {
         (Verdict::Answer, _) if unreachable => Source::Local,
+        (Verdict::Answer, _) if stood_in => Source::Decoy,
         (Verdict::Answer, true) => Source::Cache,
         (Verdict::Answer, false) => Source::Upstream,
         _ => Source::Policy,
     };
-    let suspect = live.policy.suspect(inner, &decision).filter(|suspect| suspect.asks);
-    explanation.decoy_parent = suspect.map(|suspect| suspect.parent.to_string());
     explanation.score = Some(scored(&decision.assessment, decision.booked()));
     explanation.rule = decision.rule;
     Ok(explanation)
@@ -181,7 +193,9 @@ impl Pipeline {
         };
         let first_seen_days = |domain: NameRef<'_>| self.first_seen_days(domain, now.wall);
         let name_hash = self.hash(qname.as_ref());
-        let knowledge = Knowledge { cached: &cached, first_seen_days: &first_seen_days, name_hash };
+        let standing = |parent: NameRef<'_>| self.decoys.standing(parent, qtype, now.mono);
+        let knowledge =
+            Knowledge { cached: &cached, first_seen_days: &first_seen_days, standing: &standing, name_hash };
         let inner = session.inner.lock();
         explain(&live, &context, &inner, &qname, qtype, now, &knowledge)
     }
