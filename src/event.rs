@@ -49,6 +49,8 @@ pub enum Source {
     Zone,
     /// Our cache.
     Cache,
+    /// A wildcard's answer to random siblings; the name itself did not leave.
+    Decoy,
     /// An upstream.
     Upstream,
     /// Policy itself (a refusal).
@@ -113,6 +115,9 @@ pub struct Event {
     pub rule: Option<RuleRef>,
     /// Where the answer came from.
     pub source: Source,
+    /// What random siblings of the name were found to get, where they were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoy: Option<crate::decoy::Kind>,
     /// Response code sent, by number (RFC 6895 section 2.3).
     pub rcode: u16,
     /// The score, where one was made.

@@ -53,6 +53,24 @@ fn explain_is_the_live_path_bit_for_bit() {
 }
 
 #[test]
+fn explain_knows_what_siblings_were_found_to_get() {
+    let daemon = Daemon::start(&ENFORCE.replace("enabled = false", "enabled = true"));
+    let names: Vec<String> = (0..3).map(|i| format!("{}{}.evil.example", chunk(i), chunk(i + 50))).collect();
+    let first = daemon.json(&["explain", &names[0], "--session", "s1"]);
+    assert_eq!((first["source"].as_str(), first["decoy_parent"].as_str()), (Some("upstream"), Some("evil.example")));
+    for (i, name) in names.iter().enumerate() {
+        let before = daemon.json(&["explain", name, "--session", "s1"]);
+        daemon.ask(name, 1);
+        let event = daemon.event(|e| e["qname"] == *name);
+        assert_eq!((event["source"].as_str(), event["decoy"].as_str()), (Some("decoy"), Some("wildcard")));
+        // The first one pays for the siblings, which nobody can tell beforehand.
+        for field in ["verdict", "would", "reason", "mode", "source", "score", "tenant"] {
+            assert!(i == 0 || before.get(field) == event.get(field), "{field} of {name}: {before} {event}");
+        }
+    }
+}
+
+#[test]
 fn monitor_mode_reaches_the_same_verdicts_and_answers() {
     let enforce = Daemon::start(ENFORCE);
     let monitor = Daemon::start(&ENFORCE.replace("mode = \"enforce\"", "mode = \"monitor\""));

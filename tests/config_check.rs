@@ -76,6 +76,14 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
         ),
         ("version = 1\n[server]\nmetrics = \"0.0.0.0:9153\"\n", &[(3, "server.metrics", "from outside", "loopback")]),
         (
+            "version = 1\n[decoy]\nper_session_hour = 0\nbits = 0.5\nscore = nan\n",
+            &[
+                (3, "decoy.per_session_hour", "0 is out of range", "1 to"),
+                (4, "decoy.bits", "0.5 is out of range", "1 to"),
+                (5, "decoy.score", "NaN", "0 to"),
+            ],
+        ),
+        (
             "version = 1\n[limits]\ntcp_connections = 0\nqueue = 99999999\n",
             &[(3, "limits.tcp_connections", "0 is out of range", "1 to"), (4, "limits.queue", "out of range", "1 to")],
         ),

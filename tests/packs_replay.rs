@@ -55,6 +55,7 @@ fn policy(extra: &str) -> Policy {
         canary_percent: 0,
         unknown_source: UnknownSource::Refuse,
         scorer: Scorer::new(),
+        decoy: Default::default(),
     }
 }
 

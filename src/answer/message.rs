@@ -133,7 +133,8 @@ pub(super) struct Message<'m> {
     answers: usize,
     /// Canonical owners, the question's name first.
     names: Vec<u8>,
-    qname_len: usize,
+    /// The question's name in the arena.
+    question: (u32, u8),
 }
 
 impl<'m> Message<'m> {
@@ -160,7 +161,7 @@ impl<'m> Message<'m> {
             records: Vec::new(),
             answers: usize::from(answers),
             names: Vec::with_capacity(256),
-            qname_len: qname.as_wire().len(),
+            question: (0, qname.as_wire().len() as u8),
         };
         let kept = usize::from(answers) + usize::from(authorities);
         if kept > MAX_READ {
@@ -237,13 +238,32 @@ impl<'m> Message<'m> {
 
     /// Canonical owner of `record`, wire octets.
     pub(super) fn owner(&self, record: &Record) -> &[u8] {
-        let from = record.owner.0 as usize;
-        self.names.get(from..from + usize::from(record.owner.1)).unwrap_or(&[0])
+        self.name(record.owner)
     }
 
     /// Canonical name of the question, wire octets.
     pub(super) fn qname(&self) -> &[u8] {
-        self.names.get(..self.qname_len).unwrap_or(&[0])
+        self.name(self.question)
+    }
+
+    fn name(&self, (from, len): (u32, u8)) -> &[u8] {
+        let from = from as usize;
+        self.names.get(from..from + usize::from(len)).unwrap_or(&[0])
+    }
+
+    /// Reads the message as if `name` had been asked: it becomes the question, and the owner of every record that the
+    /// question's name owned. Record data stays as it is.
+    pub(super) fn ask_as(&mut self, name: NameRef<'_>) {
+        let owned = |message: &Self, record: &Record| message.owner(record) == message.qname();
+        let theirs: Vec<bool> = self.records.iter().map(|record| owned(self, record)).collect();
+        // An arena of whole messages stays far below what the offset can hold.
+        self.question = (self.names.len() as u32, name.wire_len() as u8);
+        self.names.extend_from_slice(name.as_wire());
+        for (record, theirs) in self.records.iter_mut().zip(theirs) {
+            if theirs {
+                record.owner = self.question;
+            }
+        }
     }
 
     /// Data of `record`.

@@ -14,6 +14,7 @@ mod guard;
 mod message;
 mod range;
 mod rdata;
+mod sibling;
 mod vet;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ use crate::policy::Permit;
 pub use guard::{AllowRange, is_internal_name, is_public};
 pub use message::well_formed;
 pub use range::{IpRange, RangeError};
+pub use sibling::{says_the_same, vet_sibling};
 pub use vet::vet;
 
 /// Most records of one response that are kept; a response with more on its chain is refused.

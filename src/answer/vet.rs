@@ -25,7 +25,11 @@ pub(super) const CLASS_IN: u16 = 1;
 /// An error means that nothing of it can be used and the client gets SERVFAIL. A response code other than NOERROR and
 /// NXDOMAIN, a chain that loops or is longer than [`super::MAX_HOPS`], and a referral come back as [`Kind::Failure`].
 pub fn vet(response: &[u8], asked: Asked<'_>, rules: &AnswerRules) -> Result<Vetted, VetError> {
-    let message = Message::read(response)?;
+    vet_message(&Message::read(response)?, asked, rules)
+}
+
+/// As [`vet`], the message already walked.
+pub(super) fn vet_message(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Result<Vetted, VetError> {
     if message.qname() != asked.qname.as_wire() || message.qtype != asked.qtype.0 || message.qclass != CLASS_IN {
         return Err(VetError::WrongQuestion);
     }
@@ -35,8 +39,8 @@ pub fn vet(response: &[u8], asked: Asked<'_>, rules: &AnswerRules) -> Result<Vet
     if !matches!(message.rcode, 0 | 3) {
         return Ok(failure());
     }
-    let Some(chain) = Chain::follow(&message, asked, rules) else { return Ok(failure()) };
-    let mut vetting = Vetting::new(&message, asked, rules);
+    let Some(chain) = Chain::follow(message, asked, rules) else { return Ok(failure()) };
+    let mut vetting = Vetting::new(message, asked, rules);
     vetting.aliases(&chain)?;
     vetting.finals(&chain)?;
     vetting.conclude(&chain)

@@ -45,6 +45,8 @@ pub struct Loaded {
     pub pins: Pins,
     /// How refusals look.
     pub sinkhole: Sinkhole,
+    /// When a random sibling is asked in place of a suspicious name.
+    pub decoy: crate::decoy::Config,
     /// Most sessions at once, announced and unannounced together.
     pub max_sessions: usize,
     /// Sessions that are known from the start.

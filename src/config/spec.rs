@@ -32,6 +32,8 @@ pub struct V1 {
     pub enforce: Enforce,
     /// How refusals look.
     pub sinkhole: Sinkhole,
+    /// When a random sibling is asked in place of a suspicious name.
+    pub decoy: Decoy,
     /// Capacities.
     pub limits: Limits,
     /// Sessions that are known from the start.
@@ -273,6 +275,35 @@ pub enum SinkholeKind {
     Nxdomain,
     /// The address of a listener that explains.
     Address,
+}
+
+/// `[decoy]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Decoy {
+    /// Whether siblings are asked, where verdicts are enforced.
+    pub enabled: bool,
+    /// Score from which a name that is not watched is suspicious, nats.
+    pub score: f64,
+    /// What such a name must be worth for siblings to be asked, bits.
+    pub bits: f64,
+    /// What the labels between tenant and sibling may be worth, bits.
+    pub parent_bits: f64,
+    /// Tries for one session within an hour.
+    pub per_session_hour: u16,
+}
+
+impl Default for Decoy {
+    fn default() -> Self {
+        let decoy = crate::decoy::Config::default();
+        Self {
+            enabled: decoy.enabled,
+            score: f64::from(decoy.score),
+            bits: decoy.bits.as_f64(),
+            parent_bits: decoy.parent_bits.as_f64(),
+            per_session_hour: decoy.per_session_hour,
+        }
+    }
 }
 
 /// `[limits]`

@@ -302,6 +302,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
             canary_percent: loaded.policy.canary_percent,
             unknown_source: loaded.policy.unknown_source,
             scorer: Scorer::new(),
+            decoy: loaded.decoy,
         },
     })
 }

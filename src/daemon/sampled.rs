@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use crate::alert::SinkStatus;
 use crate::clock;
+use crate::decoy::Kind;
 use crate::forward::FailKind;
 use crate::listen;
 use crate::pipeline::{Ages, Pipeline};
@@ -28,6 +29,7 @@ impl Sampled for Stages {
         listeners(&mut all, &self.listeners);
         upstream(&mut all, &pipeline);
         ages(&mut all, &pipeline.ages);
+        decoys(&mut all, &pipeline);
         journal(&mut all, &pipeline.store.status());
         if let Some(delivery) = &*pipeline.delivery.lock() {
             alerts(&mut all, &delivery.status(), clock::now().wall);
@@ -98,6 +100,25 @@ fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {
         all.push(Sample {
             name: "upstream_tries_failed_total",
             help: "Failed tries at an upstream",
+            label: Some(("kind", kind.as_str())),
+            value: read(count),
+        });
+    }
+}
+
+fn decoys(all: &mut Vec<Sample>, pipeline: &Pipeline) {
+    let counters = &pipeline.decoys.counters;
+    all.extend([
+        plain("decoys_asked_total", "Random siblings asked", read(&counters.asked)),
+        plain("decoys_answered_total", "Names answered that did not leave", read(&counters.answered)),
+        plain("decoys_denied_total", "Names for which no sibling could be asked", read(&counters.denied)),
+        plain("decoys_evicted_total", "Parents forgotten to make room", read(&counters.evicted)),
+        plain("decoy_parents", "Parents known", pipeline.decoys.len() as f64),
+    ]);
+    for (kind, count) in Kind::ALL.iter().zip(&counters.found) {
+        all.push(Sample {
+            name: "decoys_found_total",
+            help: "What siblings were found to get",
             label: Some(("kind", kind.as_str())),
             value: read(count),
         });

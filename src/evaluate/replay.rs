@@ -82,6 +82,7 @@ pub fn first_look(
         cached: &|_| false,
         stale: &|_| false,
         ages: &|_| Known::NOTHING,
+        standing: &|_| None,
         group: None,
         name_hash: hash(name),
     };
@@ -140,6 +141,7 @@ impl<'c> Replay<'c> {
             cached: &|_| since.is_some_and(|since| since < self.settings.floor),
             stale: &|_| since.is_some(),
             ages: &|_| Known::NOTHING,
+            standing: &|_| None,
             group: None,
             name_hash: hash(name),
         };

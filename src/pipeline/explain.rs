@@ -9,6 +9,7 @@ use staunch_scoring::{GroupFacts, NameRef, QName, Split, StateSnapshot};
 use super::age::Known;
 use super::{AgeSources, Live, Pipeline, is_guarded};
 use crate::cache::Key;
+use crate::decoy::Kind;
 use crate::event::{RuleRef, Scored, Source, Verdict};
 use crate::lists::{Allowance, Grants, RuleForm};
 use crate::local;
@@ -53,6 +54,9 @@ pub struct Explanation {
     /// Where the domain's age comes from, unless the name is answered locally.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age: Option<AgeSources>,
+    /// The name below which a random one would be asked first, to see whether the zone is a wildcard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoy_parent: Option<String>,
     /// The score, unless the name is answered locally.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<Scored>,
@@ -74,8 +78,14 @@ pub fn explain_fresh(
     qtype: Qtype,
     now: Now,
 ) -> Result<Explanation, String> {
-    let knowledge =
-        Knowledge { cached: &|_| false, stale: &|_| false, ages: &|_| Known::NOTHING, group: None, name_hash: 1 };
+    let knowledge = Knowledge {
+        cached: &|_| false,
+        stale: &|_| false,
+        ages: &|_| Known::NOTHING,
+        standing: &|_| None,
+        group: None,
+        name_hash: 1,
+    };
     explain(live, context, &Inner::new(0), &parse(name)?, qtype, now, &knowledge)
 }
 
@@ -87,6 +97,8 @@ pub(crate) struct Knowledge<'k> {
     pub stale: &'k dyn Fn(NameRef<'_>) -> bool,
     /// What the session's group knows and has spent.
     pub group: Option<GroupFacts>,
+    /// What random siblings below a name were found to get.
+    pub standing: &'k dyn Fn(NameRef<'_>) -> Option<Kind>,
     /// How old a registrable domain is.
     pub ages: &'k dyn Fn(NameRef<'_>) -> Known,
     /// Keyed hash of the full name.
@@ -107,6 +119,10 @@ pub(crate) enum Walked<'a> {
         decision: Decision<'a>,
         /// Whether nothing would be forwarded, the answer being at hand.
         cached: bool,
+        /// Whether it is that of random siblings.
+        stood_in: bool,
+        /// The name below which siblings would be asked first.
+        decoy_parent: Option<NameRef<'a>>,
         /// Whether the session has no address from which the answer could be used.
         unreachable: bool,
     },
@@ -140,7 +156,7 @@ pub(crate) fn walk<'a>(
     let cached = unreachable || (knowledge.cached)(name);
     let split = Split::of(name);
     let known = (knowledge.ages)(split.icann(name));
-    let ask = Ask {
+    let mut ask = Ask {
         query,
         now,
         split,
@@ -152,7 +168,18 @@ pub(crate) fn walk<'a>(
         grants,
         name_hash: knowledge.name_hash,
     };
-    Walked::Judged { decision: live.policy.decide(context, inner, &ask), cached, unreachable }
+    let mut decision = live.policy.decide(context, inner, &ask);
+    let suspect = live.policy.suspect(inner, &decision);
+    let standing = suspect.and_then(|suspect| (knowledge.standing)(suspect.parent));
+    let stood_in = standing == Some(Kind::Wildcard);
+    let asks = suspect.filter(|suspect| standing.is_none() && suspect.asks);
+    if stood_in {
+        ask.cached = true;
+        ask.group = None;
+        decision = live.policy.decide(context, inner, &ask);
+    }
+    let decoy_parent = asks.map(|suspect| suspect.parent);
+    Walked::Judged { decision, cached: cached || stood_in, stood_in, decoy_parent, unreachable }
 }
 
 /// What the walk would come to, in words.
@@ -192,17 +219,22 @@ fn explain(
         rule: None,
         source: Source::Local,
         age: None,
+        decoy_parent: None,
         score: None,
     };
     let grants = live.grants.load();
-    let (decision, cached, unreachable) = match walk(live, &grants, context, inner, &query, now, knowledge) {
-        Walked::Zone => {
-            explanation.source = Source::Zone;
-            return Ok(explanation);
-        }
-        Walked::Local => return Ok(explanation),
-        Walked::Judged { decision, cached, unreachable } => (decision, cached, unreachable),
-    };
+    let (decision, cached, stood_in, decoy_parent, unreachable) =
+        match walk(live, &grants, context, inner, &query, now, knowledge) {
+            Walked::Zone => {
+                explanation.source = Source::Zone;
+                return Ok(explanation);
+            }
+            Walked::Local => return Ok(explanation),
+            Walked::Judged { decision, cached, stood_in, decoy_parent, unreachable } => {
+                (decision, cached, stood_in, decoy_parent, unreachable)
+            }
+        };
+    explanation.decoy_parent = decoy_parent.map(|parent| parent.to_string());
     let known = (knowledge.ages)(split.icann(name));
     explanation.mode = decision.mode;
     explanation.verdict = decision.applied;
@@ -210,6 +242,7 @@ fn explain(
     explanation.reason = decision.reason;
     explanation.source = match (decision.applied, cached) {
         (Verdict::Answer, _) if unreachable => Source::Local,
+        (Verdict::Answer, _) if stood_in => Source::Decoy,
         (Verdict::Answer, true) => Source::Cache,
         (Verdict::Hold, _) if (knowledge.stale)(name) => Source::Cache,
         (Verdict::Answer, false) => Source::Upstream,
@@ -237,9 +270,11 @@ impl Pipeline {
         };
         let ages = |domain: NameRef<'_>| self.ages.known(&context, domain, now.wall);
         let name_hash = self.hash(qname.as_ref());
+        let standing = |parent: NameRef<'_>| self.decoys.standing(parent, qtype, now.mono);
         let inner = session.inner.lock();
         let group = self.group_facts(&context, qname.as_ref(), now.wall);
-        let knowledge = Knowledge { cached: &cached, stale: &stale, ages: &ages, group, name_hash };
+        let knowledge =
+            Knowledge { cached: &cached, stale: &stale, ages: &ages, standing: &standing, group, name_hash };
         explain(&live, &context, &inner, &qname, qtype, now, &knowledge)
     }
 

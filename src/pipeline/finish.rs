@@ -48,6 +48,7 @@ impl Pipeline {
         match step {
             // `with_age` has settled it.
             Step::Age => return None,
+            Step::Decoy(candidate) => return self.decoy(walk, &query, &packet, candidate).await,
             Step::Forward(leave) => self.forward(&mut walk, &query, *leave, &mut out).await,
             Step::Pin(entry) => self.release(&mut walk, &query, entry, &mut out).await,
             Step::Zone => self.zone(&mut walk, &query, &packet, &mut out).await,

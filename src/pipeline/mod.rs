@@ -6,6 +6,7 @@
 
 mod age;
 mod connected;
+mod decoy;
 mod delays;
 mod explain;
 mod finish;
@@ -24,7 +25,7 @@ use std::time::Instant;
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use staunch_scoring::{Listing, Outcome, Split, StateSnapshot};
+use staunch_scoring::{Bits, Listing, Outcome, Split, StateSnapshot};
 
 use crate::cache::{Cache, Entry, Key};
 use crate::enforce::Enforcer;
@@ -60,6 +61,8 @@ pub struct Pipeline {
     pub groups: Groups,
     /// Answers at hand.
     pub cache: Cache,
+    /// What random siblings were found to get.
+    pub decoys: crate::decoy::Table,
     /// Upstreams.
     pub forwarder: Forwarder,
     /// The packet filter.
@@ -113,6 +116,8 @@ pub struct Deferred {
 enum Step {
     /// The age of its domain; then it is judged.
     Age,
+    /// What random siblings get, before the name goes on its way.
+    Decoy(decoy::Candidate),
     /// An upstream.
     Forward(Box<Leave>),
     /// Pins for an answer that is at hand.
@@ -157,6 +162,7 @@ impl Pipeline {
             live: arc_swap::ArcSwap::from_pointee(live),
             sessions,
             cache,
+            decoys: crate::decoy::Table::default(),
             forwarder,
             enforcer,
             ages: Ages::new(&store),
@@ -203,7 +209,8 @@ impl Pipeline {
         }
     }
 
-    /// The synchronous half of the walk. `waited`: since when, for a query that has waited for its domain's age.
+    /// The synchronous half of the walk. `waited`: since when, for a query that has waited for its domain's age. `again`:
+    /// what became of a first walk that asked siblings.
     #[allow(clippy::too_many_arguments)]
     fn walk(
         &self,
@@ -214,6 +221,7 @@ impl Pipeline {
         now: Now,
         waited: Option<Instant>,
         out: &mut Vec<u8>,
+        again: Option<decoy::Again>,
     ) -> Fast<Deferred> {
         let started = waited.unwrap_or_else(Instant::now);
         let live = self.live.load();
@@ -238,6 +246,7 @@ impl Pipeline {
             case: None,
             rule: None,
             source: Source::Local,
+            decoy: again.as_ref().and_then(|again| again.kind),
             rcode: 0,
             scored: None,
             pins: Vec::new(),
@@ -286,7 +295,9 @@ impl Pipeline {
 
         let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
         let key = Key { qname, qtype: query.qtype, dnssec_ok, checking_disabled: query.checking_disabled };
-        let mut entry = if unreachable { None } else { self.cache.get(key, now.mono) };
+        let stood_in = again.as_ref().and_then(|again| again.entry.clone()).filter(|_| !unreachable);
+        let source = if stood_in.is_some() { Source::Decoy } else { Source::Cache };
+        let mut entry = if unreachable { None } else { stood_in.or_else(|| self.cache.get(key, now.mono)) };
         let failure = if unreachable || entry.is_some() { None } else { self.cache.failure(key, now.mono) };
         let cached = entry.is_some() || failure.is_some() || unreachable;
         let split = Split::of(qname);
@@ -318,6 +329,15 @@ impl Pipeline {
             drop(inner);
             return deferred(record, Step::Age);
         }
+        if again.is_none()
+            && decision.applied == Verdict::Answer
+            && let Some(candidate) = self.decoy_candidate(&live, &inner, &decision, &mut record)
+        {
+            // Nothing is written down yet either: it is walked anew when its siblings have been heard.
+            drop(ledger);
+            drop(inner);
+            return deferred(record, Step::Decoy(candidate));
+        }
         record.rule = decision.rule.take();
         if decision.would != Verdict::Answer {
             let (reason, case) = self.case(&mut inner, &decision, tenant_key(&decision.split), now);
@@ -345,7 +365,8 @@ impl Pipeline {
         drop(ledger);
         let charged = decision.booked();
         let (permit, slow, nodata) = (decision.take_permit(), decision.is_slow(), decision.nodata);
-        record.scored = Some((decision.assessment, charged));
+        let for_siblings = again.as_ref().map_or(Bits::ZERO, |again| again.charged);
+        record.scored = Some((decision.assessment, charged.plus(for_siblings)));
 
         match (record.verdict, outcome) {
             (Verdict::Quarantine, _) => {
@@ -379,7 +400,7 @@ impl Pipeline {
                     reply::no_data(out, query, split.icann(qname), live.sinkhole.negative_ttl);
                     return self.done(record, started);
                 }
-                record.source = Source::Cache;
+                record.source = source;
                 let Some(entry) = entry else {
                     drop(inner);
                     record.rcode = 2;
@@ -447,7 +468,9 @@ impl Service for Pipeline {
         out: &mut Vec<u8>,
     ) -> Fast<Deferred> {
         match wire::parse(packet) {
-            Parsed::Query(query) => self.walk(&query, packet, from.ip().to_canonical(), transport, now, None, out),
+            Parsed::Query(query) => {
+                self.walk(&query, packet, from.ip().to_canonical(), transport, now, None, out, None)
+            }
             Parsed::Reject(reject) => {
                 reply::reject(out, &reject);
                 Fast::Reply

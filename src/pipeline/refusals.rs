@@ -97,6 +97,7 @@ impl Pipeline {
             case: Some(case),
             rule: None,
             source: Source::Policy,
+            decoy: None,
             rcode: 3,
             scored: None,
             pins: Vec::new(),

@@ -5,6 +5,7 @@
 //! code; [`Policy::commit`] writes down what was done. Monitor, canary share and enforce part in [`Decision::new`]
 //! and nowhere else.
 
+mod decoy;
 mod packs;
 mod permit;
 mod refusal;
@@ -19,6 +20,7 @@ use crate::model::{Mode, Now, Qtype, Reason};
 use crate::session::{Context, Inner, TUNNEL_TYPE_NAMES};
 use crate::wire::Query;
 
+pub use decoy::{Decoys, Suspect};
 pub use permit::Permit;
 pub use profile::{Profile, Profiles, Unlisted};
 pub use refusal::{RefusalText, ede_of};
@@ -58,6 +60,8 @@ pub struct Policy {
     pub unknown_source: UnknownSource,
     /// The scorer.
     pub scorer: Scorer,
+    /// When a random sibling is asked in place of a name.
+    pub decoy: crate::decoy::Config,
 }
 
 /// One question put to policy.
@@ -333,7 +337,7 @@ impl Policy {
             refusal.nodata = true;
             return refusal;
         }
-        if qtype.is_host_type() && !is_host_name(qname) {
+        if (qtype.is_host_type() && !is_host_name(qname)) || crate::decoy::is_stand_in(qname) {
             return Judgement::refuse(Reason::BadHostName, None);
         }
         // Last: what policy refuses is not shown from memory either.

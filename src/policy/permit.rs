@@ -23,6 +23,11 @@ impl Permit {
         Self { qname: QName::copy_of(qname), qtype, dnssec_ok, checking_disabled }
     }
 
+    /// For a random sibling of a judged name ([`crate::decoy::sibling`]): no flag of the client's query leaves with it.
+    pub(super) fn decoy(sibling: NameRef<'_>, qtype: Qtype) -> Self {
+        Self::new(sibling, qtype, false, false)
+    }
+
     /// For tests of the stages behind policy.
     #[cfg(test)]
     pub(crate) fn for_test(qname: &str, qtype: Qtype) -> Self {

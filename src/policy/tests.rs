@@ -46,6 +46,7 @@ fn policy() -> Policy {
         canary_percent: loaded.policy.canary_percent,
         unknown_source: loaded.policy.unknown_source,
         scorer: Scorer::new(),
+        decoy: Default::default(),
     }
 }
 

@@ -126,6 +126,8 @@ pub struct Inner {
     pub unstored: staunch_scoring::Bits,
     /// The largest scores it reached in monitor mode, for learned thresholds.
     pub maxima: Maxima,
+    /// Tries at random siblings this hour.
+    pub decoys: crate::decoy::Allowance,
     cases: VecDeque<KnownCase>,
     tunnel_names: [u64; TUNNEL_TYPE_NAMES],
 }
@@ -147,6 +149,7 @@ impl Inner {
             charged: staunch_scoring::Bits::ZERO,
             unstored: staunch_scoring::Bits::ZERO,
             maxima: Maxima::default(),
+            decoys: crate::decoy::Allowance::default(),
             cases: VecDeque::new(),
             tunnel_names: [0; TUNNEL_TYPE_NAMES],
         }

@@ -57,17 +57,18 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     verdicts: [[Counter; 4]; 2],
     reasons: [[Counter; 2]; Reason::ALL.len()],
-    sources: [[Counter; 2]; 6],
+    sources: [[Counter; 2]; 7],
     duration: Histogram,
     charged: Counter<f64, std::sync::atomic::AtomicU64>,
     not_durable: Counter,
 }
 
 const VERDICTS: [Verdict; 4] = [Verdict::Answer, Verdict::Hold, Verdict::Sinkhole, Verdict::Quarantine];
-const SOURCES: [(Source, &str); 6] = [
+const SOURCES: [(Source, &str); 7] = [
     (Source::Local, "local"),
     (Source::Zone, "zone"),
     (Source::Cache, "cache"),
+    (Source::Decoy, "decoy"),
     (Source::Upstream, "upstream"),
     (Source::Policy, "policy"),
     (Source::Failed, "failed"),

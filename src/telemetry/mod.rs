@@ -68,6 +68,8 @@ pub struct Record {
     pub rule: Option<RuleRef>,
     /// Where the answer came from.
     pub source: Source,
+    /// What random siblings were found to get.
+    pub decoy: Option<crate::decoy::Kind>,
     /// Response code sent.
     pub rcode: u16,
     /// The score and what was booked.
@@ -103,6 +105,7 @@ impl Record {
             case: self.case,
             rule: self.rule.clone(),
             source: self.source,
+            decoy: self.decoy,
             rcode: self.rcode,
             score: self.scored.as_ref().map(|(assessment, charged)| scored(assessment, *charged)),
             pins: self.pins.clone(),

@@ -177,6 +177,9 @@ pub const ENFORCE: &str = r#"
 mode = "enforce"
 [enforce]
 backend = "dry-run"
+# The scripted upstream gives all names one answer, like a wildcard: decoys would keep them all inside.
+[decoy]
+enabled = false
 [sinkhole]
 contact = "security@example.com"
 [[session]]

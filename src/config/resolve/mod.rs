@@ -3,6 +3,7 @@
 //! Each part reads its sections, tells what is wrong, and goes on with a default, so that one run shows all mistakes.
 
 mod age;
+mod decoy;
 mod evidence;
 mod filter;
 mod learn;
@@ -68,6 +69,7 @@ pub(super) fn resolve(
     let enforce = context.enforce(policy.mode, policy.unknown_source);
     let pins = context.pins();
     let sinkhole = context.sinkhole();
+    let decoy = context.decoy();
     let max_sessions = context.max_sessions();
     let sessions = context.sessions();
     let profiles = context.profiles();
@@ -95,6 +97,7 @@ pub(super) fn resolve(
         enforce,
         pins,
         sinkhole,
+        decoy,
         max_sessions,
         sessions,
         profiles,
