@@ -15,8 +15,9 @@ demo: setup ## the main job, told in the terminal
 	@$(CARGO) build --release --quiet --bin staunch --example demo
 	@$(CARGO) run --release --quiet --example demo
 
-test: setup ## every test; as root also those with a real kernel and real tools
+test: setup ## every test, and the gate on what a decision costs; as root also those with a real kernel and real tools
 	$(PRIVILEGE) $(CARGO) test --workspace
+	$(CARGO) bench --quiet --package staunch-scoring --bench decision
 
 bench: ## benchmarks
 	$(CARGO) bench --workspace

@@ -110,7 +110,7 @@ impl<'a> NameRef<'a> {
 
     /// The name that begins `octets` to the right in wire form; the root where that is beyond the name. To be called with
     /// the start of a label.
-    pub(crate) fn from_octet(self, octets: usize) -> NameRef<'a> {
+    pub(crate) fn at_octet(self, octets: usize) -> NameRef<'a> {
         self.wire.get(octets..).filter(|wire| !wire.is_empty()).map_or(NameRef::ROOT, |wire| NameRef { wire })
     }
 

@@ -16,9 +16,16 @@ pub struct Split {
     pub icann_at: u8,
     /// Whether a private suffix (a multi-tenant platform) stands between the two.
     pub multi_tenant: bool,
+    /// Octets left of the tenant in wire form.
+    tenant_octets: u8,
+    /// Octets left of the ICANN-level domain.
+    icann_octets: u8,
 }
 
 impl Split {
+    /// Of a name that has not been looked at: the whole name is its own owner.
+    pub const NONE: Self = Self { tenant_at: 0, icann_at: 0, multi_tenant: false, tenant_octets: 0, icann_octets: 0 };
+
     /// Splits `name`. A name that is itself a suffix is its own tenant; a top-level domain that is not listed counts
     /// as a suffix of one label (the list's default rule). Allocates nothing.
     pub fn of(name: NameRef<'_>) -> Self {
@@ -40,6 +47,9 @@ impl Split {
             tenant_at: (count - tenant) as u8,
             icann_at: (count - icann) as u8,
             multi_tenant: typ == Some(Type::Private),
+            // Below the 255 octets of a name.
+            tenant_octets: offsets.offset(count - tenant) as u8,
+            icann_octets: offsets.offset(count - icann) as u8,
         }
     }
 
@@ -47,17 +57,17 @@ impl Split {
     /// the tenant account of this split is that of the ICANN-level domain and pays for all that stands left of it.
     #[must_use]
     pub const fn whole(self) -> Self {
-        Self { tenant_at: self.icann_at, multi_tenant: false, ..self }
+        Self { tenant_at: self.icann_at, tenant_octets: self.icann_octets, multi_tenant: false, ..self }
     }
 
-    /// The tenant-level domain.
+    /// The tenant-level domain of `name`, which must be the name that was split.
     pub fn tenant<'n>(&self, name: NameRef<'n>) -> NameRef<'n> {
-        name.strip_left(self.tenant_at as usize)
+        name.at_octet(self.tenant_octets.into())
     }
 
-    /// The registrable domain by ICANN suffixes alone.
+    /// The registrable domain of `name` by ICANN suffixes alone; `name` must be the name that was split.
     pub fn icann<'n>(&self, name: NameRef<'n>) -> NameRef<'n> {
-        name.strip_left(self.icann_at as usize)
+        name.at_octet(self.icann_octets.into())
     }
 }
 

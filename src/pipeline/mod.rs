@@ -238,7 +238,7 @@ impl Pipeline {
             transport,
             qname: query.qname,
             qtype: query.qtype,
-            split: Split { tenant_at: 0, icann_at: 0, multi_tenant: false },
+            split: Split::NONE,
             mode: live.policy.mode_of(&context),
             verdict: Verdict::Answer,
             would: Verdict::Answer,

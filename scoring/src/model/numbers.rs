@@ -16,6 +16,8 @@ pub(crate) const PLAIN: Bits = Bits::from_steps(139);
 pub(crate) const SAME_FORM: Bits = Bits::whole(3);
 /// Price of saying "another known form": log2 of 8.
 pub(crate) const NUMBERED: Bits = Bits::whole(3);
+/// A longer payload part is no numbered host's; it is not looked at.
+const MOST_OCTETS: usize = 80;
 /// log2 of 10 in 1/256 bit, rounded up.
 const DIGIT: u32 = 851;
 
@@ -31,10 +33,11 @@ pub(crate) struct Form {
 }
 
 impl Form {
-    /// The form of `name` left of `payload` octets; `None` where the payload part has no digit.
+    /// The form of `name` left of `payload` octets; `None` where the payload part has no digit, or is
+    /// long.
     pub fn of(name: NameRef<'_>, payload: usize) -> Option<Self> {
         let wire = name.as_wire();
-        if !wire.get(..payload)?.iter().any(u8::is_ascii_digit) {
+        if payload > MOST_OCTETS || !wire.get(..payload)?.iter().any(u8::is_ascii_digit) {
             return None;
         }
         let mut form = Self { octets: [0; MAX_NAME], len: 0, numbers: Bits::ZERO, symbols: 0 };

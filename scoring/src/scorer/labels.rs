@@ -14,20 +14,36 @@ use crate::state::SessionState;
 pub(super) const LABELLED: Bits = Bits::whole(4);
 /// Octets of a label that is worth remembering.
 const LEAST: usize = 10;
+/// Octets of a payload part that is looked at: what is longer is read once, so that no name takes twice the time.
+const MOST_OCTETS: usize = 128;
 /// Labels of a payload part that is looked at: more are no directory's.
 const MOST: usize = 8;
 
-/// The labels of `payload` with their tags, where they are remembered.
-fn labels<'p>(state: &SessionState, tenant: u64, payload: &'p [u8]) -> impl Iterator<Item = (&'p [u8], Option<Tag>)> {
-    let mut rest = payload;
-    std::iter::from_fn(move || {
-        let (&len, tail) = rest.split_first()?;
-        // With its length octet a label is a payload part of its own.
-        let whole = rest.get(..1 + usize::from(len)).unwrap_or(rest);
-        rest = tail.get(usize::from(len)..).unwrap_or_default();
-        let kept = usize::from(len) >= LEAST;
-        Some((whole, kept.then(|| tag(state.hash_octets(whole) ^ tenant))))
-    })
+/// The labels of a payload part, each with its length octet, so that it is a payload part of its own.
+struct Labels<'p> {
+    labels: [(&'p [u8], Option<Tag>); MOST],
+    count: usize,
+}
+
+impl<'p> Labels<'p> {
+    /// With tags where they are remembered; `None` for more labels than are looked at and where none is long enough.
+    fn of(state: &SessionState, tenant: u64, payload: &'p [u8]) -> Option<Self> {
+        let mut labels = Self { labels: [(&[], None); MOST], count: 0 };
+        let (mut rest, mut kept) = (payload, false);
+        while let Some(&len) = rest.first() {
+            let (whole, next) = rest.split_at_checked(1 + usize::from(len))?;
+            let tag = (usize::from(len) >= LEAST).then(|| tag(state.hash_octets(whole) ^ tenant));
+            kept |= tag.is_some();
+            *labels.labels.get_mut(labels.count)? = (whole, tag);
+            labels.count += 1;
+            rest = next;
+        }
+        kept.then_some(labels)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &(&'p [u8], Option<Tag>)> {
+        self.labels.iter().take(self.count)
+    }
 }
 
 /// What `payload` is worth in known labels and new ones; `None` where it has no known one. `known`: labels remembered
@@ -39,18 +55,19 @@ pub(super) fn worth(
     known: u16,
     payload: &[u8],
 ) -> Option<Information> {
-    // A payload part with so few labels may have a long one; with more it is not looked at.
-    if known == 0 || payload.len() <= LEAST || labels(state, tenant, payload).nth(MOST).is_some() {
+    if known == 0 || payload.len() <= LEAST || payload.len() > MOST_OCTETS {
         return None;
     }
-    if !labels(state, tenant, payload).any(|(_, tag)| tag.is_some_and(|tag| state.sent.contains(tag))) {
+    let labels = Labels::of(state, tenant, payload)?;
+    let is_known = |tag: &Option<Tag>| tag.is_some_and(|tag| state.sent.contains(tag));
+    if !labels.iter().any(|(_, tag)| is_known(tag)) {
         return None;
     }
     let which = Bits::log2(known.into());
     let mut sum = Information { total: LABELLED.plus(Bits::whole(1)), richest: Bits::ZERO, richest_symbols: 0 };
-    for (label, tag) in labels(state, tenant, payload) {
+    for (label, tag) in labels.iter() {
         sum.total = sum.total.plus(Bits::whole(2));
-        if tag.is_some_and(|tag| state.sent.contains(tag)) {
+        if is_known(tag) {
             sum.total = sum.total.plus(which);
             continue;
         }
@@ -65,12 +82,9 @@ pub(super) fn worth(
 
 /// Remembers the labels of a name that was sent; how many of them are new.
 pub(super) fn remember(state: &mut SessionState, tenant: u64, payload: &[u8]) -> u16 {
+    let Some(labels) = Labels::of(state, tenant, payload) else { return 0 };
     let mut new = 0;
-    let mut tags = [None; MOST];
-    for (slot, (_, tag)) in tags.iter_mut().zip(labels(state, tenant, payload)) {
-        *slot = tag;
-    }
-    for tag in tags.into_iter().flatten() {
+    for tag in labels.iter().filter_map(|(_, tag)| *tag) {
         // A set that is full remembers no more, and then nobody gains by it.
         if !state.sent.contains(tag) {
             state.sent.insert(tag);

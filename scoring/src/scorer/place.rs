@@ -104,8 +104,8 @@ impl<'n> Place<'n> {
         let position = state.accounts.position(keys.icann);
         let follows = state.accounts.at(state.session.domains.last).map_or(0, |account| account.next);
         Self {
-            tenant_name: facts.qname.from_octet(keys.tenant_at.into()),
-            icann_name: facts.qname.from_octet(keys.icann_at.into()),
+            tenant_name: facts.qname.at_octet(keys.tenant_at.into()),
+            icann_name: facts.qname.at_octet(keys.icann_at.into()),
             tag,
             form,
             known_form,
