@@ -36,6 +36,7 @@ fn walk(scorer: &Scorer, state: &mut SessionState, name: &NameBuf, qtype: u16) {
         group_seen_days: None,
         group: None,
         cached: false,
+        at_hand: false,
         budgets: &Budgets::default(),
         params: &Params::default(),
     };

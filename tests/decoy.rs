@@ -82,6 +82,7 @@ fn ask<'a>(query: &'a Query<'a>, grants: &'a Grants, now: Now, cached: bool) -> 
         now,
         split: Split::of(query.qname.as_ref()),
         cached,
+        at_hand: false,
         registered_days: None,
         first_seen_days: None,
         group_seen_days: None,

@@ -59,6 +59,7 @@ fn the_shipped_distribution_is_what_benign_sessions_show() {
                 group_seen_days: None,
                 group: None,
                 cached: cached.get(&key).is_some_and(|at| seconds - at < CACHED_SECONDS),
+                at_hand: true,
                 budgets: &budgets,
                 params: &params,
             };

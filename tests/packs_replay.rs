@@ -154,6 +154,7 @@ impl<'p> Session<'p> {
             now: Now { mono: (seconds * 1e3) as u64, wall: WALL },
             split,
             cached: self.cached.get(&key).is_some_and(|at| seconds - at < CACHED_SECONDS),
+            at_hand: self.cached.contains_key(&key),
             registered_days: None,
             first_seen_days: None,
             group_seen_days: None,

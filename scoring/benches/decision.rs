@@ -124,6 +124,7 @@ fn decide(scorer: &Scorer, state: &mut SessionState, name: &NameBuf, i: usize) {
         group_seen_days: Some(10.0),
         group: None,
         cached: false,
+        at_hand: false,
         budgets: &budgets,
         params: &params,
     };

@@ -63,7 +63,7 @@ impl Default for Budgets {
             icann: Bits::whole(4096),
             session: Bits::whole(8192),
             group: Bits::whole(65_536),
-            echo: Bits::whole(64),
+            echo: Bits::whole(48),
             echo_hour: Bits::whole(32),
         }
     }
@@ -117,6 +117,8 @@ pub struct Facts<'a> {
     pub group: Option<GroupFacts>,
     /// Whether the answer is at hand, so that nothing would leave.
     pub cached: bool,
+    /// Whether an answer to this name and type is at hand that has expired: what may be shown where the query is held.
+    pub at_hand: bool,
     /// The profile's limits.
     pub budgets: &'a Budgets,
     /// The profile's thresholds.

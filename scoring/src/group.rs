@@ -16,8 +16,10 @@ use crate::bits::Bits;
 use crate::ledger::fingerprints::Fingerprints;
 use crate::name::NameRef;
 
-/// Names a group is remembered to have sent. Past it every further name is new each time, and costs.
+/// Names a group is remembered to have sent, newest generation and the one before. When a generation is full the older one
+/// is forgotten: a forgotten name costs again, so nothing is refunded, and a group never stays full.
 pub const MAX_GROUP_NAMES: usize = 16_200;
+const GENERATION: usize = MAX_GROUP_NAMES / 2;
 
 /// Hours a group's spending counts.
 const HOURS: usize = 24;
@@ -36,7 +38,9 @@ pub struct GroupFacts {
 #[derive(Debug, Clone)]
 pub struct GroupState {
     seed: u64,
-    names: Fingerprints<MAX_GROUP_NAMES>,
+    names: Fingerprints<GENERATION>,
+    /// Names of the generation before.
+    older: Fingerprints<GENERATION>,
     /// Spent in each hour, by hour modulo [`HOURS`].
     hours: [Bits; HOURS],
     /// The hour that was booked last, since the Unix epoch.
@@ -46,12 +50,18 @@ pub struct GroupState {
 impl GroupState {
     /// A group that has sent nothing. `seed` keys its hashes: random, and unknown to its sessions.
     pub fn new(seed: u64) -> Self {
-        Self { seed, names: Fingerprints::default(), hours: [Bits::ZERO; HOURS], hour: 0 }
+        Self {
+            seed,
+            names: Fingerprints::default(),
+            older: Fingerprints::default(),
+            hours: [Bits::ZERO; HOURS],
+            hour: 0,
+        }
     }
 
     /// What the group knows of `name` at `wall` (milliseconds since the Unix epoch).
     pub fn facts(&self, name: NameRef<'_>, wall: u64) -> GroupFacts {
-        GroupFacts { known: self.names.contains(self.hash(name)), spent: self.spent(wall) }
+        GroupFacts { known: self.knows(self.hash(name)), spent: self.spent(wall) }
     }
 
     /// Spent within 24 hours before `wall`, to the hour.
@@ -73,17 +83,17 @@ impl GroupState {
         self.hour = now;
         let slot = &mut self.hours[now as usize % HOURS];
         *slot = slot.plus(charge);
-        self.names.insert(self.hash(name));
+        self.remember(self.hash(name));
     }
 
     /// Distinct names the group has sent.
     pub fn names(&self) -> usize {
-        self.names.len()
+        self.names.len() + self.older.len()
     }
 
     /// Octets this state takes, heap included.
     pub fn size(&self) -> usize {
-        size_of::<Self>() + self.names.heap_size()
+        size_of::<Self>() + self.names.heap_size() + self.older.heap_size()
     }
 
     /// Everything, in the form a store keeps.
@@ -93,7 +103,7 @@ impl GroupState {
             check: check(self.seed),
             hour: self.hour,
             hours: self.hours.to_vec(),
-            names: self.names.iter().collect(),
+            names: self.older.iter().chain(self.names.iter()).collect(),
         }
     }
 
@@ -117,9 +127,23 @@ impl GroupState {
             *into = *from;
         }
         if snapshot.check == check(snapshot.seed) {
-            state.names = snapshot.names.iter().copied().collect();
+            snapshot.names.iter().for_each(|name| state.remember(*name));
         }
         state
+    }
+
+    fn knows(&self, name: u64) -> bool {
+        self.names.contains(name) || self.older.contains(name)
+    }
+
+    fn remember(&mut self, name: u64) {
+        if self.knows(name) {
+            return;
+        }
+        if self.names.is_full() {
+            self.older = std::mem::take(&mut self.names);
+        }
+        self.names.insert(name);
     }
 
     fn hash(&self, name: NameRef<'_>) -> u64 {
@@ -251,7 +275,9 @@ mod tests {
         for i in 0..MAX_GROUP_NAMES + 500 {
             group.book(name(i).as_ref(), Bits::whole(1), 0);
         }
-        assert_eq!(group.names(), MAX_GROUP_NAMES);
+        assert!(group.names() > GENERATION && group.names() <= MAX_GROUP_NAMES, "{}", group.names());
+        assert!(group.facts(name(MAX_GROUP_NAMES + 499).as_ref(), 0).known, "the newest are known");
+        assert!(!group.facts(name(0).as_ref(), 0).known, "the oldest cost again");
         assert!(group.size() <= 150 * 1024, "{}", group.size());
     }
 }

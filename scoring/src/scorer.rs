@@ -57,7 +57,12 @@ impl Scorer {
         let worth = self.worth(state, payload, plain, &at);
         // A reader of the whole ICANN-level domain, or of several, also sees which tenant of a platform is asked.
         let whole = match facts.split.multi_tenant {
-            true if !at.paid => self.read(left_of(facts.qname, at.icann_name)),
+            true if !at.paid => {
+                let read = self.read(left_of(facts.qname, at.icann_name));
+                // The platform's own names may be coded in other ways, and say so.
+                let said = if at.icann.history.new > 0 { numbers::PLAIN } else { Bits::ZERO };
+                Information { total: read.total.plus(said), ..read }
+            }
             _ => worth,
         };
         let trail = Trail { keys, worth, whole };
@@ -96,11 +101,11 @@ impl Scorer {
             overdraw: band::overdraw(state, facts, &at, charge, after),
             slow: at.paid
                 && !facts.cached
-                && facts.listing == Listing::Unlisted
+                && !is_exact(facts)
                 && echo.plus(echo).plus(echo).plus(echo) > facts.budgets.echo,
             refresh,
             enter,
-            sticky: at.tenant.sinkholed,
+            sticky: at.tenant.sinkholed && !at.shared,
             names_sent: u32::from(at.tenant.history.new),
             attempted: at.tenant.attempted.plus(attempt),
             tenants_sinkholed: state.tenants_sinkholed(),
@@ -211,6 +216,10 @@ fn marks(facts: &Facts<'_>, at: &Place<'_>, assessment: &Assessment) -> bool {
         && facts.listing == Listing::Unlisted
         && assessment.band >= Band::Sinkhole
         && assessment.overdraw != Some(LedgerScope::Group)
+}
+
+fn is_exact(facts: &Facts<'_>) -> bool {
+    matches!(facts.listing, Listing::Exact { .. })
 }
 
 fn is_below(facts: &Facts<'_>) -> bool {

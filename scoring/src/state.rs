@@ -10,8 +10,8 @@ use foldhash::quality::FixedState;
 use crate::bits::Bits;
 use crate::ledger::accounts::{Account, Accounts};
 use crate::ledger::fingerprints::{Fingerprints, MAX_REFUSED_NAMES};
-use crate::ledger::price::Domains;
-use crate::ledger::sent::{Sent, Tag};
+use crate::ledger::price::{Domains, History};
+use crate::ledger::sent::{Sent, Tag, tag};
 use crate::ledger::times::TimeHistory;
 use crate::ledger::types::TypeHistory;
 use crate::name::NameRef;
@@ -43,6 +43,8 @@ pub(crate) struct SessionAccount {
     pub spent: Bits,
     /// On the choice among names of exact rules.
     pub listed: Bits,
+    /// By names below rules, over all domains.
+    pub below: Bits,
     /// What an operator added to every limit of this session.
     pub allowance: Bits,
     /// Distinct unlisted names forwarded.
@@ -111,7 +113,7 @@ impl SessionState {
 
     /// Spent by names below rules, over all domains.
     pub fn spent_below(&self) -> Bits {
-        self.accounts.iter().fold(Bits::ZERO, |sum, account| sum.plus(account.below))
+        self.session.below
     }
 
     /// What an operator has added to every limit of this session.
@@ -212,29 +214,37 @@ impl SessionState {
             seed: self.seed,
             check: check(self.seed),
             session: self.session,
-            accounts,
-            overflow,
+            accounts: accounts.into_iter().map(Kept::from).collect(),
+            overflow: Kept::from(overflow),
             names: self.sent.iter().collect(),
             refused: self.refused.iter().collect(),
+            sent: Vec::new(),
         }
     }
 
     /// The state a snapshot was made of. Never a refund: if the hash that its keys were made with has changed since,
     /// the accounts cannot be told apart any more, so they are added up and every domain shares the sum.
     pub fn restore(snapshot: &StateSnapshot) -> Self {
-        let matched = snapshot.check == check(snapshot.seed) && snapshot.version == SNAPSHOT;
-        let accounts = if matched {
-            Accounts::restore(&snapshot.accounts, snapshot.overflow)
-        } else {
-            Accounts::restore_unmatched(&snapshot.accounts, snapshot.overflow)
-        };
+        let known = snapshot.version == 1 || snapshot.version == SNAPSHOT;
+        let matched = known && snapshot.check == check(snapshot.seed);
+        let kept: Vec<Account> = snapshot.accounts.iter().flat_map(Kept::accounts).collect();
+        let overflow = snapshot.overflow.accounts().next().unwrap_or_default();
+        let mut session = snapshot.session;
+        if snapshot.version == 1 {
+            session.below = kept.iter().fold(overflow.below, |sum, account| sum.plus(account.below));
+        }
+        let marked = kept.iter().chain([&overflow]).filter(|account| account.sinkholed).count();
+        let accounts =
+            if matched { Accounts::restore(&kept, overflow) } else { Accounts::restore_unmatched(&kept, overflow) };
+        let names = snapshot.names.iter().copied().chain(snapshot.sent.iter().map(|name| (tag(*name), 0)));
         Self {
             seed: snapshot.seed,
-            sinkholed: accounts.iter().map(|account| u16::from(account.sinkholed)).sum(),
+            // At most one mark for each account.
+            sinkholed: marked as u16,
             accounts,
-            sent: snapshot.names.iter().copied().filter(|_| matched).collect(),
+            sent: names.filter(|_| matched).collect(),
             refused: snapshot.refused.iter().copied().filter(|_| matched).collect(),
-            session: snapshot.session,
+            session,
             connections_known: false,
         }
     }
@@ -254,9 +264,93 @@ pub struct StateSnapshot {
     seed: u64,
     check: u64,
     session: SessionAccount,
-    accounts: Vec<Account>,
-    overflow: Account,
+    accounts: Vec<Kept>,
+    overflow: Kept,
     /// Names and what came behind each; until version 1 `sent`.
     names: Vec<(Tag, Tag)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sent: Vec<u64>,
     refused: Vec<u64>,
+}
+
+/// An account as the store keeps it, or as version 1 did: a domain's spending as a tenant and as an ICANN-level domain
+/// apart inside.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+struct Kept {
+    #[serde(flatten)]
+    account: Account,
+    #[serde(skip_serializing)]
+    tenant: Option<Side>,
+    #[serde(skip_serializing)]
+    icann: Option<Side>,
+}
+
+/// What version 1 kept of a domain in one role.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Deserialize)]
+#[serde(default)]
+struct Side {
+    spent: Bits,
+    history: History,
+}
+
+impl From<Account> for Kept {
+    fn from(account: Account) -> Self {
+        Self { account, tenant: None, icann: None }
+    }
+}
+
+impl Kept {
+    /// The account or, from version 1, the one or two that it is now.
+    fn accounts(&self) -> impl Iterator<Item = Account> + use<> {
+        let side = |side: Side, account: Account| Account { spent: side.spent, history: side.history, ..account };
+        let own = match self.tenant {
+            Some(tenant) => side(tenant, self.account),
+            None => self.account,
+        };
+        // What differs between the two was told by tenants of a platform.
+        let platform = self.icann.filter(|icann| Some(icann.spent) != self.tenant.map(|tenant| tenant.spent));
+        let platform = platform.map(|icann| {
+            let key = !self.account.key;
+            side(icann, Account { key, paid: self.account.paid, ..Account::default() })
+        });
+        std::iter::once(own).chain(platform)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::NameBuf;
+
+    /// As version 1 wrote it, cut down to two accounts.
+    #[test]
+    fn a_snapshot_of_version_1_refunds_nothing() {
+        let (one, two) = (NameBuf::from_text("one.example").unwrap(), NameBuf::from_text("github.io").unwrap());
+        let state = SessionState::new(7);
+        let (one, two) = (state.hash(one.as_ref()), state.hash(two.as_ref()));
+        let text = format!(
+            r#"{{"version":1,"seed":7,"check":{},"session":{{"spent":5000.0}},"accounts":[
+                {{"key":{one},"tenant":{{"spent":2040.0,"history":{{"new":9,"last":1,"older":2,"last_name":5}}}},
+                  "icann":{{"spent":2040.0}},"below":12.0,"sinkholed":true}},
+                {{"key":{two},"icann":{{"spent":4000.0,"history":{{"new":30}}}},"paid":true}}],
+              "sent":[81985529216486895],"refused":[3]}}"#,
+            check(7)
+        );
+        let snapshot: StateSnapshot = serde_json::from_str(&text).expect("an older release's");
+        let state = SessionState::restore(&snapshot);
+        let spent = |key| state.accounts.find(key).map(|account| (account.spent, account.history.new));
+        assert_eq!(spent(one), Some((Bits::whole(2040), 9)));
+        assert_eq!(spent(!two), Some((Bits::whole(4000), 30)), "a platform's tenants");
+        assert_eq!((state.spent_session(), state.spent_below()), (Bits::whole(5000), Bits::whole(12)));
+        assert_eq!(state.tenants_sinkholed(), 1);
+        assert!(state.sent.contains(tag(81_985_529_216_486_895)));
+
+        let mut other = snapshot.clone();
+        other.check ^= 1;
+        let state = SessionState::restore(&other);
+        let shared = state.accounts.find(12_345).expect("every domain shares one account");
+        assert_eq!((shared.spent, shared.sinkholed), (Bits::whole(6040), false), "and no mark refuses them all");
+        assert_eq!(state.tenants_sinkholed(), 1, "a mark still counts");
+    }
 }

@@ -98,6 +98,7 @@ impl Replay {
             group_seen_days: None,
             group: None,
             cached: self.cached.get(&key).is_some_and(|at| seconds - at < CACHED_SECONDS),
+            at_hand: self.cached.contains_key(&key),
             budgets: &self.budgets,
             params: &self.params,
         };

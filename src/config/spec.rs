@@ -170,7 +170,7 @@ impl Default for Answer {
             max_ttl_seconds: 3600,
             floor_seconds: 60,
             failure_seconds: 2,
-            hold_stale_seconds: 86_400,
+            hold_stale_seconds: 21_600,
             jitter_ms: 250,
             allow_range: Vec::new(),
             show_loopback: Vec::new(),

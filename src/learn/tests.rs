@@ -60,6 +60,7 @@ fn facts<'f>(name: &'f NameBuf, budgets: &'f Budgets, params: &'f Params) -> Fac
         group_seen_days: None,
         group: None,
         cached: false,
+        at_hand: false,
         budgets,
         params,
     }

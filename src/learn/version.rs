@@ -63,6 +63,7 @@ fn digest(scorer: &Scorer) -> String {
             group_seen_days: None,
             group: None,
             cached: false,
+            at_hand: false,
             budgets: &budgets,
             params: &params,
         };

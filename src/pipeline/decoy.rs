@@ -244,6 +244,7 @@ impl Search<'_, '_> {
             now,
             split,
             cached: false,
+            at_hand: false,
             registered_days: known.registered_days(now.wall),
             first_seen_days: known.first_seen_days,
             group_seen_days: known.group_seen_days,

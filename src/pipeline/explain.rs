@@ -161,6 +161,7 @@ pub(crate) fn walk<'a>(
         now,
         split,
         cached,
+        at_hand: !cached && (knowledge.stale)(name),
         registered_days: known.registered_days(now.wall),
         first_seen_days: known.first_seen_days,
         group_seen_days: known.group_seen_days,

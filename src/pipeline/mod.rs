@@ -300,6 +300,8 @@ impl Pipeline {
         let mut entry = if unreachable { None } else { stood_in.or_else(|| self.cache.get(key, now.mono)) };
         let failure = if unreachable || entry.is_some() { None } else { self.cache.failure(key, now.mono) };
         let cached = entry.is_some() || failure.is_some() || unreachable;
+        let old = live.repeats.hold_stale.as_millis() as u64;
+        let stale = if cached { None } else { self.cache.get_stale(key, now.mono, old) };
         let split = Split::of(qname);
         let known = self.ages.known(&context, split.icann(qname), now.wall);
         // Behind the session's lock, and until the charge is booked too: two sessions cannot both spend what is left.
@@ -310,6 +312,7 @@ impl Pipeline {
             now,
             split,
             cached,
+            at_hand: stale.is_some(),
             registered_days: known.registered_days(now.wall),
             first_seen_days: known.first_seen_days,
             group_seen_days: known.group_seen_days,
@@ -344,8 +347,8 @@ impl Pipeline {
             record.reason = Some(reason);
             record.case = Some(case);
         }
-        if decision.applied == Verdict::Hold && entry.is_none() && !unreachable {
-            entry = self.cache.get_stale(key, now.mono, live.repeats.hold_stale.as_millis() as u64);
+        if decision.applied == Verdict::Hold && entry.is_none() {
+            entry = stale;
         }
         let outcome = match decision.applied {
             Verdict::Answer if cached => Outcome::Cached,

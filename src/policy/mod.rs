@@ -75,6 +75,8 @@ pub struct Ask<'a> {
     pub split: Split,
     /// Whether the answer is at hand, so that nothing would leave.
     pub cached: bool,
+    /// Whether an expired answer is at hand, for a query that is held.
+    pub at_hand: bool,
     /// Days since the registrable domain was registered, as its registry says; `None` where that is not known. Lists
     /// are asked by policy itself.
     pub registered_days: Option<f32>,
@@ -199,6 +201,7 @@ impl Policy {
             group_seen_days: ask.group_seen_days.and_then(|days| younger(Some(days), registered_days)),
             group: ask.group,
             cached: ask.cached,
+            at_hand: ask.at_hand,
             budgets: &profile.budgets,
             params: &profile.params,
         };

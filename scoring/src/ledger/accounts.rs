@@ -208,7 +208,8 @@ impl Account {
         Self { key, spent, history, types, times, next, paid, ..Self::default() }
     }
 
-    /// Adds another account's spending; histories take the larger counts, marks stay set.
+    /// Adds another account's spending; histories take the larger counts. A mark is not taken over: on an account that all
+    /// domains share it would refuse every one.
     fn merge(&mut self, other: &Account) {
         self.spent = self.spent.plus(other.spent);
         let (into, from) = (&mut self.history, &other.history);
@@ -228,7 +229,6 @@ impl Account {
         self.name_errors = self.name_errors.saturating_add(other.name_errors);
         self.answer_volume = self.answer_volume.saturating_add(other.answer_volume);
         self.connected = self.connected.saturating_add(other.connected);
-        self.sinkholed |= other.sinkholed;
     }
 }
 

@@ -70,6 +70,11 @@ impl Sent {
         }
     }
 
+    /// Whether there is room for what is merely cheaper when it is remembered: forms and labels. Names come first.
+    pub fn has_spare_room(&self) -> bool {
+        self.len < MAX_SENT_NAMES / 5 * 3
+    }
+
     /// Whether a further name would find no room.
     pub fn is_full(&self) -> bool {
         self.len >= MAX_SENT_NAMES

@@ -20,6 +20,8 @@ pub(super) fn overdraw(
         |charge: Bits, spent: Bits, limit: Bits| charge > Bits::ZERO && spent > limit.plus(state.session.allowance);
     match facts.listing {
         Listing::Exact { .. } => None,
+        // Repeats below a rule are paid for by an allowance that comes back: a rule is for work that goes on.
+        Listing::Below { .. } if charge.repeat => None,
         Listing::Below { budget } => past(charge.name, after.tenant, budget).then_some(LedgerScope::Tenant),
         Listing::Unlisted => [
             (charge.name, after.tenant, tenant, LedgerScope::Tenant),
@@ -51,55 +53,64 @@ pub(super) fn of(
     let watched = if assessment.score >= facts.params.watch { Band::Watch } else { Band::Answer };
     // A name the outside already knows tells by when and how often it is asked: that can be held back without a loss.
     let repeat = assessment.charge.repeat;
+    let held = || {
+        let echoed = echo.plus(assessment.charge.name);
+        // While the tenant's names are asked again on the resolver's clock, nothing is gained by asking between.
+        let fresh = at.tenant.ticks.is_active(facts.now) && assessment.refresh.is_some();
+        // What was never answered cannot be answered from memory: another type of a name, asked for the first time.
+        facts.at_hand && (echoed > facts.budgets.echo || fresh)
+    };
     match (facts.listing, assessment.overdraw) {
         (Listing::Exact { .. }, _) => return Band::Answer,
-        (Listing::Below { .. }, Some(_)) if repeat => return Band::Hold,
+        (Listing::Below { .. }, _) if repeat && !facts.cached => return if held() { Band::Hold } else { watched },
         (Listing::Below { .. }, Some(_)) => return Band::Sinkhole,
         (Listing::Below { .. }, None) => return watched,
         (Listing::Unlisted, _) => {}
     }
     let tried = assessment.before.tenant.plus(assessment.attempted);
     let hard = hard(facts, at).plus(state.session.allowance);
+    let soft = facts.budgets.tenant_soft.plus(state.session.allowance);
     let spent = match assessment.overdraw {
         // All sessions of the group together: no reason to close this one.
         Some(LedgerScope::Group) => return Band::Sinkhole,
         Some(_) => !repeat,
         None => false,
     };
-    if spent || (tried > hard && (assessment.sticky || (assessment.charge.name > Bits::ZERO && !repeat))) {
+    // Whoever goes on trying where it was refused is closed by the softer limit.
+    let persists =
+        if assessment.sticky { tried > soft } else { tried > hard && assessment.charge.name > Bits::ZERO && !repeat };
+    if spent || persists {
         return Band::Quarantine;
     }
     if assessment.sticky {
         return Band::Sinkhole;
     }
     if repeat && !facts.cached {
-        let echoed = echo.plus(assessment.charge.name);
-        // While the tenant's names are asked again on the resolver's clock, nothing is gained by asking between.
-        let fresh = at.tenant.ticks.is_active(facts.now) && assessment.refresh.is_some();
-        let held = assessment.overdraw.is_some() || echoed > facts.budgets.echo || fresh;
-        return if held { Band::Hold } else { watched };
+        return if assessment.overdraw.is_some() || held() { Band::Hold } else { watched };
     }
     // A name that does not leave tells nothing new.
-    let soft = facts.budgets.tenant_soft.plus(state.session.allowance);
     let enough = assessment.agreeing >= 2 || told > soft;
     if !facts.cached && enough && assessment.score >= facts.params.sinkhole { Band::Sinkhole } else { watched }
 }
 
 /// What it costs to have the tenant's held names asked again, and for one more name to be among them. Only for names
-/// that are sent already; a name that a rule covers is the operator's, and is forwarded.
+/// that are sent already; below a rule nothing, since its budget is for names.
 pub(super) fn refresh(
     state: &SessionState,
     facts: &Facts<'_>,
     at: &Place<'_>,
     before: LedgerView,
 ) -> (Option<Bits>, Bits) {
-    if !at.paid || facts.cached || facts.listing != Listing::Unlisted {
+    if !at.paid || facts.cached || matches!(facts.listing, Listing::Exact { .. }) {
         return (None, Bits::ZERO);
     }
     let price = at.tenant.ticks.price(facts.now);
     // Which of the tenant's names, by which type.
     let names = u64::from(at.tenant.history.new.max(1));
     let enter = Bits::log2(names * 4 * u64::from(facts.qtypes_allowed.max(1))).plus(ENTRANT);
+    if matches!(facts.listing, Listing::Below { .. }) {
+        return (Some(Bits::ZERO), Bits::ZERO);
+    }
     let fits = |spent: Bits, limit: Bits| spent.plus(price).plus(enter) <= limit.plus(state.session.allowance);
     let room = fits(before.tenant, facts.budgets.tenant)
         && fits(before.icann, facts.budgets.icann)

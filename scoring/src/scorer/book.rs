@@ -15,6 +15,8 @@ use crate::state::SessionState;
 pub(super) fn after(before: LedgerView, facts: &Facts<'_>, charge: Charge) -> LedgerView {
     match facts.listing {
         Listing::Exact { .. } => LedgerView { listed: before.listed.plus(charge.name), ..before },
+        // Repeats below a rule are paid for by the allowance for repeats.
+        Listing::Below { .. } if charge.repeat => before,
         Listing::Below { .. } | Listing::Unlisted => LedgerView {
             tenant: before.tenant.plus(charge.name),
             icann: before.icann.plus(charge.icann),
@@ -39,7 +41,13 @@ pub(super) fn forwarded(state: &mut SessionState, facts: &Facts<'_>, at: &Place<
     account.types.book(facts.qtype, facts.flags);
     account.times.book(facts.now);
     if below {
-        account.below = account.below.plus(charge.name);
+        if at.paid {
+            account.echo = echo.plus(charge.name);
+            account.echo_at = seconds(facts.now);
+        } else {
+            account.below = account.below.plus(charge.name);
+            state.session.below = state.session.below.plus(charge.name);
+        }
         if at.keys.apart {
             // Should the rule end, its names are among those that were sent.
             platform(state, at).history.book(at.icann_event, at.tag);
@@ -71,7 +79,9 @@ pub(super) fn forwarded(state: &mut SessionState, facts: &Facts<'_>, at: &Place<
         state.sent.follow(last_name, at.tag);
     }
     state.sent.insert(at.tag);
-    if let Some(form) = at.form {
+    if let Some(form) = at.form
+        && state.sent.has_spare_room()
+    {
         state.sent.insert(form);
         state.accounts.entry(at.keys.tenant).form = form;
     }
@@ -85,8 +95,14 @@ fn platform<'s>(state: &'s mut SessionState, at: &Place<'_>) -> &'s mut Account 
     if known == 0 && account.key == at.keys.icann {
         *account = at.icann;
         let made = state.accounts.position(at.keys.icann);
-        if own != 0 && state.session.domains.last == own {
-            state.session.domains.last = made;
+        if own != 0 {
+            // Whoever pointed at the domain points at the platform.
+            for account in state.accounts.iter_mut().filter(|account| account.next == own) {
+                account.next = made;
+            }
+            if state.session.domains.last == own {
+                state.session.domains.last = made;
+            }
         }
     }
     state.accounts.entry(at.keys.icann)
@@ -124,6 +140,9 @@ fn unlisted(state: &mut SessionState, facts: &Facts<'_>, at: &Place<'_>, charge:
 pub(super) fn held(state: &mut SessionState, facts: &Facts<'_>, at: &Place<'_>, charge: Bits) {
     let account = state.accounts.entry(at.keys.tenant);
     account.ticks.book(facts.now);
+    if is_below(facts) {
+        return;
+    }
     account.spent = account.spent.plus(charge);
     if at.keys.apart {
         let account = platform(state, at);

@@ -86,7 +86,7 @@ pub(super) fn remember(state: &mut SessionState, tenant: u64, payload: &[u8]) ->
     let mut new = 0;
     for tag in labels.iter().filter_map(|(_, tag)| *tag) {
         // A set that is full remembers no more, and then nobody gains by it.
-        if !state.sent.contains(tag) {
+        if !state.sent.contains(tag) && state.sent.has_spare_room() {
             state.sent.insert(tag);
             new += u16::from(state.sent.contains(tag));
         }

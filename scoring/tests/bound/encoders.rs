@@ -378,7 +378,7 @@ pub fn held(draw: &mut Random) -> Encoder {
         left = stay;
         // Where none enters, one that is there already brings the tick about.
         let (name, qtype, flags) = waits.pop().or_else(|| first.clone()).expect("one has entered");
-        (Query { qtype, flags, gap: ticks as u64 * 120_000, ..Query::of(name) }, Told::all(told))
+        (Query { qtype, flags, gap: ticks as u64 * staunch_scoring::TICK_MS, ..Query::of(name) }, Told::all(told))
     })
 }
 

@@ -139,6 +139,7 @@ impl Sender {
             group_seen_days: None,
             group: self.group,
             cached: false,
+            at_hand: true,
             budgets: &self.budgets,
             params: &self.params,
         }

@@ -24,6 +24,7 @@ pub struct Session {
     /// Milliseconds.
     pub now: u64,
     pub cached: bool,
+    pub at_hand: bool,
 }
 
 impl Session {
@@ -41,6 +42,7 @@ impl Session {
             group: None,
             now: 0,
             cached: false,
+            at_hand: true,
         }
     }
 
@@ -100,6 +102,7 @@ impl Session {
             group_seen_days: self.group_seen_days,
             group: self.group,
             cached: self.cached,
+            at_hand: self.at_hand,
             budgets: &self.budgets,
             params: &self.params,
         };
