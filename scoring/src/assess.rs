@@ -172,6 +172,8 @@ pub struct Assessment {
     pub agreeing: u8,
     /// What the payload part is worth under the model, charged or not.
     pub information: Bits,
+    /// What the tenant's distinct names are worth that this session has sent, this one included.
+    pub told: Bits,
     /// What forwarding would cost.
     pub charge: Charge,
     /// The accounts before.

@@ -95,6 +95,7 @@ impl Scorer {
             score,
             agreeing,
             information: worth.total,
+            told,
             charge,
             before,
             after,
@@ -112,7 +113,7 @@ impl Scorer {
             band: Band::Answer,
             trail: Some(trail),
         };
-        assessment.band = band::of(state, facts, &at, &assessment, echo, told);
+        assessment.band = band::of(state, facts, &at, &assessment, echo);
         if marks(facts, &at, &assessment) && !assessment.sticky {
             assessment.tenants_sinkholed += 1;
             if assessment.tenants_sinkholed >= u32::from(facts.params.quarantine_tenants) {

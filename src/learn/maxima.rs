@@ -148,5 +148,5 @@ impl Maxima {
 pub fn refusable(facts: &Facts<'_>, assessment: &Assessment, allowance: Bits) -> bool {
     let tells = !facts.cached && !assessment.charge.repeat;
     let soft = facts.budgets.tenant_soft.plus(allowance);
-    tells && (assessment.agreeing >= 2 || assessment.after.tenant > soft)
+    tells && (assessment.agreeing >= 2 || assessment.told > soft)
 }

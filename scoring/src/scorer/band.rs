@@ -40,16 +40,8 @@ fn hard(facts: &Facts<'_>, at: &Place<'_>) -> Bits {
     if at.shared { facts.budgets.icann } else { facts.budgets.tenant }
 }
 
-/// The band of one query, before tenants are counted. `echo` is what repeats under the tenant have told lately,
-/// `told` what its distinct names have, this one included.
-pub(super) fn of(
-    state: &SessionState,
-    facts: &Facts<'_>,
-    at: &Place<'_>,
-    assessment: &Assessment,
-    echo: Bits,
-    told: Bits,
-) -> Band {
+/// The band of one query, before tenants are counted. `echo` is what repeats under the tenant have told lately.
+pub(super) fn of(state: &SessionState, facts: &Facts<'_>, at: &Place<'_>, assessment: &Assessment, echo: Bits) -> Band {
     let watched = if assessment.score >= facts.params.watch { Band::Watch } else { Band::Answer };
     // A name the outside already knows tells by when and how often it is asked: that can be held back without a loss.
     let repeat = assessment.charge.repeat;
@@ -89,7 +81,7 @@ pub(super) fn of(
         return if assessment.overdraw.is_some() || held() { Band::Hold } else { watched };
     }
     // A name that does not leave tells nothing new.
-    let enough = assessment.agreeing >= 2 || told > soft;
+    let enough = assessment.agreeing >= 2 || assessment.told > soft;
     if !facts.cached && enough && assessment.score >= facts.params.sinkhole { Band::Sinkhole } else { watched }
 }
 
