@@ -118,7 +118,7 @@ impl Pipeline {
     /// Whether a question would enter if it were held now; `None` where it would not be asked again.
     pub(super) fn would_enter(&self, live: &Live, session: &Session, key: Key<'_>) -> Option<bool> {
         let tenant = self.tenant_of(session, Split::of(key.qname), key);
-        self.held.table.look(tenant, key).filter(|_| live.repeats.refresh)
+        self.held.table.look(tenant, session, key).filter(|_| live.repeats.refresh)
     }
 
     fn tenant_of(&self, session: &Session, split: Split, key: Key<'_>) -> u64 {

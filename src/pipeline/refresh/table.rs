@@ -73,6 +73,12 @@ struct Set {
     due: Option<u64>,
 }
 
+impl Set {
+    fn is_of(&self, session: &Session) -> bool {
+        std::ptr::eq(self.session.as_ptr(), session)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Sets {
     by_tenant: HashMap<u64, Set, RandomState>,
@@ -95,9 +101,9 @@ pub(super) struct Table {
 
 impl Table {
     /// Whether a question would enter; `None` where there is no room for it. `tenant` is a hash of session and tenant.
-    pub fn look(&self, tenant: u64, key: Key<'_>) -> Option<bool> {
+    pub fn look(&self, tenant: u64, session: &Session, key: Key<'_>) -> Option<bool> {
         let sets = self.sets.lock();
-        let (known, of_tenant) = match sets.by_tenant.get(&tenant) {
+        let (known, of_tenant) = match sets.by_tenant.get(&tenant).filter(|set| set.is_of(session)) {
             Some(set) => (set.questions.iter().any(|question| question.is(key)), set.questions.len()),
             None => (false, 0),
         };
@@ -109,6 +115,10 @@ impl Table {
     /// them; `None`, and nothing changed, where there is no room for it.
     pub fn note(&self, tenant: u64, session: &Arc<Session>, key: Key<'_>, tick: u64) -> Option<bool> {
         let mut sets = self.sets.lock();
+        // An earlier session of the same name, which has gone without a word.
+        if sets.by_tenant.get(&tenant).is_some_and(|set| !set.is_of(session)) {
+            sets.retain(|other, _| *other != tenant);
+        }
         let all = sets.questions;
         let known = sets.by_tenant.get_mut(&tenant);
         let entered = known.as_ref().is_none_or(|set| !set.questions.iter().any(|question| question.is(key)));
@@ -157,7 +167,7 @@ impl Table {
 
     /// Forgets a session that was closed or has ended.
     pub fn forget(&self, session: &Session) {
-        self.sets.lock().retain(|_, set| !std::ptr::eq(set.session.as_ptr(), session));
+        self.sets.lock().retain(|_, set| !set.is_of(session));
     }
 
     /// Forgets everything (after a change of rules).
@@ -173,7 +183,7 @@ impl Table {
     /// Distinct names of one session.
     pub fn names_of(&self, session: &Session) -> usize {
         let sets = self.sets.lock();
-        let of_session = sets.by_tenant.values().filter(|set| std::ptr::eq(set.session.as_ptr(), session));
+        let of_session = sets.by_tenant.values().filter(|set| set.is_of(session));
         of_session.flat_map(|set| &set.questions).map(|question| &question.qname).collect::<HashSet<_>>().len()
     }
 }
@@ -207,10 +217,10 @@ mod tests {
     #[test]
     fn a_question_enters_once_and_is_asked_in_each_tick_of_use() {
         let (table, session, www) = (Table::default(), session("a"), name("www.site.example"));
-        assert_eq!((table.look(1, key(&www)), table.len()), (Some(true), 0));
+        assert_eq!((table.look(1, &session, key(&www)), table.len()), (Some(true), 0));
         assert_eq!(table.note(1, &session, key(&www), 5), Some(true));
         assert_eq!(table.note(1, &session, key(&www), 5), Some(false));
-        assert_eq!(table.look(1, key(&www)), Some(false));
+        assert_eq!(table.look(1, &session, key(&www)), Some(false));
         assert_eq!(table.note(1, &session, Key { qtype: Qtype::AAAA, ..key(&www) }, 5), Some(true), "by its whole key");
         assert_eq!((table.len(), table.names_of(&session)), (2, 1));
         assert!(table.take(5).is_empty(), "the tick is not over");
@@ -261,13 +271,24 @@ mod tests {
     }
 
     #[test]
+    fn a_later_session_of_the_same_name_enters_anew() {
+        let (table, www) = (Table::default(), name("www.site.example"));
+        let (first, second) = (session("a"), session("a"));
+        table.note(1, &first, key(&www), 5);
+        assert_eq!(table.look(1, &second, key(&www)), Some(true));
+        assert_eq!(table.note(1, &second, key(&www), 5), Some(true));
+        let due = table.take(6);
+        assert!(table.len() == 1 && due.len() == 1 && Arc::ptr_eq(&due[0].1[0], &second), "{due:?}");
+    }
+
+    #[test]
     fn a_full_table_takes_nothing_and_forgets_nothing() {
         let (table, a) = (Table::default(), session("a"));
         let nth = |n: usize| name(&format!("n{n}.site.example"));
         for n in 0..OF_TENANT {
             assert_eq!(table.note(0, &a, key(&nth(n)), 5), Some(true));
         }
-        assert_eq!((table.look(0, key(&nth(99))), table.note(0, &a, key(&nth(99)), 6)), (None, None));
+        assert_eq!((table.look(0, &a, key(&nth(99))), table.note(0, &a, key(&nth(99)), 6)), (None, None));
         assert!(table.take(6).len() == OF_TENANT && table.take(7).is_empty(), "it has not used the tick either");
         assert_eq!(table.note(0, &a, key(&nth(0)), 7), Some(false), "what is in stays in");
         for n in OF_TENANT..ALL {
