@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use staunch_scoring::{Outcome, QName, Split, TICK_MS};
+use staunch_scoring::{Bits, Outcome, QName, Split, TICK_MS};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -53,7 +53,7 @@ pub struct Counters {
     pub skipped: AtomicU64,
     /// Due questions left out because upstreams were too slow.
     pub late: AtomicU64,
-    /// Held queries that found no room for their question.
+    /// Held queries whose question could not enter, for want of room or of a tick of its own.
     pub full: AtomicU64,
 }
 
@@ -102,11 +102,9 @@ impl Pipeline {
         now: Now,
     ) -> Outcome {
         const NOT: Outcome = Outcome::Held { refreshed: false, entered: false };
-        if !live.repeats.refresh || decision.assessment.refresh.is_none() {
-            return NOT;
-        }
+        let Some(price) = decision.assessment.refresh.filter(|_| live.repeats.refresh) else { return NOT };
         let tenant = self.tenant_of(session, decision.facts.split, key);
-        match self.held.table.note(tenant, session, key, now.mono / TICK_MS) {
+        match self.held.table.note(tenant, session, key, now.mono / TICK_MS, price == Bits::ZERO) {
             Some(entered) => Outcome::Held { refreshed: true, entered },
             None => {
                 Counters::add(&self.held.counters.full, 1);

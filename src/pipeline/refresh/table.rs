@@ -112,8 +112,9 @@ impl Table {
     }
 
     /// Has the tenant's questions asked again after `tick`, this one among them from now on. Whether it is new among
-    /// them; `None`, and nothing changed, where there is no room for it.
-    pub fn note(&self, tenant: u64, session: &Arc<Session>, key: Key<'_>, tick: u64) -> Option<bool> {
+    /// them; `None`, and nothing changed, where there is no room for it, or the tick was `paid` for by another tenant
+    /// alone: domains beyond the scorer's table share an account, and an upstream tells them apart.
+    pub fn note(&self, tenant: u64, session: &Arc<Session>, key: Key<'_>, tick: u64, paid: bool) -> Option<bool> {
         let mut sets = self.sets.lock();
         // An earlier session of the same name, which has gone without a word.
         if sets.by_tenant.get(&tenant).is_some_and(|set| !set.is_of(session)) {
@@ -121,6 +122,9 @@ impl Table {
         }
         let all = sets.questions;
         let known = sets.by_tenant.get_mut(&tenant);
+        if paid && known.as_ref().is_none_or(|set| set.active < tick) {
+            return None;
+        }
         let entered = known.as_ref().is_none_or(|set| !set.questions.iter().any(|question| question.is(key)));
         if entered && (all >= ALL || known.as_ref().is_some_and(|set| set.questions.len() >= OF_TENANT)) {
             return None;
@@ -170,9 +174,12 @@ impl Table {
         self.sets.lock().retain(|_, set| !set.is_of(session));
     }
 
-    /// Forgets everything (after a change of rules).
+    /// Forgets every question (after a change of rules); which ticks are paid for is still known.
     pub fn clear(&self) {
-        self.sets.lock().retain(|_, _| false);
+        self.sets.lock().retain(|_, set| {
+            set.questions = Vec::new();
+            true
+        });
     }
 
     /// Questions of all sessions.
@@ -218,23 +225,27 @@ mod tests {
     fn a_question_enters_once_and_is_asked_in_each_tick_of_use() {
         let (table, session, www) = (Table::default(), session("a"), name("www.site.example"));
         assert_eq!((table.look(1, &session, key(&www)), table.len()), (Some(true), 0));
-        assert_eq!(table.note(1, &session, key(&www), 5), Some(true));
-        assert_eq!(table.note(1, &session, key(&www), 5), Some(false));
+        assert_eq!(table.note(1, &session, key(&www), 5, false), Some(true));
+        assert_eq!(table.note(1, &session, key(&www), 5, false), Some(false));
         assert_eq!(table.look(1, &session, key(&www)), Some(false));
-        assert_eq!(table.note(1, &session, Key { qtype: Qtype::AAAA, ..key(&www) }, 5), Some(true), "by its whole key");
+        assert_eq!(
+            table.note(1, &session, Key { qtype: Qtype::AAAA, ..key(&www) }, 5, false),
+            Some(true),
+            "by its whole key"
+        );
         assert_eq!((table.len(), table.names_of(&session)), (2, 1));
         assert!(table.take(5).is_empty(), "the tick is not over");
         assert_eq!(table.take(6).len(), 2);
         assert!(table.take(6).is_empty() && table.take(7).is_empty(), "out of use, it is not asked");
-        assert_eq!(table.note(1, &session, key(&www), 8), Some(false), "and is still known");
+        assert_eq!(table.note(1, &session, key(&www), 8, false), Some(false), "and is still known");
         assert_eq!(table.take(9).len(), 2, "all of the tenant's, whichever was asked");
     }
 
     #[test]
     fn use_in_two_ticks_is_two_askings_however_late_the_first_is() {
         let (table, session, www) = (Table::default(), session("a"), name("www.site.example"));
-        table.note(1, &session, key(&www), 5);
-        table.note(1, &session, key(&www), 6);
+        table.note(1, &session, key(&www), 5, false);
+        table.note(1, &session, key(&www), 6, false);
         assert_eq!((table.take(6).len(), table.take(6).len(), table.take(7).len()), (1, 0, 1));
         assert!(table.take(8).is_empty());
     }
@@ -243,8 +254,8 @@ mod tests {
     fn what_several_sessions_hold_is_asked_once() {
         let (table, www) = (Table::default(), name("www.site.example"));
         let (a, b) = (session("a"), session("b"));
-        table.note(1, &a, key(&www), 5);
-        table.note(2, &b, key(&www), 5);
+        table.note(1, &a, key(&www), 5, false);
+        table.note(2, &b, key(&www), 5, false);
         let due = table.take(6);
         assert_eq!((due.len(), due[0].1.len()), (1, 2));
     }
@@ -254,7 +265,7 @@ mod tests {
         let (table, www) = (Table::default(), name("www.site.example"));
         let (a, b, c) = (session("a"), session("b"), session("c"));
         for (tenant, session) in [(1, &a), (2, &b), (3, &c)] {
-            table.note(tenant, session, key(&www), 5);
+            table.note(tenant, session, key(&www), 5, false);
         }
         table.forget(&b);
         drop(c);
@@ -265,7 +276,7 @@ mod tests {
         assert_eq!(table.len(), 1, "ten ticks");
         table.take(16);
         assert_eq!(table.len(), 0);
-        assert_eq!(table.note(1, &a, key(&www), 16), Some(true), "it enters anew");
+        assert_eq!(table.note(1, &a, key(&www), 16, false), Some(true), "it enters anew");
         table.clear();
         assert_eq!((table.len(), table.take(17).len()), (0, 0));
     }
@@ -274,11 +285,22 @@ mod tests {
     fn a_later_session_of_the_same_name_enters_anew() {
         let (table, www) = (Table::default(), name("www.site.example"));
         let (first, second) = (session("a"), session("a"));
-        table.note(1, &first, key(&www), 5);
+        table.note(1, &first, key(&www), 5, false);
         assert_eq!(table.look(1, &second, key(&www)), Some(true));
-        assert_eq!(table.note(1, &second, key(&www), 5), Some(true));
+        assert_eq!(table.note(1, &second, key(&www), 5, false), Some(true));
         let due = table.take(6);
         assert!(table.len() == 1 && due.len() == 1 && Arc::ptr_eq(&due[0].1[0], &second), "{due:?}");
+    }
+
+    #[test]
+    fn a_tick_is_paid_for_by_the_tenant_that_uses_it() {
+        let (table, a, www) = (Table::default(), session("a"), name("www.site.example"));
+        assert_eq!(table.note(1, &a, key(&www), 5, true), None, "another one's");
+        assert_eq!(table.note(1, &a, key(&www), 5, false), Some(true));
+        assert_eq!(table.note(1, &a, key(&www), 5, true), Some(false));
+        assert_eq!(table.note(1, &a, key(&www), 6, true), None);
+        table.clear();
+        assert_eq!((table.note(1, &a, key(&www), 5, true), table.len()), (Some(true), 1), "paid for before the reload");
     }
 
     #[test]
@@ -286,16 +308,16 @@ mod tests {
         let (table, a) = (Table::default(), session("a"));
         let nth = |n: usize| name(&format!("n{n}.site.example"));
         for n in 0..OF_TENANT {
-            assert_eq!(table.note(0, &a, key(&nth(n)), 5), Some(true));
+            assert_eq!(table.note(0, &a, key(&nth(n)), 5, false), Some(true));
         }
-        assert_eq!((table.look(0, &a, key(&nth(99))), table.note(0, &a, key(&nth(99)), 6)), (None, None));
+        assert_eq!((table.look(0, &a, key(&nth(99))), table.note(0, &a, key(&nth(99)), 6, false)), (None, None));
         assert!(table.take(6).len() == OF_TENANT && table.take(7).is_empty(), "it has not used the tick either");
-        assert_eq!(table.note(0, &a, key(&nth(0)), 7), Some(false), "what is in stays in");
+        assert_eq!(table.note(0, &a, key(&nth(0)), 7, false), Some(false), "what is in stays in");
         for n in OF_TENANT..ALL {
-            assert_eq!(table.note((n / OF_TENANT) as u64, &a, key(&nth(n)), 7), Some(true));
+            assert_eq!(table.note((n / OF_TENANT) as u64, &a, key(&nth(n)), 7, false), Some(true));
         }
-        assert_eq!(table.note(u64::MAX, &a, key(&nth(0)), 7), None);
-        assert_eq!(table.note(0, &a, key(&nth(0)), 7), Some(false));
+        assert_eq!(table.note(u64::MAX, &a, key(&nth(0)), 7, false), None);
+        assert_eq!(table.note(0, &a, key(&nth(0)), 7, false), Some(false));
         assert_eq!(table.len(), ALL);
     }
 }

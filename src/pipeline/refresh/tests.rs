@@ -4,8 +4,6 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU8};
 
-use staunch_scoring::Bits;
-
 use super::*;
 use crate::daemon::{Start, build};
 use crate::listen::{Fast, Service};
