@@ -488,6 +488,7 @@ floor_seconds = 30
 failure_seconds = 5
 hold_stale_seconds = 3600
 jitter_ms = 100
+refresh_held = false
 [[answer.allow_range]]
 name = "*.corp.example"
 ranges = ["10.20.0.0/16"]
@@ -584,10 +585,11 @@ path = "alerts.jsonl"
     assert_eq!(loaded.upstream.addresses(), None, "one has to be looked up");
     assert_eq!(loaded.upstream.forward_config(vec![]).udp_payload, 1232);
     assert!(loaded.answer.allow_ranges[0].ranges[0].contains("10.20.3.4".parse().expect("address")));
-    assert_eq!(loaded.answer.allow_ranges[0].reference.line, 19);
+    assert_eq!(loaded.answer.allow_ranges[0].reference.line, 20);
     let repeats = loaded.answer.repeats;
     assert_eq!((repeats.floor.as_secs(), repeats.failure.as_secs()), (30, 5));
     assert_eq!((repeats.hold_stale.as_secs(), repeats.jitter.as_millis()), (3600, 100));
+    assert!(!repeats.refresh);
     assert_eq!(loaded.answer.show_loopback[0].zone, name("dnsbl.example"));
     assert_eq!(loaded.enforce.backend, BackendKind::Nft);
     assert_eq!(

@@ -317,7 +317,7 @@ fn book(
         }
         return;
     }
-    tally.bits += decision.booked().as_f64();
+    tally.bits += decision.booked(Outcome::Forwarded).as_f64();
     let outcome = if decision.facts.cached { Outcome::Cached } else { Outcome::Forwarded };
     policy.commit(&mut run.inner, decision, outcome);
     if outcome == Outcome::Forwarded {

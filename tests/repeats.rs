@@ -262,35 +262,45 @@ fn until_held(daemon: &Daemon, asked: &Asked, from: &str, name: &str) -> (usize,
 }
 
 #[test]
-#[ignore = "needs a scorer that recommends Band::Hold"]
 fn repeats_that_tell_too_much_are_answered_from_memory() {
     let (upstream, asked) = upstream();
     let budgets = "[profile.batch.budgets]\necho = 1\necho_hour = 1\n";
-    let mut text = config("floor_seconds = 0", budgets);
-    let daemon = Daemon::start_at(upstream, "off", &text);
+    let daemon = Daemon::start_at(upstream, "off", &config("floor_seconds = 0", budgets));
     let (left, held) = until_held(&daemon, &asked, "127.0.0.1", "zero.site.example");
     assert!((1..50).contains(&left), "left {left} times");
     assert_eq!((held.rcode, held.answers, held.ttl), (0, 1, 30), "RFC 8767 section 4: {held:?}");
     assert!(held.errors == [3] && held.text.contains("Case c"), "{held:?}");
     let event = daemon.event(|e| e["qname"] == "zero.site.example" && e["verdict"] == "hold");
     assert_eq!((event["reason"].as_str(), event["source"].as_str()), (Some("held"), Some("cache")), "{event}");
-    assert_eq!(event["score"]["charged_bits"], 0.0, "{event}");
-    assert_eq!(event["pins"][0], "203.0.113.5", "pinned for the TTL shown, like any answer: {event}");
+    let entry = event["score"]["charged_bits"].as_f64().expect("bits");
+    assert!(entry > 15.0, "a first tick, and a name that is asked again in it: {event}");
     let explained = daemon.json(&["explain", "zero.site.example", "--session", "a1"]);
     assert_eq!((explained["verdict"].as_str(), explained["source"].as_str()), (Some("hold"), Some("cache")));
-    assert_eq!(daemon.json(&["session", "show", "a1"])["session"]["state"], "watched", "repeats close no session");
+    assert_eq!(explained["score"]["charged_bits"], 0.0, "this tick is paid for, and so is the name: {explained}");
+    let shown = daemon.json(&["session", "show", "a1"]);
+    assert_eq!(shown["session"]["state"], "watched", "repeats close no session");
+    assert_eq!(shown["names_refreshed"], 1, "{shown:#}");
+    let pinned = |pin: &serde_json::Value| pin["address"] == "203.0.113.5" && pin["seconds_left"].as_u64() >= Some(30);
+    assert!(shown["pins"].as_array().expect("pins").iter().any(pinned), "for the TTL shown, like any: {shown:#}");
+    let spent = |daemon: &Daemon| daemon.json(&["session", "show", "a1"])["ledger"]["session_bits"].as_f64();
+    let before = spent(&daemon);
+    for _ in 0..20 {
+        assert_eq!(ask(&daemon, "127.0.0.1", "zero.site.example").answers, 1);
+    }
+    daemon.event(|e| e["verdict"] == "hold" && e["score"]["charged_bits"] == 0.0);
+    assert_eq!((spent(&daemon), asked.of("zero.site.example")), (before, left), "nothing leaves in this tick");
 
     // Nothing at hand: the reload has cleared the cache.
-    text.push_str("[events]\nkeep = 4\n");
     assert_eq!(daemon::code(&daemon.run(&["reload"])), 0);
     let bare = ask(&daemon, "127.0.0.1", "zero.site.example");
     assert_eq!((bare.rcode, bare.answers), (0, 0), "{bare:?}");
     assert!(bare.text.contains("held") && bare.text.contains("Case c"), "{bare:?}");
+    let shown = daemon.json(&["session", "show", "a1"]);
+    assert_eq!(shown["names_refreshed"], 1, "it entered anew, and is there when the tick is over: {shown:#}");
     assert_eq!(ask(&daemon, "127.0.0.3", "zero.site.example").answers, 1, "other sessions are not held");
 }
 
 #[test]
-#[ignore = "needs a scorer that recommends Band::Hold"]
 fn monitor_mode_records_what_would_be_held() {
     let (upstream, asked) = upstream();
     let text = config("floor_seconds = 0", "[profile.batch.budgets]\necho = 1\necho_hour = 1\n");
@@ -304,7 +314,6 @@ fn monitor_mode_records_what_would_be_held() {
 }
 
 #[test]
-#[ignore = "needs a scorer that sets Assessment::slow"]
 fn what_could_tell_by_its_time_waits_a_random_moment() {
     const LONGEST: Duration = Duration::from_millis(200);
     let budgets = "[profile.batch.budgets]\necho = 24\necho_hour = 1\n";

@@ -155,6 +155,8 @@ pub struct Answer {
     pub hold_stale_seconds: u32,
     /// Longest random wait of a question whose time could tell something.
     pub jitter_ms: u32,
+    /// Ask held names again every three minutes, at times that the sessions do not choose.
+    pub refresh_held: bool,
     /// Names that may resolve to private addresses.
     pub allow_range: Vec<AllowRange>,
     /// Zones whose 127/8 answers are shown.
@@ -172,6 +174,7 @@ impl Default for Answer {
             failure_seconds: 2,
             hold_stale_seconds: 21_600,
             jitter_ms: 250,
+            refresh_held: true,
             allow_range: Vec::new(),
             show_loopback: Vec::new(),
         }

@@ -155,6 +155,7 @@ pub fn apply(pipeline: &Pipeline, loaded: Loaded) -> anyhow::Result<String> {
     }
     // An answer may hold what the new rules take out.
     pipeline.cache.clear();
+    pipeline.held.clear();
     let live = pipeline.live.load_full();
     for id in old.configured.iter().filter(|id| !live.configured.contains(id)) {
         if let Some(session) = pipeline.sessions.end(id) {

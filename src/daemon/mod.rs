@@ -137,6 +137,8 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     let admin = Arc::new(Admin { pipeline: pipeline.clone(), reload: reload.clone() });
     let admin_task = tokio::spawn(admin::serve(admin_socket, admin));
 
+    let held_task = tokio::spawn(pipeline.clone().keep_held_fresh());
+
     let addresses: Vec<_> = listener.local_addrs().iter().map(ToString::to_string).collect();
     let mode = pipeline.live.load().policy.mode;
     tracing::info!(addresses = addresses.join(","), ?mode, socket = %socket.display(), "ready");
@@ -168,6 +170,7 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     listener.shutdown().await;
     drop(connections);
     admin_task.abort();
+    held_task.abort();
     let _ = std::fs::remove_file(&socket);
     let last = pipeline.clone();
     // Threads are joined away from the runtime: each may need a moment for its last write.

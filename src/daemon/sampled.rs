@@ -30,6 +30,7 @@ impl Sampled for Stages {
         upstream(&mut all, &pipeline);
         ages(&mut all, &pipeline.ages);
         decoys(&mut all, &pipeline);
+        held(&mut all, &pipeline);
         journal(&mut all, &pipeline.store.status());
         if let Some(delivery) = &*pipeline.delivery.lock() {
             alerts(&mut all, &delivery.status(), clock::now().wall);
@@ -123,6 +124,30 @@ fn decoys(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             value: read(count),
         });
     }
+}
+
+fn held(all: &mut Vec<Sample>, pipeline: &Pipeline) {
+    let counters = &pipeline.held.counters;
+    all.extend([
+        plain("held_questions", "Held questions that are asked again", pipeline.held.len() as f64),
+        plain("held_refreshed_total", "Held questions asked again", read(&counters.asked)),
+        plain("held_refresh_failed_total", "Of these, without a usable answer", read(&counters.failed)),
+        plain(
+            "held_refresh_skipped_total",
+            "Held questions not asked again because the answer was new or policy refuses them now",
+            read(&counters.skipped),
+        ),
+        plain(
+            "held_refresh_late_total",
+            "Held questions not asked again because upstreams were too slow",
+            read(&counters.late),
+        ),
+        plain(
+            "held_table_full_total",
+            "Held queries whose question found no room among those asked again",
+            read(&counters.full),
+        ),
+    ]);
 }
 
 fn ages(all: &mut Vec<Sample>, ages: &Ages) {

@@ -84,6 +84,7 @@ pub fn first_look(
         ages: &|_| Known::NOTHING,
         standing: &|_| None,
         group: None,
+        enters: None,
         name_hash: hash(name),
     };
     let now = Now { mono: 1000, wall: 0 };
@@ -143,6 +144,7 @@ impl<'c> Replay<'c> {
             ages: &|_| Known::NOTHING,
             standing: &|_| None,
             group: None,
+            enters: None,
             name_hash: hash(name),
         };
         let walked = walk(self.live, self.grants, self.context, &self.inner, &query, now, &knowledge);
@@ -156,7 +158,7 @@ impl<'c> Replay<'c> {
         let stale = since.is_some() && !cached;
         let (outcome, leaves, charged) = match decision.applied {
             Verdict::Answer if cached => (Outcome::Cached, false, Bits::ZERO),
-            Verdict::Answer => (Outcome::Forwarded, true, decision.booked()),
+            Verdict::Answer => (Outcome::Forwarded, true, decision.booked(Outcome::Forwarded)),
             Verdict::Hold => self.hold(tenant, key, &decision.assessment, now.mono),
             Verdict::Sinkhole | Verdict::Quarantine => (Outcome::Refused, false, Bits::ZERO),
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use staunch_scoring::{GroupFacts, NameRef, QName, Split, StateSnapshot};
+use staunch_scoring::{GroupFacts, NameRef, Outcome, QName, Split, StateSnapshot};
 
 use super::age::Known;
 use super::{AgeSources, Live, Pipeline, is_guarded};
@@ -84,6 +84,7 @@ pub fn explain_fresh(
         ages: &|_| Known::NOTHING,
         standing: &|_| None,
         group: None,
+        enters: None,
         name_hash: 1,
     };
     explain(live, context, &Inner::new(0), &parse(name)?, qtype, now, &knowledge)
@@ -97,6 +98,8 @@ pub(crate) struct Knowledge<'k> {
     pub stale: &'k dyn Fn(NameRef<'_>) -> bool,
     /// What the session's group knows and has spent.
     pub group: Option<GroupFacts>,
+    /// Whether the question would enter those that are asked again; `None` where it would not be.
+    pub enters: Option<bool>,
     /// What random siblings below a name were found to get.
     pub standing: &'k dyn Fn(NameRef<'_>) -> Option<Kind>,
     /// How old a registrable domain is.
@@ -250,7 +253,13 @@ fn explain(
         _ => Source::Policy,
     };
     explanation.age = Some(AgeSources::of(&live.policy.lists.age, split.icann(name), &known));
-    explanation.score = Some(scored(&decision.assessment, decision.booked()));
+    let outcome = match (decision.applied, knowledge.enters) {
+        (Verdict::Answer, _) if !cached => Outcome::Forwarded,
+        (Verdict::Hold, Some(entered)) => Outcome::Held { refreshed: true, entered },
+        (Verdict::Answer | Verdict::Hold, _) => Outcome::Cached,
+        _ => Outcome::Refused,
+    };
+    explanation.score = Some(scored(&decision.assessment, decision.booked(outcome)));
     explanation.rule = decision.rule;
     Ok(explanation)
 }
@@ -274,8 +283,10 @@ impl Pipeline {
         let standing = |parent: NameRef<'_>| self.decoys.standing(parent, qtype, now.mono);
         let inner = session.inner.lock();
         let group = self.group_facts(&context, qname.as_ref(), now.wall);
+        let key = Key { qname: qname.as_ref(), qtype, dnssec_ok: false, checking_disabled: false };
+        let enters = self.would_enter(&live, session, key);
         let knowledge =
-            Knowledge { cached: &cached, stale: &stale, ages: &ages, standing: &standing, group, name_hash };
+            Knowledge { cached: &cached, stale: &stale, ages: &ages, standing: &standing, group, enters, name_hash };
         explain(&live, &context, &inner, &qname, qtype, now, &knowledge)
     }
 
@@ -356,6 +367,7 @@ impl Pipeline {
             "budgets": profile.budgets,
             "ledger": { "total_bits": inner.charged, "session_bits": inner.score.spent_session() },
             "names_connected": inner.resolved.count(),
+            "names_refreshed": self.held.names_of(session),
             "group": self.show_group(&context, now),
             "guarded": is_guarded(&live, &context),
             "search": context.announcement.search,

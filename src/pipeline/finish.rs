@@ -8,7 +8,7 @@ use staunch_scoring::Answered;
 
 use super::show::{show, ttl_of};
 use super::{Deferred, Leave, Live, Pipeline, Step, Walk, is_guarded};
-use crate::answer::{self, Asked, Kind};
+use crate::answer::{self, Asked, Kind, Vetted};
 use crate::cache::{Entry, Failure, Key};
 use crate::clock;
 use crate::enforce::{self, Command, Ticket};
@@ -32,6 +32,18 @@ fn key_of(permit: &Permit) -> Key<'_> {
         dnssec_ok: permit.dnssec_ok(),
         checking_disabled: permit.checking_disabled(),
     }
+}
+
+/// What the score is told of an answer.
+pub(super) fn answered(vetted: &Vetted) -> Answered {
+    // The authority section's SOA is the only record of an answer without records.
+    let octets = if vetted.answer.answers > 0 { vetted.data_octets } else { 0 };
+    Answered { rcode: u16::from(vetted.answer.rcode), octets }
+}
+
+/// Whether the guard has taken everything out of an answer.
+pub(super) fn is_emptied(vetted: &Vetted) -> bool {
+    vetted.kind == Kind::NoData && (!vetted.rebinding.is_empty() || vetted.internal_alias)
 }
 
 impl Pipeline {
@@ -102,12 +114,9 @@ impl Pipeline {
         };
         let now = clock::now();
         self.ages.note_answer(walk, vetted.kind, permit.qname(), now);
-        let emptied = vetted.kind == Kind::NoData && (!vetted.rebinding.is_empty() || vetted.internal_alias);
+        let emptied = is_emptied(&vetted);
+        walk.session.inner.lock().score.observe(walk.record.split.tenant(permit.qname()), answered(&vetted));
         walk.record.withheld = vetted.rebinding;
-        // The authority section's SOA is the only record of an answer without records.
-        let octets = if vetted.answer.answers > 0 { vetted.data_octets } else { 0 };
-        let answered = Answered { rcode: u16::from(vetted.answer.rcode), octets };
-        walk.session.inner.lock().score.observe(walk.record.split.tenant(permit.qname()), answered);
         let floor = live.repeats.floor.as_millis() as u64;
         if emptied {
             let withheld = walk.record.withheld.clone().into_boxed_slice();

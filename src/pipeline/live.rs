@@ -69,6 +69,8 @@ pub struct Repeats {
     pub hold_stale: Duration,
     /// Longest random wait of a question whose time could tell something.
     pub jitter: Duration,
+    /// Whether names that are held are asked again on our own clock.
+    pub refresh: bool,
 }
 
 /// What a refused stub is given.

@@ -14,6 +14,7 @@ mod learning;
 mod ledgers;
 mod live;
 mod quarantine;
+mod refresh;
 mod refusals;
 mod show;
 
@@ -47,6 +48,7 @@ pub use age::{AgeSources, Ages, RegisteredBy};
 pub use explain::{Explanation, explain_fresh};
 pub(crate) use explain::{Knowledge, Walked, walk};
 pub use live::{Learning, Live, Repeats, Sinkhole};
+pub use refresh::{Counters as HeldCounters, Held};
 
 use delays::Delays;
 use show::{show, shown};
@@ -61,6 +63,8 @@ pub struct Pipeline {
     pub groups: Groups,
     /// Answers at hand.
     pub cache: Cache,
+    /// Names that are held and asked again on our own clock.
+    pub held: Held,
     /// What random siblings were found to get.
     pub decoys: crate::decoy::Table,
     /// Upstreams.
@@ -162,6 +166,7 @@ impl Pipeline {
             live: arc_swap::ArcSwap::from_pointee(live),
             sessions,
             cache,
+            held: Held::default(),
             decoys: crate::decoy::Table::default(),
             forwarder,
             enforcer,
@@ -353,11 +358,15 @@ impl Pipeline {
         let outcome = match decision.applied {
             Verdict::Answer if cached => Outcome::Cached,
             Verdict::Answer => Outcome::Forwarded,
-            Verdict::Hold if cached || entry.is_some() => Outcome::Cached,
-            Verdict::Hold | Verdict::Sinkhole | Verdict::Quarantine => Outcome::Refused,
+            Verdict::Hold if cached => Outcome::Cached,
+            Verdict::Hold => self.hold(&live, &session, &decision, key, now),
+            Verdict::Sinkhole | Verdict::Quarantine => Outcome::Refused,
         };
+        let is_held = matches!(outcome, Outcome::Held { .. });
+        let empty = is_held && entry.is_none();
         let marks = inner.score.tenants_sinkholed();
         live.policy.commit(&mut inner, &decision, outcome);
+        inner.counts.refused += u64::from(empty);
         let mut step = None;
         if let Some(ledger) = &mut ledger
             && outcome == Outcome::Forwarded
@@ -366,7 +375,11 @@ impl Pipeline {
             step = ledger.book(qname, decision.assessment.charge.group, now.wall);
         }
         drop(ledger);
-        let charged = decision.booked();
+        let charged = decision.booked(outcome);
+        let snapshot = if is_held && charged > Bits::ZERO { self.ledger_step(&mut inner, charged) } else { None };
+        if let Some(state) = snapshot {
+            self.journal_ledger(&session, state);
+        }
         let (permit, slow, nodata) = (decision.take_permit(), decision.is_slow(), decision.nodata);
         let for_siblings = again.as_ref().map_or(Bits::ZERO, |again| again.charged);
         record.scored = Some((decision.assessment, charged.plus(for_siblings)));
@@ -378,7 +391,7 @@ impl Pipeline {
                 record.source = Source::Policy;
                 deferred(record, Step::Announce(pending))
             }
-            (_, Outcome::Refused) => {
+            (_, outcome) if outcome == Outcome::Refused || empty => {
                 // A mark counts towards quarantine, so a restart must not take it back.
                 let marked = (inner.score.tenants_sinkholed() != marks).then(|| self.snapshot(&mut inner));
                 let pending = if record.reason == Some(Reason::Quarantined) { inner.pending() } else { None };
@@ -396,7 +409,7 @@ impl Pipeline {
                 self.refuse(&live, query, nodata, &mut record, out);
                 self.done(record, started)
             }
-            (_, Outcome::Cached | Outcome::Held { .. }) => {
+            (_, Outcome::Refused | Outcome::Cached | Outcome::Held { .. }) => {
                 self.mark_monitored(&mut inner, &session, &context, &record, now);
                 if unreachable {
                     drop(inner);

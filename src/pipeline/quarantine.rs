@@ -103,6 +103,7 @@ impl Pipeline {
             recorded: false,
         });
         inner.pins.revoke();
+        self.held.forget(session);
         for address in &context.announcement.addresses {
             // Ordered behind every pin of this session, since pins are ordered under the same lock.
             if let Err(error) = self.enforcer.submit(Command::Quarantine { session: *address }) {
@@ -164,6 +165,7 @@ impl Pipeline {
         let context = session.context();
         inner.ended = true;
         inner.pins.revoke();
+        self.held.forget(session);
         for address in &context.announcement.addresses {
             if let Err(error) = self.enforcer.submit(Command::Remove { session: *address }) {
                 tracing::error!(%error, session = %session.id(), "the packet filter did not forget an address");

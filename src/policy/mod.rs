@@ -391,10 +391,20 @@ impl Policy {
             || found.is_some_and(|hit| hit.rule.action == Action::Allow)
     }
 
+    /// Leave to ask a question of a session again that was held, on the resolver's own clock and for nobody's waiting.
+    /// None where policy would refuse it by now, or holds nothing back from the session any more.
+    pub fn permit_refresh<'a>(&'a self, context: &Context, inner: &Inner, ask: &Ask<'a>) -> Option<Permit> {
+        let decision = self.decide(context, inner, ask);
+        let dnssec_ok = ask.query.edns.is_some_and(|edns| edns.dnssec_ok);
+        let is_shown = matches!(decision.applied, Verdict::Answer | Verdict::Hold);
+        (is_shown && decision.mode == Mode::Enforce)
+            .then(|| Permit::new(decision.facts.qname, ask.query.qtype, dnssec_ok, ask.query.checking_disabled))
+    }
+
     /// Writes down what was done with a query that was judged on this same state.
     pub fn commit(&self, inner: &mut Inner, decision: &Decision<'_>, outcome: Outcome) {
         inner.counts.queries += 1;
-        if decision.applied == Verdict::Hold && outcome == Outcome::Cached {
+        if decision.applied == Verdict::Hold && matches!(outcome, Outcome::Cached | Outcome::Held { .. }) {
             // Answered, if from memory.
             inner.watched = true;
         } else if decision.would != Verdict::Answer {
@@ -483,12 +493,15 @@ impl<'a> Decision<'a> {
         self.mode == Mode::Enforce && self.assessment.slow
     }
 
-    /// What is booked: nothing for what does not leave.
-    pub fn booked(&self) -> Bits {
-        if self.applied == Verdict::Answer && !self.facts.cached {
-            self.assessment.charge.session.max(self.assessment.charge.name)
-        } else {
-            Bits::ZERO
+    /// What is booked with this outcome: nothing for what does not leave, and for a held name its part in what is asked
+    /// again.
+    pub fn booked(&self, outcome: Outcome) -> Bits {
+        let assessment = &self.assessment;
+        match (outcome, assessment.refresh) {
+            (Outcome::Forwarded, _) => assessment.charge.session.max(assessment.charge.name),
+            (Outcome::Held { refreshed: true, entered: true }, Some(refresh)) => refresh.plus(assessment.enter),
+            (Outcome::Held { refreshed: true, entered: false }, Some(refresh)) => refresh,
+            _ => Bits::ZERO,
         }
     }
 }

@@ -175,7 +175,7 @@ fn a_held_answer_is_no_refusal() {
         (decision.applied, decision.would, decision.reason) = (Verdict::Hold, Verdict::Hold, Some(Reason::Held));
         decision.assessment.band = Band::Hold;
         policy.commit(&mut inner, &decision, outcome);
-        assert_eq!(decision.booked(), Bits::ZERO);
+        assert_eq!(decision.booked(outcome), Bits::ZERO);
         assert_eq!((inner.counts.queries, inner.counts.forwarded, inner.counts.refused), (1, 0, refused));
         assert_eq!((inner.samples.len(), inner.watched), (samples, true));
         assert_eq!(inner.score.spent_session(), Bits::ZERO, "nothing left, nothing is booked");

@@ -119,6 +119,7 @@ impl CaseRecord {
     /// Adds a line; `standing` says whether the quarantine of this case stands so far.
     fn take(&mut self, case: CaseId, line: Line, standing: &mut bool) {
         let Line { time, body: Body::Record(record), .. } = line else { return };
+        let record = *record;
         let is_ours = |session: &SessionId| self.quarantine.as_ref().is_some_and(|q| q.session == *session);
         match record {
             Record::Alert { alert }

@@ -259,7 +259,7 @@ impl Store {
     /// Notes a session's ledger in the index, durable within seconds. For what must not be lost at all there is
     /// [`Record::Ledger`]. Never waits.
     pub fn put_ledger(&self, session: SessionId, state: StateSnapshot) -> Result<(), Error> {
-        self.send(Command::Ledger(Record::Ledger { session, state }))
+        self.send(Command::Ledger(Box::new(Record::Ledger { session, state })))
     }
 
     /// Keeps what was learned of profiles in the index, durable within seconds, or forgets it. Never waits.
@@ -280,7 +280,7 @@ impl Store {
     /// Notes a group's ledger in the index, durable within seconds; `at` is Unix milliseconds. For what must not be lost
     /// at all there is [`Record::Group`]. Never waits.
     pub fn put_group(&self, group: &str, at: u64, state: GroupSnapshot) -> Result<(), Error> {
-        self.send(Command::Ledger(Record::Group { group: group.to_owned(), at, state }))
+        self.send(Command::Ledger(Box::new(Record::Group { group: group.to_owned(), at, state })))
     }
 
     /// Since when domains are known. Keep it: reading it takes no lock.

@@ -254,13 +254,13 @@ fn write_snapshot(dir: &Path, number: u32, head: Head, fold: &mut Fold<Loc>, now
                     moved.push(*loc);
                     continue;
                 };
-                let body = Body::Record(Record::Quarantine {
+                let body = Body::Record(Box::new(Record::Quarantine {
                     session: session.clone(),
                     case: CaseId::from_random(0),
                     reason: Reason::Quarantined,
                     by: "staunch".into(),
                     note: "the original record became unreadable".into(),
-                });
+                }));
                 (time.clone(), Extra::None, body)
             }
         };

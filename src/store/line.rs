@@ -70,7 +70,7 @@ pub(super) enum Mark {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Body {
     /// A fact.
-    Record(Record),
+    Record(Box<Record>),
     /// About the journal itself.
     Mark(Mark),
 }
@@ -187,7 +187,7 @@ pub(super) fn decode(raw: &[u8]) -> Result<Line, Fault> {
     let wire: Wire = serde_json::from_slice(raw).map_err(|_| Fault::Unknown)?;
     let prev = from_hex(wire.prev.as_bytes()).ok_or(Fault::Unknown)?;
     let body = match (wire.record, wire.mark) {
-        (Some(record), None) => Body::Record(record),
+        (Some(record), None) => Body::Record(Box::new(record)),
         (None, Some(mark)) => Body::Mark(mark),
         _ => return Err(Fault::Unknown),
     };
@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     fn policy(digest: &str) -> Body {
-        Body::Record(Record::Policy { digest: digest.into(), learned: Vec::new() })
+        Body::Record(Box::new(Record::Policy { digest: digest.into(), learned: Vec::new() }))
     }
 
     fn text(seq: u64, body: &Body) -> Vec<u8> {

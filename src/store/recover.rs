@@ -342,7 +342,7 @@ impl Reader {
                     seq: line.origin,
                     loc,
                     time: line.time.clone(),
-                    record: record.clone(),
+                    record: (**record).clone(),
                 });
             }
         }

@@ -152,16 +152,14 @@ impl Spool {
             {
                 continue;
             }
-            match line::decode(&stretch.octets) {
-                Ok(line::Line { seq, body: Body::Record(Record::Alert { alert }), .. }) => {
-                    return Ok(Some(Spooled { alert: *alert, seq, nth: self.taken.nth + 1 }));
-                }
-                _ => {
-                    let segment = segment::file_name(self.segment);
-                    tracing::error!(segment, offset = stretch.offset, "an alert can no longer be read");
-                    self.shared.counters.lost(1);
-                }
+            if let Ok(line::Line { seq, body: Body::Record(record), .. }) = line::decode(&stretch.octets)
+                && let Record::Alert { alert } = *record
+            {
+                return Ok(Some(Spooled { alert: *alert, seq, nth: self.taken.nth + 1 }));
             }
+            let segment = segment::file_name(self.segment);
+            tracing::error!(segment, offset = stretch.offset, "an alert can no longer be read");
+            self.shared.counters.lost(1);
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) enum Command {
     /// Write these together.
     Append(Group),
     /// Note a session's or a group's ledger in the index; not in the journal.
-    Ledger(Record),
+    Ledger(Box<Record>),
     /// Change the index alone.
     Index(Vec<Op>),
     /// Write what is queued, and end.

@@ -137,7 +137,8 @@ impl Context<'_, '_> {
                 "keep some answers, or set answer.floor_seconds = 0 to say that this is meant",
             );
         }
-        Repeats { floor, failure, hold_stale, jitter: Duration::from_millis(u64::from(jitter)) }
+        let jitter = Duration::from_millis(u64::from(jitter));
+        Repeats { floor, failure, hold_stale, jitter, refresh: answer.refresh_held }
     }
 
     pub(super) fn answer(&mut self) -> Answer {

@@ -192,7 +192,7 @@ fn records_of_one_call_stand_together_and_calls_of_one_thread_in_order() {
     let records: Vec<_> = lines(dir.path())
         .into_iter()
         .filter_map(|line| match line.body {
-            Body::Record(record) => Some((record, line.more)),
+            Body::Record(record) => Some((*record, line.more)),
             Body::Mark(_) => None,
         })
         .collect();
