@@ -405,8 +405,7 @@ impl Policy {
     pub fn commit(&self, inner: &mut Inner, decision: &Decision<'_>, outcome: Outcome) {
         inner.counts.queries += 1;
         if decision.applied == Verdict::Hold && matches!(outcome, Outcome::Cached | Outcome::Held { .. }) {
-            // Answered, if from memory.
-            inner.watched = true;
+            // Answered, if from memory: that a name is asked often is no reason to watch anybody.
         } else if decision.would != Verdict::Answer {
             inner.counts.refused += 1;
             inner.watched = true;
