@@ -104,7 +104,10 @@ fn figures_of_a_small_log_are_those_that_can_be_counted_by_hand() {
     assert_eq!(benign["judged"], 60);
     assert_eq!(benign["refused"], 0, "{:#}", report["false_alarms"]);
     // A host comes back after 42 seconds, and is at hand then; after 84 it is not.
-    assert_eq!((&benign["forwarded"], &benign["cached"]), (&json!(36), &json!(24)));
+    // Some of what would be asked again by then is held.
+    let number = |field: &str| benign[field].as_u64().expect("a count");
+    assert_eq!((number("forwarded") + number("held"), number("cached")), (36, 24));
+    assert!(number("forwarded") >= 24, "each host at first, by both types, and more");
     assert_eq!(report["rates"]["benign"][0]["pairs_refused"]["of"], 4, "one pair a domain");
     assert_eq!(report["false_alarms"], json!([]));
 
@@ -176,8 +179,8 @@ fn policies_are_compared_and_their_refusals_named() {
 
     let report = report(&[&path, "--quick", "--config", &plain, "--also", &strict]);
     assert_eq!(report["false_alarms"], json!([]), "the mode of the file is monitor, its verdicts are applied");
-    let other = &report["compared"][0];
-    assert_eq!(other["policy"], *strict);
+    let other = report["compared"].as_array().and_then(|all| all.iter().find(|other| other["policy"] == *strict));
+    let other = other.unwrap_or_else(|| panic!("compared with the other file: {report:#}"));
     let [alarm] = &other["false_alarms"].as_array().expect("alarms")[..] else { panic!("one pair: {other:#}") };
     assert_eq!((&alarm["tenant"], &alarm["reason"]), (&json!("office.example"), &json!("deny-rule")));
     assert_eq!(
