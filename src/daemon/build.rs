@@ -130,8 +130,8 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
 }
 
 /// Puts a new configuration in force: rules, lists, profiles, mode, zones, answers, sessions. Listeners, upstreams,
-/// state and sinks stay as they were at start.
-pub fn apply(pipeline: &Pipeline, loaded: Loaded) -> anyhow::Result<String> {
+/// state and sinks stay as they were at start; where a day file is damaged, registration days stay as they are.
+pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> {
     let old = pipeline.live.load_full();
     let configured = loaded.sessions.clone();
     let fixed = fixed(&loaded);
@@ -140,7 +140,9 @@ pub fn apply(pipeline: &Pipeline, loaded: Loaded) -> anyhow::Result<String> {
         bail!("{} changed, which takes effect at a restart only; nothing was put in force", changed.join(", "));
     }
     if let Some(damage) = &loaded.age.ring_damage {
-        bail!("{damage}; nothing was put in force, so the day files read before still count");
+        // Ages alone stay behind: a rule must not wait for a day file.
+        tracing::warn!("{damage}; the registration days that were in force stay, all else of the configuration is new");
+        loaded.lists.age = old.policy.lists.age.clone();
     }
     // What monitor mode has taught so far, whatever mode comes.
     pipeline.fold_sessions(crate::clock::now());
