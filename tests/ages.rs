@@ -215,10 +215,11 @@ fn day_files_are_a_ring_and_a_garbled_one_keeps_the_last_good() {
     write(&file(3), "fresh.example\n<html>\n<body>\n</html>\n");
     let text = std::fs::read_to_string(&config).expect("read");
     let rule =
-        "[[rule]]\nid = \"urgent\"\naction = \"deny\"\nnames = [\"urgent.example\"]\nowner = \"o\"\nreason = \"r\"\n";
+        "[[rule]]\nid = \"urgent\"\naction = \"deny\"\nnames = [\"=urgent.example\"]\nowner = \"o\"\nreason = \"r\"\n";
     std::fs::write(&config, format!("{text}{rule}")).expect("written");
     assert_eq!(daemon.json(&["explain", "urgent.example", "--session", "s1"])["verdict"], "answer");
-    assert_eq!(code(&daemon.run(&["reload"])), 0);
+    let output = daemon.run(&["reload"]);
+    assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
     let urgent = daemon.json(&["explain", "urgent.example", "--session", "s1"]);
     assert_eq!(urgent["verdict"], "sinkhole", "{urgent:#}");
     assert_eq!(explain("www.new.example")["registered"]["day"], days[2], "the last good ring");
