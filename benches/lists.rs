@@ -82,7 +82,7 @@ fn lists(c: &mut Criterion) {
     let lists = Lists {
         rules: rules(),
         deny: deny(),
-        age: AgeBuilder::new(key()).build(),
+        age: AgeBuilder::new(key()).build().into(),
         packs: RuleSet::compile(Vec::new(), key()),
     };
     let scope = Scope::of(SessionType::Interactive, None);

@@ -376,7 +376,23 @@ fn capacity_needs_no_daemon_and_follows_the_policy() {
     let table = String::from_utf8(run(&["--policy", path]).stdout).expect("UTF-8");
     assert!(table.contains("rule cdn (") && table.contains("policy.toml:8)"), "{table}");
     let slow = figures(&["--policy", path, "--json", "--floor-seconds", "3600", "--jitter-ms", "1000"]);
-    assert_eq!(slow["profiles"][1]["hourly_bits"], 1.0);
+    assert_eq!(slow["profiles"][1]["hourly_bits"], 0.0, "no exact name");
+    // The file's own floor, unless one is given; none at all leaves an hour without a limit.
+    assert_eq!(slow["assumptions"]["floor_seconds"], 3600.0);
+    assert_eq!(built_in["assumptions"]["floor_seconds"], 60.0);
+    let exact = text
+        .replace("[upstream]", "[answer]\nfloor_seconds = 0\n[upstream]")
+        .replace("\"*.cdn", "\"=x.example\", \"*.cdn");
+    let floorless = dir.path().join("floorless.toml");
+    std::fs::write(&floorless, exact).expect("written");
+    let floorless = floorless.to_str().expect("UTF-8");
+    let figures_of = figures(&["--policy", floorless, "--json"]);
+    assert_eq!(figures_of["assumptions"]["floor_seconds"], 0.0);
+    assert!(figures_of["profiles"][1]["hourly_bits"].is_null() && once(&figures_of) == 8_192.0 + 1_000.0);
+    let words = String::from_utf8(run(&["--policy", floorless]).stdout).expect("UTF-8");
+    assert!(words.contains("unbounded") && !words.contains("NaN") && !words.contains("inf"), "{words}");
+    let with = figures(&["--policy", floorless, "--json", "--floor-seconds", "60"]);
+    assert!(with["profiles"][1]["hourly_bits"].as_f64().is_some_and(|bits| bits > 0.0));
 
     std::fs::write(&file, text.replace("version = 1", "version = 9")).expect("written");
     assert_eq!(code(&run(&["--policy", path])), 3);

@@ -77,10 +77,27 @@ fn below_a_wildcard_the_name_stays_inside() {
     assert!(spent < 100.0, "{spent} bits for what ten names of 36 characters and more would have told");
     assert_ne!(staunch.session_state("agent-1"), "quarantined");
 
-    // A name that was answered is cached under itself.
+    // The finding serves a name a second time.
     let again = agent.ask(&format!("{}.{zone}", payloads[0]), rtype::A).expect("an answer");
     assert_eq!(again.addresses(), [WEB]);
     assert_eq!(world.upstream.seen_below(zone).len(), 3);
+    assert!(agent.dial(WEB.into(), 80).0.is_ok(), "the address is pinned");
+}
+
+#[test]
+fn what_siblings_get_is_no_answer_for_a_session_that_may_ask() {
+    let Some(world) = World::create(2) else { return };
+    let name = format!("{}.wild.example", Chance(29).label(40));
+    let own = Ipv4Addr::new(203, 0, 113, 99);
+    world.upstream.add("*.wild.example", 300, Data::A(WEB));
+    world.upstream.add(&name, 300, Data::A(own));
+    let staunch = Staunch::start(&world, &Config::enforce());
+    let form = format!("={name}");
+    let reason = ["--reason", "a test", "--owner", "jane", "--session", "agent-2"];
+    staunch.json(&[&["allow", &form, "--for", "5m"][..], &reason].concat());
+    assert_eq!(world.agents[0].ask(&name, rtype::A).expect("an answer").addresses(), [WEB], "{}", staunch.tail());
+    assert_eq!(world.agents[1].ask(&name, rtype::A).expect("an answer").addresses(), [own], "{}", staunch.tail());
+    assert_eq!(world.upstream.seen().iter().filter(|q| q.name.eq_ignore_ascii_case(&name)).count(), 1);
 }
 
 #[test]

@@ -168,6 +168,36 @@ fn too_small_a_sample_is_refused_and_a_large_enough_one_is_enforced() {
     assert_eq!(in_force(&daemon).0, "shipped", "after a restart neither");
 }
 
+#[test]
+fn a_deployment_that_is_enforced_starts_again_whatever_was_learned_since() {
+    let canary = MONITOR.replace("mode = \"monitor\"", "mode = \"canary\"\ncanary_percent = 1");
+    // Nothing was seen yet, so nothing is too little.
+    let mut daemon = Daemon::start(&canary);
+    ordinary(&daemon, "job-2", "127.0.0.12");
+    ordinary(&daemon, "job-3", "127.0.0.13");
+    let shown = daemon.json(&["learn", "show"]);
+    let pairs = profile(&shown["profiles"], "batch.build")["pairs"].as_u64().expect("a count");
+    assert!((1..=20).contains(&pairs), "a handful of queries: {shown:#}");
+    assert_eq!(code(&daemon.run(&["reload"])), 0);
+    stop(&mut daemon);
+    start(&mut daemon);
+    let status = daemon.json(&["status"]);
+    assert_eq!(status["mode"], "canary");
+    let batch = profile(&status["thresholds"]["profiles"], "batch.build");
+    assert_eq!((batch["from"].as_str(), batch["sinkhole"].as_f64()), (Some("shipped"), Some(4.0)), "{batch}");
+    assert!(batch["why"].as_str().expect("words").contains("enforced before"), "{batch}");
+
+    // By monitor mode in between it is a first time again.
+    let enforced = config(&daemon);
+    write(&daemon, &enforced.replace("mode = \"canary\"\ncanary_percent = 1", "mode = \"monitor\""));
+    assert_eq!(code(&daemon.run(&["reload"])), 0);
+    write(&daemon, &enforced);
+    assert_eq!(code(&daemon.run(&["reload"])), 3);
+    stop(&mut daemon);
+    let (status, stderr) = serve(&daemon);
+    assert!(status == 3 && stderr.contains("too few to enforce by"), "{status}: {stderr}");
+}
+
 /// Serves until the process ends by itself; its exit code and what it said.
 fn serve(daemon: &Daemon) -> (i32, String) {
     let mut child = Command::new(BINARY)

@@ -32,7 +32,9 @@ pub fn bits_a_query(keys: u64) -> f64 {
     if keys > 1 { (keys as f64).log2() } else { 0.0 }
 }
 
-/// Bits that `keys` questions tell in an hour, each forwarded `times` an hour in any order.
-pub(super) fn bits_an_hour(keys: u64, times: f64) -> f64 {
-    keys as f64 * bits_a_query(keys) * times
+/// Bits that `keys` questions tell in an hour at `bits` each, each forwarded `times` an hour; infinite where nothing
+/// limits that.
+pub(super) fn bits_an_hour(keys: u64, bits: f64, times: f64) -> f64 {
+    let at_once = keys as f64 * bits;
+    if at_once > 0.0 { at_once * times } else { 0.0 }
 }

@@ -1,12 +1,13 @@
 //! What a policy permits at worst: bits that one session can tell the outside, by part and by rule.
 //!
 //! Reads a policy in force and multiplies out; asks no name and knows no session. Beside [`crate::config`], which makes
-//! the policy, and the command line, which prints the figures. Every figure is an upper limit: no sender reaches all of
-//! them at once, and none passes their sum.
+//! the policy, and the command line, which prints the figures. They hold under the [`Assumptions`] and for what the parts
+//! name; no sender reaches all of them at once. Left out are moments finer than a second of names that no rule names
+//! exactly (`scoring/PROOF.md`), and what other sessions add.
 //!
 //! Two columns. *Once* is what ledgers hold: it does not come back while the session lives, and may all go in its first
-//! hour. *Hourly* is what comes again each hour: the choice among exact names and types, which no ledger stops, and the
-//! time of what is forwarded. Allowances given at run time are not part of a file and are not counted.
+//! hour. *Hourly* is what comes again each hour: the choice among exact names and types and the moments at which they are
+//! forwarded, neither of which a ledger stops. Allowances given at run time are not part of a file and are not counted.
 
 mod exact;
 
@@ -30,28 +31,32 @@ const FLAGS: u64 = 4;
 /// What the figures rest on beside the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Assumptions {
-    /// A name and type that was forwarded is answered from the cache for so long, seconds, above 0.
+    /// A name, type and flags that were forwarded are answered from the cache for so long, seconds. 0: not at all, and
+    /// then nothing limits an hour.
     pub floor_seconds: f64,
     /// How far the arrival of a query strays from when it was sent, as seen by its reader, milliseconds, above 0.
     pub jitter_ms: f64,
 }
 
 impl Default for Assumptions {
-    /// The forwarding floor of the cache, and the jitter of a wide-area path (chosen without a source).
+    /// The shipped `answer.floor_seconds`, and what a wide-area path adds (chosen without a source; one of the two in
+    /// `scoring/PROOF.md`). The resolver's own random wait is not counted on: exact names do not wait.
     fn default() -> Self {
-        Self { floor_seconds: 60.0, jitter_ms: 50.0 }
+        Self { floor_seconds: 60.0, jitter_ms: 100.0 }
     }
 }
 
 impl Assumptions {
-    /// How often an hour one name and type can be forwarded.
+    /// How often an hour one name, type and flags can be forwarded; infinite without a floor.
     pub fn forwards_an_hour(&self) -> f64 {
-        3600.0 / self.floor_seconds.max(f64::MIN_POSITIVE)
+        if self.floor_seconds > 0.0 { 3600.0 / self.floor_seconds } else { f64::INFINITY }
     }
 
-    /// Bits that the moment of one forwarded query tells: which of the slots of `jitter_ms` in a second.
+    /// Bits that the moment of one forwarded query tells: in which slot of `jitter_ms` within its floor, or in none.
+    /// Without a floor, within a second.
     pub fn timing_bits(&self) -> f64 {
-        (1.0 + 1000.0 / self.jitter_ms.max(f64::MIN_POSITIVE)).log2()
+        let within = if self.floor_seconds > 0.0 { self.floor_seconds } else { 1.0 };
+        (1.0 + within * 1000.0 / self.jitter_ms.max(f64::MIN_POSITIVE)).log2()
     }
 }
 
@@ -66,7 +71,7 @@ pub struct Capacity {
     pub profiles: Vec<ProfileCapacity>,
 }
 
-/// What a session of one profile may tell.
+/// What a session of one profile may tell. An hourly figure that nothing limits is infinite, in JSON `null`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ProfileCapacity {
     /// Kind of session: a type, or a type and phase of which the policy says something of its own.
@@ -130,11 +135,12 @@ pub struct RuleCapacity {
     pub budget_bits: f64,
     /// Its budget times its owners, bits.
     pub once_bits: f64,
-    /// What its exact names tell each hour if there were no other rule, bits.
+    /// What its exact names and their moments tell each hour if there were no other rule, bits.
     pub hourly_bits: f64,
     /// By how much the profile's total falls without it: less than its own figure where another rule covers the same.
     pub saves_once_bits: f64,
-    /// The same for the hourly figure: more than its own, since fewer names make every choice smaller.
+    /// The same for the hourly figure: more than its own, since fewer names make every choice smaller; nothing where the
+    /// rest has no limit either.
     pub saves_hourly_bits: f64,
 }
 
@@ -143,7 +149,7 @@ pub struct RuleCapacity {
 pub struct TypeCapacity {
     /// The type.
     pub qtype: Qtype,
-    /// By how much the hourly figure falls without it, bits.
+    /// By how much the hourly figure falls without it, bits: by nothing where it stays without a limit.
     pub adds_hourly_bits: f64,
 }
 
@@ -193,10 +199,15 @@ impl Worked<'_> {
         let rules: Vec<&Rule> = self.allowing().collect();
         let scored = self.profile.unlisted == Unlisted::Score;
         let unlisted = if scored { budgets.session.as_f64() } else { 0.0 };
-        let (below, exact) = (below_rules(&rules), self.exact_hourly(&rules, None));
+        let (below, hourly) = (below_rules(&rules), self.exact_hourly(&rules, None));
         let packs = self.packs();
         let timing = self.assumptions.timing_bits();
         let timed = self.assumptions.forwards_an_hour();
+        let often = if timed.is_finite() {
+            format!("{timed:.0} times an hour")
+        } else {
+            "without a floor any number of times".into()
+        };
         let keys = exact::keys(&rules, &self.profile.qtypes, None);
         let parts = vec![
             Part {
@@ -229,20 +240,23 @@ impl Worked<'_> {
             Part {
                 what: "exact names",
                 once_bits: 0.0,
-                hourly_bits: exact,
+                hourly_bits: exact::bits_an_hour(keys, bits_a_query(keys), timed),
                 how: format!(
-                    "{keys} combinations of name, type and flags, {:.1} bits each, {timed:.0} times an hour",
+                    "{keys} combinations of name, type and flags, {:.1} bits each, {often}",
                     bits_a_query(keys)
                 ),
             },
             Part {
-                what: "time of queries",
+                what: "time of exact names",
                 once_bits: 0.0,
-                hourly_bits: timing * timed,
-                how: format!("{timing:.1} bits each, {timed:.0} an hour for one name and type at the floor"),
+                hourly_bits: exact::bits_an_hour(keys, timing, timed),
+                how: format!(
+                    "the same combinations, {timing:.1} bits each; left out: all other names' moments below one second, \
+                     which nothing prices (scoring/PROOF.md)"
+                ),
             },
         ];
-        let types: Vec<_> = self.profile.qtypes.iter().map(|&qtype| self.without_type(&rules, qtype, exact)).collect();
+        let types: Vec<_> = self.profile.qtypes.iter().map(|&qtype| self.without_type(&rules, qtype, hourly)).collect();
         ProfileCapacity {
             session,
             profile: self.profile.name.clone(),
@@ -253,7 +267,7 @@ impl Worked<'_> {
             repeats: Repeats { tenant_bits: budgets.echo.as_f64(), tenant_hourly_bits: budgets.echo_hour.as_f64() },
             group_day_bits: budgets.group.as_f64(),
             parts,
-            rules: self.rules(&rules, below, exact),
+            rules: self.rules(&rules, below, hourly),
             types,
         }
     }
@@ -267,7 +281,7 @@ impl Worked<'_> {
             .filter(|rule| rule.action == Action::Allow && rule.scopes.contains(self.scope) && self.wall < rule.expires)
     }
 
-    fn rules(&self, rules: &[&Rule], below: f64, exact: f64) -> Vec<RuleCapacity> {
+    fn rules(&self, rules: &[&Rule], below: f64, hourly: f64) -> Vec<RuleCapacity> {
         let mut told: Vec<_> = rules
             .iter()
             .enumerate()
@@ -284,7 +298,7 @@ impl Worked<'_> {
                     once_bits: below_rules(&[rule]),
                     hourly_bits: self.exact_hourly(&[rule], None),
                     saves_once_bits: below - below_rules(&others),
-                    saves_hourly_bits: exact - self.exact_hourly(&others, None),
+                    saves_hourly_bits: fall(hourly, self.exact_hourly(&others, None)),
                 }
             })
             .collect();
@@ -313,15 +327,22 @@ impl Worked<'_> {
         all.min(self.profile.pack_session.as_f64())
     }
 
-    /// What exact names of `rules` tell in an hour, with one type of the profile left out where one is named.
+    /// What exact names of `rules` and their moments tell in an hour, with one type of the profile left out where one is
+    /// named.
     fn exact_hourly(&self, rules: &[&Rule], without: Option<Qtype>) -> f64 {
         let keys = exact::keys(rules, &self.profile.qtypes, without);
-        exact::bits_an_hour(keys, self.assumptions.forwards_an_hour())
+        let bits = bits_a_query(keys) + self.assumptions.timing_bits();
+        exact::bits_an_hour(keys, bits, self.assumptions.forwards_an_hour())
     }
 
-    fn without_type(&self, rules: &[&Rule], qtype: Qtype, exact: f64) -> TypeCapacity {
-        TypeCapacity { qtype, adds_hourly_bits: exact - self.exact_hourly(rules, Some(qtype)) }
+    fn without_type(&self, rules: &[&Rule], qtype: Qtype, hourly: f64) -> TypeCapacity {
+        TypeCapacity { qtype, adds_hourly_bits: fall(hourly, self.exact_hourly(rules, Some(qtype))) }
     }
+}
+
+/// By how much an hourly figure falls: by nothing where what is left has no limit either.
+fn fall(from: f64, to: f64) -> f64 {
+    if to.is_finite() { from - to } else { 0.0 }
 }
 
 /// What names below `rules` can be charged for: one account for each owner, against the largest budget there.

@@ -7,6 +7,10 @@ use crate::config::{self, Environment};
 const WALL: u64 = 1_795_132_800_000;
 
 fn capacity(text: &str) -> Capacity {
+    assuming(text, Assumptions::default())
+}
+
+fn assuming(text: &str, assumptions: Assumptions) -> Capacity {
     let environment = Environment {
         resolv_conf: Some("nameserver 192.0.2.53\n".into()),
         state_home: PathBuf::from("/var/lib"),
@@ -16,7 +20,7 @@ fn capacity(text: &str) -> Capacity {
     };
     let (loaded, _) = config::load_text(Path::new("p.toml"), &format!("version = 1\n{text}"), &environment)
         .unwrap_or_else(|errors| panic!("{errors:?}"));
-    of(&loaded.profiles, &loaded.lists, WALL, Assumptions::default())
+    of(&loaded.profiles, &loaded.lists, WALL, assumptions)
 }
 
 fn batch(text: &str) -> ProfileCapacity {
@@ -44,20 +48,24 @@ fn a_small_policy_by_hand() {
     assert_eq!(part(&small, "names of packs"), (0.0, 0.0));
     // 2 names x 2 types x 4 flags = 16 questions of 4 bits, 60 times an hour.
     assert_eq!(part(&small, "exact names"), (0.0, 16.0 * 4.0 * 60.0));
-    // 1 s in slots of 50 ms and the moment itself: log2 21 bits, 60 times an hour.
-    let timing = 21.0_f64.log2() * 60.0;
-    assert!((part(&small, "time of queries").1 - timing).abs() < 1e-9);
+    // Each of them once in 60 s, in one of 600 slots of 100 ms or in none: log2 601 bits, 60 times an hour.
+    let each = 601.0_f64.log2() * 60.0;
+    let timing = 16.0 * each;
+    assert!((part(&small, "time of exact names").1 - timing).abs() < 1e-6);
     assert_eq!(small.once_bits, 8000.0);
-    assert!((small.hourly_bits - (3840.0 + timing)).abs() < 1e-9);
+    assert!((small.hourly_bits - (3840.0 + timing)).abs() < 1e-6);
     assert_eq!((small.unlisted_tenant_bits, small.unlisted_icann_bits), (1000.0, 2000.0));
 
     let [cdn, hosts] = &small.rules[..] else { panic!("two rules: {:?}", small.rules) };
     assert_eq!((cdn.id.as_str(), cdn.file.as_str(), cdn.line), ("cdn", "p.toml", 13));
     assert_eq!(cdn.forms, ["*.cdn.example.net"]);
     assert_eq!((cdn.once_bits, cdn.saves_once_bits, cdn.hourly_bits), (3000.0, 3000.0, 0.0));
-    assert_eq!((hosts.once_bits, hosts.hourly_bits, hosts.saves_hourly_bits), (0.0, 3840.0, 3840.0));
+    assert_eq!(hosts.once_bits, 0.0);
+    assert!((hosts.hourly_bits - small.hourly_bits).abs() < 1e-6 && hosts.saves_hourly_bits == hosts.hourly_bits);
     // One type left: 8 questions of 3 bits, 60 times.
-    assert_eq!(small.types[0], TypeCapacity { qtype: Qtype::A, adds_hourly_bits: 3840.0 - 8.0 * 3.0 * 60.0 });
+    let left = 8.0 * (3.0 * 60.0 + each);
+    assert_eq!(small.types[0].qtype, Qtype::A);
+    assert!((small.types[0].adds_hourly_bits - (small.hourly_bits - left)).abs() < 1e-6);
 }
 
 #[test]
@@ -109,6 +117,19 @@ fn rules_for_others_and_rules_that_ended_permit_nothing() {
 #[test]
 fn assumptions_are_inputs() {
     let slow = Assumptions { floor_seconds: 3600.0, jitter_ms: 1000.0 };
-    assert_eq!((slow.forwards_an_hour(), slow.timing_bits()), (1.0, 1.0));
+    assert_eq!((slow.forwards_an_hour(), slow.timing_bits()), (1.0, 3601.0_f64.log2()));
     assert!(Assumptions::default().timing_bits() > 4.0);
+}
+
+#[test]
+fn without_a_floor_nothing_limits_an_hour() {
+    let without = Assumptions { floor_seconds: 0.0, ..Assumptions::default() };
+    let all = assuming(SMALL, without).profiles;
+    let batch = all.iter().find(|profile| profile.session == "batch").expect("the profile");
+    assert!(batch.hourly_bits == f64::INFINITY && batch.once_bits == 8000.0);
+    assert_eq!(part(batch, "names below rules"), (3000.0, 0.0));
+    assert_eq!(serde_json::to_value(batch).expect("JSON")["hourly_bits"], serde_json::Value::Null);
+    // Without exact names there is nothing to repeat.
+    let none = assuming("pack = []\n", without).profiles;
+    assert!(none.iter().all(|profile| profile.hourly_bits == 0.0), "{none:?}");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use staunch_scoring::NameBuf;
 
+use crate::capacity::Assumptions;
 use crate::model::{CaseId, Phase, Qtype, SessionId, SessionType};
 
 /// A DNS resolver that stops AI agents from leaking data through DNS.
@@ -50,11 +51,12 @@ pub enum Verb {
         /// Configuration file; the built-in policy without one.
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
-        /// How long a forwarded name and type is answered from the cache, seconds.
-        #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = positive)]
-        floor_seconds: f64,
-        /// How far a query's arrival strays from its sending as its reader sees it, milliseconds.
-        #[arg(long, value_name = "MS", default_value_t = 50.0, value_parser = positive)]
+        /// How long a forwarded name and type is answered from the cache, seconds; 0 for not at all. Without it, the
+        /// file's answer.floor_seconds.
+        #[arg(long, value_name = "SECONDS", value_parser = not_negative)]
+        floor_seconds: Option<f64>,
+        /// How far a query's arrival strays from its sending as its reader sees it, milliseconds: an assumption.
+        #[arg(long, value_name = "MS", default_value_t = Assumptions::default().jitter_ms, value_parser = positive)]
         jitter_ms: f64,
     },
     /// Sessions: who asks, and what has become of them.
@@ -228,6 +230,13 @@ fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if (1e-3..=1e6).contains(&number) => Ok(number),
         _ => Err("use a number from 0.001 to 1000000".into()),
+    }
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1e6).contains(&number) => Ok(number),
+        _ => Err("use a number from 0 to 1000000".into()),
     }
 }
 

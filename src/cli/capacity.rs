@@ -8,8 +8,9 @@ use super::verbs::{config_errors, say};
 use crate::capacity::{self, Assumptions, Capacity, ProfileCapacity};
 use crate::config::{self, Environment};
 
-/// Works out the policy of `file`, or the built-in one, and prints it.
-pub fn run(file: Option<&Path>, assumptions: Assumptions, json: bool) -> Exit {
+/// Works out the policy of `file`, or the built-in one, and prints it. Without `floor_seconds` the policy's own floor
+/// counts.
+pub fn run(file: Option<&Path>, floor_seconds: Option<f64>, jitter_ms: f64, json: bool) -> Exit {
     let environment = Environment::system();
     let loaded = match file {
         Some(file) => match config::load_in(file, &environment) {
@@ -18,6 +19,11 @@ pub fn run(file: Option<&Path>, assumptions: Assumptions, json: bool) -> Exit {
         },
         None => config::defaults_in(&environment),
     };
+    // Without a cache nothing is there to answer a repeat from.
+    let kept = loaded.answer.cache_entries > 0;
+    let configured = if kept { loaded.answer.repeats.floor.as_secs_f64() } else { 0.0 };
+    let floor_seconds = floor_seconds.unwrap_or(configured);
+    let assumptions = Assumptions { floor_seconds, jitter_ms };
     let capacity = capacity::of(&loaded.profiles, &loaded.lists, environment.wall, assumptions);
     if json {
         // Plain numbers, texts and lists: there is nothing that could fail to be written.
@@ -30,11 +36,15 @@ pub fn run(file: Option<&Path>, assumptions: Assumptions, json: bool) -> Exit {
 
 /// The figures in words.
 fn table(capacity: &Capacity) -> String {
+    let Assumptions { floor_seconds, jitter_ms } = capacity.assumptions;
+    let floor = match floor_seconds > 0.0 {
+        true => format!("a name and type is forwarded once in {floor_seconds} s"),
+        false => "there is no floor, so a name and type is forwarded as often as it is asked".into(),
+    };
     let mut out = format!(
-        "At most so many bits can one session tell the outside. Once: what ledgers hold, in all of a session. Hourly: \
-         what comes again each hour.\nAssumed: a name and type is forwarded every {} s at most, its arrival is known to \
-         {} ms. Allowances given at run time are not counted.\n",
-        capacity.assumptions.floor_seconds, capacity.assumptions.jitter_ms
+        "Bits that one session can tell the outside, by the parts below. Once: what ledgers hold, in all of a session. \
+         Hourly: what comes again each hour.\nAssumed: {floor}, and its arrival is known to {jitter_ms} ms. Allowances \
+         given at run time are not counted.\n"
     );
     for profile in &capacity.profiles {
         one(&mut out, profile);
@@ -52,9 +62,9 @@ fn one(out: &mut String, profile: &ProfileCapacity) {
         if profile.session == profile.profile { String::new() } else { format!(" (profile {})", profile.profile) };
     line(format!("{:<44} {:>10} {:>10}", format!("{}{like}", profile.session), "once", "hourly"));
     for part in &profile.parts {
-        line(format!("  {:<42} {:>10.0} {:>10.0}  {}", part.what, part.once_bits, part.hourly_bits, part.how));
+        line(format!("  {:<42} {:>10.0} {:>10}  {}", part.what, part.once_bits, hourly(part.hourly_bits), part.how));
     }
-    line(format!("  {:<42} {:>10.0} {:>10.0}", "in all", profile.once_bits, profile.hourly_bits));
+    line(format!("  {:<42} {:>10.0} {:>10}", "in all", profile.once_bits, hourly(profile.hourly_bits)));
     line(format!(
         "  one reader: {:.0} by an unlisted tenant, {:.0} by an unlisted domain; of that by repeats {:.0} and {:.0} an \
          hour; a group {:.0} in 24 hours",
@@ -67,11 +77,11 @@ fn one(out: &mut String, profile: &ProfileCapacity) {
     for rule in &profile.rules {
         let what = format!("rule {} ({}:{})", rule.id, rule.file, rule.line);
         line(format!(
-            "  {what:<42} {:>10.0} {:>10.0}  without it {:.0} once and {:.0} hourly less; {}",
+            "  {what:<42} {:>10.0} {:>10}  without it {:.0} once and {} hourly less; {}",
             rule.once_bits,
-            rule.hourly_bits,
+            hourly(rule.hourly_bits),
             rule.saves_once_bits,
-            rule.saves_hourly_bits,
+            hourly(rule.saves_hourly_bits),
             shown(&rule.forms)
         ));
     }
@@ -79,11 +89,16 @@ fn one(out: &mut String, profile: &ProfileCapacity) {
         .types
         .iter()
         .filter(|of| of.adds_hourly_bits > 0.0)
-        .map(|of| format!("{} {:.0}", of.qtype, of.adds_hourly_bits))
+        .map(|of| format!("{} {}", of.qtype, hourly(of.adds_hourly_bits)))
         .collect();
     if !types.is_empty() {
         line(format!("  each type adds hourly: {}", types.join(", ")));
     }
+}
+
+/// An hourly figure, which nothing may limit.
+fn hourly(bits: f64) -> String {
+    if bits.is_finite() { format!("{bits:.0}") } else { "unbounded".into() }
 }
 
 /// The first few of a rule's names.

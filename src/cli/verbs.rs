@@ -11,7 +11,6 @@ use super::args::{Args, LearnVerb, SessionVerb, Verb};
 use super::{Exit, default_socket, human};
 use crate::admin::client::{self, Exchange};
 use crate::admin::protocol::{ErrorCode, Request};
-use crate::capacity::Assumptions;
 use crate::config::{self, PackReport};
 use crate::daemon;
 use crate::model::Announcement;
@@ -26,7 +25,7 @@ pub fn run(args: Args) -> Exit {
         Verb::Serve { config, state_dir } => serve(config, state_dir, args.socket, json),
         Verb::Check { file, strict } => check(&file, strict, json),
         Verb::Capacity { policy, floor_seconds, jitter_ms } => {
-            super::capacity::run(policy.as_deref(), Assumptions { floor_seconds, jitter_ms }, json)
+            super::capacity::run(policy.as_deref(), floor_seconds, jitter_ms, json)
         }
         Verb::Session { verb } => session(&socket, verb, json),
         Verb::Allow { name, time, reason, owner, session } => {

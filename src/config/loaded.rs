@@ -272,7 +272,8 @@ pub struct PackReport {
 pub struct Age {
     /// Registries; `None` where they are not asked.
     pub rdap: Option<rdap::Config>,
-    /// The first thing wrong with the day files, by file and line: a reload then keeps those in force.
+    /// The first thing wrong with the day files, by file and line: a reload then keeps the registration
+    /// days in force, of whatever list, and puts the rest in force.
     pub ring_damage: Option<String>,
 }
 

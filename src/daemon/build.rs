@@ -16,7 +16,7 @@ use crate::config::{self, Endpoint, Loaded, SinkholeAction};
 use crate::enforce::{Active, BackendKind, Enforcer};
 use crate::forward::Forwarder;
 use crate::forward::helper::HostLookup;
-use crate::learn::{self, Base, Book, NotLearned, Settled};
+use crate::learn::{self, Base, Book, Enforced, NotLearned, Settled};
 use crate::lists::{Grants, HashKey, Scope};
 use crate::model::{Announcement, Mode, Qtype, SessionId, SessionType};
 use crate::pin::PinPolicy;
@@ -75,7 +75,7 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
         store.put_learned(aside).context("state")?;
     }
     // Before the packet filter is touched.
-    let settled = settle(&book, &loaded)?;
+    let settled = settle(&book, &loaded, recovered.enforced)?;
     let enforcer = Enforcer::start(loaded.enforce.clone()).context("enforcement cannot be had")?;
     let (telemetry, events) = Telemetry::start(&telemetry::Config {
         file: loaded.events.file.clone(),
@@ -94,7 +94,7 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let sessions = Sessions::new(loaded.max_sessions);
     let configured = loaded.sessions.clone();
     let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
-    let digest = loaded.digest().to_owned();
+    let (digest, enforced) = (loaded.digest().to_owned(), loaded.policy.mode != Mode::Monitor);
     let live = live(loaded, grants, &settled)?;
     book.put_in_force(settled);
     let pipeline = Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry, book);
@@ -124,14 +124,14 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
         }
     });
     // Written behind: the digest says which policy made the decisions that follow.
-    let policy = store::Record::Policy { digest, learned: pipeline.book.kept() };
+    let policy = store::Record::Policy { digest, learned: pipeline.book.kept(), enforced };
     drop(pipeline.store.append(vec![policy]).context("journal")?);
     Ok(Built { pipeline, events })
 }
 
 /// Puts a new configuration in force: rules, lists, profiles, mode, zones, answers, sessions. Listeners, upstreams,
-/// state and sinks stay as they were at start.
-pub fn apply(pipeline: &Pipeline, loaded: Loaded) -> anyhow::Result<String> {
+/// state and sinks stay as they were at start; where a day file is damaged, registration days stay as they are.
+pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> {
     let old = pipeline.live.load_full();
     let configured = loaded.sessions.clone();
     let fixed = fixed(&loaded);
@@ -140,11 +140,13 @@ pub fn apply(pipeline: &Pipeline, loaded: Loaded) -> anyhow::Result<String> {
         bail!("{} changed, which takes effect at a restart only; nothing was put in force", changed.join(", "));
     }
     if let Some(damage) = &loaded.age.ring_damage {
-        bail!("{damage}; nothing was put in force, so the day files read before still count");
+        // Ages alone stay behind: a rule must not wait for a day file.
+        tracing::warn!("{damage}; the registration days that were in force stay, all else of the configuration is new");
+        loaded.lists.age = old.policy.lists.age.clone();
     }
     // What monitor mode has taught so far, whatever mode comes.
     pipeline.fold_sessions(crate::clock::now());
-    let settled = settle(&pipeline.book, &loaded)?;
+    let settled = settle(&pipeline.book, &loaded, old.policy.mode != Mode::Monitor)?;
     let digest = loaded.digest().to_owned();
     let registries = loaded.age.rdap.clone();
     let live = live(loaded, old.grants.clone(), &settled)?;
@@ -181,8 +183,8 @@ pub fn apply(pipeline: &Pipeline, loaded: Loaded) -> anyhow::Result<String> {
         }
         pipeline.guard(&live, &session);
     }
-    let learned = pipeline.book.kept();
-    drop(pipeline.store.append(vec![store::Record::Policy { digest: digest.clone(), learned }])?);
+    let (learned, enforced) = (pipeline.book.kept(), live.policy.mode != Mode::Monitor);
+    drop(pipeline.store.append(vec![store::Record::Policy { digest: digest.clone(), learned, enforced }])?);
     Ok(digest)
 }
 
@@ -224,10 +226,22 @@ pub fn offline(loaded: Loaded, name: &str, qtype: Qtype, kind: SessionType) -> a
     crate::pipeline::explain_fresh(&live, &context, name, qtype, crate::clock::now()).map_err(|error| anyhow!(error))
 }
 
-/// The thresholds to put in force. Where verdicts are applied and too little was learned, a refusal that says so.
-fn settle(book: &Book, loaded: &Loaded) -> anyhow::Result<Vec<Settled>> {
-    let enforced = loaded.policy.mode != Mode::Monitor;
-    book.settle(&loaded.learn, &bases(loaded), enforced).map_err(|short| NotLearned::new(&loaded.learn, &short).into())
+/// The thresholds to put in force. Where verdicts are applied from now on and too little was learned, a refusal that says
+/// so; where they were applied before (`was_enforced`), a warning: a resolver that holds the door comes back.
+fn settle(book: &Book, loaded: &Loaded, was_enforced: bool) -> anyhow::Result<Vec<Settled>> {
+    let (config, bases) = (&loaded.learn, bases(loaded));
+    let enforced = match (loaded.policy.mode, was_enforced) {
+        (Mode::Monitor, _) => Enforced::No,
+        (_, false) => Enforced::FromNowOn,
+        (_, true) => Enforced::AsBefore,
+    };
+    let settled = book.settle(config, &bases, enforced).map_err(|short| NotLearned::new(config, &short))?;
+    if enforced == Enforced::AsBefore {
+        for found in settled.iter().filter(|found| found.stands_in) {
+            tracing::warn!(profile = found.profile, sinkhole = found.sinkhole, why = found.why, "learned thresholds");
+        }
+    }
+    Ok(settled)
 }
 
 /// What every profile has without anything learned.

@@ -17,8 +17,12 @@ use crate::model::Qtype;
 /// Longest line, octets: the longest name with every octet escaped takes a thousand.
 const MAX_LINE: u64 = 64 * 1024;
 
-/// Most rows of all files together, so that a mistaken path ends in a message and not in an empty memory.
+/// Most lines of all files together, so that a mistaken path ends in a message and not in an empty memory.
 const MAX_ROWS: usize = 20_000_000;
+
+/// Longest time between two rows of one session, milliseconds: ten years. More is a mistake of units, and a replay that
+/// walks through it takes as long as one that has something to show.
+const MAX_SPAN_MS: u64 = 10 * 365 * 86_400_000;
 
 /// Latest time of a row, seconds since the Unix epoch: the end of the year 9999.
 const MAX_TIME: f64 = 253_402_300_799.0;
@@ -172,16 +176,19 @@ struct Written<'a> {
 #[derive(Default)]
 struct Gathered {
     timed: Option<bool>,
+    /// Earliest and latest time.
+    span: Option<(u64, u64)>,
     rows: Vec<(u64, Asked)>,
 }
 
-#[derive(Default)]
 struct Reader {
     tools: Vec<Arc<str>>,
     by_tool: HashMap<Arc<str>, u16>,
     sessions: BTreeMap<Arc<str>, Gathered>,
     listed: Vec<Listed>,
-    rows: usize,
+    lines: usize,
+    /// How many lines are read.
+    most: usize,
 }
 
 impl Corpus {
@@ -196,7 +203,7 @@ impl Corpus {
     /// # Errors
     /// The first file that cannot be read or row that makes no sense, with its line.
     pub fn read(paths: &[PathBuf]) -> Result<Self, Error> {
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(MAX_ROWS);
         let mut seen = BTreeSet::new();
         for path in paths {
             for file in files(path)? {
@@ -237,6 +244,11 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 impl Reader {
+    fn new(most: usize) -> Self {
+        let (tools, by_tool, sessions) = (Vec::new(), HashMap::new(), BTreeMap::new());
+        Self { tools, by_tool, sessions, listed: Vec::new(), lines: 0, most }
+    }
+
     fn file(&mut self, path: &Path) -> Result<(), Error> {
         let io = |source| Error::Io { path: path.into(), source };
         let mut raw = BufReader::new(File::open(path).map_err(io)?);
@@ -256,12 +268,13 @@ impl Reader {
             if octets.len() as u64 > MAX_LINE {
                 return Err(bad(format!("longer than {MAX_LINE} octets; give one JSON object a line")));
             }
+            // Blank lines too: a small packed file can hold more of them than anybody waits for.
+            self.lines += 1;
+            if self.lines > self.most {
+                return Err(bad(format!("more than {} lines in all; give fewer files", self.most)));
+            }
             if octets.trim_ascii().is_empty() {
                 continue;
-            }
-            self.rows += 1;
-            if self.rows > MAX_ROWS {
-                return Err(bad(format!("more than {MAX_ROWS} rows in all; give fewer files")));
             }
             self.row(&octets).map_err(bad)?;
         }
@@ -291,6 +304,15 @@ impl Reader {
             ));
         }
         let at = at.unwrap_or(gathered.rows.len() as u64 * NOMINAL_GAP_MS);
+        let (first, last) = gathered.span.unwrap_or((at, at));
+        let (first, last) = (first.min(at), last.max(at));
+        if last - first > MAX_SPAN_MS {
+            return Err(format!(
+                "session `{}` lasts longer than ten years; give t in seconds since the Unix epoch, and each run a session",
+                session.escape_debug()
+            ));
+        }
+        gathered.span = Some((first, last));
         gathered.rows.push((at, Asked { at: 0, name, qtype, label, tool }));
         Ok(())
     }
@@ -308,7 +330,7 @@ impl Reader {
 
     fn finish(self) -> Corpus {
         let sessions = self.sessions.into_iter().map(|(id, gathered)| {
-            let Gathered { timed, mut rows } = gathered;
+            let Gathered { timed, mut rows, .. } = gathered;
             // Rows of one instant keep the order of the file.
             rows.sort_by_key(|(at, _)| *at);
             let start = rows.first().map_or(0, |(at, _)| *at);
@@ -402,6 +424,24 @@ mod tests {
         assert!(matches!(Corpus::read(&[dir.path().join("absent")]), Err(Error::Io { .. })));
         std::fs::remove_file(&path).expect("removed");
         assert!(matches!(Corpus::read(&[dir.path().to_owned()]), Err(Error::Empty { .. })));
+    }
+
+    #[test]
+    fn blank_lines_count_and_a_session_has_an_end() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("a.jsonl");
+        let read = |lines: &[String], most: usize| {
+            std::fs::write(&path, lines.join("\n")).expect("file");
+            Reader::new(most).file(&path).map_err(|error| error.to_string())
+        };
+        let blank = [row("1", "\"s\"", "a.example", "benign"), String::new(), String::new(), "x".into()];
+        let said = read(&blank, 2).expect_err("too many lines");
+        assert!(said.contains("a.jsonl:3: more than 2 lines in all"), "{said}");
+        // Ten years and ten years and a second; times stand in any order.
+        let span = |last: &str| [row(last, "\"s\"", "b.example", "benign"), row("0", "\"s\"", "a.example", "benign")];
+        assert_eq!(read(&span("315360000"), 9), Ok(()));
+        let said = read(&span("315360001"), 9).expect_err("too long");
+        assert!(said.contains("a.jsonl:2: session `s` lasts longer than ten years"), "{said}");
     }
 
     #[test]

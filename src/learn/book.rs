@@ -9,7 +9,7 @@ use staunch_scoring::Params;
 
 use super::histogram::{bin_of_bits, bin_of_nats};
 use super::maxima::Maxima;
-use super::settle::{Base, InForce, Learned, Settled, Shortfall, settle};
+use super::settle::{Base, Enforced, InForce, Learned, Settled, Shortfall, settle};
 use super::sketch::{Sketch, Stored};
 use super::{Config, SCOPES, profile_name, scoring};
 use crate::lists::Scope;
@@ -48,6 +48,8 @@ struct State {
     changed: [bool; Scope::COUNT],
     aside: Vec<Aside>,
     kept: Vec<InForce>,
+    /// Was in force under another scoring.
+    outdated: Vec<InForce>,
     in_force: Vec<Settled>,
     /// Raised by a reset, so that sessions forget what they have handed on.
     epoch: u32,
@@ -55,7 +57,11 @@ struct State {
 
 impl State {
     fn learned(&self) -> Learned<'_> {
-        Learned { sketches: std::array::from_fn(|at| self.sketches[at].as_deref()), kept: &self.kept }
+        Learned {
+            sketches: std::array::from_fn(|at| self.sketches[at].as_deref()),
+            kept: &self.kept,
+            outdated: &self.outdated,
+        }
     }
 }
 
@@ -123,7 +129,7 @@ impl Book {
     /// this makes in the store are returned. What cannot be read is reported and passed over.
     pub fn restore(&self, stored: &[(String, Vec<u8>)], in_force: Vec<InForce>) -> Vec<Change> {
         let mut state = self.state.lock();
-        state.kept = in_force.into_iter().filter(|kept| kept.scoring == scoring()).collect();
+        (state.kept, state.outdated) = in_force.into_iter().partition(|kept| kept.scoring == scoring());
         let mut changes = Vec::new();
         for (kind, phase) in SCOPES {
             let name = profile_name(kind, phase);
@@ -188,7 +194,7 @@ impl Book {
         &self,
         config: &Config,
         bases: &[Base; Scope::COUNT],
-        enforced: bool,
+        enforced: Enforced,
     ) -> Result<Vec<Settled>, Vec<Shortfall>> {
         settle(config, bases, enforced, &self.state.lock().learned())
     }

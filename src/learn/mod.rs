@@ -33,7 +33,7 @@ use crate::model::{Phase, SessionType};
 pub use book::{Aside, Book, Change};
 pub use maxima::{Maxima, TENANTS, refusable};
 pub use report::report;
-pub use settle::{Base, InForce, Origin, Sample, Settled, Shortfall};
+pub use settle::{Base, Enforced, InForce, Origin, Sample, Settled, Shortfall};
 pub use sketch::{Sketch, Stored};
 pub use version::scoring;
 

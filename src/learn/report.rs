@@ -6,7 +6,7 @@ use staunch_scoring::Params;
 use super::book::Book;
 use super::histogram::{Histogram, bin_of_nats};
 use super::limits::upper_limit;
-use super::settle::Base;
+use super::settle::{Base, Enforced};
 use super::sketch::Sketch;
 use super::{Config, Source, scoring};
 use crate::lists::Scope;
@@ -21,7 +21,7 @@ pub fn report(book: &Book, config: &Config, bases: &[Base; Scope::COUNT], time: 
     let (sketches, aside) = book.sketches();
     // With the switch on and nothing enforced: what a reload would put in force.
     let wanted = Config { thresholds: Source::Learned, ..config.clone() };
-    let next = book.settle(&wanted, bases, false).unwrap_or_default();
+    let next = book.settle(&wanted, bases, Enforced::No).unwrap_or_default();
     let in_force = book.in_force();
     let profiles: Vec<_> = sketches
         .iter()

@@ -108,6 +108,9 @@ pub struct Settled {
     pub sample: Option<Sample>,
     /// In words.
     pub why: String,
+    /// Whether it stands in, in a deployment that is enforced, for what cannot be learned now.
+    #[serde(skip)]
+    pub stands_in: bool,
 }
 
 impl Settled {
@@ -125,6 +128,18 @@ impl Settled {
     }
 }
 
+/// Whether verdicts are applied, to any session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enforced {
+    /// Monitor mode.
+    No,
+    /// From now on: what is learned has to carry it.
+    FromNowOn,
+    /// As before. Neither a few more queries nor another scoring may close the door for good, so what was in force
+    /// stands, else what is shipped.
+    AsBefore,
+}
+
 /// A type whose sample is too small to enforce by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shortfall {
@@ -140,6 +155,8 @@ pub struct Learned<'l> {
     pub sketches: [Option<&'l Sketch>; Scope::COUNT],
     /// From the journal, of this scoring.
     pub kept: &'l [InForce],
+    /// From the journal, of another one: of no use.
+    pub outdated: &'l [InForce],
 }
 
 impl Learned<'_> {
@@ -156,14 +173,14 @@ impl Learned<'_> {
 /// Settles every profile's thresholds, in the order of [`SCOPES`]. `bases` is by [`Scope::index`].
 ///
 /// A phase whose own sample is too small takes that of its type. A type whose sample is too small keeps the shipped
-/// thresholds while nothing is `enforced`.
+/// thresholds while nothing is `enforced`, and those that were in force where it has been enforced before.
 ///
 /// # Errors
-/// Where verdicts are `enforced`: every type that has been seen, yet too little of it.
+/// Where verdicts are enforced from now on: every type that has been seen, yet too little of it.
 pub fn settle(
     config: &Config,
     bases: &[Base; Scope::COUNT],
-    enforced: bool,
+    enforced: Enforced,
     learned: &Learned<'_>,
 ) -> Result<Vec<Settled>, Vec<Shortfall>> {
     let (mut settled, mut short) = (Vec::with_capacity(Scope::COUNT), Vec::<Shortfall>::new());
@@ -179,6 +196,7 @@ pub fn settle(
             from,
             sample: None,
             why,
+            stands_in: false,
         };
         let without = if base.written { Origin::Written } else { Origin::Shipped };
         let reason = match () {
@@ -201,8 +219,19 @@ pub fn settle(
             settled.push(moved(config, base, profile, sketch, own.is_none() && phase.is_some()));
             continue;
         }
-        if let Some(kept) = learned.kept.iter().find(|k| k.profile == profile && k.sample.is_enough(config)) {
-            settled.push(kept_as(config, base, kept));
+        let again = enforced == Enforced::AsBefore;
+        if let Some(kept) = learned.kept.iter().find(|k| k.profile == profile && (again || k.sample.is_enough(config)))
+        {
+            settled.push(Settled { stands_in: again, ..kept_as(config, base, kept) });
+            continue;
+        }
+        if again && let Some(old) = learned.outdated.iter().find(|old| old.profile == profile) {
+            let why = format!(
+                "what was in force was learned by {} under another scoring, so the shipped ones stand in until enough is \
+                 seen in monitor mode",
+                old.product
+            );
+            settled.push(Settled { stands_in: true, ..as_it_is(Origin::Shipped, why) });
             continue;
         }
         match whole.filter(|sketch| sketch.pairs() > 0) {
@@ -213,10 +242,11 @@ pub fn settle(
                     "{} sessions and {} pairs of this type were seen; learned thresholds take {} and {}",
                     sample.sessions, sample.pairs, config.min_sessions, config.min_pairs
                 );
-                if enforced && short.iter().all(|s| s.kind != kind) {
+                if enforced == Enforced::FromNowOn && short.iter().all(|s| s.kind != kind) {
                     short.push(Shortfall { kind, sample });
                 }
-                settled.push(as_it_is(Origin::Shipped, why));
+                let why = if again { why + "; enforced before, so the shipped ones stand in" } else { why };
+                settled.push(Settled { stands_in: again, ..as_it_is(Origin::Shipped, why) });
             }
         }
     }
@@ -234,7 +264,8 @@ fn kept_as(config: &Config, base: &Base, kept: &InForce) -> Settled {
         watch: watch.clamp(WATCH_MIN, sinkhole),
         from: Origin::Kept,
         sample: Some(kept.sample.clone()),
-        why: "learned and in force before; the sample itself is gone".into(),
+        why: "learned and in force before; there is no sample now that is large enough".into(),
+        stands_in: false,
     }
 }
 
@@ -266,6 +297,7 @@ fn moved(config: &Config, base: &Base, profile: String, sketch: &Sketch, wider: 
         from: Origin::Learned,
         sample: Some(Sample::of(sketch)),
         why,
+        stands_in: false,
     }
 }
 

@@ -151,7 +151,7 @@ fn a_session_that_would_be_closed_is_taken_out_with_all_it_had_added() {
 fn thresholds_stay_until_the_sample_says_otherwise() {
     let book = Book::default();
     ordinary(&book, BATCH, 200, 15, 0, 0.0);
-    let settled = book.settle(&learned(), &bases(), true).expect("enough");
+    let settled = book.settle(&learned(), &bases(), Enforced::FromNowOn).expect("enough");
     let batch = of(&settled, "batch");
     assert_eq!((batch.from, batch.sinkhole), (Origin::Learned, 4.0), "{}", batch.why);
     // None of 3,000 is below 1 in 1,001, which says nothing of 1 in 10,000.
@@ -165,7 +165,7 @@ fn thresholds_stay_until_the_sample_says_otherwise() {
 
     // A rate that is easier to show: one refused pair in a hundred.
     let easier = Config { pairs_per_alarm: 100, ..learned() };
-    let batch = of(&book.settle(&easier, &bases(), true).expect("enough"), "batch").clone();
+    let batch = of(&book.settle(&easier, &bases(), Enforced::FromNowOn).expect("enough"), "batch").clone();
     assert!((3.0..4.0).contains(&batch.sinkhole), "goes down, inside the bounds: {batch:?}");
 }
 
@@ -174,12 +174,12 @@ fn a_sample_that_is_often_refused_raises_the_threshold_inside_its_bounds() {
     let book = Book::default();
     // One pair in sixty, in half of the sessions.
     ordinary(&book, BATCH, 400, 30, 200, 4.5);
-    let settled = book.settle(&learned(), &bases(), true).expect("enough");
+    let settled = book.settle(&learned(), &bases(), Enforced::FromNowOn).expect("enough");
     let batch = of(&settled, "batch");
     assert!(batch.sinkhole > 4.5 && batch.sinkhole <= 4.5625, "just past what was seen: {batch:?}");
     let book = Book::default();
     ordinary(&book, BATCH, 400, 30, 200, 12.0);
-    let settled = book.settle(&learned(), &bases(), true).expect("enough");
+    let settled = book.settle(&learned(), &bases(), Enforced::FromNowOn).expect("enough");
     assert_eq!(of(&settled, "batch").sinkhole, 6.0, "never past the bound");
 }
 
@@ -189,7 +189,7 @@ fn a_few_odd_sessions_raise_nothing() {
         let book = Book::default();
         // Seven in four hundred is fewer than one in fifty.
         ordinary(&book, BATCH, 400, 30, odd, 12.0);
-        let settled = book.settle(&learned(), &bases(), true).expect("enough");
+        let settled = book.settle(&learned(), &bases(), Enforced::FromNowOn).expect("enough");
         assert_eq!(of(&settled, "batch").sinkhole, 4.0, "{odd}: {}", of(&settled, "batch").why);
     }
 }
@@ -207,7 +207,7 @@ fn an_agent_that_feeds_odd_names_gains_a_bounded_rise_and_no_bit_of_a_ledger() {
         }
         book.fold(&mut maxima, false, NOW);
     }
-    let settled = book.settle(&learned(), &bases(), true).expect("enough");
+    let settled = book.settle(&learned(), &bases(), Enforced::FromNowOn).expect("enough");
     let config = learned();
     for threshold in &settled {
         assert!((config.sinkhole_min..=config.sinkhole_max).contains(&threshold.sinkhole), "{threshold:?}");
@@ -216,7 +216,7 @@ fn an_agent_that_feeds_odd_names_gains_a_bounded_rise_and_no_bit_of_a_ledger() {
     // Whoever floods a deployment with dull names cannot push the threshold under its bound either.
     let book = Book::default();
     ordinary(&book, BATCH, 10_000, 60, 0, 0.0);
-    let settled = book.settle(&config, &bases(), true).expect("enough");
+    let settled = book.settle(&config, &bases(), Enforced::FromNowOn).expect("enough");
     assert!(
         (3.0..4.0).contains(&of(&settled, "batch").sinkhole),
         "the shipped distribution holds it back: {settled:?}"
@@ -230,7 +230,7 @@ fn too_small_a_sample_is_refused_by_name_where_it_would_be_enforced() {
     ordinary(&book, (SessionType::Scheduled, Some(Phase::Run)), 3, 10, 0, 0.0);
     let mut config = learned();
     config.place = Place { file: "staunch.toml".into(), line: 7 };
-    let short = book.settle(&config, &bases(), true).expect_err("too few");
+    let short = book.settle(&config, &bases(), Enforced::FromNowOn).expect_err("too few");
     let told = NotLearned::new(&config, &short).to_string();
     for part in [
         "staunch.toml:7: learn.thresholds: type `batch` has been seen in 200 sessions and 2000 pairs",
@@ -240,18 +240,18 @@ fn too_small_a_sample_is_refused_by_name_where_it_would_be_enforced() {
     ] {
         assert!(told.contains(part), "{part} not in {told}");
     }
-    let settled = book.settle(&config, &bases(), false).expect("monitor mode goes on");
+    let settled = book.settle(&config, &bases(), Enforced::No).expect("monitor mode goes on");
     assert_eq!(of(&settled, "batch").from, Origin::Shipped);
     assert!(of(&settled, "batch").why.contains("take 200 and 3000"));
     // What is not asked for is not missed: off, other types, written ones, and sessions that are not scored.
     let off = Config { thresholds: Source::Off, ..config.clone() };
-    assert!(book.settle(&off, &bases(), true).is_ok());
+    assert!(book.settle(&off, &bases(), Enforced::FromNowOn).is_ok());
     let others = Config { types: vec![SessionType::Interactive], ..config.clone() };
-    assert!(book.settle(&others, &bases(), true).is_ok());
+    assert!(book.settle(&others, &bases(), Enforced::FromNowOn).is_ok());
     let written = bases().map(|base| Base { written: true, ..base });
-    assert!(book.settle(&config, &written, true).is_ok());
+    assert!(book.settle(&config, &written, Enforced::FromNowOn).is_ok());
     let unscored = bases().map(|base| Base { scored: false, ..base });
-    assert!(book.settle(&config, &unscored, true).is_ok());
+    assert!(book.settle(&config, &unscored, Enforced::FromNowOn).is_ok());
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn what_was_learned_comes_back_and_another_scoring_is_set_aside() {
 fn thresholds_in_force_outlive_the_sketch_and_not_the_scoring() {
     let book = Book::default();
     ordinary(&book, BATCH, 400, 30, 200, 4.5);
-    let settled = book.settle(&learned(), &bases(), true).expect("enough");
+    let settled = book.settle(&learned(), &bases(), Enforced::FromNowOn).expect("enough");
     let raised = of(&settled, "batch").sinkhole;
     book.put_in_force(settled);
     let kept = book.kept();
@@ -305,16 +305,27 @@ fn thresholds_in_force_outlive_the_sketch_and_not_the_scoring() {
     again.restore(&[], kept.clone());
     // The index is lost, and some traffic has come since.
     ordinary(&again, BATCH, 2, 10, 0, 0.0);
-    let settled = again.settle(&learned(), &bases(), true).expect("the journal has the result");
+    let settled = again.settle(&learned(), &bases(), Enforced::FromNowOn).expect("the journal has the result");
     assert_eq!((of(&settled, "batch").from, of(&settled, "batch").sinkhole), (Origin::Kept, raised));
     let narrower = Config { sinkhole_max: 4.25, ..learned() };
-    assert_eq!(of(&again.settle(&narrower, &bases(), true).expect("kept"), "batch").sinkhole, 4.25);
+    assert_eq!(of(&again.settle(&narrower, &bases(), Enforced::FromNowOn).expect("kept"), "batch").sinkhole, 4.25);
 
     let foreign = kept.into_iter().map(|kept| InForce { scoring: "other".into(), ..kept }).collect();
     let other = Book::default();
     other.restore(&[], foreign);
     ordinary(&other, BATCH, 2, 10, 0, 0.0);
-    assert!(other.settle(&learned(), &bases(), true).is_err(), "another scoring's threshold means nothing");
+    assert!(
+        other.settle(&learned(), &bases(), Enforced::FromNowOn).is_err(),
+        "another scoring's threshold means nothing"
+    );
+    // A deployment that was enforced before comes back all the same, and says by what.
+    let back = other.settle(&learned(), &bases(), Enforced::AsBefore).expect("no refusal");
+    let batch = of(&back, "batch");
+    assert_eq!((batch.from, batch.sinkhole, batch.stands_in), (Origin::Shipped, Params::default().sinkhole, true));
+    assert!(batch.why.contains("under another scoring"), "{}", batch.why);
+    let strict = Config { min_pairs: 1 << 40, ..learned() };
+    let back = again.settle(&strict, &bases(), Enforced::AsBefore).expect("no refusal");
+    assert_eq!((of(&back, "batch").from, of(&back, "batch").sinkhole), (Origin::Kept, raised));
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub use hash::{HashKey, Suffix, Suffixes, fingerprint};
 pub use parse::{Entry, Format, GARBAGE_SHARE, ListError, MAX_ENTRIES, MAX_LINE, Report, SkipReason, Skipped, parse};
 pub use rules::{Action, Rule, RuleMatch, RuleSet, Scope, ScopeSet};
 
+use std::sync::Arc;
+
 use staunch_scoring::NameRef;
 
 /// All tables of one policy, under one key.
@@ -39,8 +41,8 @@ pub struct Lists {
     pub rules: RuleSet,
     /// What lists deny.
     pub deny: DenyTable,
-    /// What lists know of ages.
-    pub age: AgeTable,
+    /// What lists know of ages; shared, so that it can outlive a reload whose day files are damaged.
+    pub age: Arc<AgeTable>,
     /// Known look-alikes, by [`pack`]. Here a rule's types are those it is for, all if none is named.
     pub packs: RuleSet,
 }

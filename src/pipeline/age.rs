@@ -134,7 +134,8 @@ impl Pipeline {
     fn ask_age(&self, walk: &Walk, now: Now) -> Option<Wait> {
         let rdap = self.ages.rdap.as_ref()?;
         let record = &walk.record;
-        if record.would != Verdict::Answer || record.rule.is_some() {
+        // Judged some time ago: of what was closed meanwhile no registry hears.
+        if record.would != Verdict::Answer || record.rule.is_some() || walk.session.inner.lock().is_closed() {
             return None;
         }
         let domain = record.split.icann(record.qname.as_ref());

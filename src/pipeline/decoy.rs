@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use staunch_scoring::{Bits, NameRef, QName, Split};
+use tokio::time::{Instant, timeout_at};
 
 use super::{Live, Pipeline, Walk};
 use crate::answer::{self, Asked, Kind as Answered, Vetted, WireAnswer};
-use crate::cache::{Entry, Key};
+use crate::cache::Entry;
 use crate::clock;
 use crate::decoy::{Counters, Finding, Kind, Proof, RANDOM, Table};
 use crate::listen::Fast;
@@ -23,9 +24,11 @@ use crate::session::Inner;
 use crate::telemetry::Record;
 use crate::wire::Query;
 
-/// How long one sibling's answer is awaited. A suspicious name waits twice as long at most before it goes its own way,
-/// within the patience of common stubs (5 s) and the exchange that then follows.
+/// How long one sibling's answer is awaited.
 const PATIENCE: Duration = Duration::from_millis(1000);
+/// How long a suspicious name waits in all, for its own siblings or for those that somebody else asks, before it goes its
+/// own way: within the patience of common stubs (5 s) and the exchange that then follows.
+const WAIT: Duration = Duration::from_millis(2000);
 /// How long a parent is not tried again that is no wildcard, or whose answers differ, milliseconds. Chosen without a
 /// source: zones rarely change in it, and a name that meets it is judged as if there were no decoys.
 const SETTLED: u64 = 600_000;
@@ -48,7 +51,7 @@ pub(super) struct Again {
     pub charged: Bits,
 }
 
-/// The session's number of tries or its ledger is spent, or the name is no candidate any more.
+/// The session's number of tries or its ledger is spent, or the session was closed, or the name is no candidate any more.
 struct Denied;
 
 /// What one sibling got.
@@ -126,7 +129,9 @@ impl Pipeline {
                 parent: query.qname.as_ref().strip_left(candidate.parent_at),
             };
             let mut charged = Bits::ZERO;
-            let finding = search.find(&mut charged).await;
+            let until = Instant::now() + WAIT;
+            let given_up = || Some(Pair::Nothing.finding(clock::now().mono));
+            let finding = timeout_at(until, search.find(until, &mut charged)).await.unwrap_or_else(|_| given_up());
             let entry = finding.as_ref().and_then(|finding| search.entry(finding.proof.as_ref()?));
             if entry.is_some() {
                 Counters::add(&self.decoys.counters.answered);
@@ -161,21 +166,28 @@ struct Search<'s, 'q> {
 }
 
 impl Search<'_, '_> {
-    /// What is known of the parent or is found now; whoever asks meanwhile waits for the same. `None` where nothing may
-    /// be asked.
-    async fn find(&self, charged: &mut Bits) -> Option<Finding> {
+    /// What is known of the parent or is found `until` then, nothing usable otherwise; whoever asks meanwhile waits for
+    /// the same. `None` where nothing may be asked.
+    async fn find(&self, until: Instant, charged: &mut Bits) -> Option<Finding> {
         let decoys = &self.pipeline.decoys;
-        let qtype = self.query.qtype;
-        let cell = decoys.cell(self.parent, qtype, clock::now().mono)?;
+        let cell = decoys.cell(self.parent, self.query.qtype, clock::now().mono)?;
         let found = cell.get_or_try_init(|| async move {
-            let finding = match self.pair(qtype, charged).await? {
-                Pair::Empty(proof, until) if qtype != Qtype::A => self.beside_addresses(proof, until, charged).await?,
-                pair => pair.finding(clock::now().mono),
+            let finding = match timeout_at(until, self.search(charged)).await {
+                Ok(finding) => finding?,
+                Err(_) => Pair::Nothing.finding(clock::now().mono),
             };
             decoys.counters.found(finding.kind);
             Ok::<_, Denied>(finding)
         });
         found.await.ok().cloned()
+    }
+
+    async fn search(&self, charged: &mut Bits) -> Result<Finding, Denied> {
+        let qtype = self.query.qtype;
+        Ok(match self.pair(qtype, charged).await? {
+            Pair::Empty(proof, until) if qtype != Qtype::A => self.beside_addresses(proof, until, charged).await?,
+            pair => pair.finding(clock::now().mono),
+        })
     }
 
     /// Where every name below the parent has an address, an empty answer for another type is the wildcard's too.
@@ -211,6 +223,8 @@ impl Search<'_, '_> {
                 let until = good_until(&proof, &answer);
                 Pair::Empty(proof, until)
             }
+            // Judged some time ago: what was closed meanwhile sends nothing any more.
+            Heard::Answer(..) if self.walk.session.inner.lock().is_closed() => return Err(Denied),
             Heard::Answer(proof, answer) => match self.hear(second).await {
                 Heard::Nothing => Pair::Nothing,
                 Heard::Answer(other, again) if answer::says_the_same(&answer, &again, self.asked(qtype)) => {
@@ -311,7 +325,8 @@ impl Search<'_, '_> {
         Asked { qname: self.query.qname.as_ref(), qtype, dnssec_ok: false }
     }
 
-    /// The siblings' answer under the name asked for, kept like any other; its life began when the sibling got it.
+    /// The siblings' answer under the name asked for. Never kept in the cache, which all sessions share: another one may
+    /// have leave to ask for the name itself. The proof serves further questions.
     fn entry(&self, proof: &Proof) -> Option<Arc<Entry>> {
         let asked = self.asked(self.query.qtype);
         let live = self.pipeline.live.load();
@@ -319,13 +334,7 @@ impl Search<'_, '_> {
         if vetted.kind == Answered::Failure || leads_inside(&vetted) {
             return None;
         }
-        let key = Key { qname: asked.qname, qtype: asked.qtype, dnssec_ok: false, checking_disabled: false };
-        let hops = vetted.names.into_boxed_slice();
-        Some(if vetted.cacheable {
-            self.pipeline.cache.put(key, vetted.answer, hops, proof.stored, 0)
-        } else {
-            Arc::new(Entry::passing(vetted.answer, hops, proof.stored))
-        })
+        Some(Arc::new(Entry::passing(vetted.answer, vetted.names.into_boxed_slice(), proof.stored)))
     }
 }
 

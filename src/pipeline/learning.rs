@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::Pipeline;
-use crate::model::Now;
+use crate::model::{Mode, Now};
 use crate::session::Session;
 use crate::store::{self, Commit};
 use crate::{learn, telemetry};
@@ -49,8 +49,9 @@ impl Pipeline {
         let (pairs, changes) = self.book.reset();
         tracing::info!(by, pairs, "what was learned was reset");
         self.store.put_learned(changes)?;
-        let digest = self.live.load().digest.clone();
-        let commit = self.store.append(vec![store::Record::Policy { digest, learned: Vec::new() }])?;
+        let live = self.live.load();
+        let (digest, enforced) = (live.digest.clone(), live.policy.mode != Mode::Monitor);
+        let commit = self.store.append(vec![store::Record::Policy { digest, learned: Vec::new(), enforced }])?;
         Ok((json!({ "schema": 1, "pairs": pairs }), commit))
     }
 

@@ -450,8 +450,13 @@ impl Pipeline {
                 record.source = Source::Upstream;
                 match permit {
                     Some(permit) => deferred(record, Step::Forward(Box::new(Leave { permit, slow }))),
-                    // An applied answer always carries its permit.
-                    None => Fast::Drop,
+                    // An applied answer always carries its permit; were it otherwise, nobody is left without a word.
+                    None => {
+                        record.source = Source::Failed;
+                        record.rcode = 2;
+                        reply::servfail(out, query, Ede::Other, "no leave to ask; nothing was answered");
+                        self.done(record, started)
+                    }
                 }
             }
         }

@@ -329,7 +329,9 @@ impl Policy {
         if assessment.band == Band::Quarantine {
             return Judgement::quarantine(reason, known);
         }
-        let held = assessment.band == Band::Hold;
+        // With the packs' limit spent, a name that was told before tells nothing by being answered from memory.
+        let held = assessment.band == Band::Hold
+            || (spent && assessment.charge.repeat && assessment.overdraw.is_none() && assessment.band < Band::Sinkhole);
         if !held && (assessment.band == Band::Sinkhole || assessment.overdraw.is_some() || spent) {
             let mut refusal = Judgement::refuse(reason, known);
             refusal.nodata = self.allows_below(ask);

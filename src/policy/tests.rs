@@ -194,3 +194,50 @@ fn the_later_of_two_dates_counts_and_unknown_takes_nothing_away() {
         assert_eq!(super::younger(a, b), expected, "{a:?} {b:?}");
     }
 }
+
+#[test]
+fn with_the_packs_limit_spent_a_repeat_is_held_and_a_new_name_refused() {
+    let environment = Environment { resolv_conf: Some("nameserver 192.0.2.1\n".into()), ..Environment::system() };
+    let text = "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"dry-run\"\n\
+                [profile.batch]\npack_session_bits = 700\n";
+    let (loaded, _) = config::load_text(std::path::Path::new("p.toml"), text, &environment).expect("loads");
+    let policy = Policy { lists: loaded.lists, profiles: loaded.profiles, ..policy() };
+    let (context, grants) = (context(SessionType::Batch), Grants::new(HashKey::from_random([1; 24])));
+    let mut inner = Inner::new(1);
+    let mut ask = |n: u32, seconds: u64| {
+        let hash = format!("{:08x}", n.wrapping_mul(0x9e37_79b9)).repeat(4);
+        let qname = QName::from_text(&format!("{hash}.malware.hash.cymru.com")).expect("name");
+        let query = Query {
+            id: 0,
+            recursion_desired: true,
+            checking_disabled: false,
+            authentic_data: false,
+            qname,
+            qtype: Qtype::A,
+            question: &[],
+            edns: None,
+        };
+        let ask = Ask {
+            query: &query,
+            now: Now { mono: seconds * 1000, wall: 1_800_000_000_000 + seconds * 1000 },
+            split: Split::of(query.qname.as_ref()),
+            cached: false,
+            registered_days: None,
+            first_seen_days: None,
+            group_seen_days: None,
+            group: None,
+            grants: &grants,
+            name_hash: 1,
+        };
+        let decision = policy.decide(&context, &inner, &ask);
+        let outcome = if decision.applied == Verdict::Answer { Outcome::Forwarded } else { Outcome::Refused };
+        policy.commit(&mut inner, &decision, outcome);
+        (decision.applied, decision.reason)
+    };
+    let first = (1..50).take_while(|n| ask(*n, u64::from(*n)).0 == Verdict::Answer).count() as u32;
+    assert!((1..20).contains(&first), "{first} names within the limit");
+    assert_eq!(ask(first + 2, 60), (Verdict::Sinkhole, Some(Reason::LedgerSession)), "a new name");
+    let repeats: Vec<_> = (0..60).map(|n| ask(1, 200 + n * 70)).collect();
+    assert!(repeats.iter().all(|(verdict, _)| *verdict != Verdict::Sinkhole), "{repeats:?}");
+    assert!(repeats.contains(&(Verdict::Hold, Some(Reason::Held))), "{repeats:?}");
+}

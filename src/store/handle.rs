@@ -125,6 +125,8 @@ pub struct Recovered {
     pub policy: Option<String>,
     /// Learned thresholds last in force.
     pub in_force: Vec<InForce>,
+    /// Whether the policy last in force applied verdicts.
+    pub enforced: bool,
     /// What was learned, by profile, as [`Store::put_learned`] was given it.
     pub learned: Vec<(String, Vec<u8>)>,
     /// What was found wrong.
@@ -411,8 +413,9 @@ fn recovered(
         match &live.record {
             Record::Announce { announcement } => out.sessions.push(announcement.clone()),
             Record::Grant { grant } => out.grants.push(grant.clone()),
-            Record::Policy { digest, learned } => {
+            Record::Policy { digest, learned, enforced } => {
                 out.policy = Some(digest.clone());
+                out.enforced = *enforced;
                 out.in_force = learned.clone();
             }
             quarantine => out.quarantined.extend(quarantined(quarantine, &live.time)),

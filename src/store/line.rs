@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     fn policy(digest: &str) -> Body {
-        Body::Record(Box::new(Record::Policy { digest: digest.into(), learned: Vec::new() }))
+        Body::Record(Box::new(Record::Policy { digest: digest.into(), learned: Vec::new(), enforced: false }))
     }
 
     fn text(seq: u64, body: &Body) -> Vec<u8> {

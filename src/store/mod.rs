@@ -133,6 +133,9 @@ pub enum Record {
         /// Learned thresholds that are in force with it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         learned: Vec<InForce>,
+        /// Whether it applied verdicts: to all sessions or to a canary's.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        enforced: bool,
     },
 }
 

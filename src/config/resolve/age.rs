@@ -88,7 +88,7 @@ impl Context<'_, '_> {
     }
 
     /// Adds the newest day files to `age`. A file that does not read is left out and told; what is told first is
-    /// returned, and a reload then keeps the days that are in force.
+    /// returned, and a reload then keeps the registration days that are in force.
     pub(super) fn ring(&mut self, age: &mut AgeBuilder, reports: &mut Vec<ListReport>) -> Option<String> {
         let section = Path::of("age");
         let keep = self.within(&section, "nrd_days", self.spec.age.nrd_days, 1, 400);

@@ -55,7 +55,7 @@ impl Context<'_, '_> {
             }
         }
         let damage = self.ring(&mut age, &mut reports);
-        (Lists { rules, deny: deny.build(), age: age.build(), packs }, reports, damage)
+        (Lists { rules, deny: deny.build(), age: age.build().into(), packs }, reports, damage)
     }
 
     fn list(

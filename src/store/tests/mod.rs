@@ -96,7 +96,7 @@ fn what_was_learned_is_in_the_index_and_what_is_in_force_in_the_journal() {
         product: "p".into(),
     };
     let (store, _) = on_disk();
-    write(&store, &[Record::Policy { digest: "d".into(), learned: vec![in_force.clone()] }]);
+    write(&store, &[Record::Policy { digest: "d".into(), learned: vec![in_force.clone()], enforced: true }]);
     let value = |text: &str| Some(text.as_bytes().to_vec());
     store.put_learned(vec![("batch".into(), value("one")), ("scheduled".into(), value("two"))]).unwrap();
     store.put_learned(vec![("scheduled".into(), None), ("batch".into(), value("three"))]).unwrap();
@@ -104,7 +104,7 @@ fn what_was_learned_is_in_the_index_and_what_is_in_force_in_the_journal() {
     assert!(matches!(store.put_learned(Vec::new()), Err(Error::Closed)));
     let (store, again) = on_disk();
     assert_eq!(again.learned, [("batch".to_owned(), b"three".to_vec())]);
-    assert_eq!(again.in_force, std::slice::from_ref(&in_force));
+    assert_eq!((again.in_force.as_slice(), again.enforced), (std::slice::from_ref(&in_force), true));
     store.close();
     fs::remove_dir_all(dir.path().join("index")).unwrap();
     let (store, lost) = on_disk();
@@ -112,7 +112,7 @@ fn what_was_learned_is_in_the_index_and_what_is_in_force_in_the_journal() {
     assert_eq!(lost.in_force, [in_force]);
     // A line of a version that knew nothing of this.
     let old: Record = serde_json::from_str(r#"{"kind":"policy","digest":"d"}"#).unwrap();
-    assert_eq!(old, Record::Policy { digest: "d".into(), learned: Vec::new() });
+    assert_eq!(old, Record::Policy { digest: "d".into(), learned: Vec::new(), enforced: false });
     store.close();
 }
 
@@ -129,8 +129,8 @@ fn what_was_acknowledged_is_there_after_reopening() {
     write(
         &store,
         &[
-            Record::Policy { digest: "d1".into(), learned: Vec::new() },
-            Record::Policy { digest: "d2".into(), learned: Vec::new() },
+            Record::Policy { digest: "d1".into(), learned: Vec::new(), enforced: false },
+            Record::Policy { digest: "d2".into(), learned: Vec::new(), enforced: false },
         ],
     );
     store.put_ledger(session(2), Default::default()).unwrap();
@@ -245,7 +245,7 @@ fn too_much_is_refused_aloud() {
     write(&store, &[quarantine(2)]);
     write(&store, &[Record::End { session: session(2) }]);
     write(&store, &[quarantine(3)]);
-    let huge = Record::Policy { digest: "x".repeat(2 << 20), learned: Vec::new() };
+    let huge = Record::Policy { digest: "x".repeat(2 << 20), learned: Vec::new(), enforced: false };
     assert!(matches!(store.append(vec![announce(1), huge]), Err(Error::TooLarge { .. })));
     store.close();
     let (store, again) = open(dir.path(), options());
@@ -282,7 +282,7 @@ fn random_record(state: &mut u64) -> Record {
         5 => Record::End { session: session(n) },
         6 => grant(&format!("g{n}"), if random(state).is_multiple_of(3) { 1 } else { FAR + u64::from(n) }),
         7 => alert_record(n),
-        8 => Record::Policy { digest: format!("d{n}"), learned: Vec::new() },
+        8 => Record::Policy { digest: format!("d{n}"), learned: Vec::new(), enforced: false },
         _ => ledger(n),
     }
 }
