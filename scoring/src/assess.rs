@@ -63,7 +63,7 @@ impl Default for Budgets {
             icann: Bits::whole(4096),
             session: Bits::whole(8192),
             group: Bits::whole(65_536),
-            echo: Bits::whole(48),
+            echo: Bits::whole(32),
             echo_hour: Bits::whole(32),
         }
     }

@@ -222,6 +222,7 @@ fn with_the_packs_limit_spent_a_repeat_is_held_and_a_new_name_refused() {
             now: Now { mono: seconds * 1000, wall: 1_800_000_000_000 + seconds * 1000 },
             split: Split::of(query.qname.as_ref()),
             cached: false,
+            at_hand: true,
             registered_days: None,
             first_seen_days: None,
             group_seen_days: None,

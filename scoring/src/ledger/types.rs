@@ -33,6 +33,12 @@ fn class(qtype: u16, flags: u8) -> usize {
     }
 }
 
+/// Price of a type and flags without a history: one of four classes, and which of the last.
+pub(crate) fn price_alone(qtype: u16, flags: u8, allowed: u8) -> Bits {
+    let which = if class(qtype, flags) == 3 { Bits::log2(FLAGS * u64::from(allowed.max(1))) } else { Bits::ZERO };
+    Bits::whole(2).plus(which)
+}
+
 impl TypeHistory {
     fn count(&self, class: usize) -> u16 {
         self.rows.get(usize::from(self.last)).map_or(0, |row| row >> (4 * class) & MOST)

@@ -4,6 +4,7 @@ use super::place::Place;
 use crate::assess::{Assessment, Band, Facts, Listing};
 use crate::bits::Bits;
 use crate::ledger::times::ENTRANT;
+use crate::ledger::types::price_alone;
 use crate::ledger::{Charge, LedgerScope, LedgerView};
 use crate::state::SessionState;
 
@@ -99,7 +100,7 @@ pub(super) fn refresh(
     let price = at.tenant.ticks.price(facts.now);
     // Which of the tenant's names, by which type.
     let names = u64::from(at.tenant.history.new.max(1));
-    let enter = Bits::log2(names * 4 * u64::from(facts.qtypes_allowed.max(1))).plus(ENTRANT);
+    let enter = Bits::log2(names).plus(price_alone(facts.qtype, facts.flags, facts.qtypes_allowed)).plus(ENTRANT);
     if matches!(facts.listing, Listing::Below { .. }) {
         return (Some(Bits::ZERO), Bits::ZERO);
     }

@@ -77,6 +77,8 @@ pub(super) struct Place<'n> {
     pub refused: bool,
     /// Whether the tenant shares the overflow account.
     pub shared: bool,
+    /// Whether the ICANN-level domain does.
+    pub icann_shared: bool,
     pub tenant: Account,
     pub icann: Account,
     pub tenant_event: Event,
@@ -112,6 +114,7 @@ impl<'n> Place<'n> {
             paid,
             refused: state.refused.contains(keys.name),
             shared: state.accounts.is_full() && state.accounts.position(keys.tenant) == 0,
+            icann_shared: state.accounts.is_full() && state.accounts.position(keys.icann) == 0,
             tenant_event: history.event(tag, paid, next),
             icann_event: icann.history.event(tag, paid, None),
             turn: state.session.domains.turn(position, icann.paid, follows),

@@ -57,7 +57,7 @@ pub(super) fn read(
         }),
         surge::read(surge, allowance),
         fan_out::read(told.total.minus(allowance)),
-        platform::read(facts.split.multi_tenant.then_some(after.icann.minus(allowance))),
+        platform::read((facts.split.multi_tenant && !at.icann_shared).then_some(after.icann.minus(allowance))),
         spread::read(spread, allowance),
         volume::read((account.answers > 0).then(|| u32::from(account.answer_volume) * VOLUME_UNIT)),
         age::read(facts.registered_days, facts.first_seen_days),
