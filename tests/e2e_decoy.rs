@@ -206,10 +206,68 @@ fn a_silent_zone_delays_a_name_once_and_loses_nothing() {
     assert_eq!(told(&staunch, &name, "A"), ("answer".into(), "failed".into(), "failed".into()));
 }
 
+#[test]
+fn a_session_that_is_closed_meanwhile_sends_no_second_sibling() {
+    let Some(world) = World::create(1) else { return };
+    let zone = "late.example";
+    let server = SocketAddr::from((Ipv4Addr::new(203, 0, 113, 79), 53));
+    serve_late(&world, server, Duration::from_millis(800));
+    world.upstream.delegate(zone, server);
+    let staunch = Staunch::start(&world, &Config::enforce());
+    let name = format!("{}.{zone}", Chance(31).label(40));
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| world.agents[0].ask(&name, rtype::A).expect("a refusal"));
+        let first = wait_for(Duration::from_millis(600), || world.upstream.seen_below(zone).pop());
+        assert!(first.is_some_and(|first| is_sibling(&first, zone)));
+        staunch.json(&["session", "quarantine", "agent-1", "--reason", "test"]);
+        assert_eq!(asking.join().expect("no panic").rcode(), rcode::NXDOMAIN);
+    });
+    assert_eq!(world.upstream.seen_below(zone).len(), 1, "{}", staunch.tail());
+}
+
+#[test]
+fn a_slow_search_is_given_up_and_the_name_goes_its_way() {
+    let Some(world) = World::create(1) else { return };
+    let zone = "late.example";
+    let server = SocketAddr::from((Ipv4Addr::new(203, 0, 113, 79), 53));
+    // One sibling by AAAA and two by A: more than a name waits.
+    serve_late(&world, server, Duration::from_millis(850));
+    world.upstream.delegate(zone, server);
+    let staunch = Staunch::start(&world, &Config::enforce());
+    let name = format!("{}.{zone}", Chance(37).label(40));
+    let query = Query::new(&name, rtype::AAAA).edns(1232).encode();
+    assert_eq!(world.agents[0].ask_raw(query).expect("an answer").rcode(), rcode::NOERROR, "{}", staunch.tail());
+    assert_eq!(told(&staunch, &name, "AAAA"), ("answer".into(), "upstream".into(), "failed".into()));
+}
+
 /// An address made from a name, as a server that talks in answers would.
 fn made(name: &str) -> IpAddr {
     let sum = name.to_ascii_lowercase().bytes().fold(7u32, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
     Ipv4Addr::new(198, 51, 100, (sum % 250) as u8 + 1).into()
+}
+
+/// Serves one address for every name of type A and nothing for other types, each so much later.
+fn serve_late(world: &World, address: SocketAddr, late: Duration) {
+    let socket = world.net.run(async move { tokio::net::UdpSocket::bind(address).await.expect("a free port") });
+    let socket = std::sync::Arc::new(socket);
+    world.net.spawn(async move {
+        let mut buffer = [0; 4096];
+        while let Ok((n, from)) = socket.recv_from(&mut buffer).await {
+            let Some((_, end)) = world::dns::read_name(&buffer[..n], 12) else { continue };
+            let mut reply = buffer[..end + 4].to_vec();
+            let has = reply[end + 1] == rtype::A as u8;
+            reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(has), 0, 0, 0, 0]);
+            if has {
+                reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4]);
+                reply.extend(WEB.octets());
+            }
+            let socket = socket.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(late).await;
+                let _ = socket.send_to(&reply, from).await;
+            });
+        }
+    });
 }
 
 /// Serves [`made`] for every name of type A.
