@@ -215,7 +215,7 @@ impl SessionState {
             check: check(self.seed),
             session: self.session,
             accounts: accounts.into_iter().map(Kept::from).collect(),
-            overflow: Kept::from(overflow),
+            overflow: Box::new(Kept::from(overflow)),
             names: self.sent.iter().collect(),
             refused: self.refused.iter().collect(),
             sent: Vec::new(),
@@ -265,7 +265,7 @@ pub struct StateSnapshot {
     check: u64,
     session: SessionAccount,
     accounts: Vec<Kept>,
-    overflow: Kept,
+    overflow: Box<Kept>,
     /// Names and what came behind each; until version 1 `sent`.
     names: Vec<(Tag, Tag)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
