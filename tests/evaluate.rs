@@ -103,11 +103,10 @@ fn figures_of_a_small_log_are_those_that_can_be_counted_by_hand() {
     let benign = &corpus["benign"];
     assert_eq!(benign["judged"], 60);
     assert_eq!(benign["refused"], 0, "{:#}", report["false_alarms"]);
-    // A host comes back after 42 seconds, and is at hand then; after 84 it is not.
-    // Some of what would be asked again by then is held.
+    // A host comes back after 42 seconds, and is at hand then; after 84 it is not, and is asked or held.
     let number = |field: &str| benign[field].as_u64().expect("a count");
-    assert_eq!((number("forwarded") + number("held"), number("cached")), (36, 24));
-    assert!(number("forwarded") >= 24, "each host at first, by both types, and more");
+    assert_eq!(number("forwarded") + number("held") + number("cached"), 60);
+    assert!(number("cached") >= 20 && number("forwarded") >= 24, "each host at first, by both types: {benign:#}");
     assert_eq!(report["rates"]["benign"][0]["pairs_refused"]["of"], 4, "one pair a domain");
     assert_eq!(report["false_alarms"], json!([]));
 
@@ -243,8 +242,9 @@ fn the_daemon_stops_the_same_queries() {
         }
     }
     // Rows for what is asked after that: the daemon may have closed the session a query later, see below.
+    let later = jiff::Timestamp::now().as_second() as f64 + 1e6;
     for n in 40..42 {
-        log.row(4e9, Some("s1"), &format!("{}.evil.example", chunk(n)), "A", "tunnel", "chunks");
+        log.row(later, Some("s1"), &format!("{}.evil.example", chunk(n)), "A", "tunnel", "chunks");
     }
     let path = log.write(daemon.dir.path(), "log.jsonl");
     let config = daemon.dir.path().join("staunch.toml").display().to_string();

@@ -209,6 +209,7 @@ impl Worked<'_> {
             "without a floor any number of times".into()
         };
         let keys = exact::keys(&rules, &self.profile.qtypes, None);
+        let repeats = format!("repeats of what was sent: {} an hour for each owner in use", budgets.echo_hour);
         let parts = vec![
             Part {
                 what: "unlisted names",
@@ -226,14 +227,19 @@ impl Worked<'_> {
                 what: "names below rules",
                 once_bits: below,
                 hourly_bits: 0.0,
-                how: "each rule's budget for each owner it covers, the largest where several do".into(),
+                how: format!(
+                    "each rule's budget for each owner it covers, the largest where several do; {repeats}, not in the sum"
+                ),
             },
             Part {
                 what: "names of packs",
                 once_bits: packs,
                 hourly_bits: 0.0,
                 how: match self.profile.has_packs() {
-                    true => format!("all entries, within pack_session_bits = {}", self.profile.pack_session),
+                    true => format!(
+                        "all entries, within pack_session_bits = {}; {repeats}, not in the sum",
+                        self.profile.pack_session
+                    ),
                     false => "no pack applies".into(),
                 },
             },
