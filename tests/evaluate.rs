@@ -106,7 +106,7 @@ fn figures_of_a_small_log_are_those_that_can_be_counted_by_hand() {
     // A host comes back after 42 seconds, and is at hand then; after 84 it is not, and is asked or held.
     let number = |field: &str| benign[field].as_u64().expect("a count");
     assert_eq!(number("forwarded") + number("held") + number("cached"), 60);
-    assert!(number("cached") >= 20 && number("forwarded") >= 24, "each host at first, by both types: {benign:#}");
+    assert!(number("cached") >= 20 && number("forwarded") >= 12, "each host at first, by both types: {benign:#}");
     assert_eq!(report["rates"]["benign"][0]["pairs_refused"]["of"], 4, "one pair a domain");
     assert_eq!(report["false_alarms"], json!([]));
 
