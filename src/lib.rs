@@ -24,6 +24,7 @@ pub mod alert;
 pub mod clock;
 pub mod enforce;
 pub mod forward;
+pub mod outbound;
 pub mod rdap;
 pub mod store;
 pub mod zones;

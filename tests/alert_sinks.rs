@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use staunch::alert::{Config, Delivery, HostResolver, Retry, SinkConfig, SinkKind, SyslogTarget, sign};
+use staunch::alert::{Config, Delivery, Retry, SinkConfig, SinkKind, SyslogTarget, sign};
 use staunch::event::{Alert, AlertKind};
 use staunch::model::{CaseId, Mode, Reason, SessionId, SessionType};
+use staunch::outbound::HostResolver;
 use staunch::store::{Error, IndexKind, Options, Record, Store};
 
 const SECRET: &[u8] = b"a key of the test";

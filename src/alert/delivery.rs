@@ -10,7 +10,8 @@ use parking_lot::{Condvar, Mutex};
 use super::file::FileSink;
 use super::syslog_sink::SyslogSink;
 use super::webhook::Webhook;
-use super::{Config, Error, HostResolver, Retry, Sink, SinkConfig, SinkKind, backoff};
+use super::{Config, Error, Retry, Sink, SinkConfig, SinkKind, backoff};
+use crate::outbound::HostResolver;
 use crate::store::{Progress, Spool, Store};
 
 /// How long a thread waits for an alert before it looks around.

@@ -17,7 +17,6 @@ mod syslog_sink;
 mod webhook;
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -110,12 +109,6 @@ impl std::fmt::Debug for SinkKind {
     }
 }
 
-/// Looks up the hosts of sinks, so that this works where the system's resolver is not to be used.
-pub trait HostResolver: Send + Sync {
-    /// Addresses of `host`, which is a name and no address. May block for a few seconds.
-    fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
-}
-
 /// The settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -198,76 +191,9 @@ trait Sink: Send {
     fn deliver(&mut self, alert: &crate::event::Alert) -> Result<(), Failure>;
 }
 
-/// Addresses of a host that may be a name or an address. Names may not lead to where no collector can be but where
-/// metadata services are.
-fn addresses(host: &str, port: u16, resolver: Option<&dyn HostResolver>) -> io::Result<Vec<SocketAddr>> {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if let Ok(address) = bare.parse() {
-        return Ok(vec![SocketAddr::new(address, port)]);
-    }
-    let resolver = resolver.ok_or_else(|| io::Error::other("no resolver to look the host up with"))?;
-    let mut found = resolver.resolve(host, port)?;
-    found.retain(|address| is_plausible(address.ip()));
-    if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the host has no usable address"));
-    }
-    Ok(found)
-}
-
-/// False for addresses that a name should never lead an alert to: unspecified, multicast, broadcast, link-local, and
-/// the metadata services of clouds.
-fn is_plausible(address: std::net::IpAddr) -> bool {
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-    const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
-    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            !(v4.octets()[0] == 0
-                || v4.is_multicast()
-                || v4.is_broadcast()
-                || v4.is_link_local()
-                || METADATA_V4.contains(&v4))
-        }
-        IpAddr::V6(v6) => {
-            !(v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local() || v6 == METADATA_V6)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Fixed(&'static [&'static str]);
-
-    impl HostResolver for Fixed {
-        fn resolve(&self, _host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-            Ok(self.0.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port)).collect())
-        }
-    }
-
-    #[test]
-    fn a_name_never_leads_to_a_metadata_service() {
-        let bad = [
-            "169.254.169.254",
-            "0.0.0.0",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::",
-            "fe80::1",
-            "fd00:ec2::254",
-            "::ffff:169.254.169.254",
-            "100.100.100.200",
-        ];
-        for ip in bad {
-            let all: &'static [&'static str] = Box::leak(Box::new([ip]));
-            assert!(addresses("soc.example", 1, Some(&Fixed(all))).is_err(), "{ip}");
-        }
-        let some = addresses("soc.example", 1, Some(&Fixed(&["169.254.1.1", "10.0.0.1"]))).unwrap();
-        assert_eq!(some, ["10.0.0.1:1".parse().unwrap()]);
-        assert_eq!(addresses("[::1]", 2, None).unwrap(), ["[::1]:2".parse().unwrap()]);
-        assert!(addresses("soc.example", 1, None).is_err());
-    }
 
     #[test]
     fn settings_are_checked() {

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Failure, HostResolver, Sink, SyslogTarget, addresses, syslog};
+use super::{Failure, Sink, SyslogTarget, syslog};
 use crate::event::Alert;
+use crate::outbound::{HostResolver, Reach, addresses};
 
 /// For connecting, for sending, and for the peer's acknowledgement.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,7 +45,7 @@ impl SyslogSink {
     /// The first address that works.
     fn first_of<T>(&self, host: &str, port: u16, connect: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-        for address in addresses(host, port, self.resolver.as_deref())? {
+        for address in addresses(host, port, self.resolver.as_deref(), Reach::Written)? {
             match connect(address) {
                 Ok(socket) => return Ok(socket),
                 Err(error) => last = error,

@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::DefaultConnector;
 
-use super::{Failure, HostResolver, Sink, addresses, event_json};
+use super::{Failure, Sink, event_json};
 use crate::event::Alert;
+use crate::outbound::{HostResolver, Lookup, Reach};
 
 /// Most octets of an answer that are read. Its content is of no interest; reading it lets the connection be kept.
 const ANSWER_OCTETS: u64 = 16 * 1024;
@@ -46,7 +46,8 @@ impl Webhook {
             .max_idle_connections_per_host(1)
             .user_agent(concat!("staunch/", env!("CARGO_PKG_VERSION")))
             .build();
-        let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), Lookup(resolver));
+        let agent =
+            ureq::Agent::with_parts(config, DefaultConnector::default(), Lookup { resolver, reach: Reach::Written });
         Self { agent, url, source, secret }
     }
 }
@@ -99,33 +100,6 @@ pub(super) fn check_url(url: &str) -> Result<(), &'static str> {
         }
         Some(authority) if !authority.host().is_empty() => Ok(()),
         _ => Err("the URL names no host"),
-    }
-}
-
-/// Look-ups through the given resolver, and none for addresses.
-struct Lookup(Option<Arc<dyn HostResolver>>);
-
-impl std::fmt::Debug for Lookup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Lookup")
-    }
-}
-
-impl Resolver for Lookup {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        _config: &ureq::config::Config,
-        _timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().ok_or(ureq::Error::HostNotFound)?;
-        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-        let mut out = self.empty();
-        // As many as the array holds.
-        for address in addresses(host, port, self.0.as_deref())?.into_iter().take(16) {
-            out.push(address);
-        }
-        Ok(out)
     }
 }
 

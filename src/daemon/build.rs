@@ -1,6 +1,6 @@
 //! From the configuration to stages.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -213,15 +213,7 @@ fn fixed(loaded: &Loaded) -> Vec<(&'static str, String)> {
 pub fn offline(loaded: Loaded, name: &str, qtype: Qtype, kind: SessionType) -> anyhow::Result<Explanation> {
     let live = judged_by(loaded)?;
     let id = SessionId::new("offline").map_err(|error| anyhow!(error))?;
-    let announcement = Announcement {
-        id,
-        // One of each family, so that neither A nor AAAA is out of its reach.
-        addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
-        kind,
-        phase: None,
-        owner: None,
-        search: Vec::new(),
-    };
+    let announcement = Announcement::without_sandbox(id, kind);
     let context = Context::new(announcement, true);
     crate::pipeline::explain_fresh(&live, &context, name, qtype, crate::clock::now()).map_err(|error| anyhow!(error))
 }
@@ -384,7 +376,7 @@ struct SinkHosts {
     runtime: tokio::runtime::Handle,
 }
 
-impl alert::HostResolver for SinkHosts {
+impl crate::outbound::HostResolver for SinkHosts {
     fn resolve(&self, host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
         let found = self.runtime.block_on(self.lookup.lookup(host)).map_err(std::io::Error::other)?;
         Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())

@@ -8,14 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use staunch_scoring::NameRef;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::DefaultConnector;
 
 use super::limit::retry_after;
 use super::{response, url};
-use crate::alert::HostResolver;
-use crate::answer::is_public;
+use crate::outbound::{HostResolver, Lookup, Reach};
 
 /// Redirects followed.
 const MAX_REDIRECTS: usize = 3;
@@ -47,7 +44,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(resolver: Option<Arc<dyn HostResolver>>) -> Self {
-        let agent = |public_only| {
+        let agent = |reach| {
             let config = ureq::Agent::config_builder()
                 .proxy(None)
                 .max_redirects(0)
@@ -58,10 +55,10 @@ impl Client {
                 .max_idle_connections_per_host(2)
                 .user_agent(concat!("staunch/", env!("CARGO_PKG_VERSION")))
                 .build();
-            let lookup = Lookup { resolver: resolver.clone(), public_only };
+            let lookup = Lookup { resolver: resolver.clone(), reach };
             ureq::Agent::with_parts(config, DefaultConnector::default(), lookup)
         };
-        Self { named: agent(false), foreign: agent(true) }
+        Self { named: agent(Reach::Written), foreign: agent(Reach::Public) }
     }
 
     /// Asks `url` about `domain`. Blocks for at most `timeout`, and the resolver's own patience. `wall` is Unix
@@ -114,45 +111,5 @@ fn failed(error: &ureq::Error) -> Outcome {
             Outcome::Garbage
         }
         _ => Outcome::Unreachable,
-    }
-}
-
-/// Look-ups through the given resolver, and none for addresses.
-struct Lookup {
-    resolver: Option<Arc<dyn HostResolver>>,
-    public_only: bool,
-}
-
-impl std::fmt::Debug for Lookup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Lookup")
-    }
-}
-
-impl Resolver for Lookup {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        _config: &ureq::config::Config,
-        _timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().ok_or(ureq::Error::HostNotFound)?;
-        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let mut found = match (bare.parse(), &self.resolver) {
-            (Ok(address), _) => vec![std::net::SocketAddr::new(address, port)],
-            (Err(_), Some(resolver)) => resolver.resolve(host, port)?,
-            (Err(_), None) => return Err(ureq::Error::HostNotFound),
-        };
-        found.retain(|address| !self.public_only || is_public(address.ip()));
-        if found.is_empty() {
-            return Err(ureq::Error::HostNotFound);
-        }
-        let mut out = self.empty();
-        // As many as the array holds.
-        for address in found.into_iter().take(16) {
-            out.push(address);
-        }
-        Ok(out)
     }
 }

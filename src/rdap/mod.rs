@@ -32,9 +32,9 @@ use tokio::sync::watch;
 
 use self::client::Client;
 use self::queue::{Next, Offer, Queue, Report};
-use crate::alert::HostResolver;
 use crate::clock;
 use crate::model::Now;
+use crate::outbound::HostResolver;
 use crate::store::{Registered, Registration};
 
 pub use self::bootstrap::{Bootstrap, BootstrapError, MAX_OCTETS as MAX_BOOTSTRAP_OCTETS};
