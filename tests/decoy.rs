@@ -117,7 +117,7 @@ fn candidates_and_their_parents() {
         (under("zone.example"), Qtype::A, Some("zone.example")),
         (under("zone.example"), Qtype::AAAA, Some("zone.example")),
         (under("zone.example"), Qtype::HTTPS, Some("zone.example")),
-        (under("zone.example"), Qtype::TXT, Some("zone.example")),
+        (under("zone.example"), Qtype::TXT, None),
         // Types whose answers are not a host's.
         (under("zone.example"), Qtype::MX, None),
         (under("zone.example"), Qtype::SRV, None),

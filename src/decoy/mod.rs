@@ -32,8 +32,9 @@ pub const RANDOM: usize = LABEL;
 /// refuses it to sessions, so that nothing else is booked under it.
 pub const STAND_IN: &[u8] = b"\x01-";
 
-/// Types for which a sibling may stand in: what finding and reaching a host takes, and TXT.
-pub const TYPES: [Qtype; 4] = [Qtype::A, Qtype::AAAA, Qtype::HTTPS, Qtype::TXT];
+/// Types for which a sibling may stand in: what finding and reaching a host takes. Not TXT: a tunnel's server gives every
+/// label it does not understand the same words, and would pass for a wildcard.
+pub const TYPES: [Qtype; 3] = [Qtype::A, Qtype::AAAA, Qtype::HTTPS];
 
 /// Settings of this stage.
 #[derive(Debug, Clone, Copy, PartialEq)]

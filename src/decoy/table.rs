@@ -222,7 +222,7 @@ mod tests {
             assert!(table.len() <= 8);
         }
         assert_eq!(table.counters.evicted.load(Ordering::Relaxed), 92);
-        assert_eq!(table.standing(name("p99.example").as_ref(), Qtype::TXT, 0), Some(Kind::Differs));
+        assert_eq!(table.standing(name("p99.example").as_ref(), Qtype::HTTPS, 0), Some(Kind::Differs));
         assert_eq!(table.standing(name("p91.example").as_ref(), Qtype::A, 0), None);
     }
 }

@@ -314,10 +314,10 @@ impl Search<'_, '_> {
         };
         match vetted.kind {
             Answered::Failure => Heard::Nothing,
-            // An alias counts too, wherever it leads.
-            _ if vetted.answer.answers > 0 => Heard::Answer(proof(), vetted.answer),
+            Answered::Positive => Heard::Answer(proof(), vetted.answer),
+            // An alias that ends in nothing too: a tunnel's server answers so whatever it does not understand.
             Answered::NoData => Heard::Empty(proof(), vetted.answer),
-            Answered::NxDomain | Answered::Positive => Heard::Absent,
+            Answered::NxDomain => Heard::Absent,
         }
     }
 
