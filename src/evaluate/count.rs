@@ -278,7 +278,7 @@ impl<'r> Runs<'r> {
             lowslow_first_action: first(Label::LowSlow),
             lowslow_worst_bytes: worst(Label::LowSlow),
             lowslow_open: self.attack_rates(Label::LowSlow).not_quarantined.events,
-            pairs_refused: benign.pairs_refused,
+            pairs_judged: benign.pairs_judged,
             sessions_quarantined: benign.sessions_quarantined.events,
         }
     }

@@ -258,8 +258,8 @@ pub struct Headline {
     pub lowslow_worst_bytes: u64,
     /// Attacks with label lowslow that were not closed.
     pub lowslow_open: u64,
-    /// Benign pairs refused.
-    pub pairs_refused: Rate,
+    /// Benign pairs refused by the score or a ledger.
+    pub pairs_judged: Rate,
     /// Benign sessions closed.
     pub sessions_quarantined: u64,
 }

@@ -41,10 +41,10 @@ const SERIES: [Series; 2] = [
     Series { title: "slow, spread and shaped", class: 'b', bytes: |point| point.figures.lowslow_worst_bytes },
 ];
 
-/// The curve of a sweep: most payload octets out before the stop, over benign pairs refused in a thousand, one point a
+/// The curve of a sweep: most payload octets out before the stop, over benign pairs refused by score or ledger in a thousand, one point a
 /// threshold, the one in force ringed. An empty sweep gives axes alone.
 pub fn leak_against_false_alarms(sweep: &[SweepPoint]) -> String {
-    let refused = |point: &SweepPoint| point.figures.pairs_refused.rate.unwrap_or(0.0) * 1000.0;
+    let refused = |point: &SweepPoint| point.figures.pairs_judged.rate.unwrap_or(0.0) * 1000.0;
     let most_bytes = sweep.iter().flat_map(|point| SERIES.iter().map(|series| (series.bytes)(point))).max();
     let across = Linear::over(sweep.iter().map(refused).fold(0.0, f64::max));
     let up = Logarithmic::over(most_bytes.unwrap_or(0) as f64);
@@ -55,7 +55,7 @@ pub fn leak_against_false_alarms(sweep: &[SweepPoint]) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
          role=\"img\" aria-labelledby=\"t d\">\n\
          <title id=\"t\">Leak against false alarms</title>\n\
-         <desc id=\"d\">Most payload bytes out before the stop over benign pairs refused in a thousand, as the \
+         <desc id=\"d\">Most payload bytes out before the stop over benign pairs refused by score or ledger in a thousand, as the \
          sinkhole's threshold moves; the threshold in force is ringed.</desc>\n\
          <style>{STYLE}</style>\n\
          <rect class=\"page\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>\n\
@@ -113,7 +113,7 @@ fn grid(out: &mut String, across: &Linear, up: &Logarithmic) {
     let _ = writeln!(
         out,
         "<path class=\"axis line\" d=\"M{LEFT} {TOP}V{bottom}H{right}\"/>\
-         <text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">benign pairs of session and domain refused, in 1,000</text>\
+         <text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">benign pairs of session and domain refused by score or ledger, in 1,000</text>\
          <text transform=\"translate(22 {:.1}) rotate(-90)\" text-anchor=\"middle\">payload bytes out before the stop, \
          worst session</text>",
         (LEFT + right) / 2.0,
@@ -239,7 +239,7 @@ mod tests {
             lowslow_first_action: None,
             lowslow_worst_bytes: lowslow,
             lowslow_open: 1,
-            pairs_refused: Rate::new(refused, 4000),
+            pairs_judged: Rate::new(refused, 4000),
             sessions_quarantined: 0,
         };
         SweepPoint { threshold, in_force: threshold == 4.0, figures }

@@ -9,7 +9,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use foldhash::quality::FixedState;
@@ -78,15 +77,7 @@ pub fn first_look(
     let grants = live.grants.load();
     question(packet, name, qtype);
     let Parsed::Query(query) = wire::parse(packet) else { return None };
-    let knowledge = Knowledge {
-        cached: &|_| false,
-        stale: &|_| false,
-        ages: &|_| Known::NOTHING,
-        standing: &|_| None,
-        group: None,
-        enters: None,
-        name_hash: hash(name),
-    };
+    let knowledge = Knowledge::nothing(hash(name));
     let now = Now { mono: 1000, wall: 0 };
     match walk(live, &grants, &context, &Inner::new(SEED), &query, now, &knowledge) {
         Walked::Zone | Walked::Local => None,
@@ -341,15 +332,7 @@ fn context(id: &str, kind: SessionType) -> Context {
         let made = format!("replay-{:016x}", FixedState::with_seed(SEED).hash_one(id.as_bytes()));
         SessionId::new(&made).unwrap_or_else(|_| SessionId::unknown())
     });
-    let announcement = Announcement {
-        id,
-        // One of each family, so that neither A nor AAAA is out of its reach.
-        addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
-        kind,
-        phase: None,
-        owner: None,
-        search: Vec::new(),
-    };
+    let announcement = Announcement::without_sandbox(id, kind);
     Context::new(announcement, kind != SessionType::Unannounced)
 }
 

@@ -331,8 +331,8 @@ fn headline(first: String, figures: &Headline) -> [String; 9] {
         query(figures.lowslow_first_action),
         figures.lowslow_worst_bytes.to_string(),
         figures.lowslow_open.to_string(),
-        figures.pairs_refused.events.to_string(),
-        share(figures.pairs_refused.upper_95),
+        figures.pairs_judged.events.to_string(),
+        share(figures.pairs_judged.upper_95),
         figures.sessions_quarantined.to_string(),
     ]
 }
