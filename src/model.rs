@@ -3,7 +3,7 @@
 //! Knows no stage. Everything here is plain data.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -256,6 +256,15 @@ pub struct Announcement {
     /// Search list of the sandbox's resolv.conf, in presentation form: expansions are answered locally.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub search: Vec<staunch_scoring::NameBuf>,
+}
+
+impl Announcement {
+    /// What a runtime would say of a session that has no sandbox, for judging without a daemon: one address of each
+    /// family, so that neither A nor AAAA is out of its reach.
+    pub fn without_sandbox(id: SessionId, kind: SessionType) -> Self {
+        let addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        Self { id, addresses, kind, phase: None, owner: None, search: Vec::new() }
+    }
 }
 
 /// How far verdicts are applied.

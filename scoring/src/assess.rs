@@ -203,5 +203,5 @@ pub struct Assessment {
     pub band: Band,
     /// For the commit.
     #[serde(skip)]
-    pub(crate) trail: Option<crate::scorer::Trail>,
+    pub(crate) trail: crate::scorer::Trail,
 }

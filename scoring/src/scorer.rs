@@ -111,7 +111,7 @@ impl Scorer {
             attempted: at.tenant.attempted.plus(attempt),
             tenants_sinkholed: state.tenants_sinkholed(),
             band: Band::Answer,
-            trail: Some(trail),
+            trail,
         };
         assessment.band = band::of(state, facts, &at, &assessment, echo);
         if marks(facts, &at, &assessment) && !assessment.sticky {
@@ -128,14 +128,7 @@ impl Scorer {
     /// A refusal is to be committed where the score, the ledger or a mark of theirs refused; names that a deny rule
     /// or list refuses need not be, since they say nothing of what the session could have told.
     pub fn commit(&self, state: &mut SessionState, facts: &Facts<'_>, assessment: &Assessment, outcome: Outcome) {
-        let trail = match assessment.trail {
-            Some(trail) => trail,
-            // An assessment that was made elsewhere (read back from a record).
-            None => match self.assess(state, facts).trail {
-                Some(trail) => trail,
-                None => return,
-            },
-        };
+        let trail = assessment.trail;
         let at = Place::of(state, facts, trail.keys);
         if marks(facts, &at, assessment) {
             let account = state.accounts.entry(at.keys.tenant);

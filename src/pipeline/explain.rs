@@ -78,15 +78,7 @@ pub fn explain_fresh(
     qtype: Qtype,
     now: Now,
 ) -> Result<Explanation, String> {
-    let knowledge = Knowledge {
-        cached: &|_| false,
-        stale: &|_| false,
-        ages: &|_| Known::NOTHING,
-        standing: &|_| None,
-        group: None,
-        enters: None,
-        name_hash: 1,
-    };
+    let knowledge = Knowledge::nothing(1);
     explain(live, context, &Inner::new(0), &parse(name)?, qtype, now, &knowledge)
 }
 
@@ -106,6 +98,21 @@ pub(crate) struct Knowledge<'k> {
     pub ages: &'k dyn Fn(NameRef<'_>) -> Known,
     /// Keyed hash of the full name.
     pub name_hash: u64,
+}
+
+impl Knowledge<'_> {
+    /// Of a name that nobody has asked for.
+    pub fn nothing(name_hash: u64) -> Self {
+        Self {
+            cached: &|_| false,
+            stale: &|_| false,
+            ages: &|_| Known::NOTHING,
+            standing: &|_| None,
+            group: None,
+            enters: None,
+            name_hash,
+        }
+    }
 }
 
 /// What the walk of a query comes to before anything is sent.
