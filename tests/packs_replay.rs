@@ -33,9 +33,12 @@ const REFUSED: [(&str, &str); 1] = [
 ];
 
 fn policy(extra: &str) -> Policy {
-    let text = format!(
+    written(&format!(
         "version = 1\n{extra}\n[upstream]\nservers = [\"192.0.2.53\"]\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"dry-run\"\n"
-    );
+    ))
+}
+
+fn written(text: &str) -> Policy {
     let environment = Environment {
         resolv_conf: None,
         state_home: PathBuf::from("/var/lib"),
@@ -44,7 +47,7 @@ fn policy(extra: &str) -> Policy {
         entropy: [7; 24],
     };
     let (loaded, _) =
-        config::load_text(Path::new("packs.toml"), &text, &environment).unwrap_or_else(|errors| panic!("{errors:?}"));
+        config::load_text(Path::new("packs.toml"), text, &environment).unwrap_or_else(|errors| panic!("{errors:?}"));
     Policy {
         lists: loaded.lists,
         profiles: loaded.profiles,
@@ -59,29 +62,7 @@ fn policy(extra: &str) -> Policy {
 const NO_PACKS: &str = "pack = []";
 
 /// What the policy of such gateways and scanners says beside the packs.
-const ODD_POLICY: &str = r#"
-[profile.batch.budgets]
-session = 65536
-icann = 16384
-[profile.batch.params]
-sinkhole = 10.0
-[[rule]]
-id = "own-range"
-action = "allow"
-names = ["*.37.18.198.in-addr.arpa"]
-budget_bits = 16384
-owner = "network"
-reason = "inventory"
-review_by = "2027-06-01"
-[[rule]]
-id = "object-stores"
-action = "allow"
-names = ["*.r2.cloudflarestorage.com"]
-budget_bits = 12288
-owner = "build"
-reason = "stores of many accounts"
-review_by = "2027-06-01"
-"#;
+const GATEWAY: &str = include_str!("../deploy/gateway.example.toml");
 
 /// Rows of lists without sessions are asked in runs of so many names.
 const RUN: usize = 10;
@@ -385,7 +366,7 @@ fn odd_sessions_pass_with_the_packs_and_their_policy() {
     // Mail authentication asks under 600 domains, which any of their owners reads: a session budget, a threshold that leaves it to the ledger, and no pack. A
     // sweep of addresses is for whoever holds the range, and buckets are named by customers: who uses 50 buckets and the
     // stores of 45 accounts says so.
-    let whole = replay(&policy(ODD_POLICY), SessionType::Batch, &rows);
+    let whole = replay(&written(GATEWAY), SessionType::Batch, &rows);
     whole.tell("odd with packs and policy");
     whole.tell_use();
     assert!(whole.refused.is_empty() && whole.quarantined.is_empty(), "{:?}", whole.refused);

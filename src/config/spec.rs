@@ -155,7 +155,7 @@ pub struct Answer {
     pub hold_stale_seconds: u32,
     /// Longest random wait of a question whose time could tell something.
     pub jitter_ms: u32,
-    /// Ask held names again every three minutes, at times that the sessions do not choose.
+    /// Ask held names again every four minutes, at times that the sessions do not choose.
     pub refresh_held: bool,
     /// Names that may resolve to private addresses.
     pub allow_range: Vec<AllowRange>,

@@ -13,7 +13,7 @@ pub const SLOT_MS: u64 = 1_000;
 
 /// Length of a tick, milliseconds: names that are held are asked again at most once a tick, when the tick ends, on the
 /// resolver's clock. All that shows is in which ticks a tenant was in use.
-pub const TICK_MS: u64 = 180_000;
+pub const TICK_MS: u64 = 240_000;
 /// What a tick pays for the number of names that enter with it, where each of these pays [`ENTRANT`] more than for which
 /// it is: in all orders k names weigh 1/k!, so e to the power of 2^-5, 0.046 bits, covers every number of them.
 const ENTRANTS: Bits = Bits::from_steps(12);
