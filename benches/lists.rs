@@ -65,6 +65,8 @@ fn rules() -> RuleSet {
         scopes: ScopeSet::ALL,
         qtypes: Vec::new(),
         budget: Bits::whole(8192),
+        ports: None,
+        expected: Vec::new(),
         mode: None,
         expires: Rule::NEVER,
         owner: "bench".into(),

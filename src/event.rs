@@ -129,6 +129,10 @@ pub struct Event {
     /// Addresses pinned for this answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pins: Vec<IpAddr>,
+    /// How many other names are known behind each of them, in the same order: what can be reached there besides. Not written
+    /// where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<u32>,
     /// From datagram to reply, microseconds.
     pub duration_us: u32,
 }
@@ -213,4 +217,74 @@ pub enum AlertKind {
     Release,
     /// The service itself is weaker than configured (state rebuilt, enforcement lost).
     Degraded,
+    /// As much as may go out to an address has gone out.
+    VolumeSpent,
+}
+
+/// Something that is no decision about a query and that somebody should know of. Stands among the events, told apart by its
+/// `notice` field.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// RFC 3339, UTC, milliseconds.
+    pub time: String,
+    /// What is told.
+    pub notice: NoticeKind,
+    /// In one sentence.
+    pub text: String,
+    /// Whose session it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+    /// Who answers for the session, or for what is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The address it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// Names that lead there, escaped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// Octets that have gone out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub octets: Option<u64>,
+    /// Octets that may go out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// What is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleRef>,
+}
+
+impl Notice {
+    /// Of a kind, at a time, with nothing said but one sentence.
+    pub fn new(notice: NoticeKind, time: String, text: String) -> Self {
+        Self {
+            schema: SCHEMA,
+            time,
+            notice,
+            text,
+            session: None,
+            owner: None,
+            address: None,
+            names: Vec::new(),
+            octets: None,
+            limit: None,
+            rule: None,
+        }
+    }
+}
+
+/// Kinds of notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoticeKind {
+    /// A good deal has gone out to an address that no rule names.
+    VolumeMarked,
+    /// As much as may go out to an address has gone out.
+    VolumeSpent,
+    /// A name whose ranges are written leads elsewhere.
+    Drift,
+    /// A written range has not been used for a long time.
+    RangeUnused,
 }

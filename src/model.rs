@@ -311,11 +311,13 @@ pub enum Reason {
     UnknownSource,
     /// All that the answer held leads inside: addresses that are not public, or an alias to an internal name.
     NotPublic,
+    /// The packet filter did not hold the answer's addresses in time; nothing was answered.
+    NotPinned,
 }
 
 impl Reason {
     /// Every reason, for metrics that must exist from the start.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::DenyRule,
         Self::DenyList,
         Self::NotAllowed,
@@ -330,6 +332,7 @@ impl Reason {
         Self::Quarantined,
         Self::UnknownSource,
         Self::NotPublic,
+        Self::NotPinned,
     ];
 
     /// As in records and labels.
@@ -349,6 +352,7 @@ impl Reason {
             Self::Quarantined => "quarantined",
             Self::UnknownSource => "unknown-source",
             Self::NotPublic => "not-public",
+            Self::NotPinned => "not-pinned",
         }
     }
 }

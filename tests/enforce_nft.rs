@@ -2,305 +2,17 @@
 //!
 //! Every refusal has its positive control: the same dial with a pin connects.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
+mod gateway;
+
+use std::io::{ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Command as Process, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
-use staunch::enforce::{Active, Backend, BackendKind, Command, Config, Enforcer, Error, Nft, Refresh};
-
-const SECOND: Duration = Duration::from_secs(1);
-const AGENT: &str = "10.77.1.2";
-const OTHER: &str = "10.77.1.3";
-const SERVER: &str = "203.0.113.10";
-const SERVER_2: &str = "203.0.113.11";
-const AGENT_6: &str = "2001:db8:1::2";
-const SERVER_6: &str = "2001:db8:2::10";
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().expect("test address")
-}
-
-/// Whether namespaces cannot be had here; says so.
-fn skip() -> bool {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let tools = ["ip", "nft"].iter().all(|t| Process::new(t).arg("-V").output().is_ok_and(|o| o.status.success()));
-    let name = format!("st{}-try{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
-    if tools && run(&["ip", "netns", "add", &name]).is_ok() {
-        let _ = run(&["ip", "netns", "del", &name]);
-        return false;
-    }
-    let required = std::env::var("STAUNCH_REQUIRE_PRIVILEGE").is_ok_and(|v| v == "1");
-    assert!(!required, "network namespaces, ip and nft are required here");
-    println!("SKIPPED: needs root, network namespaces, ip and nft");
-    true
-}
-
-fn run(command: &[&str]) -> Result<String, String> {
-    let output = Process::new(command[0]).args(&command[1..]).output().map_err(|error| error.to_string())?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)))
-    }
-}
-
-#[track_caller]
-fn ok(command: &[&str]) {
-    run(command).unwrap_or_else(|error| panic!("{error}"));
-}
-
-/// Three namespaces, and a server that sends without end on TCP port 80 and echoes on UDP port 53.
-struct World {
-    prefix: String,
-}
-
-impl World {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let world = Self { prefix: format!("st{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed)) };
-        let (a, g, s) = (world.ns("a"), world.ns("g"), world.ns("s"));
-        for ns in [&a, &g, &s] {
-            ok(&["ip", "netns", "add", ns]);
-            ok(&["ip", "-n", ns, "link", "set", "lo", "up"]);
-        }
-        for (name, to) in [("veth-agent", &a), ("veth-out", &s)] {
-            ok(&["ip", "-n", &g, "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", to]);
-            ok(&["ip", "-n", &g, "link", "set", name, "up"]);
-            ok(&["ip", "-n", to, "link", "set", "eth0", "up"]);
-        }
-        for (ns, device, addresses) in [
-            (&a, "eth0", ["10.77.1.2/24", "10.77.1.3/24", "2001:db8:1::2/64"].as_slice()),
-            (&g, "veth-agent", ["10.77.1.1/24", "2001:db8:1::1/64"].as_slice()),
-            (&g, "veth-out", ["203.0.113.1/24", "2001:db8:2::1/64"].as_slice()),
-            (&s, "eth0", ["203.0.113.10/24", "203.0.113.11/24", "2001:db8:2::10/64"].as_slice()),
-        ] {
-            for address in addresses {
-                let mut command = vec!["ip", "-n", ns, "addr", "add", address, "dev", device];
-                command.extend(address.contains(':').then_some("nodad"));
-                ok(&command);
-            }
-        }
-        for (ns, via4, via6) in [(&a, "10.77.1.1", "2001:db8:1::1"), (&s, "203.0.113.1", "2001:db8:2::1")] {
-            ok(&["ip", "-n", ns, "route", "add", "default", "via", via4]);
-            ok(&["ip", "-n", ns, "-6", "route", "add", "default", "via", via6]);
-        }
-        world.inside("g", || {
-            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("forwarding");
-            std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").expect("forwarding");
-        });
-        world.inside("s", serve);
-        world
-    }
-
-    fn ns(&self, which: &str) -> String {
-        format!("{}{which}", self.prefix)
-    }
-
-    /// Starts a thread in a namespace.
-    fn spawn<T: Send + 'static>(&self, which: &str, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-        let path = format!("/run/netns/{}", self.ns(which));
-        std::thread::spawn(move || {
-            let namespace = File::open(path).expect("namespace");
-            // SAFETY: the descriptor is open across the call, and only this thread changes its namespace.
-            let done = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-            assert_eq!(done, 0, "setns: {}", io::Error::last_os_error());
-            work()
-        })
-    }
-
-    fn inside<T: Send + 'static>(&self, which: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
-        self.spawn(which, work).join().expect("thread in namespace")
-    }
-
-    /// Connects from the agent's namespace, from a source address; how long it took beside the result.
-    fn dial(&self, from: &str, to: &str) -> (io::Result<TcpStream>, Duration) {
-        let (from, to) = (SocketAddr::new(ip(from), 0), SocketAddr::new(ip(to), 80));
-        self.inside("a", move || dial(from, to))
-    }
-
-    #[track_caller]
-    fn connects(&self, from: &str, to: &str) -> TcpStream {
-        let (stream, took) = self.dial(from, to);
-        stream.unwrap_or_else(|error| panic!("{from} to {to} must connect: {error} after {took:?}"))
-    }
-
-    #[track_caller]
-    fn refused(&self, from: &str, to: &str) {
-        let (stream, took) = self.dial(from, to);
-        let Err(error) = stream else { panic!("{from} to {to} must be refused") };
-        let heard = matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable);
-        assert!(heard, "{from} to {to}: a refusal must be heard, not {error}");
-        assert!(took < Duration::from_millis(200), "{from} to {to}: refused after {took:?}");
-    }
-
-    fn start(&self, change: impl FnOnce(Nft) -> Nft + Send + 'static) -> Enforcer {
-        self.try_start(config(), change).expect("enforcement in the gateway's namespace")
-    }
-
-    fn try_start(&self, config: Config, change: impl FnOnce(Nft) -> Nft + Send + 'static) -> Result<Enforcer, Error> {
-        self.inside("g", move || {
-            let backend = change(Nft::new(&config)?);
-            Enforcer::start_with(Box::new(backend), config.queue)
-        })
-    }
-
-    fn nft(&self, arguments: &[&str]) -> Result<String, String> {
-        let ns = self.ns("g");
-        let mut command = vec!["ip", "netns", "exec", &ns, "nft"];
-        command.extend(arguments);
-        run(&command)
-    }
-
-    /// What is left of an element's lifetime in the kernel, by the nft tool.
-    fn expires(&self, set: &str, element: &str) -> Option<Duration> {
-        let text = self.nft(&["list", "set", "inet", "staunch", set]).ok()?;
-        let rest = text.split_once(element)?.1.split([',', '}']).next()?;
-        Some(duration(rest.split_once("expires ")?.1.trim()))
-    }
-
-    fn holds(&self, set: &str, element: &str) -> bool {
-        self.nft(&["list", "set", "inet", "staunch", set]).is_ok_and(|text| text.contains(element))
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        for which in ["a", "g", "s"] {
-            let _ = run(&["ip", "netns", "del", &self.ns(which)]);
-        }
-    }
-}
-
-fn serve() {
-    for address in ["0.0.0.0:80", "[::]:80"] {
-        let listener = listen(address.parse().expect("address")).expect("listen");
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                std::thread::spawn(move || {
-                    while stream.write_all(&[7; 4096]).is_ok() {
-                        std::thread::sleep(Duration::from_millis(2));
-                    }
-                });
-            }
-        });
-    }
-    let socket = UdpSocket::bind("0.0.0.0:53").expect("bind");
-    std::thread::spawn(move || {
-        let mut buffer = [0; 512];
-        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            let _ = socket.send_to(&buffer[..length], from);
-        }
-    });
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(1024)?;
-    Ok(socket.into())
-}
-
-fn dial(from: SocketAddr, to: SocketAddr) -> (io::Result<TcpStream>, Duration) {
-    let start = Instant::now();
-    let result = Socket::new(Domain::for_address(to), Type::STREAM, None).and_then(|socket| {
-        socket.bind(&from.into())?;
-        socket.connect_timeout(&to.into(), 3 * SECOND)?;
-        Ok(TcpStream::from(socket))
-    });
-    (result, start.elapsed())
-}
-
-/// Reads the nft tool's `1m29s996ms`.
-fn duration(text: &str) -> Duration {
-    let (mut total, mut rest) = (0, text);
-    while let Some(digits) = rest.find(|c: char| !c.is_ascii_digit()).filter(|n| *n > 0) {
-        let (number, behind) = rest.split_at(digits);
-        let unit = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
-        let factor = match &behind[..unit] {
-            "d" => 86_400_000,
-            "h" => 3_600_000,
-            "m" => 60_000,
-            "s" => 1_000,
-            "ms" => 1,
-            other => panic!("unit {other} in {text}"),
-        };
-        total += number.parse::<u64>().expect("digits") * factor;
-        rest = &behind[unit..];
-    }
-    Duration::from_millis(total)
-}
-
-fn config() -> Config {
-    Config {
-        backend: BackendKind::Nft,
-        table: "staunch".into(),
-        interfaces: vec!["veth-agent".into()],
-        guard_unknown: false,
-        deadline: Duration::from_millis(50),
-        queue: 4096,
-        capacity: 131_072,
-    }
-}
-
-fn pin(session: &str, to: &str, lifetime: Duration) -> Command {
-    Command::Pin { session: ip(session), destinations: vec![ip(to)], lifetime }
-}
-
-fn guard(session: &str) -> Command {
-    Command::Guard { session: ip(session) }
-}
-
-#[track_caller]
-fn apply(enforcer: &Enforcer, command: Command) {
-    let text = format!("{command:?}");
-    let result = enforcer.submit(command).and_then(|ticket| ticket.wait_blocking(5 * SECOND));
-    result.unwrap_or_else(|error| panic!("{text}: {error}"));
-}
-
-fn as_is(nft: Nft) -> Nft {
-    nft
-}
-
-/// Waits until something holds, at most `patience`; how long it took.
-fn within(patience: Duration, mut holds: impl FnMut() -> bool) -> Option<Duration> {
-    let start = Instant::now();
-    while start.elapsed() < patience {
-        if holds() {
-            return Some(start.elapsed());
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    None
-}
-
-/// Reads a good deal of what the server sends.
-fn reads(mut stream: TcpStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(SECOND))?;
-    stream.read_exact(&mut vec![0; 256 << 10])
-}
-
-/// Reads until the flow ends; octets read and how it ended.
-fn read_to_end(mut stream: TcpStream) -> (usize, Option<ErrorKind>, Instant) {
-    stream.set_read_timeout(Some(2 * SECOND)).expect("timeout");
-    let (mut total, mut buffer) = (0, vec![0; 64 << 10]);
-    loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => return (total, None, Instant::now()),
-            Ok(n) => total += n,
-            Err(error) => return (total, Some(error.kind()), Instant::now()),
-        }
-    }
-}
+use gateway::*;
+use staunch::enforce::{Active, Backend, Class, Command, Config, Error, Nft, Refresh};
+use staunch::ports::Port;
 
 #[test]
 fn only_a_live_pin_of_the_own_session_opens_the_way() {
@@ -369,6 +81,8 @@ fn udp_is_refused_at_once_without_a_pin() {
     assert!(matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::ConnectionRefused), "{error}");
     assert!(start.elapsed() < Duration::from_millis(200));
     apply(&enforcer, pin(AGENT, SERVER, 60 * SECOND));
+    assert!(world.inside("a", ask).is_err(), "another port of the same address");
+    apply(&enforcer, pin_ports(ip(AGENT), vec![ip(SERVER)], Port::udp(53), 60 * SECOND));
     assert_eq!(world.inside("a", ask).expect("pinned"), 1);
 }
 
@@ -567,7 +281,7 @@ fn what_others_destroy_is_back_within_a_second() {
         assert!(within(SECOND, || enforcer.healthy()).is_some());
     }
     // A pin that nobody asked for goes, too.
-    let stranger = format!("{{ {AGENT} . {SERVER_2} timeout 1h }}");
+    let stranger = format!("{{ {AGENT} . {SERVER_2} . tcp . 80 timeout 1h }}");
     world.nft(&["add", "element", "inet", "staunch", "pins4", &stranger]).expect("added");
     assert!(within(2 * SECOND, || !world.holds("pins4", SERVER_2)).is_some());
     // A pin that meets the missing table puts it back by itself and holds.
@@ -730,12 +444,12 @@ fn a_restart_keeps_pins_and_reconciles_before_serving() {
 
         let enforcer = world.start(move |nft| nft.with_ownership(owned));
         let view = enforcer.view(ip(AGENT)).expect("taken").wait_blocking(SECOND).expect("answered");
-        assert!(view.guarded && view.pins.len() == 1 && view.pins[0].1 > 290 * SECOND, "{view:?}");
+        assert!(view.guarded && view.pins.len() == 1 && view.pins[0].left > 290 * SECOND, "{view:?}");
         apply(&enforcer, pin(AGENT, SERVER, 10 * SECOND));
         assert!(world.expires("pins4", &format!("{AGENT} . {SERVER}")).is_some_and(|left| left > 290 * SECOND));
         world.connects(AGENT_6, SERVER_6);
 
-        let active = |session, quarantined| Active { session: ip(session), guard: true, quarantined };
+        let active = |session, quarantined| Active { session: ip(session), guard: Some(Class(1)), quarantined };
         let ticket = enforcer.reconcile(vec![active(AGENT, false), active(OTHER, true)]).expect("taken");
         ticket.wait_blocking(SECOND).expect("reconciled");
         world.connects(AGENT, SERVER);
@@ -767,7 +481,7 @@ fn a_full_set_is_an_error_and_room_comes_back() {
     let enforcer = world.try_start(Config { capacity: 3, ..config() }, as_is).expect("starts");
     apply(&enforcer, pin(AGENT, SERVER, SECOND));
     apply(&enforcer, pin(AGENT, SERVER_2, 60 * SECOND));
-    let two = Command::Pin { session: ip(OTHER), destinations: vec![ip(SERVER), ip(SERVER_2)], lifetime: 60 * SECOND };
+    let two = pins(OTHER, &[SERVER, SERVER_2], 60 * SECOND);
     let result = enforcer.submit(two.clone()).expect("taken").wait_blocking(SECOND);
     assert!(full(&result), "{result:?}");
     std::thread::sleep(Duration::from_millis(1100));
@@ -784,7 +498,8 @@ fn a_full_set_is_an_error_and_room_comes_back() {
         });
         let table = world.nft(&["list", "set", "inet", "staunch", "pins4"]).expect("set");
         let size = table.split_once("size ").and_then(|(_, rest)| rest.split_whitespace().next()?.parse::<u32>().ok());
-        let strangers = (1..size.expect("size")).map(|n| format!("{OTHER} . {} timeout 1h", Ipv4Addr::from(n)));
+        let strangers =
+            (1..size.expect("size")).map(|n| format!("{OTHER} . {} . tcp . 80 timeout 1h", Ipv4Addr::from(n)));
         let strangers = format!("{{ {} }}", strangers.collect::<Vec<_>>().join(", "));
         world.nft(&["add", "element", "inet", "staunch", "pins4", &strangers]).expect("added");
         let commands =
@@ -807,7 +522,7 @@ fn a_thousand_pins_from_many_tasks_are_all_acknowledged() {
     let world = World::new();
     let enforcer = world.start(as_is);
     for n in 0..50 {
-        apply(&enforcer, Command::Guard { session: IpAddr::from([10, 77, 2, n]) });
+        apply(&enforcer, Command::Guard { session: IpAddr::from([10, 77, 2, n]), class: Class(1) });
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("runtime");
     let took = Arc::new(Mutex::new(Vec::new()));
@@ -820,7 +535,7 @@ fn a_thousand_pins_from_many_tasks_are_all_acknowledged() {
                     let destinations = vec![IpAddr::from([198, 18, n, m]), IpAddr::from([198, 19, n, m])];
                     let session = IpAddr::from([10, 77, 2, n]);
                     let start = Instant::now();
-                    let ticket = enforcer.submit(Command::Pin { session, destinations, lifetime: 60 * SECOND });
+                    let ticket = enforcer.submit(pin_ports(session, destinations, Port::tcp(80), 60 * SECOND));
                     ticket.expect("taken").wait(SECOND).await.expect("acknowledged");
                     took.lock().expect("lock").push(start.elapsed());
                 }
@@ -890,9 +605,9 @@ fn ten_thousand_pins_are_back_within_a_second() {
     let enforcer = world.start(|nft| nft.with_ownership(false));
     let sessions: Vec<IpAddr> = (0..100).map(|n| IpAddr::from([10, 77, 2, n])).collect();
     for session in &sessions {
-        apply(&enforcer, Command::Guard { session: *session });
+        apply(&enforcer, Command::Guard { session: *session, class: Class(1) });
         let destinations = (0..100).map(|m| IpAddr::from([198, 18, 0, m])).collect();
-        apply(&enforcer, Command::Pin { session: *session, destinations, lifetime: 600 * SECOND });
+        apply(&enforcer, pin_ports(*session, destinations, Port::tcp(80), 600 * SECOND));
     }
     assert!(within(SECOND, || enforcer.status().counts.pins4 == 10_000).is_some());
     let before = enforcer.status().counts.restored;
@@ -904,7 +619,7 @@ fn ten_thousand_pins_are_back_within_a_second() {
     let text = world.nft(&["list", "set", "inet", "staunch", "pins4"]).expect("set");
     assert_eq!(text.matches(" expires ").count(), 10_000);
     let start = Instant::now();
-    let active = sessions.iter().take(50).map(|s| Active { session: *s, guard: true, quarantined: false });
+    let active = sessions.iter().take(50).map(|s| Active { session: *s, guard: Some(Class(1)), quarantined: false });
     enforcer.reconcile(active.collect()).expect("taken").wait_blocking(5 * SECOND).expect("reconciled");
     println!("reconciled to 5,000 pins in {:?}", start.elapsed());
     let text = world.nft(&["list", "set", "inet", "staunch", "pins4"]).expect("set");

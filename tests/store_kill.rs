@@ -68,6 +68,7 @@ fn grant(n: u64) -> Record {
     let grant = Grant {
         id: format!("g{n}"),
         name: "x.example".into(),
+        ports: Vec::new(),
         session: None,
         owner: "op".into(),
         reason: "r".into(),

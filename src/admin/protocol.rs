@@ -64,6 +64,9 @@ pub enum Request {
         /// For one session, or for all.
         #[serde(default)]
         session: Option<SessionId>,
+        /// What is opened of its addresses: `tcp/443`, or `any` alone; the profile's ports where there are none.
+        #[serde(default)]
+        ports: Vec<String>,
     },
     /// Events: the newest ones, and on request those to come.
     Observe {

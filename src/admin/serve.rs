@@ -18,6 +18,7 @@ use crate::daemon::Reload;
 use crate::lists::{MAX_GRANTS, RuleForm, TooManyGrants};
 use crate::model::{CaseId, SessionId};
 use crate::pipeline::Pipeline;
+use crate::ports::Ports;
 use crate::session::Session;
 use crate::store::{self, Commit, Grant};
 
@@ -289,10 +290,15 @@ impl Admin {
                     "ledger_spent": pipeline.ledger_spent(&session),
                 }))
             }
-            Request::Allow { name, seconds, reason, owner, session } => {
+            Request::Allow { name, seconds, reason, owner, session, ports } => {
                 require("reason", &reason)?;
                 require("owner", &owner)?;
                 RuleForm::parse(&name).map_err(|error| Response::error(ErrorCode::BadRequest, error.to_string()))?;
+                if !ports.is_empty()
+                    && let Err(error) = Ports::read(&ports)
+                {
+                    return Err(Response::error(ErrorCode::BadRequest, format!("{error}: {}", error.remedy())));
+                }
                 if seconds == 0 || seconds > LONGEST_GRANT {
                     return Err(Response::error(
                         ErrorCode::BadRequest,
@@ -308,7 +314,7 @@ impl Admin {
                 let until = now.wall + seconds * 1000;
                 let id = CaseId::from_random(pipeline.hash((&name, now.wall, until))).to_string();
                 let id = format!("g{}", &id[1..9]);
-                let grant = Grant { id, name, session, owner, reason, from: now.wall, until };
+                let grant = Grant { id, name, session, ports, owner, reason, from: now.wall, until };
                 self.append(store::Record::Grant { grant: grant.clone() }).await?;
                 pipeline.grant(grant.clone(), now).map_err(|error| Response::error(ErrorCode::Failed, error))?;
                 Ok(json!({ "schema": 1, "grant": grant }))

@@ -13,6 +13,7 @@ pub(super) fn kind(kind: AlertKind) -> &'static str {
         AlertKind::WouldQuarantine => "would-quarantine",
         AlertKind::Release => "release",
         AlertKind::Degraded => "degraded",
+        AlertKind::VolumeSpent => "volume-spent",
     }
 }
 

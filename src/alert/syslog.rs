@@ -79,7 +79,7 @@ const TEXT_CHARS: usize = 400;
 pub fn format(alert: &Alert, hostname: &str) -> String {
     let severity = match alert.kind {
         AlertKind::Quarantine => 2,
-        AlertKind::Degraded => 3,
+        AlertKind::Degraded | AlertKind::VolumeSpent => 3,
         AlertKind::WouldQuarantine => 4,
         AlertKind::Release => 5,
     };

@@ -9,8 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use staunch_scoring::NameRef;
 
-use super::{AnswerRules, IpRange};
+use super::AnswerRules;
 use crate::lists::RuleForm;
+use crate::range::IpRange;
 
 /// Leave to show and pin addresses that are not public: names both the names and the ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]

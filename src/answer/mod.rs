@@ -12,7 +12,6 @@ mod chain;
 mod emit;
 mod guard;
 mod message;
-mod range;
 mod rdata;
 mod sibling;
 mod vet;
@@ -31,7 +30,6 @@ use crate::policy::Permit;
 
 pub use guard::{AllowRange, is_internal_name, is_public};
 pub use message::well_formed;
-pub use range::{IpRange, RangeError};
 pub use sibling::{says_the_same, vet_sibling};
 pub use vet::vet;
 

@@ -255,7 +255,7 @@ fn a_rule_must_name_both_the_name_and_the_range() {
     let allow = |names: &str, range: &str| AnswerRules {
         allow_ranges: vec![AllowRange {
             names: crate::lists::RuleForm::parse(names).expect("rule form"),
-            ranges: vec![IpRange::parse(range).expect("range")],
+            ranges: vec![crate::range::IpRange::parse(range).expect("range")],
         }],
         ..AnswerRules::default()
     };

@@ -162,7 +162,7 @@ proptest! {
 
     #[test]
     fn ranges_are_total(text in ".{0,40}") {
-        let _ = IpRange::parse(&text);
+        let _ = crate::range::IpRange::parse(&text);
     }
 
     #[test]

@@ -81,6 +81,9 @@ pub enum Verb {
         /// For this session only.
         #[arg(long, value_parser = session_id)]
         session: Option<SessionId>,
+        /// What is opened of its addresses, instead of the profile's ports: tcp/22,tcp/443 or any.
+        #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+        ports: Vec<String>,
     },
     /// Watch decisions as they are made.
     Observe {

@@ -28,8 +28,8 @@ pub fn run(args: Args) -> Exit {
             super::capacity::run(policy.as_deref(), floor_seconds, jitter_ms, json)
         }
         Verb::Session { verb } => session(&socket, verb, json),
-        Verb::Allow { name, time, reason, owner, session } => {
-            let request = Request::Allow { name, seconds: time.as_secs(), reason, owner, session };
+        Verb::Allow { name, time, reason, owner, session, ports } => {
+            let request = Request::Allow { name, seconds: time.as_secs(), reason, owner, session, ports };
             ask(&socket, &request, json, human::allowed)
         }
         Verb::Observe { follow, last, session, refused } => {

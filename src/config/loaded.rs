@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use staunch_scoring::NameBuf;
 
-use crate::answer::IpRange;
 use crate::event::RuleRef;
 use crate::lists::pack::PackEntry;
-use crate::lists::{Lists, Report, RuleForm};
+use crate::lists::{Lists, Report, RuleForm, WrittenRange};
 use crate::model::{Announcement, Mode};
 use crate::pipeline::Repeats;
 use crate::policy::{Profiles, UnknownSource};
+use crate::range::IpRange;
 use crate::{enforce, forward, learn, listen, rdap};
 
 /// Everything that was said or assumed.
@@ -57,6 +57,8 @@ pub struct Loaded {
     pub learn: learn::Config,
     /// Rules and lists.
     pub lists: Lists,
+    /// Addresses that need no name.
+    pub ranges: Vec<WrittenRange>,
     /// What was read from each list.
     pub list_reports: Vec<ListReport>,
     /// What was read from each pack.
@@ -217,6 +219,8 @@ pub struct Pins {
     pub max: Duration,
     /// How much longer than the time to live shown.
     pub grace: Duration,
+    /// Most addresses that one name may hold open for one session.
+    pub per_name: usize,
 }
 
 /// How refusals look.

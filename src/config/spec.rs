@@ -44,6 +44,8 @@ pub struct V1 {
     pub learn: Learn,
     /// Rules.
     pub rule: Vec<Rule>,
+    /// Ranges of addresses that need no name.
+    pub range: Vec<Range>,
     /// Lists; where there is no such table at all, the shipped ones.
     pub list: Option<Vec<List>>,
     /// Packs of known look-alikes; where there is no such table at all, the shipped ones.
@@ -229,8 +231,10 @@ pub struct Enforce {
     pub max_pin_seconds: u64,
     /// How much longer than the time to live shown.
     pub pin_grace_seconds: u64,
-    /// Most pins, each family.
+    /// Most leases, each family: one port of one address for one session address each.
     pub capacity: u32,
+    /// Most addresses that one name may hold open for one session.
+    pub pins_per_name: usize,
 }
 
 impl Default for Enforce {
@@ -243,7 +247,8 @@ impl Default for Enforce {
             min_pin_seconds: 60,
             max_pin_seconds: 3600,
             pin_grace_seconds: 30,
-            capacity: 131_072,
+            capacity: 262_144,
+            pins_per_name: 256,
         }
     }
 }
@@ -373,6 +378,21 @@ pub struct Profile {
     pub params: Params,
     /// What a session may tell by names that packs know, over all of them; 0 to be without packs.
     pub pack_session_bits: Option<f64>,
+    /// What is opened of the addresses of an answer: `tcp/443`, or `any` alone.
+    pub ports: Option<Vec<String>>,
+    /// How much may go out to addresses that no rule names.
+    pub volume: Volume,
+}
+
+/// `[profile.<type>.volume]`, in octets of IP packets to one address over a session's life. What is not written comes from the
+/// wider profile.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Volume {
+    /// From here an event tells of it; 0 for never.
+    pub warn_bytes: Option<u64>,
+    /// From here nothing more goes out; 0 for no limit.
+    pub cut_bytes: Option<u64>,
 }
 
 /// `[profile.<type>.budgets]`, in bits. What is not written comes from the wider profile.
@@ -471,6 +491,32 @@ pub struct Rule {
     pub expires: Option<String>,
     /// Instead of the policy's.
     pub mode: Option<Mode>,
+    /// What is opened of the addresses of these names, instead of the profile's ports.
+    pub ports: Vec<String>,
+    /// Where these names are known to live; an answer that leads elsewhere is told.
+    pub ranges: Vec<String>,
+}
+
+/// `[[range]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Range {
+    /// Unique among rules, lists and ranges.
+    pub id: String,
+    /// In CIDR form.
+    pub ranges: Vec<String>,
+    /// What is open there; must be written.
+    pub ports: Vec<String>,
+    /// Profiles it is for; none means all.
+    pub profiles: Vec<String>,
+    /// Who answers for it.
+    pub owner: String,
+    /// Why no name will do.
+    pub reason: String,
+    /// When somebody must look at it again; must be written.
+    pub review_by: Option<String>,
+    /// First day on which it is no longer open.
+    pub expires: Option<String>,
 }
 
 /// `[[list]]`

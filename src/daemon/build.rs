@@ -20,7 +20,7 @@ use crate::learn::{self, Base, Book, Enforced, NotLearned, Settled};
 use crate::lists::{Grants, HashKey, Scope};
 use crate::model::{Announcement, Mode, Qtype, SessionId, SessionType};
 use crate::pin::PinPolicy;
-use crate::pipeline::{Explanation, Learning, Live, Pipeline, Sinkhole, is_guarded};
+use crate::pipeline::{Cause, Explanation, Learning, Live, Pipeline, Sinkhole, class_of, is_guarded};
 use crate::policy::{Policy, UnknownSource, Unlisted};
 use crate::rdap::Rdap;
 use crate::session::{Context, Sessions};
@@ -105,12 +105,14 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
         pipeline.sessions.announce(announcement, true, seed).with_context(|| format!("session {id}"))?;
     }
     let serious = recovered.damage.is_serious();
+    let same_policy = recovered.policy.as_deref() == Some(&*digest);
+    pipeline.restore_used(recovered.ranges.clone());
     restore(&pipeline, recovered);
     if serious {
         pipeline
             .degraded("durable state was damaged; what could be read is in force, see the log", crate::clock::now());
     }
-    reconcile(&pipeline).await?;
+    reconcile(&pipeline, same_policy).await?;
     let watched = Arc::downgrade(&pipeline);
     pipeline.enforcer.on_health(move |healthy| {
         // The last of the pipeline is gone only when the process ends.
@@ -124,8 +126,7 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
         }
     });
     // Written behind: the digest says which policy made the decisions that follow.
-    let policy = store::Record::Policy { digest, learned: pipeline.book.kept(), enforced };
-    drop(pipeline.store.append(vec![policy]).context("journal")?);
+    drop(pipeline.store.append(vec![policy_record(&pipeline, digest, enforced)]).context("journal")?);
     Ok(Built { pipeline, events })
 }
 
@@ -171,6 +172,7 @@ pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> 
             tracing::warn!(%error, session = %id, "a configured session was not announced");
         }
     }
+    let now = crate::clock::now();
     for session in pipeline.sessions.all() {
         {
             // What monitor mode would have closed is judged afresh where it is enforced from now on.
@@ -181,11 +183,18 @@ pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> 
                 inner.watched = true;
             }
         }
-        pipeline.guard(&live, &session);
+        pipeline.guard(&live, &session, Cause::Policy, now);
     }
-    let (learned, enforced) = (pipeline.book.kept(), live.policy.mode != Mode::Monitor);
-    drop(pipeline.store.append(vec![store::Record::Policy { digest: digest.clone(), learned, enforced }])?);
+    drop(pipeline.open_ranges(&live, now));
+    let enforced = live.policy.mode != Mode::Monitor;
+    drop(pipeline.store.append(vec![policy_record(pipeline, digest.clone(), enforced)])?);
     Ok(digest)
+}
+
+/// What is in force, for the journal.
+fn policy_record(pipeline: &Pipeline, digest: String, enforced: bool) -> store::Record {
+    let ranges = pipeline.used_ranges(&pipeline.live.load(), crate::clock::now());
+    store::Record::Policy { digest, learned: pipeline.book.kept(), enforced, ranges }
 }
 
 /// Settings that are taken at start, by name. A reload that changes one of them is refused whole: half a configuration
@@ -287,6 +296,8 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         zones,
         answers,
         pins,
+        pins_per_name: loaded.pins.per_name,
+        ranges: loaded.ranges,
         pin_deadline: loaded.enforce.deadline,
         sinkhole: Sinkhole {
             addresses,
@@ -383,23 +394,34 @@ impl crate::outbound::HostResolver for SinkHosts {
     }
 }
 
-/// Makes the packet filter hold exactly what the sessions need.
-async fn reconcile(pipeline: &Pipeline) -> anyhow::Result<()> {
+/// Makes the packet filter hold exactly what the sessions need. `same_policy`: whether leases of before were made under the
+/// policy that is in force now; if not, they are closed, since by which names they were made is not known.
+async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow::Result<()> {
     let live = pipeline.live.load_full();
     if !live.enforcing {
         return Ok(());
     }
+    let now = crate::clock::now();
+    // Loading a hundred thousand leases takes longer than one pin may.
+    let patience = std::time::Duration::from_secs(10);
+    if let Some(ticket) = pipeline.open_ranges(&live, now) {
+        ticket.wait(patience).await.context("written ranges could not be opened")?;
+    }
     let mut active = Vec::new();
     for session in pipeline.sessions.all() {
         let context = session.context();
-        let quarantined = session.inner.lock().is_closed();
-        for address in &context.announcement.addresses {
-            active.push(Active { session: *address, guard: is_guarded(&live, &context), quarantined });
-        }
+        let guard = is_guarded(&live, &context).then(|| class_of(&context));
+        let mut inner = session.inner.lock();
+        let quarantined = inner.is_closed();
+        inner.told = guard.filter(|_| !quarantined);
+        inner.unknown_leases = true;
+        active.extend(context.announcement.addresses.iter().map(|a| Active { session: *a, guard, quarantined }));
     }
     let ticket = pipeline.enforcer.reconcile(active)?;
-    // Loading a hundred thousand leases takes longer than one pin may.
-    ticket.wait(std::time::Duration::from_secs(10)).await.context("the packet filter could not be reconciled")?;
+    ticket.wait(patience).await.context("the packet filter could not be reconciled")?;
+    if !same_policy {
+        pipeline.tighten_all(&live, now);
+    }
     if live.policy.mode != Mode::Monitor && !pipeline.enforcer.healthy() {
         bail!("the packet filter is not healthy, and mode {:?} needs it", live.policy.mode);
     }

@@ -118,13 +118,7 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     let built = build::pipeline(loaded).await.map_err(not_learned)?;
     let pipeline = built.pipeline;
 
-    let connections = match pipeline.enforcer.status().backend {
-        BackendKind::Nft => pipeline
-            .watch_connections()
-            .inspect_err(|error| tracing::warn!(%error, "nothing is known of connections; the score does without"))
-            .ok(),
-        BackendKind::DryRun | BackendKind::Off => None,
-    };
+    pipeline.watch_flows(pipeline.enforcer.status().backend == BackendKind::Nft);
     let listener = Listener::start(&listen, pipeline.clone(), &tokio::runtime::Handle::current())
         .context("could not listen; another resolver may hold the address")?;
     let listeners = listener.counters().clone();
@@ -156,6 +150,9 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
             _ = ledgers.tick() => {
                 pipeline.save_ledgers();
                 pipeline.save_groups(clock::now(), false);
+                // Judges what very many sessions have open where a grant for all of them has ended.
+                let pipeline = pipeline.clone();
+                drop(tokio::task::spawn_blocking(move || pipeline.close_ended(clock::now())));
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -168,7 +165,6 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     listener.shutdown().await;
-    drop(connections);
     admin_task.abort();
     held_task.abort();
     let _ = std::fs::remove_file(&socket);

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::state::{Entry, State};
-use super::{Active, Backend, BackendKind, Command, Error};
+use super::mark::FIRST_GENERATION;
+use super::state::{Entry, State, Target, Volume};
+use super::{Active, Backend, BackendKind, Command, Error, RANGES_MAX, Range, Used};
+use crate::ports::Port;
 
 /// What [`Backend::healthy`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,17 @@ pub enum Health {
     Restored,
 }
 
+/// One lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Open {
+    /// Destination.
+    pub destination: IpAddr,
+    /// The port; nothing for every TCP and UDP port.
+    pub port: Option<Port>,
+    /// What is left of its lifetime.
+    pub left: Duration,
+}
+
 /// What is wanted for one session address.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct View {
@@ -26,28 +39,46 @@ pub struct View {
     pub guarded: bool,
     /// Nothing passes.
     pub quarantined: bool,
-    /// Destinations with what is left of their lifetime, longest first.
-    pub pins: Vec<(IpAddr, Duration)>,
+    /// The mark of its flows; 0 where it is not guarded.
+    pub generation: u32,
+    /// What is open, longest first.
+    pub pins: Vec<Open>,
+    /// What has gone out, most first; some seconds old.
+    pub volumes: Vec<Used>,
 }
 
 impl View {
-    pub(super) fn of(entry: Option<&Entry>, now: u64) -> Self {
+    pub(super) fn of(session: IpAddr, entry: Option<&Entry>, now: u64) -> Self {
         let Some(entry) = entry else { return Self::default() };
-        let mut pins: Vec<_> = entry
-            .leases
-            .iter()
-            .filter(|(_, end)| **end > now)
-            .map(|(destination, end)| (*destination, Duration::from_millis(end - now)))
-            .collect();
-        pins.sort_unstable_by_key(|(destination, left)| (std::cmp::Reverse(*left), *destination));
-        Self { guarded: entry.guarded, quarantined: entry.quarantined, pins }
+        let open = |(target, end): (&Target, &u64)| {
+            let left = Duration::from_millis(end.checked_sub(now).filter(|left| *left > 0)?);
+            Some(Open { destination: target.address, port: target.port, left })
+        };
+        let mut pins: Vec<_> = entry.leases.iter().filter_map(open).collect();
+        pins.sort_unstable_by_key(|open| (std::cmp::Reverse(open.left), open.destination, open.port));
+        let used = |(destination, volume): (&IpAddr, &Volume)| {
+            let Volume { limit, used: octets } = *volume;
+            Used { session, destination: *destination, octets, limit }
+        };
+        let mut volumes: Vec<_> = entry.volumes.iter().map(used).collect();
+        volumes.sort_unstable_by_key(|used| (std::cmp::Reverse(used.octets), used.destination));
+        let Entry { guarded, quarantined, generation, .. } = *entry;
+        Self { guarded, quarantined, generation, pins, volumes }
+    }
+
+    /// Destinations of which something is open, each once.
+    pub fn destinations(&self) -> Vec<IpAddr> {
+        let mut destinations: Vec<IpAddr> = self.pins.iter().map(|open| open.destination).collect();
+        destinations.sort_unstable();
+        destinations.dedup();
+        destinations
     }
 }
 
 /// Sizes and counters of a backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
-    /// IPv4 leases (those that ended in the last seconds included).
+    /// IPv4 leases, one for each port of a destination (those that ended in the last seconds included).
     pub pins4: usize,
     /// IPv6 leases, as above.
     pub pins6: usize,
@@ -100,7 +131,7 @@ impl DryRunLog {
 impl DryRun {
     /// With room for `capacity` pins of each family.
     pub fn new(capacity: u32) -> Self {
-        Self { state: State::new(capacity), start: Instant::now(), log: DryRunLog::default() }
+        Self { state: State::new(capacity, FIRST_GENERATION), start: Instant::now(), log: DryRunLog::default() }
     }
 
     /// A view of what it is told, that stays when the backend has gone to the owner thread.
@@ -141,6 +172,10 @@ impl Backend for DryRun {
         self.state.reconcile(active)
     }
 
+    fn ranges(&mut self, ranges: &[Range]) -> Result<(), Error> {
+        check_ranges(ranges)
+    }
+
     fn healthy(&mut self) -> Result<Health, Error> {
         Ok(Health::Intact)
     }
@@ -150,7 +185,7 @@ impl Backend for DryRun {
     }
 
     fn view(&self, session: IpAddr) -> View {
-        View::of(self.state.entry(session), self.now())
+        View::of(session, self.state.entry(session), self.now())
     }
 
     fn counts(&self) -> Counts {
@@ -179,6 +214,10 @@ impl Backend for Off {
         Ok(())
     }
 
+    fn ranges(&mut self, _ranges: &[Range]) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn healthy(&mut self) -> Result<Health, Error> {
         Ok(Health::Intact)
     }
@@ -194,4 +233,18 @@ impl Backend for Off {
     fn counts(&self) -> Counts {
         Counts::default()
     }
+}
+
+/// Whether written ranges fit: each stands in the packet filter for each of its classes and ports.
+pub(super) fn check_ranges(ranges: &[Range]) -> Result<(), Error> {
+    let elements = |v6: bool| {
+        let ranges = ranges.iter().filter(move |range| range.first.is_ipv6() == v6);
+        // All ports are two elements, one for each protocol; cutting ranges out of one another may make some more.
+        let elements = |range: &Range| range.classes.count_ones() as usize * range.ports.key_count().max(2);
+        ranges.map(elements).sum::<usize>()
+    };
+    if elements(false).max(elements(true)) > RANGES_MAX {
+        return Err(Error::Full { limit: RANGES_MAX });
+    }
+    Ok(())
 }

@@ -12,8 +12,10 @@
 
 mod addresses;
 mod backends;
+pub mod mark;
 mod netlink;
 mod nft;
+mod observed;
 mod owner;
 mod queue;
 mod state;
@@ -25,9 +27,12 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::ports::{Port, Ports};
+
 pub use addresses::host_addresses;
-pub use backends::{Counts, DryRun, DryRunLog, Health, Off, View};
-pub use nft::{Connections, Nft, Refresh};
+pub use backends::{Counts, DryRun, DryRunLog, Health, Off, Open, View};
+pub use nft::{Nft, Refresh};
+pub use observed::{Observed, Tell, Used};
 pub use owner::{Enforcer, Status};
 pub use ticket::Ticket;
 
@@ -35,9 +40,20 @@ pub use ticket::Ticket;
 /// are what one netlink attribute can hold.
 pub const DESTINATIONS_MAX: usize = 256;
 
-/// Most leases of one session address, whatever is asked for. Twice what [`crate::pin::SessionPins`] keeps, so that
-/// it is met only if that stage's evictions do not arrive; the gain of filling it is to be refused.
-pub const SESSION_LEASES_MAX: usize = 2 * crate::pin::SESSION_PINS_MAX;
+/// Most leases of one session address, each of one port of one destination, whatever is asked for. Twice what
+/// [`crate::pin::SessionPins`] keeps with the default ports, so that it is met only if that stage's evictions do not arrive
+/// or many ports are written; the gain of filling it is to be refused.
+pub const SESSION_LEASES_MAX: usize = 6 * crate::pin::SESSION_PINS_MAX;
+
+/// Most destinations of one session address whose volumes are counted. At it the one without a lease to which the least has
+/// gone is forgotten; a session gains that it may send that little again.
+pub const SESSION_VOLUMES_MAX: usize = 2 * crate::pin::SESSION_PINS_MAX;
+
+/// So many volumes are counted for each lease there may be, since they stay for a session's life.
+pub const VOLUMES_A_LEASE: u32 = 4;
+
+/// Most elements of written ranges, each family: every range stands there for each class and port.
+pub const RANGES_MAX: usize = 8192;
 
 /// Most session addresses that are guarded, monitored or quarantined at once: twice the most sessions configurable.
 pub const SESSIONS_MAX: usize = 262_144;
@@ -71,23 +87,68 @@ pub struct Config {
     /// Capacity of the queue to the owner thread. Beyond it pins are refused; other orders are not
     /// ([`Enforcer::submit`]).
     pub queue: usize,
-    /// Most pins in the kernel, each family.
+    /// Most leases in the kernel, each family: one port of one destination for one session address each.
     pub capacity: u32,
+}
+
+/// Which written ranges are open to a session: those of its class. The caller numbers classes; 0 has none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Class(pub u8);
+
+/// A written range of addresses that sessions of some classes may reach without having resolved a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// Names it in [`Observed`].
+    pub id: u32,
+    /// Whose: bit n stands for [`Class`] n.
+    pub classes: u32,
+    /// First address.
+    pub first: IpAddr,
+    /// Last address, of the same family.
+    pub last: IpAddr,
+    /// What is open there.
+    pub ports: Ports,
+}
+
+/// A destination that stays open in a new generation of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Destination.
+    pub destination: IpAddr,
+    /// What is open there, by each name that leads to it.
+    pub ports: Vec<Ports>,
+    /// Octets that may go out to it in all; no end without one.
+    pub volume: Option<u64>,
+}
+
+impl Kept {
+    /// Whether a port, or with `None` all of them, is open there.
+    pub fn opens(&self, port: Option<Port>) -> bool {
+        self.ports.iter().any(|ports| match port {
+            Some(port) => ports.contains(port),
+            None => *ports == Ports::Any,
+        })
+    }
 }
 
 /// One order to the packet filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Let `session` reach each of `destinations` for `lifetime` from now; refresh never shortens.
+    /// Let `session` reach `ports` of each of `destinations` for `lifetime` from now; refresh never shortens.
     Pin {
         /// Source address of the sandbox.
         session: IpAddr,
         /// Addresses of the same family as `session`, at most [`DESTINATIONS_MAX`].
         destinations: Vec<IpAddr>,
+        /// What is opened there.
+        ports: Ports,
+        /// Octets that may go out to each of them over the session's whole life, IP headers included; no end without one.
+        /// Of two limits for one destination the wider one counts. What has gone out stays counted when the lease ends.
+        volume: Option<u64>,
         /// From now.
         lifetime: Duration,
     },
-    /// Take pins away before their time (evicted by [`crate::pin::SessionPins`]). Open flows stay.
+    /// Take pins away before their time (evicted by [`crate::pin::SessionPins`]), all ports of them. Open flows stay.
     Unpin {
         /// Source address of the sandbox.
         session: IpAddr,
@@ -99,13 +160,25 @@ pub enum Command {
     Guard {
         /// Source address of the sandbox.
         session: IpAddr,
+        /// Which written ranges are open to it.
+        class: Class,
+    },
+    /// What `session` may do has changed: leases that `keep` does not name go, and so do flows, within a second; flows to
+    /// what it names live on, also where their lease has ended. Volumes of what it names have its limits from now on.
+    Renew {
+        /// Source address of the sandbox.
+        session: IpAddr,
+        /// Which written ranges are open to it.
+        class: Class,
+        /// Addresses of the same family as `session`.
+        keep: Vec<Kept>,
     },
     /// Forwarded packets from `session` pass without a pin (monitored sessions).
     Unguard {
         /// Source address of the sandbox.
         session: IpAddr,
     },
-    /// Remove all pins of `session`, refuse all its packets, and end its open flows.
+    /// Remove all pins of `session`, refuse all its packets, and end its open flows. What has gone out stays counted.
     Quarantine {
         /// Source address of the sandbox.
         session: IpAddr,
@@ -115,7 +188,7 @@ pub enum Command {
         /// Source address of the sandbox.
         session: IpAddr,
     },
-    /// Forget `session` altogether: pins, guard, quarantine, flows.
+    /// Forget `session` altogether: pins, guard, quarantine, flows, and what has gone out.
     Remove {
         /// Source address of the sandbox.
         session: IpAddr,
@@ -128,7 +201,8 @@ impl Command {
         match self {
             Self::Pin { session, .. }
             | Self::Unpin { session, .. }
-            | Self::Guard { session }
+            | Self::Guard { session, .. }
+            | Self::Renew { session, .. }
             | Self::Unguard { session }
             | Self::Quarantine { session }
             | Self::Release { session }
@@ -142,8 +216,8 @@ impl Command {
 pub struct Active {
     /// Source address of the sandbox.
     pub session: IpAddr,
-    /// Whether its forwarded packets need a pin; if not, it is monitored.
-    pub guard: bool,
+    /// The class of a session whose forwarded packets need a pin; nothing for one that is monitored.
+    pub guard: Option<Class>,
     /// Whether it is quarantined. Its pins are removed.
     pub quarantined: bool,
 }
@@ -175,6 +249,18 @@ pub trait Backend: Send {
     ///
     /// Where the packet filter did not take it; the wanted state is `active` all the same.
     fn reconcile(&mut self, active: &[Active]) -> Result<(), Error>;
+
+    /// Makes the written ranges exactly these.
+    ///
+    /// # Errors
+    ///
+    /// Where the packet filter did not take them; they are wanted all the same. [`Error::Full`] for more than
+    /// [`RANGES_MAX`] elements: those before stay.
+    fn ranges(&mut self, ranges: &[Range]) -> Result<(), Error>;
+
+    /// Has what is seen of flows and volumes told from now on, every few seconds, from a thread of its own. Called once,
+    /// behind [`Backend::setup`]. Backends that see nothing never tell.
+    fn observe(&mut self, _tell: Tell) {}
 
     /// Looks whether what was built still stands, and puts it back if not. Called at least every 100 ms.
     ///

@@ -16,7 +16,10 @@ use tokio::sync::oneshot;
 
 use super::queue::{Farewell, Job, Order, Queue};
 use super::state::check_destinations;
-use super::{Active, Backend, BackendKind, Command, Config, Counts, DryRun, Error, Health, Nft, Off, Ticket};
+use super::{
+    Active, Backend, BackendKind, Command, Config, Counts, DryRun, Error, Health, Nft, Observed, Off, Range, Tell,
+    Ticket,
+};
 
 /// How often the owner looks whether the table still stands. [`Enforcer::healthy`] must say so within 100 ms, and a
 /// deleted table must be back within a second (P11). One look costs a question of some microseconds.
@@ -66,6 +69,9 @@ pub struct Status {
 /// See [`Enforcer::on_health`].
 type Watcher = Box<dyn Fn(bool) + Send>;
 
+/// See [`Enforcer::on_observed`].
+type Observer = Box<dyn Fn(&Observed) + Send>;
+
 struct Shared {
     kind: BackendKind,
     queue: Queue,
@@ -80,6 +86,7 @@ struct Shared {
     /// What changes rarely or is read whole.
     slow: Mutex<(Option<String>, Counts)>,
     watchers: Mutex<Vec<Watcher>>,
+    observers: Mutex<Vec<Observer>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -137,7 +144,21 @@ impl Enforcer {
             latency_sum_us: AtomicU64::new(0),
             slow: Mutex::new((None, backend.counts())),
             watchers: Mutex::new(Vec::new()),
+            observers: Mutex::new(Vec::new()),
         });
+        let observers = Arc::downgrade(&shared);
+        let nudged = observers.clone();
+        let observed = move |observed| {
+            if let Some(shared) = observers.upgrade() {
+                shared.tell(&observed);
+            }
+        };
+        let changed = move || {
+            if let Some(shared) = nudged.upgrade() {
+                shared.queue.nudge();
+            }
+        };
+        backend.observe(Tell::new(observed, changed));
         let owner = Owner { backend, shared: Arc::clone(&shared), checked: Instant::now(), orderly: false };
         let thread = std::thread::Builder::new()
             .name("enforce".into())
@@ -189,6 +210,17 @@ impl Enforcer {
         Ok(Ticket { reply: ticket })
     }
 
+    /// Makes the written ranges that sessions may reach without a pin exactly these.
+    ///
+    /// # Errors
+    ///
+    /// As [`Enforcer::reconcile`]. The ticket gives [`Error::Full`] for more than [`super::RANGES_MAX`] elements.
+    pub fn ranges(&self, ranges: Vec<Range>) -> Result<Ticket, Error> {
+        let (reply, ticket) = oneshot::channel();
+        self.put(Job::Ranges { ranges, reply })?;
+        Ok(Ticket { reply: ticket })
+    }
+
     /// Asks what is wanted for one session address, in order with the commands before it.
     ///
     /// # Errors
@@ -236,6 +268,13 @@ impl Enforcer {
         self.shared.watchers.lock().push(Box::new(watcher));
     }
 
+    /// Has `observer` called every few seconds with what is seen of flows and volumes; never where the backend sees nothing.
+    ///
+    /// Called from a thread of its own, which may be held up for moments; the method may not be called from there.
+    pub fn on_observed(&self, observer: impl Fn(&Observed) + Send + 'static) {
+        self.shared.observers.lock().push(Box::new(observer));
+    }
+
     /// Carries out what is queued, then ends the owner. Without `remove_table` the table stays and goes on refusing.
     /// Blocks until the owner has ended.
     ///
@@ -262,6 +301,14 @@ impl Enforcer {
 }
 
 impl Shared {
+    fn tell(&self, observed: &Observed) {
+        for observer in &*self.observers.lock() {
+            if catch_unwind(AssertUnwindSafe(|| observer(observed))).is_err() {
+                tracing::error!("who is told of flows panicked");
+            }
+        }
+    }
+
     /// Whether it was healthy before.
     fn set_healthy(&self, healthy: bool) -> bool {
         let was = self.healthy.swap(healthy, Relaxed);
@@ -293,9 +340,7 @@ impl Owner {
         let mut waiting: Vec<(Instant, super::queue::Reply)> = Vec::with_capacity(BATCH_MAX);
         loop {
             let patience = CHECK_EVERY.saturating_sub(self.checked.elapsed());
-            if !self.shared.queue.take(&mut jobs, BATCH_MAX, patience) {
-                break;
-            }
+            let Some(nudged) = self.shared.queue.take(&mut jobs, BATCH_MAX, patience) else { break };
             for job in jobs.drain(..) {
                 match job {
                     Job::Order(Order { command, at, reply }) => {
@@ -306,6 +351,10 @@ impl Owner {
                         self.apply(&mut commands, &mut waiting);
                         let _ = reply.send(self.reconcile(&active));
                     }
+                    Job::Ranges { ranges, reply } => {
+                        self.apply(&mut commands, &mut waiting);
+                        let _ = reply.send(self.ranges(&ranges));
+                    }
                     Job::View { session, reply } => {
                         self.apply(&mut commands, &mut waiting);
                         let _ = reply.send(Ok(self.backend.view(session)));
@@ -313,7 +362,7 @@ impl Owner {
                 }
             }
             self.apply(&mut commands, &mut waiting);
-            if self.checked.elapsed() >= CHECK_EVERY {
+            if nudged || self.checked.elapsed() >= CHECK_EVERY {
                 self.check();
             }
         }
@@ -353,10 +402,20 @@ impl Owner {
 
     fn reconcile(&mut self, active: &[Active]) -> Result<(), Error> {
         let result = self.backend.reconcile(active);
+        self.settled(result)
+    }
+
+    fn ranges(&mut self, ranges: &[Range]) -> Result<(), Error> {
+        let result = self.backend.ranges(ranges);
+        self.settled(result)
+    }
+
+    /// The result of a change that is about all sessions.
+    fn settled(&self, result: Result<(), Error>) -> Result<(), Error> {
         let mut slow = self.shared.slow.lock();
         slow.1 = self.backend.counts();
         if let Err(error) = &result {
-            tracing::warn!(%error, "the packet filter does not follow the sessions");
+            tracing::warn!(%error, "the packet filter does not follow the policy");
             slow.0 = Some(error.to_string());
             drop(slow);
             if !matches!(error, Error::Full { .. }) {

@@ -2,11 +2,11 @@
 //!
 //! Up to the limit everything waits one behind the other. Beyond it a pin is refused, since the answer that needs it
 //! can be refused too; an order that says what a session *is* cannot, for nobody would give it again. Such orders wait
-//! behind the full queue, for each session address only what still matters of them: the last word on guard and on
-//! quarantine, a removal, and destinations to unpin. No pin is taken while any wait, so between the orders that are put
+//! behind the full queue, for each session address only what still matters of them: the last word on guard, on what it may
+//! do and on quarantine, a removal, and destinations to unpin. No pin is taken while any wait, so between the orders that are put
 //! together there never is one, and the order in which everything takes effect is the order of submission.
 //!
-//! Bound, beyond `limit` jobs: [`SESSIONS_MAX`] addresses with at most four orders each, and [`UNPINS_MAX`]
+//! Bound, beyond `limit` jobs: [`SESSIONS_MAX`] addresses with at most five orders each, and [`UNPINS_MAX`]
 //! destinations. One job holds at most [`DESTINATIONS_MAX`] destinations.
 
 use std::collections::{HashMap, VecDeque};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::{Active, Command, DESTINATIONS_MAX, Error, SESSIONS_MAX, View};
+use super::{Active, Command, DESTINATIONS_MAX, Error, Kept, Range, SESSIONS_MAX, View};
 
 /// Most destinations that wait to be unpinned behind a full queue: as many leases as both families hold unless
 /// configured otherwise. One beyond it is refused, and its pin ends by its own timeout.
@@ -43,6 +43,8 @@ pub(super) enum Job {
     Order(Order),
     /// See [`super::Enforcer::reconcile`].
     Reconcile { active: Vec<Active>, reply: Reply },
+    /// See [`super::Enforcer::ranges`].
+    Ranges { ranges: Vec<Range>, reply: Reply },
     /// See [`super::Enforcer::view`].
     View { session: IpAddr, reply: Reply<View> },
 }
@@ -69,6 +71,8 @@ struct Waiting {
     jobs: VecDeque<Job>,
     /// Empty unless `jobs` is full.
     beyond: Beyond,
+    /// The owner is to look after the table at once.
+    nudged: bool,
     /// Takes nothing any more.
     closed: bool,
     farewell: Option<Farewell>,
@@ -89,8 +93,14 @@ impl Queue {
     /// With room for `limit` jobs, pins among them.
     pub(super) fn new(limit: usize) -> Self {
         let limit = limit.max(1);
-        let waiting =
-            Waiting { limit, jobs: VecDeque::new(), beyond: Beyond::default(), closed: false, farewell: None };
+        let waiting = Waiting {
+            limit,
+            jobs: VecDeque::new(),
+            beyond: Beyond::default(),
+            nudged: false,
+            closed: false,
+            farewell: None,
+        };
         Self { waiting: Mutex::new(waiting), filled: Condvar::new() }
     }
 
@@ -113,15 +123,22 @@ impl Queue {
         }
     }
 
-    /// Moves up to `most` jobs, in order, to the end of `jobs`; waits for the first at most `patience`. `false` when
-    /// there are none and never will be.
-    pub(super) fn take(&self, jobs: &mut Vec<Job>, most: usize, patience: Duration) -> bool {
+    /// Has the owner look after the table as soon as it can, jobs or not.
+    pub(super) fn nudge(&self) {
+        self.waiting.lock().nudged = true;
+        self.filled.notify_one();
+    }
+
+    /// Moves up to `most` jobs, in order, to the end of `jobs`; waits for the first at most `patience`. Whether it was nudged
+    /// meanwhile; nothing when there are no jobs and never will be.
+    pub(super) fn take(&self, jobs: &mut Vec<Job>, most: usize, patience: Duration) -> Option<bool> {
         let mut waiting = self.waiting.lock();
-        if waiting.jobs.is_empty() && !waiting.closed {
+        if waiting.jobs.is_empty() && !waiting.closed && !waiting.nudged {
             // Woken for nothing, the owner merely looks after the table early.
             self.filled.wait_for(&mut waiting, patience);
         }
-        let Waiting { limit, jobs: queued, beyond, closed, .. } = &mut *waiting;
+        let Waiting { limit, jobs: queued, beyond, nudged, closed, .. } = &mut *waiting;
+        let nudged = std::mem::take(nudged);
         let taken = queued.len().min(most);
         jobs.extend(queued.drain(..taken));
         while queued.len() < *limit
@@ -129,7 +146,7 @@ impl Queue {
         {
             queued.extend(orders.into_iter().map(Job::Order));
         }
-        taken > 0 || !queued.is_empty() || !*closed
+        (taken > 0 || !queued.is_empty() || !*closed).then_some(nudged)
     }
 
     /// Takes nothing any more; what waits is still to be carried out.
@@ -215,7 +232,7 @@ impl Beyond {
 /// Puts an order behind those of the same address, with no pin between any of them, so that all together do what they
 /// would have done one after the other.
 fn add(orders: &mut Vec<Order>, mut order: Order, superseded: &mut Vec<Reply>) {
-    use Command::{Guard, Pin, Quarantine, Release, Remove, Unguard, Unpin};
+    use Command::{Guard, Pin, Quarantine, Release, Remove, Renew, Unguard, Unpin};
     if let Unpin { destinations: more, .. } = &mut order.command {
         let fits = orders.iter_mut().find(|earlier| {
             matches!(&earlier.command, Unpin { destinations, .. } if destinations.len() + more.len() <= DESTINATIONS_MAX)
@@ -229,9 +246,19 @@ fn add(orders: &mut Vec<Order>, mut order: Order, superseded: &mut Vec<Reply>) {
             return;
         }
     }
+    if let Renew { keep: now, .. } = &mut order.command
+        && let Some(Renew { keep: before, .. }) =
+            orders.iter().map(|earlier| &earlier.command).find(|earlier| matches!(earlier, Renew { .. }))
+    {
+        // What the earlier one has closed does not open again.
+        let both = std::mem::take(now).into_iter().filter_map(|kept| in_both(kept, before));
+        *now = both.collect();
+    }
     let idle = |earlier: &Command| match order.command {
         Pin { .. } | Unpin { .. } => false,
         Guard { .. } | Unguard { .. } => matches!(earlier, Guard { .. } | Unguard { .. }),
+        // It guards.
+        Renew { .. } => matches!(earlier, Guard { .. } | Unguard { .. } | Renew { .. }),
         // It clears all pins. A quarantine that is released stays, because it has cleared them, too.
         Quarantine { .. } => matches!(earlier, Quarantine { .. } | Release { .. } | Unpin { .. }),
         Release { .. } => matches!(earlier, Release { .. }),
@@ -247,14 +274,27 @@ fn add(orders: &mut Vec<Order>, mut order: Order, superseded: &mut Vec<Reply>) {
     orders.push(order);
 }
 
+/// As much of what is kept as `before` keeps too.
+fn in_both(mut kept: Kept, before: &[Kept]) -> Option<Kept> {
+    let destination = kept.destination.to_canonical();
+    let before = before.iter().find(|before| before.destination.to_canonical() == destination)?;
+    let both = kept.ports.iter().flat_map(|now| before.ports.iter().filter_map(|then| now.intersection(then)));
+    let mut ports: Vec<_> = both.collect();
+    ports.dedup();
+    kept.ports = ports;
+    (!kept.ports.is_empty()).then_some(kept)
+}
+
 fn unpins(command: &Command) -> usize {
     if let Command::Unpin { destinations, .. } = command { destinations.len() } else { 0 }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Class;
     use super::super::state::State;
     use super::*;
+    use crate::ports::Ports;
     use proptest::prelude::*;
 
     fn session(n: u8) -> IpAddr {
@@ -267,7 +307,20 @@ mod tests {
 
     fn pin(n: u8, destinations: impl IntoIterator<Item = u8>) -> Command {
         let destinations = destinations.into_iter().map(to).collect();
-        Command::Pin { session: session(n), destinations, lifetime: Duration::from_secs(60) }
+        let (ports, lifetime) = (Ports::web(), Duration::from_secs(60));
+        Command::Pin { session: session(n), destinations, ports, volume: None, lifetime }
+    }
+
+    fn guard(n: u8) -> Command {
+        Command::Guard { session: session(n), class: Class(n) }
+    }
+
+    fn renew(n: u8, keep: impl IntoIterator<Item = u8>) -> Command {
+        let kept = |n: u8| {
+            let ports = if n.is_multiple_of(3) { Ports::Any } else { Ports::web() };
+            Kept { destination: to(n), ports: vec![ports], volume: None }
+        };
+        Command::Renew { session: session(n), class: Class(n), keep: keep.into_iter().map(kept).collect() }
     }
 
     fn push(queue: &Queue, command: Command) -> Result<(), Error> {
@@ -290,7 +343,7 @@ mod tests {
             for n in 1..=2 {
                 push(&queue, Command::Quarantine { session: session(n) }).expect("never refused");
                 push(&queue, Command::Release { session: session(n) }).expect("never refused");
-                push(&queue, Command::Guard { session: session(n) }).expect("never refused");
+                push(&queue, guard(n)).expect("never refused");
                 let destinations = vec![to((round % 100) as u8)];
                 push(&queue, Command::Unpin { session: session(n), destinations }).expect("room");
             }
@@ -303,7 +356,7 @@ mod tests {
         let last = Command::Unpin { session: session(1), destinations: vec![to(99)] };
         let (quarantine, release) =
             (Command::Quarantine { session: session(1) }, Command::Release { session: session(1) });
-        assert_eq!(kinds, [pin(1, [1]), quarantine, release, Command::Guard { session: session(1) }, last]);
+        assert_eq!(kinds, [pin(1, [1]), quarantine, release, guard(1), last]);
         push(&queue, pin(1, [2])).expect("room again");
     }
 
@@ -328,11 +381,11 @@ mod tests {
         }
         let stranger = address(SESSIONS_MAX as u32);
         assert!(matches!(push(&queue, Command::Quarantine { session: stranger }), Err(Error::QueueFull)));
-        push(&queue, Command::Guard { session: address(7) }).expect("known");
+        push(&queue, Command::Guard { session: address(7), class: Class(1) }).expect("known");
         assert_eq!(queue.counts().0, 1 + SESSIONS_MAX + 1, "the quarantines made the unpins idle");
         queue.abandon();
         assert_eq!(queue.counts().0, 0);
-        assert!(matches!(push(&queue, Command::Guard { session: stranger }), Err(Error::Stopped)));
+        assert!(matches!(push(&queue, Command::Guard { session: stranger, class: Class(1) }), Err(Error::Stopped)));
     }
 
     fn commands() -> impl Strategy<Value = Vec<(Command, bool)>> {
@@ -343,7 +396,8 @@ mod tests {
             2 => (sessions.clone(), some()).prop_map(|(n, destinations)| {
                 Command::Unpin { session: session(n), destinations: destinations.into_iter().map(to).collect() }
             }),
-            1 => sessions.clone().prop_map(|n| Command::Guard { session: session(n) }),
+            1 => sessions.clone().prop_map(guard),
+            1 => (sessions.clone(), some()).prop_map(|(n, keep)| renew(n, keep)),
             1 => sessions.clone().prop_map(|n| Command::Unguard { session: session(n) }),
             2 => sessions.clone().prop_map(|n| Command::Quarantine { session: session(n) }),
             2 => sessions.clone().prop_map(|n| Command::Release { session: session(n) }),
@@ -357,7 +411,7 @@ mod tests {
         #[test]
         fn putting_together_changes_nothing(commands in commands(), limit in 1usize..6) {
             let queue = Queue::new(limit);
-            let (mut one_by_one, mut together) = (State::new(100), State::new(100));
+            let (mut one_by_one, mut together) = (State::new(100, 16), State::new(100, 16));
             let (mut verdicts, mut seen) = (Vec::new(), Vec::new());
             let mut carry_out = |commands: Vec<Command>| {
                 for command in commands {
@@ -385,7 +439,12 @@ mod tests {
             }
             prop_assert_eq!(verdicts, seen);
             for n in 1..4 {
-                prop_assert_eq!(one_by_one.entry(session(n)), together.entry(session(n)));
+                // But for the numbers of generations.
+                let seen = |state: &State| {
+                    let entry = state.entry(session(n)).cloned().unwrap_or_default();
+                    (entry.guarded, entry.monitored, entry.quarantined, entry.class, entry.leases, entry.volumes)
+                };
+                prop_assert_eq!(seen(&one_by_one), seen(&together));
             }
         }
     }

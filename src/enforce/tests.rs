@@ -16,9 +16,14 @@ fn session(n: u8) -> IpAddr {
     IpAddr::from([10, 77, 1, n])
 }
 
+/// One port, so that an address is a lease.
+fn https() -> Ports {
+    Ports::these([Port::tcp(443)]).expect("ports")
+}
+
 fn pin(n: u8, to: u32) -> Command {
     let destinations = vec![Ipv4Addr::from(0xc000_0200 + to).into()];
-    Command::Pin { session: session(n), destinations, lifetime: 60 * SECOND }
+    Command::Pin { session: session(n), destinations, ports: https(), volume: None, lifetime: 60 * SECOND }
 }
 
 /// Does nothing before it is let go.
@@ -37,6 +42,9 @@ impl Backend for Held {
     }
     fn reconcile(&mut self, active: &[Active]) -> Result<(), Error> {
         self.0.reconcile(active)
+    }
+    fn ranges(&mut self, _: &[Range]) -> Result<(), Error> {
+        Ok(())
     }
     fn healthy(&mut self) -> Result<Health, Error> {
         Err(Error::Unhealthy("as the test wants it".into()))
@@ -65,7 +73,7 @@ fn a_revoke_submitted_after_a_pin_closes_the_door_behind_it() {
     let results: Vec<_> = tickets.map(|t| t.expect("taken").wait_blocking(SECOND)).into_iter().collect();
     assert!(matches!(results.as_slice(), [Ok(()), Ok(()), Err(Error::Quarantined { .. }), Ok(()), Ok(())]));
     let view = enforcer.view(session(1)).expect("taken").wait_blocking(SECOND).expect("answered");
-    assert_eq!(view.pins.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [IpAddr::from([192, 0, 2, 3])]);
+    assert_eq!(view.destinations(), [IpAddr::from([192, 0, 2, 3])]);
     enforcer.shutdown(true).expect("stops");
     assert!(matches!(enforcer.submit(pin(1, 4)), Err(Error::Stopped)));
     assert!(!enforcer.healthy(), "readiness does not outlive the owner");
@@ -123,7 +131,7 @@ struct Scripted {
 
 impl Script {
     fn new() -> Self {
-        let (wanted, standing) = (State::new(1 << 16), State::new(1 << 16));
+        let (wanted, standing) = (State::new(1 << 16, 16), State::new(1 << 16, 16));
         Self(Arc::new(Mutex::new(Scripted { wanted, standing, lost: false, pause: Duration::ZERO })))
     }
 
@@ -159,6 +167,9 @@ impl Backend for Script {
     fn reconcile(&mut self, _: &[Active]) -> Result<(), Error> {
         Ok(())
     }
+    fn ranges(&mut self, _: &[Range]) -> Result<(), Error> {
+        Ok(())
+    }
     fn healthy(&mut self) -> Result<Health, Error> {
         let script = &mut *self.0.lock();
         if script.lost {
@@ -171,7 +182,7 @@ impl Backend for Script {
         Ok(())
     }
     fn view(&self, session: IpAddr) -> View {
-        View::of(self.0.lock().standing.entry(session), 0)
+        View::of(session, self.0.lock().standing.entry(session), 0)
     }
     fn counts(&self) -> Counts {
         Counts::default()
@@ -212,7 +223,7 @@ fn a_quarantine_behind_a_full_queue_is_applied_in_its_turn() {
     let quarantines: Vec<_> = (0..1000)
         .map(|_| enforcer.submit(Command::Quarantine { session: session(1) }).expect("never refused"))
         .collect();
-    let guard = enforcer.submit(Command::Guard { session: session(2) }).expect("never refused");
+    let guard = enforcer.submit(Command::Guard { session: session(2), class: Class(1) }).expect("never refused");
     assert!(asked.elapsed() < script.0.lock().pause * 10, "submitting does not wait for the backend");
     assert!(enforcer.status().waiting <= LIMIT + 1000);
     let later = loop {
@@ -264,7 +275,7 @@ fn what_is_ordered_while_the_table_is_gone_holds_once_it_stands_again() {
     assert!(asked.elapsed() < Duration::from_millis(10));
     let orders = [
         Command::Quarantine { session: session(1) },
-        Command::Guard { session: session(2) },
+        Command::Guard { session: session(2), class: Class(1) },
         Command::Remove { session: session(3) },
         Command::Release { session: session(4) },
     ];
@@ -303,6 +314,9 @@ fn an_owner_that_panics_is_an_alarm_and_strands_nobody() {
         fn reconcile(&mut self, _: &[Active]) -> Result<(), Error> {
             Ok(())
         }
+        fn ranges(&mut self, _: &[Range]) -> Result<(), Error> {
+            Ok(())
+        }
         fn healthy(&mut self) -> Result<Health, Error> {
             Ok(Health::Intact)
         }
@@ -323,6 +337,6 @@ fn an_owner_that_panics_is_an_alarm_and_strands_nobody() {
     assert!(matches!(ticket.wait_blocking(SECOND), Err(Error::Stopped)));
     assert_eq!(changes.recv_timeout(SECOND), Ok(false));
     assert!(within(SECOND, || matches!(enforcer.submit(pin(1, 1)), Err(Error::Stopped))).is_some());
-    assert!(matches!(enforcer.submit(Command::Guard { session: session(1) }), Err(Error::Stopped)));
+    assert!(matches!(enforcer.submit(Command::Guard { session: session(1), class: Class(1) }), Err(Error::Stopped)));
     assert!(!enforcer.healthy());
 }

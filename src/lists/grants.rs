@@ -15,6 +15,7 @@ use super::hash::{HashKey, Suffixes, fingerprint};
 use super::{Reach, RuleForm};
 use crate::event::RuleRef;
 use crate::model::SessionId;
+use crate::ports::Ports;
 
 /// Most grants at once. They are typed by people; at this number something else is wrong.
 pub const MAX_GRANTS: usize = 4096;
@@ -28,6 +29,8 @@ pub struct Allowance {
     pub form: RuleForm,
     /// For one session, or for all.
     pub session: Option<SessionId>,
+    /// What is opened of these names' addresses, instead of the profile's ports.
+    pub ports: Option<Ports>,
     /// When it ends, milliseconds since the Unix epoch.
     pub until: u64,
 }
@@ -174,6 +177,7 @@ mod tests {
             id: id.into(),
             form: RuleForm::parse(form).expect("form"),
             session: session.map(|s| SessionId::new(s).expect("id")),
+            ports: None,
             until,
         }
     }

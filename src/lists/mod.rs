@@ -19,6 +19,7 @@ mod hash;
 pub mod pack;
 mod parse;
 mod rules;
+mod written;
 
 pub use age::{AgeBuilder, AgeMatch, AgeTable};
 pub use builtin::{BUILTIN, Builtin, PACKS, PREFIX as BUILTIN_PREFIX, builtin, builtin_pack};
@@ -29,6 +30,7 @@ pub use grants::{Allowance, Grants, MAX_GRANTS, TooManyGrants};
 pub use hash::{HashKey, Suffix, Suffixes, fingerprint};
 pub use parse::{Entry, Format, GARBAGE_SHARE, ListError, MAX_ENTRIES, MAX_LINE, Report, SkipReason, Skipped, parse};
 pub use rules::{Action, Rule, RuleMatch, RuleSet, Scope, ScopeSet};
+pub use written::WrittenRange;
 
 use std::sync::Arc;
 

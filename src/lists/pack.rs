@@ -94,6 +94,8 @@ impl PackEntry {
             scopes,
             qtypes: self.qtypes.clone(),
             budget: self.budget,
+            ports: None,
+            expected: Vec::new(),
             mode: None,
             expires: Rule::NEVER,
             owner: self.owner.clone(),

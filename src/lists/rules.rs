@@ -14,6 +14,8 @@ use super::hash::{HashKey, Suffix, Suffixes};
 use super::{Reach, RuleForm};
 use crate::event::RuleRef;
 use crate::model::{Mode, Phase, Qtype, SessionType};
+use crate::ports::Ports;
+use crate::range::IpRange;
 
 /// What a rule says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -76,6 +78,11 @@ impl ScopeSet {
         Self(self.0 | bits)
     }
 
+    /// The scopes as bits, by [`Scope::index`].
+    pub fn bits(self) -> u16 {
+        self.0
+    }
+
     /// Whether `scope` is in it.
     pub fn contains(self, scope: Scope) -> bool {
         self.0 & 1 << scope.0 != 0
@@ -99,6 +106,10 @@ pub struct Rule {
     pub qtypes: Vec<Qtype>,
     /// What a session may spend under one tenant that this rule covers (forms that are not exact).
     pub budget: Bits,
+    /// What is opened of these names' addresses, instead of the profile's ports.
+    pub ports: Option<Ports>,
+    /// Where these names are known to live; nothing where that is not written.
+    pub expected: Vec<IpRange>,
     /// Applied instead of the policy's mode.
     pub mode: Option<Mode>,
     /// Stops matching at this time, milliseconds since the Unix epoch; [`Rule::NEVER`] for no end.
@@ -165,6 +176,11 @@ struct Candidate {
 }
 
 impl RuleSet {
+    /// Every rule, in the order written.
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
+    }
+
     /// Compiles `rules`; their order breaks ties.
     pub fn compile(rules: Vec<Rule>, key: HashKey) -> Self {
         let mut set = Self {
@@ -320,6 +336,8 @@ mod tests {
             scopes: ScopeSet::ALL,
             qtypes: Vec::new(),
             budget: Bits::whole(100),
+            ports: None,
+            expected: Vec::new(),
             mode: None,
             expires: Rule::NEVER,
             owner: "team".into(),

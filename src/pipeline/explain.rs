@@ -14,7 +14,9 @@ use crate::event::{RuleRef, Scored, Source, Verdict};
 use crate::lists::{Allowance, Grants, RuleForm};
 use crate::local;
 use crate::model::{Announcement, Mode, Now, Qtype, Reason, SessionId};
+use crate::pin::Details;
 use crate::policy::{Ask, Decision};
+use crate::ports::Ports;
 use crate::session::{AddError, Context, Inner, Quarantine, Session};
 use crate::store::{Grant, Quarantined};
 use crate::telemetry::{rfc3339, scored};
@@ -312,7 +314,7 @@ impl Pipeline {
                 inner.quarantine = unplaced.quarantine;
             }
         }
-        self.joined(&live, &session, &changed);
+        self.joined(&live, &session, &changed, crate::clock::now());
         Ok(session)
     }
 
@@ -320,7 +322,11 @@ impl Pipeline {
     pub fn grant(&self, grant: Grant, now: Now) -> Result<(), String> {
         let live = self.live.load();
         let form = RuleForm::parse(&grant.name).map_err(|error| error.to_string())?;
-        let allowance = Allowance { id: grant.id.into(), form, session: grant.session, until: grant.until };
+        let ports = match &grant.ports[..] {
+            [] => None,
+            written => Some(Ports::read(written).map_err(|error| format!("{error}: {}", error.remedy()))?),
+        };
+        let allowance = Allowance { id: grant.id.into(), form, session: grant.session, ports, until: grant.until };
         let mut result = Ok(());
         live.grants.rcu(|grants| {
             let mut next = (**grants).clone();
@@ -361,12 +367,8 @@ impl Pipeline {
         let live = self.live.load();
         let profile = live.policy.profiles.of(context.kind(), context.phase());
         let inner = session.inner.lock();
-        let pins: Vec<_> = inner
-            .pins
-            .iter()
-            .filter(|(_, end)| *end > now.mono)
-            .map(|(address, end)| json!({ "address": address, "seconds_left": (end - now.mono) / 1000 }))
-            .collect();
+        let pins: Vec<_> =
+            inner.pins.details(now.mono).into_iter().map(|details| self.show_pin(details, now)).collect();
         json!({
             "schema": 1,
             "session": summary,
@@ -384,6 +386,28 @@ impl Pipeline {
             })),
             "samples": inner.samples,
             "pins": pins,
+        })
+    }
+
+    fn show_pin(&self, details: Details, now: Now) -> Value {
+        let left = |end: u64| end.saturating_sub(now.mono) / 1000;
+        let leases: Vec<_> = details
+            .leases
+            .iter()
+            .filter(|(_, end)| *end > now.mono)
+            .map(|(ports, end)| json!({ "ports": ports, "seconds_left": left(*end) }))
+            .collect();
+        let names = details.names.len() as u32;
+        json!({
+            "address": details.address,
+            "seconds_left": details.leases.iter().map(|(_, end)| left(*end)).max().unwrap_or(0),
+            "leases": leases,
+            "names": details.names,
+            // Known to this deployment, whoever asked.
+            "other_names": self.exposure.names(details.address).saturating_sub(names),
+            "open_flows": details.live,
+            "octets_out": details.octets_out,
+            "octets_limit": details.octets_limit,
         })
     }
 

@@ -2,23 +2,23 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use staunch_scoring::Answered;
 
+use super::pins::asked;
 use super::show::{show, ttl_of};
-use super::{Deferred, Leave, Live, Pipeline, Step, Walk, is_guarded};
+use super::{Deferred, Leave, Live, Pipeline, Step, Walk};
 use crate::answer::{self, Asked, Kind, Vetted};
 use crate::cache::{Entry, Failure, Key};
 use crate::clock;
-use crate::enforce::{self, Command, Ticket};
 use crate::event::{Source, Verdict};
 use crate::listen::Fast;
 use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason};
 use crate::pin;
 use crate::policy::{Permit, RefusalText, ede_of};
+use crate::ports::Ports;
 use crate::reply::{self, Refusal};
-use crate::session::{Context, Inner, Session};
+use crate::session::{Inner, Session};
 use crate::store::Durable;
 use crate::wire::{self, Parsed, Query};
 
@@ -151,9 +151,18 @@ impl Pipeline {
             return self.refuse_inside(&live, walk, query, now, out);
         }
         let plan = pin::plan(&live.pins, ttl_of(&walk.record, &entry, now));
-        if !self.pin(&live, walk, query, &entry.answer.pins, plan.ttl, out).await {
+        // As policy has it now: it may have changed while the answer was under way.
+        let context = walk.session.context();
+        let grants = live.grants.load();
+        let Some(opens) = live.policy.opens(&context, &grants, query.qname.as_ref(), now.wall) else {
+            return fail(walk, query, Ede::Other, "policy has changed meanwhile; ask again", out);
+        };
+        let asked = asked(&live, query.qname.as_ref(), opens.ports, opens.volume);
+        if !self.pin(&live, walk, query, &asked, &entry.answer.pins, plan.ttl, out).await {
             return;
         }
+        self.note_exposed(walk, &entry.answer.pins);
+        self.note_drift(walk, opens.rule, &entry.answer.pins, now);
         self.note_resolved(walk, &entry.answer.pins);
         show(out, query, &mut walk.record, &entry, plan.ttl, now);
     }
@@ -213,135 +222,16 @@ impl Pipeline {
         true
     }
 
-    /// Pins `destinations` for the walk's session so that they outlive `ttl` seconds. `false`: the reply is already
-    /// written, and it is not the answer.
-    async fn pin(
-        &self,
-        live: &Live,
-        walk: &mut Walk,
-        query: &Query<'_>,
-        destinations: &[IpAddr],
-        ttl: u32,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        // Pins that were revoked while their acknowledgement was on its way (an address gained, a quarantine lifted) are
-        // ordered anew; twice is more than any operator causes.
-        for _ in 0..3 {
-            match self.try_pin(live, walk, destinations, ttl).await {
-                Pinned::Held => {
-                    walk.record.pins = if live.enforcing { destinations.to_vec() } else { Vec::new() };
-                    return true;
-                }
-                Pinned::Revoked => {}
-                Pinned::Closed => {
-                    self.refuse_closed(walk, query, out).await;
-                    return false;
-                }
-                Pinned::Failed(error) => {
-                    tracing::debug!(%error, session = %walk.session.id(), "an answer could not be pinned");
-                    if !is_guarded(live, &walk.session.context()) {
-                        return true;
-                    }
-                    break;
-                }
-            }
-        }
-        fail(walk, query, Ede::Other, "the address could not be pinned; nothing was answered", out);
-        false
-    }
-
-    async fn try_pin(&self, live: &Live, walk: &Walk, destinations: &[IpAddr], ttl: u32) -> Pinned {
-        // A second more than the TTL needs, so that rounding never makes a cached answer pin again.
-        let lifetime = pin::plan(&live.pins, ttl.saturating_add(1)).lifetime;
-        let now = clock::now();
-        let (epoch, orders) = {
-            let mut inner = walk.session.inner.lock();
-            // Under the lock, so that an address gained or lost is seen in the order of orders.
-            let context = walk.session.context();
-            if inner.is_closed() {
-                return Pinned::Closed;
-            }
-            if !live.enforcing || destinations.is_empty() {
-                return Pinned::Held;
-            }
-            let healthy = self.enforcer.healthy();
-            let until = now.mono + u64::from(ttl) * 1000 + live.pins.grace().as_millis() as u64;
-            if healthy && inner.pins.cover_all(destinations, until) {
-                return Pinned::Held;
-            }
-            if !healthy && is_guarded(live, &context) {
-                return Pinned::Failed(enforce::Error::Stopped);
-            }
-            (inner.pins.epoch(), self.order_pins(&context, destinations, lifetime, is_guarded(live, &context)))
-        };
-        let tickets = match orders {
-            Ok(tickets) => tickets,
-            Err(error) => return Pinned::Failed(error),
-        };
-        for ticket in tickets {
-            if let Err(error) = ticket.wait(live.pin_deadline).await {
-                return Pinned::Failed(error);
-            }
-        }
-        let mut inner = walk.session.inner.lock();
-        if inner.is_closed() {
-            return Pinned::Closed;
-        }
-        if inner.pins.epoch() != epoch {
-            return Pinned::Revoked;
-        }
-        let context = walk.session.context();
-        let end = now.mono + lifetime.as_millis() as u64;
-        for destination in destinations {
-            if let Some(evicted) = inner.pins.note(epoch, *destination, end, now.mono) {
-                self.unpin(&context, evicted);
-            }
-        }
-        Pinned::Held
-    }
-
-    /// Orders a pin for each of the session's addresses that can reach an address of the answer. Called under the
-    /// session's lock.
-    fn order_pins(
-        &self,
-        context: &Context,
-        destinations: &[IpAddr],
-        lifetime: Duration,
-        guarded: bool,
-    ) -> Result<Vec<Ticket>, enforce::Error> {
-        let mut tickets = Vec::new();
-        for v4 in [true, false] {
-            let family: Vec<IpAddr> = destinations.iter().copied().filter(|d| d.is_ipv4() == v4).collect();
-            let Some(first) = family.first().copied() else { continue };
-            if guarded && context.addresses_like(first).next().is_none() {
-                // Shown to a session that cannot have it pinned, an address would be a promise nobody keeps.
-                let session = context.announcement.addresses.first().copied().unwrap_or(first);
-                return Err(enforce::Error::Family { session, destination: first });
-            }
-            for session in context.addresses_like(first) {
-                let destinations = family.clone();
-                tickets.push(self.enforcer.submit(Command::Pin { session, destinations, lifetime })?);
-            }
-        }
-        Ok(tickets)
-    }
-
-    fn unpin(&self, context: &Context, evicted: IpAddr) {
-        for session in context.addresses_like(evicted) {
-            // A pin that stays in spite of this ends by its own timeout.
-            if let Err(error) = self.enforcer.submit(Command::Unpin { session, destinations: vec![evicted] }) {
-                tracing::debug!(%error, "an evicted pin stays until it expires");
-            }
-        }
-    }
-
     /// Addresses of our own zones are the operator's word, so the rebinding guard does not apply to them.
     async fn zone(&self, walk: &mut Walk, query: &Query<'_>, packet: &[u8], out: &mut Vec<u8>) {
         let live = self.live.load_full();
         let source = std::net::SocketAddr::new(walk.from, 0);
         let (mut reply, addresses) = live.zones.answer(packet, source, walk.transport).await;
         let plan = pin::plan(&live.pins, live.answers.max_ttl);
-        if !self.pin(&live, walk, query, &addresses, plan.ttl, out).await {
+        let context = walk.session.context();
+        let profile = live.policy.profiles.of(context.kind(), context.phase());
+        let asked = asked(&live, query.qname.as_ref(), &profile.ports, None);
+        if !self.pin(&live, walk, query, &asked, &addresses, plan.ttl, out).await {
             return;
         }
         if live.enforcing && !addresses.is_empty() {
@@ -356,7 +246,9 @@ impl Pipeline {
         let live = self.live.load_full();
         let wanted = |address: &&IpAddr| address.is_ipv4() == (query.qtype == Qtype::A);
         let page: Vec<IpAddr> = live.sinkhole.addresses.iter().filter(wanted).copied().collect();
-        if !self.pin(&live, walk, query, &page, live.sinkhole.negative_ttl, out).await {
+        let ports = Ports::web();
+        let asked = asked(&live, query.qname.as_ref(), &ports, None);
+        if !self.pin(&live, walk, query, &asked, &page, live.sinkhole.negative_ttl, out).await {
             return;
         }
         let reason = walk.record.reason.unwrap_or(Reason::Score);
@@ -382,7 +274,7 @@ impl Pipeline {
     }
 
     /// Answers a query of a session that was closed while the query was on its way.
-    async fn refuse_closed(&self, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
+    pub(super) async fn refuse_closed(&self, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
         walk.record.verdict = Verdict::Sinkhole;
         walk.record.would = Verdict::Sinkhole;
         walk.record.reason = Some(Reason::Quarantined);
@@ -401,18 +293,6 @@ impl Pipeline {
             self.telemetry.metrics.not_durable();
         }
     }
-}
-
-/// How pinning an answer ended.
-enum Pinned {
-    /// Every destination is open, or needs no pin.
-    Held,
-    /// What was acknowledged has been revoked meanwhile.
-    Revoked,
-    /// The session was closed meanwhile.
-    Closed,
-    /// The packet filter did not take it.
-    Failed(enforce::Error),
 }
 
 fn refuse_as(live: &Live, inner: &Inner, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
@@ -446,9 +326,10 @@ fn refuse_with(live: &Live, walk: &mut Walk, query: &Query<'_>, reason: Reason, 
     reply::refusal(out, query, &refusal);
 }
 
-fn fail(walk: &mut Walk, query: &Query<'_>, ede: Ede, text: &str, out: &mut Vec<u8>) {
+pub(super) fn fail(walk: &mut Walk, query: &Query<'_>, ede: Ede, text: &str, out: &mut Vec<u8>) {
     walk.record.source = Source::Failed;
     walk.record.rcode = 2;
     walk.record.pins = Vec::new();
+    walk.record.shared = Vec::new();
     reply::servfail(out, query, ede, text);
 }

@@ -51,7 +51,12 @@ impl Pipeline {
         self.store.put_learned(changes)?;
         let live = self.live.load();
         let (digest, enforced) = (live.digest.clone(), live.policy.mode != Mode::Monitor);
-        let commit = self.store.append(vec![store::Record::Policy { digest, learned: Vec::new(), enforced }])?;
+        let commit = self.store.append(vec![store::Record::Policy {
+            digest,
+            learned: Vec::new(),
+            enforced,
+            ranges: self.used_ranges(&live, now),
+        }])?;
         Ok((json!({ "schema": 1, "pairs": pairs }), commit))
     }
 

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::answer::AnswerRules;
 use crate::learn;
-use crate::lists::{Grants, Scope};
+use crate::lists::{Grants, Scope, WrittenRange};
 use crate::model::{Qtype, Reason, SessionId};
 use crate::pin::PinPolicy;
 use crate::policy::Policy;
@@ -25,6 +25,10 @@ pub struct Live {
     pub answers: AnswerRules,
     /// Lifetimes of pins.
     pub pins: PinPolicy,
+    /// Addresses that one name may hold open for one session.
+    pub pins_per_name: usize,
+    /// Addresses that need no name.
+    pub ranges: Vec<WrittenRange>,
     /// How long an acknowledgement of the packet filter is awaited.
     pub pin_deadline: Duration,
     /// What a refusal looks like.

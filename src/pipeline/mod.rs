@@ -5,22 +5,25 @@
 //! [`crate::answer`] vets, [`crate::enforce`] holds the door.
 
 mod age;
-mod connected;
 mod decoy;
 mod delays;
+mod drift;
 mod explain;
 mod finish;
 mod learning;
 mod ledgers;
 mod live;
+mod observed;
+mod pins;
 mod quarantine;
 mod refresh;
 mod refusals;
 mod show;
+mod tighten;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
 
 use foldhash::quality::RandomState;
@@ -29,11 +32,12 @@ use parking_lot::Mutex;
 use staunch_scoring::{Bits, Listing, Outcome, Split, StateSnapshot};
 
 use crate::cache::{Cache, Entry, Key};
-use crate::enforce::Enforcer;
+use crate::enforce::{Class, Enforcer};
 use crate::event::{Source, Verdict};
 use crate::forward::Forwarder;
 use crate::learn::Book;
 use crate::listen::{Fast, Service};
+use crate::lists::Scope;
 use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, SessionId, Transport};
 use crate::policy::{Ask, Permit, UnknownSource};
 use crate::reply;
@@ -49,6 +53,7 @@ pub use explain::{Explanation, explain_fresh};
 pub(crate) use explain::{Knowledge, Walked, walk};
 pub use live::{Learning, Live, Repeats, Sinkhole};
 pub use refresh::{Counters as HeldCounters, Held};
+pub(crate) use tighten::Cause;
 
 use delays::Delays;
 use show::{show, shown};
@@ -83,6 +88,12 @@ pub struct Pipeline {
     pub telemetry: Arc<Telemetry>,
     /// Sources that found no room in the table, in monitor mode.
     strangers: Arc<Session>,
+    /// Which names share addresses.
+    pub exposure: crate::exposure::Exposure,
+    /// When ended grants and rules were last looked for, milliseconds since the Unix epoch.
+    checked: AtomicU64,
+    /// What was told of names that lead elsewhere and of ranges that are not used.
+    drift: drift::Drift,
     /// What was recorded of sessions that nobody has announced since the start.
     unplaced: Mutex<HashMap<SessionId, Unplaced>>,
     /// Whether anybody tells what is connected to.
@@ -159,6 +170,9 @@ impl Pipeline {
         let hasher = RandomState::default();
         Self {
             strangers,
+            exposure: crate::exposure::Exposure::default(),
+            checked: AtomicU64::new(crate::clock::now().wall),
+            drift: drift::Drift::default(),
             groups: Groups::new(MAX_GROUPS, std::hash::BuildHasher::hash_one(&hasher, "shared")),
             delays: Delays::default(),
             connections_told: AtomicBool::new(false),
@@ -196,7 +210,7 @@ impl Pipeline {
 
     /// Whose query this is. A source nobody announced is adopted, or refused where the policy is enforced and says so.
     /// In monitor mode a source that finds no room shares one session with all others that find none.
-    fn identify(&self, live: &Live, from: IpAddr) -> Option<Arc<Session>> {
+    fn identify(&self, live: &Live, from: IpAddr, now: Now) -> Option<Arc<Session>> {
         let refuse = live.policy.mode == Mode::Enforce && live.policy.unknown_source == UnknownSource::Refuse;
         if let Some(session) = self.sessions.by_address(from) {
             return (!refuse || session.context().announced).then_some(session);
@@ -206,7 +220,7 @@ impl Pipeline {
         }
         match self.sessions.adopt(from, self.hash(from)) {
             Ok((session, changed)) => {
-                self.joined(live, &session, &changed);
+                self.joined(live, &session, &changed, now);
                 Some(session)
             }
             Err(_) if live.policy.mode == Mode::Monitor => Some(self.strangers.clone()),
@@ -230,7 +244,7 @@ impl Pipeline {
     ) -> Fast<Deferred> {
         let started = waited.unwrap_or_else(Instant::now);
         let live = self.live.load();
-        let Some(session) = self.identify(&live, from) else {
+        let Some(session) = self.identify(&live, from, now) else {
             return self.refuse_stranger(&live, query, from, transport, now, started, out);
         };
         let context = session.context();
@@ -255,6 +269,7 @@ impl Pipeline {
             rcode: 0,
             scored: None,
             pins: Vec::new(),
+            shared: Vec::new(),
             withheld: Vec::new(),
             duration_us: 0,
         };
@@ -381,6 +396,7 @@ impl Pipeline {
             self.journal_ledger(&session, state);
         }
         let (permit, slow, nodata) = (decision.take_permit(), decision.is_slow(), decision.nodata);
+        let opens = decision.opens;
         let for_siblings = again.as_ref().map_or(Bits::ZERO, |again| again.charged);
         record.scored = Some((decision.assessment, charged.plus(for_siblings)));
 
@@ -427,7 +443,8 @@ impl Pipeline {
                 self.ages.note_cached(&record, &known, entry.answer.rcode, now);
                 let denied = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall).is_some();
                 let held = !denied && entry.inside.is_none() && (!guarded || self.enforcer.healthy());
-                let shown = if held { shown(&live, &context, &mut inner, &record, &entry, now) } else { None };
+                let shown =
+                    if held { shown(&live, &context, &mut inner, &record, (&entry, &opens), now) } else { None };
                 drop(inner);
                 match shown {
                     Some(ttl) => {
@@ -512,6 +529,12 @@ impl Service for Pipeline {
         reply::servfail(out, &query, Ede::NotReady, "too many queries wait; try again");
         self.done(record, started);
     }
+}
+
+/// The class of a session, by which written ranges are open to it.
+pub(crate) fn class_of(context: &Context) -> Class {
+    // Sixteen scopes fit.
+    Class(Scope::of(context.kind(), context.phase()).index() as u8 + 1)
 }
 
 /// Whether a session's connections pass the packet filter only by pins.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use staunch_scoring::{Bits, NameRef};
 
-use super::{Live, Pipeline, is_guarded};
+use super::{Cause, Live, Pipeline};
 use crate::enforce::Command;
 use crate::event::{Alert, AlertKind, SCHEMA};
 use crate::model::{CaseId, Mode, Now, Reason};
@@ -142,14 +142,14 @@ impl Pipeline {
         let ledger =
             |inner: &Inner| store::Record::Ledger { session: session.id().clone(), state: inner.score.snapshot() };
         let Some(quarantine) = inner.quarantine.clone() else {
-            self.guard_locked(&live, &context, &inner);
+            self.guard_locked(&live, &context, &mut inner, Cause::Session, now);
             let commit = (extend > Bits::ZERO).then(|| self.store.append(vec![ledger(&inner)]));
             return Released { was_closed: false, commit: commit.transpose() };
         };
         let mut alert = self.alert(AlertKind::Release, &inner, &context, None, quarantine.reason, quarantine.case, now);
         alert.summary += &format!(" Released by {by}: {note}");
         inner.release();
-        self.guard_locked(&live, &context, &inner);
+        self.guard_locked(&live, &context, &mut inner, Cause::Session, now);
         tracing::info!(session = %session.id(), case = %quarantine.case, by, "session released");
         let records = vec![
             store::Record::Release { session: session.id().clone(), by: by.to_owned(), note: note.to_owned() },
@@ -174,7 +174,7 @@ impl Pipeline {
     }
 
     /// Tells the packet filter what an announcement has changed.
-    pub(crate) fn joined(&self, live: &Live, session: &Session, changed: &Announced) {
+    pub(crate) fn joined(&self, live: &Live, session: &Session, changed: &Announced, now: Now) {
         for address in &changed.lost {
             if let Err(error) = self.enforcer.submit(Command::Remove { session: *address }) {
                 tracing::error!(%error, session = %session.id(), "the packet filter did not forget an address");
@@ -185,7 +185,7 @@ impl Pipeline {
             // Pins are held for every address of a session; a new one has none yet.
             inner.pins.revoke();
         }
-        self.guard_locked(live, &session.context(), &inner);
+        self.guard_locked(live, &session.context(), &mut inner, Cause::Session, now);
     }
 
     /// Whether the session account is so far spent that a released session would soon be closed again.
@@ -197,33 +197,8 @@ impl Pipeline {
         inner.score.spent_session() >= limit.plus(inner.score.allowance()).minus(Bits::whole(64))
     }
 
-    /// Tells the packet filter whether the session's connections need pins.
-    pub(crate) fn guard(&self, live: &Live, session: &Arc<Session>) {
-        let inner = session.inner.lock();
-        self.guard_locked(live, &session.context(), &inner);
-    }
-
-    fn guard_locked(&self, live: &Live, context: &Context, inner: &Inner) {
-        if !live.enforcing {
-            return;
-        }
-        for address in &context.announcement.addresses {
-            let command = if inner.is_closed() {
-                // An address that a closed session has gained is closed with it.
-                Command::Quarantine { session: *address }
-            } else if is_guarded(live, context) {
-                Command::Guard { session: *address }
-            } else {
-                Command::Unguard { session: *address }
-            };
-            if let Err(error) = self.enforcer.submit(command) {
-                tracing::error!(%error, "the packet filter did not take a guard");
-            }
-        }
-    }
-
     /// Journals records; an alert among them is delivered from the journal once it is durable there.
-    fn spool(&self, records: Vec<store::Record>) -> Option<Commit> {
+    pub(super) fn spool(&self, records: Vec<store::Record>) -> Option<Commit> {
         match self.store.append(records) {
             Ok(commit) => Some(commit),
             Err(error) => {
@@ -246,7 +221,7 @@ impl Pipeline {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn alert(
+    pub(super) fn alert(
         &self,
         kind: AlertKind,
         inner: &Inner,
@@ -273,6 +248,7 @@ impl Pipeline {
             AlertKind::WouldQuarantine => "would have been quarantined",
             AlertKind::Release => "was released",
             AlertKind::Degraded => "is affected: the service is degraded",
+            AlertKind::VolumeSpent => "has sent as much as it may",
         };
         let mut summary = format!("Session {} {done}", a.id);
         if let Some(record) = record {
@@ -320,6 +296,7 @@ fn alert_word(kind: AlertKind) -> &'static str {
         AlertKind::WouldQuarantine => "would",
         AlertKind::Release => "release",
         AlertKind::Degraded => "degraded",
+        AlertKind::VolumeSpent => "volume",
     }
 }
 

@@ -101,6 +101,7 @@ impl Pipeline {
             rcode: 3,
             scored: None,
             pins: Vec::new(),
+            shared: Vec::new(),
             withheld: Vec::new(),
             duration_us: 0,
         };

@@ -1,11 +1,12 @@
 //! How an answer that is at hand is shown: with which TTL, and with what said beside it.
 
 use super::Live;
+use super::pins::asked;
 use crate::cache::Entry;
 use crate::event::{Source, Verdict};
 use crate::model::Now;
 use crate::pin;
-use crate::policy::RefusalText;
+use crate::policy::{Opens, RefusalText};
 use crate::reply;
 use crate::session::{Context, Inner};
 use crate::telemetry::Record;
@@ -26,7 +27,7 @@ pub(super) fn shown(
     context: &Context,
     inner: &mut Inner,
     record: &Record,
-    entry: &Entry,
+    (entry, opens): (&Entry, &Opens<'_>),
     now: Now,
 ) -> Option<u32> {
     let left = ttl_of(record, entry, now);
@@ -36,7 +37,8 @@ pub(super) fn shown(
     }
     let plan = pin::plan(&live.pins, left);
     let until = now.mono + u64::from(plan.ttl) * 1000 + live.pins.grace().as_millis() as u64;
-    inner.pins.cover_all(&entry.answer.pins, until).then_some(plan.ttl)
+    let asked = asked(live, record.qname.as_ref(), opens.ports, opens.volume);
+    inner.pins.cover_all(&asked, &entry.answer.pins, until).then_some(plan.ttl)
 }
 
 /// Writes an answer that is pinned for `ttl` seconds and more. One from the cache that has expired says so: within the

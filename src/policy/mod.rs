@@ -6,6 +6,7 @@
 //! and nowhere else.
 
 mod decoy;
+mod opens;
 mod packs;
 mod permit;
 mod refusal;
@@ -21,8 +22,9 @@ use crate::session::{Context, Inner, TUNNEL_TYPE_NAMES};
 use crate::wire::Query;
 
 pub use decoy::{Decoys, Suspect};
+pub use opens::Opens;
 pub use permit::Permit;
-pub use profile::{Profile, Profiles, Unlisted};
+pub use profile::{Profile, Profiles, Unlisted, Volume};
 pub use refusal::{RefusalText, ede_of};
 
 mod profile;
@@ -113,6 +115,8 @@ pub struct Decision<'a> {
     pub assessment: Assessment,
     /// What the scorer was told; kept for the commit.
     pub facts: Facts<'a>,
+    /// What an answer opens.
+    pub opens: Opens<'a>,
     permit: Option<Permit>,
     tunnel_name: Option<u64>,
     scope: Scope,
@@ -161,6 +165,13 @@ impl Policy {
         }
     }
 
+    /// Whether a rule decides nothing for an enforced session: it is judged as if the rule were not written, and what the rule
+    /// would refuse is only recorded.
+    fn is_on_trial(&self, context: &Context, hit: &RuleMatch<'_>) -> bool {
+        self.mode_of(context) == Mode::Enforce
+            && hit.rule.mode.is_some_and(|m| self.resolve(m, context) == Mode::Monitor)
+    }
+
     /// Judges one query of a session. Changes nothing.
     pub fn decide<'a>(&'a self, context: &Context, inner: &Inner, ask: &Ask<'a>) -> Decision<'a> {
         let qname = ask.query.qname.as_ref();
@@ -169,13 +180,8 @@ impl Policy {
         let session_mode = self.mode_of(context);
         let scope = Scope::of(context.kind(), context.phase());
         let found = self.lists.look_up(qname, scope, ask.now.wall);
-        // A rule on trial decides nothing for an enforced session: it is judged as if the rule were not written, and
-        // what the rule would refuse is only recorded.
-        let on_trial = |hit: &RuleMatch<'_>| {
-            session_mode == Mode::Enforce && hit.rule.mode.is_some_and(|m| self.resolve(m, context) == Mode::Monitor)
-        };
-        let in_force = found.rule.filter(|hit| !on_trial(hit));
-        let trial = found.rule.filter(on_trial);
+        let in_force = found.rule.filter(|hit| !self.is_on_trial(context, hit));
+        let trial = found.rule.filter(|hit| self.is_on_trial(context, hit));
         let grant = ask.grants.look_up(qname, &context.announcement.id, ask.now.wall);
         // A pack speaks only of what would be scored: it opens nothing that is closed.
         let scored = grant.is_none() && in_force.is_none() && found.deny.is_none() && profile.has_packs();
@@ -220,7 +226,8 @@ impl Policy {
         {
             judgement = Judgement::refuse(Reason::DenyRule, Some(hit.reference()));
         }
-        Decision::new(judgement, applied, mode, inner.is_closed(), split, assessment, facts, ask.query, scope)
+        let opens = opens::of(profile, grant, in_force.filter(|hit| hit.rule.action == Action::Allow), pack.is_some());
+        Decision::new(judgement, applied, mode, inner.is_closed(), split, assessment, facts, opens, ask.query, scope)
     }
 
     /// What the scorer is told of rules and grants.
@@ -461,6 +468,7 @@ impl<'a> Decision<'a> {
         split: Split,
         assessment: Assessment,
         facts: Facts<'a>,
+        opens: Opens<'a>,
         query: &Query<'_>,
         scope: Scope,
     ) -> Self {
@@ -478,6 +486,7 @@ impl<'a> Decision<'a> {
             split,
             assessment,
             facts,
+            opens,
             permit,
             tunnel_name: judgement.tunnel_name,
             scope,

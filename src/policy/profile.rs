@@ -4,6 +4,7 @@ use staunch_scoring::{Bits, Budgets, Params};
 
 use crate::lists::Scope;
 use crate::model::{Phase, Qtype, SessionType};
+use crate::ports::Ports;
 
 /// What becomes of names that no rule names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -30,12 +31,33 @@ pub struct Profile {
     pub params: Params,
     /// What a session may tell by names that packs know, over all of them; zero to be without packs.
     pub pack_session: Bits,
+    /// What is opened of the addresses of an answer.
+    pub ports: Ports,
+    /// How much may go out to an address that only unlisted names lead to.
+    pub volume: Volume,
+}
+
+/// How much may go out to one address over a session's life, octets of IP packets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// From here an event tells of it.
+    pub warn: Option<u64>,
+    /// From here nothing more goes out.
+    pub cut: Option<u64>,
 }
 
 /// What a session may tell by names of packs where the profile does not say: 9 KiB, room for the heaviest honest
 /// patterns that were measured (400 file-hash look-ups take 68,220 bits, a mail gateway with 1,200 block-list look-ups
 /// 66,226), and no more for fifty entries than for one. Desktops stay below 14,000.
 const PACK_SESSION: Bits = Bits::whole(73_728);
+
+/// What may have gone out to one unlisted address before it is told: a form or a question fits many times over, an archive of
+/// source code does not. Chosen without a source.
+const VOLUME_WARNED: u64 = 1 << 20;
+
+/// What a session that nobody answers for may send to one unlisted address: the acknowledgements of a download of some
+/// 900 MiB, an upload of 16 MiB. Chosen without a source.
+const VOLUME_UNANNOUNCED: u64 = 16 << 20;
 
 impl Profile {
     /// Types that ordinary programs ask for. NULL, KEY, private-use types and transfers are never among them. Ascending.
@@ -96,6 +118,11 @@ impl Profile {
             budgets,
             params: Params::default(),
             pack_session,
+            ports: Ports::web(),
+            volume: Volume {
+                warn: Some(VOLUME_WARNED),
+                cut: (kind == SessionType::Unannounced).then_some(VOLUME_UNANNOUNCED),
+            },
         }
     }
 

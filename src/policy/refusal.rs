@@ -19,6 +19,7 @@ pub fn ede_of(reason: Reason) -> Ede {
         | Reason::LedgerGroup
         | Reason::Held
         | Reason::NotPublic => Ede::Blocked,
+        Reason::NotPinned => Ede::NotReady,
     }
 }
 
@@ -38,6 +39,7 @@ fn words(reason: Reason) -> &'static str {
         Reason::Quarantined => "this session is quarantined",
         Reason::UnknownSource => "this client is not a known session",
         Reason::NotPublic => "its answer leads to an address that is not public",
+        Reason::NotPinned => "its address could not be opened",
     }
 }
 

@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use staunch_scoring::{NameBuf, NameRef, SessionState, StateSnapshot};
 
+use crate::enforce::Class;
 use crate::learn::Maxima;
 use crate::model::{Announcement, CaseId, Phase, Qtype, Reason, SessionId, SessionType};
 use crate::pin::SessionPins;
@@ -104,6 +105,10 @@ pub struct Inner {
     pub score: SessionState,
     /// Leases.
     pub pins: SessionPins,
+    /// The class under which the packet filter guards it; nothing where it does not.
+    pub told: Option<Class>,
+    /// Whether the packet filter may hold leases that were made before this process, by names nobody knows any more.
+    pub unknown_leases: bool,
     /// Names that wait to be connected to.
     pub resolved: Resolved,
     /// Set while closed.
@@ -138,6 +143,8 @@ impl Inner {
         Self {
             score: SessionState::new(seed),
             pins: SessionPins::default(),
+            told: None,
+            unknown_leases: false,
             resolved: Resolved::default(),
             quarantine: None,
             pending: None,

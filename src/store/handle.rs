@@ -24,7 +24,7 @@ use super::recover::{self, Damage, IndexDamage, Live, Next, Replay};
 use super::segment::Loc;
 use super::shared::{Counters, Shared, Status};
 use super::writer::{Command, Group, Writer, write_marks};
-use super::{Error, FirstSeen, Grant, GroupSeen, Record, Registered, Spool, rfc3339, wall_ms};
+use super::{Error, FirstSeen, Grant, GroupSeen, RangeUse, Record, Registered, Spool, rfc3339, wall_ms};
 use crate::learn::InForce;
 use crate::model::{Announcement, CaseId, Reason, SessionId};
 
@@ -127,6 +127,8 @@ pub struct Recovered {
     pub in_force: Vec<InForce>,
     /// Whether the policy last in force applied verdicts.
     pub enforced: bool,
+    /// When written ranges were last used.
+    pub ranges: Vec<RangeUse>,
     /// What was learned, by profile, as [`Store::put_learned`] was given it.
     pub learned: Vec<(String, Vec<u8>)>,
     /// What was found wrong.
@@ -413,7 +415,8 @@ fn recovered(
         match &live.record {
             Record::Announce { announcement } => out.sessions.push(announcement.clone()),
             Record::Grant { grant } => out.grants.push(grant.clone()),
-            Record::Policy { digest, learned, enforced } => {
+            Record::Policy { digest, learned, enforced, ranges } => {
+                out.ranges = ranges.clone();
                 out.policy = Some(digest.clone());
                 out.enforced = *enforced;
                 out.in_force = learned.clone();

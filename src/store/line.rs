@@ -268,7 +268,12 @@ mod tests {
     use super::*;
 
     fn policy(digest: &str) -> Body {
-        Body::Record(Box::new(Record::Policy { digest: digest.into(), learned: Vec::new(), enforced: false }))
+        Body::Record(Box::new(Record::Policy {
+            digest: digest.into(),
+            learned: Vec::new(),
+            enforced: false,
+            ranges: Vec::new(),
+        }))
     }
 
     fn text(seq: u64, body: &Body) -> Vec<u8> {

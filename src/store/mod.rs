@@ -136,7 +136,22 @@ pub enum Record {
         /// Whether it applied verdicts: to all sessions or to a canary's.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         enforced: bool,
+        /// When written ranges of addresses were last used.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ranges: Vec<RangeUse>,
     },
+}
+
+/// When a written range was last used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeUse {
+    /// Its id in the configuration.
+    pub id: String,
+    /// To the day, milliseconds since the Unix epoch.
+    pub at: u64,
+    /// When it was last told that nobody uses it; 0 for never.
+    #[serde(default)]
+    pub told: u64,
 }
 
 /// An allowance that ends by itself.
@@ -149,6 +164,9 @@ pub struct Grant {
     /// For one session, or for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
+    /// What is opened of its addresses, as in configurations; the profile's ports where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
     /// Who answers for it.
     pub owner: String,
     /// Why.

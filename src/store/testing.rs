@@ -45,6 +45,7 @@ pub(crate) fn grant(id: &str, until: u64) -> Record {
             id: id.into(),
             name: "*.example".into(),
             session: None,
+            ports: Vec::new(),
             owner: "op".into(),
             reason: "r".into(),
             from: 0,

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use staunch_scoring::{Assessment, Bits, QName, Split};
 use tokio::sync::broadcast;
 
-use crate::event::{Event, RuleRef, SCHEMA, Scored, Source, Verdict};
+use crate::event::{Event, Notice, RuleRef, SCHEMA, Scored, Source, Verdict};
 use crate::model::{CaseId, Mode, Qtype, Reason, Transport};
 use crate::session::Context;
 
@@ -76,6 +76,8 @@ pub struct Record {
     pub scored: Option<(Assessment, Bits)>,
     /// Pins made for this answer.
     pub pins: Vec<IpAddr>,
+    /// How many other names are known behind each of them.
+    pub shared: Vec<u32>,
     /// Addresses taken out of the answer.
     pub withheld: Vec<IpAddr>,
     /// From packet to reply, microseconds.
@@ -109,6 +111,7 @@ impl Record {
             rcode: self.rcode,
             score: self.scored.as_ref().map(|(assessment, charged)| scored(assessment, *charged)),
             pins: self.pins.clone(),
+            shared: if self.shared.iter().any(|n| *n > 0) { self.shared.clone() } else { Vec::new() },
             withheld: self.withheld.clone(),
             duration_us: self.duration_us,
         }
@@ -129,9 +132,17 @@ pub fn scored(assessment: &Assessment, charged: Bits) -> Scored {
     }
 }
 
+/// What waits for the writer.
+// Nearly all of them are decisions, and a box for each would be the only allocation on their path.
+#[allow(clippy::large_enum_variant)]
+enum Item {
+    Decision(Record),
+    Notice(Box<Notice>),
+}
+
 /// The handle that the query path holds.
 pub struct Telemetry {
-    ring: ArrayQueue<Record>,
+    ring: ArrayQueue<Item>,
     dropped: AtomicU64,
     /// Counters.
     pub metrics: Metrics,
@@ -161,7 +172,16 @@ impl Telemetry {
     /// Hands over one decision; drops and counts it if the ring is full.
     pub fn record(&self, record: Record) {
         self.metrics.count(&record);
-        if self.ring.push(record).is_err() {
+        self.push(Item::Decision(record));
+    }
+
+    /// Hands over what is no decision; drops and counts it if the ring is full.
+    pub fn notice(&self, notice: Notice) {
+        self.push(Item::Notice(Box::new(notice)));
+    }
+
+    fn push(&self, item: Item) {
+        if self.ring.push(item).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::{Config, Telemetry};
+use super::{Config, Item, Telemetry};
 use crate::model::CaseId;
 
 /// Lines kept in memory for `observe --last`.
@@ -183,18 +183,24 @@ pub fn run(telemetry: &Telemetry, mut file: EventFile) {
         let stopping = telemetry.stop.load(Ordering::Acquire);
         batch.clear();
         while batch.len() < 48 * 1024
-            && let Some(record) = telemetry.ring.pop()
+            && let Some(item) = telemetry.ring.pop()
         {
-            let event = record.to_event();
             let at = batch.len();
+            let (written, case) = match item {
+                Item::Decision(record) => {
+                    let event = record.to_event();
+                    (serde_json::to_writer(&mut batch, &event), event.case)
+                }
+                Item::Notice(notice) => (serde_json::to_writer(&mut batch, &notice), None),
+            };
             // Writing JSON into memory fails only for map keys that are not strings; an event has none.
-            if serde_json::to_writer(&mut batch, &event).is_err() {
+            if written.is_err() {
                 batch.truncate(at);
                 continue;
             }
             let line: Arc<str> = String::from_utf8_lossy(&batch[at..]).into();
             batch.push(b'\n');
-            telemetry.recent.lock().push(&line, event.case);
+            telemetry.recent.lock().push(&line, case);
             // An error means that nobody listens.
             let _ = telemetry.tap.send(line);
         }

@@ -1,125 +1,21 @@
-//! Answers, pins, the packet filter and the look of refusals.
+//! Answers, and the look of refusals.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::Context;
-use crate::answer::IpRange;
 use crate::config::document::Path;
-use crate::config::loaded::{AllowRange, Answer, LoopbackZone, Pins, Sinkhole, SinkholeAction};
+use crate::config::loaded::{AllowRange, Answer, LoopbackZone, Sinkhole, SinkholeAction};
 use crate::config::spec::{self, SinkholeKind};
-use crate::enforce::{self, BackendKind};
 use crate::event::RuleRef;
 use crate::lists::{RuleForm, host_name, public_suffix};
-use crate::model::Mode;
 use crate::pipeline::Repeats;
-use crate::policy::UnknownSource;
-
-/// Orders that may wait for the owner of the packet filter. Each query in the slow path waits for at most one.
-const ENFORCE_QUEUE: usize = 4096;
+use crate::range::IpRange;
 
 /// Longest contact, octets: it travels in every refusal.
 const MAX_CONTACT: usize = 128;
 
 impl Context<'_, '_> {
-    pub(super) fn enforce(&mut self, mode: Mode, unknown: UnknownSource) -> enforce::Config {
-        let section = Path::of("enforce");
-        let enforce = self.spec.enforce.clone();
-        let backend_path = section.key("backend");
-        let backend = match (enforce.backend, mode) {
-            (Some(BackendKind::Off), Mode::Enforce | Mode::Canary) => {
-                self.problems.error(
-                    &backend_path,
-                    "nothing would be enforced in a mode that enforces",
-                    "use \"nft\" (or \"dry-run\" to try), or set policy.mode = \"monitor\"",
-                );
-                BackendKind::Off
-            }
-            (Some(backend), _) => backend,
-            (None, Mode::Monitor) => {
-                self.assumptions.push("The packet filter is not touched (dry-run): pins are only recorded.".into());
-                BackendKind::DryRun
-            }
-            (None, Mode::Enforce | Mode::Canary) => {
-                self.problems.error(
-                    &backend_path,
-                    "no backend is named in a mode that enforces",
-                    "set enforce.backend = \"nft\", or \"dry-run\" to try",
-                );
-                BackendKind::DryRun
-            }
-        };
-        if backend == BackendKind::DryRun && mode != Mode::Monitor && enforce.backend.is_some() {
-            self.problems.warn(
-                &backend_path,
-                "names are refused, but addresses are not: dry-run only records pins",
-                "use \"nft\" where sandboxes must not reach what they did not resolve",
-            );
-        }
-        if backend == BackendKind::Nft && enforce.interfaces.is_empty() {
-            self.problems.warn(
-                &section.key("interfaces"),
-                "no interface: forwarded packets of sandboxes do not need a pin",
-                "name the interfaces that sandboxes are attached to",
-            );
-        }
-        let identifier = |text: &str| {
-            text.len() <= 64
-                && text.starts_with(|c: char| c.is_ascii_alphabetic())
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        };
-        if !identifier(&enforce.table) {
-            let problem = format!("`{}` is not a table name", enforce.table.escape_debug());
-            self.problems.error(&section.key("table"), problem, "use a letter, then up to 63 letters, digits and `_`");
-        }
-        for (i, interface) in enforce.interfaces.iter().enumerate() {
-            let path = section.key("interfaces").at(i);
-            // IFNAMSIZ is 16 with the NUL.
-            let good = (1..16).contains(&interface.len())
-                && interface.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b'"')
-                && interface != "."
-                && interface != "..";
-            if !good {
-                let problem = format!("`{}` is not an interface name", interface.escape_debug());
-                self.problems.error(&path, problem, "use 1 to 15 visible characters, no `/`");
-            } else if enforce.interfaces[..i].contains(interface) {
-                self.problems.error(&path, format!("`{interface}` stands here twice"), "remove one of them");
-            }
-        }
-        enforce::Config {
-            backend,
-            table: enforce.table,
-            guard_unknown: !enforce.interfaces.is_empty() && unknown == UnknownSource::Refuse,
-            interfaces: enforce.interfaces,
-            deadline: Duration::from_millis(self.within(&section, "deadline_ms", enforce.deadline_ms, 1, 5000)),
-            queue: ENFORCE_QUEUE,
-            capacity: self.within(&section, "capacity", enforce.capacity, 1, 1 << 24),
-        }
-    }
-
-    pub(super) fn pins(&mut self) -> Pins {
-        let section = Path::of("enforce");
-        let enforce = &self.spec.enforce;
-        let (min, max, grace) = (enforce.min_pin_seconds, enforce.max_pin_seconds, enforce.pin_grace_seconds);
-        let max = self.within(&section, "max_pin_seconds", max, 1, 86_400);
-        let min = self.within(&section, "min_pin_seconds", min, 1, 86_400);
-        let grace = self.within(&section, "pin_grace_seconds", grace, 0, 3600);
-        if min > max {
-            self.problems.error(
-                &section.key("min_pin_seconds"),
-                format!("{min} is more than enforce.max_pin_seconds ({max})"),
-                "make it no more than the longest pin",
-            );
-        } else if grace >= min {
-            self.problems.error(
-                &section.key("pin_grace_seconds"),
-                format!("{grace} leaves nothing of the shortest pin ({min})"),
-                "make it less than enforce.min_pin_seconds: a time to live is shown for the rest",
-            );
-        }
-        Pins { min: Duration::from_secs(min), max: Duration::from_secs(max), grace: Duration::from_secs(grace) }
-    }
-
     fn repeats(&mut self, section: &Path, answer: &spec::Answer) -> Repeats {
         let mut seconds = |field: &str, value: u32, min: u32, max: u32| {
             Duration::from_secs(u64::from(self.within(section, field, value, min, max)))
@@ -241,22 +137,28 @@ impl Context<'_, '_> {
                     "name the addresses, for example [\"10.20.0.0/16\"]",
                 );
             }
-            let mut read = Vec::new();
-            for (j, text) in written.ranges.iter().enumerate() {
-                match IpRange::parse(text) {
-                    Ok(range) if range.prefix() == 0 => self.problems.error(
-                        &path.key("ranges").at(j),
-                        format!("`{range}` is every address there is"),
-                        "name the ranges that these names live in",
-                    ),
-                    Ok(range) => read.push(range),
-                    Err(error) => self.problems.error(&path.key("ranges").at(j), error.to_string(), error.remedy()),
-                }
-            }
+            let read = self.ranges_of(&path.key("ranges"), &written.ranges);
             let reference = self.reference("answer.allow_range", &path);
             ranges.extend(form.map(|form| AllowRange { form, ranges: read, owner: written.owner.clone(), reference }));
         }
         ranges
+    }
+
+    /// Ranges in CIDR form, none of them all there is.
+    pub(super) fn ranges_of(&mut self, path: &Path, written: &[String]) -> Vec<IpRange> {
+        let mut read = Vec::new();
+        for (i, text) in written.iter().enumerate() {
+            match IpRange::parse(text) {
+                Ok(range) if range.prefix() == 0 => self.problems.error(
+                    &path.at(i),
+                    format!("`{range}` is every address there is"),
+                    "name the ranges that are meant",
+                ),
+                Ok(range) => read.push(range),
+                Err(error) => self.problems.error(&path.at(i), error.to_string(), error.remedy()),
+            }
+        }
+        read
     }
 
     fn show_loopback(&mut self, section: &Path) -> Vec<LoopbackZone> {
@@ -280,7 +182,7 @@ impl Context<'_, '_> {
         zones
     }
 
-    fn reviewed(&mut self, path: &Path, review_by: Option<&str>) {
+    pub(super) fn reviewed(&mut self, path: &Path, review_by: Option<&str>) {
         let path = path.key("review_by");
         if review_by.is_none() {
             self.problems.error(
@@ -292,7 +194,7 @@ impl Context<'_, '_> {
         self.review(&path, review_by);
     }
 
-    fn reference(&self, id: &str, path: &Path) -> RuleRef {
+    pub(super) fn reference(&self, id: &str, path: &Path) -> RuleRef {
         RuleRef { id: id.into(), file: self.problems.file().into(), line: self.problems.line(path) }
     }
 }

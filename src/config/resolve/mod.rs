@@ -4,11 +4,11 @@
 
 mod age;
 mod decoy;
+mod enforce;
 mod evidence;
 mod filter;
 mod learn;
 mod lists;
-
 mod network;
 mod packs;
 mod rules;
@@ -75,6 +75,7 @@ pub(super) fn resolve(
     let profiles = context.profiles();
     let learn = context.learn();
     let rules = context.rules();
+    let ranges = context.written_ranges();
     let (packs, pack_reports) = context.packs();
     let (lists, list_reports, ring_damage) = context.lists(rules, packs);
     let age = context.age(ring_damage);
@@ -102,6 +103,7 @@ pub(super) fn resolve(
         sessions,
         profiles,
         learn,
+        ranges,
         lists,
         list_reports,
         pack_reports,

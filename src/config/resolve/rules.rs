@@ -70,6 +70,8 @@ impl Context<'_, '_> {
             Some(bits) => Bits::ceil_from(self.within(path, "budget_bits", bits, 1.0, MAX_RULE_BITS)),
             None => DEFAULT_RULE_BUDGET,
         };
+        let ports = self.ports(&path.key("ports"), &written.ports);
+        let expected = self.ranges_of(&path.key("ranges"), &written.ranges);
         let action = match written.action {
             Some(action) => action,
             None => self.problems.fail(&path.key("action"), "action is missing", "use \"allow\" or \"deny\"")?,
@@ -77,6 +79,8 @@ impl Context<'_, '_> {
         for (field, given, useless) in [
             ("budget_bits", written.budget_bits.is_some(), action == Action::Deny || wide.is_none()),
             ("qtypes", !written.qtypes.is_empty(), action == Action::Deny),
+            ("ports", !written.ports.is_empty(), action == Action::Deny),
+            ("ranges", !written.ranges.is_empty(), action == Action::Deny),
         ] {
             if given && useless {
                 let why = if action == Action::Deny { "on a rule that denies" } else { "where all names are exact" };
@@ -100,6 +104,8 @@ impl Context<'_, '_> {
             scopes,
             qtypes,
             budget,
+            ports,
+            expected,
             mode: written.mode,
             expires,
             owner: written.owner.clone(),
@@ -148,7 +154,7 @@ impl Context<'_, '_> {
         scopes
     }
 
-    fn expiry(&mut self, path: &Path, text: Option<&str>) -> u64 {
+    pub(super) fn expiry(&mut self, path: &Path, text: Option<&str>) -> u64 {
         let Some(day) = self.day(path, text) else { return Rule::NEVER };
         let today = self.today();
         if day <= today {

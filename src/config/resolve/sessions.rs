@@ -10,7 +10,7 @@ use crate::config::document::Path;
 use crate::config::spec;
 use crate::lists::{Scope, host_name};
 use crate::model::{Announcement, Phase, Qtype, SessionId, SessionType};
-use crate::policy::{Profile, Profiles};
+use crate::policy::{Profile, Profiles, Volume};
 
 /// Most types of one profile: the choice of one is priced by their number.
 const MAX_QTYPES: usize = 64;
@@ -89,7 +89,33 @@ impl Context<'_, '_> {
                 Some(bits) => Bits::ceil_from(self.within(&path, "pack_session_bits", bits, 0.0, MAX_BITS)),
                 None => base.pack_session,
             },
+            ports: match &spec.ports {
+                Some(written) if written.is_empty() => self.problems.fail(
+                    &path.key("ports"),
+                    "no port: nothing that is answered could be reached",
+                    "name some, or leave it out",
+                ),
+                Some(written) => self.ports(&path.key("ports"), written),
+                None => None,
+            }
+            .unwrap_or_else(|| base.ports.clone()),
+            volume: self.volume(&path.key("volume"), &spec.volume, base.volume),
         }
+    }
+
+    fn volume(&mut self, path: &Path, written: &spec::Volume, base: Volume) -> Volume {
+        let octets = |value: Option<u64>, base: Option<u64>| value.map_or(base, |value| Some(value).filter(|v| *v > 0));
+        let volume = Volume { warn: octets(written.warn_bytes, base.warn), cut: octets(written.cut_bytes, base.cut) };
+        if let Volume { warn: Some(warn), cut: Some(cut) } = volume
+            && warn > cut
+        {
+            self.problems.error(
+                &path.key("warn_bytes"),
+                format!("warn_bytes ({warn}) is more than cut_bytes ({cut}), which would stop it first"),
+                "make it no more than cut_bytes, or 0 to be without it; what is not written has its default",
+            );
+        }
+        volume
     }
 
     /// Reads types; ascending, each once.

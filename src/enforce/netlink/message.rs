@@ -108,6 +108,8 @@ pub(super) struct Received<'a> {
     pub flags: u16,
     /// `nlmsg_seq`.
     pub seq: u32,
+    /// `nlmsg_pid`: the port of the socket that asked for it.
+    pub port: u32,
     /// Behind the header.
     pub payload: &'a [u8],
 }
@@ -124,8 +126,13 @@ impl<'a> Iterator for Messages<'a> {
             return None;
         }
         let payload = self.0.get(HEADER..length)?;
-        let message =
-            Received { kind: u16_at(self.0, 4)?, flags: u16_at(self.0, 6)?, seq: u32_at(self.0, 8)?, payload };
+        let message = Received {
+            kind: u16_at(self.0, 4)?,
+            flags: u16_at(self.0, 6)?,
+            seq: u32_at(self.0, 8)?,
+            port: u32_at(self.0, 12)?,
+            payload,
+        };
         self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or(&[]);
         Some(message)
     }
@@ -242,7 +249,7 @@ mod tests {
         let mut tlv = Writer::default();
         tlv.text(1, "set is full");
         payload.extend_from_slice(tlv.as_bytes());
-        let message = Received { kind: 2, flags: 0x300, seq: 1, payload: &payload };
+        let message = Received { kind: 2, flags: 0x300, seq: 1, port: 0, payload: &payload };
         assert_eq!(verdict(&message), Some(Verdict { errno: libc::ENFILE, words: "set is full".into() }));
     }
 

@@ -4,9 +4,11 @@
 //! because a pin must cost microseconds (a forked tool takes milliseconds) and because the existing bindings either
 //! cannot set an element's expiration or come under a licence this product cannot take.
 
+mod listener;
 mod message;
 mod socket;
 
+pub(super) use listener::{Heard, Listener};
 pub(super) use message::{Attributes, Writer};
 pub(super) use socket::{Batch, Netlink, NetlinkError, Refusal};
 

@@ -27,7 +27,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// Room for the errors of a whole batch and for large batches; each message may produce one datagram.
 const SOCKET_BUFFER: libc::c_int = 4 << 20;
 /// Largest datagram the kernel builds for a dump is 32 KiB; twice that.
-const RECEIVE_BUFFER: usize = 64 << 10;
+pub(super) const RECEIVE_BUFFER: usize = 64 << 10;
 
 /// Why a request as a whole did not work.
 #[derive(Debug)]
@@ -117,6 +117,16 @@ impl Netlink {
         socket.set_read_timeout(Some(TIMEOUT))?;
         socket.set_write_timeout(Some(TIMEOUT))?;
         Ok(Self { socket, seq: 1, rx: vec![0; RECEIVE_BUFFER].into_boxed_slice() })
+    }
+
+    /// The kernel's name for this socket, which it tells with every change made through it.
+    pub(in crate::enforce) fn port(&self) -> u32 {
+        // SAFETY: all-zero is a valid `sockaddr_nl`.
+        let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+        let mut length = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+        // SAFETY: the descriptor is open while `self` is borrowed; pointer and length describe `address`.
+        let done = unsafe { libc::getsockname(self.socket.as_raw_fd(), (&raw mut address).cast(), &raw mut length) };
+        if done == 0 { address.nl_pid } else { 0 }
     }
 
     /// Starts a batch.

@@ -1,12 +1,13 @@
-//! Ends flows that have no pin, on a thread of its own.
+//! Ends flows that may not go on, and takes those over that may, on a thread of its own.
 //!
 //! The kernel walks its whole flow table for one question (18 ms were measured on an empty one), and pins of other
 //! sessions must not wait for that. Nor need a revoke: from its acknowledgement on the rules refuse every packet of
 //! such a flow. What follows here within moments makes sure that nothing of it is `established` any more when the
 //! session is released, and that both ends hear of it.
 //!
-//! Whether a flow has a pin is asked of the kernel when the flow is found, and not when the order is given: a client may
-//! dial between the two, and a flow that was opened with a pin is never ended by an order from before.
+//! Whether a flow has a pin or is of the present generation is asked of the kernel when the flow is found, and not when the
+//! order is given: a client may dial between the two, and a flow that was opened with a pin is never ended by an order
+//! from before.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -16,13 +17,16 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::super::netlink::{Netlink, NetlinkError, Writer};
 use super::flows::{self, Flow};
 use super::kernel;
 use super::resets::Resets;
-use super::sets::{self, Element, Kind, MSG_GETSETELEM, Set};
+use super::sets::{self, Element, Kind, MSG_GETSETELEM, Set, lease_kind};
 use super::watch::{INET, SUBSYS};
-use crate::enforce::Error;
+use crate::enforce::state::Target;
+use crate::enforce::{Class, Error, Kept};
 
 /// Lists of orders that may wait. A session that is refused this service is counted as an error and stays refused by
 /// the rules.
@@ -34,54 +38,90 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Most sessions looked after in one pass.
 const BATCH: usize = 16_384;
 
+/// A session whose flows of older generations are to be taken over or ended.
+#[derive(Debug, Clone)]
+pub(super) struct Renewal {
+    /// Source address of the sandbox.
+    pub session: IpAddr,
+    /// The mark of flows that live on.
+    pub generation: u32,
+    /// Whose written ranges are open to it.
+    pub class: Class,
+    /// What they may lead to beside what is pinned.
+    pub keep: Vec<Kept>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Cut(Vec<IpAddr>),
+    Renew(Renewal),
+}
+
 /// Handle to the thread.
 #[derive(Debug)]
 pub(super) struct Cutter {
-    orders: Option<SyncSender<Vec<IpAddr>>>,
+    orders: Option<SyncSender<Order>>,
     thread: Option<JoinHandle<()>>,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+struct Shared {
     cut: AtomicU64,
     errors: AtomicU64,
+    /// Renewals that were carried out, as far as anything could be done for them.
+    renewed: Mutex<Vec<(IpAddr, u32)>>,
 }
 
 impl Cutter {
     /// Opens the sockets and starts the thread, both in the calling thread's network namespace.
     pub(super) fn start(table: String) -> Result<Self, Error> {
         let netlink = super::open()?;
-        let counters = Arc::new(Counters::default());
+        let shared = Arc::new(Shared::default());
         let (orders, queue) = sync_channel(QUEUE);
         let worker = Worker {
             netlink,
             table,
             resets: Resets::open(),
-            counters: Arc::clone(&counters),
+            shared: Arc::clone(&shared),
             local: LocalAddresses::default(),
         };
         let thread = std::thread::Builder::new()
             .name("enforce-flows".into())
             .spawn(move || worker.run(queue))
             .map_err(|source| Error::Io { doing: "start the thread that ends flows", source })?;
-        Ok(Self { orders: Some(orders), thread: Some(thread), counters })
+        Ok(Self { orders: Some(orders), thread: Some(thread), shared })
     }
 
-    /// Orders the end of forwarded flows of these sessions, as far as they have no pin; returns at once.
+    /// Orders the end of forwarded flows of these sessions that have no pin and are not of a present generation; returns at
+    /// once.
     pub(super) fn cut(&self, sessions: Vec<IpAddr>) {
-        if sessions.is_empty() {
-            return;
+        if !sessions.is_empty() {
+            self.order(Order::Cut(sessions));
         }
-        if self.orders.as_ref().is_none_or(|queue| queue.try_send(sessions).is_err()) {
-            self.counters.errors.fetch_add(1, Relaxed);
+    }
+
+    /// Orders that flows of older generations live on where they may, and end where they may not; returns at once. What is
+    /// done is told by [`Cutter::renewed`].
+    pub(super) fn renew(&self, renewal: Renewal) {
+        self.order(Order::Renew(renewal));
+    }
+
+    fn order(&self, order: Order) {
+        if self.orders.as_ref().is_none_or(|queue| queue.try_send(order).is_err()) {
+            self.shared.errors.fetch_add(1, Relaxed);
             tracing::warn!("too many sessions to end flows of; the rules refuse them");
         }
     }
 
+    /// Sessions and generations whose older flows have been taken over since this was last asked.
+    pub(super) fn renewed(&self) -> Vec<(IpAddr, u32)> {
+        std::mem::take(&mut *self.shared.renewed.lock())
+    }
+
     /// Flows ended, and times that failed.
     pub(super) fn counts(&self) -> (u64, u64) {
-        (self.counters.cut.load(Relaxed), self.counters.errors.load(Relaxed))
+        (self.shared.cut.load(Relaxed), self.shared.errors.load(Relaxed))
     }
 
     /// Waits until all orders are carried out; none are taken any more.
@@ -97,29 +137,39 @@ struct Worker {
     netlink: Netlink,
     table: String,
     resets: Resets,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
     local: LocalAddresses,
 }
 
 impl Worker {
-    fn run(mut self, queue: Receiver<Vec<IpAddr>>) {
+    fn run(mut self, queue: Receiver<Order>) {
         while let Ok(first) = queue.recv() {
-            let mut sessions: HashSet<IpAddr> = first.into_iter().collect();
-            while sessions.len() < BATCH
+            let (mut sessions, mut renewals) = (HashSet::new(), Vec::new());
+            let mut take = |order| match order {
+                Order::Cut(more) => sessions.extend(more),
+                Order::Renew(renewal) => renewals.push(renewal),
+            };
+            take(first);
+            let mut taken = 1;
+            while taken < BATCH
                 && let Ok(more) = queue.try_recv()
             {
-                sessions.extend(more);
+                take(more);
+                taken += 1;
             }
             // Addresses of the host change rarely, but they change.
             self.local = LocalAddresses::default();
             let started = Instant::now();
-            match self.carry_out(&sessions) {
+            let result = self.carry_out(&sessions, &renewals);
+            // Whatever became of it: what has not been taken over by now is refused by the rules.
+            self.shared.renewed.lock().extend(renewals.iter().map(|renewal| (renewal.session, renewal.generation)));
+            match result {
                 Ok(cut) => {
-                    self.counters.cut.fetch_add(cut, Relaxed);
+                    self.shared.cut.fetch_add(cut, Relaxed);
                 }
                 Err(error) => {
-                    self.counters.errors.fetch_add(1, Relaxed);
-                    let text = kernel(&error, "delete flows");
+                    self.shared.errors.fetch_add(1, Relaxed);
+                    let text = kernel(&error, "end flows");
                     tracing::warn!(error = %text, "flows could not be ended; the rules refuse them");
                     if let (NetlinkError::Io(_), Ok(netlink)) = (error, Netlink::open()) {
                         self.netlink = netlink;
@@ -131,14 +181,15 @@ impl Worker {
         }
     }
 
-    fn carry_out(&mut self, sessions: &HashSet<IpAddr>) -> Result<u64, NetlinkError> {
+    fn carry_out(&mut self, cut: &HashSet<IpAddr>, renewals: &[Renewal]) -> Result<u64, NetlinkError> {
+        let sessions: HashSet<IpAddr> = cut.iter().copied().chain(renewals.iter().map(|r| r.session)).collect();
         let local = &self.local;
         let concerned = |flow: &Flow| {
             (sessions.contains(&flow.original.0) || sessions.contains(&flow.reply.0)) && local.forwarded(flow)
         };
         let mut found = Vec::new();
         if sessions.len() < MANY {
-            for session in sessions {
+            for session in &sessions {
                 flows::of_session(&mut self.netlink, *session, &mut found, concerned)?;
             }
         } else {
@@ -148,22 +199,72 @@ impl Worker {
                 }
             }
         }
-        let mut cut = 0;
+        // Of several renewals of one session the last is the one in force.
+        let renewals: HashMap<IpAddr, &Renewal> = renewals.iter().map(|renewal| (renewal.session, renewal)).collect();
+        let mut ended = 0;
         for flow in found {
-            let (source, destination) = flow.original;
-            // Behind a destination translation the answering address is the one that was pinned.
-            if !self.pinned(source, destination)? && !self.pinned(source, flow.reply.0)? {
-                cut += u64::from(flows::end(&mut self.netlink, &self.resets, &flow)?);
+            let source = flow.original.0;
+            match renewals.get(&source) {
+                Some(renewal) if flow.mark == renewal.generation => {}
+                Some(renewal) if self.may_go_on(renewal, &flow)? => {
+                    flows::mark(&mut self.netlink, &flow, renewal.generation)?;
+                }
+                // A flow of a session whose generation is to be renewed is judged by that alone.
+                None if self.pinned(source, &flow)? || self.is_current(source, flow.mark)? => {}
+                _ => ended += u64::from(flows::end(&mut self.netlink, &self.resets, &flow)?),
             }
         }
-        Ok(cut)
+        Ok(ended)
     }
 
-    fn pinned(&mut self, session: IpAddr, destination: IpAddr) -> Result<bool, NetlinkError> {
-        let set = Set::of(Kind::Pins, session);
-        let body = |w: &mut Writer| {
-            sets::write_elements(w, &self.table, set.name(), [&Element::pin(session, destination)]);
+    fn may_go_on(&mut self, renewal: &Renewal, flow: &Flow) -> Result<bool, NetlinkError> {
+        // A flow that was never permitted (opened while nothing held it back) needs a pin.
+        let kept = |target: &Target| {
+            flow.mark != 0
+                && target.port.is_some()
+                && renewal
+                    .keep
+                    .iter()
+                    .any(|kept| kept.destination.to_canonical() == target.address && kept.opens(target.port))
         };
+        Ok(flow.dialled.iter().any(kept) || self.pinned(renewal.session, flow)? || self.ranged(renewal, flow)?)
+    }
+
+    /// Whether a flow leads to a written range that is open to the session.
+    fn ranged(&mut self, renewal: &Renewal, flow: &Flow) -> Result<bool, NetlinkError> {
+        for target in flow.dialled {
+            let Some(port) = target.port else { continue };
+            let set = Set::ranges(renewal.class, target.address.is_ipv6());
+            let element = super::intervals::single(target.address, port);
+            if flow.mark != 0 && self.holds(set, element)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether what a flow was dialled to is leased. Behind a destination translation the answering address is the one that
+    /// was pinned.
+    fn pinned(&mut self, session: IpAddr, flow: &Flow) -> Result<bool, NetlinkError> {
+        for target in flow.dialled {
+            // Protocols without ports have no leases.
+            let Some(port) = target.port else { continue };
+            for port in [Some(port), None] {
+                let target = Target { port, ..target };
+                if self.holds(Set::of(lease_kind(target), session), Element::lease(session, target))? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_current(&mut self, session: IpAddr, mark: u32) -> Result<bool, NetlinkError> {
+        Ok(mark != 0 && self.holds(Set::of(Kind::Current, session), Element::marked(session, mark))?)
+    }
+
+    fn holds(&mut self, set: Set, element: Element) -> Result<bool, NetlinkError> {
+        let body = |w: &mut Writer| sets::write_elements(w, &self.table, (set, set.name()), [&element]);
         match self.netlink.request(SUBSYS | MSG_GETSETELEM, INET, body, |_| {}) {
             Ok(()) => Ok(true),
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(false),

@@ -1,18 +1,22 @@
-//! Connection tracking: finds flows and deletes them.
+//! Connection tracking: finds flows, marks them and deletes them.
 //!
-//! Knows the messages of ctnetlink. Which flows are to end, [`super::cutter`] says.
+//! Knows the messages of ctnetlink. Which flows are to end and which live on, [`super::cutter`] says.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::netlink::{Attributes, DUMP_TRIES, Netlink, NetlinkError, Writer};
+use super::super::state::Target;
 use super::resets::{Ends, Resets};
 use super::sets::address;
+use crate::ports::{Port, Protocol};
 
 const SUBSYS_CTNETLINK: u16 = 1;
+const MSG_CT_NEW: u16 = 0;
 const MSG_CT_GET: u16 = 1;
 const MSG_CT_DELETE: u16 = 2;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_MARK: u16 = 8;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
@@ -23,13 +27,17 @@ const NESTED: u16 = 0x8000;
 /// One direction's source and destination address.
 type Pair = (IpAddr, IpAddr);
 
-/// A tracked flow, as much of it as is needed to judge and delete it.
+/// A tracked flow, as much of it as is needed to judge, mark and delete it.
 #[derive(Debug)]
 pub(super) struct Flow {
     /// As the first packet had them, before any translation.
     pub original: Pair,
     /// As replies have them.
     pub reply: Pair,
+    /// In which generation of its session it was last permitted.
+    pub mark: u32,
+    /// What was dialled, before and behind a translation of destinations.
+    pub dialled: [Target; 2],
     family: u8,
     /// For TCP: each end, and its peer as it knows it.
     ends: Option<[Ends; 2]>,
@@ -39,36 +47,49 @@ pub(super) struct Flow {
 
 impl Flow {
     fn read(family: u8, attributes: &[u8]) -> Option<Self> {
-        let (mut pairs, mut ports) = ([None, None], [None, None]);
+        let (mut pairs, mut ports, mut mark) = ([None, None], [None, None], 0);
         let mut name = Vec::with_capacity(3);
         for (kind, value) in Attributes(attributes) {
             match kind {
                 CTA_TUPLE_ORIG => {
-                    (pairs[0], ports[0]) = (pair(value), tcp_ports(value));
+                    (pairs[0], ports[0]) = (pair(value), ports_of(value));
                     name.push((kind | NESTED, value.to_vec()));
                 }
-                CTA_TUPLE_REPLY => (pairs[1], ports[1]) = (pair(value), tcp_ports(value)),
+                CTA_TUPLE_REPLY => (pairs[1], ports[1]) = (pair(value), ports_of(value)),
+                CTA_MARK => mark = u32::from_be_bytes(value.try_into().ok()?),
                 CTA_ID | CTA_ZONE => name.push((kind, value.to_vec())),
                 _ => {}
             }
         }
         let [Some(original), Some(reply)] = pairs else { return None };
-        let ends = |pair: Pair, ports: (u16, u16)| (SocketAddr::new(pair.1, ports.1), SocketAddr::new(pair.0, ports.0));
+        let to = |port: Option<(Port, Port)>, source: bool| port.map(|(from, to)| if source { from } else { to });
+        let dialled = [
+            Target { address: original.1, port: to(ports[0], false) },
+            Target { address: reply.0, port: to(ports[1], true) },
+        ];
+        let ends = |pair: Pair, (from, to): (Port, Port)| {
+            (SocketAddr::new(pair.1, to.number), SocketAddr::new(pair.0, from.number))
+        };
         let ends = match ports {
-            [Some(original_ports), Some(reply_ports)] => {
-                Some([ends(original, original_ports), ends(reply, reply_ports)])
+            [Some(first), Some(second)] if first.0.protocol == Protocol::Tcp => {
+                Some([ends(original, first), ends(reply, second)])
             }
             _ => None,
         };
-        Some(Self { original, reply, family, ends, name })
+        Some(Self { original, reply, mark, dialled, family, ends, name })
     }
 }
 
-/// Source and destination port, if it is TCP.
-fn tcp_ports(tuple: &[u8]) -> Option<(u16, u16)> {
-    let protocol = Attributes(tuple).inside(CTA_TUPLE_PROTO)?;
-    let port = |kind| Some(u16::from_be_bytes(protocol.find(kind)?.try_into().ok()?));
-    (protocol.find(1)? == [libc::IPPROTO_TCP as u8]).then_some((port(2)?, port(3)?))
+/// Source and destination port, of TCP and UDP.
+fn ports_of(tuple: &[u8]) -> Option<(Port, Port)> {
+    let attributes = Attributes(tuple).inside(CTA_TUPLE_PROTO)?;
+    let [number] = attributes.find(1)? else { return None };
+    let protocol = Protocol::from_number(*number)?;
+    let port = |kind| {
+        let number = u16::from_be_bytes(attributes.find(kind)?.try_into().ok()?);
+        Some(Port { protocol, number })
+    };
+    Some((port(2)?, port(3)?))
 }
 
 fn pair(tuple: &[u8]) -> Option<Pair> {
@@ -156,6 +177,20 @@ fn dump(
         }
     }
     Err(NetlinkError::Interrupted)
+}
+
+/// Writes a mark to a flow; whether it was there.
+pub(super) fn mark(netlink: &mut Netlink, flow: &Flow, mark: u32) -> Result<bool, NetlinkError> {
+    let body = |w: &mut Writer| {
+        flow.name.iter().filter(|(kind, _)| *kind != CTA_ID).for_each(|(kind, value)| w.attr(*kind, value));
+        w.be32(CTA_MARK, mark);
+    };
+    // Without the flag to create one, only a flow that exists is changed.
+    match netlink.request(SUBSYS_CTNETLINK << 8 | MSG_CT_NEW, flow.family, body, |_| {}) {
+        Ok(()) => Ok(true),
+        Err(NetlinkError::Refused(refusal)) if refusal.errno == libc::ENOENT => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Deletes a flow and asks both ends for a sign of life; whether it was there.

@@ -1,15 +1,21 @@
 //! nftables: one table of our own, kept as wanted over netlink.
 //!
-//! [`table`] says how the table stands, [`sets`] how elements look, [`cutter`] ends open flows with [`flows`] and [`resets`], [`watch`] notices and
-//! repairs what others do, [`reached`] looks at open flows; here and in [`pins`] commands become batches. A batch takes effect whole or not at all, also for packets.
+//! [`table`] and [`rules`] say how the table stands, [`sets`] how elements look, [`cutter`] ends open flows with [`flows`] and
+//! [`resets`], [`watch`] notices and repairs what others do and [`notice`] hears of it at once, [`observer`] looks at open
+//! flows and volumes; here and in [`pins`] commands become batches. A batch takes effect whole or not at all, also for
+//! packets.
 //!
 //! Other tables are never touched. A packet that passes here may still be refused by a table of somebody else.
 
 mod cutter;
 mod flows;
+mod intervals;
+mod members;
+mod notice;
+mod observer;
 mod pins;
-mod reached;
 mod resets;
+mod rules;
 mod sets;
 mod table;
 mod watch;
@@ -17,22 +23,31 @@ mod watch;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::backends::check_ranges;
 use super::netlink::{Batch, Netlink, NetlinkError, Refusal};
-use super::state::{Entry, State};
-use super::{Active, Backend, BackendKind, Command, Config, Counts, Error, Health, SESSIONS_MAX, View};
-use cutter::Cutter;
-pub use reached::Connections;
-use sets::{Element, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set};
+use super::state::State;
+use super::{
+    Active, Backend, BackendKind, Class, Command, Config, Counts, Error, Health, Range, SESSIONS_MAX, Tell, View,
+};
+use cutter::{Cutter, Renewal};
+use members::Members;
+use notice::Notices;
+use observer::{Observer, Readings};
+use sets::{Element, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set, lease_kind};
 use table::Layout;
 
-/// Most destinations in one batch of pins: keeps it below 100 KiB and 2 ms.
-const BATCH_DESTINATIONS: usize = 1024;
+/// Most elements in one batch of pins: keeps it below 200 KiB and some milliseconds.
+const BATCH_ELEMENTS: usize = 2048;
 /// Most messages in one batch of other changes.
 const BATCH_MESSAGES: usize = 512;
-/// Most elements in one message; a netlink attribute has a 16-bit length and an element at most 76 octets.
+/// Most elements in one message; a netlink attribute has a 16-bit length and an element at most 132 octets.
 const MESSAGE_ELEMENTS: usize = 400;
+/// Longest time that flows of an older generation pass while they are taken over; behind it they are over.
+const RENEWAL_MAX: Duration = Duration::from_millis(700);
 const NLM_F_CREATE: u16 = 0x400;
 
 /// How the lifetime of an element that exists is changed.
@@ -62,6 +77,15 @@ pub struct Nft {
     dirty: bool,
     /// Whose flows are to be looked at once the kernel follows again.
     owed: HashSet<IpAddr>,
+    /// Since when older generations are being taken over.
+    renewals: HashMap<IpAddr, (Instant, u32)>,
+    ranges: Vec<Range>,
+    observer: Option<Observer>,
+    notices: Option<Notices>,
+    /// Port of the socket that changes the table.
+    port: Arc<AtomicU32>,
+    /// What the observer has read, and for whom it looks.
+    readings: Readings,
     restored: u64,
 }
 
@@ -105,14 +129,21 @@ impl Nft {
                 interfaces: if config.guard_unknown { config.interfaces.clone() } else { Vec::new() },
                 size: config.capacity.saturating_add(table::SPARE),
                 owned: true,
+                classes: Vec::new(),
             },
             refresh: Refresh::Probe,
-            state: State::new(config.capacity),
+            state: State::new(config.capacity, first_generation()),
             start: Instant::now(),
             standing: watch::Standing::default(),
             lost: None,
             dirty: false,
             owed: HashSet::new(),
+            renewals: HashMap::new(),
+            ranges: Vec::new(),
+            observer: None,
+            notices: None,
+            port: Arc::default(),
+            readings: Readings::default(),
             restored: 0,
         })
     }
@@ -152,81 +183,99 @@ impl Nft {
         self.lost = Some(why);
         if let Ok(netlink) = Netlink::open() {
             self.netlink = netlink;
+            self.port.store(self.netlink.port(), Relaxed);
         }
     }
 
     fn push(&self, batch: &mut Batch, message: u16, set: Set, elements: &[Element]) {
         let flags = if message == MSG_NEWSETELEM { NLM_F_CREATE } else { 0 };
-        batch.push(message, flags, |w| sets::write_elements(w, &self.layout.table, set.name(), elements));
+        batch.push(message, flags, |w| sets::write_elements(w, &self.layout.table, (set, set.name()), elements));
     }
 
     /// Everything but pins, one at a time.
     fn single(&mut self, command: &Command) -> Result<(), Error> {
         let session = command.session().to_canonical();
-        let set = |kind| Set::of(kind, session);
-        let was = self.state.entry(session).map(|e| (e.guarded, e.monitored, e.quarantined)).unwrap_or_default();
-        let (guarded, monitored, quarantined) = was;
-        // After a failure the kernel may hold other than what is wanted. To add what is there, or to delete what is
-        // not, does no harm.
-        let unsure = self.dirty;
-        let add = |kind| Change::Add(set(kind), vec![Element::session(session)]);
-        let delete = |kind| Change::Delete(set(kind), Element::session(session));
-        let mut changes = Vec::new();
+        let before = self.state.entry(session).map(|entry| self.members(entry)).unwrap_or_default();
         // It is wanted from here on, whatever the kernel says: what it does not take now, the next look brings to it.
-        let mut leases = Vec::new();
+        let (mut leases, mut volumes) = (Vec::new(), Vec::new());
         match command {
             Command::Pin { .. } => return Ok(()),
             Command::Unpin { destinations, .. } => leases = self.state.unpin(session, destinations)?,
-            Command::Guard { .. } => {
-                self.state.check_room(session)?;
-                self.state.mark(session, Entry::guard);
-                changes.extend((!guarded || unsure).then(|| add(Kind::Guarded)));
-                changes.extend((monitored || unsure).then(|| delete(Kind::Monitored)));
+            Command::Guard { class, .. } => self.state.guard(session, *class)?,
+            Command::Renew { class, keep, .. } => {
+                let (gone, metered) = self.state.renew(session, *class, keep)?;
+                leases = gone;
+                volumes = metered;
             }
-            Command::Unguard { .. } => {
-                self.state.check_room(session)?;
-                self.state.mark(session, Entry::monitor);
-                changes.extend((!monitored || unsure).then(|| add(Kind::Monitored)));
-                changes.extend((guarded || unsure).then(|| delete(Kind::Guarded)));
-            }
-            Command::Quarantine { .. } => {
-                leases = self.state.take_leases(session);
-                self.state.mark(session, |entry| entry.quarantined = true);
-                changes.extend((!quarantined || unsure).then(|| add(Kind::Quarantined)));
-            }
-            Command::Release { .. } => {
-                self.state.mark(session, |entry| entry.quarantined = false);
-                changes.extend((quarantined || unsure).then(|| delete(Kind::Quarantined)));
-            }
+            Command::Unguard { .. } => self.state.monitor(session)?,
+            Command::Quarantine { .. } => leases = self.state.quarantine(session),
+            Command::Release { .. } => self.state.release(session),
             Command::Remove { .. } => {
-                leases = self.state.take_leases(session);
-                self.state.mark(session, |entry| *entry = Entry::default());
-                changes.extend((quarantined || unsure).then(|| delete(Kind::Quarantined)));
-                changes.extend((monitored || unsure).then(|| delete(Kind::Monitored)));
-                changes.extend((guarded || unsure).then(|| delete(Kind::Guarded)));
+                let (gone, forgotten) = self.state.remove(session);
+                leases = gone;
+                let set = Set::of(Kind::Volumes, session);
+                let mut changes: Vec<Change> =
+                    forgotten.iter().map(|to| Change::Delete(set, Element::pair(session, *to))).collect();
+                // Pins go before the guard that needs them.
+                changes.extend(Self::without(session, &leases));
+                changes.extend(before.changes(session, &Members::default()));
+                return self.single_changes(command, session, &before, changes);
             }
         }
-        let pins = leases.iter().map(|lease| Change::Delete(set(Kind::Pins), Element::pin(session, *lease)));
-        // The door is shut before the pins behind it are cleared away, but pins go before the guard that needs them.
-        if matches!(command, Command::Remove { .. }) {
-            changes = pins.chain(changes).collect();
-        } else {
-            changes.extend(pins);
+        let after = self.state.entry(session).map(|entry| self.members(entry)).unwrap_or_default();
+        // The door is shut before the pins behind it are cleared away.
+        let mut changes = before.changes(session, &after);
+        changes.extend(Self::without(session, &leases));
+        let set = Set::of(Kind::Volumes, session);
+        for metered in &volumes {
+            // Replaced: an element's quota cannot be changed in place. What was read last goes on counting.
+            changes.push(Change::Delete(set, Element::pair(session, metered.destination)));
+            changes.push(Change::Add(set, vec![Element::volume(session, metered.destination, metered.volume)]));
         }
+        self.single_changes(command, session, &before, changes)
+    }
+
+    fn members(&self, entry: &super::state::Entry) -> Members {
+        Members::of(entry, &self.layout.classes)
+    }
+
+    fn without(session: IpAddr, leases: &[super::state::Target]) -> impl Iterator<Item = Change> {
+        let delete = move |target: &super::state::Target| {
+            Change::Delete(Set::of(lease_kind(*target), session), Element::lease(session, *target))
+        };
+        leases.iter().map(delete).collect::<Vec<_>>().into_iter()
+    }
+
+    fn single_changes(
+        &mut self,
+        command: &Command,
+        session: IpAddr,
+        before: &Members,
+        changes: Vec<Change>,
+    ) -> Result<(), Error> {
+        // After a failure the kernel may hold other than what is wanted.
+        let unsure = self.dirty;
+        self.readings.know(session, self.state.entry(session).is_some());
         let ends_flows = match command {
             Command::Quarantine { .. } | Command::Remove { .. } => true,
-            Command::Guard { .. } => !guarded || unsure,
+            Command::Guard { .. } => !before.is_guarded() || unsure,
             // What the quarantine may have left behind.
             Command::Release { .. } => self.cutter.counts().1 > 0,
-            Command::Pin { .. } | Command::Unpin { .. } | Command::Unguard { .. } => false,
+            Command::Renew { .. } | Command::Pin { .. } | Command::Unpin { .. } | Command::Unguard { .. } => false,
         };
-        let loosens = matches!(command, Command::Release { .. } | Command::Unguard { .. });
-        let result = if unsure && loosens && self.lost.is_none() {
-            // Not before the pins are gone that an earlier order could not take away.
+        let result = if unsure && self.lost.is_none() {
+            // Not before that is right which an earlier order could not bring about.
             self.resync().map(drop)
         } else {
             self.carry_out(changes)
         };
+        if let Command::Renew { class, keep, .. } = command
+            && let Some(entry) = self.state.entry(session)
+        {
+            let generation = entry.generation;
+            self.renewals.insert(session, (Instant::now(), generation));
+            self.cutter.renew(Renewal { session, generation, class: *class, keep: keep.clone() });
+        }
         match &result {
             Ok(()) if ends_flows => self.cutter.cut(vec![session]),
             // A guard or quarantine that stands counts in full only when its flows are gone, so they are owed. Beyond
@@ -236,6 +285,30 @@ impl Nft {
             }
             _ => {}
         }
+        result
+    }
+
+    /// Ends older generations whose flows have been taken over, or should have been by now.
+    fn retire(&mut self) -> Result<(), Error> {
+        let mut done = self.cutter.renewed();
+        let late = self.renewals.iter().filter(|(_, (since, _))| since.elapsed() > RENEWAL_MAX);
+        done.extend(late.map(|(session, (_, generation))| (*session, *generation)));
+        let mut cut = Vec::new();
+        let mut result = Ok(());
+        for (session, generation) in done {
+            if self.renewals.get(&session).is_some_and(|(_, newest)| *newest == generation) {
+                self.renewals.remove(&session);
+            }
+            let before = self.state.entry(session).map(|entry| self.members(entry)).unwrap_or_default();
+            if !self.state.retire(session, generation) {
+                continue;
+            }
+            let after = self.state.entry(session).map(|entry| self.members(entry)).unwrap_or_default();
+            result = self.carry_out(before.changes(session, &after)).and(result);
+            cut.push(session);
+        }
+        // Both ends of what was missed hear of it.
+        self.cutter.cut(cut);
         result
     }
 
@@ -324,11 +397,11 @@ impl Backend for Nft {
         let mut results = Vec::with_capacity(commands.len());
         let mut rest = commands;
         while let Some(first) = rest.first() {
-            let mut destinations = 0;
+            let mut elements = 0;
             let run = rest.iter().take_while(|command| {
-                let Command::Pin { destinations: more, .. } = command else { return false };
-                destinations += more.len();
-                destinations <= BATCH_DESTINATIONS
+                let Command::Pin { destinations, ports, .. } = command else { return false };
+                elements += destinations.len() * (ports.key_count() + 1);
+                elements <= BATCH_ELEMENTS
             });
             // A single command may be too long for a batch; it is refused for itself.
             let run = run.count().max(usize::from(matches!(first, Command::Pin { .. })));
@@ -358,15 +431,51 @@ impl Backend for Nft {
         });
         let changed: Vec<IpAddr> = gone.chain(changed.map(|(session, _)| session)).collect();
         self.owed.extend(changed);
+        self.readings.know_all(self.state.entries().map(|(session, _)| session));
         self.dirty = true;
         self.resync().map(drop)
     }
 
+    fn ranges(&mut self, ranges: &[Range]) -> Result<(), Error> {
+        check_ranges(ranges)?;
+        self.ranges = ranges.to_vec();
+        self.readings.ranges(ranges);
+        let before = self.layout.classes.clone();
+        self.layout.classes = intervals::classes(ranges).collect();
+        // A chain that sessions lead to cannot go; one without ranges opens nothing.
+        let gone = before.iter().filter(|class| !self.layout.classes.contains(class));
+        let kept: Vec<Class> = gone.copied().collect();
+        self.layout.classes.extend(kept);
+        self.dirty = true;
+        if self.layout.classes.iter().any(|class| !before.contains(class)) {
+            self.install(false).map_err(|error| kernel(&error, "open written ranges"))?;
+        }
+        self.resync().map(drop)
+    }
+
+    fn observe(&mut self, tell: Tell) {
+        self.port.store(self.netlink.port(), Relaxed);
+        match Notices::start(self.port.clone(), tell.clone()) {
+            Ok(notices) => self.notices = Some(notices),
+            Err(error) => tracing::warn!(%error, "what others change is found a moment later"),
+        }
+        match Observer::start(self.layout.table.clone(), self.readings.clone(), tell) {
+            Ok(observer) => self.observer = Some(observer),
+            Err(error) => tracing::warn!(%error, "nothing is known of flows and volumes; the score does without"),
+        }
+    }
+
     fn healthy(&mut self) -> Result<Health, Error> {
-        self.look()
+        for used in self.readings.take() {
+            self.state.note_used(used.session, used.destination, used.octets);
+        }
+        let retired = self.retire();
+        self.look().and_then(|health| retired.map(|()| health))
     }
 
     fn teardown(&mut self, remove_table: bool) -> Result<(), Error> {
+        self.notices = None;
+        self.observer = None;
         self.cutter.finish();
         if !remove_table {
             return Ok(());
@@ -383,13 +492,20 @@ impl Backend for Nft {
     }
 
     fn view(&self, session: IpAddr) -> View {
-        View::of(self.state.entry(session), self.now())
+        View::of(session.to_canonical(), self.state.entry(session), self.now())
     }
 
     fn counts(&self) -> Counts {
         let (flows_cut, flow_errors) = self.cutter.counts();
         Counts { restored: self.restored, flows_cut, flow_errors, ..Counts::of(&self.state) }
     }
+}
+
+/// Above what flows carry that outlive a table of an earlier run: generations count up by far less than one a second.
+fn first_generation() -> u32 {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    // It wraps in 2106.
+    seconds as u32
 }
 
 fn open() -> Result<Netlink, Error> {

@@ -3,21 +3,22 @@
 //! Booked in the wanted state first and taken back if the kernel refuses, so that state and kernel never differ by what
 //! a caller was told.
 
-use std::net::IpAddr;
-
 use super::super::netlink::{Batch, Refusal};
-use super::super::state::{Undo, millis};
+use super::super::state::{Pinned, Undo, millis};
 use super::super::{Command, Error};
-use super::sets::{Element, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set};
-use super::{Nft, Refresh, kernel};
+use super::sets::{Element, Key, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set, lease_kind};
+use super::{MESSAGE_ELEMENTS, Nft, Refresh, kernel};
+
+/// An element of a set.
+type Place = (Set, Key);
 
 impl Nft {
     /// A run of pins as one batch. What the kernel refuses is left out and the rest tried again, so one bad command
     /// costs the others a round trip and nothing else.
     pub(super) fn pins(&mut self, commands: &[Command]) -> Vec<Result<(), Error>> {
         let mut results: Vec<Option<Result<(), Error>>> = commands.iter().map(|_| None).collect();
-        // Elements that ended between our reckoning and the kernel's; only met where lifetimes change by replacement.
-        let mut gone: Vec<(IpAddr, IpAddr)> = Vec::new();
+        // Elements that were to be replaced and had ended between our reckoning and the kernel's.
+        let mut gone: Vec<Place> = Vec::new();
         let mut restored = false;
         let mut replace = self.refresh == Refresh::Replace;
         loop {
@@ -27,7 +28,7 @@ impl Nft {
             }
             let mut journal = Vec::new();
             let mut batch = self.netlink.batch();
-            let sent = self.plan_pins(commands, &mut results, &mut journal, &mut batch, replace.then_some(&gone));
+            let sent = self.plan_pins(commands, &mut results, &mut journal, &mut batch, replace, &gone);
             let refusals = match self.commit(batch) {
                 Ok(refusals) if refusals.is_empty() => {
                     results.iter_mut().for_each(|result| *result = result.take().or(Some(Ok(()))));
@@ -61,7 +62,7 @@ impl Nft {
             }
             for (place, refusal) in refusals {
                 match sent.get(place) {
-                    Some((_, Some(pair))) if refusal.errno == libc::ENOENT => gone.push(*pair),
+                    Some((_, Some(place))) if refusal.errno == libc::ENOENT => gone.push(*place),
                     Some((command, _)) => {
                         if let Some(result) = results.get_mut(*command) {
                             *result = Some(Err(self.refused("pin", refusal)));
@@ -74,48 +75,68 @@ impl Nft {
         results.into_iter().map(|result| result.unwrap_or(Err(Error::Stopped))).collect()
     }
 
-    /// Books every command that has no result yet and writes its messages. With `replace`, elements that are there are
-    /// deleted first, but for those it names. Gives, for each message, its command and, for a deletion, the pair.
+    /// Books every command that has no result yet and writes its messages. With `replace`, leases that are there are
+    /// deleted first, as volumes with another limit are in any case; but not those in `gone`. Gives, for each message, its
+    /// command and, for a deletion, of what.
     fn plan_pins(
         &mut self,
         commands: &[Command],
         results: &mut [Option<Result<(), Error>>],
         journal: &mut Vec<Undo>,
         batch: &mut Batch,
-        replace: Option<&Vec<(IpAddr, IpAddr)>>,
-    ) -> Vec<(usize, Option<(IpAddr, IpAddr)>)> {
+        replace: bool,
+        gone: &[Place],
+    ) -> Vec<(usize, Option<Place>)> {
         let now = self.now();
         let mut sent = Vec::with_capacity(commands.len());
         for (at, (command, result)) in commands.iter().zip(results).enumerate() {
-            let Command::Pin { session, destinations, lifetime } = command else { continue };
+            let Command::Pin { session, destinations, ports, volume, lifetime } = command else { continue };
             if result.is_some() {
                 continue;
             }
-            let leases = match self.state.pin(*session, destinations, millis(*lifetime), now, journal) {
-                Ok(leases) => leases,
+            let pinned = match self.state.pin(*session, destinations, (ports, *volume), millis(*lifetime), now, journal)
+            {
+                Ok(pinned) => pinned,
                 Err(error) => {
                     *result = Some(Err(error));
                     continue;
                 }
             };
-            if leases.is_empty() {
-                continue;
-            }
             let session = session.to_canonical();
-            let set = Set::of(Kind::Pins, session);
-            if let Some(gone) = replace {
+            let mut delete = |batch: &mut Batch, set: Set, element: Element| {
+                let place = (set, element.key);
+                if !gone.contains(&place) {
+                    self.push(batch, MSG_DELSETELEM, set, &[element]);
+                    sent.push((at, Some(place)));
+                }
+            };
+            let Pinned { leases, volumes, forgotten } = pinned;
+            let metered = Set::of(Kind::Volumes, session);
+            for destination in forgotten {
+                delete(batch, metered, Element::pair(session, destination));
+            }
+            for volume in volumes.iter().filter(|volume| volume.replaced) {
+                delete(batch, metered, Element::pair(session, volume.destination));
+            }
+            if replace {
                 for lease in leases.iter().filter(|lease| lease.refreshed) {
-                    let pair = (session, lease.destination);
-                    if !gone.contains(&pair) {
-                        self.push(batch, MSG_DELSETELEM, set, &[Element::pin(session, lease.destination)]);
-                        sent.push((at, Some(pair)));
-                    }
+                    delete(batch, Set::of(lease_kind(lease.target), session), Element::lease(session, lease.target));
                 }
             }
-            let elements: Vec<Element> =
-                leases.iter().map(|lease| Element::lease(session, lease.destination, lease.remaining)).collect();
-            self.push(batch, MSG_NEWSETELEM, set, &elements);
-            sent.push((at, None));
+            let mut add = |batch: &mut Batch, set: Set, elements: Vec<Element>| {
+                for elements in elements.chunks(MESSAGE_ELEMENTS) {
+                    self.push(batch, MSG_NEWSETELEM, set, elements);
+                    sent.push((at, None));
+                }
+            };
+            // Counted before it is open.
+            add(batch, metered, volumes.iter().map(|v| Element::volume(session, v.destination, v.volume)).collect());
+            for kind in [Kind::Pins, Kind::Open] {
+                let of_kind = leases.iter().filter(|lease| lease_kind(lease.target) == kind);
+                let elements = of_kind.map(|lease| Element::lease(session, lease.target).lasting(lease.remaining));
+                add(batch, Set::of(kind, session), elements.collect());
+            }
+            self.readings.know(session, true);
         }
         sent
     }

@@ -5,6 +5,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::super::netlink::{Attributes, Writer};
+use super::super::state::{Target, Volume};
+use crate::enforce::Class;
+use crate::ports::{Port, Protocol};
 
 pub(super) const MSG_NEWSETELEM: u16 = 12;
 pub(super) const MSG_GETSETELEM: u16 = 13;
@@ -15,26 +18,106 @@ const ELEM_LIST_SET: u16 = 2;
 const ELEM_LIST_ELEMENTS: u16 = 3;
 const LIST_ELEM: u16 = 1;
 const ELEM_KEY: u16 = 1;
+const ELEM_DATA: u16 = 2;
 const ELEM_TIMEOUT: u16 = 4;
 const ELEM_EXPIRATION: u16 = 5;
+const ELEM_EXPRESSION: u16 = 7;
+const ELEM_KEY_END: u16 = 10;
 const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
+const JUMP: i32 = -3;
+const EXPRESSION_NAME: u16 = 1;
+const EXPRESSION_DATA: u16 = 2;
+const QUOTA_BYTES: u16 = 1;
+const QUOTA_FLAGS: u16 = 2;
+const QUOTA_CONSUMED: u16 = 4;
+/// "over": the expression holds once the quota is used up.
+const QUOTA_OVER: u32 = 1;
+const COUNTER_PACKETS: u16 = 2;
+
+/// What stands for no limit: the most that the kernel takes.
+const UNLIMITED: u64 = i64::MAX as u64;
 
 /// Sets of one family come in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
-    /// Session . destination, with a timeout.
+    /// Session . destination . protocol . port, with a timeout.
     Pins,
+    /// Session . destination, with a timeout: every TCP and UDP port.
+    Open,
+    /// Session . destination, with a quota of what may go out.
+    Volumes,
     /// Sessions whose forwarded packets need a pin.
     Guarded,
     /// Sessions whose forwarded packets pass.
     Monitored,
     /// Sessions for which nothing passes.
     Quarantined,
+    /// Session to the mark of flows that are permitted now.
+    Generations,
+    /// Session . mark: flows that are established may go on.
+    Current,
+    /// Session to the chain of the class whose written ranges are open to it.
+    Classes,
+    /// Destinations . protocol . ports of one class, as intervals, with a counter of the flows opened.
+    Ranges,
+}
+
+/// One part of a set's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field {
+    /// 4 or 16 octets, by the set's family.
+    Address,
+    /// One octet, padded to four.
+    Protocol,
+    /// Two octets in network order, padded to four.
+    Port,
+    /// Four octets in host order.
+    Mark,
 }
 
 impl Kind {
-    /// Every kind.
-    pub(super) const ALL: [Self; 4] = [Self::Pins, Self::Guarded, Self::Monitored, Self::Quarantined];
+    /// Every kind of which there is one set a family; [`Self::Ranges`] has one for each class besides.
+    const FIXED: [Self; 9] = [
+        Self::Pins,
+        Self::Open,
+        Self::Volumes,
+        Self::Guarded,
+        Self::Monitored,
+        Self::Quarantined,
+        Self::Generations,
+        Self::Current,
+        Self::Classes,
+    ];
+
+    /// What its keys are made of.
+    pub(super) fn fields(self) -> &'static [Field] {
+        use Field::{Address, Mark, Port, Protocol};
+        match self {
+            Self::Pins => &[Address, Address, Protocol, Port],
+            Self::Open | Self::Volumes => &[Address, Address],
+            Self::Guarded | Self::Monitored | Self::Quarantined | Self::Generations | Self::Classes => &[Address],
+            Self::Current => &[Address, Mark],
+            Self::Ranges => &[Address, Protocol, Port],
+        }
+    }
+
+    /// Whether its elements are as many as answers and not as sessions, and end by themselves or are read back.
+    pub(super) fn is_large(self) -> bool {
+        matches!(self, Self::Pins | Self::Open | Self::Volumes)
+    }
+
+    /// Whether its elements end by themselves.
+    pub(super) fn has_timeout(self) -> bool {
+        matches!(self, Self::Pins | Self::Open)
+    }
+
+    /// Whether its keys lead somewhere: to a mark, or to a chain.
+    pub(super) fn is_map(self) -> bool {
+        matches!(self, Self::Generations | Self::Classes)
+    }
 }
 
 /// One set of the table.
@@ -44,116 +127,317 @@ pub(super) struct Set {
     pub kind: Kind,
     /// IPv6, else IPv4.
     pub v6: bool,
+    /// Of [`Kind::Ranges`]; 0 for all others.
+    class: u8,
 }
 
+/// Names of the chains of classes, by their numbers.
+pub(super) const CLASSES: [&str; 17] = [
+    "", "class1", "class2", "class3", "class4", "class5", "class6", "class7", "class8", "class9", "class10", "class11",
+    "class12", "class13", "class14", "class15", "class16",
+];
+
 impl Set {
-    /// The set of this kind for addresses of the family of `session`.
-    pub(super) fn of(kind: Kind, session: IpAddr) -> Self {
-        Self { kind, v6: session.is_ipv6() }
+    /// The set of this kind for addresses of one family.
+    pub(super) const fn family(kind: Kind, v6: bool) -> Self {
+        Self { kind, v6, class: 0 }
     }
 
-    /// Every set.
-    pub(super) fn all() -> impl Iterator<Item = Self> {
-        Kind::ALL.into_iter().flat_map(|kind| [Self { kind, v6: false }, Self { kind, v6: true }])
+    /// The set of this kind for addresses of the family of `session`.
+    pub(super) fn of(kind: Kind, session: IpAddr) -> Self {
+        Self::family(kind, session.is_ipv6())
+    }
+
+    /// The written ranges of a class.
+    pub(super) const fn ranges(class: Class, v6: bool) -> Self {
+        Self { kind: Kind::Ranges, v6, class: class.0 }
+    }
+
+    /// The class of a set of written ranges.
+    pub(super) fn class(self) -> Class {
+        Class(self.class)
+    }
+
+    /// Every set but those of written ranges.
+    pub(super) fn fixed() -> impl Iterator<Item = Self> {
+        Kind::FIXED.into_iter().flat_map(|kind| [Self::family(kind, false), Self::family(kind, true)])
     }
 
     /// Its name in the table.
     pub(super) fn name(self) -> &'static str {
-        match (self.kind, self.v6) {
-            (Kind::Pins, false) => "pins4",
-            (Kind::Pins, true) => "pins6",
-            (Kind::Guarded, false) => "guarded4",
-            (Kind::Guarded, true) => "guarded6",
-            (Kind::Monitored, false) => "monitored4",
-            (Kind::Monitored, true) => "monitored6",
-            (Kind::Quarantined, false) => "quarantined4",
-            (Kind::Quarantined, true) => "quarantined6",
+        const RANGES: [[&str; 2]; 17] = [
+            ["", ""],
+            ["ranges4_1", "ranges6_1"],
+            ["ranges4_2", "ranges6_2"],
+            ["ranges4_3", "ranges6_3"],
+            ["ranges4_4", "ranges6_4"],
+            ["ranges4_5", "ranges6_5"],
+            ["ranges4_6", "ranges6_6"],
+            ["ranges4_7", "ranges6_7"],
+            ["ranges4_8", "ranges6_8"],
+            ["ranges4_9", "ranges6_9"],
+            ["ranges4_10", "ranges6_10"],
+            ["ranges4_11", "ranges6_11"],
+            ["ranges4_12", "ranges6_12"],
+            ["ranges4_13", "ranges6_13"],
+            ["ranges4_14", "ranges6_14"],
+            ["ranges4_15", "ranges6_15"],
+            ["ranges4_16", "ranges6_16"],
+        ];
+        const NAMES: [[&str; 2]; 9] = [
+            ["pins4", "pins6"],
+            ["open4", "open6"],
+            ["volumes4", "volumes6"],
+            ["guarded4", "guarded6"],
+            ["monitored4", "monitored6"],
+            ["quarantined4", "quarantined6"],
+            ["generations4", "generations6"],
+            ["current4", "current6"],
+            ["classes4", "classes6"],
+        ];
+        let family = usize::from(self.v6);
+        match self.kind {
+            Kind::Ranges => RANGES.get(usize::from(self.class)).map_or("", |names| names[family]),
+            kind => NAMES[kind as usize][family],
         }
     }
 
-    /// Octets of one address.
-    pub(super) fn address_length(self) -> usize {
-        if self.v6 { 16 } else { 4 }
+    /// Octets of one part of a key, without padding.
+    pub(super) fn field_length(self, field: Field) -> usize {
+        match field {
+            Field::Address => {
+                if self.v6 {
+                    16
+                } else {
+                    4
+                }
+            }
+            Field::Protocol => 1,
+            Field::Port => 2,
+            Field::Mark => 4,
+        }
     }
 
-    /// Octets of a key.
+    /// Octets of a key, with padding.
     pub(super) fn key_length(self) -> usize {
-        if self.kind == Kind::Pins { 2 * self.address_length() } else { self.address_length() }
+        self.kind.fields().iter().map(|field| self.field_length(*field).next_multiple_of(4)).sum()
     }
 }
 
-/// A change to one element. `destination` is there for pins only.
+/// A key as the kernel has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    octets: [u8; 40],
+    length: u8,
+}
+
+impl Key {
+    const EMPTY: Self = Self { octets: [0; 40], length: 0 };
+
+    fn with(mut self, octets: &[u8]) -> Self {
+        let at = usize::from(self.length);
+        let end = at + octets.len().next_multiple_of(4);
+        // Two addresses, a protocol and a port fit; more are never put together.
+        if let Some(place) = self.octets.get_mut(at..at + octets.len())
+            && end <= 40
+        {
+            place.copy_from_slice(octets);
+            self.length = end as u8;
+        }
+        self
+    }
+
+    fn with_address(self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => self.with(&v4.octets()),
+            IpAddr::V6(v6) => self.with(&v6.octets()),
+        }
+    }
+
+    fn with_port(self, port: Port) -> Self {
+        self.with(&[port.protocol.number()]).with(&port.number.to_be_bytes())
+    }
+
+    fn with_mark(self, mark: u32) -> Self {
+        self.with(&mark.to_ne_bytes())
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self.octets.get(..usize::from(self.length)).unwrap_or(&[])
+    }
+
+    /// A key that was read; nothing where it is longer than any of ours.
+    fn from_slice(octets: &[u8]) -> Option<Self> {
+        let mut key = Self::EMPTY;
+        key.octets.get_mut(..octets.len())?.copy_from_slice(octets);
+        key.length = octets.len() as u8;
+        Some(key)
+    }
+
+    /// The parts of a key of `set`: addresses in their order, the port, the mark.
+    pub(super) fn parts(&self, set: Set) -> Option<Parts> {
+        let mut parts = Parts::default();
+        let (mut rest, mut protocol) = (self.as_slice(), None);
+        if rest.len() != set.key_length() {
+            return None;
+        }
+        for field in set.kind.fields() {
+            let length = set.field_length(*field);
+            let (octets, behind) = rest.split_at_checked(length.next_multiple_of(4))?;
+            let octets = octets.get(..length)?;
+            rest = behind;
+            match field {
+                Field::Address if parts.first.is_none() => parts.first = Some(address(octets)?),
+                Field::Address => parts.second = Some(address(octets)?),
+                Field::Protocol => protocol = Protocol::from_number(*octets.first()?),
+                Field::Port => {
+                    let number = u16::from_be_bytes(octets.try_into().ok()?);
+                    parts.port = Some(Port { protocol: protocol?, number });
+                }
+                Field::Mark => parts.mark = Some(u32::from_ne_bytes(octets.try_into().ok()?)),
+            }
+        }
+        Some(parts)
+    }
+}
+
+/// What a key is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Parts {
+    /// The session, or a range's first destination.
+    pub first: Option<IpAddr>,
+    /// The destination.
+    pub second: Option<IpAddr>,
+    /// Protocol and port.
+    pub port: Option<Port>,
+    /// A generation or class.
+    pub mark: Option<u32>,
+}
+
+/// One element as it is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Element {
-    /// Source address of the sandbox.
-    pub session: IpAddr,
-    /// Destination, for [`Kind::Pins`].
-    pub destination: Option<IpAddr>,
-    /// Milliseconds, for a pin that is added.
+    /// Its key.
+    pub key: Key,
+    /// The end of the interval, in a set of such.
+    end: Option<Key>,
+    /// Where a map leads: a mark, or the number of a class.
+    pub mark: Option<u32>,
+    /// Milliseconds, for a lease that is added.
     pub lifetime: Option<u64>,
+    /// Of [`Kind::Volumes`].
+    pub volume: Option<Volume>,
 }
 
 impl Element {
-    /// A session in a set without lifetimes.
+    fn of(key: Key) -> Self {
+        Self { key, end: None, mark: None, lifetime: None, volume: None }
+    }
+
+    /// A session in a set of sessions.
     pub(super) fn session(session: IpAddr) -> Self {
-        Self { session, destination: None, lifetime: None }
+        Self::of(Key::EMPTY.with_address(session))
     }
 
-    /// A pin to be deleted.
-    pub(super) fn pin(session: IpAddr, destination: IpAddr) -> Self {
-        Self { session, destination: Some(destination), lifetime: None }
+    /// A session that leads to a mark, or to the chain of a class.
+    pub(super) fn leads(session: IpAddr, mark: u32) -> Self {
+        Self { mark: Some(mark), ..Self::session(session) }
     }
 
-    /// A pin to be added.
-    pub(super) fn lease(session: IpAddr, destination: IpAddr, lifetime: u64) -> Self {
-        Self { session, destination: Some(destination), lifetime: Some(lifetime) }
+    /// A session with a mark of its flows.
+    pub(super) fn marked(session: IpAddr, mark: u32) -> Self {
+        Self::of(Key::EMPTY.with_address(session).with_mark(mark))
     }
 
-    fn write(&self, writer: &mut Writer) {
-        let mut key = [0; 32];
-        let mut length = put(&mut key, 0, self.session);
-        if let Some(destination) = self.destination {
-            length = put(&mut key, length, destination);
-        }
+    /// A session and a destination.
+    pub(super) fn pair(session: IpAddr, destination: IpAddr) -> Self {
+        Self::of(Key::EMPTY.with_address(session).with_address(destination))
+    }
+
+    /// What a lease opens, in the set that [`lease_kind`] names.
+    pub(super) fn lease(session: IpAddr, target: Target) -> Self {
+        let Self { key, .. } = Self::pair(session, target.address);
+        Self::of(target.port.map_or(key, |port| key.with_port(port)))
+    }
+
+    /// A volume.
+    pub(super) fn volume(session: IpAddr, destination: IpAddr, volume: Volume) -> Self {
+        Self { volume: Some(volume), ..Self::pair(session, destination) }
+    }
+
+    /// A written range, of one protocol.
+    pub(super) fn range((first, last): (IpAddr, IpAddr), (from, to): (Port, Port)) -> Self {
+        let key = |address, port| Key::EMPTY.with_address(address).with_port(port);
+        Self { end: Some(key(last, to)), ..Self::of(key(first, from)) }
+    }
+
+    /// An element with a key that was read, to be deleted.
+    pub(super) fn keyed(key: Key) -> Self {
+        Self::of(key)
+    }
+
+    /// The same for `lifetime` milliseconds from now.
+    #[must_use]
+    pub(super) fn lasting(self, lifetime: u64) -> Self {
+        Self { lifetime: Some(lifetime), ..self }
+    }
+
+    fn write(&self, set: Set, writer: &mut Writer) {
         writer.nest(LIST_ELEM, |w| {
-            w.nest(ELEM_KEY, |w| w.attr(DATA_VALUE, key.get(..length).unwrap_or(&[])));
+            w.nest(ELEM_KEY, |w| w.attr(DATA_VALUE, self.key.as_slice()));
+            if let Some(end) = &self.end {
+                w.nest(ELEM_KEY_END, |w| w.attr(DATA_VALUE, end.as_slice()));
+            }
+            if let Some(mark) = self.mark {
+                w.nest(ELEM_DATA, |w| match CLASSES.get(mark as usize) {
+                    Some(chain) if set.kind == Kind::Classes => w.nest(DATA_VERDICT, |w| {
+                        w.be32(VERDICT_CODE, JUMP as u32);
+                        w.text(VERDICT_CHAIN, chain);
+                    }),
+                    _ => w.attr(DATA_VALUE, &mark.to_ne_bytes()),
+                });
+            }
             if let Some(lifetime) = self.lifetime {
                 // Both, always: without the expiration, adding an element again with the timeout it has does nothing
                 // on new kernels, and with it the lifetime starts again on all that can change an element at all.
                 w.be64(ELEM_TIMEOUT, lifetime);
                 w.be64(ELEM_EXPIRATION, lifetime);
             }
+            if let Some(volume) = self.volume {
+                w.nest(ELEM_EXPRESSION, |w| write_quota(w, volume));
+            }
         });
     }
 }
 
-fn put(key: &mut [u8; 32], at: usize, address: IpAddr) -> usize {
-    match address {
-        IpAddr::V4(v4) => copy(key, at, &v4.octets()),
-        IpAddr::V6(v6) => copy(key, at, &v6.octets()),
-    }
+/// The set that holds a lease.
+pub(super) fn lease_kind(target: Target) -> Kind {
+    if target.port.is_some() { Kind::Pins } else { Kind::Open }
 }
 
-fn copy(key: &mut [u8; 32], at: usize, octets: &[u8]) -> usize {
-    let end = at + octets.len();
-    // Two addresses fit; more are never written.
-    if let Some(place) = key.get_mut(at..end) {
-        place.copy_from_slice(octets);
-    }
-    end
+/// A quota as an expression: of an element, or of a set whose elements have one each.
+pub(super) fn write_quota(writer: &mut Writer, volume: Volume) {
+    // More than it allows is refused as used.
+    let limit = volume.limit.unwrap_or(UNLIMITED).clamp(1, UNLIMITED);
+    writer.text(EXPRESSION_NAME, "quota");
+    writer.nest(EXPRESSION_DATA, |w| {
+        w.be64(QUOTA_BYTES, limit);
+        w.be32(QUOTA_FLAGS, QUOTA_OVER);
+        w.be64(QUOTA_CONSUMED, volume.used.min(limit));
+    });
 }
 
 /// The attributes of a message about elements of one set. At most 400 elements: the list's length has 16 bits.
 pub(super) fn write_elements<'a>(
     writer: &mut Writer,
     table: &str,
-    set: &str,
+    (set, name): (Set, &str),
     elements: impl IntoIterator<Item = &'a Element>,
 ) {
-    write_name(writer, table, set);
+    write_name(writer, table, name);
     writer.nest(ELEM_LIST_ELEMENTS, |w| {
         for element in elements {
-            element.write(w);
+            element.write(set, w);
         }
     });
 }
@@ -164,14 +448,53 @@ pub(super) fn write_name(writer: &mut Writer, table: &str, set: &str) {
     writer.text(ELEM_LIST_SET, set);
 }
 
-/// Elements of one dumped message: key, and what is left of the lifetime in milliseconds for those that have one.
-pub(super) fn read_elements(attributes: &[u8], mut each: impl FnMut(&[u8], Option<u64>)) {
+/// One element as the kernel holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Its key.
+    pub key: Key,
+    /// Where a map leads.
+    pub mark: Option<u32>,
+    /// What is left of the lifetime, milliseconds, for those that have one.
+    pub left: Option<u64>,
+    /// Of a quota.
+    pub volume: Option<Volume>,
+    /// Of a counter.
+    pub packets: Option<u64>,
+}
+
+/// Elements of one dumped message. What no set of ours could hold is passed over.
+pub(super) fn read_elements(attributes: &[u8], mut each: impl FnMut(Held)) {
     let Some(list) = Attributes(attributes).inside(ELEM_LIST_ELEMENTS) else { return };
     for (_, element) in list {
         let element = Attributes(element);
-        if let Some(key) = element.inside(ELEM_KEY).and_then(|key| key.find(DATA_VALUE)) {
-            each(key, element.be64(ELEM_EXPIRATION));
-        }
+        let Some(key) = element.inside(ELEM_KEY).and_then(|key| Key::from_slice(key.find(DATA_VALUE)?)) else {
+            continue;
+        };
+        let word = |data: Attributes<'_>| match data.inside(DATA_VERDICT) {
+            Some(verdict) => {
+                let chain = verdict.find(VERDICT_CHAIN)?.strip_suffix(b"\0")?;
+                CLASSES.iter().position(|class| class.as_bytes() == chain).map(|class| class as u32)
+            }
+            None => Some(u32::from_ne_bytes(data.find(DATA_VALUE)?.try_into().ok()?)),
+        };
+        let expression = element.inside(ELEM_EXPRESSION);
+        let named = |name: &[u8]| {
+            let expression =
+                expression.filter(|e| e.find(EXPRESSION_NAME).is_some_and(|n| n.strip_suffix(b"\0") == Some(name)))?;
+            expression.inside(EXPRESSION_DATA)
+        };
+        each(Held {
+            key,
+            mark: element.inside(ELEM_DATA).and_then(word),
+            left: element.be64(ELEM_EXPIRATION),
+            volume: named(b"quota").and_then(|quota| {
+                let limit = quota.be64(QUOTA_BYTES)?;
+                let used = quota.be64(QUOTA_CONSUMED).unwrap_or(0);
+                Some(Volume { limit: (limit < UNLIMITED).then_some(limit), used })
+            }),
+            packets: named(b"counter").and_then(|counter| counter.be64(COUNTER_PACKETS)),
+        });
     }
 }
 
@@ -183,12 +506,75 @@ pub(super) fn address(octets: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(octets).ok().map(|v6| Ipv6Addr::from(v6).into())
 }
 
-/// A key of `set` as session and, for pins, destination.
-pub(super) fn key(set: Set, octets: &[u8]) -> Option<(IpAddr, Option<IpAddr>)> {
-    if octets.len() != set.key_length() {
-        return None;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("test address")
     }
-    let (session, destination) = octets.split_at_checked(set.address_length())?;
-    let destination = if set.kind == Kind::Pins { Some(address(destination)?) } else { None };
-    Some((address(session)?, destination))
+
+    #[test]
+    fn keys_are_what_they_were_made_of() {
+        for (session, to) in [("10.77.1.2", "192.0.2.9"), ("2001:db8::2", "2001:db8:1::9")] {
+            let (session, to) = (ip(session), ip(to));
+            let target = |port| Target { address: to, port };
+            let port = Port::udp(443);
+            let (pins, open) = (Set::of(Kind::Pins, session), Set::of(Kind::Open, session));
+            let parts = Element::lease(session, target(Some(port))).key.parts(pins).expect("a pin's key");
+            assert_eq!(parts, Parts { first: Some(session), second: Some(to), port: Some(port), mark: None });
+            let parts = Element::lease(session, target(None)).key.parts(open).expect("a key");
+            assert_eq!(parts, Parts { first: Some(session), second: Some(to), ..Parts::default() });
+            let parts = Element::marked(session, 77).key.parts(Set::of(Kind::Current, session)).expect("a key");
+            assert_eq!(parts, Parts { first: Some(session), mark: Some(77), ..Parts::default() });
+            let range = Element::range((to, to), (Port::tcp(1), Port::tcp(9)));
+            let parts = range.key.parts(Set::ranges(Class(3), to.is_ipv6())).expect("a key");
+            assert_eq!(parts, Parts { first: Some(to), port: Some(Port::tcp(1)), ..Parts::default() });
+            assert_eq!(Element::session(session).key.parts(pins), None, "another set's key");
+        }
+        assert_eq!(Set::family(Kind::Pins, false).key_length(), 16);
+        assert_eq!(Set::family(Kind::Pins, true).key_length(), 40);
+        assert_eq!(Set::ranges(Class(16), true).key_length(), 24);
+        assert_eq!(Set::ranges(Class(16), true).name(), "ranges6_16");
+        assert_eq!(Set::family(Kind::Classes, false).name(), "classes4");
+    }
+
+    #[test]
+    fn elements_are_read_as_they_were_written() {
+        let (session, to) = (ip("10.77.1.2"), ip("192.0.2.9"));
+        let capped = Volume { limit: Some(1 << 20), used: 77 };
+        let elements = [
+            Element::volume(session, to, capped),
+            Element::volume(session, to, Volume { limit: None, used: 5 }),
+            Element::volume(session, to, Volume { limit: Some(10), used: 50 }),
+            Element::leads(session, 9),
+            Element::pair(session, to).lasting(60_000),
+        ];
+        let mut writer = Writer::default();
+        write_elements(&mut writer, "staunch", (Set::family(Kind::Volumes, false), "any"), &elements);
+        let mut held = Vec::new();
+        read_elements(writer.as_bytes(), |element| held.push(element));
+        assert_eq!(held.iter().map(|h| h.key).collect::<Vec<_>>(), elements.map(|e| e.key));
+        assert_eq!(held[0].volume, Some(capped));
+        assert_eq!(held[1].volume, Some(Volume { limit: None, used: 5 }));
+        assert_eq!(held[2].volume, Some(Volume { limit: Some(10), used: 10 }), "the kernel refuses more than all");
+        assert_eq!((held[3].mark, held[3].volume, held[3].left), (Some(9), None, None));
+        assert_eq!(held[4].left, Some(60_000));
+        let mut writer = Writer::default();
+        let class = Set::family(Kind::Classes, false);
+        write_elements(&mut writer, "staunch", (class, class.name()), &[Element::leads(session, 12)]);
+        read_elements(writer.as_bytes(), |element| assert_eq!(element.mark, Some(12), "by the name of its chain"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            read_elements(&bytes, |held| {
+                for set in Set::fixed().chain([Set::ranges(Class(1), false)]) {
+                    let _ = held.key.parts(set);
+                }
+            });
+        }
+    }
 }

@@ -3,14 +3,16 @@
 //! nf_tables counts its commits. As long as the count moves by our own alone, nobody else has changed anything; when
 //! it does not, handles of table and rules are compared at once, and elements as often as the time it takes allows.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::super::netlink::{Attributes, DUMP_TRIES, NetlinkError};
-use super::sets::{self, Element, Kind, MSG_GETSETELEM, MSG_NEWSETELEM, Set};
+use super::sets::{self, Element, Held, Key, Kind, MSG_GETSETELEM, MSG_NEWSETELEM, Set, lease_kind};
 use super::table::{self, PROBE};
-use super::{Change, MESSAGE_ELEMENTS, NLM_F_CREATE, Nft, Refresh, kernel};
-use crate::enforce::{Error, Health};
+use super::{Change, MESSAGE_ELEMENTS, NLM_F_CREATE, Nft, Refresh, intervals, kernel};
+use crate::enforce::state::Target;
+use crate::enforce::{Class, Error, Health};
 
 pub(super) const SUBSYS: u16 = 10 << 8;
 const MSG_GETGEN: u16 = 16;
@@ -41,9 +43,6 @@ pub(super) struct Standing {
     pins: Due,
     swept: u64,
 }
-
-/// An element the kernel holds: session, destination of a pin, milliseconds left of a lifetime.
-type Held = (IpAddr, Option<IpAddr>, Option<u64>);
 
 /// A comparison that is to be made, but not before a time.
 #[derive(Debug, Default)]
@@ -78,25 +77,47 @@ impl Nft {
             return Ok(());
         }
         let now = self.now();
-        for set in Set::all() {
+        for set in self.layout.sets().collect::<Vec<_>>() {
             let elements = match self.elements(set) {
                 Ok(elements) => elements,
                 // A table of that name without our sets: they are created next.
                 Err(error) if error.errno() == Some(libc::ENOENT) => continue,
                 Err(error) => return Err(kernel(&error, doing)),
             };
-            for (session, destination, left) in elements {
-                match (set.kind, destination, left) {
-                    (Kind::Pins, Some(destination), Some(left)) => self.state.adopt(session, destination, left, now),
-                    // A pin without an end is not ours; the first comparison removes it.
-                    (Kind::Pins, ..) => self.dirty = true,
-                    (Kind::Guarded, ..) => self.state.mark(session, super::Entry::guard),
-                    (Kind::Monitored, ..) => self.state.mark(session, super::Entry::monitor),
-                    (Kind::Quarantined, ..) => self.state.mark(session, |entry| entry.quarantined = true),
-                }
+            for held in elements {
+                self.adopt_element(set, held, now);
             }
         }
+        self.readings.know_all(self.state.entries().map(|(session, _)| session));
         Ok(())
+    }
+
+    fn adopt_element(&mut self, set: Set, held: Held, now: u64) {
+        let Held { left, mark, volume, .. } = held;
+        // Ranges are written anew.
+        let Some(parts) = held.key.parts(set) else { return };
+        let (Some(session), destination) = (parts.first, parts.second) else { return };
+        match (set.kind, destination) {
+            (Kind::Pins | Kind::Open, Some(address)) => match left {
+                Some(left) => self.state.adopt_lease(session, Target { address, port: parts.port }, left, now),
+                // A pin without an end is not ours; the first comparison removes it.
+                None => self.dirty = true,
+            },
+            (Kind::Volumes, Some(destination)) => {
+                if let Some(volume) = volume {
+                    self.state.adopt_volume(session, destination, volume);
+                }
+            }
+            (Kind::Guarded, _) => self.state.adopt(session, |entry| entry.guarded = true),
+            (Kind::Monitored, _) => self.state.adopt(session, |entry| entry.monitored = true),
+            (Kind::Quarantined, _) => self.state.adopt(session, |entry| entry.quarantined = true),
+            (Kind::Generations, _) => self.state.adopt(session, |entry| entry.generation = mark.unwrap_or(0)),
+            (Kind::Classes, _) => {
+                let class = mark.and_then(|mark| u8::try_from(mark).ok()).map_or(Class::default(), Class);
+                self.state.adopt(session, |entry| entry.class = class);
+            }
+            _ => {}
+        }
     }
 
     /// The first installation: settles ownership, and rebuilds a table whose sets have another shape.
@@ -129,13 +150,13 @@ impl Nft {
 
     /// Creates what is missing and refills the rules, with guards and quarantines in the same batch: at no moment do
     /// rules stand without them.
-    fn install(&mut self, rebuild: bool) -> Result<(), NetlinkError> {
+    pub(super) fn install(&mut self, rebuild: bool) -> Result<(), NetlinkError> {
         let mut batch = self.netlink.batch();
         if rebuild && self.table_handle()?.is_some() {
             self.layout.remove(&mut batch);
         }
         let rules = self.layout.install(&mut batch);
-        for set in Set::all().filter(|set| set.kind != Kind::Pins) {
+        for set in self.layout.sets().filter(|set| !set.kind.is_large()).collect::<Vec<_>>() {
             let wanted = self.wanted(set);
             for elements in wanted.chunks(MESSAGE_ELEMENTS) {
                 self.push(&mut batch, MSG_NEWSETELEM, set, elements);
@@ -217,14 +238,14 @@ impl Nft {
         }
         let started = Instant::now();
         if self.standing.members.now() {
-            for set in Set::all().filter(|set| set.kind != Kind::Pins) {
+            for set in self.layout.sets().filter(|set| !set.kind.is_large()).collect::<Vec<_>>() {
                 repaired += self.compare(set)?;
             }
             self.standing.members.done(started, MEMBER_CHECK_SHARE);
         }
         let started = Instant::now();
         if self.standing.pins.now() {
-            for set in Set::all().filter(|set| set.kind == Kind::Pins) {
+            for set in Set::fixed().filter(|set| set.kind.is_large()) {
                 repaired += self.compare(set)?;
             }
             self.standing.pins.done(started, PIN_CHECK_SHARE);
@@ -239,7 +260,7 @@ impl Nft {
     /// Makes the elements of every set exactly what is wanted; gives how many were not.
     pub(super) fn resync(&mut self) -> Result<usize, Error> {
         let mut repaired = 0;
-        for set in Set::all() {
+        for set in self.layout.sets().collect::<Vec<_>>() {
             repaired += self.compare(set)?;
         }
         self.dirty = false;
@@ -247,35 +268,34 @@ impl Nft {
         Ok(repaired)
     }
 
-    fn compare(&mut self, set: Set) -> Result<usize, Error> {
+    pub(super) fn compare(&mut self, set: Set) -> Result<usize, Error> {
         let doing = "compare a set";
         let held = self.elements(set).map_err(|error| kernel(&error, doing))?;
         let now = self.now();
-        let mut held: std::collections::HashMap<(IpAddr, Option<IpAddr>), Option<u64>> =
-            held.into_iter().map(|(session, destination, left)| ((session, destination), left)).collect();
+        let mut held: HashMap<Key, Held> = held.into_iter().map(|held| (held.key, held)).collect();
         let mut changes = Vec::new();
         let mut missing = Vec::new();
         for element in self.wanted(set) {
-            match (held.remove(&(element.session, element.destination)), element.lifetime) {
-                (Some(_), None) => {}
-                (Some(Some(left)), Some(wanted)) if left + SLACK >= wanted && left <= wanted + SLACK => {}
-                (Some(_), Some(_)) => {
-                    // Another end than ours: replaced, which works on every kernel.
-                    changes.push(Change::Delete(set, Element { lifetime: None, ..element }));
+            let Some(there) = held.remove(&element.key) else {
+                // The kernel's clock may be ahead of ours by a tick.
+                if element.lifetime.is_none_or(|wanted| wanted > SLACK) {
                     missing.push(element);
                 }
-                // The kernel's clock may be ahead of ours by a tick.
-                (None, Some(wanted)) if wanted <= SLACK => {}
-                (None, _) => missing.push(element),
+                continue;
+            };
+            if let (Some(counted), Some((session, destination))) = (there.volume, pair(set, element.key)) {
+                // What it has counted meanwhile is known best to the kernel.
+                self.state.note_used(session, destination, counted.used);
+            }
+            if !is_as_wanted(&element, &there) {
+                // Replaced, which works on every kernel and in every set.
+                changes.push(Change::Delete(set, Element::keyed(element.key)));
+                missing.push(element);
             }
         }
         // What ends within the slack may have ended here already.
-        let extra = held.into_iter().filter(|(_, left)| left.is_none_or(|left| left > SLACK));
-        changes.extend(
-            extra.map(|((session, destination), _)| {
-                Change::Delete(set, Element { session, destination, lifetime: None })
-            }),
-        );
+        let extra = held.into_values().filter(|held| held.left.is_none_or(|left| left > SLACK));
+        changes.extend(extra.map(|held| Change::Delete(set, Element::keyed(held.key))));
         let repaired = changes.len() + missing.len();
         changes.extend(missing.chunks(MESSAGE_ELEMENTS).map(|chunk| Change::Add(set, chunk.to_vec())));
         self.commit_changes(changes).map_err(|error| kernel(&error, doing))?;
@@ -289,18 +309,24 @@ impl Nft {
     fn wanted(&self, set: Set) -> Vec<Element> {
         let now = self.now();
         let mut wanted = Vec::new();
+        if set.kind == Kind::Ranges {
+            return intervals::elements(&self.ranges, set).into_iter().map(|(_, element)| element).collect();
+        }
         for (session, entry) in self.state.entries().filter(|(session, _)| session.is_ipv6() == set.v6) {
-            let is_member = match set.kind {
-                Kind::Pins => {
-                    let live = entry.leases.iter().filter(|(_, end)| **end > now);
-                    wanted.extend(live.map(|(destination, end)| Element::lease(session, *destination, end - now)));
-                    false
+            match set.kind {
+                Kind::Pins | Kind::Open => {
+                    let live =
+                        entry.leases.iter().filter(|(target, end)| **end > now && lease_kind(**target) == set.kind);
+                    wanted.extend(live.map(|(target, end)| Element::lease(session, *target).lasting(end - now)));
                 }
-                Kind::Guarded => entry.guarded,
-                Kind::Monitored => entry.monitored,
-                Kind::Quarantined => entry.quarantined,
-            };
-            wanted.extend(is_member.then(|| Element::session(session)));
+                Kind::Volumes => {
+                    wanted.extend(entry.volumes.iter().map(|(to, volume)| Element::volume(session, *to, *volume)));
+                }
+                _ => {
+                    let members = self.members(entry);
+                    wanted.extend(members.elements(session).filter(|(of, _)| *of == set).map(|(_, element)| element));
+                }
+            }
         }
         wanted
     }
@@ -316,9 +342,9 @@ impl Nft {
             if lifetime == 60_000 {
                 self.layout.probe_set(&mut batch);
             }
-            let element = Element { session, destination: None, lifetime: Some(lifetime) };
+            let element = Element::pair(session, session).lasting(lifetime);
             batch.push(MSG_NEWSETELEM, NLM_F_CREATE, |w| {
-                sets::write_elements(w, &self.layout.table, PROBE, [&element]);
+                sets::write_elements(w, &self.layout.table, (Set::family(Kind::Open, false), PROBE), [&element]);
             });
             tried = match self.commit(batch) {
                 Ok(refusals) => match refusals.into_iter().next() {
@@ -334,7 +360,7 @@ impl Nft {
                 SUBSYS | MSG_GETSETELEM,
                 INET,
                 |w| sets::write_name(w, &table, PROBE),
-                |attributes| sets::read_elements(attributes, |_, expiration| left = expiration),
+                |attributes| sets::read_elements(attributes, |held| left = held.left),
             );
         }
         let mut batch = self.netlink.batch();
@@ -403,11 +429,7 @@ impl Nft {
                 SUBSYS | MSG_GETSETELEM,
                 INET,
                 |w| sets::write_name(w, &name, set.name()),
-                |attributes| {
-                    sets::read_elements(attributes, |octets, left| {
-                        elements.extend(sets::key(set, octets).map(|(session, to)| (session, to, left)));
-                    });
-                },
+                |attributes| sets::read_elements(attributes, |held| elements.push(held)),
             );
             match result {
                 Err(NetlinkError::Interrupted) => {}
@@ -421,8 +443,8 @@ impl Nft {
     fn same_size(&mut self) -> Result<bool, NetlinkError> {
         let name = self.layout.table.clone();
         let mut same = true;
-        for set in Set::all().filter(|set| set.kind == Kind::Pins) {
-            let wanted = self.layout.size;
+        for set in Set::fixed().filter(|set| set.kind.is_large()) {
+            let wanted = table::size_of_set(set.kind, self.layout.size);
             let result = self.netlink.request(
                 SUBSYS | table::MSG_GETSET,
                 INET,
@@ -463,4 +485,19 @@ impl Nft {
         }
         result
     }
+}
+
+/// Whether an element that is there needs no change.
+fn is_as_wanted(wanted: &Element, there: &Held) -> bool {
+    let lives = match (wanted.lifetime, there.left) {
+        (Some(wanted), Some(left)) => left + SLACK >= wanted && left <= wanted + SLACK,
+        (wanted, left) => wanted.is_none() && left.is_none(),
+    };
+    lives && wanted.mark == there.mark && wanted.volume.map(|v| v.limit) == there.volume.map(|v| v.limit)
+}
+
+/// Session and destination of a key of such pairs.
+fn pair(set: Set, key: Key) -> Option<(IpAddr, IpAddr)> {
+    let parts = key.parts(set)?;
+    parts.first.zip(parts.second)
 }

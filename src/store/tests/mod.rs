@@ -96,7 +96,10 @@ fn what_was_learned_is_in_the_index_and_what_is_in_force_in_the_journal() {
         product: "p".into(),
     };
     let (store, _) = on_disk();
-    write(&store, &[Record::Policy { digest: "d".into(), learned: vec![in_force.clone()], enforced: true }]);
+    write(
+        &store,
+        &[Record::Policy { digest: "d".into(), learned: vec![in_force.clone()], enforced: true, ranges: Vec::new() }],
+    );
     let value = |text: &str| Some(text.as_bytes().to_vec());
     store.put_learned(vec![("batch".into(), value("one")), ("scheduled".into(), value("two"))]).unwrap();
     store.put_learned(vec![("scheduled".into(), None), ("batch".into(), value("three"))]).unwrap();
@@ -112,7 +115,7 @@ fn what_was_learned_is_in_the_index_and_what_is_in_force_in_the_journal() {
     assert_eq!(lost.in_force, [in_force]);
     // A line of a version that knew nothing of this.
     let old: Record = serde_json::from_str(r#"{"kind":"policy","digest":"d"}"#).unwrap();
-    assert_eq!(old, Record::Policy { digest: "d".into(), learned: Vec::new(), enforced: false });
+    assert_eq!(old, Record::Policy { digest: "d".into(), learned: Vec::new(), enforced: false, ranges: Vec::new() });
     store.close();
 }
 
@@ -129,8 +132,8 @@ fn what_was_acknowledged_is_there_after_reopening() {
     write(
         &store,
         &[
-            Record::Policy { digest: "d1".into(), learned: Vec::new(), enforced: false },
-            Record::Policy { digest: "d2".into(), learned: Vec::new(), enforced: false },
+            Record::Policy { digest: "d1".into(), learned: Vec::new(), enforced: false, ranges: Vec::new() },
+            Record::Policy { digest: "d2".into(), learned: Vec::new(), enforced: false, ranges: Vec::new() },
         ],
     );
     store.put_ledger(session(2), Default::default()).unwrap();
@@ -245,7 +248,7 @@ fn too_much_is_refused_aloud() {
     write(&store, &[quarantine(2)]);
     write(&store, &[Record::End { session: session(2) }]);
     write(&store, &[quarantine(3)]);
-    let huge = Record::Policy { digest: "x".repeat(2 << 20), learned: Vec::new(), enforced: false };
+    let huge = Record::Policy { digest: "x".repeat(2 << 20), learned: Vec::new(), enforced: false, ranges: Vec::new() };
     assert!(matches!(store.append(vec![announce(1), huge]), Err(Error::TooLarge { .. })));
     store.close();
     let (store, again) = open(dir.path(), options());
@@ -282,7 +285,7 @@ fn random_record(state: &mut u64) -> Record {
         5 => Record::End { session: session(n) },
         6 => grant(&format!("g{n}"), if random(state).is_multiple_of(3) { 1 } else { FAR + u64::from(n) }),
         7 => alert_record(n),
-        8 => Record::Policy { digest: format!("d{n}"), learned: Vec::new(), enforced: false },
+        8 => Record::Policy { digest: format!("d{n}"), learned: Vec::new(), enforced: false, ranges: Vec::new() },
         _ => ledger(n),
     }
 }

@@ -75,6 +75,30 @@ impl IpRange {
         address.is_ipv4() == self.network.is_ipv4() && mask(address, self.prefix) == self.network
     }
 
+    /// The first address.
+    pub fn first(&self) -> IpAddr {
+        self.network
+    }
+
+    /// The last address.
+    pub fn last(&self) -> IpAddr {
+        match self.network {
+            IpAddr::V4(v4) => {
+                let behind = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                std::net::Ipv4Addr::from_bits(v4.to_bits() | behind).into()
+            }
+            IpAddr::V6(v6) => {
+                let behind = u128::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                std::net::Ipv6Addr::from_bits(v6.to_bits() | behind).into()
+            }
+        }
+    }
+
+    /// Whether the two have an address in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.network) || other.contains(self.network)
+    }
+
     /// Length of the prefix.
     pub fn prefix(&self) -> u8 {
         self.prefix

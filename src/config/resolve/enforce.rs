@@ -1,0 +1,190 @@
+//! The packet filter: what is opened of an answer's addresses, for how long, and which addresses need no name.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::Context;
+use crate::config::document::Path;
+use crate::config::loaded::Pins;
+use crate::enforce::{self, BackendKind};
+use crate::lists::WrittenRange;
+use crate::model::Mode;
+use crate::pin::SESSION_PINS_MAX;
+use crate::policy::UnknownSource;
+use crate::ports::{Ports, PortsError};
+use crate::range::IpRange;
+
+/// Orders that may wait for the owner of the packet filter. Each query in the slow path waits for at most one.
+const ENFORCE_QUEUE: usize = 4096;
+
+/// Ranges that no session is ever let into by its address alone: this host, neighbours on the link (metadata services of clouds
+/// among them), and groups.
+const NEVER: [&str; 6] = ["127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::1", "fe80::/10", "ff00::/8"];
+
+impl Context<'_, '_> {
+    pub(super) fn enforce(&mut self, mode: Mode, unknown: UnknownSource) -> enforce::Config {
+        let section = Path::of("enforce");
+        let enforce = self.spec.enforce.clone();
+        let backend_path = section.key("backend");
+        let backend = match (enforce.backend, mode) {
+            (Some(BackendKind::Off), Mode::Enforce | Mode::Canary) => {
+                self.problems.error(
+                    &backend_path,
+                    "nothing would be enforced in a mode that enforces",
+                    "use \"nft\" (or \"dry-run\" to try), or set policy.mode = \"monitor\"",
+                );
+                BackendKind::Off
+            }
+            (Some(backend), _) => backend,
+            (None, Mode::Monitor) => {
+                self.assumptions.push("The packet filter is not touched (dry-run): pins are only recorded.".into());
+                BackendKind::DryRun
+            }
+            (None, Mode::Enforce | Mode::Canary) => {
+                self.problems.error(
+                    &backend_path,
+                    "no backend is named in a mode that enforces",
+                    "set enforce.backend = \"nft\", or \"dry-run\" to try",
+                );
+                BackendKind::DryRun
+            }
+        };
+        if backend == BackendKind::DryRun && mode != Mode::Monitor && enforce.backend.is_some() {
+            self.problems.warn(
+                &backend_path,
+                "names are refused, but addresses are not: dry-run only records pins",
+                "use \"nft\" where sandboxes must not reach what they did not resolve",
+            );
+        }
+        if backend == BackendKind::Nft && enforce.interfaces.is_empty() {
+            self.problems.warn(
+                &section.key("interfaces"),
+                "no interface: forwarded packets of sandboxes do not need a pin",
+                "name the interfaces that sandboxes are attached to",
+            );
+        }
+        let identifier = |text: &str| {
+            text.len() <= 64
+                && text.starts_with(|c: char| c.is_ascii_alphabetic())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        if !identifier(&enforce.table) {
+            let problem = format!("`{}` is not a table name", enforce.table.escape_debug());
+            self.problems.error(&section.key("table"), problem, "use a letter, then up to 63 letters, digits and `_`");
+        }
+        for (i, interface) in enforce.interfaces.iter().enumerate() {
+            let path = section.key("interfaces").at(i);
+            // IFNAMSIZ is 16 with the NUL.
+            let good = (1..16).contains(&interface.len())
+                && interface.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b'"')
+                && interface != "."
+                && interface != "..";
+            if !good {
+                let problem = format!("`{}` is not an interface name", interface.escape_debug());
+                self.problems.error(&path, problem, "use 1 to 15 visible characters, no `/`");
+            } else if enforce.interfaces[..i].contains(interface) {
+                self.problems.error(&path, format!("`{interface}` stands here twice"), "remove one of them");
+            }
+        }
+        enforce::Config {
+            backend,
+            table: enforce.table,
+            guard_unknown: !enforce.interfaces.is_empty() && unknown == UnknownSource::Refuse,
+            interfaces: enforce.interfaces,
+            deadline: Duration::from_millis(self.within(&section, "deadline_ms", enforce.deadline_ms, 1, 5000)),
+            queue: ENFORCE_QUEUE,
+            capacity: self.within(&section, "capacity", enforce.capacity, 1, 1 << 24),
+        }
+    }
+
+    pub(super) fn pins(&mut self) -> Pins {
+        let section = Path::of("enforce");
+        let enforce = &self.spec.enforce;
+        let (min, max, grace) = (enforce.min_pin_seconds, enforce.max_pin_seconds, enforce.pin_grace_seconds);
+        let max = self.within(&section, "max_pin_seconds", max, 1, 86_400);
+        let min = self.within(&section, "min_pin_seconds", min, 1, 86_400);
+        let grace = self.within(&section, "pin_grace_seconds", grace, 0, 3600);
+        if min > max {
+            self.problems.error(
+                &section.key("min_pin_seconds"),
+                format!("{min} is more than enforce.max_pin_seconds ({max})"),
+                "make it no more than the longest pin",
+            );
+        } else if grace >= min {
+            self.problems.error(
+                &section.key("pin_grace_seconds"),
+                format!("{grace} leaves nothing of the shortest pin ({min})"),
+                "make it less than enforce.min_pin_seconds: a time to live is shown for the rest",
+            );
+        }
+        Pins {
+            min: Duration::from_secs(min),
+            max: Duration::from_secs(max),
+            grace: Duration::from_secs(grace),
+            per_name: self.within(&section, "pins_per_name", enforce.pins_per_name, 1, SESSION_PINS_MAX),
+        }
+    }
+
+    /// Ports as written: `tcp/443`, or `any` alone. `None` where nothing is written, or nothing that is right.
+    pub(super) fn ports(&mut self, path: &Path, written: &[String]) -> Option<Ports> {
+        match Ports::read(written) {
+            Ok(ports) => Some(ports),
+            Err(PortsError::None) => None,
+            Err(error) => {
+                let path = if let PortsError::NotAPort { at, .. } = error { path.at(at) } else { path.clone() };
+                self.problems.fail(&path, error.to_string(), error.remedy())
+            }
+        }
+    }
+
+    /// Ranges of addresses that sessions may reach without having resolved a name.
+    pub(super) fn written_ranges(&mut self) -> Vec<WrittenRange> {
+        let mut ids = HashSet::new();
+        let mut all = Vec::new();
+        for (i, written) in self.spec.range.iter().enumerate() {
+            let path = Path::of("range").at(i);
+            self.word(&path.key("id"), &written.id, "id");
+            if !written.id.is_empty() && !ids.insert(written.id.as_str()) {
+                let problem = format!("a second range `{}`", written.id.escape_debug());
+                self.problems.error(&path.key("id"), problem, "give each its own id: records name it");
+            }
+            self.owned(&path, &written.owner, &written.reason);
+            self.reviewed(&path, written.review_by.as_deref());
+            let expires = self.expiry(&path.key("expires"), written.expires.as_deref());
+            let scopes = self.scopes(&path.key("profiles"), &written.profiles);
+            if written.ranges.is_empty() {
+                self.problems.error(&path.key("ranges"), "no range", "name it, for example [\"192.0.2.0/24\"]");
+            }
+            if written.ports.is_empty() {
+                self.problems.error(
+                    &path.key("ports"),
+                    "no port",
+                    "name what is needed there, for example [\"tcp/22\"]",
+                );
+            }
+            let ports = self.ports(&path.key("ports"), &written.ports);
+            let ranges = self.ranges_of(&path.key("ranges"), &written.ranges);
+            for (j, range) in ranges.iter().enumerate() {
+                let never = NEVER.iter().filter_map(|text| IpRange::parse(text).ok());
+                if let Some(never) = never.into_iter().find(|never| never.overlaps(range)) {
+                    self.problems.error(
+                        &path.key("ranges").at(j),
+                        format!("`{range}` reaches into {never}, which is never opened"),
+                        "name ranges that sandboxes are routed to",
+                    );
+                }
+            }
+            let Some(ports) = ports else { continue };
+            all.push(WrittenRange {
+                reference: self.reference(&written.id, &path.key("id")),
+                ranges,
+                ports,
+                scopes,
+                owner: written.owner.clone(),
+                reason: written.reason.clone(),
+                expires,
+            });
+        }
+        all
+    }
+}

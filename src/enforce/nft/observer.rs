@@ -1,0 +1,219 @@
+//! Looks at flows, volumes and written ranges from time to time, on a thread of its own.
+//!
+//! Read beside the packet filter, not from its owner: no pin waits. What is read of volumes goes back to the owner too, so
+//! that a table that has to be built anew goes on counting where it was.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::super::netlink::{DUMP_TRIES, Netlink, NetlinkError};
+use super::sets::{self, Held, Key, Kind, MSG_GETSETELEM, Set};
+use super::watch::{INET, SUBSYS};
+use super::{flows, intervals, kernel};
+use crate::enforce::{Error, Observed, Range, Tell, Used};
+
+/// Shortest time from one look to the next.
+const EVERY: Duration = Duration::from_secs(2);
+/// A look may take one part in so many of the time: on a host with very many flows and leases it comes later.
+const SHARE: u32 = 50;
+/// Most pairs of session and destination told at one look; flows beyond it are not told.
+const PAIRS: usize = 65_536;
+/// Most volumes whose last reading is remembered; beyond it changes are told only once a lease is made anew.
+const VOLUMES: usize = 1 << 19;
+
+/// What owner and observer tell each other.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Readings(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Source addresses that are sessions.
+    sessions: RwLock<HashSet<IpAddr>>,
+    /// Elements of written ranges by their sets, and whose they are.
+    ranges: Mutex<HashMap<(Set, Key), u32>>,
+    /// Read since the owner last asked.
+    used: Mutex<Vec<Used>>,
+}
+
+impl Readings {
+    /// Whether an address is a session.
+    pub(super) fn know(&self, session: IpAddr, is_session: bool) {
+        if self.0.sessions.read().contains(&session) == is_session {
+            return;
+        }
+        let mut sessions = self.0.sessions.write();
+        if is_session {
+            sessions.insert(session)
+        } else {
+            sessions.remove(&session)
+        };
+    }
+
+    /// Which addresses are sessions, all of them.
+    pub(super) fn know_all(&self, sessions: impl Iterator<Item = IpAddr>) {
+        *self.0.sessions.write() = sessions.collect();
+    }
+
+    /// Which written ranges there are.
+    pub(super) fn ranges(&self, ranges: &[Range]) {
+        let elements = |set| intervals::elements(ranges, set).into_iter().map(move |(id, e)| ((set, e.key), id));
+        *self.0.ranges.lock() = intervals::sets(ranges).flat_map(elements).collect();
+    }
+
+    /// What was read of volumes since this was last asked.
+    pub(super) fn take(&self) -> Vec<Used> {
+        std::mem::take(&mut *self.0.used.lock())
+    }
+}
+
+/// Handle to the thread; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Observer {
+    end: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Observer {
+    /// Opens a socket and starts the thread, both in the calling thread's network namespace.
+    pub(super) fn start(table: String, readings: Readings, tell: Tell) -> Result<Self, Error> {
+        let mut eye =
+            Eye { netlink: super::open()?, table, readings, volumes: HashMap::new(), packets: HashMap::new() };
+        let (end, ended) = sync_channel(0);
+        let run = move || {
+            let mut pause = EVERY;
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(pause) {
+                let started = Instant::now();
+                let (observed, result) = eye.look();
+                tell.observed(observed);
+                if let Err(error) = result {
+                    tracing::debug!(error = %kernel(&error, "look at flows"), "not all of flows and volumes is known");
+                    if let (NetlinkError::Io(_), Ok(fresh)) = (error, Netlink::open()) {
+                        eye.netlink = fresh;
+                    }
+                }
+                pause = EVERY.max(started.elapsed() * SHARE);
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("observer".into())
+            .spawn(run)
+            .map_err(|source| Error::Io { doing: "start the thread that looks at flows", source })?;
+        Ok(Self { end: Some(end), thread: Some(thread) })
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.end = None;
+        if let Some(thread) = self.thread.take() {
+            // Only if the thread itself holds the last owner of what it tells is it dropped there.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+struct Eye {
+    netlink: Netlink,
+    table: String,
+    readings: Readings,
+    /// What was read last.
+    volumes: HashMap<(IpAddr, IpAddr), u64>,
+    packets: HashMap<(Set, Key), u64>,
+}
+
+impl Eye {
+    /// What is seen, and whether all of it could be read.
+    fn look(&mut self) -> (Observed, Result<(), NetlinkError>) {
+        let mut observed = Observed::default();
+        let mut result = Ok(());
+        for v6 in [false, true] {
+            // What an interrupted look has seen is there all the same.
+            result = self.flows(v6, &mut observed).and(result);
+            result = self.volumes(v6, &mut observed).and(result);
+        }
+        result = self.ranges(&mut observed).and(result);
+        self.readings.0.used.lock().extend(observed.volumes.iter().copied());
+        (observed, result)
+    }
+
+    fn flows(&mut self, v6: bool, observed: &mut Observed) -> Result<(), NetlinkError> {
+        let sessions = self.readings.0.sessions.read().clone();
+        let pairs = std::cell::RefCell::new(&mut observed.flows);
+        let note = |flow: &flows::Flow| {
+            let mut pairs = pairs.borrow_mut();
+            if pairs.len() < PAIRS && sessions.contains(&flow.original.0) {
+                pairs.insert(flow.original);
+            }
+            false
+        };
+        flows::all(&mut self.netlink, v6, &mut Vec::new(), note)
+    }
+
+    fn volumes(&mut self, v6: bool, observed: &mut Observed) -> Result<(), NetlinkError> {
+        let set = Set::family(Kind::Volumes, v6);
+        let held = self.elements(set)?;
+        let of_family = |pair: &(IpAddr, IpAddr)| pair.0.is_ipv6() == v6;
+        let mut now: HashMap<(IpAddr, IpAddr), u64> = HashMap::with_capacity(held.len());
+        for held in held {
+            let Some(parts) = held.key.parts(set) else { continue };
+            let (Some(session), Some(destination), Some(volume)) = (parts.first, parts.second, held.volume) else {
+                continue;
+            };
+            let pair = (session, destination);
+            if now.len() < VOLUMES {
+                now.insert(pair, volume.used);
+            }
+            if volume.used != self.volumes.get(&pair).copied().unwrap_or(0) {
+                observed.volumes.push(Used { session, destination, octets: volume.used, limit: volume.limit });
+            }
+        }
+        self.volumes.retain(|pair, _| !of_family(pair));
+        self.volumes.extend(now);
+        Ok(())
+    }
+
+    fn ranges(&mut self, observed: &mut Observed) -> Result<(), NetlinkError> {
+        let known = self.readings.0.ranges.lock().clone();
+        let sets: HashSet<Set> = known.keys().map(|(set, _)| *set).collect();
+        self.packets.retain(|key, _| known.contains_key(key));
+        for set in sets {
+            for held in self.elements(set)? {
+                let (key, packets) = ((set, held.key), held.packets.unwrap_or(0));
+                if self.packets.insert(key, packets).unwrap_or(0) < packets
+                    && let Some(id) = known.get(&key)
+                    && !observed.ranges.contains(id)
+                {
+                    observed.ranges.push(*id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn elements(&mut self, set: Set) -> Result<Vec<Held>, NetlinkError> {
+        for _ in 0..DUMP_TRIES {
+            let mut elements = Vec::new();
+            let result = self.netlink.dump(
+                SUBSYS | MSG_GETSETELEM,
+                INET,
+                |w| sets::write_name(w, &self.table, set.name()),
+                |attributes| sets::read_elements(attributes, |held| elements.push(held)),
+            );
+            match result {
+                Err(NetlinkError::Interrupted) => {}
+                // The table is gone for a moment, or for good: the owner sees to that.
+                Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(Vec::new()),
+                result => return result.map(|()| elements),
+            }
+        }
+        Err(NetlinkError::Interrupted)
+    }
+}

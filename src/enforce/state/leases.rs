@@ -1,0 +1,198 @@
+//! Leases and volumes of the wanted state.
+
+use std::net::IpAddr;
+
+use super::{Entry, Lease, Metered, Pinned, SWEEP_EVERY, State, Target, Undo, Volume, check_destinations, family};
+use crate::enforce::{Error, SESSION_LEASES_MAX, SESSION_VOLUMES_MAX, VOLUMES_A_LEASE};
+use crate::ports::Ports;
+
+impl State {
+    /// Books leases, each to the later of its old and its new end, and volumes, each to the wider of its old and its new limit;
+    /// gives what the packet filter must be told of. Nothing is booked on an error. `journal` receives what [`State::undo`]
+    /// needs.
+    pub(in crate::enforce) fn pin(
+        &mut self,
+        session: IpAddr,
+        destinations: &[IpAddr],
+        (ports, volume): (&Ports, Option<u64>),
+        lifetime: u64,
+        now: u64,
+        journal: &mut Vec<Undo>,
+    ) -> Result<Pinned, Error> {
+        check_destinations(session, destinations)?;
+        let mut pinned = Pinned::default();
+        if destinations.is_empty() {
+            return Ok(pinned);
+        }
+        let session = session.to_canonical();
+        if self.sessions.get(&session).is_some_and(|entry| entry.quarantined) {
+            return Err(Error::Quarantined { session });
+        }
+        let family = family(session);
+        let targets = || {
+            let targets = |address: &IpAddr| {
+                let address = address.to_canonical();
+                ports.keys().map(move |port| Target { address, port })
+            };
+            destinations.iter().flat_map(targets)
+        };
+        let fresh = |state: &Self| {
+            let held = state.sessions.get(&session);
+            let new = targets().filter(|target| held.is_none_or(|held| !held.leases.contains_key(target))).count();
+            let unknown = |d: &&IpAddr| held.is_none_or(|held| !held.volumes.contains_key(&d.to_canonical()));
+            (new, held.map_or(0, |held| held.leases.len()), destinations.iter().filter(unknown).count())
+        };
+        let full = |state: &Self, (new, held, unknown): (usize, usize, usize)| {
+            if state.pins[family] + new > state.capacity
+                || state.volumes[family] + unknown > state.capacity * VOLUMES_A_LEASE as usize
+            {
+                Some(Error::Full { limit: state.capacity })
+            } else if held + new > SESSION_LEASES_MAX {
+                Some(Error::SessionFull { session })
+            } else {
+                None
+            }
+        };
+        if full(self, fresh(self)).is_some() && now >= self.swept.saturating_add(SWEEP_EVERY) {
+            self.sweep(now);
+        }
+        if let Some(error) = full(self, fresh(self)) {
+            return Err(error);
+        }
+        // A timeout of nothing means "for ever" to the kernel.
+        let end = now.saturating_add(lifetime.max(1));
+        let entry = self.sessions.entry(session).or_default();
+        for target in targets() {
+            let before = entry.leases.get(&target).copied();
+            if before.is_some_and(|before| before >= end) {
+                continue;
+            }
+            entry.leases.insert(target, end);
+            self.pins[family] += usize::from(before.is_none());
+            journal.push(Undo::Lease { session, target, before });
+            pinned.leases.push(Lease { target, remaining: end - now, refreshed: before.is_some() });
+        }
+        for destination in destinations {
+            let destination = destination.to_canonical();
+            let before = entry.volumes.get(&destination).copied();
+            let wider = |held: Volume| Volume { limit: held.limit.zip(volume).map(|(a, b)| a.max(b)), ..held };
+            let wanted = before.map_or(Volume { limit: volume, used: 0 }, wider);
+            if before == Some(wanted) {
+                continue;
+            }
+            if before.is_none()
+                && entry.volumes.len() >= SESSION_VOLUMES_MAX
+                && let Some((forgotten, was)) = least_used(entry)
+            {
+                entry.volumes.remove(&forgotten);
+                self.volumes[family] -= 1;
+                journal.push(Undo::Volume { session, destination: forgotten, before: Some(was) });
+                pinned.forgotten.push(forgotten);
+            }
+            entry.volumes.insert(destination, wanted);
+            self.volumes[family] += usize::from(before.is_none());
+            journal.push(Undo::Volume { session, destination, before });
+            pinned.volumes.push(Metered { destination, volume: wanted, replaced: before.is_some() });
+        }
+        Ok(pinned)
+    }
+
+    /// Takes bookings back, last first.
+    pub(in crate::enforce) fn undo(&mut self, journal: Vec<Undo>) {
+        for undo in journal.into_iter().rev() {
+            match undo {
+                Undo::Lease { session, target, before: Some(end) } => {
+                    if let Some(entry) = self.sessions.get_mut(&session) {
+                        entry.leases.insert(target, end);
+                    }
+                }
+                Undo::Lease { session, target, before: None } => {
+                    self.forget_lease(session, target);
+                }
+                Undo::Volume { session, destination, before } => {
+                    let Some(entry) = self.sessions.get_mut(&session) else { continue };
+                    let held = match before {
+                        Some(before) => entry.volumes.insert(destination, before).is_some(),
+                        None => entry.volumes.remove(&destination).is_some(),
+                    };
+                    let count = &mut self.volumes[family(session)];
+                    *count = *count + usize::from(before.is_some()) - usize::from(held);
+                    self.tidy(session);
+                }
+            }
+        }
+    }
+
+    /// Forgets leases of all ports; gives those that were held.
+    pub(in crate::enforce) fn unpin(&mut self, session: IpAddr, destinations: &[IpAddr]) -> Result<Vec<Target>, Error> {
+        check_destinations(session, destinations)?;
+        let session = session.to_canonical();
+        let Some(entry) = self.sessions.get(&session) else { return Ok(Vec::new()) };
+        let named = |target: &&Target| destinations.iter().any(|d| d.to_canonical() == target.address);
+        let targets: Vec<Target> = entry.leases.keys().filter(named).copied().collect();
+        for target in &targets {
+            self.forget_lease(session, *target);
+        }
+        Ok(targets)
+    }
+
+    /// Forgets every lease of a session; gives them.
+    pub(in crate::enforce) fn take_leases(&mut self, session: IpAddr) -> Vec<Target> {
+        let session = session.to_canonical();
+        let Some(entry) = self.sessions.get_mut(&session) else { return Vec::new() };
+        let taken: Vec<Target> = std::mem::take(&mut entry.leases).into_keys().collect();
+        self.pins[family(session)] -= taken.len();
+        taken
+    }
+
+    /// Books what has gone out to a destination, as read from the packet filter.
+    pub(in crate::enforce) fn note_used(&mut self, session: IpAddr, destination: IpAddr, used: u64) {
+        let volume = self.sessions.get_mut(&session).and_then(|entry| entry.volumes.get_mut(&destination));
+        if let Some(volume) = volume {
+            volume.used = volume.used.max(used);
+        }
+    }
+
+    /// Books a lease that the packet filter was found to hold.
+    pub(in crate::enforce) fn adopt_lease(&mut self, session: IpAddr, target: Target, remaining: u64, now: u64) {
+        let leases = &mut self.sessions.entry(session).or_default().leases;
+        if leases.insert(target, now.saturating_add(remaining)).is_none() {
+            self.pins[family(session)] += 1;
+        }
+    }
+
+    /// Books a volume that the packet filter was found to count.
+    pub(in crate::enforce) fn adopt_volume(&mut self, session: IpAddr, destination: IpAddr, volume: Volume) {
+        if self.sessions.entry(session).or_default().volumes.insert(destination, volume).is_none() {
+            self.volumes[family(session)] += 1;
+        }
+    }
+
+    /// Forgets leases that have ended.
+    pub(in crate::enforce) fn sweep(&mut self, now: u64) {
+        self.swept = now;
+        let mut pins = [0; 2];
+        self.sessions.retain(|session, entry| {
+            entry.leases.retain(|_, end| *end > now);
+            pins[family(*session)] += entry.leases.len();
+            !entry.is_empty()
+        });
+        self.pins = pins;
+    }
+
+    pub(super) fn forget_lease(&mut self, session: IpAddr, target: Target) -> bool {
+        let Some(entry) = self.sessions.get_mut(&session) else { return false };
+        let held = entry.leases.remove(&target).is_some();
+        self.pins[family(session)] -= usize::from(held);
+        self.tidy(session);
+        held
+    }
+}
+
+/// The destination without a lease to which the least has gone; nothing where all have leases. A walk over all of them, met
+/// only by a session far beyond ordinary use.
+fn least_used(entry: &Entry) -> Option<(IpAddr, Volume)> {
+    let leased: std::collections::HashSet<IpAddr> = entry.leases.keys().map(|target| target.address).collect();
+    let idle = entry.volumes.iter().filter(|(destination, _)| !leased.contains(destination));
+    idle.min_by_key(|(_, volume)| volume.used).map(|(destination, volume)| (*destination, *volume))
+}

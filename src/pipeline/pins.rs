@@ -1,0 +1,169 @@
+//! Pin before answer: what an answer opens is ordered under the session's lock and acknowledged before the answer is released.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use staunch_scoring::NameRef;
+
+use super::finish::fail;
+use super::{Live, Pipeline, Walk, is_guarded};
+use crate::clock;
+use crate::enforce::{self, Command, Ticket};
+use crate::model::{Ede, Reason};
+use crate::pin::{self, Asked};
+use crate::ports::Ports;
+use crate::session::Context;
+use crate::wire::Query;
+
+/// What the addresses of a name are pinned for.
+pub(super) fn asked<'a>(live: &Live, name: NameRef<'a>, ports: &'a Ports, volume: Option<u64>) -> Asked<'a> {
+    Asked { name, ports, volume, most: live.pins_per_name }
+}
+
+impl Pipeline {
+    /// Pins `destinations` for the walk's session so that they outlive `ttl` seconds. `false`: the reply is already
+    /// written, and it is not the answer.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) async fn pin(
+        &self,
+        live: &Live,
+        walk: &mut Walk,
+        query: &Query<'_>,
+        asked: &Asked<'_>,
+        destinations: &[IpAddr],
+        ttl: u32,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        // Pins that were revoked while their acknowledgement was on its way (an address gained, a quarantine lifted) are
+        // ordered anew; twice is more than any operator causes.
+        for _ in 0..3 {
+            match self.try_pin(live, walk, asked, destinations, ttl).await {
+                Pinned::Held => {
+                    walk.record.pins = if live.enforcing { destinations.to_vec() } else { Vec::new() };
+                    return true;
+                }
+                Pinned::Revoked => {}
+                Pinned::Closed => {
+                    self.refuse_closed(walk, query, out).await;
+                    return false;
+                }
+                Pinned::Failed(error) => {
+                    tracing::debug!(%error, session = %walk.session.id(), "an answer could not be pinned");
+                    if !is_guarded(live, &walk.session.context()) {
+                        return true;
+                    }
+                    break;
+                }
+            }
+        }
+        // An address that cannot be reached would be a mystery to the client; that there is none for now is not.
+        walk.record.reason = Some(Reason::NotPinned);
+        fail(walk, query, Ede::NotReady, "the address could not be pinned; nothing was answered", out);
+        false
+    }
+
+    async fn try_pin(&self, live: &Live, walk: &Walk, asked: &Asked<'_>, destinations: &[IpAddr], ttl: u32) -> Pinned {
+        // A second more than the TTL needs, so that rounding never makes a cached answer pin again.
+        let lifetime = pin::plan(&live.pins, ttl.saturating_add(1)).lifetime;
+        let now = clock::now();
+        let (epoch, orders) = {
+            let mut inner = walk.session.inner.lock();
+            // Under the lock, so that an address gained or lost is seen in the order of orders.
+            let context = walk.session.context();
+            if inner.is_closed() {
+                return Pinned::Closed;
+            }
+            if !live.enforcing || destinations.is_empty() {
+                return Pinned::Held;
+            }
+            let healthy = self.enforcer.healthy();
+            let until = now.mono + u64::from(ttl) * 1000 + live.pins.grace().as_millis() as u64;
+            if healthy && inner.pins.cover_all(asked, destinations, until) {
+                return Pinned::Held;
+            }
+            if !healthy && is_guarded(live, &context) {
+                return Pinned::Failed(enforce::Error::Stopped);
+            }
+            (inner.pins.epoch(), self.order_pins(&context, asked, destinations, lifetime, is_guarded(live, &context)))
+        };
+        let tickets = match orders {
+            Ok(tickets) => tickets,
+            Err(error) => return Pinned::Failed(error),
+        };
+        for ticket in tickets {
+            if let Err(error) = ticket.wait(live.pin_deadline).await {
+                return Pinned::Failed(error);
+            }
+        }
+        let mut inner = walk.session.inner.lock();
+        if inner.is_closed() {
+            return Pinned::Closed;
+        }
+        if inner.pins.epoch() != epoch {
+            return Pinned::Revoked;
+        }
+        let context = walk.session.context();
+        let end = now.mono + lifetime.as_millis() as u64;
+        for destination in destinations {
+            for evicted in inner.pins.note(epoch, asked, *destination, end, now.mono).into_iter().flatten() {
+                self.unpin(&context, evicted);
+            }
+        }
+        Pinned::Held
+    }
+
+    /// Orders a pin for each of the session's addresses that can reach an address of the answer. Called under the
+    /// session's lock.
+    fn order_pins(
+        &self,
+        context: &Context,
+        asked: &Asked<'_>,
+        destinations: &[IpAddr],
+        lifetime: Duration,
+        guarded: bool,
+    ) -> Result<Vec<Ticket>, enforce::Error> {
+        let mut tickets = Vec::new();
+        for v4 in [true, false] {
+            let family: Vec<IpAddr> = destinations.iter().copied().filter(|d| d.is_ipv4() == v4).collect();
+            let Some(first) = family.first().copied() else { continue };
+            if guarded && context.addresses_like(first).next().is_none() {
+                // Shown to a session that cannot have it pinned, an address would be a promise nobody keeps.
+                let session = context.announcement.addresses.first().copied().unwrap_or(first);
+                return Err(enforce::Error::Family { session, destination: first });
+            }
+            for session in context.addresses_like(first) {
+                let (destinations, ports) = (family.clone(), asked.ports.clone());
+                let command = Command::Pin { session, destinations, ports, volume: asked.volume, lifetime };
+                tickets.push(self.enforcer.submit(command)?);
+            }
+        }
+        Ok(tickets)
+    }
+
+    fn unpin(&self, context: &Context, evicted: IpAddr) {
+        for session in context.addresses_like(evicted) {
+            // A pin that stays in spite of this ends by its own timeout.
+            if let Err(error) = self.enforcer.submit(Command::Unpin { session, destinations: vec![evicted] }) {
+                tracing::debug!(%error, "an evicted pin stays until it expires");
+            }
+        }
+    }
+
+    /// Notes which other names lead to the addresses that were pinned.
+    pub(super) fn note_exposed(&self, walk: &mut Walk, destinations: &[IpAddr]) {
+        let name = self.hash(walk.record.qname.as_ref());
+        walk.record.shared = destinations.iter().map(|address| self.exposure.note(*address, name)).collect();
+    }
+}
+
+/// How pinning an answer ended.
+enum Pinned {
+    /// Every destination is open, or needs no pin.
+    Held,
+    /// What was acknowledged has been revoked meanwhile.
+    Revoked,
+    /// The session was closed meanwhile.
+    Closed,
+    /// The packet filter did not take it.
+    Failed(enforce::Error),
+}

@@ -1,0 +1,155 @@
+//! What a session is to the packet filter, and what a change of policy or context closes of what it has open.
+//!
+//! Every name that holds something open is judged anew; flows and leases that no name opens any more are ended by the packet
+//! filter, the others live on in a new generation.
+
+use std::sync::Arc;
+
+use super::{Live, Pipeline, class_of, is_guarded};
+use crate::enforce::{self, Class, Command, Kept};
+use crate::lists::{Action, Allowance, Rule, WrittenRange};
+use crate::model::Now;
+use crate::session::{Context, Inner, Session};
+
+/// Milliseconds of a day.
+const DAY: u64 = 86_400_000;
+
+/// Why the packet filter is told of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Something about the session: announced, moved to another phase, released.
+    Session,
+    /// Rules, lists, profiles, modes or grants may have changed.
+    Policy,
+}
+
+impl Pipeline {
+    /// Tells the packet filter what the session is and what it may reach by now.
+    pub(crate) fn guard(&self, live: &Live, session: &Arc<Session>, cause: Cause, now: Now) {
+        let mut inner = session.inner.lock();
+        self.guard_locked(live, &session.context(), &mut inner, cause, now);
+    }
+
+    /// The same under the session's lock.
+    pub(super) fn guard_locked(&self, live: &Live, context: &Context, inner: &mut Inner, cause: Cause, now: Now) {
+        if !live.enforcing {
+            return;
+        }
+        let (closed, guarded) = (inner.is_closed(), is_guarded(live, context));
+        let class = class_of(context);
+        let kept = if guarded && !closed { self.kept(live, context, inner, class, cause, now) } else { None };
+        for address in &context.announcement.addresses {
+            let session = *address;
+            let command = match &kept {
+                // An address that a closed session has gained is closed with it.
+                _ if closed => Command::Quarantine { session },
+                _ if !guarded => Command::Unguard { session },
+                None => Command::Guard { session, class },
+                Some(kept) => {
+                    let like = |kept: &&Kept| kept.destination.is_ipv4() == session.is_ipv4();
+                    Command::Renew { session, class, keep: kept.iter().filter(like).cloned().collect() }
+                }
+            };
+            if let Err(error) = self.enforcer.submit(command) {
+                tracing::error!(%error, "the packet filter was not told what a session is");
+            }
+        }
+        inner.told = (guarded && !closed).then_some(class);
+    }
+
+    /// What stays open, where anything closes; nothing where nothing does.
+    fn kept(
+        &self,
+        live: &Live,
+        context: &Context,
+        inner: &mut Inner,
+        class: Class,
+        cause: Cause,
+        now: Now,
+    ) -> Option<Vec<Kept>> {
+        let grants = live.grants.load();
+        let opens = |name: staunch_scoring::NameRef<'_>| {
+            let opens = live.policy.opens(context, &grants, name, now.wall)?;
+            Some((opens.ports.clone(), opens.volume))
+        };
+        let tightened = inner.pins.tighten(opens);
+        let moved = inner.told.is_some_and(|told| told != class);
+        // By which names leases of before this process were made is not known, so a policy that has changed closes them.
+        let unknown = cause == Cause::Policy && std::mem::take(&mut inner.unknown_leases);
+        let keep = tightened.keep.into_iter().map(|(destination, ports, volume)| Kept { destination, ports, volume });
+        (tightened.lost || moved || unknown).then(|| keep.collect())
+    }
+
+    /// Judges what every session has open anew; to be called when policy has changed. May take a while where there are very
+    /// many sessions.
+    pub(crate) fn tighten_all(&self, live: &Live, now: Now) {
+        for session in self.sessions.all() {
+            self.guard(live, &session, Cause::Policy, now);
+        }
+    }
+
+    /// Closes what was open by grants, rules and ranges that have ended since this was last called. To be called every
+    /// second.
+    pub fn close_ended(&self, now: Now) {
+        let live = self.live.load_full();
+        let grants = live.grants.load_full();
+        let ended: Vec<&Allowance> = grants.iter().filter(|grant| grant.until <= now.wall).collect();
+        let before = self.checked.swap(now.wall, std::sync::atomic::Ordering::Relaxed);
+        // Days end rules and ranges; a clock that was set back ends nothing.
+        let over = |expires: u64| expires != Rule::NEVER && expires > before && expires <= now.wall;
+        let rules = live.policy.lists.rules.iter().any(|rule| rule.action == Action::Allow && over(rule.expires));
+        let ranges = live.ranges.iter().any(|range| over(range.expires));
+        if before / DAY != now.wall / DAY {
+            self.tell_unused(&live, now);
+        }
+        if ranges {
+            self.open_ranges(&live, now);
+        }
+        if !ended.is_empty() {
+            live.grants.rcu(|grants| {
+                let mut next = (**grants).clone();
+                next.expire(now.wall);
+                next
+            });
+        }
+        let everybody = rules || ranges || ended.iter().any(|grant| grant.session.is_none());
+        if everybody {
+            return self.tighten_all(&live, now);
+        }
+        for id in ended.iter().filter_map(|grant| grant.session.as_ref()) {
+            if let Some(session) = self.sessions.by_id(id) {
+                self.guard(&live, &session, Cause::Policy, now);
+            }
+        }
+    }
+
+    /// Makes the packet filter's written ranges those of the configuration. What is returned is to be awaited at start.
+    pub(crate) fn open_ranges(&self, live: &Live, now: Now) -> Option<enforce::Ticket> {
+        if !live.enforcing {
+            return None;
+        }
+        match self.enforcer.ranges(as_ordered(&live.ranges, now)) {
+            Ok(ticket) => Some(ticket),
+            Err(error) => {
+                tracing::error!(%error, "the packet filter was not told of written ranges");
+                None
+            }
+        }
+    }
+}
+
+/// Written ranges that are open now, numbered by their place in the configuration.
+fn as_ordered(written: &[WrittenRange], now: Now) -> Vec<enforce::Range> {
+    let open = written.iter().zip(0..).filter(|(range, _)| range.expires > now.wall);
+    let ordered = open.flat_map(|(written, id)| {
+        written.ranges.iter().map(move |range| enforce::Range {
+            id,
+            // Class n + 1 is scope n.
+            classes: u32::from(written.scopes.bits()) << 1,
+            first: range.first(),
+            last: range.last(),
+            ports: written.ports.clone(),
+        })
+    });
+    ordered.collect()
+}

@@ -1,0 +1,61 @@
+//! What an answer opens: which ports of its addresses, and how much may go out to them.
+
+use staunch_scoring::NameRef;
+
+use super::{Policy, Profile, Unlisted};
+use crate::lists::{Action, Allowance, Grants, Rule, RuleMatch, Scope};
+use crate::model::Mode;
+use crate::ports::Ports;
+use crate::session::Context;
+
+/// What the addresses of a name are opened for.
+#[derive(Debug, Clone, Copy)]
+pub struct Opens<'a> {
+    /// These ports.
+    pub ports: &'a Ports,
+    /// Octets that may go out to each address over the session's life; no end where a rule, a grant or a pack names it.
+    pub volume: Option<u64>,
+    /// The rule in force that names it.
+    pub rule: Option<&'a Rule>,
+}
+
+impl Policy {
+    /// What the addresses of `qname` are opened for, as rules, grants, lists and the profile have it now; nothing where one of
+    /// them refuses the name. Neither score nor ledger is asked: what was answered stays open until its lease ends, unless
+    /// somebody's word has changed. For a session that is monitored nothing refuses.
+    pub fn opens<'a>(
+        &'a self,
+        context: &Context,
+        grants: &'a Grants,
+        qname: NameRef<'_>,
+        wall: u64,
+    ) -> Option<Opens<'a>> {
+        let profile = self.profiles.of(context.kind(), context.phase());
+        let refuses = self.mode_of(context) == Mode::Enforce;
+        let grant = grants.look_up(qname, &context.announcement.id, wall);
+        if grant.is_some() {
+            return Some(of(profile, grant, None, false));
+        }
+        let found = self.lists.look_up(qname, Scope::of(context.kind(), context.phase()), wall);
+        let rule = found.rule.filter(|hit| !self.is_on_trial(context, hit));
+        let allowed = rule.filter(|hit| hit.rule.action == Action::Allow);
+        let closed = rule.is_some() || found.deny.is_some() || profile.unlisted == Unlisted::Refuse;
+        if refuses && allowed.is_none() && closed {
+            return None;
+        }
+        Some(of(profile, None, allowed, found.pack.is_some() && profile.has_packs()))
+    }
+}
+
+/// What is opened for a name that a grant, an allow rule or a pack names, the first of them that does, or none.
+pub(super) fn of<'a>(
+    profile: &'a Profile,
+    grant: Option<&'a Allowance>,
+    rule: Option<RuleMatch<'a>>,
+    packed: bool,
+) -> Opens<'a> {
+    let rule = rule.filter(|_| grant.is_none()).map(|hit| hit.rule);
+    let ports = grant.and_then(|grant| grant.ports.as_ref()).or_else(|| rule?.ports.as_ref());
+    let listed = grant.is_some() || rule.is_some() || packed;
+    Opens { ports: ports.unwrap_or(&profile.ports), volume: if listed { None } else { profile.volume.cut }, rule }
+}
