@@ -142,6 +142,45 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
             "version = 1\n[enforce]\nmin_pin_seconds = 90\nmax_pin_seconds = 80\n",
             &[(3, "enforce.min_pin_seconds", "more than", "longest")],
         ),
+        (
+            "version = 1\n[enforce]\npins_per_name = 0\ncapacity = 0\ndeadline_ms = 9000\n",
+            &[
+                (3, "enforce.pins_per_name", "0 is out of range", "1 to"),
+                (4, "enforce.capacity", "0 is out of range", "1 to"),
+                (5, "enforce.deadline_ms", "9000 is out of range", "1 to 5000"),
+            ],
+        ),
+        // What is opened.
+        (
+            "version = 1\n[profile.batch]\nports = [\"tcp/443\", \"443\", \"any\"]\n\
+             [profile.batch.volume]\nwarn_bytes = 2000\ncut_bytes = 1000\n",
+            &[
+                (3, "profile.batch.ports[1]", "`443`", "tcp/443"),
+                (5, "profile.batch.volume.warn_bytes", "more than", "cut_bytes"),
+            ],
+        ),
+        (
+            "version = 1\n[[range]]\n",
+            &[
+                (2, "range[0].id", "missing", "1 to 64"),
+                (2, "range[0].owner", "owner is missing", "who answers"),
+                (2, "range[0].reason", "reason is missing", "why"),
+                (2, "range[0].review_by", "without a day", "review_by"),
+                (2, "range[0].ranges", "no range", "192.0.2.0/24"),
+                (2, "range[0].ports", "no port", "tcp/22"),
+            ],
+        ),
+        (
+            "version = 1\n[[range]]\nid = \"r\"\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\nports = [\"icmp/8\"]\n\
+             ranges = [\"192.0.2.0/24\", \"169.254.169.254/32\", \"fe80::/64\", \"0.0.0.0/0\", \"192.0.2.1/24\"]\n",
+            &[
+                (7, "range[0].ports[0]", "`icmp/8`", "udp/"),
+                (8, "range[0].ranges[3]", "every address", "name the ranges"),
+                (8, "range[0].ranges[4]", "behind its prefix", "192.0.2.0/24"),
+                (8, "range[0].ranges[1]", "169.254.0.0/16, which is never opened", "routed to"),
+                (8, "range[0].ranges[2]", "fe80::/10, which is never opened", "routed to"),
+            ],
+        ),
         // Refusals.
         ("version = 1\n[sinkhole]\nkind = \"address\"\n", &[(3, "sinkhole.kind", "no address", "sinkhole.ipv4")]),
         ("version = 1\n[sinkhole]\nipv4 = \"192.0.2.80\"\n", &[(3, "sinkhole.ipv4", "NXDOMAIN", "kind")]),
@@ -371,6 +410,16 @@ fn names_of_rules_are_checked_one_by_one() {
 }
 
 #[test]
+fn what_a_deny_rule_opens_is_told_to_be_nothing() {
+    let deny = RULE.replace("allow", "deny");
+    let (_, warnings) =
+        good(&format!("{deny}names = [\"=a.example\"]\nports = [\"any\"]\nranges = [\"192.0.2.0/24\"]\n"));
+    let told: Vec<_> = warnings.iter().map(|w| (w.line, w.field.as_str(), w.problem.as_str())).collect();
+    let why = "has no effect on a rule that denies";
+    assert_eq!(told, [(8, "rule[0].ports", why), (9, "rule[0].ranges", why)]);
+}
+
+#[test]
 fn reviews_and_expiries_warn_ahead() {
     for (more, expected) in [
         ("review_by = \"2026-12-06\"", None),
@@ -503,6 +552,12 @@ review_by = "2027-06-01"
 [enforce]
 backend = "nft"
 interfaces = ["veth-agent"]
+deadline_ms = 70
+min_pin_seconds = 40
+max_pin_seconds = 80
+pin_grace_seconds = 10
+pins_per_name = 9
+capacity = 7000
 [sinkhole]
 kind = "address"
 ipv6 = "2001:db8::80"
@@ -516,8 +571,12 @@ owner = "team-a"
 search = ["svc.cluster.local"]
 [profile.batch]
 qtypes = ["a", "AAAA", "TYPE65", "A"]
+ports = ["tcp/8443", "udp/8443"]
 [profile.batch.budgets]
 tenant = 1536
+[profile.batch.volume]
+warn_bytes = 1000
+cut_bytes = 9000
 [profile."batch.build"]
 unlisted = "refuse"
 [profile.unannounced.params]
@@ -529,10 +588,21 @@ names = ["=index.example.org", "files.example.org"]
 profiles = ["batch"]
 qtypes = ["TXT"]
 budget_bits = 65536
+ports = ["any"]
+ranges = ["192.0.2.0/24"]
 owner = "platform"
 reason = "installs"
 review_by = "2027-06-01"
 mode = "enforce"
+[[range]]
+id = "mirrors"
+ranges = ["198.51.100.0/24", "2001:db8::/64"]
+ports = ["tcp/9418"]
+profiles = ["batch"]
+owner = "platform"
+reason = "known by address only"
+review_by = "2027-06-01"
+expires = "2027-06-01"
 [[list]]
 id = "doh-resolvers"
 path = "bad.txt"
@@ -592,6 +662,13 @@ path = "alerts.jsonl"
     assert!(!repeats.refresh);
     assert_eq!(loaded.answer.show_loopback[0].zone, name("dnsbl.example"));
     assert_eq!(loaded.enforce.backend, BackendKind::Nft);
+    assert_eq!((loaded.enforce.deadline.as_millis(), loaded.enforce.capacity), (70, 7000));
+    let seconds = [loaded.pins.min, loaded.pins.max, loaded.pins.grace].map(|time| time.as_secs());
+    assert_eq!((seconds, loaded.pins.per_name), ([40, 80, 10], 9));
+    let range = &loaded.ranges[0];
+    assert_eq!((range.ranges.len(), range.ports.to_string(), &*range.reference.id), (2, "tcp/9418".into(), "mirrors"));
+    assert!(range.scopes.contains(Scope::of(SessionType::Batch, Some(Phase::Run))));
+    assert!(!range.scopes.contains(Scope::of(SessionType::Interactive, None)) && range.expires > WALL);
     assert_eq!(
         loaded.sinkhole.action,
         SinkholeAction::Address { ipv4: None, ipv6: Some("2001:db8::80".parse().expect("address")) }
@@ -605,6 +682,11 @@ path = "alerts.jsonl"
     assert_eq!((batch.name.as_str(), build.name.as_str()), ("batch", "batch.build"));
     assert_eq!((batch.unlisted, build.unlisted), (Unlisted::Score, Unlisted::Refuse));
     assert_eq!(build.qtypes, [Qtype::A, Qtype::AAAA, Qtype::HTTPS]);
+    assert_eq!(
+        (build.ports.to_string(), batch.ports.to_string()),
+        ("tcp/8443 udp/8443".into(), build.ports.to_string())
+    );
+    assert_eq!((build.volume.warn, build.volume.cut), (Some(1000), Some(9000)));
     assert!(build.answers(Qtype::HTTPS) && !build.answers(Qtype::SRV));
     assert_eq!((build.budgets.tenant, build.budgets.session), (Bits::whole(1536), Bits::whole(8192)));
     let unannounced = loaded.profiles.of(SessionType::Unannounced, None);
@@ -620,6 +702,8 @@ path = "alerts.jsonl"
         (Reach::AtOrBelow, Bits::whole(65536), Some(Mode::Enforce))
     );
     assert_eq!((found.rule.qtypes.as_slice(), found.reference().line), ([Qtype::TXT].as_slice(), line));
+    let opened = found.rule.ports.as_ref().map(ToString::to_string);
+    assert_eq!((opened.as_deref(), found.rule.expected.len()), (Some("any"), 1));
     let other = Scope::of(SessionType::Interactive, None);
     assert!(loaded.lists.look_up(name("index.example.org").as_ref(), other, WALL).rule.is_none());
     let denied = loaded.lists.look_up(name("x.worse.example").as_ref(), scope, WALL).deny.expect("listed").reference();

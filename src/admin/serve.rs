@@ -139,8 +139,12 @@ impl Wanted {
             return true;
         }
         let Ok(event) = serde_json::from_str::<Value>(line) else { return false };
-        // What the rebinding guard has taken out of an answer is a refusal too, if of an address and not of a name.
-        let refused = event["would"] != "answer" || event.get("withheld").is_some();
+        // What the rebinding guard has taken out of an answer is a refusal too, if of an address and not of a name; so is a
+        // volume that is spent. Other notices refuse nothing.
+        let refused = match event["notice"].as_str() {
+            Some(notice) => notice == "volume-spent",
+            None => event["would"] != "answer" || event.get("withheld").is_some(),
+        };
         self.session.as_ref().is_none_or(|session| event["session"] == **session) && (!self.refused || refused)
     }
 }

@@ -97,14 +97,44 @@ pub fn session(v: &Value) -> String {
         let _ = write!(out, "\n  refused   {}", text(name));
     }
     for pin in v["pins"].as_array().into_iter().flatten() {
-        let _ = write!(out, "\n  pin       {} for {} s", text(&pin["address"]), pin["seconds_left"]);
+        pinned(&mut out, pin);
     }
     out
+}
+
+/// One address a session has open.
+fn pinned(out: &mut String, pin: &Value) {
+    let _ = write!(out, "\n  pin       {}", text(&pin["address"]));
+    for lease in pin["leases"].as_array().into_iter().flatten() {
+        let _ = write!(out, " {} for {} s", words(&lease["ports"]), lease["seconds_left"]);
+    }
+    if pin["open_flows"] == true {
+        *out += ", in use";
+    }
+    if number(&pin["octets_out"]) > 0.0 || !pin["octets_limit"].is_null() {
+        let _ = write!(out, ", {} octets sent", pin["octets_out"]);
+    }
+    if !pin["octets_limit"].is_null() {
+        let _ = write!(out, " of {}", pin["octets_limit"]);
+    }
+    let _ = write!(out, "\n            by {}", words(&pin["names"]));
+    if number(&pin["other_names"]) > 0.0 {
+        let _ = write!(out, "; {} other names are known there", pin["other_names"]);
+    }
+}
+
+/// Texts of an array, one behind the other.
+fn words(list: &Value) -> String {
+    list.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(" ")
 }
 
 pub fn event(e: &Value) -> String {
     if let Some(lost) = e.get("lost") {
         return format!("({lost} events were lost: this reader is too slow)");
+    }
+    if e["notice"].is_string() {
+        let session = e["session"].as_str().unwrap_or("-");
+        return format!("{} {session:<20} {:<10} {}", text(&e["time"]), text(&e["notice"]), text(&e["text"]));
     }
     let mut out = format!(
         "{} {:<20} {:<10} {:<6} {}",

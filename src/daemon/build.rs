@@ -173,6 +173,8 @@ pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> 
         }
     }
     let now = crate::clock::now();
+    // Ahead of the sessions, which are looked at again where a range is closed by it.
+    drop(pipeline.open_ranges(&live, now));
     for session in pipeline.sessions.all() {
         {
             // What monitor mode would have closed is judged afresh where it is enforced from now on.
@@ -185,7 +187,6 @@ pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> 
         }
         pipeline.guard(&live, &session, Cause::Policy, now);
     }
-    drop(pipeline.open_ranges(&live, now));
     let enforced = live.policy.mode != Mode::Monitor;
     drop(pipeline.store.append(vec![policy_record(pipeline, digest.clone(), enforced)])?);
     Ok(digest)
@@ -413,7 +414,7 @@ async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow::Result<()>
         let guard = is_guarded(&live, &context).then(|| class_of(&context));
         let mut inner = session.inner.lock();
         let quarantined = inner.is_closed();
-        inner.told = guard.filter(|_| !quarantined);
+        inner.told = guard.filter(|_| !quarantined).map(|class| pipeline.told(class));
         inner.unknown_leases = true;
         active.extend(context.announcement.addresses.iter().map(|a| Active { session: *a, guard, quarantined }));
     }

@@ -90,14 +90,8 @@ impl Pipeline {
     /// Tells of written ranges that were not used for long, each once in a while. To be called once a day.
     pub(super) fn tell_unused(&self, live: &Live, now: Now) {
         self.used_ranges(live, now);
-        let mut used = self.drift.used.lock();
         for (reference, owner) in written(live) {
-            let Some(known) = used.get_mut(&*reference.id) else { continue };
-            if now.wall < known.at.max(known.told).saturating_add(UNUSED) {
-                continue;
-            }
-            known.told = now.wall;
-            let days = (now.wall - known.at) / DAY;
+            let Some(days) = self.drift.unused_for(&reference.id, now.wall) else { continue };
             let text =
                 format!("nobody has used the ranges of `{}` for {days} days: are they still needed?", reference.id);
             let notice = Notice::new(NoticeKind::RangeUnused, rfc3339(now.wall), text);
@@ -117,6 +111,17 @@ fn written(live: &Live) -> impl Iterator<Item = (RuleRef, String)> {
 }
 
 impl Drift {
+    /// For how many days a range was not used, where that is due to be told. It then counts as told.
+    fn unused_for(&self, id: &str, wall: u64) -> Option<u64> {
+        let mut used = self.used.lock();
+        let known = used.get_mut(id)?;
+        if wall < known.at.max(known.told).saturating_add(UNUSED) {
+            return None;
+        }
+        known.told = wall;
+        Some((wall - known.at) / DAY)
+    }
+
     /// Whether an address of a rule was not told of within a day.
     fn is_news(&self, rule: u64, address: IpAddr, wall: u64) -> bool {
         let mut told = self.told.lock();
@@ -144,5 +149,17 @@ mod tests {
         let told = (0..10_000).filter(|n| drift.is_news(3, address(*n), 2 * DAY)).count();
         assert!(told < 4096 + 1 && drift.told.lock().len() <= TOLD);
         assert!(drift.is_news(3, address(9_999), 4 * DAY), "there is room tomorrow");
+    }
+
+    #[test]
+    fn a_range_that_nobody_uses_is_told_of_every_thirty_five_days() {
+        let drift = Drift::default();
+        assert_eq!(drift.unused_for("unknown", 1000 * DAY), None);
+        drift.used.lock().insert("r".into(), RangeUse { id: "r".into(), at: 10 * DAY, told: 0 });
+        let told: Vec<_> = (10..120).filter_map(|day| Some((day, drift.unused_for("r", day * DAY)?))).collect();
+        assert_eq!(told, [(45, 35), (80, 70), (115, 105)]);
+        drift.used.lock().get_mut("r").expect("known").at = 119 * DAY;
+        assert_eq!(drift.unused_for("r", 152 * DAY), None, "used again since");
+        assert_eq!(drift.unused_for("r", 154 * DAY), Some(35));
     }
 }

@@ -16,6 +16,7 @@ mod live;
 mod observed;
 mod pins;
 mod quarantine;
+mod ranges;
 mod refresh;
 mod refusals;
 mod show;
@@ -94,6 +95,8 @@ pub struct Pipeline {
     checked: AtomicU64,
     /// What was told of names that lead elsewhere and of ranges that are not used.
     drift: drift::Drift,
+    /// Written ranges as the packet filter has them.
+    opened: ranges::Opened,
     /// What was recorded of sessions that nobody has announced since the start.
     unplaced: Mutex<HashMap<SessionId, Unplaced>>,
     /// Whether anybody tells what is connected to.
@@ -173,6 +176,7 @@ impl Pipeline {
             exposure: crate::exposure::Exposure::default(),
             checked: AtomicU64::new(crate::clock::now().wall),
             drift: drift::Drift::default(),
+            opened: ranges::Opened::default(),
             groups: Groups::new(MAX_GROUPS, std::hash::BuildHasher::hash_one(&hasher, "shared")),
             delays: Delays::default(),
             connections_told: AtomicBool::new(false),

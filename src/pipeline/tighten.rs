@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::{Live, Pipeline, class_of, is_guarded};
-use crate::enforce::{self, Class, Command, Kept};
-use crate::lists::{Action, Allowance, Rule, WrittenRange};
+use crate::enforce::{Class, Command, Kept};
+use crate::lists::{Action, Allowance, Rule};
 use crate::model::Now;
 use crate::session::{Context, Inner, Session};
 
@@ -54,7 +54,7 @@ impl Pipeline {
                 tracing::error!(%error, "the packet filter was not told what a session is");
             }
         }
-        inner.told = (guarded && !closed).then_some(class);
+        inner.told = (guarded && !closed).then_some(self.told(class));
     }
 
     /// What stays open, where anything closes; nothing where nothing does.
@@ -73,7 +73,8 @@ impl Pipeline {
             Some((opens.ports.clone(), opens.volume))
         };
         let tightened = inner.pins.tighten(opens);
-        let moved = inner.told.is_some_and(|told| told != class);
+        // In another class, or since a written range was closed, what it has open there has to be looked at again.
+        let moved = inner.told.is_some_and(|told| told != self.told(class));
         // By which names leases of before this process were made is not known, so a policy that has changed closes them.
         let unknown = cause == Cause::Policy && std::mem::take(&mut inner.unknown_leases);
         let keep = tightened.keep.into_iter().map(|(destination, ports, volume)| Kept { destination, ports, volume });
@@ -122,34 +123,4 @@ impl Pipeline {
             }
         }
     }
-
-    /// Makes the packet filter's written ranges those of the configuration. What is returned is to be awaited at start.
-    pub(crate) fn open_ranges(&self, live: &Live, now: Now) -> Option<enforce::Ticket> {
-        if !live.enforcing {
-            return None;
-        }
-        match self.enforcer.ranges(as_ordered(&live.ranges, now)) {
-            Ok(ticket) => Some(ticket),
-            Err(error) => {
-                tracing::error!(%error, "the packet filter was not told of written ranges");
-                None
-            }
-        }
-    }
-}
-
-/// Written ranges that are open now, numbered by their place in the configuration.
-fn as_ordered(written: &[WrittenRange], now: Now) -> Vec<enforce::Range> {
-    let open = written.iter().zip(0..).filter(|(range, _)| range.expires > now.wall);
-    let ordered = open.flat_map(|(written, id)| {
-        written.ranges.iter().map(move |range| enforce::Range {
-            id,
-            // Class n + 1 is scope n.
-            classes: u32::from(written.scopes.bits()) << 1,
-            first: range.first(),
-            last: range.last(),
-            ports: written.ports.clone(),
-        })
-    });
-    ordered.collect()
 }

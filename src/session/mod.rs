@@ -98,6 +98,15 @@ pub struct Counts {
     pub refused: u64,
 }
 
+/// What the packet filter was last told a guarded session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Whose written ranges are open to it.
+    pub class: Class,
+    /// How often written ranges had been closed before.
+    pub narrowed: u64,
+}
+
 /// The changing part of a session.
 #[derive(Debug)]
 pub struct Inner {
@@ -106,7 +115,7 @@ pub struct Inner {
     /// Leases.
     pub pins: SessionPins,
     /// The class under which the packet filter guards it; nothing where it does not.
-    pub told: Option<Class>,
+    pub told: Option<Told>,
     /// Whether the packet filter may hold leases that were made before this process, by names nobody knows any more.
     pub unknown_leases: bool,
     /// Names that wait to be connected to.

@@ -17,9 +17,21 @@ use crate::range::IpRange;
 /// Orders that may wait for the owner of the packet filter. Each query in the slow path waits for at most one.
 const ENFORCE_QUEUE: usize = 4096;
 
-/// Ranges that no session is ever let into by its address alone: this host, neighbours on the link (metadata services of clouds
-/// among them), and groups.
-const NEVER: [&str; 6] = ["127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::1", "fe80::/10", "ff00::/8"];
+/// Ranges that no session is ever let into by its address alone: this host, neighbours on the link, groups, and the metadata
+/// services of clouds, which hand out their host's credentials.
+const NEVER: [&str; 11] = [
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/3",
+    "100.100.100.200",
+    "168.63.129.16",
+    "192.0.0.192",
+    "::1",
+    "fe80::/10",
+    "ff00::/8",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+];
 
 impl Context<'_, '_> {
     pub(super) fn enforce(&mut self, mode: Mode, unknown: UnknownSource) -> enforce::Config {
@@ -164,9 +176,11 @@ impl Context<'_, '_> {
             }
             let ports = self.ports(&path.key("ports"), &written.ports);
             let ranges = self.ranges_of(&path.key("ranges"), &written.ranges);
-            for (j, range) in ranges.iter().enumerate() {
-                let never = NEVER.iter().filter_map(|text| IpRange::parse(text).ok());
-                if let Some(never) = never.into_iter().find(|never| never.overlaps(range)) {
+            for (j, text) in written.ranges.iter().enumerate() {
+                let Ok(range) = IpRange::parse(text) else { continue };
+                let mut never = NEVER.iter().filter_map(|text| IpRange::parse(text).ok());
+                // Every address there is has been told of.
+                if let Some(never) = never.find(|never| range.prefix() > 0 && never.overlaps(&range)) {
                     self.problems.error(
                         &path.key("ranges").at(j),
                         format!("`{range}` reaches into {never}, which is never opened"),
