@@ -23,6 +23,7 @@ need busybox busybox-static
 need musl-gcc musl-tools
 need cc gcc
 need valgrind valgrind
+need dnsmasq dnsmasq-base # a peer of the benchmark of leases
 
 # shellcheck disable=SC2086 # a list of words
 set -- $(printf '%s\n' $missing | sort -u)

@@ -1,4 +1,5 @@
 //! A pipeline for benchmarks: a dry-run packet filter, one announced session, an upstream on loopback.
+#![allow(dead_code)] // Every benchmark takes what it needs.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;

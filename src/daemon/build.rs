@@ -422,6 +422,9 @@ async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow::Result<()>
     ticket.wait(patience).await.context("the packet filter could not be reconciled")?;
     if !same_policy {
         pipeline.tighten_all(&live, now);
+        // Behind all that was ordered; where very much is closed the first pins would wait for longer than they may.
+        let behind = pipeline.enforcer.view(IpAddr::from([0, 0, 0, 0]))?;
+        behind.wait(patience).await.context("leases of another policy could not be closed")?;
     }
     if live.policy.mode != Mode::Monitor && !pipeline.enforcer.healthy() {
         bail!("the packet filter is not healthy, and mode {:?} needs it", live.policy.mode);

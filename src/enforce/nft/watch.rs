@@ -172,8 +172,7 @@ impl Nft {
             return Err(NetlinkError::Interrupted);
         }
         // What happened between the commit and these looks is found by the next comparison.
-        self.standing.members.wanted = true;
-        self.standing.pins.wanted = true;
+        self.suspect_elements();
         Ok(())
     }
 
@@ -229,8 +228,7 @@ impl Nft {
         }
         if foreign {
             self.standing.generation = generation;
-            self.standing.members.wanted = true;
-            self.standing.pins.wanted = true;
+            self.suspect_elements();
         }
         let mut repaired = 0;
         if self.dirty {
@@ -257,6 +255,14 @@ impl Nft {
         Ok(Health::Restored)
     }
 
+    /// Somebody else has changed something. Of a table that we own it was nothing: the kernel refuses it. There a comparison
+    /// would only hold pins up, for half a second where there are 100,000.
+    fn suspect_elements(&mut self) {
+        let theirs = !self.layout.owned;
+        self.standing.members.wanted |= theirs;
+        self.standing.pins.wanted |= theirs;
+    }
+
     /// Makes the elements of every set exactly what is wanted; gives how many were not.
     pub(super) fn resync(&mut self) -> Result<usize, Error> {
         let mut repaired = 0;
@@ -270,8 +276,11 @@ impl Nft {
 
     pub(super) fn compare(&mut self, set: Set) -> Result<usize, Error> {
         let doing = "compare a set";
+        let asked = self.now();
         let held = self.elements(set).map_err(|error| kernel(&error, doing))?;
         let now = self.now();
+        // When in this time a lifetime was read is not known; for very many it is a second and more.
+        let spread = now - asked;
         let mut held: HashMap<Key, Held> = held.into_iter().map(|held| (held.key, held)).collect();
         let mut changes = Vec::new();
         let mut missing = Vec::new();
@@ -287,14 +296,14 @@ impl Nft {
                 // What it has counted meanwhile is known best to the kernel.
                 self.state.note_used(session, destination, counted.used);
             }
-            if !is_as_wanted(&element, &there) {
+            if !is_as_wanted(&element, &there, spread) {
                 // Replaced, which works on every kernel and in every set.
                 changes.push(Change::Delete(set, Element::keyed(element.key)));
                 missing.push(element);
             }
         }
         // What ends within the slack may have ended here already.
-        let extra = held.into_values().filter(|held| held.left.is_none_or(|left| left > SLACK));
+        let extra = held.into_values().filter(|held| held.left.is_none_or(|left| left > SLACK + spread));
         changes.extend(extra.map(|held| Change::Delete(set, Element::keyed(held.key))));
         let repaired = changes.len() + missing.len();
         changes.extend(missing.chunks(MESSAGE_ELEMENTS).map(|chunk| Change::Add(set, chunk.to_vec())));
@@ -487,10 +496,10 @@ impl Nft {
     }
 }
 
-/// Whether an element that is there needs no change.
-fn is_as_wanted(wanted: &Element, there: &Held) -> bool {
+/// Whether an element that was there within the last `spread` milliseconds needs no change.
+fn is_as_wanted(wanted: &Element, there: &Held, spread: u64) -> bool {
     let lives = match (wanted.lifetime, there.left) {
-        (Some(wanted), Some(left)) => left + SLACK >= wanted && left <= wanted + SLACK,
+        (Some(wanted), Some(left)) => left + SLACK >= wanted && left <= wanted + SLACK + spread,
         (wanted, left) => wanted.is_none() && left.is_none(),
     };
     lives && wanted.mark == there.mark && wanted.volume.map(|v| v.limit) == there.volume.map(|v| v.limit)
