@@ -27,6 +27,7 @@ pub mod alert;
 pub mod clock;
 pub mod enforce;
 pub mod forward;
+pub mod lockdown;
 pub mod outbound;
 pub mod rdap;
 pub mod store;

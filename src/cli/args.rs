@@ -135,6 +135,13 @@ pub enum Verb {
         #[command(subcommand)]
         verb: LearnVerb,
     },
+    /// Rules for hosts with sandboxes: questions are led to us, every other way out is refused. They stand without the
+    /// service too.
+    Lockdown {
+        /// What to do.
+        #[command(subcommand)]
+        verb: super::lockdown::LockdownVerb,
+    },
     /// State of the service.
     Status,
     /// Read the configuration again; the old one stays if it does not load.

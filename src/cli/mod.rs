@@ -7,6 +7,7 @@ mod args;
 mod capacity;
 mod evaluate;
 mod human;
+mod lockdown;
 mod verbs;
 
 use std::path::PathBuf;

@@ -76,6 +76,7 @@ pub fn run(args: Args) -> Exit {
             let by = by.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "operator".into());
             ask(&socket, &Request::ForgetLearned { by, reason }, json, |v| format!("{} pairs forgotten", v["pairs"]))
         }
+        Verb::Lockdown { verb } => super::lockdown::run(verb, json),
         Verb::Status => ask(&socket, &Request::Status, json, human::status),
         Verb::Reload => ask(&socket, &Request::Reload, json, |v| format!("configuration {} in force", v["digest"])),
     }
@@ -241,7 +242,7 @@ fn refused(error: &client::Error, json: bool) -> Exit {
     }
 }
 
-fn fail(message: &str, json: bool) -> Exit {
+pub(super) fn fail(message: &str, json: bool) -> Exit {
     if json {
         say(&json!({ "schema": 1, "error": message }).to_string());
     } else {

@@ -241,7 +241,7 @@ impl Default for Enforce {
     fn default() -> Self {
         Self {
             backend: None,
-            table: "staunch".into(),
+            table: crate::enforce::DEFAULT_TABLE.into(),
             interfaces: Vec::new(),
             deadline_ms: 50,
             min_pin_seconds: 60,

@@ -29,12 +29,15 @@ use std::time::Duration;
 
 use crate::ports::{Port, Ports};
 
-pub use addresses::host_addresses;
+pub use addresses::{has_interface, host_addresses, interface_addresses};
 pub use backends::{Counts, DryRun, DryRunLog, Health, Off, Open, View};
-pub use nft::{Nft, Refresh};
+pub use nft::{Chain, Family, Image, Nft, Place, Refresh, Ruleset, Tracked, end_flows};
 pub use observed::{Observed, Tell, Used};
 pub use owner::{Enforcer, Status};
 pub use ticket::Ticket;
+
+/// The service's nftables table where nobody names another.
+pub const DEFAULT_TABLE: &str = "staunch";
 
 /// Most destinations in one [`Command::Pin`] or [`Command::Unpin`]. An answer keeps far fewer addresses; 400 elements
 /// are what one netlink attribute can hold.

@@ -45,6 +45,12 @@ impl Capture {
         all.iter().filter(|frame| is_traffic(frame)).cloned().collect()
     }
 
+    /// Every frame so far.
+    pub fn frames(&self) -> Vec<Vec<u8>> {
+        std::thread::sleep(Duration::from_millis(150));
+        self.packets.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
     /// Forgets the packets so far.
     pub fn forget(&self) {
         std::thread::sleep(Duration::from_millis(150));
@@ -74,7 +80,8 @@ fn is_traffic(frame: &[u8]) -> bool {
     }
 }
 
-fn open(interface: &str) -> io::Result<OwnedFd> {
+/// A packet socket on an interface of the calling thread's namespace.
+pub fn open(interface: &str) -> io::Result<OwnedFd> {
     let all = (libc::ETH_P_ALL as u16).to_be();
     // SAFETY: no pointers; the result is checked.
     let raw = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, all.into()) };

@@ -12,7 +12,10 @@
 pub mod capture;
 pub mod client;
 pub mod dns;
+pub mod echo;
+pub mod lockdown;
 pub mod ns;
+pub mod raw;
 pub mod relay;
 pub mod staunch;
 pub mod tunnel;

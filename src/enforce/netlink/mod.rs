@@ -6,11 +6,19 @@
 
 mod listener;
 mod message;
+mod route;
 mod socket;
+
+use std::time::Duration;
 
 pub(super) use listener::{Heard, Listener};
 pub(super) use message::{Attributes, Writer};
+pub(super) use route::{Routes, Way};
 pub(super) use socket::{Batch, Netlink, NetlinkError, Refusal};
+
+/// Longest wait for the kernel. Its commit lock may be held by another rule manager for some milliseconds (8 ms was
+/// measured); two orders above that.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The reply to a dump changed while it was read; it must be read again (`NLM_F_DUMP_INTR`).
 pub(super) const DUMP_TRIES: usize = 5;

@@ -5,10 +5,10 @@
 
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::TIMEOUT;
 use super::message::{Messages, NFGEN, Received, Writer, verdict};
 
 const NLM_F_REQUEST: u16 = 1;
@@ -21,9 +21,6 @@ const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const SUBSYS_NFTABLES: u16 = 10;
 
-/// Longest wait for the kernel. Its commit lock may be held by another rule manager for some milliseconds (8 ms was
-/// measured); two orders above that.
-const TIMEOUT: Duration = Duration::from_secs(1);
 /// Room for the errors of a whole batch and for large batches; each message may produce one datagram.
 const SOCKET_BUFFER: libc::c_int = 4 << 20;
 /// Largest datagram the kernel builds for a dump is 32 KiB; twice that.

@@ -34,62 +34,67 @@ pub(super) struct Flow {
     pub original: Pair,
     /// As replies have them.
     pub reply: Pair,
-    /// In which generation of its session it was last permitted.
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Source and destination port in the original direction, and in the reply's; `None` where the protocol has none.
+    pub ports: [Option<(u16, u16)>; 2],
+    /// The conntrack mark ([`crate::enforce::mark`]).
     pub mark: u32,
-    /// What was dialled, before and behind a translation of destinations.
+    /// What was dialled, before and behind a translation of destinations; without a port where the protocol is neither TCP nor
+    /// UDP.
     pub dialled: [Target; 2],
     family: u8,
-    /// For TCP: each end, and its peer as it knows it.
-    ends: Option<[Ends; 2]>,
     /// Attributes that name it to the kernel, byte for byte as received.
     name: Vec<(u16, Vec<u8>)>,
 }
 
 impl Flow {
     fn read(family: u8, attributes: &[u8]) -> Option<Self> {
-        let (mut pairs, mut ports, mut mark) = ([None, None], [None, None], 0);
+        let (mut pairs, mut ports, mut protocol, mut mark) = ([None, None], [None, None], 0, 0);
         let mut name = Vec::with_capacity(3);
         for (kind, value) in Attributes(attributes) {
             match kind {
                 CTA_TUPLE_ORIG => {
-                    (pairs[0], ports[0]) = (pair(value), ports_of(value));
+                    (pairs[0], (protocol, ports[0])) = (pair(value), transport(value));
                     name.push((kind | NESTED, value.to_vec()));
                 }
-                CTA_TUPLE_REPLY => (pairs[1], ports[1]) = (pair(value), ports_of(value)),
+                CTA_TUPLE_REPLY => (pairs[1], ports[1]) = (pair(value), transport(value).1),
                 CTA_MARK => mark = u32::from_be_bytes(value.try_into().ok()?),
                 CTA_ID | CTA_ZONE => name.push((kind, value.to_vec())),
                 _ => {}
             }
         }
         let [Some(original), Some(reply)] = pairs else { return None };
-        let to = |port: Option<(Port, Port)>, source: bool| port.map(|(from, to)| if source { from } else { to });
-        let dialled = [
-            Target { address: original.1, port: to(ports[0], false) },
-            Target { address: reply.0, port: to(ports[1], true) },
-        ];
-        let ends = |pair: Pair, (from, to): (Port, Port)| {
-            (SocketAddr::new(pair.1, to.number), SocketAddr::new(pair.0, from.number))
+        let target = |address, port: Option<u16>| Target {
+            address,
+            port: port.zip(Protocol::from_number(protocol)).map(|(number, protocol)| Port { protocol, number }),
         };
-        let ends = match ports {
-            [Some(first), Some(second)] if first.0.protocol == Protocol::Tcp => {
-                Some([ends(original, first), ends(reply, second)])
+        let dialled = [
+            target(original.1, ports[0].map(|(_, to): (u16, u16)| to)),
+            target(reply.0, ports[1].map(|(from, _): (u16, u16)| from)),
+        ];
+        Some(Self { original, reply, protocol, ports, mark, dialled, family, name })
+    }
+
+    /// For TCP: each end, and its peer as it knows it.
+    fn ends(&self) -> Option<[Ends; 2]> {
+        let ends = |pair: Pair, ports: (u16, u16)| (SocketAddr::new(pair.1, ports.1), SocketAddr::new(pair.0, ports.0));
+        match self.ports {
+            [Some(original), Some(reply)] if self.protocol == libc::IPPROTO_TCP as u8 => {
+                Some([ends(self.original, original), ends(self.reply, reply)])
             }
             _ => None,
-        };
-        Some(Self { original, reply, mark, dialled, family, ends, name })
+        }
     }
 }
 
-/// Source and destination port, of TCP and UDP.
-fn ports_of(tuple: &[u8]) -> Option<(Port, Port)> {
-    let attributes = Attributes(tuple).inside(CTA_TUPLE_PROTO)?;
-    let [number] = attributes.find(1)? else { return None };
-    let protocol = Protocol::from_number(*number)?;
-    let port = |kind| {
-        let number = u16::from_be_bytes(attributes.find(kind)?.try_into().ok()?);
-        Some(Port { protocol, number })
-    };
-    Some((port(2)?, port(3)?))
+/// The protocol of a tuple, and source and destination port where it has ports.
+fn transport(tuple: &[u8]) -> (u8, Option<(u16, u16)>) {
+    const NUMBER: u16 = 1;
+    let Some(transport) = Attributes(tuple).inside(CTA_TUPLE_PROTO) else { return (0, None) };
+    let port = |kind| Some(u16::from_be_bytes(transport.find(kind)?.try_into().ok()?));
+    let protocol = transport.find(NUMBER).and_then(|octets| octets.first().copied()).unwrap_or(0);
+    (protocol, port(2).zip(port(3)))
 }
 
 fn pair(tuple: &[u8]) -> Option<Pair> {
@@ -199,7 +204,7 @@ pub(super) fn end(netlink: &mut Netlink, resets: &Resets, flow: &Flow) -> Result
     let body = |w: &mut Writer| flow.name.iter().for_each(|(kind, value)| w.attr(*kind, value));
     match netlink.request(SUBSYS_CTNETLINK << 8 | MSG_CT_DELETE, flow.family, body, |_| {}) {
         Ok(()) => {
-            flow.ends.iter().flatten().for_each(|ends| resets.ask(*ends));
+            flow.ends().into_iter().flatten().for_each(|ends| resets.ask(ends));
             Ok(true)
         }
         // It ended by itself, or the same flow was found in both directions.

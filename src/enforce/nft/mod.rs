@@ -2,13 +2,14 @@
 //!
 //! [`table`] and [`rules`] say how the table stands, [`sets`] how elements look, [`cutter`] ends open flows with [`flows`] and
 //! [`resets`], [`watch`] notices and repairs what others do and [`notice`] hears of it at once, [`observer`] looks at open
-//! flows and volumes; here and in [`pins`] commands become batches. A batch takes effect whole or not at all, also for
-//! packets.
+//! flows and volumes, [`sweep`] ends flows that somebody names, [`image`] reads whole tables; here and in [`pins`] commands
+//! become batches. A batch takes effect whole or not at all, also for packets.
 //!
 //! Other tables are never touched. A packet that passes here may still be refused by a table of somebody else.
 
 mod cutter;
 mod flows;
+mod image;
 mod intervals;
 mod members;
 mod notice;
@@ -17,6 +18,7 @@ mod pins;
 mod resets;
 mod rules;
 mod sets;
+mod sweep;
 mod table;
 mod watch;
 
@@ -34,10 +36,12 @@ use super::{
     Active, Backend, BackendKind, Class, Command, Config, Counts, Error, Health, Range, SESSIONS_MAX, Tell, View,
 };
 use cutter::{Cutter, Renewal};
+pub use image::{Chain, Family, Image, Ruleset};
 use members::Members;
 use notice::Notices;
 use observer::{Observer, Readings};
 use sets::{Element, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set, lease_kind};
+pub use sweep::{Place, Tracked, end_flows};
 use table::Layout;
 
 /// Most elements in one batch of pins: keeps it below 200 KiB and some milliseconds.
