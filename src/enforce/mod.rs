@@ -31,7 +31,7 @@ use crate::ports::{Port, Ports};
 
 pub use addresses::{has_interface, host_addresses, interface_addresses};
 pub use backends::{Counts, DryRun, DryRunLog, Health, Off, Open, View};
-pub use nft::{Chain, Family, Image, Nft, Place, Refresh, Ruleset, Tracked, end_flows};
+pub use nft::{Chain, Family, Image, Images, Nft, Place, Refresh, Ruleset, Tracked, end_flows};
 pub use observed::{Observed, Tell, Used};
 pub use owner::{Enforcer, Status};
 pub use ticket::Ticket;
@@ -271,6 +271,16 @@ pub trait Backend: Send {
     ///
     /// Where it does not stand and could not be put back.
     fn healthy(&mut self) -> Result<Health, Error>;
+
+    /// The tables of this name as the kernel holds them, whoever built them, the chain `apart` left out of their digests;
+    /// nothing where no kernel is asked. A process without the privilege asks its backend, the kernel tells it nothing.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel does not tell.
+    fn images(&mut self, _table: &str, _apart: &str) -> Result<Images, Error> {
+        Ok(Images::new())
+    }
 
     /// Leaves. With `remove_table` everything built goes, and sandboxes are no longer held back.
     ///

@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use super::queue::{Farewell, Job, Order, Queue};
 use super::state::check_destinations;
 use super::{
-    Active, Backend, BackendKind, Command, Config, Counts, DryRun, Error, Health, Nft, Observed, Off, Range, Tell,
-    Ticket,
+    Active, Backend, BackendKind, Command, Config, Counts, DryRun, Error, Health, Images, Nft, Observed, Off, Range,
+    Tell, Ticket,
 };
 
 /// How often the owner looks whether the table still stands. [`Enforcer::healthy`] must say so within 100 ms, and a
@@ -232,6 +232,17 @@ impl Enforcer {
         Ok(Ticket { reply: ticket })
     }
 
+    /// Asks for the tables of this name as the kernel holds them ([`Backend::images`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Enforcer::reconcile`].
+    pub fn images(&self, table: &str, apart: &'static str) -> Result<Ticket<Images>, Error> {
+        let (reply, ticket) = oneshot::channel();
+        self.put(Job::Images { table: table.to_owned(), apart, reply })?;
+        Ok(Ticket { reply: ticket })
+    }
+
     /// How enforcement stands.
     pub fn status(&self) -> Status {
         let shared = &*self.shared;
@@ -354,6 +365,10 @@ impl Owner {
                     Job::Ranges { ranges, reply } => {
                         self.apply(&mut commands, &mut waiting);
                         let _ = reply.send(self.ranges(&ranges));
+                    }
+                    Job::Images { table, apart, reply } => {
+                        self.apply(&mut commands, &mut waiting);
+                        let _ = reply.send(self.backend.images(&table, apart));
                     }
                     Job::View { session, reply } => {
                         self.apply(&mut commands, &mut waiting);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::{Active, Command, DESTINATIONS_MAX, Error, Kept, Range, SESSIONS_MAX, View};
+use super::{Active, Command, DESTINATIONS_MAX, Error, Images, Kept, Range, SESSIONS_MAX, View};
 
 /// Most destinations that wait to be unpinned behind a full queue: as many leases as both families hold unless
 /// configured otherwise. One beyond it is refused, and its pin ends by its own timeout.
@@ -47,6 +47,8 @@ pub(super) enum Job {
     Ranges { ranges: Vec<Range>, reply: Reply },
     /// See [`super::Enforcer::view`].
     View { session: IpAddr, reply: Reply<View> },
+    /// See [`super::Backend::images`].
+    Images { table: String, apart: &'static str, reply: Reply<Images> },
 }
 
 /// How the owner is to leave.

@@ -3,10 +3,10 @@
 use super::flows::must_end;
 use super::plan::{Lead, Plan};
 use super::script::{Script, is_ours, script};
-use super::standing::{FAMILIES, Images, SEAL, Standing, judge, seal};
+use super::standing::{SEAL, Standing, judge, seal};
 use super::tool::Nft;
 use super::{Error, plan};
-use crate::enforce::{Family, Ruleset, end_flows, has_interface, interface_addresses};
+use crate::enforce::{Family, Images, Ruleset, end_flows, has_interface, interface_addresses};
 
 /// What `apply` has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,17 +98,12 @@ pub fn hints(plan: &Plan) -> Vec<String> {
 
 fn images(table: &str) -> Result<Images, Error> {
     let mut ruleset = Ruleset::open().map_err(Error::Read)?;
-    let mut images = Images::new();
-    for family in FAMILIES {
-        let image = ruleset.table(family, table, SEAL).map_err(|error| match error {
-            crate::enforce::Error::Kernel { ref source, .. } if source.raw_os_error() == Some(libc::EPERM) => {
-                Error::Privilege
-            }
-            other => Error::Read(other),
-        })?;
-        images.extend(image.map(|image| (family, image)));
-    }
-    Ok(images)
+    ruleset.tables(table, SEAL).map_err(|error| match error {
+        crate::enforce::Error::Kernel { ref source, .. } if source.raw_os_error() == Some(libc::EPERM) => {
+            Error::Privilege
+        }
+        other => Error::Read(other),
+    })
 }
 
 fn refuse_foreign(table: &str, images: &Images) -> Result<(), Error> {

@@ -5,23 +5,15 @@
 //! applied: a rule, a set or a chain that somebody has changed since gives another one. A plan at hand adds its own
 //! digest, and the number of rules of each chain.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use super::bridge::PORTS;
 use super::inet::{LED, sandbox_comment};
 use super::script::{Script, Told, is_ours};
-use crate::enforce::{Family, Image};
+use crate::enforce::{Family, Image, Images};
 
 /// The chain that keeps the kernel's digest; no packet comes to it.
 pub const SEAL: &str = "seal";
-
-/// Families our tables may be of.
-pub const FAMILIES: [Family; 2] = [Family::Inet, Family::Bridge];
-
-/// What stands under one table name.
-pub type Images = BTreeMap<Family, Image>;
 
 /// A table's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -101,7 +93,7 @@ pub fn judge(table: &str, images: &Images, plan: Option<&Script>) -> Standing {
     };
     // The first table says by its seal which there were.
     let sealed = images.get(&Family::Inet).and_then(sealed_with).map(|(families, _)| families.to_owned());
-    for family in FAMILIES {
+    for family in Family::ALL {
         let planned = plan.is_some_and(|plan| plan.tables.iter().any(|(f, _)| *f == family));
         let applied = sealed.as_deref().is_some_and(|families| families.split('+').any(|f| f == family.as_str()));
         let image = images.get(&family);

@@ -49,6 +49,9 @@ pub enum Family {
 }
 
 impl Family {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Inet, Self::Bridge];
+
     /// As the `nft` tool writes it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -78,6 +81,9 @@ pub struct Image {
     pub digest: String,
 }
 
+/// Tables of one name, by family.
+pub type Images = BTreeMap<Family, Image>;
+
 /// Reads tables of the network namespace it was opened in.
 #[derive(Debug)]
 pub struct Ruleset {
@@ -92,6 +98,19 @@ impl Ruleset {
     /// [`Error::Io`] where there is no netfilter netlink.
     pub fn open() -> Result<Self, Error> {
         Ok(Self { netlink: open()? })
+    }
+
+    /// The tables of this name, of whatever family. As [`Ruleset::table`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Ruleset::table`].
+    pub fn tables(&mut self, name: &str, apart: &str) -> Result<Images, Error> {
+        let mut images = Images::new();
+        for family in Family::ALL {
+            images.extend(self.table(family, name, apart)?.map(|image| (family, image)));
+        }
+        Ok(images)
     }
 
     /// The table of this family and name, if there is one. The chain `apart` is shown and not digested: whoever built

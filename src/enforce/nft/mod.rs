@@ -36,7 +36,7 @@ use super::{
     Active, Backend, BackendKind, Class, Command, Config, Counts, Error, Health, Range, SESSIONS_MAX, Tell, View,
 };
 use cutter::{Cutter, Renewal};
-pub use image::{Chain, Family, Image, Ruleset};
+pub use image::{Chain, Family, Image, Images, Ruleset};
 use members::Members;
 use notice::Notices;
 use observer::{Observer, Readings};
@@ -493,6 +493,10 @@ impl Backend for Nft {
             },
             Err(error) => Err(kernel(&error, "remove the table")),
         }
+    }
+
+    fn images(&mut self, table: &str, apart: &str) -> Result<Images, Error> {
+        Ruleset::open()?.tables(table, apart)
     }
 
     fn view(&self, session: IpAddr) -> View {
