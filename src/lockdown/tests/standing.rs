@@ -1,7 +1,7 @@
 use super::*;
-use crate::enforce::{Chain, Family, Image};
+use crate::enforce::{Chain, Family, Image, Images};
 use crate::lockdown::script::{Script, Told, is_ours};
-use crate::lockdown::standing::{Images, SEAL, judge, seal};
+use crate::lockdown::standing::{SEAL, judge, seal};
 
 /// What the kernel would show of a script.
 fn built(script: &Script) -> Images {
