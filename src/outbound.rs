@@ -96,21 +96,12 @@ impl Resolver for Lookup {
 /// False for addresses that a name should never lead an alert to: unspecified, multicast, broadcast, link-local, and
 /// the metadata services of clouds.
 fn is_plausible(address: IpAddr) -> bool {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-    const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
-    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            !(v4.octets()[0] == 0
-                || v4.is_multicast()
-                || v4.is_broadcast()
-                || v4.is_link_local()
-                || METADATA_V4.contains(&v4))
+    let address = address.to_canonical();
+    !crate::metadata::contains(address)
+        && match address {
+            IpAddr::V4(v4) => !(v4.octets()[0] == 0 || v4.is_multicast() || v4.is_broadcast() || v4.is_link_local()),
+            IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local()),
         }
-        IpAddr::V6(v6) => {
-            !(v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local() || v6 == METADATA_V6)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -303,6 +303,14 @@ pub struct Events {
     pub keep: u32,
 }
 
+impl Events {
+    /// The file as its writer takes it.
+    pub fn lines(&self) -> Option<crate::lines::Config> {
+        let (rotate_bytes, keep) = (self.rotate_bytes, self.keep);
+        self.file.clone().map(|file| crate::lines::Config { file, rotate_bytes, keep })
+    }
+}
+
 /// A receiver of alerts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertSink {

@@ -235,6 +235,10 @@ pub struct Enforce {
     pub capacity: u32,
     /// Most addresses that one name may hold open for one session.
     pub pins_per_name: usize,
+    /// Whether others are forbidden to change the table.
+    pub own_table: bool,
+    /// Every lease that is opened or closed, as JSON lines; relative to the state directory, or `off`.
+    pub lease_journal: String,
 }
 
 impl Default for Enforce {
@@ -249,6 +253,8 @@ impl Default for Enforce {
             pin_grace_seconds: 30,
             capacity: 262_144,
             pins_per_name: 256,
+            own_table: true,
+            lease_journal: "off".into(),
         }
     }
 }

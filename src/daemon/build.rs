@@ -77,13 +77,9 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     // Before the packet filter is touched.
     let settled = settle(&book, &loaded, recovered.enforced)?;
     let enforcer = Enforcer::start(loaded.enforce.clone()).context("enforcement cannot be had")?;
-    let (telemetry, events) = Telemetry::start(&telemetry::Config {
-        file: loaded.events.file.clone(),
-        queue: loaded.events.queue,
-        rotate_bytes: loaded.events.rotate_bytes,
-        keep: loaded.events.keep,
-    })
-    .context("event file")?;
+    let (telemetry, events) =
+        Telemetry::start(&telemetry::Config { file: loaded.events.lines(), queue: loaded.events.queue })
+            .context("event file")?;
     let lookup = HostLookup::new(&upstreams, loaded.upstream.total_timeout).context("helper look-ups")?;
     let resolver = Arc::new(SinkHosts { lookup, runtime: tokio::runtime::Handle::current() });
     let rdap = loaded.age.rdap.clone().map(|config| Rdap::start(config, store.registered(), Some(resolver.clone())));

@@ -92,6 +92,8 @@ pub struct Counts {
     pub flows_cut: u64,
     /// Times connection tracking could not be read or changed; the quarantine's rule holds all the same.
     pub flow_errors: u64,
+    /// Lines that the lease journal lacks because its file was too slow.
+    pub unrecorded: u64,
 }
 
 impl Counts {

@@ -12,6 +12,7 @@
 
 mod addresses;
 mod backends;
+mod journal;
 pub mod mark;
 mod netlink;
 mod nft;
@@ -31,6 +32,7 @@ use crate::ports::{Port, Ports};
 
 pub use addresses::{has_interface, host_addresses, interface_addresses};
 pub use backends::{Counts, DryRun, DryRunLog, Health, Off, Open, View};
+pub use journal::Journalled;
 pub use nft::{Chain, Family, Image, Images, Nft, Place, Refresh, Ruleset, Tracked, end_flows};
 pub use observed::{Observed, Tell, Used};
 pub use owner::{Enforcer, Status};
@@ -92,6 +94,11 @@ pub struct Config {
     pub queue: usize,
     /// Most leases in the kernel, each family: one port of one destination for one session address each.
     pub capacity: u32,
+    /// Whether every other process is forbidden to change the table, where the kernel can (Linux 6.9). Without it, changes
+    /// are noticed and undone within a second.
+    pub own_table: bool,
+    /// Where every lease that is opened or closed is written down; nowhere without it.
+    pub journal: Option<crate::lines::Config>,
 }
 
 /// Which written ranges are open to a session: those of its class. The caller numbers classes; 0 has none.

@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use super::queue::{Farewell, Job, Order, Queue};
 use super::state::check_destinations;
 use super::{
-    Active, Backend, BackendKind, Command, Config, Counts, DryRun, Error, Health, Images, Nft, Observed, Off, Range,
-    Tell, Ticket,
+    Active, Backend, BackendKind, Command, Config, Counts, DryRun, Error, Health, Images, Journalled, Nft, Observed,
+    Off, Range, Tell, Ticket,
 };
 
 /// How often the owner looks whether the table still stands. [`Enforcer::healthy`] must say so within 100 ms, and a
@@ -116,11 +116,15 @@ impl Enforcer {
     ///
     /// Where the settings cannot work or enforcement cannot be had (no privilege, no nf_tables, another owner).
     pub fn start(config: Config) -> Result<Self, Error> {
-        let backend: Box<dyn Backend> = match config.backend {
+        let mut backend: Box<dyn Backend> = match config.backend {
             BackendKind::Nft => Box::new(Nft::new(&config)?),
             BackendKind::DryRun => Box::new(DryRun::new(config.capacity)),
             BackendKind::Off => Box::new(Off),
         };
+        if let Some(journal) = &config.journal {
+            let journalled = Journalled::new(backend, journal);
+            backend = Box::new(journalled.map_err(|source| Error::Io { doing: "open the lease journal", source })?);
+        }
         Self::start_with(backend, config.queue)
     }
 

@@ -6,15 +6,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::closed::{
-    ICMP4_ERRORS, ICMP6_ERRORS, METADATA4, METADATA6, MULTICAST_REPORTS, NEIGHBOURS, OTHER_WAYS, TEREDO,
-};
+use super::closed::{ICMP4_ERRORS, ICMP6_ERRORS, MULTICAST_REPORTS, NEIGHBOURS, OTHER_WAYS, TEREDO};
 use super::nft::{Chain, Set, Table, set};
 use super::plan::{Lead, Plan, Sandbox};
 use super::resolvers::shown;
 use super::settings::Mode;
 use crate::enforce::Family;
 use crate::enforce::mark::UNMARKED;
+use crate::metadata;
 
 /// Chain with one rule for each interface, in every mode; [`super::standing`] reads its comments.
 pub(super) const LED: &str = "ask_us";
@@ -62,9 +61,9 @@ fn sets(plan: &Plan) -> Vec<Set> {
         Set { why: "The same over IPv6.", name: "resolvers6", datatype: "ipv6_addr", elements: known(true) },
     ];
     if plan.mode == Mode::Enforce {
-        sets.push(Set { why: clouds, name: "metadata4", datatype: "ipv4_addr", elements: words(&METADATA4) });
+        sets.push(Set { why: clouds, name: "metadata4", datatype: "ipv4_addr", elements: words(&metadata::V4) });
         let why = "The same over IPv6.";
-        sets.push(Set { why, name: "metadata6", datatype: "ipv6_addr", elements: words(&METADATA6) });
+        sets.push(Set { why, name: "metadata6", datatype: "ipv6_addr", elements: words(&metadata::V6) });
     }
     sets.retain(|set| !set.elements.is_empty());
     sets

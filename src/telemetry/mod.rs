@@ -7,7 +7,6 @@ mod metrics;
 mod writer;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -18,6 +17,7 @@ use staunch_scoring::{Assessment, Bits, QName, Split};
 use tokio::sync::broadcast;
 
 use crate::event::{Event, Notice, RuleRef, SCHEMA, Scored, Source, Verdict};
+use crate::lines::{self, LineFile};
 use crate::model::{CaseId, Mode, Qtype, Reason, Transport};
 use crate::session::Context;
 
@@ -28,13 +28,9 @@ pub use writer::{Recent, rfc3339};
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Event file; `None` writes none.
-    pub file: Option<PathBuf>,
+    pub file: Option<lines::Config>,
     /// Events that may wait for the writer.
     pub queue: usize,
-    /// The file is rotated at this size, in octets.
-    pub rotate_bytes: u64,
-    /// Rotated files kept.
-    pub keep: u32,
 }
 
 /// A decision as the query path hands it over: nothing in it is allocated there.
@@ -163,7 +159,7 @@ impl Telemetry {
             recent: Mutex::default(),
             stop: AtomicBool::new(false),
         });
-        let file = writer::EventFile::open(config)?;
+        let file = config.file.as_ref().map(|file| LineFile::open(file, "events")).transpose()?;
         let writer = telemetry.clone();
         let thread = std::thread::Builder::new().name("events".into()).spawn(move || writer::run(&writer, file))?;
         Ok((telemetry, thread))

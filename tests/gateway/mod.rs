@@ -259,6 +259,8 @@ pub fn config() -> Config {
         deadline: Duration::from_millis(50),
         queue: 4096,
         capacity: 131_072,
+        own_table: true,
+        journal: None,
     }
 }
 

@@ -1,13 +1,15 @@
 //! The packet filter: what is opened of an answer's addresses, for how long, and which addresses need no name.
 
 use std::collections::HashSet;
+use std::path::Path as FilePath;
 use std::time::Duration;
 
 use super::Context;
 use crate::config::document::Path;
-use crate::config::loaded::Pins;
+use crate::config::loaded::{Events, Pins};
 use crate::enforce::{self, BackendKind};
 use crate::lists::WrittenRange;
+use crate::metadata;
 use crate::model::Mode;
 use crate::pin::SESSION_PINS_MAX;
 use crate::policy::UnknownSource;
@@ -17,24 +19,17 @@ use crate::range::IpRange;
 /// Orders that may wait for the owner of the packet filter. Each query in the slow path waits for at most one.
 const ENFORCE_QUEUE: usize = 4096;
 
-/// Ranges that no session is ever let into by its address alone: this host, neighbours on the link, groups, and the metadata
-/// services of clouds, which hand out their host's credentials.
-const NEVER: [&str; 11] = [
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "224.0.0.0/3",
-    "100.100.100.200",
-    "168.63.129.16",
-    "192.0.0.192",
-    "::1",
-    "fe80::/10",
-    "ff00::/8",
-    "fd00:ec2::254",
-    "fd20:ce::254",
-];
+/// Ranges that no session is ever let into by its address alone, metadata services aside: this host, neighbours on the link,
+/// groups.
+const NEVER: [&str; 6] = ["127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::1", "fe80::/10", "ff00::/8"];
 
 impl Context<'_, '_> {
-    pub(super) fn enforce(&mut self, mode: Mode, unknown: UnknownSource) -> enforce::Config {
+    /// `events` says how large the lease journal grows, as the event file does.
+    pub(super) fn enforce(
+        &mut self,
+        (mode, unknown): (Mode, UnknownSource),
+        (state_dir, events): (&FilePath, &Events),
+    ) -> enforce::Config {
         let section = Path::of("enforce");
         let enforce = self.spec.enforce.clone();
         let backend_path = section.key("backend");
@@ -98,6 +93,15 @@ impl Context<'_, '_> {
                 self.problems.error(&path, format!("`{interface}` stands here twice"), "remove one of them");
             }
         }
+        let journal = match enforce.lease_journal.as_str() {
+            "off" => None,
+            "" => self.problems.fail(&section.key("lease_journal"), "the path is empty", "name a file, or \"off\""),
+            path => Some(crate::lines::Config {
+                file: state_dir.join(path),
+                rotate_bytes: events.rotate_bytes,
+                keep: events.keep,
+            }),
+        };
         enforce::Config {
             backend,
             table: enforce.table,
@@ -106,6 +110,8 @@ impl Context<'_, '_> {
             deadline: Duration::from_millis(self.within(&section, "deadline_ms", enforce.deadline_ms, 1, 5000)),
             queue: ENFORCE_QUEUE,
             capacity: self.within(&section, "capacity", enforce.capacity, 1, 1 << 24),
+            own_table: enforce.own_table,
+            journal,
         }
     }
 
@@ -178,7 +184,8 @@ impl Context<'_, '_> {
             let ranges = self.ranges_of(&path.key("ranges"), &written.ranges);
             for (j, text) in written.ranges.iter().enumerate() {
                 let Ok(range) = IpRange::parse(text) else { continue };
-                let mut never = NEVER.iter().filter_map(|text| IpRange::parse(text).ok());
+                let all = NEVER.iter().chain(&metadata::V4).chain(&metadata::V6);
+                let mut never = all.filter_map(|text| IpRange::parse(text).ok());
                 // Every address there is has been told of.
                 if let Some(never) = never.find(|never| range.prefix() > 0 && never.overlaps(&range)) {
                     self.problems.error(

@@ -66,7 +66,8 @@ pub(super) fn resolve(
     let policy = context.policy(file.is_some());
     let upstream = context.upstream(&listen.addresses);
     let answer = context.answer();
-    let enforce = context.enforce(policy.mode, policy.unknown_source);
+    let events = context.events(&state_dir);
+    let enforce = context.enforce((policy.mode, policy.unknown_source), (&state_dir, &events));
     let pins = context.pins();
     let sinkhole = context.sinkhole();
     let decoy = context.decoy();
@@ -80,7 +81,6 @@ pub(super) fn resolve(
     let (lists, list_reports, ring_damage) = context.lists(rules, packs);
     let age = context.age(ring_damage);
     let zones = context.zones();
-    let events = context.events(&state_dir);
     let alerts = context.alerts(&state_dir);
     let Context { assumptions, digest, .. } = context;
     let digest = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();

@@ -132,7 +132,7 @@ impl Nft {
                 table: table.to_owned(),
                 interfaces: if config.guard_unknown { config.interfaces.clone() } else { Vec::new() },
                 size: config.capacity.saturating_add(table::SPARE),
-                owned: true,
+                owned: config.own_table,
                 classes: Vec::new(),
             },
             refresh: Refresh::Probe,
@@ -159,8 +159,7 @@ impl Nft {
         self
     }
 
-    /// Whether to forbid every other process to change the table, where the kernel can (Linux 6.9); on unless said
-    /// otherwise. Without it, changes are noticed and undone within a second.
+    /// Says otherwise than the settings whether every other process is forbidden to change the table.
     #[must_use]
     pub fn with_ownership(mut self, owned: bool) -> Self {
         self.layout.owned = owned;

@@ -1,0 +1,236 @@
+//! Files of lines that only grow, rotated by size: records for people and their tools, not the journal that decisions rest on.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Where lines go and how much of them stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The file; older ones stand beside it as `.1`, `.2` and so on.
+    pub file: PathBuf,
+    /// The file is rotated at this size, in octets; at least 65,536.
+    pub rotate_bytes: u64,
+    /// Rotated files kept.
+    pub keep: u32,
+}
+
+/// A file of lines, rotated by size.
+#[derive(Debug)]
+pub struct LineFile {
+    path: PathBuf,
+    what: &'static str,
+    /// `None` while it could not be opened again after a rotation; tried anew at each write.
+    open: Option<Open>,
+    rotate_bytes: u64,
+    keep: u32,
+    failing: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    size: u64,
+    /// The file does not end with a newline: its last line was cut short, by a full disk or by a crash.
+    torn: bool,
+}
+
+impl LineFile {
+    /// Opens or creates the file for appending. `what` it holds is told where it cannot be written: `events`.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be opened.
+    pub fn open(config: &Config, what: &'static str) -> io::Result<Self> {
+        let open = Some(Open::append(&config.file)?);
+        let rotate_bytes = config.rotate_bytes.max(1 << 16);
+        Ok(Self { path: config.file.clone(), what, open, rotate_bytes, keep: config.keep, failing: false })
+    }
+
+    /// Writes whole lines, the last with its newline. What they record goes on without its record where that fails: the
+    /// operator is told once when it begins and once when it ends.
+    pub fn write(&mut self, lines: &[u8]) {
+        match (self.try_write(lines), self.failing) {
+            (Err(error), false) => {
+                tracing::error!(%error, file = %self.path.display(), "{} cannot be written", self.what);
+                self.failing = true;
+            }
+            (Ok(()), true) => {
+                tracing::warn!(file = %self.path.display(), "{} are written again", self.what);
+                self.failing = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn try_write(&mut self, lines: &[u8]) -> io::Result<()> {
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => self.open.insert(Open::append(&self.path)?),
+        };
+        open.size += append_lines(&mut open.file, &mut open.torn, lines)?;
+        if open.size >= self.rotate_bytes {
+            rotate(&self.path, self.keep)?;
+            // What is open now is the rotated file, whatever becomes of the new one.
+            self.open = None;
+            self.open = Some(Open::append(&self.path)?);
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    fn append(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::{FileExt, OpenOptionsExt};
+        let file = OpenOptions::new().read(true).create(true).append(true).mode(0o640).open(path)?;
+        let size = file.metadata()?.len();
+        let mut last = *b"\n";
+        if let Some(at) = size.checked_sub(1) {
+            // Of what cannot be read, such as a pipe, nothing is known to be torn.
+            let _ = file.read_at(&mut last, at);
+        }
+        Ok(Self { file, size, torn: last != *b"\n" })
+    }
+}
+
+/// Writes whole lines behind what is there, on a new line if that is `torn`. Returns the octets written; after an error
+/// `torn` says whether a part of a line was left behind.
+fn append_lines(out: &mut impl Write, torn: &mut bool, lines: &[u8]) -> io::Result<u64> {
+    let mut total = 0;
+    for piece in [if *torn { b"\n".as_slice() } else { b"" }, lines] {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let written = match out.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let Some((done, left)) = rest.split_at_checked(written) else {
+                return Err(io::Error::other("more was written than was given"));
+            };
+            *torn = !done.ends_with(b"\n");
+            rest = left;
+            total += written as u64;
+        }
+    }
+    Ok(total)
+}
+
+/// Moves the file out of the way, older ones with it. Nothing to move is no error: somebody else has moved it.
+fn rotate(path: &Path, keep: u32) -> io::Result<()> {
+    let numbered = |n: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{n}"));
+        PathBuf::from(name)
+    };
+    let absent_is_fine = |result: io::Result<()>| match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    for n in (1..keep).rev() {
+        absent_is_fine(std::fs::rename(numbered(n), numbered(n + 1)))?;
+    }
+    absent_is_fine(if keep == 0 { std::fs::remove_file(path) } else { std::fs::rename(path, numbered(1)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_rotated_and_old_ones_go() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("events.jsonl");
+        let config = Config { file: path.clone(), rotate_bytes: 1 << 16, keep: 2 };
+        let mut file = LineFile::open(&config, "lines").expect("opens");
+        let line = [b'x'; 40_000];
+        for _ in 0..8 {
+            file.write(&line);
+        }
+        let names: Vec<_> = {
+            let mut names: Vec<_> =
+                std::fs::read_dir(dir.path()).expect("lists").map(|e| e.expect("entry").file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names, ["events.jsonl", "events.jsonl.1", "events.jsonl.2"]);
+        assert!(std::fs::metadata(&path).expect("file").len() < 1 << 16);
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_opened_after_a_rotation_is_opened_later() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (logs, away) = (dir.path().join("logs"), dir.path().join("away"));
+        std::fs::create_dir(&logs).expect("directory");
+        let path = logs.join("events.jsonl");
+        let config = Config { file: path.clone(), rotate_bytes: 1 << 16, keep: 2 };
+        let mut file = LineFile::open(&config, "lines").expect("opens");
+        // Without its directory nothing is left to rename and nothing new can be created.
+        std::fs::rename(&logs, &away).expect("moved");
+        file.write(&[b'x'; 70_000]);
+        assert!(file.failing && file.open.is_none());
+        file.write(b"lost\n");
+        assert!(file.failing, "still no directory");
+        std::fs::create_dir(&logs).expect("directory");
+        file.write(b"kept\n");
+        assert!(!file.failing);
+        assert_eq!(std::fs::read(&path).expect("file"), b"kept\n");
+        for _ in 0..2 {
+            file.write(&[&[b'y'; 70_000][..], b"\n"].concat());
+        }
+        assert!(logs.join("events.jsonl.2").exists(), "and rotation goes on");
+    }
+
+    /// Takes a number of octets and then reports a full disk.
+    struct Full {
+        written: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            if self.room == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let taken = octets.len().min(self.room);
+            self.room -= taken;
+            self.written.extend_from_slice(&octets[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_torn_line_never_joins_the_next() {
+        for room in 0..=10 {
+            let mut disk = Full { written: Vec::new(), room };
+            let mut torn = false;
+            let first = append_lines(&mut disk, &mut torn, b"one\ntwo\n");
+            assert_eq!(first.is_ok(), room >= 8, "room {room}");
+            // Still full: a second failure does not forget the first.
+            disk.room = 0;
+            assert!(append_lines(&mut disk, &mut torn, b"three\n").is_err());
+            disk.room = usize::MAX;
+            append_lines(&mut disk, &mut torn, b"four\n").expect("there is room");
+            let text = String::from_utf8(disk.written).expect("text");
+            assert_eq!(text.lines().last(), Some("four"), "room {room}: {text:?}");
+            assert!(!text.contains("\n\n") && !text.starts_with('\n'), "no empty line: {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_torn_by_a_crash_is_ended_at_the_next_start() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("events.jsonl");
+        let config = Config { file: path.clone(), rotate_bytes: 1 << 16, keep: 2 };
+        std::fs::write(&path, "{\"a\":1}\n{\"b").expect("written");
+        LineFile::open(&config, "lines").expect("opens").write(b"{\"c\":1}\n");
+        LineFile::open(&config, "lines").expect("opens").write(b"{\"d\":1}\n");
+        let text = std::fs::read_to_string(&path).expect("text");
+        assert_eq!(text, "{\"a\":1}\n{\"b\n{\"c\":1}\n{\"d\":1}\n");
+    }
+}
