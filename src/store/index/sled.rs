@@ -7,8 +7,19 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::{IndexError, Op, StateStore, Tree, Visit};
+
+/// How long an index that was closed in this process may still hold its lock: sled's threads let go of it a moment after the
+/// last handle. Of other processes the state directory's own lock keeps us away.
+const LET_GO: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Whether it is sled's lock that is in the way; it has no kind of its own.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().starts_with("could not acquire lock"))
+}
 
 /// See the module.
 pub struct SledStore {
@@ -19,7 +30,14 @@ pub struct SledStore {
 impl SledStore {
     /// Opens or creates the directory. `cache` is in octets; real memory use can be several times that.
     pub fn open(path: &Path, cache: u64) -> Result<Self, IndexError> {
-        let db = sled::Config::new().path(path).cache_capacity(cache).flush_every_ms(None).open()?;
+        let config = sled::Config::new().path(path).cache_capacity(cache).flush_every_ms(None);
+        let begun = Instant::now();
+        let db = loop {
+            match config.open() {
+                Err(error) if is_locked(&error) && begun.elapsed() < LET_GO => std::thread::sleep(LOOK_AGAIN),
+                result => break result?,
+            }
+        };
         let trees = Tree::ALL
             .into_iter()
             .map(|tree| Ok((tree, db.open_tree(tree.name())?)))
@@ -77,5 +95,24 @@ impl From<sled::Error> for IndexError {
             sled::Error::Io(error) => Self::Io(Arc::new(error)),
             other => Self::Damaged(other.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_about_to_go_is_waited_for() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("index");
+        let first = SledStore::open(&path, 1 << 20).expect("opens");
+        let closer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(first);
+        });
+        let second = SledStore::open(&path, 1 << 20).map(drop);
+        assert!(second.is_ok(), "{:?}", second.err());
+        closer.join().expect("closes");
     }
 }
