@@ -32,6 +32,8 @@ pub struct Journalled {
     /// Lines that were not written, in all, and since the last that was.
     unrecorded: u64,
     lost: u64,
+    /// Times the packet filter was put back, as told.
+    restored: u64,
 }
 
 /// What a line tells.
@@ -149,7 +151,14 @@ impl Journalled {
         let file = LineFile::open(config, "leases")?;
         let (lines, waiting) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new().name("leases".into()).spawn(move || write(file, &waiting))?;
-        Ok(Self { inner, lines: Some(lines), thread: Some(thread), unrecorded: 0, lost: 0 })
+        Ok(Self { inner, lines: Some(lines), thread: Some(thread), unrecorded: 0, lost: 0, restored: 0 })
+    }
+
+    fn tell_restored(&mut self, begun: Begun) {
+        let restored = self.inner.restored();
+        if std::mem::replace(&mut self.restored, restored) != restored {
+            self.tell(begun, [(Told::Restored, None)]);
+        }
     }
 
     fn tell<'a>(&mut self, begun: Begun, told: impl IntoIterator<Item = (Told<'a>, Option<&'a Error>)>) {
@@ -247,6 +256,7 @@ impl Backend for Journalled {
     fn apply(&mut self, commands: &[Command]) -> Vec<Result<(), Error>> {
         let begun = Begun::now();
         let results = self.inner.apply(commands);
+        self.tell_restored(begun);
         // A pin that failed leaves nothing behind; any other order is wanted all the same.
         let stands = |(command, result): &(&Command, &Result<(), Error>)| {
             result.is_ok() || !matches!(command, Command::Pin { .. })
@@ -282,10 +292,12 @@ impl Backend for Journalled {
     fn healthy(&mut self) -> Result<Health, Error> {
         let begun = Begun::now();
         let result = self.inner.healthy();
-        if matches!(result, Ok(Health::Restored)) {
-            self.tell(begun, [(Told::Restored, None)]);
-        }
+        self.tell_restored(begun);
         result
+    }
+
+    fn restored(&self) -> u64 {
+        self.restored
     }
 
     fn images(&mut self, table: &str, apart: &str) -> Result<Images, Error> {

@@ -279,6 +279,11 @@ pub trait Backend: Send {
     /// Where it does not stand and could not be put back.
     fn healthy(&mut self) -> Result<Health, Error>;
 
+    /// Times the table was put back since the start; asked behind every call.
+    fn restored(&self) -> u64 {
+        0
+    }
+
     /// The tables of this name as the kernel holds them, whoever built them, the chain `apart` left out of their digests;
     /// nothing where no kernel is asked. A process without the privilege asks its backend, the kernel tells it nothing.
     ///

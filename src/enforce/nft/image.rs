@@ -6,10 +6,11 @@
 //! priorities, policies and whether the table is switched off are in it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::super::netlink::{Attributes, DUMP_TRIES, Netlink, NetlinkError, Writer};
+use super::super::netlink::{Attributes, Netlink, NetlinkError, Writer};
 use super::sets::MSG_GETSETELEM;
 use super::table::{MSG_GETRULE, MSG_GETSET, MSG_GETTABLE, RULE_TABLE, SET_NAME, SET_TABLE, TABLE_FLAGS, TABLE_NAME};
 use super::watch::SUBSYS;
@@ -37,6 +38,12 @@ const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
 /// Expressions whose data changes with every packet.
 const COUNTING: &[u8] = b"counter\0";
+
+/// Milliseconds before each try to read one part: a service that starts or changes its policy commits many thousand times in
+/// a second, and not for long.
+const PAUSES: [u64; 9] = [0, 0, 1, 2, 4, 8, 16, 32, 64];
+/// Most reads of a whole table until two of them are the same.
+const READS: usize = 8;
 
 /// Which packets a table sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,85 +130,70 @@ impl Ruleset {
     /// [`Error::Kernel`] with `EPERM` where the capability is missing; [`Error::Io`] where the table changed whenever it
     /// was read.
     pub fn table(&mut self, family: Family, name: &str, apart: &str) -> Result<Option<Image>, Error> {
-        for _ in 0..DUMP_TRIES {
+        // Whoever changes whatever table interrupts whoever reads one. So parts are read each by itself, and the whole is
+        // taken when it is found the same twice.
+        let mut before = None;
+        for _ in 0..READS {
             match self.read(family, name, apart) {
-                Err(NetlinkError::Interrupted) => {}
+                Ok(image) if before.as_ref() == Some(&image) => return Ok(image),
+                Ok(image) => before = Some(image),
+                Err(NetlinkError::Interrupted) => before = None,
                 // It was removed while it was read.
-                Err(error) if error.errno() == Some(libc::ENOENT) => {}
-                other => return other.map_err(|error| kernel(&error, "read the table")),
+                Err(error) if error.errno() == Some(libc::ENOENT) => before = None,
+                Err(error) => return Err(kernel(&error, "read the table")),
             }
         }
         Err(kernel(&NetlinkError::Interrupted, "read the table"))
     }
 
     fn read(&mut self, family: Family, name: &str, apart: &str) -> Result<Option<Image>, NetlinkError> {
-        let mut found = None;
-        self.dump(
-            MSG_GETTABLE,
-            family,
-            |_| {},
-            |table| {
-                if text(table.find(TABLE_NAME)) == name {
-                    found = Some((comment(table.find(TABLE_USERDATA)), table.be32(TABLE_FLAGS).unwrap_or(0)));
-                }
-            },
-        )?;
-        let Some((comment_of_table, flags)) = found else { return Ok(None) };
-        let mut image = Image { comment: comment_of_table, ..Image::default() };
+        let tables = self.dump(MSG_GETTABLE, family, |_| {})?;
+        let Some(table) = tables.iter().map(|table| Attributes(table)).find(|t| text(t.find(TABLE_NAME)) == name)
+        else {
+            return Ok(None);
+        };
+        let mut image = Image { comment: comment(table.find(TABLE_USERDATA)), ..Image::default() };
         let mut digest = Parts::default();
-        digest.add(&flags.to_be_bytes());
+        digest.add(&table.be32(TABLE_FLAGS).unwrap_or(0).to_be_bytes());
 
         let mut hooks = BTreeMap::new();
-        self.dump(
-            MSG_GETCHAIN,
-            family,
-            |_| {},
-            |chain| {
-                if text(chain.find(CHAIN_TABLE)) == name {
-                    let shape = [CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE, CHAIN_FLAGS].map(|kind| owned(chain.find(kind)));
-                    let chain_name = text(chain.find(CHAIN_NAME));
-                    let comment = comment(chain.find(CHAIN_USERDATA));
-                    image.chains.insert(chain_name.clone(), Chain { comment, rules: Vec::new() });
-                    hooks.insert(chain_name, shape);
-                }
-            },
-        )?;
+        for chain in &self.dump(MSG_GETCHAIN, family, |_| {})? {
+            let chain = Attributes(chain);
+            if text(chain.find(CHAIN_TABLE)) == name {
+                let shape = [CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE, CHAIN_FLAGS].map(|kind| owned(chain.find(kind)));
+                let chain_name = text(chain.find(CHAIN_NAME));
+                let comment = comment(chain.find(CHAIN_USERDATA));
+                image.chains.insert(chain_name.clone(), Chain { comment, rules: Vec::new() });
+                hooks.insert(chain_name, shape);
+            }
+        }
         hooks.remove(apart);
         for (chain, shape) in &hooks {
             digest.add(chain.as_bytes());
             shape.iter().for_each(|part| digest.add(part));
         }
 
-        self.dump(
-            MSG_GETRULE,
-            family,
-            |w| w.text(RULE_TABLE, name),
-            |rule| {
-                // The name is a filter that older kernels do not know.
-                if text(rule.find(RULE_TABLE)) != name {
-                    return;
-                }
-                let chain = text(rule.find(RULE_CHAIN));
-                if chain != apart {
-                    digest.add(chain.as_bytes());
-                    digest_expressions(&mut digest, rule.find(RULE_EXPRESSIONS).unwrap_or(&[]));
-                }
-                let comment = comment(rule.find(RULE_USERDATA));
-                image.chains.entry(chain).or_default().rules.push(comment);
-            },
-        )?;
+        for rule in &self.dump(MSG_GETRULE, family, |w| w.text(RULE_TABLE, name))? {
+            let rule = Attributes(rule);
+            // The name is a filter that older kernels do not know.
+            if text(rule.find(RULE_TABLE)) != name {
+                continue;
+            }
+            let chain = text(rule.find(RULE_CHAIN));
+            if chain != apart {
+                digest.add(chain.as_bytes());
+                digest_expressions(&mut digest, rule.find(RULE_EXPRESSIONS).unwrap_or(&[]));
+            }
+            image.chains.entry(chain).or_default().rules.push(comment(rule.find(RULE_USERDATA)));
+        }
 
         let mut sets = BTreeMap::new();
-        self.dump(
-            MSG_GETSET,
-            family,
-            |w| w.text(SET_TABLE, name),
-            |set| {
-                if text(set.find(SET_TABLE)) == name {
-                    sets.insert(text(set.find(SET_NAME)), SET_SHAPE.map(|kind| owned(set.find(kind))));
-                }
-            },
-        )?;
+        for set in &self.dump(MSG_GETSET, family, |w| w.text(SET_TABLE, name))? {
+            let set = Attributes(set);
+            if text(set.find(SET_TABLE)) == name {
+                sets.insert(text(set.find(SET_NAME)), SET_SHAPE.map(|kind| owned(set.find(kind))));
+            }
+        }
         for (set, shape) in sets {
             digest.add(set.as_bytes());
             shape.iter().for_each(|part| digest.add(part));
@@ -215,27 +207,32 @@ impl Ruleset {
     }
 
     fn elements(&mut self, family: Family, table: &str, set: &str) -> Result<Vec<[Vec<u8>; 4]>, NetlinkError> {
-        let mut elements = Vec::new();
-        let which = |w: &mut Writer| {
+        let lists = self.dump(MSG_GETSETELEM, family, |w| {
             w.text(1, table);
             w.text(2, set);
-        };
-        self.dump(MSG_GETSETELEM, family, which, |list| {
-            for (_, element) in Attributes(list.find(ELEMENT_LIST).unwrap_or(&[])) {
+        })?;
+        let mut elements = Vec::new();
+        for list in &lists {
+            for (_, element) in Attributes(Attributes(list).find(ELEMENT_LIST).unwrap_or(&[])) {
                 elements.push(ELEMENT.map(|kind| owned(Attributes(element).find(kind))));
             }
-        })?;
+        }
         Ok(elements)
     }
 
-    fn dump(
-        &mut self,
-        message: u16,
-        family: Family,
-        body: impl FnOnce(&mut Writer),
-        mut each: impl FnMut(Attributes<'_>),
-    ) -> Result<(), NetlinkError> {
-        self.netlink.dump(SUBSYS | message, family as u8, body, |attributes| each(Attributes(attributes)))
+    /// Attributes of every object, seen as they were at one moment.
+    fn dump(&mut self, message: u16, family: Family, body: impl Fn(&mut Writer)) -> Result<Vec<Vec<u8>>, NetlinkError> {
+        let mut result = Err(NetlinkError::Interrupted);
+        for pause in PAUSES {
+            std::thread::sleep(Duration::from_millis(pause));
+            let mut all = Vec::new();
+            let each = |attributes: &[u8]| all.push(attributes.to_vec());
+            result = self.netlink.dump(SUBSYS | message, family as u8, &body, each).map(|()| all);
+            if !matches!(result, Err(NetlinkError::Interrupted)) {
+                break;
+            }
+        }
+        result
     }
 }
 

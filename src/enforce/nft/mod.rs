@@ -494,6 +494,10 @@ impl Backend for Nft {
         }
     }
 
+    fn restored(&self) -> u64 {
+        self.restored
+    }
+
     fn images(&mut self, table: &str, apart: &str) -> Result<Images, Error> {
         Ruleset::open()?.tables(table, apart)
     }
