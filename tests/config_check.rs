@@ -138,6 +138,7 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
                 (4, "enforce.interfaces[1]", "not an interface", "1 to 15"),
             ],
         ),
+        ("version = 1\n[enforce]\nlease_journal = \"\"\n", &[(3, "enforce.lease_journal", "empty", "\"off\"")]),
         (
             "version = 1\n[enforce]\nmin_pin_seconds = 90\nmax_pin_seconds = 80\n",
             &[(3, "enforce.min_pin_seconds", "more than", "longest")],

@@ -23,6 +23,9 @@ pub struct Packet {
     pub port: u16,
     /// It opens a connection.
     pub opens: bool,
+    /// It carries nothing, and is a reset or of sequence 0: what the gateway sends in a sandbox's name to the far end of a
+    /// connection that it cuts.
+    pub cuts: bool,
 }
 
 /// A running capture of TCP packets from `10.78.0.0/16`.
@@ -78,6 +81,7 @@ impl Drop for Wire {
 
 fn read(frame: &[u8], at: impl FnOnce() -> Micros) -> Option<Packet> {
     const SYN: u8 = 2;
+    const RST: u8 = 4;
     const ACK: u8 = 16;
     let ip = frame.get(14..)?;
     let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(ip.get(at..at + 4)?).ok()?));
@@ -87,8 +91,12 @@ fn read(frame: &[u8], at: impl FnOnce() -> Micros) -> Option<Packet> {
     }
     let tcp = ip.get(usize::from(ip.first()? & 15) * 4..)?;
     let port = u16::from_be_bytes([*tcp.get(2)?, *tcp.get(3)?]);
-    let opens = tcp.get(13)? & (SYN | ACK) == SYN;
-    Some(Packet { at: at(), from, to: address(16)?, port, opens })
+    let flags = tcp.get(13)?;
+    let opens = flags & (SYN | ACK) == SYN;
+    let length = usize::from(u16::from_be_bytes([*ip.get(2)?, *ip.get(3)?]));
+    let headers = usize::from(ip.first()? & 15) * 4 + usize::from(tcp.get(12)? >> 4) * 4;
+    let cuts = length == headers && (flags & RST != 0 || tcp.get(4..12)? == [0; 8]);
+    Some(Packet { at: at(), from, to: address(16)?, port, opens, cuts })
 }
 
 /// When the packet that was read last had arrived.

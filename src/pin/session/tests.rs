@@ -1,0 +1,217 @@
+use super::*;
+use crate::pin::{PinPolicy, plan};
+use crate::ports::Port;
+use proptest::prelude::*;
+use staunch_scoring::NameBuf;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+fn address(n: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(0xc612_0000 + n))
+}
+
+fn name(text: &str) -> NameBuf {
+    NameBuf::from_text(text).expect("name")
+}
+
+fn asked<'a>(name: &'a NameBuf, ports: &'a Ports) -> Asked<'a> {
+    Asked { name: name.as_ref(), ports, volume: None, most: 10_000 }
+}
+
+const NONE: [Option<IpAddr>; 2] = [None; 2];
+
+#[test]
+fn the_least_recently_answered_makes_room_and_is_told() {
+    let (www, web) = (name("www.example"), Ports::web());
+    let asked = asked(&www, &web);
+    let mut pins = SessionPins::new();
+    let epoch = pins.epoch();
+    for n in 0..SESSION_PINS_MAX as u32 {
+        assert_eq!(pins.note(epoch, &asked, address(n), 1_000, 0), NONE);
+    }
+    assert!(pins.cover_all(&asked, &[address(0)], 1_000), "0 is in use again");
+    pins.seen(address(1), 1);
+    assert_eq!(pins.note(epoch, &asked, address(9_999), 1_000, 1), [Some(address(2)), None], "1 has an open flow");
+    assert_eq!(pins.len(), SESSION_PINS_MAX);
+    assert!(pins.covers(&asked, address(0), 1_000) && !pins.covers(&asked, address(2), 1));
+    assert_eq!(pins.note(epoch, &asked, address(10_000), 2_000, 1_000), NONE, "ended ones make room first");
+    assert_eq!(pins.len(), 2, "and the one with a flow stays");
+    assert_eq!(pins.expire(LIVE + 2), 2);
+    assert!(pins.is_empty() && pins.names.is_empty());
+}
+
+#[test]
+fn one_name_holds_so_many_addresses_and_no_more() {
+    let (stores, www, web) = (name("objects.example"), name("www.example"), Ports::web());
+    let few = Asked { most: 3, ..asked(&stores, &web) };
+    let mut pins = SessionPins::new();
+    let epoch = pins.epoch();
+    for n in 0..3 {
+        assert_eq!(pins.note(epoch, &few, address(n), 1_000, 0), NONE);
+    }
+    // Another name leads to the oldest as well: it is that name's too.
+    assert_eq!(pins.note(epoch, &asked(&www, &web), address(0), 1_000, 0), NONE);
+    pins.seen(address(1), 1);
+    assert_eq!(pins.note(epoch, &few, address(3), 1_000, 0), [None, Some(address(2))]);
+    assert_eq!(pins.note(epoch, &few, address(3), 2_000, 0), NONE, "known by now");
+    assert_eq!(pins.len(), 3);
+    assert_eq!(pins.names_of(address(0)), ["objects.example", "www.example"]);
+}
+
+#[test]
+fn an_acknowledgement_after_a_revoke_counts_for_nothing() {
+    let (www, web) = (name("www.example"), Ports::web());
+    let asked = asked(&www, &web);
+    let mut pins = SessionPins::new();
+    let before = pins.epoch();
+    pins.revoke();
+    assert_eq!(pins.note(before, &asked, address(1), 1_000, 0), NONE);
+    assert!(pins.is_empty());
+    assert_eq!(pins.note(pins.epoch(), &asked, address(1), 1_000, 0), NONE);
+    assert!(pins.covers(&asked, address(1), 1_000));
+}
+
+#[test]
+fn a_lease_covers_its_ports_its_name_and_no_wider_volume() {
+    let (www, api, web) = (name("www.example"), name("api.example"), Ports::web());
+    let ssh = Ports::these([Port::tcp(22)]).expect("ports");
+    let https = Ports::these([Port::tcp(443)]).expect("ports");
+    let mut pins = SessionPins::new();
+    let limited = Asked { volume: Some(100), ..asked(&www, &web) };
+    assert_eq!(pins.note(pins.epoch(), &limited, address(1), 1_000, 0), NONE);
+    assert!(pins.covers(&limited, address(1), 1_000));
+    assert!(pins.covers(&Asked { ports: &https, ..limited }, address(1), 1_000), "as much is open already");
+    assert!(!pins.covers(&Asked { ports: &ssh, ..limited }, address(1), 1_000));
+    assert!(!pins.covers(&Asked { name: api.as_ref(), ..limited }, address(1), 1_000), "not by this name");
+    assert!(!pins.covers(&Asked { volume: None, ..limited }, address(1), 1_000), "more may go out");
+    assert!(pins.covers(&Asked { volume: Some(50), ..limited }, address(1), 1_000));
+}
+
+#[test]
+fn what_no_name_opens_any_more_is_closed() {
+    let (www, api, web) = (name("www.example"), name("api.example"), Ports::web());
+    let https = Ports::these([Port::tcp(443)]).expect("ports");
+    let mut pins = SessionPins::new();
+    let epoch = pins.epoch();
+    for (name, n) in [(&www, 1), (&api, 1), (&api, 2)] {
+        assert_eq!(pins.note(epoch, &asked(name, &web), address(n), 1_000, 0), NONE);
+    }
+    let all = |_: NameRef<'_>| Some((Ports::web(), None));
+    let same = pins.tighten(all);
+    assert!(!same.lost && same.keep.len() == 2 && pins.epoch() == epoch);
+    let www_alone = |name: NameRef<'_>| (name == www.as_ref()).then(|| (Ports::web(), Some(5)));
+    let tightened = pins.tighten(www_alone);
+    assert_eq!(tightened.keep, [(address(1), vec![Ports::web()], Some(5))]);
+    assert!(tightened.lost && pins.len() == 1 && pins.epoch() != epoch);
+    assert_eq!(pins.note(epoch, &asked(&api, &web), address(2), 1_000, 0), NONE);
+    assert_eq!(pins.len(), 1, "an answer that was under way finds the door closed");
+    let fewer = pins.tighten(|_| Some((https.clone(), Some(5))));
+    assert!(fewer.lost && fewer.keep == [(address(1), vec![https.clone()], Some(5))]);
+    assert!(pins.covers(&Asked { volume: Some(5), ..asked(&www, &https) }, address(1), 1_000));
+    let less = pins.tighten(|_| Some((https.clone(), Some(4))));
+    assert!(less.lost, "less may go out than before");
+    assert!(!pins.tighten(|_| Some((https.clone(), None))).lost, "more may");
+}
+
+#[test]
+fn a_volume_is_told_once_at_its_mark_and_once_at_its_limit() {
+    let (www, web) = (name("www.example"), Ports::web());
+    let mut pins = SessionPins::new();
+    let limited = Asked { volume: Some(100), ..asked(&www, &web) };
+    assert_eq!(pins.note(pins.epoch(), &limited, address(1), 1_000, 0), NONE);
+    assert_eq!(pins.note(pins.epoch(), &asked(&www, &web), address(2), 1_000, 0), NONE);
+    let mut used = |n, octets, limit| pins.used(address(n), octets, limit, Some(10));
+    assert_eq!(used(1, 9, Some(100)), None);
+    assert_eq!((used(1, 10, Some(100)), used(1, 11, Some(100))), (Some(Passed::Mark), None));
+    assert_eq!((used(1, 100, Some(100)), used(1, 100, Some(100))), (Some(Passed::Limit), None));
+    assert_eq!(used(2, 1_000_000, None), None, "a rule names it");
+    assert_eq!(used(3, 1_000_000, None), None, "not known");
+    assert_eq!(pins.details(0)[1].octets_out, 100);
+}
+
+/// What the packet filter would hold, told everything the session table is told.
+#[derive(Debug, Clone)]
+enum Step {
+    Answer { addresses: Vec<u32>, ttl: u32, name: u8 },
+    Pass { ms: u64 },
+    Revoke,
+    Tighten { names: u8 },
+    LateAcknowledgement { address: u32 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (proptest::collection::vec(0u32..40, 1..5), 0u32..8_000, 0u8..4)
+            .prop_map(|(addresses, ttl, name)| Step::Answer { addresses, ttl, name }),
+        3 => (0u64..4_000_000).prop_map(|ms| Step::Pass { ms }),
+        1 => Just(Step::Revoke),
+        1 => any::<u8>().prop_map(|names| Step::Tighten { names }),
+        1 => (0u32..40).prop_map(|address| Step::LateAcknowledgement { address }),
+    ];
+    proptest::collection::vec(step, 0..60)
+}
+
+proptest! {
+    #[test]
+    fn refresh_never_shortens_and_no_pin_survives_a_revoke(steps in steps()) {
+        let seconds = Duration::from_secs;
+        let policy = PinPolicy::new(seconds(60), seconds(3600), seconds(30)).expect("valid");
+        let names: Vec<NameBuf> = (0..4).map(|n| name(&format!("n{n}.example"))).collect();
+        let web = Ports::web();
+        let mut pins = SessionPins::new();
+        // By address: the end, and the names that opened it, as bits.
+        let mut model: std::collections::HashMap<u32, (u64, u8)> = std::collections::HashMap::new();
+        let (mut now, mut stale) = (0, pins.epoch());
+        for step in steps {
+            match step {
+                Step::Answer { addresses, ttl, name } => {
+                    let end = now + plan(&policy, ttl).lifetime.as_millis() as u64;
+                    for n in addresses {
+                        let asked = asked(&names[usize::from(name)], &web);
+                        prop_assert_eq!(pins.note(pins.epoch(), &asked, address(n), end, now), NONE);
+                        let held = model.entry(n).or_default();
+                        *held = (end.max(held.0), held.1 | 1 << name);
+                    }
+                }
+                Step::Pass { ms } => {
+                    now += ms;
+                    pins.expire(now);
+                    model.retain(|_, (end, _)| *end > now);
+                }
+                Step::Revoke => {
+                    stale = pins.epoch();
+                    pins.revoke();
+                    model.clear();
+                    prop_assert!(pins.is_empty());
+                }
+                Step::Tighten { names: allowed } => {
+                    let number = |name: NameRef<'_>| names.iter().position(|known| known.as_ref() == name);
+                    let before = pins.epoch();
+                    let tightened = pins.tighten(|name| {
+                        (allowed & 1 << number(name).unwrap_or(7) != 0).then(|| (Ports::web(), None))
+                    });
+                    let lost = model.values().any(|(_, names)| names & allowed == 0);
+                    prop_assert_eq!(tightened.lost, lost);
+                    model.retain(|_, (_, names)| { *names &= allowed; *names != 0 });
+                    if lost {
+                        stale = before;
+                    }
+                    prop_assert_eq!(tightened.keep.len(), model.len());
+                }
+                Step::LateAcknowledgement { address: n } => {
+                    if stale != pins.epoch() {
+                        prop_assert_eq!(pins.note(stale, &asked(&names[0], &web), address(n), u64::MAX, now), NONE);
+                    }
+                }
+            }
+            for n in 0..40 {
+                let (end, by) = model.get(&n).copied().unwrap_or((0, 0));
+                let name = &names[by.trailing_zeros().min(3) as usize];
+                prop_assert_eq!(pins.covers(&asked(name, &web), address(n), end.max(now + 1)), end > now);
+                prop_assert!(!pins.covers(&asked(name, &web), address(n), end.max(now) + 1));
+            }
+            let named: usize = pins.names.values().sum();
+            prop_assert_eq!(named, pins.pins.values().map(|pin| pin.names.len()).sum::<usize>());
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The walk of a query as far as it goes without waiting: judged, refused, answered from memory, or handed on.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use staunch_scoring::{Bits, Listing, Outcome, Split};
+
+use super::show::{show, shown};
+use super::{Deferred, Leave, Pipeline, Step, Walk, decoy, is_guarded};
+use crate::cache::Key;
+use crate::event::{Source, Verdict};
+use crate::listen::Fast;
+use crate::model::{Ede, Now, Qtype, Reason, Transport};
+use crate::policy::Ask;
+use crate::session::{Context, Inner, Session};
+use crate::telemetry::Record;
+use crate::wire::Query;
+use crate::{local, reply};
+
+impl Pipeline {
+    /// The synchronous half of the walk. `waited`: since when, for a query that has waited for its domain's age. `again`:
+    /// what became of a first walk that asked siblings.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn walk(
+        &self,
+        query: &Query<'_>,
+        packet: &[u8],
+        from: IpAddr,
+        transport: Transport,
+        now: Now,
+        waited: Option<Instant>,
+        out: &mut Vec<u8>,
+        again: Option<decoy::Again>,
+    ) -> Fast<Deferred> {
+        let started = waited.unwrap_or_else(Instant::now);
+        let live = self.live.load();
+        let Some(session) = self.identify(&live, from, now) else {
+            return self.refuse_stranger(&live, query, from, transport, now, started, out);
+        };
+        let context = session.context();
+        let qname = query.qname.as_ref();
+        let tenant_key = |split: &Split| self.hash((session.id(), split.tenant(qname)));
+        let mut record = Record {
+            wall: now.wall,
+            context: context.clone(),
+            address: from,
+            transport,
+            qname: query.qname,
+            qtype: query.qtype,
+            split: Split::NONE,
+            mode: live.policy.mode_of(&context),
+            verdict: Verdict::Answer,
+            would: Verdict::Answer,
+            reason: None,
+            case: None,
+            rule: None,
+            source: Source::Local,
+            decoy: again.as_ref().and_then(|again| again.kind),
+            rcode: 0,
+            scored: None,
+            pins: Vec::new(),
+            shared: Vec::new(),
+            withheld: Vec::new(),
+            duration_us: 0,
+        };
+        let deferred = |record, step| {
+            let walk = Walk {
+                packet: packet.into(),
+                from,
+                transport,
+                wall: now.wall,
+                started,
+                session: session.clone(),
+                record,
+            };
+            Fast::Deferred(Deferred { walk: Box::new(walk), step })
+        };
+
+        let guarded = is_guarded(&live, &context);
+        // An address that no pin could open is not asked for and not shown: nothing leaves, nothing is charged.
+        let unreachable = guarded && context.cannot_reach(query.qtype);
+        let grants = live.grants.load();
+        // Held from here until the charge is booked: a session's own questions are judged one behind the other.
+        let mut inner = session.inner.lock();
+        // What never leaves is neither scored nor charged; a closed session gets not even that.
+        if !inner.is_closed() {
+            if live.zones.covers(qname) && !unreachable {
+                record.source = Source::Zone;
+                return deferred(record, Step::Zone);
+            }
+            if let Some(answer) = local::special(qname, query.qtype, &context.announcement.search)
+                && !live.policy.allows(&context, &grants, qname, now.wall)
+            {
+                drop(inner);
+                record.rcode = u16::from(answer.rcode);
+                reply::local(out, query, &answer);
+                return self.done(record, started);
+            }
+            if query.qtype == Qtype::ANY {
+                drop(inner);
+                reply::any_hinfo(out, query);
+                return self.done(record, started);
+            }
+        }
+
+        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+        let key = Key { qname, qtype: query.qtype, dnssec_ok, checking_disabled: query.checking_disabled };
+        let stood_in = again.as_ref().and_then(|again| again.entry.clone()).filter(|_| !unreachable);
+        let source = if stood_in.is_some() { Source::Decoy } else { Source::Cache };
+        let mut entry = if unreachable { None } else { stood_in.or_else(|| self.cache.get(key, now.mono)) };
+        let failure = if unreachable || entry.is_some() { None } else { self.cache.failure(key, now.mono) };
+        let cached = entry.is_some() || failure.is_some() || unreachable;
+        let old = live.repeats.hold_stale.as_millis() as u64;
+        let stale = if cached { None } else { self.cache.get_stale(key, now.mono, old) };
+        let split = Split::of(qname);
+        let known = self.ages.known(&context, split.icann(qname), now.wall);
+        // Behind the session's lock, and until the charge is booked too: two sessions cannot both spend what is left.
+        let group = if cached { None } else { self.group_of(&context, now.wall) };
+        let mut ledger = group.as_ref().map(|group| group.ledger.lock());
+        let ask = Ask {
+            query,
+            now,
+            split,
+            cached,
+            at_hand: stale.is_some(),
+            registered_days: known.registered_days(now.wall),
+            first_seen_days: known.first_seen_days,
+            group_seen_days: known.group_seen_days,
+            group: ledger.as_ref().map(|ledger| ledger.facts(qname, now.wall)),
+            grants: &grants,
+            name_hash: if query.qtype.is_tunnel_only() { self.hash(qname) } else { 0 },
+        };
+        let mut decision = live.policy.decide(&context, &inner, &ask);
+        record.split = decision.split;
+        record.mode = decision.mode;
+        record.verdict = decision.applied;
+        record.would = decision.would;
+        record.reason = decision.reason;
+        if waited.is_none() && self.ages.worth_waiting(&decision, now) {
+            // Nothing is written down yet: it is judged, once, when the age is there or the time is up.
+            drop(ledger);
+            drop(inner);
+            return deferred(record, Step::Age);
+        }
+        if again.is_none()
+            && decision.applied == Verdict::Answer
+            && let Some(candidate) = self.decoy_candidate(&live, &inner, &decision, &mut record)
+        {
+            // Nothing is written down yet either: it is walked anew when its siblings have been heard.
+            drop(ledger);
+            drop(inner);
+            return deferred(record, Step::Decoy(candidate));
+        }
+        record.rule = decision.rule.take();
+        if decision.would != Verdict::Answer {
+            let (reason, case) = self.case(&mut inner, &decision, tenant_key(&decision.split), now);
+            record.reason = Some(reason);
+            record.case = Some(case);
+        }
+        if decision.applied == Verdict::Hold && entry.is_none() {
+            entry = stale;
+        }
+        let outcome = match decision.applied {
+            Verdict::Answer if cached => Outcome::Cached,
+            Verdict::Answer => Outcome::Forwarded,
+            Verdict::Hold if cached => Outcome::Cached,
+            Verdict::Hold => self.hold(&live, &session, &decision, key, now),
+            Verdict::Sinkhole | Verdict::Quarantine => Outcome::Refused,
+        };
+        let is_held = matches!(outcome, Outcome::Held { .. });
+        let empty = is_held && entry.is_none();
+        let marks = inner.score.tenants_sinkholed();
+        live.policy.commit(&mut inner, &decision, outcome);
+        inner.counts.refused += u64::from(empty);
+        let mut step = None;
+        if let Some(ledger) = &mut ledger
+            && outcome == Outcome::Forwarded
+            && decision.facts.listing == Listing::Unlisted
+        {
+            step = ledger.book(qname, decision.assessment.charge.group, now.wall);
+        }
+        drop(ledger);
+        let charged = decision.booked(outcome);
+        let snapshot = if is_held && charged > Bits::ZERO { self.ledger_step(&mut inner, charged) } else { None };
+        if let Some(state) = snapshot {
+            self.journal_ledger(&session, state);
+        }
+        let (permit, slow, nodata) = (decision.take_permit(), decision.is_slow(), decision.nodata);
+        let opens = decision.opens;
+        let for_siblings = again.as_ref().map_or(Bits::ZERO, |again| again.charged);
+        record.scored = Some((decision.assessment, charged.plus(for_siblings)));
+
+        match (record.verdict, outcome) {
+            (Verdict::Quarantine, _) => {
+                let pending = self.quarantine(&mut inner, &session, &record, now);
+                drop(inner);
+                record.source = Source::Policy;
+                deferred(record, Step::Announce(pending))
+            }
+            (_, outcome) if outcome == Outcome::Refused || empty => {
+                // A mark counts towards quarantine, so a restart must not take it back.
+                let marked = (inner.score.tenants_sinkholed() != marks).then(|| self.snapshot(&mut inner));
+                let pending = if record.reason == Some(Reason::Quarantined) { inner.pending() } else { None };
+                drop(inner);
+                if let Some(state) = marked {
+                    self.journal_ledger(&session, state);
+                }
+                record.source = Source::Policy;
+                if let Some(pending) = pending {
+                    return deferred(record, Step::Announce(Some(pending)));
+                }
+                if guarded && !live.sinkhole.page_for(query.qtype, nodata, record.reason).is_empty() {
+                    return deferred(record, Step::Page);
+                }
+                self.refuse(&live, query, nodata, &mut record, out);
+                self.done(record, started)
+            }
+            (_, Outcome::Refused | Outcome::Cached | Outcome::Held { .. }) => {
+                self.mark_monitored(&mut inner, &session, &context, &record, now);
+                if unreachable {
+                    drop(inner);
+                    reply::no_data(out, query, split.icann(qname), live.sinkhole.negative_ttl);
+                    return self.done(record, started);
+                }
+                record.source = source;
+                let Some(entry) = entry else {
+                    drop(inner);
+                    record.rcode = 2;
+                    let (ede, text) = failure.as_ref().map_or((Ede::Other, ""), |failed| (failed.ede, &*failed.text));
+                    reply::servfail(out, query, ede, text);
+                    return self.done(record, started);
+                };
+                self.ages.note_cached(&record, &known, entry.answer.rcode, now);
+                let denied = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall).is_some();
+                let held = !denied && entry.inside.is_none() && (!guarded || self.enforcer.healthy());
+                let shown =
+                    if held { shown(&live, &context, &mut inner, &record, (&entry, &opens), now) } else { None };
+                drop(inner);
+                match shown {
+                    Some(ttl) => {
+                        show(out, query, &mut record, &entry, ttl, now);
+                        self.done(record, started)
+                    }
+                    None => deferred(record, Step::Pin(entry)),
+                }
+            }
+            (_, Outcome::Forwarded) => {
+                self.mark_monitored(&mut inner, &session, &context, &record, now);
+                let snapshot = self.ledger_step(&mut inner, charged);
+                drop(inner);
+                if let Some(state) = snapshot {
+                    self.journal_ledger(&session, state);
+                }
+                if let (Some(group), Some(state)) = (&group, step) {
+                    self.journal_group(group, state, now.wall);
+                }
+                record.source = Source::Upstream;
+                match permit {
+                    Some(permit) => deferred(record, Step::Forward(Box::new(Leave { permit, slow }))),
+                    // An applied answer always carries its permit; were it otherwise, nobody is left without a word.
+                    None => {
+                        record.source = Source::Failed;
+                        record.rcode = 2;
+                        reply::servfail(out, query, Ede::Other, "no leave to ask; nothing was answered");
+                        self.done(record, started)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes down that enforce mode would have closed a session that is answered.
+    pub(super) fn mark_monitored(
+        &self,
+        inner: &mut Inner,
+        session: &Arc<Session>,
+        context: &Context,
+        record: &Record,
+        now: Now,
+    ) {
+        if record.would == Verdict::Quarantine {
+            self.would_quarantine(inner, session, context, record, now);
+        }
+    }
+
+    /// Closes the walk with its one event.
+    pub(super) fn done(&self, mut record: Record, started: Instant) -> Fast<Deferred> {
+        record.duration_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
+        self.telemetry.record(record);
+        Fast::Reply
+    }
+}
