@@ -6,6 +6,7 @@ mod gateway;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -360,6 +361,76 @@ fn a_rule_manager_that_rewrites_in_a_loop_gains_nothing() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(owned.status().counts.restored, 0, "there was nothing to put back");
+}
+
+/// One transaction that tells of more than a listener's queue takes, and takes our leases away in its midst.
+#[test]
+fn changes_of_which_the_kernel_could_not_tell_are_undone_within_a_second() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(|nft| nft.with_ownership(false));
+    apply(&enforcer, guard(AGENT));
+    apply(&enforcer, pin(AGENT, SERVER, 600 * SECOND));
+    world.connects(AGENT, SERVER);
+    let elements: Vec<String> = (0..30_000u32).map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string()).collect();
+    let script = format!(
+        "add table inet other; add set inet other s {{ type ipv4_addr; }}; add element inet other s {{ {} }}\n\
+         flush set inet staunch pins4\nflush set inet staunch guarded4\n",
+        elements.join(", ")
+    );
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("flood.nft");
+    std::fs::write(&file, script).expect("written");
+    let ears = world.inside("g", Ears::open);
+    let before = enforcer.status().counts.restored;
+    world.nft(&["-f", file.to_str().expect("UTF-8")]).expect("loaded");
+    let took = within(2 * SECOND, || {
+        enforcer.status().counts.restored > before && world.holds("guarded4", AGENT) && world.holds("pins4", SERVER)
+    });
+    assert!(ears.lost_some(), "the kernel had room to tell of all: the test shows nothing");
+    assert!(took.is_some_and(|took| took < SECOND), "{took:?}: {:?}", enforcer.status());
+    println!("back {took:?} after the transaction");
+    world.connects(AGENT, SERVER);
+    world.refused(AGENT, SERVER_2);
+    // And it goes on hearing.
+    world.nft(&["delete", "table", "inet", "staunch"]).expect("deleted");
+    assert!(within(SECOND, || world.dial(AGENT, SERVER).0.is_ok() && world.dial(AGENT, SERVER_2).0.is_err()).is_some());
+}
+
+/// A listener as the service has one, that is read too late.
+struct Ears(socket2::Socket);
+
+impl Ears {
+    fn open() -> Self {
+        const GROUP_NFTABLES: u32 = 7;
+        let netlink = socket2::Domain::from(libc::AF_NETLINK);
+        let protocol = socket2::Protocol::from(libc::NETLINK_NETFILTER);
+        let socket = socket2::Socket::new(netlink, socket2::Type::RAW, Some(protocol)).expect("a socket");
+        socket.set_nonblocking(true).expect("non-blocking");
+        // SAFETY: all-zero is a valid `sockaddr_nl`.
+        let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+        address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+        address.nl_groups = 1 << (GROUP_NFTABLES - 1);
+        let length = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+        // SAFETY: the descriptor is open; pointer and length describe `address`.
+        let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+        assert_eq!(bound, 0, "{}", std::io::Error::last_os_error());
+        Self(socket)
+    }
+
+    fn lost_some(&self) -> bool {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match (&self.0).read(&mut buffer) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return true,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
+                Err(error) => panic!("{error}"),
+                Ok(_) => {}
+            }
+        }
+    }
 }
 
 /// Reads what the server sends for a while.
