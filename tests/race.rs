@@ -32,6 +32,8 @@ const NAMES: usize = 90;
 const SLACK: Micros = 20_000;
 /// A connection that is no longer permitted is over within this (promise P7).
 const CUT: Micros = 1_000_000;
+/// A table with some ten thousand leases is back within this, on a machine that does all of this besides.
+const GONE: Micros = 2_000_000;
 /// Connections that are kept open at a time.
 const OPEN: usize = 24;
 
@@ -182,7 +184,7 @@ fn nobody_connects_without_a_lease_and_nobody_with_one_is_refused() {
         longest as f64 / 1000.0
     );
     assert!(wrong.is_empty(), "{} failed dials: {:?}", wrong.len(), &wrong[..wrong.len().min(5)]);
-    assert!(longest <= 1_000_000, "a table was gone for {longest} µs");
+    assert!(longest <= GONE, "a table was gone for {longest} µs");
 
     // That there was something to see.
     let count = |op: &str| leases.lines.get(op).copied().unwrap_or(0);

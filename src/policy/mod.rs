@@ -5,6 +5,7 @@
 //! code; [`Policy::commit`] writes down what was done. Monitor, canary share and enforce part in [`Decision::new`]
 //! and nowhere else.
 
+mod decision;
 mod decoy;
 mod opens;
 mod packs;
@@ -21,6 +22,8 @@ use crate::model::{Mode, Now, Qtype, Reason};
 use crate::session::{Context, Inner, TUNNEL_TYPE_NAMES};
 use crate::wire::Query;
 
+pub use decision::Decision;
+use decision::Judgement;
 pub use decoy::{Decoys, Suspect};
 pub use opens::Opens;
 pub use permit::Permit;
@@ -92,63 +95,6 @@ pub struct Ask<'a> {
     pub grants: &'a Grants,
     /// Keyed hash of the full name.
     pub name_hash: u64,
-}
-
-/// What is to be done with a query, and all that led to it.
-#[derive(Debug)]
-pub struct Decision<'a> {
-    /// What is done.
-    pub applied: Verdict,
-    /// What enforce mode does.
-    pub would: Verdict,
-    /// Monitor or enforce, canary resolved.
-    pub mode: Mode,
-    /// Why, where `would` is not an answer.
-    pub reason: Option<Reason>,
-    /// The rule or list that decided or allowed.
-    pub rule: Option<RuleRef>,
-    /// Whether the refusal is NODATA, so that names below stay reachable (RFC 8020).
-    pub nodata: bool,
-    /// The name's owners.
-    pub split: Split,
-    /// The score.
-    pub assessment: Assessment,
-    /// What the scorer was told; kept for the commit.
-    pub facts: Facts<'a>,
-    /// What an answer opens.
-    pub opens: Opens<'a>,
-    permit: Option<Permit>,
-    tunnel_name: Option<u64>,
-    scope: Scope,
-}
-
-/// The verdict of enforce mode before the mode is applied.
-struct Judgement {
-    would: Verdict,
-    reason: Option<Reason>,
-    rule: Option<RuleRef>,
-    /// Whether a rule itself refuses, so that its own mode applies.
-    by_rule: bool,
-    nodata: bool,
-    tunnel_name: Option<u64>,
-}
-
-impl Judgement {
-    fn answer(rule: Option<RuleRef>) -> Self {
-        Self { would: Verdict::Answer, reason: None, rule, by_rule: false, nodata: false, tunnel_name: None }
-    }
-
-    fn refuse(reason: Reason, rule: Option<RuleRef>) -> Self {
-        Self { would: Verdict::Sinkhole, reason: Some(reason), ..Self::answer(rule) }
-    }
-
-    fn hold(rule: Option<RuleRef>) -> Self {
-        Self { would: Verdict::Hold, nodata: true, ..Self::refuse(Reason::Held, rule) }
-    }
-
-    fn quarantine(reason: Reason, rule: Option<RuleRef>) -> Self {
-        Self { would: Verdict::Quarantine, ..Self::refuse(reason, rule) }
-    }
 }
 
 impl Policy {
@@ -452,66 +398,6 @@ impl Policy {
         if judged || outcome == Outcome::Forwarded {
             inner.dirty |= outcome == Outcome::Refused || decision.would != Verdict::Answer;
             self.scorer.commit(&mut inner.score, &decision.facts, &decision.assessment, outcome);
-        }
-    }
-}
-
-impl<'a> Decision<'a> {
-    /// The one place where monitor mode, the canary share and enforce mode part. `in_force`: the verdict of everything
-    /// that is not on trial. `closed`: an applied quarantine, which is final in every mode.
-    #[allow(clippy::too_many_arguments)]
-    fn new(
-        judgement: Judgement,
-        in_force: Verdict,
-        mode: Mode,
-        closed: bool,
-        split: Split,
-        assessment: Assessment,
-        facts: Facts<'a>,
-        opens: Opens<'a>,
-        query: &Query<'_>,
-        scope: Scope,
-    ) -> Self {
-        let applied = if mode == Mode::Enforce || closed { in_force } else { Verdict::Answer };
-        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
-        let permit = (applied == Verdict::Answer)
-            .then(|| Permit::new(facts.qname, query.qtype, dnssec_ok, query.checking_disabled));
-        Self {
-            applied,
-            would: judgement.would,
-            mode,
-            reason: judgement.reason,
-            rule: judgement.rule,
-            nodata: judgement.nodata,
-            split,
-            assessment,
-            facts,
-            opens,
-            permit,
-            tunnel_name: judgement.tunnel_name,
-            scope,
-        }
-    }
-
-    /// The leave to forward, where the applied verdict is an answer. Can be taken once.
-    pub fn take_permit(&mut self) -> Option<Permit> {
-        self.permit.take()
-    }
-
-    /// Whether it is to wait a random moment before it leaves.
-    pub fn is_slow(&self) -> bool {
-        self.mode == Mode::Enforce && self.assessment.slow
-    }
-
-    /// What is booked with this outcome: nothing for what does not leave, and for a held name its part in what is asked
-    /// again.
-    pub fn booked(&self, outcome: Outcome) -> Bits {
-        let assessment = &self.assessment;
-        match (outcome, assessment.refresh) {
-            (Outcome::Forwarded, _) => assessment.charge.session.max(assessment.charge.name),
-            (Outcome::Held { refreshed: true, entered: true }, Some(refresh)) => refresh.plus(assessment.enter),
-            (Outcome::Held { refreshed: true, entered: false }, Some(refresh)) => refresh,
-            _ => Bits::ZERO,
         }
     }
 }
