@@ -1,0 +1,237 @@
+//! What lies on the chain of the question.
+
+use staunch_scoring::NameBuf;
+
+use super::super::*;
+use super::*;
+
+/// Every row adds something to a good answer that does not belong to it; none may be shown or pinned.
+#[test]
+fn injected_records_are_left_out() {
+    let q = "www.example.com";
+    let good = || Build::new(q, Qtype::A).cname(q, "cdn.example.net").a("cdn.example.net", [203, 0, 113, 1]);
+    let evil = [203, 0, 113, 66];
+    let rows: Vec<(&str, Build)> = vec![
+        ("unrelated A behind", good().a("bank.example.org", evil)),
+        (
+            "unrelated A in front",
+            Build::new(q, Qtype::A)
+                .a("bank.example.org", evil)
+                .cname(q, "cdn.example.net")
+                .a("cdn.example.net", [203, 0, 113, 1]),
+        ),
+        ("parent's A", good().a("example.com", evil)),
+        ("A below the name", good().a("x.www.example.com", evil)),
+        ("sibling's A", good().a("mail.example.com", evil)),
+        ("second alias at the same name", good().cname(q, "evil.example.org").a("evil.example.org", evil)),
+        ("alias off the chain", good().cname("bank.example.org", "evil.example.org").a("evil.example.org", evil)),
+        ("address at the root", good().a(".", evil)),
+        ("DNAME that covers another name", good().an("example.org", Qtype::DNAME, 300, &wire("evil.example"))),
+        (
+            "NS and glue in authority",
+            good().rr(1, "com", Qtype::NS, 300, &wire("ns.evil")).rr(1, "ns.evil", Qtype::A, 300, &evil),
+        ),
+        ("A of the asked name in authority", good().rr(1, "cdn.example.net", Qtype::A, 300, &evil)),
+        ("glue in additional", good().rr(2, "cdn.example.net", Qtype::A, 300, &evil)),
+        ("A of the asked name in additional", good().rr(2, q, Qtype::A, 300, &evil)),
+        ("other type at the chain's end", good().an("cdn.example.net", Qtype::TXT, 300, b"\x04evil")),
+        ("SOA of a positive answer", good().rr(1, "example.net", Qtype::SOA, 300, &soa(60))),
+        ("signature nobody asked for", good().an("cdn.example.net", Qtype::RRSIG, 300, &[0; 30])),
+        ("address behind the alias' owner", good().an(q, Qtype::NS, 300, &wire("evil.example"))),
+        ("short A", good().an("cdn.example.net", Qtype::A, 300, &evil[..3])),
+    ];
+    for (what, build) in rows {
+        let vetted = build.vet(&AnswerRules::default());
+        assert_eq!(
+            shown(&vetted, q, Qtype::A),
+            ["www.example.com. CNAME cdn.example.net.", "cdn.example.net. A 203.0.113.1"],
+            "{what}"
+        );
+        assert_eq!(*vetted.answer.pins, [ip("203.0.113.1")], "{what}");
+        assert_eq!(vetted.answer.authorities, 0, "{what}");
+    }
+}
+
+#[test]
+fn another_class_is_off_the_chain() {
+    let build = Build::new("a.example", Qtype::A).a("a.example", [203, 0, 113, 1]);
+    let mut octets = build.octets();
+    // Class of the record: behind the question and the record's name and type.
+    let at = 12 + 11 + 4 + 11 + 2;
+    octets[at..at + 2].copy_from_slice(&3u16.to_be_bytes());
+    let name = NameBuf::from_text("a.example").expect("name");
+    let asked = Asked { qname: name.as_ref(), qtype: Qtype::A, dnssec_ok: false };
+    let vetted = vet(&octets, asked, &AnswerRules::default()).expect("well-formed");
+    assert_eq!((vetted.answer.answers, vetted.answer.pins.len(), vetted.kind), (0, 0, Kind::NoData));
+}
+
+#[test]
+fn other_questions_are_refused() {
+    let octets = Build::new("a.example", Qtype::A).a("a.example", [203, 0, 113, 1]).octets();
+    let refused = |qname: &str, qtype, octets: &[u8]| {
+        let name = NameBuf::from_text(qname).expect("name");
+        vet(octets, Asked { qname: name.as_ref(), qtype, dnssec_ok: false }, &AnswerRules::default()).err()
+    };
+    assert_eq!(refused("a.example", Qtype::A, &octets), None);
+    assert_eq!(refused("b.example", Qtype::A, &octets), Some(VetError::WrongQuestion));
+    assert_eq!(refused("a.example", Qtype::AAAA, &octets), Some(VetError::WrongQuestion));
+    for (at, value, error) in [
+        (2, 0x01, VetError::WrongQuestion), // QR=0
+        (2, 0xa9, VetError::WrongQuestion), // opcode 5
+        (5, 2, VetError::WrongQuestion),    // two questions
+        (2, 0x83, VetError::Truncated),
+        (7, 9, VetError::Malformed), // more records claimed than there are
+    ] {
+        let mut bent = octets.clone();
+        bent[at] = value;
+        assert_eq!(refused("a.example", Qtype::A, &bent), Some(error), "octet {at}");
+    }
+}
+
+#[test]
+fn chains_are_followed_and_bounded() {
+    let chain = |hops: usize| {
+        let mut build = Build::new("h0.example", Qtype::A);
+        // Backwards, since order in the section means nothing.
+        for i in (0..hops).rev() {
+            build = build.cname(&format!("h{i}.example"), &format!("h{}.example", i + 1));
+        }
+        build.a(&format!("h{hops}.example"), [203, 0, 113, 1]).vet(&AnswerRules::default())
+    };
+    for hops in [0, 1, MAX_HOPS] {
+        let vetted = chain(hops);
+        assert_eq!((vetted.kind, usize::from(vetted.answer.answers)), (Kind::Positive, hops + 1));
+        assert_eq!(vetted.names.len(), hops, "every hop is reported");
+        assert_eq!(parsed(&vetted, "h0.example", Qtype::A).answers.len(), hops + 1);
+    }
+    for hops in [MAX_HOPS + 1, 50] {
+        let vetted = chain(hops);
+        assert_eq!((vetted.kind, vetted.answer.rcode, vetted.answer.pins.len()), (Kind::Failure, 2, 0));
+    }
+    let itself = Build::new("a.example", Qtype::A).cname("a.example", "a.example").vet(&AnswerRules::default());
+    assert_eq!(itself.kind, Kind::Failure);
+    let ring = Build::new("a.example", Qtype::A).cname("a.example", "b.example").cname("b.example", "A.Example");
+    assert_eq!(ring.vet(&AnswerRules::default()).kind, Kind::Failure);
+}
+
+#[test]
+fn dname_is_followed_with_or_without_its_cname() {
+    let base = || {
+        Build::new("w.old.example", Qtype::A)
+            .an("old.example", Qtype::DNAME, 300, &wire("new.example"))
+            .a("w.new.example", [203, 0, 113, 1])
+    };
+    let expected =
+        ["old.example. DNAME new.example.", "w.old.example. CNAME w.new.example.", "w.new.example. A 203.0.113.1"];
+    let rules = AnswerRules::default();
+    let rows = [
+        ("made by us", base()),
+        ("made by the upstream", base().cname("w.old.example", "w.new.example")),
+        ("made to lie", base().cname("w.old.example", "evil.example").a("evil.example", [203, 0, 113, 66])),
+    ];
+    for (what, build) in rows {
+        let vetted = build.vet(&rules);
+        let mut shown = shown(&vetted, "w.old.example", Qtype::A);
+        shown[0] = shown[0].replace("ANAME", "DNAME");
+        assert_eq!(shown[1..], expected[1..], "{what}");
+        assert!(shown[0].starts_with("old.example. "), "{what}: {}", shown[0]);
+        assert_eq!(*vetted.answer.pins, [ip("203.0.113.1")], "{what}");
+    }
+    // Two cover the name: the order they come in must not decide where it leads.
+    let (high, low) = (("example", "up.example.net"), ("old.example", "new.example"));
+    for pair in [[high, low], [low, high]] {
+        let build = pair.iter().fold(Build::new("w.old.example", Qtype::A), |build, (owner, target)| {
+            build.an(owner, Qtype::DNAME, 300, &wire(target))
+        });
+        let vetted = build.a("w.old.up.example.net", [203, 0, 113, 2]).vet(&rules);
+        assert_eq!(*vetted.answer.pins, [ip("203.0.113.2")]);
+    }
+    let long = format!("{}.{}", ["a"; 100].join("."), "old.example");
+    let target = ["b"; 100].join(".");
+    let vetted = Build::new(&long, Qtype::A).an("old.example", Qtype::DNAME, 1, &wire(&target)).vet(&rules);
+    assert_eq!(vetted.kind, Kind::Failure, "the substituted name does not fit");
+}
+
+#[test]
+fn an_alias_to_an_inside_name_leads_nowhere() {
+    for target in [
+        "localhost",
+        "db.localhost",
+        "printer.local",
+        "metadata.internal",
+        "gateway",
+        "router.home.arpa",
+        "1.0.0.10.in-addr.arpa",
+        "168.192.in-addr.arpa",
+        "1.0.0.127.in-addr.arpa",
+        "8.e.f.ip6.arpa",
+    ] {
+        let vetted = Build::new("a.example.com", Qtype::A)
+            .cname("a.example.com", "b.example.com")
+            .cname("b.example.com", target)
+            .a(target, [203, 0, 113, 1])
+            .vet(&AnswerRules::default());
+        assert!(vetted.internal_alias, "{target}");
+        assert_eq!((vetted.answer.answers, vetted.answer.pins.len()), (0, 0), "{target}");
+        assert_eq!(vetted.kind, Kind::NoData);
+        assert!(!String::from_utf8_lossy(&vetted.answer.body).contains(target.split('.').next().expect("label")));
+    }
+    for target in ["internal.example.com", "local.example", "1.113.0.203.in-addr.arpa", "0-25.2.0.192.in-addr.arpa"] {
+        let vetted = Build::new("a.example.com", Qtype::A)
+            .cname("a.example.com", target)
+            .a(target, [203, 0, 113, 1])
+            .vet(&AnswerRules::default());
+        assert_eq!((vetted.internal_alias, vetted.answer.answers), (false, 2), "{target}");
+    }
+}
+
+#[test]
+fn negative_answers_keep_one_fitting_soa() {
+    let q = "x.sub.example.com";
+    let rules = AnswerRules { max_ttl: 600, ..AnswerRules::default() };
+    let nx = |owner: &str, ttl, minimum| {
+        Build::new(q, Qtype::A).flags(0x8183).rr(1, owner, Qtype::SOA, ttl, &soa(minimum)).vet(&rules)
+    };
+    for (owner, ttl, minimum, expected) in [
+        ("example.com", 300, 60, 60),
+        ("example.com", 30, 60, 30),
+        ("com", 9000, 9000, 600),
+        (q, 5, 5, 5),
+        (".", 7, 9, 7),
+    ] {
+        let vetted = nx(owner, ttl, minimum);
+        assert_eq!((vetted.kind, vetted.answer.rcode, vetted.answer.ttl), (Kind::NxDomain, 3, expected));
+        let reply = parsed(&vetted, q, Qtype::A);
+        assert_eq!(reply.authorities[0].ttl, expected, "the SOA's own TTL is the negative one");
+    }
+    for owner in ["example.org", "a.x.sub.example.com", "mexample.com"] {
+        let vetted = nx(owner, 300, 300);
+        assert_eq!((vetted.answer.authorities, vetted.answer.ttl), (0, BARE_NEGATIVE_TTL), "{owner}");
+    }
+    let alias = Build::new(q, Qtype::A)
+        .flags(0x8183)
+        .cname(q, "gone.example.net")
+        .a("gone.example.net", [203, 0, 113, 66])
+        .rr(1, "example.net", Qtype::SOA, 50, &soa(50))
+        .vet(&rules);
+    assert_eq!((alias.kind, alias.answer.answers, alias.answer.authorities), (Kind::NxDomain, 1, 1));
+    assert!(alias.answer.pins.is_empty(), "a name that does not exist has no address");
+}
+
+#[test]
+fn failures_and_referrals_are_not_cached() {
+    for rcode in [1, 2, 4, 5, 6, 9] {
+        let vetted = Build::new("a.example", Qtype::A).flags(0x8180 | rcode).vet(&AnswerRules::default());
+        assert_eq!((vetted.kind, vetted.answer.rcode, vetted.cacheable), (Kind::Failure, 2, false));
+        assert_eq!(vetted.answer.ttl, FAILURE_TTL);
+    }
+    // BADVERS (16) has 0 in the header and 1 in the OPT record.
+    let mut octets = Build::new("a.example", Qtype::A).octets();
+    octets[11] = 1;
+    octets.extend([0, 0, 41, 4, 208, 1, 0, 0, 0, 0, 0]);
+    let name = NameBuf::from_text("a.example").expect("name");
+    let asked = Asked { qname: name.as_ref(), qtype: Qtype::A, dnssec_ok: false };
+    assert_eq!(vet(&octets, asked, &AnswerRules::default()).expect("whole").kind, Kind::Failure);
+    let referral = Build::new("a.example", Qtype::A).flags(0x8100).rr(1, "example", Qtype::NS, 9, &wire("ns.example"));
+    assert_eq!(referral.vet(&AnswerRules::default()).kind, Kind::Failure);
+}
