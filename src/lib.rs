@@ -27,6 +27,7 @@ pub mod alert;
 pub mod clock;
 pub mod enforce;
 pub mod forward;
+pub mod local_socket;
 pub mod lockdown;
 pub mod outbound;
 pub mod rdap;

@@ -106,6 +106,7 @@ impl Context<'_, '_> {
             deadline: Duration::from_millis(self.within(&section, "deadline_ms", enforce.deadline_ms, 1, 5000)),
             queue: ENFORCE_QUEUE,
             capacity: self.within(&section, "capacity", enforce.capacity, 1, 1 << 24),
+            outside: Default::default(),
         }
     }
 

@@ -39,7 +39,8 @@ const EXPRESSION_DATA: u16 = 2;
 const COUNTING: &[u8] = b"counter\0";
 
 /// Which packets a table sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Family {
     /// IPv4 and IPv6.
@@ -62,7 +63,7 @@ impl Family {
 }
 
 /// One chain.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Chain {
     /// Its comment.
     pub comment: Option<String>,
@@ -71,7 +72,7 @@ pub struct Chain {
 }
 
 /// One table.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Image {
     /// Its comment.
     pub comment: Option<String>,
