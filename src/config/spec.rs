@@ -235,6 +235,16 @@ pub struct Enforce {
     pub capacity: u32,
     /// Most addresses that one name may hold open for one session.
     pub pins_per_name: usize,
+    /// Socket of an enforcer that changes the packet filter in this process's place.
+    pub enforcer_socket: Option<String>,
+    /// Group of that socket.
+    pub enforcer_group: Option<String>,
+    /// Whose orders the enforcer takes. Default: root's and its own user's.
+    pub resolver_user: Option<String>,
+    /// Command of backend `hook`, and its arguments.
+    pub hook: Vec<String>,
+    /// For one answer of it.
+    pub hook_deadline_ms: u64,
 }
 
 impl Default for Enforce {
@@ -249,6 +259,11 @@ impl Default for Enforce {
             pin_grace_seconds: 30,
             capacity: 262_144,
             pins_per_name: 256,
+            enforcer_socket: None,
+            enforcer_group: None,
+            resolver_user: None,
+            hook: Vec::new(),
+            hook_deadline_ms: 1000,
         }
     }
 }

@@ -68,6 +68,13 @@ impl Context<'_, '_> {
                 "use \"nft\" where sandboxes must not reach what they did not resolve",
             );
         }
+        if backend == BackendKind::Hook && mode != Mode::Monitor {
+            self.problems.warn(
+                &backend_path,
+                "what is refused is in the hook's hands: nothing here sees whether it holds",
+                "use \"nft\" where the kernel is to hold it",
+            );
+        }
         if backend == BackendKind::Nft && enforce.interfaces.is_empty() {
             self.problems.warn(
                 &section.key("interfaces"),
@@ -106,7 +113,7 @@ impl Context<'_, '_> {
             deadline: Duration::from_millis(self.within(&section, "deadline_ms", enforce.deadline_ms, 1, 5000)),
             queue: ENFORCE_QUEUE,
             capacity: self.within(&section, "capacity", enforce.capacity, 1, 1 << 24),
-            outside: Default::default(),
+            outside: self.outside(backend),
         }
     }
 

@@ -34,3 +34,51 @@ fn settings_digest(config: &Config) -> String {
     let text = format!("{table:?} {interfaces:?} {guard_unknown} {capacity}");
     Sha256::digest(text.as_bytes()).iter().take(16).map(|octet| format!("{octet:02x}")).collect()
 }
+
+/// The enforcer's side without a socket, for tests of the other one.
+#[cfg(test)]
+pub(super) mod testing {
+    use super::session::{Mailbox, Session};
+    use crate::enforce::wire::{Reply, Request, VERSION};
+    use crate::enforce::{Backend, BackendKind, Config, Observed};
+
+    pub(in crate::enforce) struct Side {
+        pub(in crate::enforce) backend: Box<dyn Backend>,
+        session: Session,
+        config: Config,
+        mailbox: Mailbox,
+    }
+
+    impl Side {
+        pub(in crate::enforce) fn new(backend: Box<dyn Backend>, capacity: u32) -> Self {
+            let config = Config {
+                backend: BackendKind::DryRun,
+                table: "test".into(),
+                interfaces: Vec::new(),
+                guard_unknown: false,
+                deadline: std::time::Duration::from_secs(1),
+                queue: 16,
+                capacity,
+                outside: Default::default(),
+            };
+            let mailbox = Mailbox::default();
+            Self { backend, session: Session::new(&config, mailbox.clone()), config, mailbox }
+        }
+
+        /// Somebody new, who says what is right to say.
+        pub(in crate::enforce) fn connect(&mut self) {
+            self.session = Session::new(&self.config, self.mailbox.clone());
+            let settings = super::settings_digest(&self.config);
+            let hello = Request::Hello { version: VERSION, product: "test".into(), table: "test".into(), settings };
+            assert!(matches!(self.answer(hello), Reply::Welcome { .. }));
+        }
+
+        pub(in crate::enforce) fn answer(&mut self, request: Request) -> Reply {
+            self.session.answer(request, &mut *self.backend, &mut |backend| backend.healthy()).reply
+        }
+
+        pub(in crate::enforce) fn see(&self, observed: Observed) {
+            self.mailbox.put(observed);
+        }
+    }
+}

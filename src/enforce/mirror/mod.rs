@@ -476,3 +476,6 @@ fn unexpected(reply: &Reply) -> Error {
         _ => Error::Unhealthy("the other side's answer does not fit what it was asked".into()),
     }
 }
+
+#[cfg(test)]
+mod tests;
