@@ -157,8 +157,13 @@ fn a_hook_is_told_everything_before_the_answer_is_released() {
     assert!(told["held"][0]["guard"].is_number(), "{told}");
     let pins = orders(&log, "pin");
     assert_eq!(pins.len(), 1, "{log:#?}");
-    assert_eq!((pins[0]["session"].as_str(), pins[0]["destinations"][0].as_str()), (Some("127.0.0.1"), Some("203.0.113.5")));
-    assert!(pins[0]["lifetime_ms"].as_u64() >= Some(60_000) && pins[0]["ports"].as_array().is_some_and(|p| p.len() == 3));
+    assert_eq!(
+        (pins[0]["session"].as_str(), pins[0]["destinations"][0].as_str()),
+        (Some("127.0.0.1"), Some("203.0.113.5"))
+    );
+    assert!(
+        pins[0]["lifetime_ms"].as_u64() >= Some(60_000) && pins[0]["ports"].as_array().is_some_and(|p| p.len() == 3)
+    );
     // It is one process all the time.
     assert!(hook.answered("www2.site.example"));
     hook.until("asked for its health", |hook| hook.log().iter().any(|line| line["op"] == "health"));

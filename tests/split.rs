@@ -116,7 +116,11 @@ fn the_resolver_has_no_capability_and_the_enforcer_one() {
     });
     assert!(told.is_some(), "volumes are not told: {}", staunch.json(&["session", "show", "agent-1"]));
     let status = staunch.json(&["status"]);
-    assert_eq!(status["status"]["enforce"]["backend"].as_str().or(status["enforce"]["backend"].as_str()), Some("nft"), "{status}");
+    assert_eq!(
+        status["status"]["enforce"]["backend"].as_str().or(status["enforce"]["backend"].as_str()),
+        Some("nft"),
+        "{status}"
+    );
 }
 
 #[test]
@@ -192,7 +196,8 @@ fn a_quarantine_while_the_enforcer_is_away_holds_before_the_next_pin() {
 
     enforcer.restart(&world);
     let back = Instant::now();
-    let answered = wait_for(Duration::from_secs(10), || (!asked(two, "www.site.example").is_empty()).then(Instant::now));
+    let answered =
+        wait_for(Duration::from_secs(10), || (!asked(two, "www.site.example").is_empty()).then(Instant::now));
     let answered = answered.unwrap_or_else(|| panic!("nothing is answered any more\n{}", staunch.tail()));
     println!("FIGURE: first pin {:.0} ms after the enforcer was ready", ms(answered - back));
     closed(one, WEB.into(), "quarantined while the enforcer was away");
@@ -367,7 +372,11 @@ fn either_one_killed_at_any_moment_leaves_no_stray_permission() {
                 let reply = asked(one, &name);
                 if reply == [address] {
                     answers += 1;
-                    assert!(one.dial(address, 80).0.is_ok(), "{name} was answered and does not connect\n{}", staunch.tail());
+                    assert!(
+                        one.dial(address, 80).0.is_ok(),
+                        "{name} was answered and does not connect\n{}",
+                        staunch.tail()
+                    );
                 } else {
                     denials += 1;
                     closed(one, address, "what was not answered");

@@ -102,7 +102,11 @@ pub fn load_enforcer(
     let mut problems = Problems::new(&file, Some(&document));
     let spec = document.decode(&mut problems);
     let settings = resolve::enforcer(&spec, path, socket, &Environment::system(), &mut problems);
-    let (errors, warnings) = problems.into_parts();
+    let (mut errors, mut warnings) = problems.into_parts();
+    // A rule that does not load must not keep the enforcer from coming back to a resolver that runs by the file before.
+    let concerns = |field: &str| ["", "version", "enforce", "policy"].contains(&field.split('.').next().unwrap_or(""));
+    errors.retain(|error| concerns(&error.field));
+    warnings.retain(|warning| concerns(&warning.field));
     if errors.is_empty() { Ok((settings, warnings)) } else { Err(errors) }
 }
 

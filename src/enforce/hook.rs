@@ -169,7 +169,8 @@ impl Running {
             }
         }
         let line = self.line(end)?;
-        serde_json::from_slice(&line).map_err(|error| io::Error::other(format!("its answer is not understood: {error}")))
+        serde_json::from_slice(&line)
+            .map_err(|error| io::Error::other(format!("its answer is not understood: {error}")))
     }
 
     /// The next line that it says. More than one answers nothing that was asked, so nothing may be left over.

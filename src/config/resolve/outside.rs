@@ -19,7 +19,8 @@ impl Context<'_, '_> {
             // The kernel's limit for the path of a unix socket (unix(7)), its NUL included.
             if !socket.starts_with('/') || socket.contains('\0') || socket.len() >= 108 {
                 let problem = format!("`{}` is not the path of a socket", socket.escape_debug());
-                let remedy = format!("use an absolute path of at most 107 octets, for example {}", remote::DEFAULT_SOCKET);
+                let remedy =
+                    format!("use an absolute path of at most 107 octets, for example {}", remote::DEFAULT_SOCKET);
                 self.problems.error(&path, problem, remedy);
             } else if backend != BackendKind::Nft {
                 self.problems.error(
@@ -87,7 +88,10 @@ impl Context<'_, '_> {
             self.problems.error(
                 &section.key("enforcer_socket"),
                 "no socket to listen on",
-                format!("set enforce.enforcer_socket = \"{}\": the resolver finds the enforcer by it", remote::DEFAULT_SOCKET),
+                format!(
+                    "set enforce.enforcer_socket = \"{}\": the resolver finds the enforcer by it",
+                    remote::DEFAULT_SOCKET
+                ),
             );
             remote::DEFAULT_SOCKET.into()
         });

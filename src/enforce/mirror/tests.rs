@@ -254,7 +254,8 @@ fn nonsense_from_a_resolver_changes_nothing() {
         })
         .collect();
     assert!(fault(replies.last().expect("one")), "parts that are never whole do not grow without end");
-    let commands = vec![Command::Guard { session: session(1), class: Class(99) }, Command::Unguard { session: session(2) }];
+    let commands =
+        vec![Command::Guard { session: session(1), class: Class(99) }, Command::Unguard { session: session(2) }];
     let reply = side.answer(Request::Apply { commands });
     assert!(matches!(&reply, Reply::Results { results } if matches!(results[..], [Some(_), None])), "{reply:?}");
     assert_eq!(side.backend.held(None).0.len(), 1);

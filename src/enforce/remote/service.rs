@@ -51,9 +51,8 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
     let io = |doing| move |source| Error::Io { doing, source };
     // Before there is a second thread, which would have them delivered.
     let signals = signals().map_err(io("wait for signals"))?;
-    let listener = crate::local_socket::bind(&settings.socket, settings.group.as_deref()).map_err(|source| {
-        Error::Config(format!("socket {}: {source}", settings.socket.display()))
-    })?;
+    let listener = crate::local_socket::bind(&settings.socket, settings.group.as_deref())
+        .map_err(|source| Error::Config(format!("socket {}: {source}", settings.socket.display())))?;
     listener.set_nonblocking(true).map_err(io("listen"))?;
     privilege::keep_only(privilege::TO_OPEN).map_err(io("give privileges away"))?;
     let mut backend = owner::in_process(&settings.enforce)?;
@@ -323,9 +322,8 @@ impl Client {
             if let Reply::Results { results } = &answer.reply {
                 watch.stale |= results.iter().any(Option::is_some);
             }
-            let octets = frame::encode(&answer.reply).or_else(|error| {
-                frame::encode(&Reply::Refused { why: format!("the answer cannot be sent: {error}") })
-            });
+            let octets = frame::encode(&answer.reply)
+                .or_else(|error| frame::encode(&Reply::Refused { why: format!("the answer cannot be sent: {error}") }));
             self.outgoing = octets.map_err(io::Error::other)?;
             (self.sent, self.last, self.heard) = (0, answer.last, Instant::now());
             self.flush()?;

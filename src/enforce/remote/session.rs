@@ -157,9 +157,11 @@ impl Session {
             return Err(format!("the table here is `{}`, not `{}`", self.table, table.escape_debug()));
         }
         if settings != self.settings {
-            return Err("interfaces, capacity or who is guarded are not the same here; give both the same file and restart \
+            return Err(
+                "interfaces, capacity or who is guarded are not the same here; give both the same file and restart \
                  the enforcer"
-                .into());
+                    .into(),
+            );
         }
         self.welcomed = true;
         Ok(())

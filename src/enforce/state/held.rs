@@ -72,8 +72,7 @@ impl State {
         for one in held {
             let session = one.session.to_canonical();
             let mut entry = old.remove(&session).unwrap_or_default();
-            let goes_on =
-                entry.guarded && entry.quarantined == one.quarantined && entry.generation >= FIRST_GENERATION;
+            let goes_on = entry.guarded && entry.quarantined == one.quarantined && entry.generation >= FIRST_GENERATION;
             match one.guard {
                 None => {
                     entry.generation = 0;

@@ -80,7 +80,9 @@ impl From<&Error> for Fault {
             Error::Unhealthy(_) => Kind::Unhealthy,
             Error::Config(_) => Kind::Invalid,
             Error::Kernel { source, .. } => Kind::Kernel { errno: source.raw_os_error().unwrap_or(0) },
-            Error::QueueFull | Error::Superseded | Error::Stopped | Error::Deadline(_) | Error::Io { .. } => Kind::Failed,
+            Error::QueueFull | Error::Superseded | Error::Stopped | Error::Deadline(_) | Error::Io { .. } => {
+                Kind::Failed
+            }
         };
         let message = match error {
             Error::Unhealthy(why) | Error::Config(why) => why.clone(),

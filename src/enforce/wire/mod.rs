@@ -254,7 +254,8 @@ pub(super) fn parts(observed: Observed) -> std::collections::VecDeque<Told> {
         ToldVolume { session, to, octets, limit }
     };
     let count = flows.len().max(volumes.len()).div_ceil(TOLD_MAX).max(1);
-    let mut parts: std::collections::VecDeque<Told> = (0..count).map(|_| Told { more: true, ..Told::default() }).collect();
+    let mut parts: std::collections::VecDeque<Told> =
+        (0..count).map(|_| Told { more: true, ..Told::default() }).collect();
     for (part, flows) in parts.iter_mut().zip(flows.chunks(TOLD_MAX)) {
         part.flows = flows.to_vec();
     }
@@ -282,7 +283,9 @@ pub(super) fn check(command: &Command) -> Result<(), Fault> {
             let family = session.to_canonical().is_ipv4();
             match keep.iter().find(|kept| kept.destination.to_canonical().is_ipv4() != family) {
                 Some(kept) => Err(Fault::invalid(format!("{} is not of {session}'s family", kept.destination))),
-                None if keep.len() > KEPT_MAX => Err(Fault::invalid(format!("{} kept, at most {KEPT_MAX}", keep.len()))),
+                None if keep.len() > KEPT_MAX => {
+                    Err(Fault::invalid(format!("{} kept, at most {KEPT_MAX}", keep.len())))
+                }
                 None => Ok(()),
             }
         }

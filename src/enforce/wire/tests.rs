@@ -46,8 +46,11 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn held() -> impl Strategy<Value = Held> {
-    let lease =
-        (address(), proptest::option::of(port()), any::<u64>()).prop_map(|(to, port, left_ms)| HeldLease { to, port, left_ms });
+    let lease = (address(), proptest::option::of(port()), any::<u64>()).prop_map(|(to, port, left_ms)| HeldLease {
+        to,
+        port,
+        left_ms,
+    });
     let volume =
         (address(), any::<Option<u64>>(), any::<u64>()).prop_map(|(to, limit, used)| HeldVolume { to, limit, used });
     (
@@ -127,10 +130,7 @@ fn the_forms_are_these() {
     let text = r#"{"op":"apply","commands":[{"order":"pin","session":"10.77.1.2","destinations":["192.0.2.1"],"ports":["tcp/443"],"lifetime_ms":90000}]}"#;
     assert_eq!(serde_json::to_string(&Request::Apply { commands: vec![pin] }).expect("written"), text);
     let guard = Command::Guard { session: [10, 77, 1, 2].into(), class: Class(3) };
-    assert_eq!(
-        serde_json::to_string(&guard).expect("written"),
-        r#"{"order":"guard","session":"10.77.1.2","class":3}"#
-    );
+    assert_eq!(serde_json::to_string(&guard).expect("written"), r#"{"order":"guard","session":"10.77.1.2","class":3}"#);
     let active = Active { session: [10, 77, 1, 2].into(), guard: Some(Class(3)), quarantined: false };
     same(&active);
     let reply = Reply::Results { results: vec![None, Some(Fault::from(&Error::Full { limit: 7 }))] };
