@@ -232,6 +232,11 @@ fn a_hook_says_no_and_says_that_it_is_sick() {
     assert!(hook.answered("room.site.example"), "one refusal is no illness");
     hook.mode("sick");
     hook.until("denied", |hook| !hook.answered("sick.site.example"));
+    let denied = Instant::now();
+    while denied.elapsed() < Duration::from_millis(1500) {
+        assert!(!hook.answered("sick2.site.example"), "it has not said that it is well");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let status = hook.daemon.json(&["status"]).to_string();
     assert!(status.contains("on fire"), "{status}");
     hook.mode("");

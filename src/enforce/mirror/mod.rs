@@ -18,7 +18,7 @@ use super::backends::check_ranges;
 use super::mark::FIRST_GENERATION;
 use super::queue::{Beyond, Order};
 use super::state::{State, millis};
-use super::wire::{self, DOCUMENT_USUAL, Held, Reply, Request, Told};
+use super::wire::{self, DOCUMENT_USUAL, Fault, Held, Reply, Request, Told};
 use super::{Active, Backend, BackendKind, Command, Counts, Error, Health, Images, Observed, Range, Tell, Used, View};
 
 /// First pause after a failed try to bring the other side in step; it doubles up to [`PAUSE_MAX`].
@@ -74,6 +74,8 @@ pub(super) struct Mirror<L> {
     retry: Instant,
     pause: Duration,
     asked: Instant,
+    /// What was said when it was asked last.
+    fault: Option<Fault>,
     counts: Option<Counts>,
     untold: Untold,
 }
@@ -102,6 +104,7 @@ impl<L: Link> Mirror<L> {
             retry: now,
             pause: PAUSE_MIN,
             asked: now,
+            fault: None,
             counts: None,
             untold: Untold::default(),
         }
@@ -297,7 +300,7 @@ impl<L: Link> Mirror<L> {
                 return Err(self.lose(&error));
             }
             if self.asked.elapsed() < self.link.get_mut().ask_every() {
-                return Ok(Health::Intact);
+                return self.fault.clone().map_or(Ok(Health::Intact), |fault| Err(fault.into()));
             }
         }
         let patience = self.link.get_mut().patience();
@@ -311,6 +314,7 @@ impl<L: Link> Mirror<L> {
                     }
                     self.untold.take(told);
                 }
+                self.fault.clone_from(&health.fault);
                 match health.fault {
                     Some(fault) => Err(fault.into()),
                     None if health.restored => Ok(Health::Restored),
@@ -362,6 +366,7 @@ impl<L: Link> Backend for Mirror<L> {
 
     fn setup(&mut self) -> Result<(), Error> {
         let end = Instant::now() + self.link.get_mut().start_patience();
+        let mut told = false;
         loop {
             let opened = self.link.get_mut().open();
             let result = opened.and_then(|()| {
@@ -375,6 +380,9 @@ impl<L: Link> Backend for Mirror<L> {
                     self.lose(&error);
                     if Instant::now() >= end {
                         return Err(error);
+                    }
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::info!(%error, "waiting for who has the packet filter");
                     }
                 }
             }

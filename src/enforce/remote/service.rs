@@ -77,6 +77,7 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
         watch: Watch { checked: Instant::now(), standing: None, restored: false, stale: true },
         client: None,
         logged: None,
+        watchdog: sd_notify::watchdog_enabled().map(|within| (within / 3, Instant::now())),
     };
     tracing::info!(socket = %settings.socket.display(), table = settings.enforce.table, "enforcer ready");
     // Fails only where no supervisor listens.
@@ -118,6 +119,8 @@ struct Service {
     watch: Watch,
     client: Option<Client>,
     logged: Option<Instant>,
+    /// How often the supervisor is told that this thread turns, where it asks for it, and when it was told last.
+    watchdog: Option<(Duration, Instant)>,
 }
 
 /// How the packet filter stood when it was last looked at.
@@ -204,6 +207,12 @@ impl Service {
             if woken || self.watch.checked.elapsed() >= CHECK_EVERY {
                 self.watch.look(&mut *self.backend);
             }
+            if let Some((every, told)) = &mut self.watchdog
+                && told.elapsed() >= *every
+            {
+                *told = Instant::now();
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            }
             if let Some(client) = &self.client
                 && client.heard.elapsed() > if client.session.is_welcomed() { SILENCE_MAX } else { HELLO_MAX }
             {
@@ -232,12 +241,11 @@ impl Service {
                     continue;
                 }
             };
-            let why = if !self.peers.admit(user) {
-                Some(format!("user {user} may not give orders"))
-            } else if let Some(client) = &self.client {
-                Some(format!("process {} is served already, and one resolver at a time", client.process))
-            } else {
-                None
+            let served = self.client.as_ref().map(|client| client.process);
+            let why = match served {
+                _ if !self.peers.admit(user) => Some(format!("user {user} may not give orders")),
+                Some(other) => Some(format!("process {other} is served already, and one resolver at a time")),
+                None => None,
             };
             if stream.set_nonblocking(true).is_err() {
                 continue;
