@@ -50,6 +50,22 @@ fn until_pinned(world: &World, agent: &Agent, fresh: &mut Fresh, staunch: &Staun
     took
 }
 
+/// A download that only reads, so that it meets no refusal of its own; tells of every piece that arrives.
+fn download(agent: &Agent) -> std::sync::mpsc::Receiver<Instant> {
+    let (tell, told) = std::sync::mpsc::channel();
+    agent.ns.spawn(async move {
+        let Ok(mut stream) = tokio::net::TcpStream::connect(SocketAddr::from((WEB, 80))).await else { return };
+        let _ = stream.write_all(b"GET /endless HTTP/1.1\r\nHost: www.site.example\r\n\r\n").await;
+        let mut buffer = [0; 4096];
+        while let Ok(1..) = stream.read(&mut buffer).await {
+            if tell.send(Instant::now()).is_err() {
+                return;
+            }
+        }
+    });
+    told
+}
+
 fn closed(agent: &Agent, to: IpAddr, what: &str) {
     assert!(agent.dial(to, 80).0.is_err(), "{what}: {to} was reached");
 }
@@ -116,11 +132,8 @@ fn the_resolver_has_no_capability_and_the_enforcer_one() {
     });
     assert!(told.is_some(), "volumes are not told: {}", staunch.json(&["session", "show", "agent-1"]));
     let status = staunch.json(&["status"]);
-    assert_eq!(
-        status["status"]["enforce"]["backend"].as_str().or(status["enforce"]["backend"].as_str()),
-        Some("nft"),
-        "{status}"
-    );
+    assert_eq!(status["enforcement"]["backend"], "nft", "{status}");
+    assert!(status["enforcement"]["counts"]["pins4"].as_u64() >= Some(3), "{status}");
 }
 
 #[test]
@@ -132,6 +145,7 @@ fn a_killed_enforcer_is_a_denial_at_once_and_when_it_is_back_all_works() {
     until_pinned(&world, agent, &mut fresh, &staunch);
     assert_eq!(asked(agent, "www.site.example"), [IpAddr::from(WEB)]);
     assert!(agent.dial(WEB.into(), 80).0.is_ok());
+    let told = download(agent);
     for round in 0..5u8 {
         enforcer.kill();
         let killed = Instant::now();
@@ -161,6 +175,8 @@ fn a_killed_enforcer_is_a_denial_at_once_and_when_it_is_back_all_works() {
         assert!(ready + pinned < Duration::from_secs(2), "back after {:?}", ready + pinned);
         assert!(agent.dial(WEB.into(), 80).0.is_ok(), "and it lives on");
     }
+    let last = told.try_iter().last().expect("the download ran");
+    assert!(last.elapsed() < Duration::from_secs(1), "a connection that was open all the time was cut");
 }
 
 #[test]
@@ -172,18 +188,7 @@ fn a_quarantine_while_the_enforcer_is_away_holds_before_the_next_pin() {
         assert_eq!(asked(agent, "www.site.example"), [IpAddr::from(WEB)]);
         assert!(agent.dial(WEB.into(), 80).0.is_ok());
     }
-    // Only reads, so that it meets no refusal of its own.
-    let (tell, told) = std::sync::mpsc::channel();
-    one.ns.spawn(async move {
-        let Ok(mut stream) = tokio::net::TcpStream::connect(SocketAddr::from((WEB, 80))).await else { return };
-        let _ = stream.write_all(b"GET /endless HTTP/1.1\r\nHost: www.site.example\r\n\r\n").await;
-        let mut buffer = [0; 4096];
-        while let Ok(1..) = stream.read(&mut buffer).await {
-            if tell.send(Instant::now()).is_err() {
-                return;
-            }
-        }
-    });
+    let told = download(one);
     std::thread::sleep(Duration::from_millis(400));
     enforcer.kill();
     staunch.run(&["session", "quarantine", "agent-1", "--reason", "a test"]);
@@ -225,6 +230,7 @@ fn a_killed_resolver_opens_nothing_and_its_leases_end_by_themselves() {
     assert_eq!(asked(agent, "long.site.example"), [IpAddr::from(WEB)]);
     assert_eq!(asked(agent, "short.site.example"), [IpAddr::from(short)]);
     assert!(agent.dial(short.into(), 80).0.is_ok());
+    let told = download(agent);
     staunch.kill();
     assert!(asked(agent, "other.site.example").is_empty());
     closed(agent, NEVER.into(), "what no name leads to");
@@ -235,6 +241,8 @@ fn a_killed_resolver_opens_nothing_and_its_leases_end_by_themselves() {
     println!("FIGURE: the resolver was ready {:.0} ms after its start", ms(ready));
     assert!(agent.dial(WEB.into(), 80).0.is_ok(), "taken over without a gap\n{}", enforcer.log());
     closed(agent, short.into(), "a lease that has ended");
+    let last = told.try_iter().last().expect("the download ran");
+    assert!(last.elapsed() < Duration::from_secs(1), "a connection that was open all the time was cut");
     let mut fresh = Fresh(0);
     let pinned = until_pinned(&world, agent, &mut fresh, &staunch);
     assert!(ready + pinned < Duration::from_secs(5), "back after {:?}", ready + pinned);
