@@ -29,6 +29,7 @@ pub mod clock;
 pub mod enforce;
 pub mod forward;
 pub mod lines;
+pub mod local_socket;
 pub mod lockdown;
 pub mod outbound;
 pub mod rdap;

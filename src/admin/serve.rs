@@ -1,6 +1,5 @@
 //! The daemon's side of the admin socket.
 
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,38 +41,9 @@ pub struct Admin {
 
 /// Binds the socket with mode 0660, replacing one that nobody listens on.
 pub fn bind(path: &Path, group: Option<&str>) -> std::io::Result<UnixListener> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    if let Ok(existing) = std::fs::symlink_metadata(path) {
-        if !existing.file_type().is_socket() {
-            return Err(std::io::Error::other(format!("{} exists and is not a socket", path.display())));
-        }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(std::io::Error::other(format!("another daemon listens on {}", path.display())));
-        }
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    if let Some(group) = group {
-        let gid =
-            group_id(group).ok_or_else(|| std::io::Error::other(format!("no group `{group}` for the admin socket")))?;
-        std::os::unix::fs::chown(path, None, Some(gid))?;
-    }
-    Ok(listener)
-}
-
-/// A group's number from /etc/group, or the number itself.
-fn group_id(group: &str) -> Option<u32> {
-    if let Ok(number) = group.parse() {
-        return Some(number);
-    }
-    let groups = std::fs::read_to_string("/etc/group").ok()?;
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == group).then(|| fields.nth(1)?.parse().ok())?
-    })
+    let listener = crate::local_socket::bind(path, group)?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 /// Answers clients until the task is dropped.

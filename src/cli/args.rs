@@ -37,6 +37,13 @@ pub enum Verb {
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
     },
+    /// Run the enforcer in the foreground: it alone changes the packet filter, by the orders of a resolver without privilege.
+    /// `--socket` goes before the file's enforce.enforcer_socket.
+    Enforcer {
+        /// The resolver's configuration file; of it only [enforce] and [policy] are used.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Check a configuration without running it: file, line, field, remedy. Exit 3 if it does not load.
     Check {
         /// The file.

@@ -239,6 +239,16 @@ pub struct Enforce {
     pub own_table: bool,
     /// Every lease that is opened or closed, as JSON lines; relative to the state directory, or `off`.
     pub lease_journal: String,
+    /// Socket of an enforcer that changes the packet filter in this process's place.
+    pub enforcer_socket: Option<String>,
+    /// Group of that socket.
+    pub enforcer_group: Option<String>,
+    /// Whose orders the enforcer takes. Default: root's and its own user's.
+    pub resolver_user: Option<String>,
+    /// Command of backend `hook`, and its arguments.
+    pub hook: Vec<String>,
+    /// For one answer of it.
+    pub hook_deadline_ms: u64,
 }
 
 impl Default for Enforce {
@@ -255,6 +265,11 @@ impl Default for Enforce {
             pins_per_name: 256,
             own_table: true,
             lease_journal: "off".into(),
+            enforcer_socket: None,
+            enforcer_group: None,
+            resolver_user: None,
+            hook: Vec::new(),
+            hook_deadline_ms: 1000,
         }
     }
 }

@@ -73,6 +73,16 @@ pub fn run(start: Start) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Runs the enforcer until SIGTERM or SIGINT, by the resolver's configuration file; `socket` goes before the file's.
+pub fn run_enforcer(config: &Path, socket: Option<PathBuf>) -> Result<(), StartError> {
+    init_tracing();
+    let (settings, warnings) = config::load_enforcer(config, socket).map_err(StartError::Config)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    crate::enforce::remote::run(&settings).context("enforcer").map_err(StartError::Other)
+}
+
 /// Every exchange with an upstream holds a socket, every TCP client another.
 fn raise_descriptor_limit() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -8,6 +8,7 @@ use super::Context;
 use crate::config::document::Path;
 use crate::config::loaded::{Events, Pins};
 use crate::enforce::{self, BackendKind};
+use crate::lines;
 use crate::lists::WrittenRange;
 use crate::metadata;
 use crate::model::Mode;
@@ -24,12 +25,8 @@ const ENFORCE_QUEUE: usize = 4096;
 const NEVER: [&str; 6] = ["127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::1", "fe80::/10", "ff00::/8"];
 
 impl Context<'_, '_> {
-    /// `events` says how large the lease journal grows, as the event file does.
-    pub(super) fn enforce(
-        &mut self,
-        (mode, unknown): (Mode, UnknownSource),
-        (state_dir, events): (&FilePath, &Events),
-    ) -> enforce::Config {
+    /// All but where the lease journal is.
+    pub(super) fn enforce(&mut self, mode: Mode, unknown: UnknownSource) -> enforce::Config {
         let section = Path::of("enforce");
         let enforce = self.spec.enforce.clone();
         let backend_path = section.key("backend");
@@ -63,6 +60,13 @@ impl Context<'_, '_> {
                 "use \"nft\" where sandboxes must not reach what they did not resolve",
             );
         }
+        if backend == BackendKind::Hook && mode != Mode::Monitor {
+            self.problems.warn(
+                &backend_path,
+                "what is refused is in the hook's hands: nothing here sees whether it holds",
+                "use \"nft\" where the kernel is to hold it",
+            );
+        }
         if backend == BackendKind::Nft && enforce.interfaces.is_empty() {
             self.problems.warn(
                 &section.key("interfaces"),
@@ -93,15 +97,6 @@ impl Context<'_, '_> {
                 self.problems.error(&path, format!("`{interface}` stands here twice"), "remove one of them");
             }
         }
-        let journal = match enforce.lease_journal.as_str() {
-            "off" => None,
-            "" => self.problems.fail(&section.key("lease_journal"), "the path is empty", "name a file, or \"off\""),
-            path => Some(crate::lines::Config {
-                file: state_dir.join(path),
-                rotate_bytes: events.rotate_bytes,
-                keep: events.keep,
-            }),
-        };
         enforce::Config {
             backend,
             table: enforce.table,
@@ -111,7 +106,23 @@ impl Context<'_, '_> {
             queue: ENFORCE_QUEUE,
             capacity: self.within(&section, "capacity", enforce.capacity, 1, 1 << 24),
             own_table: enforce.own_table,
-            journal,
+            journal: None,
+            outside: self.outside(backend),
+        }
+    }
+
+    /// Where leases are written down; `events` says how large the file grows.
+    pub(super) fn lease_journal(&mut self, state_dir: &FilePath, events: &Events) -> Option<lines::Config> {
+        match self.spec.enforce.lease_journal.as_str() {
+            "off" => None,
+            "" => {
+                let path = Path::of("enforce").key("lease_journal");
+                self.problems.fail(&path, "the path is empty", "name a file, or \"off\"")
+            }
+            path => {
+                let (rotate_bytes, keep) = (events.rotate_bytes, events.keep);
+                Some(lines::Config { file: state_dir.join(path), rotate_bytes, keep })
+            }
         }
     }
 

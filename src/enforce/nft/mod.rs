@@ -33,6 +33,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::backends::check_ranges;
 use super::netlink::{Batch, Netlink, NetlinkError, Refusal};
 use super::state::State;
+use super::wire::{DOCUMENT_USUAL, Held};
 use super::{Active, Backend, BackendKind, Class, Command, Config, Counts, Error, Health, Range, Tell, View};
 use cutter::Cutter;
 pub use image::{Chain, Family, Image, Images, Ruleset};
@@ -119,7 +120,7 @@ impl Nft {
         }
         Ok(Self {
             netlink: open()?,
-            cutter: Cutter::start(table.to_owned())?,
+            cutter: Cutter::new(table.to_owned())?,
             layout: Layout {
                 table: table.to_owned(),
                 interfaces: if config.guard_unknown { config.interfaces.clone() } else { Vec::new() },
@@ -194,6 +195,7 @@ impl Backend for Nft {
     }
 
     fn setup(&mut self) -> Result<(), Error> {
+        self.cutter.start()?;
         self.adopt()?;
         self.install_first()?;
         if self.refresh == Refresh::Probe {
@@ -232,20 +234,15 @@ impl Backend for Nft {
     }
 
     fn reconcile(&mut self, active: &[Active]) -> Result<(), Error> {
-        let before: HashMap<IpAddr, (bool, bool)> =
-            self.state.entries().map(|(session, entry)| (session, (entry.guarded, entry.quarantined))).collect();
-        self.state.reconcile(active)?;
-        // Gone, or quarantined, released or guarded meanwhile.
-        let gone = before.keys().copied().filter(|session| self.state.entry(*session).is_none());
-        let changed = self.state.entries().filter(|(session, entry)| {
-            let (guarded, quarantined) = before.get(session).copied().unwrap_or_default();
-            entry.quarantined != quarantined || (entry.guarded && !guarded)
-        });
-        let changed: Vec<IpAddr> = gone.chain(changed.map(|(session, _)| session)).collect();
-        self.owed.extend(changed);
-        self.readings.know_all(self.state.entries().map(|(session, _)| session));
-        self.dirty = true;
-        self.resync().map(drop)
+        self.settle_anew(|state, _| state.reconcile(active))
+    }
+
+    fn held(&self, after: Option<IpAddr>) -> (Vec<Held>, bool) {
+        self.state.held(after, DOCUMENT_USUAL, self.now())
+    }
+
+    fn hold(&mut self, held: Vec<Held>) -> Result<(), Error> {
+        self.settle_anew(|state, now| state.hold(&held, now))
     }
 
     fn ranges(&mut self, ranges: &[Range]) -> Result<(), Error> {
