@@ -9,6 +9,7 @@
 
 mod cutter;
 mod flows;
+mod held;
 mod image;
 mod intervals;
 mod members;
@@ -293,26 +294,6 @@ impl Nft {
         result
     }
 
-    /// Another wanted state for all sessions at once: every element is compared with it, and flows of those that have changed
-    /// are looked at.
-    fn settle_anew(&mut self, change: impl FnOnce(&mut State, u64) -> Result<(), Error>) -> Result<(), Error> {
-        let before: HashMap<IpAddr, (bool, bool)> =
-            self.state.entries().map(|(session, entry)| (session, (entry.guarded, entry.quarantined))).collect();
-        let now = self.now();
-        change(&mut self.state, now)?;
-        // Gone, or quarantined, released or guarded meanwhile.
-        let gone = before.keys().copied().filter(|session| self.state.entry(*session).is_none());
-        let changed = self.state.entries().filter(|(session, entry)| {
-            let (guarded, quarantined) = before.get(session).copied().unwrap_or_default();
-            entry.quarantined != quarantined || (entry.guarded && !guarded)
-        });
-        let changed: Vec<IpAddr> = gone.chain(changed.map(|(session, _)| session)).collect();
-        self.owed.extend(changed);
-        self.readings.know_all(self.state.entries().map(|(session, _)| session));
-        self.dirty = true;
-        self.resync().map(drop)
-    }
-
     /// Ends older generations whose flows have been taken over, or should have been by now.
     fn retire(&mut self) -> Result<(), Error> {
         let mut done = self.cutter.renewed();
@@ -446,7 +427,9 @@ impl Backend for Nft {
     }
 
     fn reconcile(&mut self, active: &[Active]) -> Result<(), Error> {
-        self.settle_anew(|state, _| state.reconcile(active))
+        self.settle_anew(|state| state.reconcile(active))?;
+        self.dirty = true;
+        self.resync().map(drop)
     }
 
     fn held(&self, after: Option<IpAddr>) -> (Vec<Held>, bool) {
@@ -454,7 +437,9 @@ impl Backend for Nft {
     }
 
     fn hold(&mut self, held: Vec<Held>) -> Result<(), Error> {
-        self.settle_anew(|state, now| state.hold(&held, now))
+        let (old, now) = (self.state.clone(), self.now());
+        self.settle_anew(|state| state.hold(&held, now))?;
+        self.follow(&old)
     }
 
     fn ranges(&mut self, ranges: &[Range]) -> Result<(), Error> {
@@ -467,11 +452,14 @@ impl Backend for Nft {
         let gone = before.iter().filter(|class| !self.layout.classes.contains(class));
         let kept: Vec<Class> = gone.copied().collect();
         self.layout.classes.extend(kept);
-        self.dirty = true;
         if self.layout.classes.iter().any(|class| !before.contains(class)) {
-            self.install(false).map_err(|error| kernel(&error, "open written ranges"))?;
+            let installed = self.install(false);
+            self.dirty |= installed.is_err();
+            installed.map_err(|error| kernel(&error, "open written ranges"))?;
         }
-        self.resync().map(drop)
+        // Leases and volumes have nothing to do with it.
+        self.dirty |= self.lost.is_some();
+        if self.dirty { self.resync() } else { self.resync_small() }.map(drop)
     }
 
     fn observe(&mut self, tell: Tell) {
