@@ -9,6 +9,7 @@
 
 mod cutter;
 mod flows;
+mod held;
 mod image;
 mod intervals;
 mod members;
@@ -234,7 +235,9 @@ impl Backend for Nft {
     }
 
     fn reconcile(&mut self, active: &[Active]) -> Result<(), Error> {
-        self.settle_anew(|state, _| state.reconcile(active))
+        self.settle_anew(|state| state.reconcile(active))?;
+        self.dirty = true;
+        self.resync().map(drop)
     }
 
     fn held(&self, after: Option<IpAddr>) -> (Vec<Held>, bool) {
@@ -242,7 +245,9 @@ impl Backend for Nft {
     }
 
     fn hold(&mut self, held: Vec<Held>) -> Result<(), Error> {
-        self.settle_anew(|state, now| state.hold(&held, now))
+        let (old, now) = (self.state.clone(), self.now());
+        self.settle_anew(|state| state.hold(&held, now))?;
+        self.follow(&old)
     }
 
     fn ranges(&mut self, ranges: &[Range]) -> Result<(), Error> {
@@ -255,11 +260,14 @@ impl Backend for Nft {
         let gone = before.iter().filter(|class| !self.layout.classes.contains(class));
         let kept: Vec<Class> = gone.copied().collect();
         self.layout.classes.extend(kept);
-        self.dirty = true;
         if self.layout.classes.iter().any(|class| !before.contains(class)) {
-            self.install(false).map_err(|error| kernel(&error, "open written ranges"))?;
+            let installed = self.install(false);
+            self.dirty |= installed.is_err();
+            installed.map_err(|error| kernel(&error, "open written ranges"))?;
         }
-        self.resync().map(drop)
+        // Leases and volumes have nothing to do with it.
+        self.dirty |= self.lost.is_some();
+        if self.dirty { self.resync() } else { self.resync_small() }.map(drop)
     }
 
     fn observe(&mut self, tell: Tell) {

@@ -1,11 +1,10 @@
 //! Everything but pins: guards, renewals and quarantines as changes of sets, one order at a time.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use super::super::netlink::{NetlinkError, Refusal};
-use super::super::state::{Entry, State, Target};
+use super::super::state::{Entry, Target};
 use super::super::{Command, Error, SESSIONS_MAX};
 use super::cutter::Renewal;
 use super::members::Members;
@@ -114,29 +113,6 @@ impl Nft {
             _ => {}
         }
         result
-    }
-
-    /// Another wanted state for all sessions at once: every element is compared with it, and flows of those that have changed
-    /// are looked at.
-    pub(super) fn settle_anew(
-        &mut self,
-        change: impl FnOnce(&mut State, u64) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let before: HashMap<IpAddr, (bool, bool)> =
-            self.state.entries().map(|(session, entry)| (session, (entry.guarded, entry.quarantined))).collect();
-        let now = self.now();
-        change(&mut self.state, now)?;
-        // Gone, or quarantined, released or guarded meanwhile.
-        let gone = before.keys().copied().filter(|session| self.state.entry(*session).is_none());
-        let changed = self.state.entries().filter(|(session, entry)| {
-            let (guarded, quarantined) = before.get(session).copied().unwrap_or_default();
-            entry.quarantined != quarantined || (entry.guarded && !guarded)
-        });
-        let changed: Vec<IpAddr> = gone.chain(changed.map(|(session, _)| session)).collect();
-        self.owed.extend(changed);
-        self.readings.know_all(self.state.entries().map(|(session, _)| session));
-        self.dirty = true;
-        self.resync().map(drop)
     }
 
     /// Ends older generations whose flows have been taken over, or should have been by now.

@@ -51,6 +51,12 @@ impl Incoming {
         self.octets.extend_from_slice(octets);
     }
 
+    /// Octets that are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.octets.len()
+    }
+
     /// The next document, where it is whole. Behind an error nothing on this stream has a meaning.
     pub(super) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let rest = self.octets.get(self.read..).unwrap_or_default();

@@ -23,6 +23,8 @@ const FRESH: Duration = Duration::from_millis(5);
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// Time to say who one is.
 const HELLO_MAX: Duration = Duration::from_secs(1);
+/// Octets read at once.
+const READ: usize = 64 * 1024;
 /// Requests answered in a row before everything else is looked at.
 const ROW: usize = 64;
 /// Refusals of connections logged, at most one in this time.
@@ -314,12 +316,15 @@ impl Client {
         if !self.outgoing.is_empty() {
             return Ok(());
         }
-        let mut buffer = [0; 64 * 1024];
-        match self.stream.read(&mut buffer) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has closed the connection")),
-            Ok(count) => self.incoming.push(buffer.get(..count).unwrap_or_default()),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(error) => return Err(error),
+        // Not before what was read is answered: whoever asks faster than is answered must not fill memory.
+        if !self.more {
+            let mut buffer = [0; READ];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has closed the connection")),
+                Ok(count) => self.incoming.push(buffer.get(..count).unwrap_or_default()),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) => return Err(error),
+            }
         }
         for _ in 0..ROW {
             let Some(request) = self.incoming.next::<Request>().map_err(io::Error::other)? else {
@@ -378,4 +383,80 @@ fn poll<const N: usize>(waited: [(RawFd, libc::c_short); N], patience: Duration)
         return if error.kind() == io::ErrorKind::Interrupted { Ok([false; N]) } else { Err(error) };
     }
     Ok(descriptors.map(|descriptor| descriptor.revents != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enforce::wire::VERSION;
+    use crate::enforce::{BackendKind, DryRun};
+
+    /// A resolver that asks without end, and hears answers or does not.
+    #[test]
+    fn whoever_asks_faster_than_is_answered_fills_no_memory() {
+        let config = Config {
+            backend: BackendKind::DryRun,
+            table: "test".into(),
+            interfaces: Vec::new(),
+            guard_unknown: false,
+            deadline: Duration::from_secs(1),
+            queue: 16,
+            capacity: 100,
+            outside: Default::default(),
+        };
+        for hears in [true, false] {
+            let (here, there) = UnixStream::pair().expect("a pair");
+            here.set_nonblocking(true).expect("set");
+            let mut client = Client {
+                stream: here,
+                process: 0,
+                session: Session::new(&config, Mailbox::default()),
+                incoming: Incoming::default(),
+                outgoing: Vec::new(),
+                sent: 0,
+                last: false,
+                heard: Instant::now(),
+                more: false,
+            };
+            let hello = Request::Hello {
+                version: VERSION,
+                product: "test".into(),
+                table: "test".into(),
+                settings: super::super::settings_digest(&config),
+            };
+            let health = frame::encode(&Request::Health).expect("fits").repeat(1000);
+            let mut asks = there.try_clone().expect("a second handle");
+            let asking = std::thread::spawn(move || {
+                asks.write_all(&frame::encode(&hello).expect("fits")).expect("greets");
+                for _ in 0..20 {
+                    if asks.write_all(&health).is_err() {
+                        break;
+                    }
+                }
+                let _ = asks.shutdown(std::net::Shutdown::Write);
+            });
+            let hearing = hears.then(|| {
+                let mut hears = there.try_clone().expect("a third handle");
+                std::thread::spawn(move || io::copy(&mut hears, &mut io::sink()))
+            });
+            let mut backend = DryRun::new(100);
+            let mut watch = Watch { checked: Instant::now(), standing: None, restored: false, stale: true };
+            let begun = Instant::now();
+            // Ends when all is answered, or when nothing is taken any more.
+            while client.serve(&mut backend, &mut watch).is_ok() {
+                assert!(client.incoming.kept() <= 2 * READ, "{} octets are kept", client.incoming.kept());
+                assert!(begun.elapsed() < Duration::from_secs(30), "never ends");
+                if !hears && begun.elapsed() > Duration::from_millis(300) {
+                    assert!(!client.outgoing.is_empty() && client.events() == libc::POLLOUT, "reads what nobody hears");
+                    break;
+                }
+            }
+            assert!(client.session.is_welcomed());
+            drop((client, there));
+            asking.join().expect("ends");
+            if let Some(hearing) = hearing {
+                drop(hearing.join());
+            }
+        }
+    }
 }

@@ -172,9 +172,14 @@ impl Session {
         self.parts += held.iter().map(|held| held.leases.len() + held.volumes.len()).sum::<usize>();
         self.held.extend(held);
         let bound = 2 * self.capacity.saturating_mul(1 + VOLUMES_A_LEASE as usize) + SESSION_LEASES_MAX;
-        if self.held.len() > SESSIONS_MAX || self.parts > bound {
+        let over = match (self.held.len() > SESSIONS_MAX, self.parts > bound) {
+            (true, _) => Some(SESSIONS_MAX),
+            (false, true) => Some(self.capacity),
+            (false, false) => None,
+        };
+        if let Some(limit) = over {
             (self.held, self.parts) = (Vec::new(), 0);
-            return Err(Error::Full { limit: if self.parts > bound { self.capacity } else { SESSIONS_MAX } });
+            return Err(Error::Full { limit });
         }
         if more {
             return Ok(());
