@@ -64,6 +64,12 @@ pub fn bind(path: &Path, group: Option<&str>) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Takes a socket that a supervisor bound; its mode and group are the supervisor's, and so is its path.
+pub fn adopt(listener: std::os::unix::net::UnixListener) -> std::io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
 /// A group's number from /etc/group, or the number itself.
 fn group_id(group: &str) -> Option<u32> {
     if let Ok(number) = group.parse() {
