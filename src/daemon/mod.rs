@@ -2,6 +2,7 @@
 
 pub mod build;
 mod http;
+mod privilege;
 mod sampled;
 mod supervisor;
 mod watchdog;
@@ -131,7 +132,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let pipeline = built.pipeline;
 
     pipeline.watch_flows(pipeline.enforcer.status().backend == BackendKind::Nft);
-    let listener = Listener::start_with(&listen, inherited, pipeline.clone(), &tokio::runtime::Handle::current())
+    let runtime = tokio::runtime::Handle::current();
+    let listener = privilege::with_low_ports(|| Listener::start_with(&listen, inherited, pipeline.clone(), &runtime))
         .context("could not listen; another resolver may hold the address")?;
     let listeners = listener.counters().clone();
     let stages = sampled::Stages { pipeline: Arc::downgrade(&pipeline), listeners };
