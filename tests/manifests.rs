@@ -259,15 +259,20 @@ fn script(name: &str) -> String {
 
 #[test]
 fn the_node_gets_its_address_once_however_often_the_pod_starts() {
-    let Some(world) = World::create(0) else { return };
+    let Some(world) = World::create(1) else { return };
     let script = script("address");
     for _ in 0..2 {
         let output = world.gw.command("busybox").args(["sh", "-euc", &script]).output().expect("busybox runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    let shown = world.gw.sh("ip -4 -o addr show dev staunch0");
+    let shown = world.gw.sh("ip -4 -o addr show");
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert_eq!(shown.matches("169.254.20.25/32").count(), 1, "{shown}");
+    // A pod reaches it by its default route.
+    let served = std::net::SocketAddr::from(([169, 254, 20, 25], 53));
+    let _listener = world.gw.run(async move { tokio::net::TcpListener::bind(served).await }).expect("bound");
+    let (dialled, _) = world.agents[0].dial(served.ip(), served.port());
+    dialled.expect("the node's address answers");
 }
 
 #[test]
