@@ -17,7 +17,7 @@
 # reached; that rule holds for links that are made later.
 set -eu
 
-[ $# -eq 4 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,20p >&2; exit 2; }
+[ $# -eq 4 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 id="$1" address="$2" rootfs="$(cd "$3" && pwd)" job="$4"
 
 gateway="${GATEWAY:-10.77.0.1}"          # where Staunch listens, an address of this host
