@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs one job in a sandbox of its own: an OCI runtime (crun, runc), a network namespace with one link to this host, a
+# Runs one job in a sandbox of its own: an OCI runtime (crun, runc) or podman, a network namespace with one link to this host, a
 # resolv.conf that names Staunch, no capability. Announces the session before the job starts and ends it behind it.
 #
 #     sandbox.sh ID ADDRESS ROOTFS JOB
@@ -21,7 +21,7 @@ set -eu
 id="$1" address="$2" rootfs="$(cd "$3" && pwd)" job="$4"
 
 gateway="${GATEWAY:-10.77.0.1}"          # where Staunch listens, an address of this host
-runtime="${RUNTIME:-crun}"
+runtime="${RUNTIME:-crun}"              # crun, runc, podman
 runtime_options="${RUNTIME_OPTIONS:-}"   # such as --cgroup-manager=disabled
 staunch="${STAUNCH:-staunch}"
 kind="${KIND:-batch}"                    # interactive, batch, scheduled
@@ -38,7 +38,11 @@ bundle="$(mktemp -d)"
 # shellcheck disable=SC2086,SC2317 # a list of words; called by the traps
 cleanup() {
     trap - EXIT INT TERM
-    $runtime $runtime_options delete --force "$id" 2>/dev/null || true
+    if [ "$(basename "$runtime")" = podman ]; then
+        $runtime rm --force --ignore "$id" >/dev/null 2>&1 || true
+    else
+        $runtime $runtime_options delete --force "$id" 2>/dev/null || true
+    fi
     ip netns del "$netns" 2>/dev/null || true
     # Behind the container: whatever still ran had its session to the end.
     if [ "${announced:-}" = yes ] && [ -z "${KEEP_SESSION:-}" ]; then
@@ -77,6 +81,15 @@ chmod 0644 "$bundle/resolv.conf" "$bundle/job"
 sed -e "s,@ROOTFS@,$rootfs,g" -e "s,@BUNDLE@,$bundle,g" -e "s,@NETNS@,$netns,g" "$template" >"$bundle/config.json"
 
 status=0
+if [ "$(basename "$runtime")" = podman ]; then
+    # ROOTFS and JOB as above; the engine adds nothing to them but the network namespace and what is given here.
+    # shellcheck disable=SC2086 # a list of words
+    $runtime run --rm --name "$id" --network "ns:/run/netns/$netns" --user 1000:1000 --read-only --cap-drop all \
+        --security-opt no-new-privileges --pids-limit 0 --tmpfs /tmp:rw,nosuid,nodev,size=64m \
+        --volume "$bundle/resolv.conf:/etc/resolv.conf:ro" --volume "$bundle/job:/job:ro" \
+        $runtime_options --rootfs "$rootfs" /bin/sh /job </dev/null || status=$?
+    exit "$status"
+fi
 # shellcheck disable=SC2086 # a list of words
 $runtime $runtime_options run --bundle "$bundle" "$id" </dev/null || status=$?
 exit "$status"
