@@ -43,6 +43,8 @@ cleanup() {
     else
         $runtime $runtime_options delete --force "$id" 2>/dev/null || true
     fi
+    # By itself the link would go some time after its namespace.
+    ip link del "$link" 2>/dev/null || true
     ip netns del "$netns" 2>/dev/null || true
     # Behind the container: whatever still ran had its session to the end.
     if [ "${announced:-}" = yes ] && [ -z "${KEEP_SESSION:-}" ]; then
