@@ -24,8 +24,13 @@ need musl-gcc musl-tools
 need cc gcc
 need valgrind valgrind
 need dnsmasq dnsmasq-base # a peer of the benchmark of leases
+need systemd-analyze systemd # the gate on units, and the systemd that the tests boot for themselves
+need crun crun
+need shellcheck shellcheck
+need setcap libcap2-bin
+need setpriv util-linux
 
-# shellcheck disable=SC2086 # a list of words
+# shellcheck disable=SC2086,SC2046 # a list of words
 set -- $(printf '%s\n' $missing | sort -u)
 [ $# -gt 0 ] || exit 0
 

@@ -7,4 +7,4 @@ pub mod client;
 pub mod protocol;
 mod serve;
 
-pub use serve::{Admin, bind, serve};
+pub use serve::{Admin, adopt, bind, serve};

@@ -46,6 +46,12 @@ pub fn bind(path: &Path, group: Option<&str>) -> std::io::Result<UnixListener> {
     UnixListener::from_std(listener)
 }
 
+/// Takes a socket that a supervisor bound; its mode and group are the supervisor's, and so is its path.
+pub fn adopt(listener: std::os::unix::net::UnixListener) -> std::io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
 /// Answers clients until the task is dropped.
 pub async fn serve(listener: UnixListener, admin: Arc<Admin>) {
     let places = Arc::new(Semaphore::new(CLIENTS));

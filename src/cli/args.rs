@@ -151,6 +151,9 @@ pub enum Verb {
     },
     /// State of the service.
     Status,
+    /// Whether the service is ready and answers: exit 0 if so, 1 if not, 4 if it is not reachable. For containers and
+    /// probes.
+    Healthcheck(super::healthcheck::Words),
     /// Read the configuration again; the old one stays if it does not load.
     Reload,
 }

@@ -6,6 +6,7 @@
 mod args;
 mod capacity;
 mod evaluate;
+mod healthcheck;
 mod human;
 mod lockdown;
 mod verbs;

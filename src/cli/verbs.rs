@@ -79,6 +79,7 @@ pub fn run(args: Args) -> Exit {
         }
         Verb::Lockdown { verb } => super::lockdown::run(verb, json),
         Verb::Status => ask(&socket, &Request::Status, json, human::status),
+        Verb::Healthcheck(words) => super::healthcheck::run(&words, args.socket.as_deref(), json),
         Verb::Reload => ask(&socket, &Request::Reload, json, |v| format!("configuration {} in force", v["digest"])),
     }
 }

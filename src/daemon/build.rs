@@ -370,12 +370,19 @@ fn alert_config(loaded: &Loaded) -> alert::Config {
             config::AlertSinkKind::File { path } => alert::SinkKind::File { path: path.clone() },
         },
     });
-    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .ok()
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "-".into());
+    let hostname = hostname().unwrap_or_else(|| "-".into());
     alert::Config { sinks: sinks.collect(), source: format!("/staunch/{hostname}"), hostname, ..Default::default() }
+}
+
+/// This host's name, from the kernel and not from /proc, of which a service manager may show processes alone.
+fn hostname() -> Option<String> {
+    let mut name = [0u8; 256];
+    // SAFETY: the length given is that of the buffer.
+    if unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } != 0 {
+        return None;
+    }
+    let name = std::ffi::CStr::from_bytes_until_nul(&name).ok()?.to_str().ok()?;
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// Hosts of alert sinks, looked up through our own upstreams.

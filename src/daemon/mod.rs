@@ -2,7 +2,10 @@
 
 pub mod build;
 mod http;
+mod privilege;
 mod sampled;
+mod supervisor;
+mod watchdog;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -20,6 +23,8 @@ use crate::listen::Listener;
 use crate::model::{Qtype, SessionType};
 use crate::pipeline::Pipeline;
 use crate::{clock, store};
+use supervisor::Supervised;
+use watchdog::Watchdog;
 
 /// How often what sessions teach is taken over; a crash loses at most this much of it, and a second or two of the
 /// index.
@@ -57,8 +62,10 @@ pub trait Reload: Send + Sync {
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send + '_>>;
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. To be called before the process has other threads.
 pub fn run(start: Start) -> Result<(), StartError> {
+    // SAFETY: no thread has been started yet, and only what was announced to this process is taken.
+    let supervised = unsafe { Supervised::take() }.map_err(anyhow::Error::from)?;
     init_tracing();
     let loaded = build::load(&start)?;
     for assumed in loaded.assumptions() {
@@ -67,7 +74,7 @@ pub fn run(start: Start) -> Result<(), StartError> {
     raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("slow").build().context("no runtime")?;
-    runtime.block_on(serve(start, loaded))?;
+    runtime.block_on(serve(start, loaded, supervised))?;
     // What still waits for an upstream has nobody left to answer.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
@@ -113,7 +120,7 @@ fn init_tracing() {
         .try_init();
 }
 
-async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
+async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).context("signal handler")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signal handler")?;
     let mut hang_up = signal(SignalKind::hangup()).context("signal handler")?;
@@ -123,13 +130,20 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     let metrics = loaded.metrics;
     let socket = start.socket.clone().unwrap_or_else(|| admin_config.socket.clone());
     // The socket first: a second daemon on the same state must not get as far as the packet filter.
-    let admin_socket = admin::bind(&socket, admin_config.group.as_deref())
-        .with_context(|| format!("admin socket {}", socket.display()))?;
+    let mut inherited = supervised.inherited;
+    let handed = inherited.take_admin(&socket);
+    let ours = handed.is_none();
+    let admin_socket = match handed {
+        Some(handed) => admin::adopt(handed),
+        None => admin::bind(&socket, admin_config.group.as_deref()),
+    };
+    let admin_socket = admin_socket.with_context(|| format!("admin socket {}", socket.display()))?;
     let built = build::pipeline(loaded).await.map_err(not_learned)?;
     let pipeline = built.pipeline;
 
     pipeline.watch_flows(pipeline.enforcer.status().backend == BackendKind::Nft);
-    let listener = Listener::start(&listen, pipeline.clone(), &tokio::runtime::Handle::current())
+    let runtime = tokio::runtime::Handle::current();
+    let listener = privilege::with_low_ports(|| Listener::start_with(&listen, inherited, pipeline.clone(), &runtime))
         .context("could not listen; another resolver may hold the address")?;
     let listeners = listener.counters().clone();
     let stages = sampled::Stages { pipeline: Arc::downgrade(&pipeline), listeners };
@@ -148,6 +162,10 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     tracing::info!(addresses = addresses.join(","), ?mode, socket = %socket.display(), "ready");
     // Fails only where no supervisor listens.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let watchdog = supervised.watchdog.map(|period| {
+        Watchdog::start(period, listener.beats().to_vec(), pipeline.enforcer.clone()).context("watchdog")
+    });
+    let watchdog = watchdog.transpose()?;
 
     // What a session has spent since its last step in the journal; a crash gives back a second's worth at most.
     let mut ledgers = tokio::time::interval(Duration::from_secs(1));
@@ -166,18 +184,26 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => match reload.reload().await {
-                Ok(digest) => tracing::info!(digest, "configuration reloaded"),
-                Err(error) => tracing::error!(error, "the old configuration stays"),
-            },
+            _ = hang_up.recv() => {
+                supervisor::reloading();
+                let result = reload.reload().await;
+                match &result {
+                    Ok(digest) => tracing::info!(digest, "configuration reloaded"),
+                    Err(error) => tracing::error!(error, "the old configuration stays"),
+                }
+                supervisor::reloaded(&result);
+            }
         }
     }
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(watchdog);
     listener.shutdown().await;
     admin_task.abort();
     held_task.abort();
-    let _ = std::fs::remove_file(&socket);
+    if ours {
+        let _ = std::fs::remove_file(&socket);
+    }
     let last = pipeline.clone();
     // Threads are joined away from the runtime: each may need a moment for its last write.
     let joined = tokio::task::spawn_blocking(move || {

@@ -419,6 +419,7 @@ impl Pipeline {
             "schema": 1,
             "version": env!("CARGO_PKG_VERSION"),
             "mode": live.policy.mode,
+            "unready": self.unready(),
             "digest": live.digest,
             "sessions": self.sessions.len(),
             "groups": self.show_groups(now),

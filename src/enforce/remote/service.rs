@@ -402,6 +402,8 @@ mod tests {
             deadline: Duration::from_secs(1),
             queue: 16,
             capacity: 100,
+            own_table: true,
+            journal: None,
             outside: Default::default(),
         };
         for hears in [true, false] {
