@@ -44,7 +44,10 @@ fn main() {
     std::fs::write(&file, text).expect("configuration");
     let start = || {
         let mut enforcer = Process::new(env!("CARGO_BIN_EXE_staunch"));
-        enforcer.args(["enforcer", "--config"]).arg(&file).stderr(Stdio::null());
+        enforcer.args(["enforcer", "--config"]).arg(&file);
+        if std::env::var_os("STAUNCH_LOG").is_none() {
+            enforcer.stderr(Stdio::null());
+        }
         Running(enforcer.spawn().expect("the enforcer starts"))
     };
     let process = start();

@@ -243,7 +243,9 @@ impl Service {
                     continue;
                 }
             };
-            let served = self.client.as_ref().map(|client| client.process);
+            // One that has not greeted may have given up while it waited to be let in; it makes way.
+            let served =
+                self.client.as_ref().filter(|client| client.session.is_welcomed()).map(|client| client.process);
             let why = match served {
                 _ if !self.peers.admit(user) => Some(format!("user {user} may not give orders")),
                 Some(other) => Some(format!("process {other} is served already, and one resolver at a time")),
