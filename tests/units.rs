@@ -138,6 +138,17 @@ type = "interactive"
 owner = "team-a"
 "#;
 
+/// Whether this binary has the verb.
+fn has_enforcer() -> bool {
+    Command::new(binary()).args(["enforcer", "--help"]).output().expect("runs").status.success()
+}
+
+/// With the packet filter in the enforcer's hands, where there is one.
+fn config() -> String {
+    let socket = "backend = \"nft\"\nenforcer_socket = \"/run/staunch-enforcer/enforcer.sock\"";
+    if has_enforcer() { CONFIG.replace("backend = \"dry-run\"", socket) } else { CONFIG.into() }
+}
+
 #[test]
 fn a_real_systemd_starts_the_units_and_they_do_what_they_say() {
     let Some(world) = World::create(1) else { return };
@@ -148,7 +159,7 @@ fn a_real_systemd_starts_the_units_and_they_do_what_they_say() {
     }
     // A shorter watchdog than the shipped one, so that the test can wait for it.
     let short = ("staunch.service.d/short.conf", "[Service]\nWatchdogSec=3\n");
-    let init = Init::boot(&world, CONFIG, &[short]);
+    let init = Init::boot(&world, &config(), &[short]);
     init.wait_active("staunch.service");
     init.wait_active("staunch-lockdown.service");
     let agent = &world.agents[0];
@@ -206,7 +217,7 @@ fn a_real_systemd_starts_the_units_and_they_do_what_they_say() {
         assert!(back.is_some(), "signal {how}: not started again\n{}", init.journal());
         assert!(answered("www.site.example"), "signal {how}");
     }
-    enforcer(&init);
+    enforcer(&init, agent);
 
     // The lockdown outlives the service, and what it was applied by.
     assert!(
@@ -218,9 +229,8 @@ fn a_real_systemd_starts_the_units_and_they_do_what_they_say() {
 }
 
 /// The enforcer: one capability, the resolver's user.
-fn enforcer(init: &Init) {
-    let known = Command::new(binary()).args(["enforcer", "--help"]).output().expect("runs");
-    if !known.status.success() {
+fn enforcer(init: &Init, agent: &world::Agent) {
+    if !has_enforcer() {
         println!("NOT COVERED: this binary has no verb `enforcer`");
         return;
     }
@@ -234,6 +244,11 @@ fn enforcer(init: &Init) {
     }
     assert_eq!(field(&status, "CapBnd"), "0000000000003000", "CapBnd: and CAP_NET_RAW, bit 13, in the unit");
     assert_eq!(field(&status, "Seccomp"), "2");
+    // Orders reach it: what was answered can be reached, and nothing else.
+    let (dialled, _) = agent.dial(world::WEB.into(), 80);
+    dialled.unwrap_or_else(|error| panic!("{error}\n{}", init.journal()));
+    let (dialled, _) = agent.dial([198, 51, 100, 9].into(), 80);
+    assert!(dialled.is_err(), "an address that nobody resolved");
 }
 
 #[test]
