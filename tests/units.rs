@@ -86,8 +86,14 @@ impl Init {
         format!("{}\n{}", String::from_utf8_lossy(&output.stdout), self.process.log())
     }
 
-    /// The main process of a unit as this program sees it, and its status(5).
+    /// The main process of a unit as this program sees it, and its status(5); waits until there is one.
     fn status(&self, unit: &str) -> (u32, String) {
+        let found = wait_for(LIMIT, || self.look(unit));
+        found.unwrap_or_else(|| panic!("no main process of {unit}\n{}", self.journal()))
+    }
+
+    /// The same at this moment.
+    fn look(&self, unit: &str) -> Option<(u32, String)> {
         let inside = self.property(unit, "MainPID");
         let mut found = None;
         for entry in std::fs::read_dir("/proc").expect("proc").flatten() {
@@ -99,7 +105,7 @@ impl Init {
                 found = Some((pid, status));
             }
         }
-        found.unwrap_or_else(|| panic!("no main process of {unit}\n{}", self.journal()))
+        found
     }
 
     /// Whether a process is in this systemd's namespace of processes.
@@ -212,7 +218,7 @@ fn a_real_systemd_starts_the_units_and_they_do_what_they_say() {
         signal(before, how);
         let back = wait_for(LIMIT, || {
             let alive = init.property("staunch.service", "ActiveState") == "active";
-            (alive && init.status("staunch.service").0 != before).then_some(())
+            (alive && init.look("staunch.service").is_some_and(|(pid, _)| pid != before)).then_some(())
         });
         assert!(back.is_some(), "signal {how}: not started again\n{}", init.journal());
         assert!(answered("www.site.example"), "signal {how}");
