@@ -182,7 +182,7 @@ fn each_container_of_the_daemon_set_has_what_it_needs_and_no_more() {
         ("state", 0, &["CHOWN", "FOWNER"]),
         ("configuration", USER, &[]),
         ("check", USER, &[]),
-        ("enforcer", 0, &["NET_ADMIN"]),
+        ("enforcer", 0, &["NET_ADMIN", "NET_RAW"]),
         ("resolver", USER, &["NET_BIND_SERVICE"]),
     ];
     let containers = containers();
@@ -296,9 +296,11 @@ fn the_pod_joins_its_configuration_from_what_the_maps_hold() {
 fn the_compose_file_gives_each_service_what_it_needs_and_no_more() {
     let compose = documents(&deploy("container/compose.yaml")).remove(0);
     // (service, capabilities, in the host's network)
-    for (name, capabilities, host) in
-        [("resolver", &["NET_BIND_SERVICE"][..], true), ("enforcer", &["NET_ADMIN"], true), ("agent", &[], false)]
-    {
+    for (name, capabilities, host) in [
+        ("resolver", &["NET_BIND_SERVICE"][..], true),
+        ("enforcer", &["NET_ADMIN", "NET_RAW"], true),
+        ("agent", &[], false),
+    ] {
         let service = &compose["services"][name];
         assert_eq!(words(&service["cap_drop"]), ["ALL"], "{name}");
         assert_eq!(words(&service["cap_add"]), capabilities, "{name}");

@@ -86,8 +86,14 @@ impl Init {
         format!("{}\n{}", String::from_utf8_lossy(&output.stdout), self.process.log())
     }
 
-    /// The main process of a unit as this program sees it, and its status(5).
+    /// The main process of a unit as this program sees it, and its status(5); waits until there is one.
     fn status(&self, unit: &str) -> (u32, String) {
+        let found = wait_for(LIMIT, || self.look(unit));
+        found.unwrap_or_else(|| panic!("no main process of {unit}\n{}", self.journal()))
+    }
+
+    /// The same at this moment.
+    fn look(&self, unit: &str) -> Option<(u32, String)> {
         let inside = self.property(unit, "MainPID");
         let mut found = None;
         for entry in std::fs::read_dir("/proc").expect("proc").flatten() {
@@ -99,7 +105,7 @@ impl Init {
                 found = Some((pid, status));
             }
         }
-        found.unwrap_or_else(|| panic!("no main process of {unit}\n{}", self.journal()))
+        found
     }
 
     /// Whether a process is in this systemd's namespace of processes.
@@ -138,6 +144,17 @@ type = "interactive"
 owner = "team-a"
 "#;
 
+/// Whether this binary has the verb.
+fn has_enforcer() -> bool {
+    Command::new(binary()).args(["enforcer", "--help"]).output().expect("runs").status.success()
+}
+
+/// With the packet filter in the enforcer's hands, where there is one.
+fn config() -> String {
+    let socket = "backend = \"nft\"\nenforcer_socket = \"/run/staunch-enforcer/enforcer.sock\"";
+    if has_enforcer() { CONFIG.replace("backend = \"dry-run\"", socket) } else { CONFIG.into() }
+}
+
 #[test]
 fn a_real_systemd_starts_the_units_and_they_do_what_they_say() {
     let Some(world) = World::create(1) else { return };
@@ -148,7 +165,7 @@ fn a_real_systemd_starts_the_units_and_they_do_what_they_say() {
     }
     // A shorter watchdog than the shipped one, so that the test can wait for it.
     let short = ("staunch.service.d/short.conf", "[Service]\nWatchdogSec=3\n");
-    let init = Init::boot(&world, CONFIG, &[short]);
+    let init = Init::boot(&world, &config(), &[short]);
     init.wait_active("staunch.service");
     init.wait_active("staunch-lockdown.service");
     let agent = &world.agents[0];
@@ -201,12 +218,12 @@ fn a_real_systemd_starts_the_units_and_they_do_what_they_say() {
         signal(before, how);
         let back = wait_for(LIMIT, || {
             let alive = init.property("staunch.service", "ActiveState") == "active";
-            (alive && init.status("staunch.service").0 != before).then_some(())
+            (alive && init.look("staunch.service").is_some_and(|(pid, _)| pid != before)).then_some(())
         });
         assert!(back.is_some(), "signal {how}: not started again\n{}", init.journal());
         assert!(answered("www.site.example"), "signal {how}");
     }
-    enforcer(&init);
+    enforcer(&init, agent);
 
     // The lockdown outlives the service, and what it was applied by.
     assert!(
@@ -218,9 +235,8 @@ fn a_real_systemd_starts_the_units_and_they_do_what_they_say() {
 }
 
 /// The enforcer: one capability, the resolver's user.
-fn enforcer(init: &Init) {
-    let known = Command::new(binary()).args(["enforcer", "--help"]).output().expect("runs");
-    if !known.status.success() {
+fn enforcer(init: &Init, agent: &world::Agent) {
+    if !has_enforcer() {
         println!("NOT COVERED: this binary has no verb `enforcer`");
         return;
     }
@@ -228,10 +244,17 @@ fn enforcer(init: &Init) {
     let (_, status) = init.status("staunch-enforcer.service");
     let (_, resolver) = init.status("staunch.service");
     assert_eq!(field(&status, "Uid"), field(&resolver, "Uid"), "the resolver's user");
-    for set in ["CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+    // What it needs to open its sockets it has given away.
+    for set in ["CapPrm", "CapEff"] {
         assert_eq!(field(&status, set), "0000000000001000", "{set}: CAP_NET_ADMIN, bit 12, alone");
     }
+    assert_eq!(field(&status, "CapBnd"), "0000000000003000", "CapBnd: and CAP_NET_RAW, bit 13, in the unit");
     assert_eq!(field(&status, "Seccomp"), "2");
+    // Orders reach it: what was answered can be reached, and nothing else.
+    let (dialled, _) = agent.dial(world::WEB.into(), 80);
+    dialled.unwrap_or_else(|error| panic!("{error}\n{}", init.journal()));
+    let (dialled, _) = agent.dial([198, 51, 100, 9].into(), 80);
+    assert!(dialled.is_err(), "an address that nobody resolved");
 }
 
 #[test]
