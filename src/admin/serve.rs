@@ -15,6 +15,7 @@ use staunch_scoring::Bits;
 
 use crate::clock;
 use crate::daemon::Reload;
+use crate::identity::NodeKey;
 use crate::lists::{MAX_GRANTS, RuleForm, TooManyGrants};
 use crate::model::{CaseId, SessionId};
 use crate::pipeline::Pipeline;
@@ -38,6 +39,8 @@ pub struct Admin {
     pub pipeline: Arc<Pipeline>,
     /// Reads the configuration again.
     pub reload: Arc<dyn Reload>,
+    /// Signs receipts.
+    pub node: Arc<NodeKey>,
 }
 
 /// Binds the socket with mode 0660, replacing one that nobody listens on.
@@ -217,7 +220,11 @@ impl Admin {
         let pipeline = &self.pipeline;
         let now = clock::now();
         match request {
-            Request::Status => Ok(pipeline.status(now)),
+            Request::Status => {
+                let mut status = pipeline.status(now);
+                status["node"] = json!({ "kid": self.node.kid(), "public_key": self.node.public() });
+                Ok(status)
+            }
             Request::List => {
                 let sessions = pipeline.sessions.all();
                 for session in &sessions {

@@ -13,6 +13,7 @@ use crate::learn::Source;
 use crate::lists::{Action, Format};
 use crate::model::{Mode, Phase, SessionType};
 use crate::policy::{UnknownSource, Unlisted};
+use crate::readiness::Need;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -235,6 +236,10 @@ pub struct Enforce {
     pub capacity: u32,
     /// Most addresses that one name may hold open for one session.
     pub pins_per_name: usize,
+    /// Whether the lockdown must stand. Default: warn where nftables guards interfaces, else off.
+    pub lockdown: Option<Need>,
+    /// Its nftables table. Default: the table's name with `_lockdown`.
+    pub lockdown_table: Option<String>,
 }
 
 impl Default for Enforce {
@@ -249,6 +254,8 @@ impl Default for Enforce {
             pin_grace_seconds: 30,
             capacity: 262_144,
             pins_per_name: 256,
+            lockdown: None,
+            lockdown_table: None,
         }
     }
 }

@@ -8,11 +8,13 @@ use crate::config::document::Path;
 use crate::config::loaded::Pins;
 use crate::enforce::{self, BackendKind};
 use crate::lists::WrittenRange;
+use crate::lockdown;
 use crate::model::Mode;
 use crate::pin::SESSION_PINS_MAX;
 use crate::policy::UnknownSource;
 use crate::ports::{Ports, PortsError};
 use crate::range::IpRange;
+use crate::readiness::{Lockdown, Need};
 
 /// Orders that may wait for the owner of the packet filter. Each query in the slow path waits for at most one.
 const ENFORCE_QUEUE: usize = 4096;
@@ -107,6 +109,29 @@ impl Context<'_, '_> {
             queue: ENFORCE_QUEUE,
             capacity: self.within(&section, "capacity", enforce.capacity, 1, 1 << 24),
         }
+    }
+
+    /// What is wanted of the lockdown. A deployment that has enforced without it goes on, with a warning.
+    pub(super) fn lockdown(&mut self, enforce: &enforce::Config, mode: Mode) -> Lockdown {
+        let section = Path::of("enforce");
+        let (need, table) = (self.spec.enforce.lockdown, self.spec.enforce.lockdown_table.clone());
+        let holds = enforce.backend == BackendKind::Nft && !enforce.interfaces.is_empty();
+        if need == Some(Need::Require) && !holds && mode != Mode::Monitor {
+            self.problems.error(
+                &section.key("lockdown"),
+                "there is nothing that a lockdown could be looked for on",
+                "set enforce.backend = \"nft\" and name interfaces, or set enforce.lockdown = \"off\"",
+            );
+        }
+        let table = table.unwrap_or_else(|| lockdown::beside(&enforce.table));
+        let path = section.key("lockdown_table");
+        if let Err(error) = lockdown::check_table(&table) {
+            self.problems.error(&path, error.to_string(), "use a letter, then up to 63 letters, digits and `_`");
+        } else if table == enforce.table {
+            self.problems.error(&path, format!("`{table}` is the service's own table"), "name another");
+        }
+        let need = need.unwrap_or(if holds { Need::Warn } else { Need::Off });
+        Lockdown { need, table, interfaces: enforce.interfaces.clone() }
     }
 
     pub(super) fn pins(&mut self) -> Pins {

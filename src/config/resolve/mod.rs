@@ -67,6 +67,7 @@ pub(super) fn resolve(
     let upstream = context.upstream(&listen.addresses);
     let answer = context.answer();
     let enforce = context.enforce(policy.mode, policy.unknown_source);
+    let lockdown = context.lockdown(&enforce, policy.mode);
     let pins = context.pins();
     let sinkhole = context.sinkhole();
     let decoy = context.decoy();
@@ -96,6 +97,7 @@ pub(super) fn resolve(
         upstream,
         answer,
         enforce,
+        lockdown,
         pins,
         sinkhole,
         decoy,
