@@ -113,13 +113,24 @@ pub struct Staunch {
 impl Staunch {
     /// Starts it and waits until it says that it is ready.
     pub fn start(world: &World, config: &Config) -> Self {
+        let mut this = Self::prepared(world, config);
+        this.spawn(world, Duration::from_secs(10));
+        this
+    }
+
+    fn prepared(world: &World, config: &Config) -> Self {
         let state = world.path("state");
         std::fs::create_dir_all(&state).expect("the state directory");
         let path = world.path("staunch.toml");
         std::fs::write(&path, config.render(world, &state)).expect("the configuration written");
         let socket = state.join("admin.sock");
-        let mut this = Self { child: None, config: path, state, socket, log: Arc::default() };
-        this.spawn(world, Duration::from_secs(10));
+        Self { child: None, config: path, state, socket, log: Arc::default() }
+    }
+
+    /// Starts it and does not wait until it says that it is ready.
+    pub fn start_unready(world: &World, config: &Config) -> Self {
+        let mut this = Self::prepared(world, config);
+        drop(this.launch(world));
         this
     }
 
@@ -209,6 +220,14 @@ impl Staunch {
 
     fn spawn(&mut self, world: &World, limit: Duration) -> Duration {
         let start = Instant::now();
+        let told = self.launch(world);
+        // The sender is dropped at the end of its output, so a process that dies is noticed at once.
+        told.recv_timeout(limit).unwrap_or_else(|e| panic!("staunch did not become ready: {e}\n{}", self.tail()));
+        start.elapsed()
+    }
+
+    /// Starts the process; who listens hears of each line that says ready.
+    fn launch(&mut self, world: &World) -> std::sync::mpsc::Receiver<()> {
         let mut command = world.gw.command(binary());
         command.arg("serve").arg("--config").arg(&self.config).arg("--state-dir").arg(&self.state);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
@@ -224,9 +243,7 @@ impl Staunch {
                 log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line);
             }
         });
-        // The sender is dropped at the end of its output, so a process that dies is noticed at once.
-        told.recv_timeout(limit).unwrap_or_else(|e| panic!("staunch did not become ready: {e}\n{}", self.tail()));
-        start.elapsed()
+        told
     }
 }
 
