@@ -42,6 +42,7 @@ pub mod capacity;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod evaluate;
 pub mod listen;
 pub mod pipeline;

@@ -15,13 +15,16 @@ use staunch_scoring::Bits;
 
 use crate::clock;
 use crate::daemon::Reload;
+use crate::doctor::receipt::Receipt;
 use crate::identity::NodeKey;
 use crate::lists::{MAX_GRANTS, RuleForm, TooManyGrants};
+use crate::local::token::NONCE;
 use crate::model::{CaseId, SessionId};
 use crate::pipeline::Pipeline;
 use crate::ports::Ports;
 use crate::session::Session;
 use crate::store::{self, Commit, Grant};
+use crate::telemetry::rfc3339;
 
 /// Clients served at once; more wait to be accepted.
 const CLIENTS: usize = 64;
@@ -224,6 +227,32 @@ impl Admin {
                 let mut status = pipeline.status(now);
                 status["node"] = json!({ "kid": self.node.kid(), "public_key": self.node.public() });
                 Ok(status)
+            }
+            Request::Prove { nonce } => {
+                let token =
+                    pipeline.token().ok_or_else(|| Response::error(ErrorCode::Failed, "this node has no key"))?;
+                let nonce: Vec<u8> = nonce.bytes().take(*NONCE.end()).collect();
+                Ok(json!({ "schema": 1, "text": token.text(&nonce) }))
+            }
+            Request::Receipt { report } => {
+                if !report.is_sane() {
+                    let what = "the report is not one that this release would make";
+                    return Err(Response::error(ErrorCode::BadRequest, what));
+                }
+                let live = pipeline.live.load();
+                let receipt = Receipt {
+                    schema: 1,
+                    time: rfc3339(now.wall),
+                    node: self.node.kid().into(),
+                    version: env!("CARGO_PKG_VERSION").into(),
+                    mode: json!(live.policy.mode).as_str().unwrap_or_default().into(),
+                    policy: live.digest.clone(),
+                    readiness: pipeline.readiness(now),
+                    report: *report,
+                };
+                let signed = receipt.sign(&self.node);
+                let signed = signed.map_err(|error| Response::error(ErrorCode::Failed, error.to_string()))?;
+                Ok(json!({ "schema": 1, "receipt": signed }))
             }
             Request::List => {
                 let sessions = pipeline.sessions.all();

@@ -1,0 +1,497 @@
+//! Joins the parts: finds a sandbox's place, sends probes, looks, judges.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::judge::{Aim, Control, Evidence, Heard, judge};
+use super::report::{Outcome, Report, Row, SCHEMA};
+use super::send::{self, Sent, Terms};
+use super::sight::Mark;
+use super::space::{self, Space};
+use super::watch::{Bait, Watch};
+use super::ways::{self, Place, Probe, Send};
+use super::{packet::Data, pins};
+use crate::admin::client;
+use crate::admin::protocol::Request;
+use crate::enforce::interface_addresses;
+use crate::lockdown::resolvers;
+use crate::probe;
+
+/// Probes at once, from the host.
+const WIDTH: usize = 8;
+/// From within, an ICMP error may be one of many: a datagram is sent so often, that far apart.
+const TRIES: (u32, Duration) = (3, Duration::from_millis(1100));
+/// For the daemon's answer.
+const ADMIN: Duration = Duration::from_secs(15);
+
+/// What the doctor was told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the resolver answers; without one, the sandbox's gateways and what its resolv.conf names are asked.
+    pub resolvers: Vec<SocketAddr>,
+    /// Hosts outside that answer probes.
+    pub canaries: Vec<IpAddr>,
+    /// Addresses of other sandboxes, beside those of announced sessions.
+    pub neighbours: Vec<IpAddr>,
+    /// A name that the sandbox may resolve, and a port that is opened with it.
+    pub name: Option<(String, u16)>,
+    /// How long the end of a pin may be waited for.
+    pub stale: Duration,
+    /// How long one probe waits for a word.
+    pub patience: Duration,
+    /// How many routers a connection's packets may pass, from within.
+    pub hops: u32,
+    /// The daemon's socket, where it may be asked.
+    pub admin: Option<PathBuf>,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The namespace cannot be had.
+    #[error("the sandbox's namespace: {0}; run as root, and name it as `ip netns` does, by path, or by a process id")]
+    Space(#[source] io::Error),
+    /// The wire cannot be watched.
+    #[error("this host's interfaces cannot be watched: {0}; run as root, or with CAP_NET_RAW and CAP_SYS_ADMIN")]
+    Watch(#[source] io::Error),
+    /// No chance.
+    #[error("no randomness: {0}")]
+    Random(getrandom::Error),
+    /// Something else of the system.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// What probes are sent and judged with.
+pub(super) struct Runner {
+    space: Option<Space>,
+    watch: Option<Watch>,
+    bait: Option<Bait>,
+    resolvers: Vec<SocketAddr>,
+    alive: Control,
+    within: Control,
+    patience: Duration,
+    hops: Option<u32>,
+}
+
+/// A row, and what was heard.
+pub(super) struct Done {
+    pub row: Row,
+    pub heard: Heard,
+    pub left: bool,
+}
+
+/// Tries every way from a namespace of this host, watching from the doctor's own.
+///
+/// # Errors
+///
+/// [`Error`]: nothing was tried.
+pub fn from_namespace(name: &str, settings: &Settings) -> Result<Report, Error> {
+    let space = Space::open(name).map_err(Error::Space)?;
+    // Entered once before all else, so that a missing privilege is told as such.
+    space.run(|| ()).map_err(Error::Space)?;
+    let watch = Watch::start().map_err(Error::Watch)?;
+    let resolv_conf = space.resolv_conf.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+    let runner = Runner::new(Some(space), Some(watch), settings);
+    runner.report("namespace", name, resolv_conf.as_deref(), settings)
+}
+
+/// Tries every way from where the doctor itself runs.
+///
+/// # Errors
+///
+/// [`Error`]: nothing was tried.
+pub fn inside(settings: &Settings) -> Result<Report, Error> {
+    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").ok();
+    let runner = Runner::new(None, None, settings);
+    runner.report("inside", "this sandbox", resolv_conf.as_deref(), settings)
+}
+
+impl Runner {
+    fn new(space: Option<Space>, watch: Option<Watch>, settings: &Settings) -> Self {
+        let hops = space.is_none().then_some(settings.hops);
+        let none = || Control { good: false, text: String::new() };
+        let (alive, within) = (none(), none());
+        Self { space, watch, bait: None, resolvers: Vec::new(), alive, within, patience: settings.patience, hops }
+    }
+
+    /// Where the resolver answers the sandbox.
+    pub(super) fn resolvers(&self) -> &[SocketAddr] {
+        &self.resolvers
+    }
+
+    /// Runs `work` where the sandbox is.
+    pub(super) fn there<T: std::marker::Send>(&self, work: impl FnOnce() -> T + std::marker::Send) -> io::Result<T> {
+        match &self.space {
+            Some(space) => space.run(work),
+            None => Ok(work()),
+        }
+    }
+
+    fn report(
+        mut self,
+        from: &str,
+        sandbox: &str,
+        resolv_conf: Option<&str>,
+        settings: &Settings,
+    ) -> Result<Report, Error> {
+        let mut place =
+            Place { canaries: settings.canaries.clone(), neighbours: settings.neighbours.clone(), ..Place::default() };
+        let (gateways, addresses) = self.there(|| (space::gateways(), interface_addresses()))?;
+        let addresses = addresses?;
+        let is_own = |ip: &IpAddr| !ip.is_loopback() && !is_link_local(*ip);
+        place.own = addresses.iter().map(|(_, ip)| *ip).filter(is_own).collect();
+        place.nameservers = resolv_conf.map(space::nameservers).unwrap_or_default();
+        let outward = gateways.first().map(|gateway| gateway.interface.clone());
+        place.interface = self.there(|| outward.as_deref().and_then(space::interface_number))?;
+        place.gateways = gateways.iter().filter_map(|gateway| gateway.address).collect();
+        place.listed = resolvers::read("shipped", resolvers::SHIPPED)
+            .map(|ranges| ranges.iter().map(|range| range.first()).collect())
+            .unwrap_or_default();
+
+        let node = self.find_resolver(settings, &place)?;
+        self.within = self.there(loopback)??;
+        let interfaces = self.arrivals(&mut place, &addresses)?;
+        let known = self.sessions(settings, &place);
+        place.neighbours.extend(known.neighbours.iter().filter(|ip| !place.own.contains(ip)));
+        place.neighbours.sort();
+        place.neighbours.dedup();
+
+        let mut rows: Vec<Row> = self.round(&ways::all(&place))?.into_iter().map(|done| done.row).collect();
+        rows.extend(unknown_to_us(&place, resolv_conf.is_some(), from));
+        rows.extend(pins::rows(&self, &place, settings, &known)?);
+        rows.truncate(super::report::ROWS);
+        Ok(Report {
+            schema: SCHEMA,
+            from: from.into(),
+            sandbox: sandbox.chars().take(256).collect(),
+            addresses: place.own.iter().take(64).map(ToString::to_string).collect(),
+            interfaces,
+            resolver: self.resolvers.iter().map(ToString::to_string).collect(),
+            node,
+            rows,
+        })
+    }
+
+    /// The first control: the resolver answers the sandbox, over both transports, and is the node that we think it is.
+    fn find_resolver(&mut self, settings: &Settings, place: &Place) -> Result<Option<String>, Error> {
+        let nonce = probe::nonce().map_err(Error::Random)?;
+        let mut wanted = settings.resolvers.clone();
+        if wanted.is_empty() {
+            let named = place.gateways.iter().chain(place.nameservers.iter().filter(|ip| !ip.is_loopback()));
+            wanted = named.map(|ip| SocketAddr::new(*ip, 53)).collect();
+            wanted.dedup();
+        }
+        let patience = self.patience.max(Duration::from_secs(1));
+        let ask = || wanted.iter().map(|to| send::token(*to, &nonce, patience)).collect::<Vec<_>>();
+        let said: Vec<Option<String>> = self.there(ask)?;
+        let answered: Vec<(SocketAddr, String)> = wanted
+            .iter()
+            .zip(said)
+            .filter_map(|(to, said)| Some((*to, said?)))
+            .filter(|(_, said)| said.starts_with("staunch=1 "))
+            .collect();
+        let Some((first, text)) = answered.first().cloned() else {
+            let asked: Vec<_> = wanted.iter().map(ToString::to_string).collect();
+            let text = format!("no resolver of ours answers the sandbox (asked: {})", asked.join(", "));
+            self.alive = Control { good: false, text };
+            return Ok(None);
+        };
+        self.resolvers = answered.iter().filter(|(_, said)| *said == text).map(|(to, _)| *to).collect();
+        let node = text.split_whitespace().find_map(|word| word.strip_prefix("node=")).map(str::to_owned);
+        // The daemon beside us knows what its proof must be.
+        let known = settings.admin.as_ref().map(|socket| client::ask(socket, &Request::Prove { nonce }, ADMIN));
+        self.alive = match known {
+            Some(Ok(value)) if value["text"] != *text => Control {
+                good: false,
+                text: format!("{first} answers the sandbox, and is not the node whose socket was asked"),
+            },
+            Some(Ok(_)) => Control { good: true, text: format!("{first} answers the sandbox, and is this node") },
+            _ => Control { good: true, text: format!("{first} answers the sandbox") },
+        };
+        Ok(node)
+    }
+
+    /// By which interfaces of the host the sandbox's packets come in; lays the bait there.
+    fn arrivals(&mut self, place: &mut Place, addresses: &[(String, IpAddr)]) -> Result<Vec<String>, Error> {
+        let Some(watch) = &self.watch else {
+            // From within, only a gateway's own word says where it is.
+            let link_local = place.gateways.iter().find_map(|ip| match ip {
+                IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(*v6),
+                _ => None,
+            });
+            place.link_local = link_local.zip(place.interface);
+            place.gateways.retain(|ip| !is_link_local(*ip));
+            return Ok(place
+                .interface
+                .into_iter()
+                .map(|_| addresses.iter().find(|(_, ip)| place.own.contains(ip)))
+                .filter_map(|found| Some(found?.0.clone()))
+                .collect());
+        };
+        let nonce = probe::nonce().map_err(Error::Random)?;
+        let targets: Vec<IpAddr> = self.resolvers.iter().map(SocketAddr::ip).chain(ways::NOWHERE).collect();
+        let probes: Vec<Probe> = targets
+            .iter()
+            .map(|to| Probe {
+                id: "arrival".into(),
+                tries: "",
+                to: SocketAddr::new(*to, 9),
+                send: Send::Datagram(Data::Plain),
+                aim: Aim::Away,
+                canary: false,
+            })
+            .collect();
+        let terms = Terms { nonce: &nonce, number: 0, proof: None, patience: Duration::from_millis(50), hops: None };
+        self.there(|| probes.iter().for_each(|probe| drop(send::send(probe, &terms))))?;
+        let marks: Vec<Mark> = targets.iter().map(|to| Mark { nonce: nonce.clone(), to: *to, dial: None }).collect();
+        let arrived: BTreeSet<u32> = watch.look(&marks).into_iter().flat_map(|sight| sight.arrived).collect();
+        let names: Vec<String> = arrived.iter().map(|number| space::interface_name(*number)).collect();
+        let host = interface_addresses()?;
+        let on_link = host.iter().filter(|(name, _)| names.contains(name));
+        let own = |ip: &IpAddr| !is_link_local(*ip);
+        place.gateways.retain(|ip| own(ip));
+        for (_, ip) in on_link.clone().filter(|(_, ip)| own(ip)) {
+            if !place.gateways.contains(ip) {
+                place.gateways.push(*ip);
+            }
+        }
+        let local = on_link.filter_map(|(_, ip)| if let IpAddr::V6(v6) = ip { Some(*v6) } else { None });
+        place.link_local = local.into_iter().find(Ipv6Addr::is_unicast_link_local).zip(place.interface);
+        self.bait = Bait::lay(&arrived.iter().copied().collect::<Vec<_>>()).ok();
+        place.bait = self.bait.as_ref().map(|bait| bait.port);
+        Ok(names)
+    }
+
+    /// What the daemon says of sessions.
+    fn sessions(&self, settings: &Settings, place: &Place) -> Known {
+        let Some(socket) = &settings.admin else { return Known::default() };
+        let Ok(list) = client::ask(socket, &Request::List, ADMIN) else { return Known::default() };
+        let mut known = Known { asked: true, ..Known::default() };
+        for session in list["sessions"].as_array().into_iter().flatten() {
+            let Some(id) = session["id"].as_str() else { continue };
+            let addresses = session["addresses"].as_array().into_iter().flatten();
+            let addresses: Vec<IpAddr> = addresses.filter_map(|address| address.as_str()?.parse().ok()).collect();
+            if addresses.iter().any(|ip| place.own.contains(ip)) {
+                known.own = Some(id.to_owned());
+            } else if known.others.len() < 64 {
+                known.neighbours.extend(&addresses);
+                known.others.push(id.to_owned());
+            }
+        }
+        known
+    }
+
+    /// Sends probes, looks, judges.
+    pub(super) fn round(&self, probes: &[Probe]) -> Result<Vec<Done>, Error> {
+        let width = if self.space.is_some() { WIDTH } else { 1 };
+        let mut all = Vec::with_capacity(probes.len());
+        for some in probes.chunks(width) {
+            all.extend(self.together(some)?);
+        }
+        Ok(all)
+    }
+
+    fn together(&self, probes: &[Probe]) -> Result<Vec<Done>, Error> {
+        if let Some(watch) = &self.watch {
+            watch.forget();
+        }
+        let mut chances = Vec::new();
+        for _ in probes {
+            let mut number = [0; 4];
+            getrandom::fill(&mut number).map_err(Error::Random)?;
+            chances.push((probe::nonce().map_err(Error::Random)?, u32::from_ne_bytes(number)));
+        }
+        let sent: Vec<io::Result<(Sent, bool)>> = std::thread::scope(|scope| {
+            let each = probes
+                .iter()
+                .zip(&chances)
+                .map(|(probe, (nonce, number))| scope.spawn(move || self.there(|| self.one(probe, nonce, *number))));
+            let each: Vec<_> = each.collect();
+            each.into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("a probe panicked"))))
+                .collect()
+        });
+        let sent = sent.into_iter().collect::<io::Result<Vec<_>>>()?;
+        let marks: Vec<Mark> = probes
+            .iter()
+            .zip(&chances)
+            .zip(&sent)
+            .map(|((probe, (nonce, _)), (sent, _))| Mark { nonce: nonce.clone(), to: probe.to.ip(), dial: sent.dial })
+            .collect();
+        let sights = self.watch.as_ref().map(|watch| watch.look(&marks));
+        let mut done = Vec::new();
+        for (i, (probe, (sent, proven))) in probes.iter().zip(&sent).enumerate() {
+            let sight = sights.as_ref().and_then(|sights| sights.get(i));
+            let left: Vec<String> =
+                sight.into_iter().flat_map(|sight| &sight.left).map(|n| space::interface_name(*n)).collect();
+            let control = self.control(probe, *proven);
+            let evidence = Evidence {
+                aim: self.aim(probe),
+                heard: &sent.heard,
+                sight,
+                left: &left,
+                delivered: self.bait.as_ref().is_some_and(|bait| bait.took(&chances[i].0)),
+                alive: &self.alive,
+                control: &control,
+            };
+            let (outcome, why, control) = judge(&evidence);
+            let row =
+                Row { probe: probe.id.clone(), tries: probe.tries.into(), to: shown(probe), outcome, why, control };
+            done.push(Done { row, heard: sent.heard.clone(), left: !left.is_empty() });
+        }
+        Ok(done)
+    }
+
+    /// From within nothing comes back of a packet of its own making, as nothing need come back from a group.
+    fn aim(&self, probe: &Probe) -> Aim {
+        if self.watch.is_none() && matches!(probe.send, Send::Raw(..)) { Aim::Link } else { probe.aim }
+    }
+
+    /// One probe, where the sandbox is; and for a question whether the proof to compare with was had.
+    fn one(&self, probe: &Probe, nonce: &str, number: u32) -> (Sent, bool) {
+        let question = matches!(probe.send, Send::Question { .. });
+        let ask = |to: &SocketAddr| send::token(*to, nonce, self.patience.max(Duration::from_secs(1)));
+        let proof = if question { self.resolvers.iter().find_map(ask) } else { None };
+        let terms = Terms { nonce, number, proof: proof.as_deref(), patience: self.patience, hops: self.hops };
+        let mut sent = send::send(probe, &terms);
+        let datagram = matches!(probe.send, Send::Datagram(_) | Send::Question { tcp: false } | Send::Ping);
+        let again = if self.watch.is_none() && datagram && self.aim(probe) != Aim::Link { TRIES.0 } else { 1 };
+        for _ in 1..again {
+            if sent.heard != Heard::Silent {
+                break;
+            }
+            std::thread::sleep(TRIES.1);
+            sent = send::send(probe, &terms);
+        }
+        (sent, !question || proof.is_some())
+    }
+
+    /// The control beside what the wire sees.
+    fn control(&self, probe: &Probe, proven: bool) -> Control {
+        if !proven {
+            return Control { good: false, text: "this node did not answer the same question itself".into() };
+        }
+        if probe.aim == Aim::Within || self.watch.is_none() {
+            return self.within.clone();
+        }
+        if let (Aim::Link, Some(bait)) = (probe.aim, &self.bait)
+            && bait.deaf.contains(&probe.to.ip().to_string())
+        {
+            let text = format!("{} cannot be listened to on this host, so who takes it is not seen", probe.to);
+            return Control { good: false, text };
+        }
+        if !probe.canary {
+            return Control { good: true, text: String::new() };
+        }
+        self.canary(probe)
+    }
+
+    /// The same from this host, which the canary must answer.
+    fn canary(&self, probe: &Probe) -> Control {
+        if matches!(probe.send, Send::Ping | Send::Raw(..)) {
+            return Control { good: true, text: String::new() };
+        }
+        let Ok(nonce) = probe::nonce() else { return Control { good: false, text: "no randomness".into() } };
+        let terms = Terms { nonce: &nonce, number: 0, proof: None, patience: Duration::from_secs(2), hops: None };
+        let good = matches!(send::send(probe, &terms).heard, Heard::Taken | Heard::Answered { .. });
+        let text = if good { "the canary answers this host" } else { "the canary does not answer this host" };
+        Control { good, text: text.into() }
+    }
+}
+
+/// What the daemon said of sessions.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub asked: bool,
+    pub own: Option<String>,
+    pub others: Vec<String>,
+    pub neighbours: Vec<IpAddr>,
+}
+
+/// One session in full.
+pub(super) fn show(settings: &Settings, id: &str) -> Option<Value> {
+    let session = crate::model::SessionId::new(id).ok()?;
+    client::ask(settings.admin.as_ref()?, &Request::Show { session }, ADMIN).ok()
+}
+
+/// A row for what was not tried.
+pub(super) fn not_tried(probe: &str, tries: &str, why: &str) -> Row {
+    Row {
+        probe: probe.into(),
+        tries: tries.into(),
+        to: "-".into(),
+        outcome: Outcome::NotTried,
+        why: why.into(),
+        control: String::new(),
+    }
+}
+
+/// Ways that could not be tried for want of knowledge.
+fn unknown_to_us(place: &Place, resolv_conf: bool, from: &str) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut missing = |absent: bool, probe: &str, tries: &str, why: &str| {
+        if absent {
+            rows.push(not_tried(probe, tries, why));
+        }
+    };
+    let stranger = "no other sandbox is known: announce sessions, or give --neighbour ADDRESS";
+    missing(place.neighbours.is_empty(), "spoofed-neighbour", "the source of another sandbox", stranger);
+    let file = "its resolv.conf is not known: name the sandbox by a process id";
+    missing(!resolv_conf, "resolv-conf", "what resolv.conf names", file);
+    missing(
+        place.link_local.is_none(),
+        "link-local-dns",
+        "the host's IPv6 link-local address",
+        "none is known on its link",
+    );
+    missing(place.bait.is_none() && from == "inside", "host", "services of the host", "only --from-namespace can tell");
+    rows
+}
+
+fn shown(probe: &Probe) -> String {
+    let raw = matches!(probe.send, Send::Raw(..) | Send::Ping) && probe.to.port() == 0;
+    match probe.send {
+        Send::Raw(_, from) if !raw => format!("{} from {from}", probe.to),
+        Send::Raw(_, from) => format!("{} from {from}", probe.to.ip()),
+        _ if raw => probe.to.ip().to_string(),
+        _ => probe.to.to_string(),
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// The same code, to a socket of our own within the sandbox.
+fn loopback() -> io::Result<Control> {
+    let patience = Duration::from_secs(1);
+    let home = (Ipv4Addr::LOCALHOST, 0);
+    let (datagrams, listener) = (UdpSocket::bind(home)?, TcpListener::bind(home)?);
+    datagrams.set_read_timeout(Some(patience))?;
+    let (udp, tcp) = (datagrams.local_addr()?, listener.local_addr()?);
+    let echo = std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        if let Ok((length, from)) = datagrams.recv_from(&mut buffer) {
+            let _ = datagrams.send_to(&buffer[..length], from);
+        }
+    });
+    let terms = Terms { nonce: "loopback", number: 0, proof: None, patience, hops: None };
+    let try_one = |to, send| {
+        let probe = Probe { id: String::new(), tries: "", to, send, aim: Aim::Away, canary: false };
+        send::send(&probe, &terms).heard == Heard::Taken
+    };
+    let good = [try_one(udp, Send::Datagram(Data::Plain)), try_one(tcp, Send::Dial(Data::Plain))];
+    let _ = echo.join();
+    drop(listener);
+    let text = match good {
+        [true, true] => "the same code reaches a socket on the sandbox's loopback",
+        _ => "the same code does not reach a socket on the sandbox's loopback",
+    };
+    Ok(Control { good: good == [true, true], text: text.into() })
+}
