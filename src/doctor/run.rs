@@ -251,6 +251,9 @@ impl Runner {
         self.there(|| probes.iter().for_each(|probe| drop(send::send(probe, &terms))))?;
         let marks: Vec<Mark> = targets.iter().map(|to| Mark { nonce: nonce.clone(), to: *to, dial: None }).collect();
         let arrived: BTreeSet<u32> = watch.look(&marks).into_iter().flat_map(|sight| sight.arrived).collect();
+        if let Some(watch) = &mut self.watch {
+            watch.at_home(&arrived);
+        }
         let names: Vec<String> = arrived.iter().map(|number| space::interface_name(*number)).collect();
         let host = interface_addresses()?;
         let on_link = host.iter().filter(|(name, _)| names.contains(name));

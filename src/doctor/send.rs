@@ -58,6 +58,12 @@ pub fn send(probe: &Probe, terms: &Terms<'_>) -> Sent {
     }
 }
 
+/// The system's words, without its number.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" (os error").map_or(text.clone(), |(words, _)| words.to_lowercase())
+}
+
 fn any(to: SocketAddr) -> SocketAddr {
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     SocketAddr::new(any, 0)
@@ -65,7 +71,7 @@ fn any(to: SocketAddr) -> SocketAddr {
 
 /// Before a packet is on its way.
 fn unsent(error: &io::Error) -> Heard {
-    let why = error.to_string();
+    let why = words(error);
     match error.raw_os_error() {
         Some(libc::ENETUNREACH | libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::ENODEV | libc::EINVAL) => {
             Heard::NoRoute(why)
@@ -81,7 +87,7 @@ fn unsent(error: &io::Error) -> Heard {
 fn heard(error: &io::Error) -> Heard {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Heard::Silent,
-        _ => Heard::Refused(error.to_string()),
+        _ => Heard::Refused(words(error)),
     }
 }
 
@@ -159,9 +165,9 @@ fn dial(to: SocketAddr, first: &[u8], terms: &Terms<'_>, is_question: bool) -> S
     if let Err(error) = socket.connect_timeout(&to.into(), terms.patience) {
         let heard = match error.raw_os_error() {
             Some(libc::ENETUNREACH | libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT | libc::EINVAL) => {
-                Heard::NoRoute(error.to_string())
+                Heard::NoRoute(words(&error))
             }
-            Some(libc::EPERM) => Heard::Unsent(error.to_string()),
+            Some(libc::EPERM) => Heard::Unsent(words(&error)),
             _ => heard(&error),
         };
         return Sent { heard, dial };
@@ -201,7 +207,7 @@ fn ping(to: SocketAddr, terms: &Terms<'_>) -> Heard {
     let (protocol, kind) = if to.is_ipv4() { (Protocol::ICMPV4, 8) } else { (Protocol::ICMPV6, 128) };
     let socket = match Socket::new(Domain::for_address(to), Type::DGRAM.cloexec(), Some(protocol)) {
         Ok(socket) => socket,
-        Err(error) => return Heard::NotAllowed(error.to_string()),
+        Err(error) => return Heard::NotAllowed(words(&error)),
     };
     let mut message = vec![kind, 0, 0, 0, 0, 1, 0, 1];
     message.extend(packet::data(packet::Data::Plain, terms.nonce));
@@ -209,7 +215,7 @@ fn ping(to: SocketAddr, terms: &Terms<'_>) -> Heard {
         return unsent(&error);
     }
     if let Err(error) = socket.set_read_timeout(Some(terms.patience)) {
-        return Heard::Unsent(error.to_string());
+        return Heard::Unsent(words(&error));
     }
     match (&socket).read(&mut [0; 2048]) {
         Ok(_) => Heard::Taken,
@@ -222,7 +228,7 @@ fn raw(to: IpAddr, packets: &[Vec<u8>]) -> Heard {
     let domain = if to.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let socket = match Socket::new(domain, Type::RAW.cloexec(), Some(Protocol::from(libc::IPPROTO_RAW))) {
         Ok(socket) => socket,
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Heard::NotAllowed(error.to_string()),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Heard::NotAllowed(words(&error)),
         Err(error) => return unsent(&error),
     };
     for packet in packets {

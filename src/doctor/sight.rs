@@ -95,27 +95,42 @@ pub enum Dial {
     Number(u32),
 }
 
-/// What these packets say of one probe. `inner`: interfaces that lead nowhere else (loopback).
-pub fn of(mark: &Mark, packets: &[Seen], inner: &BTreeSet<u32>, lossy: bool) -> Sight {
+/// Interfaces that are no way out.
+#[derive(Debug, Clone, Default)]
+pub struct Inner {
+    /// Loopback.
+    pub loopback: BTreeSet<u32>,
+    /// Those by which the sandbox's packets come in; what goes out there goes to the sandbox.
+    pub home: BTreeSet<u32>,
+}
+
+/// What these packets, in the order in which they were seen, say of one probe.
+pub fn of(mark: &Mark, packets: &[Seen], inner: &Inner, lossy: bool) -> Sight {
+    let packets = || packets.iter().filter(|seen| !inner.loopback.contains(&seen.interface));
     let named = |glimpse: &Glimpse| glimpse.nonce.is_some_and(|nonce| nonce == *mark.nonce.as_bytes());
-    let incoming = || packets.iter().filter(|seen| !seen.outgoing && !inner.contains(&seen.interface));
     // A router keeps a segment's number, whatever it makes of addresses and ports.
     let numbers: BTreeSet<u32> = match mark.dial {
         None => BTreeSet::new(),
         Some(Dial::Number(number)) => BTreeSet::from([number]),
-        Some(Dial::Ports(from, to)) => incoming()
-            .filter(|seen| seen.glimpse.to == SocketAddr::new(mark.to, to) && seen.glimpse.from.port() == from)
+        Some(Dial::Ports(from, to)) => packets()
+            .filter(|seen| !seen.outgoing && seen.glimpse.from.port() == from)
+            .filter(|seen| seen.glimpse.to.ip() == mark.to && seen.glimpse.to.port() == to)
             .filter_map(|seen| seen.glimpse.syn)
             .collect(),
     };
     let ours = |glimpse: &Glimpse| named(glimpse) || glimpse.syn.is_some_and(|number| numbers.contains(&number));
-    let arrived: BTreeSet<u32> = incoming()
-        .filter(|seen| ours(&seen.glimpse) && seen.glimpse.to.ip() == mark.to)
-        .map(|seen| seen.interface)
-        .collect();
-    let away = |seen: &&Seen| seen.outgoing && !inner.contains(&seen.interface) && !arrived.contains(&seen.interface);
-    let left = packets.iter().filter(away).filter(|seen| ours(&seen.glimpse)).map(|seen| seen.interface).collect();
-    Sight { arrived, left, lossy }
+    let mut sight = Sight { lossy, ..Sight::default() };
+    for Seen { interface, outgoing, glimpse } in packets().filter(|seen| ours(&seen.glimpse)) {
+        match outgoing {
+            // What comes in again behind its leaving (a loop of routes, an error that quotes it) has not arrived there.
+            false if sight.left.is_empty() && glimpse.to.ip() == mark.to => drop(sight.arrived.insert(*interface)),
+            true if !sight.arrived.contains(interface) && !inner.home.contains(interface) => {
+                sight.left.insert(*interface);
+            }
+            _ => {}
+        }
+    }
+    sight
 }
 
 #[cfg(test)]
@@ -138,7 +153,7 @@ mod tests {
     #[test]
     fn a_datagram_is_followed_by_its_nonce() {
         let udp = Raw::Datagram(53);
-        let inner = BTreeSet::from([1]);
+        let inner = Inner { loopback: [1].into(), home: BTreeSet::new() };
         let packets = [
             seen(2, false, udp, A, 0),
             seen(2, true, udp, A, 0), // an error quotes it back to where it came from
@@ -149,6 +164,12 @@ mod tests {
         let more = [&packets[..], &[seen(3, true, udp, A, 0)]].concat();
         assert_eq!(of(&mark(None), &more, &inner, true), Sight { arrived: [2].into(), left: [3].into(), lossy: true });
         assert_eq!(of(&mark(None), &packets[3..], &inner, false), Sight::default());
+        // Sent back by a router outside, it has left all the same; what goes to the sandbox's interface has not.
+        let looped =
+            [seen(2, false, udp, A, 0), seen(3, true, udp, A, 0), seen(3, false, udp, A, 0), seen(3, true, udp, A, 0)];
+        assert_eq!(of(&mark(None), &looped, &inner, false).left, [3].into());
+        let home = Inner { home: [3].into(), ..inner };
+        assert_eq!(of(&mark(None), &looped, &home, false).left, BTreeSet::new());
     }
 
     #[test]
@@ -157,15 +178,15 @@ mod tests {
         let dial = Some(Dial::Ports(packet::PORT, 443));
         let packets = [seen(2, false, syn, A, 77), seen(3, true, syn, B, 78)];
         assert_eq!(
-            of(&mark(dial), &packets, &BTreeSet::new(), false),
+            of(&mark(dial), &packets, &Inner::default(), false),
             Sight { arrived: [2].into(), ..Sight::default() }
         );
         let packets = [seen(2, false, syn, A, 77), seen(3, true, syn, B, 77)];
-        assert_eq!(of(&mark(dial), &packets, &BTreeSet::new(), false).left, [3].into());
+        assert_eq!(of(&mark(dial), &packets, &Inner::default(), false).left, [3].into());
         let number = Some(Dial::Number(77));
-        assert_eq!(of(&mark(number), &packets, &BTreeSet::new(), false).left, [3].into());
+        assert_eq!(of(&mark(number), &packets, &Inner::default(), false).left, [3].into());
         let elsewhere = Some(Dial::Ports(packet::PORT, 444));
-        assert_eq!(of(&mark(elsewhere), &packets, &BTreeSet::new(), false), Sight::default());
+        assert_eq!(of(&mark(elsewhere), &packets, &Inner::default(), false), Sight::default());
     }
 
     #[test]

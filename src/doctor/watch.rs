@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::sight::{self, Mark, Seen, Sight};
+use super::sight::{self, Inner, Mark, Seen, Sight};
 use super::space::interface_number;
 use crate::probe::MARK;
 
@@ -35,7 +35,7 @@ pub struct Watch {
     lossy: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    inner: BTreeSet<u32>,
+    inner: Inner,
 }
 
 impl Watch {
@@ -56,8 +56,13 @@ impl Watch {
             lossy,
             stop,
             thread: Some(thread),
-            inner: interface_number("lo").into_iter().collect(),
+            inner: Inner { loopback: interface_number("lo").into_iter().collect(), home: BTreeSet::new() },
         })
+    }
+
+    /// By which interfaces the sandbox's packets come in.
+    pub fn at_home(&mut self, home: &BTreeSet<u32>) {
+        self.inner.home = home.clone();
     }
 
     /// What has been seen of probes.

@@ -18,6 +18,8 @@ pub struct Config {
     pub policy: String,
     /// Lines for `[upstream]`.
     pub upstream: String,
+    /// `nft`, or another backend.
+    pub backend: &'static str,
     /// Lines for `[enforce]`.
     pub enforce: String,
     /// The `[[session]]` tables; empty: `agent-N` of type interactive for each sandbox.
@@ -30,7 +32,15 @@ impl Config {
     /// Enforce mode, nothing else.
     pub fn enforce() -> Self {
         let none = String::new;
-        Self { mode: "enforce", policy: none(), upstream: none(), enforce: none(), sessions: none(), tables: none() }
+        Self {
+            mode: "enforce",
+            policy: none(),
+            upstream: none(),
+            backend: "nft",
+            enforce: none(),
+            sessions: none(),
+            tables: none(),
+        }
     }
 
     /// Monitor mode, nothing else.
@@ -78,12 +88,13 @@ impl Config {
         format!(
             "version = 1\n\n[server]\nlisten = [{listen}]\nstate_dir = {state:?}\nmetrics = \"127.0.0.1:9153\"\n\n\
              [policy]\nmode = {mode:?}\n{policy}\n\n[upstream]\nservers = [\"{UPSTREAM}\"]\n{upstream}\n\n\
-             [enforce]\nbackend = \"nft\"\ntable = \"staunch\"\ninterfaces = [{interfaces}]\n{enforce}\n\n\
+             [enforce]\nbackend = {backend:?}\ntable = \"staunch\"\ninterfaces = [{interfaces}]\n{enforce}\n\n\
              {sessions}\n{tables}",
             listen = list(listen.collect()),
             mode = self.mode,
             policy = self.policy,
             upstream = self.upstream,
+            backend = self.backend,
             interfaces = list(interfaces.collect()),
             enforce = self.enforce,
             tables = self.tables,
