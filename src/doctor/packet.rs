@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use crate::probe;
+
 /// UDP (RFC 768).
 pub const UDP: u8 = 17;
 /// Port that raw probes are sent from.
@@ -28,7 +30,9 @@ pub enum Data {
 pub enum Raw {
     /// A datagram to a port, from a source of any choice.
     Datagram(u16),
-    /// The same in two fragments.
+    /// A question for the token.
+    Question,
+    /// A datagram in two fragments.
     Fragments(u16),
     /// The same behind IPv4 options (a recorded route), or behind IPv6 destination options.
     Options(u16),
@@ -112,6 +116,7 @@ pub fn raw(raw: Raw, from: IpAddr, to: IpAddr, nonce: &str, syn: u32) -> Vec<Vec
     let datagram = |port| udp(source, SocketAddr::new(to, port), &plain(nonce));
     let one = |protocol, payload: &[u8]| ip(from, to, protocol, &[], 0, payload).into_iter().collect();
     match raw {
+        Raw::Question => one(UDP, &udp(source, SocketAddr::new(to, 53), &probe::question(nonce))),
         Raw::Datagram(port) => one(UDP, &datagram(port)),
         Raw::Syn(port) => one(6, &tcp_syn(source, SocketAddr::new(to, port), syn)),
         Raw::Echo => one(if v4 { 1 } else { 58 }, &echo(from, to, &plain(nonce))),
@@ -243,7 +248,8 @@ mod tests {
             assert_eq!(carried(&data(kind, NONCE)), 1, "{kind:?}");
         }
         let (v4, v6): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), Ipv6Addr::LOCALHOST.into());
-        for kind in [Raw::Datagram(9), Raw::Options(9), Raw::Echo, Raw::Protocol(47), Raw::Fragments(9)] {
+        for kind in [Raw::Datagram(9), Raw::Question, Raw::Options(9), Raw::Echo, Raw::Protocol(47), Raw::Fragments(9)]
+        {
             for address in [v4, v6] {
                 let packets = raw(kind, address, address, NONCE, 7);
                 assert_eq!(packets.len(), if matches!(kind, Raw::Fragments(_)) { 2 } else { 1 }, "{kind:?}");

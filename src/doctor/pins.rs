@@ -19,6 +19,8 @@ use crate::model::Qtype;
 
 /// Longer than a pin's own end, for the kernel's clock and ours.
 const BEYOND: Duration = Duration::from_secs(3);
+/// What a pin must have left to be tried, seconds.
+const YOUNG: u64 = 3;
 /// Ports that seldom belong to what a name opens.
 const OTHERS: [u16; 4] = [9, 2222, 8443, 6667];
 
@@ -27,13 +29,6 @@ struct Pin {
     address: IpAddr,
     ports: Vec<String>,
     seconds_left: u64,
-}
-
-/// The rows of these ways.
-pub(super) fn rows(runner: &Runner, place: &Place, settings: &Settings, known: &Known) -> Result<Vec<Row>, Error> {
-    let mut rows = others(runner, settings, known)?;
-    rows.extend(own(runner, place, settings, known)?);
-    Ok(rows)
 }
 
 fn dial(id: &str, tries: &'static str, address: IpAddr, port: u16) -> Probe {
@@ -57,7 +52,7 @@ fn pins(shown: &Value) -> Vec<Pin> {
 }
 
 /// Addresses that are open to other sessions and not to this one.
-fn others(runner: &Runner, settings: &Settings, known: &Known) -> Result<Vec<Row>, Error> {
+pub(super) fn others(runner: &Runner, settings: &Settings, known: &Known) -> Result<Vec<Row>, Error> {
     let (probe, tries) = ("other-session-pin", "an address that is open to another session alone");
     if !known.asked {
         return Ok(vec![not_tried(probe, tries, "only the daemon knows: give --socket, or run where it is")]);
@@ -66,7 +61,7 @@ fn others(runner: &Runner, settings: &Settings, known: &Known) -> Result<Vec<Row
         known.own.iter().filter_map(|id| show(settings, id)).flat_map(|v| pins(&v)).map(|p| p.address).collect();
     let theirs = known.others.iter().filter_map(|id| show(settings, id)).flat_map(|shown| pins(&shown));
     let mut found: Vec<(IpAddr, u16)> = Vec::new();
-    for pin in theirs.filter(|pin| pin.seconds_left >= 5 && !mine.contains(&pin.address)) {
+    for pin in theirs.filter(|pin| pin.seconds_left >= YOUNG && !mine.contains(&pin.address)) {
         let port = pin.ports.iter().find_map(|port| port.strip_prefix("tcp/")?.parse().ok());
         let other_family = found.iter().all(|(address, _)| address.is_ipv4() != pin.address.is_ipv4());
         if let Some(port) = port.filter(|_| other_family) {
@@ -81,7 +76,7 @@ fn others(runner: &Runner, settings: &Settings, known: &Known) -> Result<Vec<Row
 }
 
 /// Around a pin of the sandbox's own.
-fn own(runner: &Runner, place: &Place, settings: &Settings, known: &Known) -> Result<Vec<Row>, Error> {
+pub(super) fn own(runner: &Runner, place: &Place, settings: &Settings, known: &Known) -> Result<Vec<Row>, Error> {
     let ways = [
         ("other-port", "another port of an address that was resolved"),
         ("neighbour-at-pin", "an address that was resolved, with another sandbox's source"),
@@ -91,13 +86,15 @@ fn own(runner: &Runner, place: &Place, settings: &Settings, known: &Known) -> Re
     let Some((name, port)) = &settings.name else {
         return Ok(none("no name is known that this sandbox may resolve: give --name NAME"));
     };
-    let addresses = resolve(runner, name, settings.patience)?;
-    if addresses.is_empty() {
-        return Ok(broken(&none(""), &format!("{name} was not answered with an address")));
-    }
     let mut rows = Vec::new();
-    for address in addresses {
-        rows.extend(around(runner, place, settings, known, (address, *port))?);
+    // One family behind the other: each pin is young when it is looked at.
+    for qtype in [Qtype::A, Qtype::AAAA] {
+        if let Some(address) = resolve(runner, name, qtype, settings.patience)? {
+            rows.extend(around(runner, place, settings, known, (address, *port))?);
+        }
+    }
+    if rows.is_empty() {
+        return Ok(broken(&none(""), &format!("{name} was not answered with an address")));
     }
     Ok(rows)
 }
@@ -149,7 +146,7 @@ fn around(
         }
         Some(left) => {
             std::thread::sleep(left);
-            match mine().any(|pin| pin.address == address) {
+            match mine().any(|pin| pin.address == address && pin.seconds_left > 0) {
                 true => {
                     rows.push(not_tried("stale-pin", stale, "somebody in the sandbox has resolved it anew meanwhile"))
                 }
@@ -171,23 +168,19 @@ fn around(
     Ok(rows)
 }
 
-/// The first address of each family that the sandbox's resolver answers.
-fn resolve(runner: &Runner, name: &str, patience: Duration) -> Result<Vec<IpAddr>, Error> {
+/// The first address that the sandbox's resolver answers.
+fn resolve(runner: &Runner, name: &str, qtype: Qtype, patience: Duration) -> Result<Option<IpAddr>, Error> {
     let patience = patience.max(Duration::from_secs(4));
+    let Some(query) = question(name, qtype) else { return Ok(None) };
     let resolvers = runner.resolvers().to_vec();
-    let mut found = Vec::new();
-    for qtype in [Qtype::A, Qtype::AAAA] {
-        let Some(query) = question(name, qtype) else { continue };
-        let reply = runner.there(|| resolvers.iter().find_map(|to| send::ask(*to, &query, patience)))?;
-        let message = reply.and_then(|reply| Message::from_vec(&reply).ok());
-        let addresses = message.iter().flat_map(|message| &message.answers).filter_map(|record| match record.data {
-            RData::A(a) => Some(IpAddr::V4(a.0)),
-            RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
-            _ => None,
-        });
-        found.extend(addresses.take(1));
-    }
-    Ok(found)
+    let reply = runner.there(|| resolvers.iter().find_map(|to| send::ask(*to, &query, patience)))?;
+    let message = reply.and_then(|reply| Message::from_vec(&reply).ok());
+    let mut addresses = message.iter().flat_map(|message| &message.answers).filter_map(|record| match record.data {
+        RData::A(a) => Some(IpAddr::V4(a.0)),
+        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+        _ => None,
+    });
+    Ok(addresses.next())
 }
 
 fn question(name: &str, qtype: Qtype) -> Option<Vec<u8>> {

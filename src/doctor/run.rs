@@ -162,9 +162,11 @@ impl Runner {
         place.neighbours.sort();
         place.neighbours.dedup();
 
-        let mut rows: Vec<Row> = self.round(&ways::all(&place))?.into_iter().map(|done| done.row).collect();
+        // First what does not last.
+        let mut rows = pins::others(&self, settings, &known)?;
+        rows.extend(self.round(&ways::all(&place))?.into_iter().map(|done| done.row));
         rows.extend(unknown_to_us(&place, resolv_conf.is_some(), from));
-        rows.extend(pins::rows(&self, &place, settings, &known)?);
+        rows.extend(pins::own(&self, &place, settings, &known)?);
         rows.truncate(super::report::ROWS);
         Ok(Report {
             schema: SCHEMA,

@@ -206,7 +206,7 @@ fn raw(list: &mut List, place: &Place, to: IpAddr) {
         for gateway in place.gateways.iter().copied().filter(|gateway| gateway.is_ipv4() == to.is_ipv4()) {
             let tries = "a question to the resolver in another's name";
             let port = SocketAddr::new(gateway, 53);
-            list.add("spoofed-question", tries, port, Send::Raw(Raw::Datagram(53), neighbour), Aim::Away, false);
+            list.add("spoofed-question", tries, port, Send::Raw(Raw::Question, neighbour), Aim::Away, false);
         }
     }
 }
