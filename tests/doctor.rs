@@ -364,6 +364,16 @@ fn a_broken_probe_is_never_a_closed_way() {
     assert_eq!(unsure, ["doq-udp4", "doq-udp6", "dot-udp4", "dot-udp6", "listed-dot-udp4", "listed-dot-udp6"]);
     assert_eq!(code, 13);
     nft(agent, "delete table inet own");
+    // An interface of the sandbox that leads past this host.
+    agent.link("side0", &scene.world.net, "side0");
+    agent.ip(&["addr add 10.99.0.2/24 dev side0"]);
+    let (found, code) = scene.json(&[]);
+    let unsure = with(&found, "inconclusive");
+    assert!(
+        code == 13 && unsure.len() == 1 && unsure[0].0 == "interface" && unsure[0].1.contains("side0"),
+        "{unsure:?}"
+    );
+    agent.ip(&["link del side0"]);
     // The canary is gone: what it should answer proves nothing.
     let _ = scene.canary.kill();
     let _ = scene.canary.wait();

@@ -15,7 +15,6 @@ use staunch_scoring::Bits;
 
 use crate::clock;
 use crate::daemon::Reload;
-use crate::doctor::receipt::Receipt;
 use crate::identity::NodeKey;
 use crate::lists::{MAX_GRANTS, RuleForm, TooManyGrants};
 use crate::local::token::NONCE;
@@ -24,7 +23,6 @@ use crate::pipeline::Pipeline;
 use crate::ports::Ports;
 use crate::session::Session;
 use crate::store::{self, Commit, Grant};
-use crate::telemetry::rfc3339;
 
 /// Clients served at once; more wait to be accepted.
 const CLIENTS: usize = 64;
@@ -235,23 +233,7 @@ impl Admin {
                 Ok(json!({ "schema": 1, "text": token.text(&nonce) }))
             }
             Request::Receipt { report } => {
-                if !report.is_sane() {
-                    let what = "the report is not one that this release would make";
-                    return Err(Response::error(ErrorCode::BadRequest, what));
-                }
-                let live = pipeline.live.load();
-                let receipt = Receipt {
-                    schema: 1,
-                    time: rfc3339(now.wall),
-                    node: self.node.kid().into(),
-                    version: env!("CARGO_PKG_VERSION").into(),
-                    mode: json!(live.policy.mode).as_str().unwrap_or_default().into(),
-                    policy: live.digest.clone(),
-                    readiness: pipeline.readiness(now),
-                    report: *report,
-                };
-                let signed = receipt.sign(&self.node);
-                let signed = signed.map_err(|error| Response::error(ErrorCode::Failed, error.to_string()))?;
+                let signed = super::receipt::sign(pipeline, &self.node, *report, now)?;
                 Ok(json!({ "schema": 1, "receipt": signed }))
             }
             Request::List => {

@@ -13,6 +13,7 @@ pub mod canary;
 pub mod judge;
 pub mod packet;
 mod pins;
+mod place;
 pub mod receipt;
 pub mod report;
 pub mod run;

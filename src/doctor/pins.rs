@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use super::judge::Aim;
 use super::packet::{Data, Raw};
+use super::place::Known;
 use super::report::{Outcome, Row};
-use super::run::{Done, Error, Known, Runner, Settings, not_tried, show};
+use super::run::{Done, Error, Runner, Settings, not_tried, show};
 use super::send;
 use super::ways::{Place, Probe, Send};
 use crate::model::Qtype;
@@ -172,7 +173,7 @@ fn around(
 fn resolve(runner: &Runner, name: &str, qtype: Qtype, patience: Duration) -> Result<Option<IpAddr>, Error> {
     let patience = patience.max(Duration::from_secs(4));
     let Some(query) = question(name, qtype) else { return Ok(None) };
-    let resolvers = runner.resolvers().to_vec();
+    let resolvers = runner.resolvers.clone();
     let reply = runner.there(|| resolvers.iter().find_map(|to| send::ask(*to, &query, patience)))?;
     let message = reply.and_then(|reply| Message::from_vec(&reply).ok());
     let mut addresses = message.iter().flat_map(|message| &message.answers).filter_map(|record| match record.data {

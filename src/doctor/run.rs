@@ -1,8 +1,7 @@
 //! Joins the parts: finds a sandbox's place, sends probes, looks, judges.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ const WIDTH: usize = 8;
 /// From within, an ICMP error may be one of many: a datagram is sent so often, that far apart.
 const TRIES: (u32, Duration) = (3, Duration::from_millis(1100));
 /// For the daemon's answer.
-const ADMIN: Duration = Duration::from_secs(15);
+pub(super) const ADMIN: Duration = Duration::from_secs(15);
 
 /// What the doctor was told.
 #[derive(Debug, Clone)]
@@ -69,14 +68,14 @@ pub enum Error {
 
 /// What probes are sent and judged with.
 pub(super) struct Runner {
-    space: Option<Space>,
-    watch: Option<Watch>,
-    bait: Option<Bait>,
-    resolvers: Vec<SocketAddr>,
-    alive: Control,
-    within: Control,
-    patience: Duration,
-    hops: Option<u32>,
+    pub space: Option<Space>,
+    pub watch: Option<Watch>,
+    pub bait: Option<Bait>,
+    pub resolvers: Vec<SocketAddr>,
+    pub alive: Control,
+    pub within: Control,
+    pub patience: Duration,
+    pub hops: Option<u32>,
 }
 
 /// A row, and what was heard.
@@ -120,11 +119,6 @@ impl Runner {
         Self { space, watch, bait: None, resolvers: Vec::new(), alive, within, patience: settings.patience, hops }
     }
 
-    /// Where the resolver answers the sandbox.
-    pub(super) fn resolvers(&self) -> &[SocketAddr] {
-        &self.resolvers
-    }
-
     /// Runs `work` where the sandbox is.
     pub(super) fn there<T: std::marker::Send>(&self, work: impl FnOnce() -> T + std::marker::Send) -> io::Result<T> {
         match &self.space {
@@ -140,8 +134,12 @@ impl Runner {
         resolv_conf: Option<&str>,
         settings: &Settings,
     ) -> Result<Report, Error> {
-        let mut place =
-            Place { canaries: settings.canaries.clone(), neighbours: settings.neighbours.clone(), ..Place::default() };
+        let mut place = Place {
+            watched: self.watch.is_some(),
+            canaries: settings.canaries.clone(),
+            neighbours: settings.neighbours.clone(),
+            ..Place::default()
+        };
         let (gateways, addresses) = self.there(|| (space::gateways(), interface_addresses()))?;
         let addresses = addresses?;
         let is_own = |ip: &IpAddr| !ip.is_loopback() && !is_link_local(*ip);
@@ -156,7 +154,7 @@ impl Runner {
 
         let node = self.find_resolver(settings, &place)?;
         self.within = self.there(loopback)??;
-        let interfaces = self.arrivals(&mut place, &addresses)?;
+        let arrived = self.arrivals(&mut place, &addresses)?;
         let known = self.sessions(settings, &place);
         place.neighbours.extend(known.neighbours.iter().filter(|ip| !place.own.contains(ip)));
         place.neighbours.sort();
@@ -165,6 +163,7 @@ impl Runner {
         // First what does not last.
         let mut rows = pins::others(&self, settings, &known)?;
         rows.extend(self.round(&ways::all(&place))?.into_iter().map(|done| done.row));
+        rows.extend(arrived.rows);
         rows.extend(unknown_to_us(&place, resolv_conf.is_some(), from));
         rows.extend(pins::own(&self, &place, settings, &known)?);
         rows.truncate(super::report::ROWS);
@@ -173,123 +172,11 @@ impl Runner {
             from: from.into(),
             sandbox: sandbox.chars().take(256).collect(),
             addresses: place.own.iter().take(64).map(ToString::to_string).collect(),
-            interfaces,
+            interfaces: arrived.interfaces,
             resolver: self.resolvers.iter().map(ToString::to_string).collect(),
             node,
             rows,
         })
-    }
-
-    /// The first control: the resolver answers the sandbox, over both transports, and is the node that we think it is.
-    fn find_resolver(&mut self, settings: &Settings, place: &Place) -> Result<Option<String>, Error> {
-        let nonce = probe::nonce().map_err(Error::Random)?;
-        let mut wanted = settings.resolvers.clone();
-        if wanted.is_empty() {
-            let named = place.gateways.iter().chain(place.nameservers.iter().filter(|ip| !ip.is_loopback()));
-            wanted = named.map(|ip| SocketAddr::new(*ip, 53)).collect();
-            wanted.dedup();
-        }
-        let patience = self.patience.max(Duration::from_secs(1));
-        let ask = || wanted.iter().map(|to| send::token(*to, &nonce, patience)).collect::<Vec<_>>();
-        let said: Vec<Option<String>> = self.there(ask)?;
-        let answered: Vec<(SocketAddr, String)> = wanted
-            .iter()
-            .zip(said)
-            .filter_map(|(to, said)| Some((*to, said?)))
-            .filter(|(_, said)| said.starts_with("staunch=1 "))
-            .collect();
-        let Some((first, text)) = answered.first().cloned() else {
-            let asked: Vec<_> = wanted.iter().map(ToString::to_string).collect();
-            let text = format!("no resolver of ours answers the sandbox (asked: {})", asked.join(", "));
-            self.alive = Control { good: false, text };
-            return Ok(None);
-        };
-        self.resolvers = answered.iter().filter(|(_, said)| *said == text).map(|(to, _)| *to).collect();
-        let node = text.split_whitespace().find_map(|word| word.strip_prefix("node=")).map(str::to_owned);
-        // The daemon beside us knows what its proof must be.
-        let known = settings.admin.as_ref().map(|socket| client::ask(socket, &Request::Prove { nonce }, ADMIN));
-        self.alive = match known {
-            Some(Ok(value)) if value["text"] != *text => Control {
-                good: false,
-                text: format!("{first} answers the sandbox, and is not the node whose socket was asked"),
-            },
-            Some(Ok(_)) => Control { good: true, text: format!("{first} answers the sandbox, and is this node") },
-            _ => Control { good: true, text: format!("{first} answers the sandbox") },
-        };
-        Ok(node)
-    }
-
-    /// By which interfaces of the host the sandbox's packets come in; lays the bait there.
-    fn arrivals(&mut self, place: &mut Place, addresses: &[(String, IpAddr)]) -> Result<Vec<String>, Error> {
-        let Some(watch) = &self.watch else {
-            // From within, only a gateway's own word says where it is.
-            let link_local = place.gateways.iter().find_map(|ip| match ip {
-                IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(*v6),
-                _ => None,
-            });
-            place.link_local = link_local.zip(place.interface);
-            place.gateways.retain(|ip| !is_link_local(*ip));
-            return Ok(place
-                .interface
-                .into_iter()
-                .map(|_| addresses.iter().find(|(_, ip)| place.own.contains(ip)))
-                .filter_map(|found| Some(found?.0.clone()))
-                .collect());
-        };
-        let nonce = probe::nonce().map_err(Error::Random)?;
-        let targets: Vec<IpAddr> = self.resolvers.iter().map(SocketAddr::ip).chain(ways::NOWHERE).collect();
-        let probes: Vec<Probe> = targets
-            .iter()
-            .map(|to| Probe {
-                id: "arrival".into(),
-                tries: "",
-                to: SocketAddr::new(*to, 9),
-                send: Send::Datagram(Data::Plain),
-                aim: Aim::Away,
-                canary: false,
-            })
-            .collect();
-        let terms = Terms { nonce: &nonce, number: 0, proof: None, patience: Duration::from_millis(50), hops: None };
-        self.there(|| probes.iter().for_each(|probe| drop(send::send(probe, &terms))))?;
-        let marks: Vec<Mark> = targets.iter().map(|to| Mark { nonce: nonce.clone(), to: *to, dial: None }).collect();
-        let arrived: BTreeSet<u32> = watch.look(&marks).into_iter().flat_map(|sight| sight.arrived).collect();
-        if let Some(watch) = &mut self.watch {
-            watch.at_home(&arrived);
-        }
-        let names: Vec<String> = arrived.iter().map(|number| space::interface_name(*number)).collect();
-        let host = interface_addresses()?;
-        let on_link = host.iter().filter(|(name, _)| names.contains(name));
-        let own = |ip: &IpAddr| !is_link_local(*ip);
-        place.gateways.retain(|ip| own(ip));
-        for (_, ip) in on_link.clone().filter(|(_, ip)| own(ip)) {
-            if !place.gateways.contains(ip) {
-                place.gateways.push(*ip);
-            }
-        }
-        let local = on_link.filter_map(|(_, ip)| if let IpAddr::V6(v6) = ip { Some(*v6) } else { None });
-        place.link_local = local.into_iter().find(Ipv6Addr::is_unicast_link_local).zip(place.interface);
-        self.bait = Bait::lay(&arrived.iter().copied().collect::<Vec<_>>()).ok();
-        place.bait = self.bait.as_ref().map(|bait| bait.port);
-        Ok(names)
-    }
-
-    /// What the daemon says of sessions.
-    fn sessions(&self, settings: &Settings, place: &Place) -> Known {
-        let Some(socket) = &settings.admin else { return Known::default() };
-        let Ok(list) = client::ask(socket, &Request::List, ADMIN) else { return Known::default() };
-        let mut known = Known { asked: true, ..Known::default() };
-        for session in list["sessions"].as_array().into_iter().flatten() {
-            let Some(id) = session["id"].as_str() else { continue };
-            let addresses = session["addresses"].as_array().into_iter().flatten();
-            let addresses: Vec<IpAddr> = addresses.filter_map(|address| address.as_str()?.parse().ok()).collect();
-            if addresses.iter().any(|ip| place.own.contains(ip)) {
-                known.own = Some(id.to_owned());
-            } else if known.others.len() < 64 {
-                known.neighbours.extend(&addresses);
-                known.others.push(id.to_owned());
-            }
-        }
-        known
     }
 
     /// Sends probes, looks, judges.
@@ -363,17 +250,11 @@ impl Runner {
         let question = matches!(probe.send, Send::Question { .. });
         let ask = |to: &SocketAddr| send::token(*to, nonce, self.patience.max(Duration::from_secs(1)));
         let proof = if question { self.resolvers.iter().find_map(ask) } else { None };
-        let terms = Terms { nonce, number, proof: proof.as_deref(), patience: self.patience, hops: self.hops };
-        let mut sent = send::send(probe, &terms);
-        let datagram = matches!(probe.send, Send::Datagram(_) | Send::Question { tcp: false } | Send::Ping);
-        let again = if self.watch.is_none() && datagram && self.aim(probe) != Aim::Link { TRIES.0 } else { 1 };
-        for _ in 1..again {
-            if sent.heard != Heard::Silent {
-                break;
-            }
-            std::thread::sleep(TRIES.1);
-            sent = send::send(probe, &terms);
-        }
+        let terms = Terms { nonce, number, proof: proof.as_deref(), patience: self.patience, hops: None };
+        let sent = match self.hops.filter(|_| matches!(probe.aim, Aim::Away | Aim::Resolver)) {
+            Some(hops) => near(probe, &terms, hops),
+            None => send::send(probe, &terms),
+        };
         (sent, !question || proof.is_some())
     }
 
@@ -410,13 +291,25 @@ impl Runner {
     }
 }
 
-/// What the daemon said of sessions.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    pub asked: bool,
-    pub own: Option<String>,
-    pub others: Vec<String>,
-    pub neighbours: Vec<IpAddr>,
+/// From within, a refusal counts where whoever gives it is near: one from far away, or from the end itself, shows that the
+/// packet has left. What is neither refused nor answered near is sent once more, as far as it goes.
+fn near(probe: &Probe, terms: &Terms<'_>, hops: u32) -> Sent {
+    let datagram = matches!(probe.send, Send::Datagram(_) | Send::Question { tcp: false });
+    for attempt in 0..if datagram { TRIES.0 } else { 1 } {
+        if attempt > 0 {
+            std::thread::sleep(TRIES.1);
+        }
+        let sent = send::send(probe, &Terms { hops: Some(hops), ..*terms });
+        let from_end = datagram && send::is_from_the_end(&sent.heard);
+        if sent.heard != Heard::Silent && !from_end {
+            return sent;
+        }
+    }
+    let far = send::send(probe, terms);
+    match far.heard {
+        Heard::Refused(_) => Heard::Silent.into(),
+        _ => far,
+    }
 }
 
 /// One session in full.
@@ -469,7 +362,7 @@ fn shown(probe: &Probe) -> String {
     }
 }
 
-fn is_link_local(ip: IpAddr) -> bool {
+pub(super) fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 

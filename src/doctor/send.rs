@@ -83,6 +83,12 @@ fn unsent(error: &io::Error) -> Heard {
     }
 }
 
+/// A word of ICMP that a port is closed, which its own host gives: what it answers has arrived there.
+pub fn is_from_the_end(heard: &Heard) -> bool {
+    let refused = words(&io::Error::from_raw_os_error(libc::ECONNREFUSED));
+    matches!(heard, Heard::Refused(why) if *why == refused)
+}
+
 /// Behind it.
 fn heard(error: &io::Error) -> Heard {
     match error.kind() {
@@ -104,8 +110,18 @@ fn answered(reply: &[u8], query: &[u8], terms: &Terms<'_>) -> Heard {
 /// One datagram, and whatever comes back for it.
 fn exchange(to: SocketAddr, octets: &[u8], terms: &Terms<'_>) -> Result<Vec<u8>, Heard> {
     let socket = UdpSocket::bind(any(to)).map_err(|error| unsent(&error))?;
+    limit(&socket2::SockRef::from(&socket), to, terms.hops).map_err(|error| unsent(&error))?;
     socket.connect(to).and_then(|()| socket.send(octets)).map_err(|error| unsent(&error))?;
     receive(&socket, terms.patience)
+}
+
+/// Lets packets pass so many routers and no more.
+fn limit(socket: &Socket, to: SocketAddr, hops: Option<u32>) -> io::Result<()> {
+    match (hops, to) {
+        (Some(hops), SocketAddr::V4(_)) => socket.set_ttl_v4(hops),
+        (Some(hops), SocketAddr::V6(_)) => socket.set_unicast_hops_v6(hops),
+        (None, _) => Ok(()),
+    }
 }
 
 fn receive(socket: &UdpSocket, patience: Duration) -> Result<Vec<u8>, Heard> {
@@ -168,6 +184,8 @@ fn dial(to: SocketAddr, first: &[u8], terms: &Terms<'_>, is_question: bool) -> S
                 Heard::NoRoute(words(&error))
             }
             Some(libc::EPERM) => Heard::Unsent(words(&error)),
+            // Its time to live may have ended on the way: no refusal.
+            Some(libc::EHOSTUNREACH) if terms.hops.is_some() => Heard::Silent,
             _ => heard(&error),
         };
         return Sent { heard, dial };
@@ -192,11 +210,7 @@ fn dial(to: SocketAddr, first: &[u8], terms: &Terms<'_>, is_question: bool) -> S
 /// A socket with a port of its own, not yet connected.
 fn opened(to: SocketAddr, terms: &Terms<'_>) -> io::Result<(Socket, u16)> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
-    match (terms.hops, to) {
-        (Some(hops), SocketAddr::V4(_)) => socket.set_ttl_v4(hops)?,
-        (Some(hops), SocketAddr::V6(_)) => socket.set_unicast_hops_v6(hops)?,
-        (None, _) => {}
-    }
+    limit(&socket, to, terms.hops)?;
     socket.bind(&any(to).into())?;
     let own = socket.local_addr()?.as_socket().map_or(0, |address| address.port());
     Ok((socket, own))
@@ -218,10 +232,26 @@ fn ping(to: SocketAddr, terms: &Terms<'_>) -> Heard {
         return Heard::Unsent(words(&error));
     }
     match (&socket).read(&mut [0; 2048]) {
-        Ok(_) => Heard::Taken,
+        Ok(1..) => Heard::Taken,
+        Ok(_) => Heard::Silent,
         Err(error) => heard(&error),
     }
 }
+
+/// A datagram to a group by one interface, by name and number; errors are no concern of the caller's.
+pub fn by_interface(name: &str, number: u32, nonce: &str) {
+    let octets = packet::data(packet::Data::Plain, nonce);
+    let v6 = std::net::SocketAddrV6::new(ALL_NODES6, 9, 0, number);
+    let _ = UdpSocket::bind(any(v6.into())).and_then(|socket| socket.send_to(&octets, v6));
+    let v4 = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), Some(Protocol::UDP));
+    let bound = v4.and_then(|socket| socket.bind_device(Some(name.as_bytes())).map(|()| socket));
+    let _ = bound.and_then(|socket| socket.send_to(&octets, &SocketAddr::from((ALL_NODES4, 9)).into()));
+}
+
+/// Every node of a link.
+pub const ALL_NODES4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
+/// The same in IPv6.
+pub const ALL_NODES6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// Packets of our own making. Nothing is heard of them: a forged one's answer goes to somebody else.
 fn raw(to: IpAddr, packets: &[Vec<u8>]) -> Heard {

@@ -93,6 +93,8 @@ pub struct Place {
     pub neighbours: Vec<IpAddr>,
     /// What the sandbox's resolv.conf names.
     pub nameservers: Vec<IpAddr>,
+    /// Whether somebody watches the wire.
+    pub watched: bool,
     /// A port of this host on which the doctor itself listens, TCP and UDP.
     pub bait: Option<u16>,
 }
@@ -224,7 +226,8 @@ fn known(list: &mut List, place: &Place) {
         let to = SocketAddr::new(metadata, 80);
         list.add("metadata", "a cloud's metadata service", to, Send::Dial(Data::Plain), Aim::Away, false);
     }
-    for neighbour in each(&place.neighbours) {
+    // From within, a neighbour's own refusal looks like the host's.
+    for neighbour in each(&place.neighbours).filter(|_| place.watched) {
         list.both("neighbour", "another sandbox's address", SocketAddr::new(neighbour, 9000), Data::Plain, false);
     }
 }
@@ -279,6 +282,7 @@ mod tests {
             listed: vec!["8.8.8.8".parse().expect("v4"); 9],
             neighbours: vec!["10.77.2.2".parse().expect("v4"), "fd77:2::2".parse().expect("v6")],
             nameservers: vec!["10.77.1.1".parse().expect("v4"), "127.0.0.53".parse().expect("v4")],
+            watched: true,
             bait: Some(7),
         };
         let all = all(&place);
