@@ -123,14 +123,22 @@ impl Context<'_, '_> {
                 "set enforce.backend = \"nft\" and name interfaces, or set enforce.lockdown = \"off\"",
             );
         }
+        let need = need.unwrap_or(if holds { Need::Warn } else { Need::Off });
+        let written = table.is_some();
         let table = table.unwrap_or_else(|| lockdown::beside(&enforce.table));
         let path = section.key("lockdown_table");
-        if let Err(error) = lockdown::check_table(&table) {
-            self.problems.error(&path, error.to_string(), "use a letter, then up to 63 letters, digits and `_`");
-        } else if table == enforce.table {
-            self.problems.error(&path, format!("`{table}` is the service's own table"), "name another");
+        // A table of the service that is none has been told of.
+        let looked_for = written || (need != Need::Off && lockdown::check_table(&enforce.table).is_ok());
+        match lockdown::check_table(&table) {
+            _ if !looked_for => {}
+            Err(error) => {
+                self.problems.error(&path, error.to_string(), "use a letter, then up to 63 letters, digits and `_`");
+            }
+            Ok(()) if table == enforce.table => {
+                self.problems.error(&path, format!("`{table}` is the service's own table"), "name another");
+            }
+            Ok(()) => {}
         }
-        let need = need.unwrap_or(if holds { Need::Warn } else { Need::Off });
         Lockdown { need, table, interfaces: enforce.interfaces.clone() }
     }
 
