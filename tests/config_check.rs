@@ -159,10 +159,7 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
             "version = 1\n[enforce]\ntable = \"mine\"\nlockdown_table = \"mine\"\nlockdown = \"warn\"\n",
             &[(4, "enforce.lockdown_table", "own table", "another")],
         ),
-        (
-            "version = 1\n[enforce]\nlockdown = \"always\"\nlockdown_table = \"a b\"\n",
-            &[(3, "enforce.lockdown", "always", "require")],
-        ),
+        ("version = 1\n[enforce]\nlockdown = \"always\"\n", &[(3, "enforce.lockdown", "always", "require")]),
         ("version = 1\n[enforce]\nlockdown_table = \"a b\"\n", &[(3, "enforce.lockdown_table", "a b", "letter")]),
         // What is opened.
         (

@@ -134,6 +134,15 @@ fn a_service_that_needs_its_lockdown_answers_no_address_without_it() {
         println!("FIGURE: {how}: ready again after {:.1} s", since.elapsed().as_secs_f32());
         assert_eq!(agent.ask_edns(NAME, rtype::A).expect("an answer").addresses(), [WEB], "{how}");
     }
+    let journal: String = std::fs::read_dir(&staunch.state)
+        .expect("the state directory")
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("journal-"))
+        .filter_map(|entry| std::fs::read_to_string(entry.path()).ok())
+        .collect();
+    for word in ["is missing; run", "was changed since", "stands and covers every interface"] {
+        assert!(journal.contains(word), "no alert says {word}");
+    }
     assert!(staunch.log().iter().any(|line| line.contains("ready again")), "{}", staunch.tail());
 }
 

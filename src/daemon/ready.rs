@@ -52,6 +52,10 @@ pub async fn keep(pipeline: Arc<Pipeline>, listening: Vec<SocketAddr>, socket: S
             tracing::info!(addresses = addresses.join(","), mode = ?live.policy.mode, socket, "ready");
             notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
         }
+        if !announced {
+            // Waiting for an operator is no failed start: a supervisor that gave up would only start us again.
+            notify(&[NotifyState::ExtendTimeoutUsec((3 * readiness::EVERY).as_micros() as u32)]);
+        }
         pipeline.gate.due().await;
     }
 }

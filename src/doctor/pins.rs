@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hickory_proto::op::Message;
+use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RData;
 use serde_json::Value;
 
@@ -22,6 +22,8 @@ use crate::model::Qtype;
 const BEYOND: Duration = Duration::from_secs(3);
 /// What a pin must have left to be tried, seconds.
 const YOUNG: u64 = 3;
+/// How often a name is asked for that is answered with a failure.
+const TRIES: u32 = 3;
 /// Ports that seldom belong to what a name opens.
 const OTHERS: [u16; 4] = [9, 2222, 8443, 6667];
 
@@ -90,8 +92,11 @@ pub(super) fn own(runner: &Runner, place: &Place, settings: &Settings, known: &K
     let mut rows = Vec::new();
     // One family behind the other: each pin is young when it is looked at.
     for qtype in [Qtype::A, Qtype::AAAA] {
-        if let Some(address) = resolve(runner, name, qtype, settings.patience)? {
-            rows.extend(around(runner, place, settings, known, (address, *port))?);
+        match resolve(runner, name, qtype, settings.patience)? {
+            Ok(Some(address)) => rows.extend(around(runner, place, settings, known, (address, *port))?),
+            // A name need not have addresses of both families.
+            Ok(None) => {}
+            Err(why) => rows.extend(broken(&none(""), &why)),
         }
     }
     if rows.is_empty() {
@@ -169,19 +174,34 @@ fn around(
     Ok(rows)
 }
 
-/// The first address that the sandbox's resolver answers.
-fn resolve(runner: &Runner, name: &str, qtype: Qtype, patience: Duration) -> Result<Option<IpAddr>, Error> {
+/// The first address that the sandbox's resolver answers, or why there is no answer.
+fn resolve(
+    runner: &Runner,
+    name: &str,
+    qtype: Qtype,
+    patience: Duration,
+) -> Result<Result<Option<IpAddr>, String>, Error> {
     let patience = patience.max(Duration::from_secs(4));
-    let Some(query) = question(name, qtype) else { return Ok(None) };
+    let what = if qtype == Qtype::A { "IPv4" } else { "IPv6" };
+    let Some(query) = question(name, qtype) else { return Ok(Err(format!("{name} is not a name"))) };
     let resolvers = runner.resolvers.clone();
-    let reply = runner.there(|| resolvers.iter().find_map(|to| send::ask(*to, &query, patience)))?;
-    let message = reply.and_then(|reply| Message::from_vec(&reply).ok());
-    let mut addresses = message.iter().flat_map(|message| &message.answers).filter_map(|record| match record.data {
-        RData::A(a) => Some(IpAddr::V4(a.0)),
-        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
-        _ => None,
-    });
-    Ok(addresses.next())
+    let mut why = format!("{name} ({what}) was not answered");
+    // A busy host may fail to pin an address in time, and says so.
+    for _ in 0..TRIES {
+        let reply = runner.there(|| resolvers.iter().find_map(|to| send::ask(*to, &query, patience)))?;
+        let Some(message) = reply.and_then(|reply| Message::from_vec(&reply).ok()) else { continue };
+        if message.metadata.response_code != ResponseCode::NoError {
+            why = format!("{name} ({what}) was answered with {}", message.metadata.response_code);
+            continue;
+        }
+        let mut addresses = message.answers.iter().filter_map(|record| match record.data {
+            RData::A(a) => Some(IpAddr::V4(a.0)),
+            RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+            _ => None,
+        });
+        return Ok(Ok(addresses.next()));
+    }
+    Ok(Err(why))
 }
 
 fn question(name: &str, qtype: Qtype) -> Option<Vec<u8>> {

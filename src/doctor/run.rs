@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::judge::{Aim, Control, Evidence, Heard, judge};
 use super::report::{Outcome, Report, Row, SCHEMA};
 use super::send::{self, Sent, Terms};
-use super::sight::Mark;
+use super::sight::{Mark, Sight};
 use super::space::{self, Space};
 use super::watch::{Bait, Watch};
 use super::ways::{self, Place, Probe, Send};
@@ -76,6 +76,14 @@ pub(super) struct Runner {
     pub within: Control,
     pub patience: Duration,
     pub hops: Option<u32>,
+}
+
+/// One probe that was sent.
+struct Out {
+    nonce: String,
+    sent: Sent,
+    /// For a question: whether the proof to compare with was had.
+    proven: bool,
 }
 
 /// A row, and what was heard.
@@ -179,65 +187,65 @@ impl Runner {
         })
     }
 
-    /// Sends probes, looks, judges.
+    /// Sends probes, looks, judges. It is looked at once, when all are sent: most have seconds to get out.
     pub(super) fn round(&self, probes: &[Probe]) -> Result<Vec<Done>, Error> {
-        let width = if self.space.is_some() { WIDTH } else { 1 };
-        let mut all = Vec::with_capacity(probes.len());
-        for some in probes.chunks(width) {
-            all.extend(self.together(some)?);
-        }
-        Ok(all)
-    }
-
-    fn together(&self, probes: &[Probe]) -> Result<Vec<Done>, Error> {
         if let Some(watch) = &self.watch {
             watch.forget();
         }
+        let width = if self.space.is_some() { WIDTH } else { 1 };
+        let mut sent = Vec::with_capacity(probes.len());
+        for some in probes.chunks(width) {
+            sent.extend(self.together(some)?);
+        }
+        let mark =
+            |(probe, out): (&Probe, &Out)| Mark { nonce: out.nonce.clone(), to: probe.to.ip(), dial: out.sent.dial };
+        let marks: Vec<Mark> = probes.iter().zip(&sent).map(mark).collect();
+        let sights = self.watch.as_ref().map(|watch| watch.look(&marks));
+        let sight = |i: usize| sights.as_ref().and_then(|sights| sights.get(i));
+        Ok(probes.iter().zip(&sent).enumerate().map(|(i, (probe, out))| self.judged(probe, out, sight(i))).collect())
+    }
+
+    /// Sends probes at once.
+    fn together(&self, probes: &[Probe]) -> Result<Vec<Out>, Error> {
         let mut chances = Vec::new();
         for _ in probes {
             let mut number = [0; 4];
             getrandom::fill(&mut number).map_err(Error::Random)?;
             chances.push((probe::nonce().map_err(Error::Random)?, u32::from_ne_bytes(number)));
         }
-        let sent: Vec<io::Result<(Sent, bool)>> = std::thread::scope(|scope| {
-            let each = probes
-                .iter()
-                .zip(&chances)
-                .map(|(probe, (nonce, number))| scope.spawn(move || self.there(|| self.one(probe, nonce, *number))));
+        let sent: Vec<io::Result<Out>> = std::thread::scope(|scope| {
+            let each = probes.iter().zip(chances);
+            let each = each.map(|(probe, (nonce, number))| {
+                scope.spawn(move || {
+                    let (sent, proven) = self.there(|| self.one(probe, &nonce, number))?;
+                    Ok(Out { nonce, sent, proven })
+                })
+            });
             let each: Vec<_> = each.collect();
-            each.into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("a probe panicked"))))
-                .collect()
-        });
-        let sent = sent.into_iter().collect::<io::Result<Vec<_>>>()?;
-        let marks: Vec<Mark> = probes
-            .iter()
-            .zip(&chances)
-            .zip(&sent)
-            .map(|((probe, (nonce, _)), (sent, _))| Mark { nonce: nonce.clone(), to: probe.to.ip(), dial: sent.dial })
-            .collect();
-        let sights = self.watch.as_ref().map(|watch| watch.look(&marks));
-        let mut done = Vec::new();
-        for (i, (probe, (sent, proven))) in probes.iter().zip(&sent).enumerate() {
-            let sight = sights.as_ref().and_then(|sights| sights.get(i));
-            let left: Vec<String> =
-                sight.into_iter().flat_map(|sight| &sight.left).map(|n| space::interface_name(*n)).collect();
-            let control = self.control(probe, *proven);
-            let evidence = Evidence {
-                aim: self.aim(probe),
-                heard: &sent.heard,
-                sight,
-                left: &left,
-                delivered: self.bait.as_ref().is_some_and(|bait| bait.took(&chances[i].0)),
-                alive: &self.alive,
-                control: &control,
+            let join = |thread: std::thread::ScopedJoinHandle<'_, io::Result<Out>>| {
+                thread.join().unwrap_or_else(|_| Err(io::Error::other("a probe panicked")))
             };
-            let (outcome, why, control) = judge(&evidence);
-            let row =
-                Row { probe: probe.id.clone(), tries: probe.tries.into(), to: shown(probe), outcome, why, control };
-            done.push(Done { row, heard: sent.heard.clone(), left: !left.is_empty() });
-        }
-        Ok(done)
+            each.into_iter().map(join).collect()
+        });
+        Ok(sent.into_iter().collect::<io::Result<Vec<_>>>()?)
+    }
+
+    fn judged(&self, probe: &Probe, out: &Out, sight: Option<&Sight>) -> Done {
+        let left: Vec<String> =
+            sight.into_iter().flat_map(|sight| &sight.left).map(|n| space::interface_name(*n)).collect();
+        let control = self.control(probe, out.proven);
+        let evidence = Evidence {
+            aim: self.aim(probe),
+            heard: &out.sent.heard,
+            sight,
+            left: &left,
+            delivered: self.bait.as_ref().is_some_and(|bait| bait.took(&out.nonce)),
+            alive: &self.alive,
+            control: &control,
+        };
+        let (outcome, why, control) = judge(&evidence);
+        let row = Row { probe: probe.id.clone(), tries: probe.tries.into(), to: shown(probe), outcome, why, control };
+        Done { row, heard: out.sent.heard.clone(), left: !left.is_empty() }
     }
 
     /// From within nothing comes back of a packet of its own making, as nothing need come back from a group.
@@ -284,7 +292,7 @@ impl Runner {
             return Control { good: true, text: String::new() };
         }
         let Ok(nonce) = probe::nonce() else { return Control { good: false, text: "no randomness".into() } };
-        let terms = Terms { nonce: &nonce, number: 0, proof: None, patience: Duration::from_secs(2), hops: None };
+        let terms = Terms { nonce: &nonce, number: 0, proof: None, patience: Duration::from_secs(1), hops: None };
         let good = matches!(send::send(probe, &terms).heard, Heard::Taken | Heard::Answered { .. });
         let text = if good { "the canary answers this host" } else { "the canary does not answer this host" };
         Control { good, text: text.into() }

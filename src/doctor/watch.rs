@@ -26,7 +26,7 @@ static ROOM: libc::c_int = 32 << 20;
 /// Octets read of a packet: a probe's own are within them.
 const SNAP: usize = 2048;
 /// How long what is on its way may take to be read.
-const SETTLE: Duration = Duration::from_millis(250);
+const SETTLE: Duration = Duration::from_millis(400);
 
 /// A running watch.
 pub struct Watch {

@@ -131,8 +131,9 @@ impl Context<'_, '_> {
         let looked_for = written || (need != Need::Off && lockdown::check_table(&enforce.table).is_ok());
         match lockdown::check_table(&table) {
             _ if !looked_for => {}
-            Err(error) => {
-                self.problems.error(&path, error.to_string(), "use a letter, then up to 63 letters, digits and `_`");
+            Err(_) => {
+                let problem = format!("`{}` is not a table name", table.escape_debug());
+                self.problems.error(&path, problem, "use a letter, then up to 63 letters, digits and `_`");
             }
             Ok(()) if table == enforce.table => {
                 self.problems.error(&path, format!("`{table}` is the service's own table"), "name another");
