@@ -172,6 +172,17 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
                 (5, "enforce.deadline_ms", "9000 is out of range", "1 to 5000"),
             ],
         ),
+        // What is wanted of the lockdown.
+        (
+            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"dry-run\"\nlockdown = \"require\"\n",
+            &[(6, "enforce.lockdown", "nothing", "\"nft\"")],
+        ),
+        (
+            "version = 1\n[enforce]\ntable = \"mine\"\nlockdown_table = \"mine\"\nlockdown = \"warn\"\n",
+            &[(4, "enforce.lockdown_table", "own table", "another")],
+        ),
+        ("version = 1\n[enforce]\nlockdown = \"always\"\n", &[(3, "enforce.lockdown", "always", "require")]),
+        ("version = 1\n[enforce]\nlockdown_table = \"a b\"\n", &[(3, "enforce.lockdown_table", "a b", "letter")]),
         // What is opened.
         (
             "version = 1\n[profile.batch]\nports = [\"tcp/443\", \"443\", \"any\"]\n\

@@ -14,7 +14,9 @@ use staunch_scoring::Bits;
 
 use crate::clock;
 use crate::daemon::Reload;
+use crate::identity::NodeKey;
 use crate::lists::{MAX_GRANTS, RuleForm, TooManyGrants};
+use crate::local::token::NONCE;
 use crate::model::{CaseId, SessionId};
 use crate::pipeline::Pipeline;
 use crate::ports::Ports;
@@ -37,6 +39,8 @@ pub struct Admin {
     pub pipeline: Arc<Pipeline>,
     /// Reads the configuration again.
     pub reload: Arc<dyn Reload>,
+    /// Signs receipts.
+    pub node: Arc<NodeKey>,
 }
 
 /// Binds the socket with mode 0660, replacing one that nobody listens on.
@@ -193,7 +197,21 @@ impl Admin {
         let pipeline = &self.pipeline;
         let now = clock::now();
         match request {
-            Request::Status => Ok(pipeline.status(now)),
+            Request::Status => {
+                let mut status = pipeline.status(now);
+                status["node"] = json!({ "kid": self.node.kid(), "public_key": self.node.public() });
+                Ok(status)
+            }
+            Request::Prove { nonce } => {
+                let token =
+                    pipeline.token().ok_or_else(|| Response::error(ErrorCode::Failed, "this node has no key"))?;
+                let nonce: Vec<u8> = nonce.bytes().take(*NONCE.end()).collect();
+                Ok(json!({ "schema": 1, "text": token.text(&nonce) }))
+            }
+            Request::Receipt { report } => {
+                let signed = super::receipt::sign(pipeline, &self.node, *report, now)?;
+                Ok(json!({ "schema": 1, "receipt": signed }))
+            }
             Request::List => {
                 let sessions = pipeline.sessions.all();
                 for session in &sessions {

@@ -149,6 +149,8 @@ pub enum Verb {
         #[command(subcommand)]
         verb: super::lockdown::LockdownVerb,
     },
+    /// Try, from within a sandbox, every other way out. Exit 12 if one is open, 13 if of one it cannot be told.
+    Doctor(super::doctor::Words),
     /// State of the service.
     Status,
     /// Whether the service is ready and answers: exit 0 if so, 1 if not, 4 if it is not reachable. For containers and
@@ -295,7 +297,7 @@ fn phase(text: &str) -> Result<Phase, String> {
 }
 
 /// `90s`, `15m`, `2h`, `1h30m`, `3d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let mut total = 0u64;
     let mut number = None::<u64>;
     for c in text.chars() {

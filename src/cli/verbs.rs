@@ -77,6 +77,10 @@ pub fn run(args: Args) -> Exit {
             let by = by.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "operator".into());
             ask(&socket, &Request::ForgetLearned { by, reason }, json, |v| format!("{} pairs forgotten", v["pairs"]))
         }
+        Verb::Doctor(words) => {
+            let named = args.socket.is_some() || std::env::var_os("STAUNCH_SOCKET").is_some();
+            super::doctor::run(words, &socket, named, json)
+        }
         Verb::Lockdown { verb } => super::lockdown::run(verb, json),
         Verb::Status => ask(&socket, &Request::Status, json, human::status),
         Verb::Healthcheck(words) => super::healthcheck::run(&words, args.socket.as_deref(), json),

@@ -13,6 +13,7 @@ use crate::learn::Source;
 use crate::lists::{Action, Format};
 use crate::model::{Mode, Phase, SessionType};
 use crate::policy::{UnknownSource, Unlisted};
+use crate::readiness::Need;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -249,6 +250,10 @@ pub struct Enforce {
     pub hook: Vec<String>,
     /// For one answer of it.
     pub hook_deadline_ms: u64,
+    /// Whether the lockdown must stand. Default: warn where nftables guards interfaces, else off.
+    pub lockdown: Option<Need>,
+    /// Its nftables table. Default: the table's name with `_lockdown`.
+    pub lockdown_table: Option<String>,
 }
 
 impl Default for Enforce {
@@ -270,6 +275,8 @@ impl Default for Enforce {
             resolver_user: None,
             hook: Vec::new(),
             hook_deadline_ms: 1000,
+            lockdown: None,
+            lockdown_table: None,
         }
     }
 }

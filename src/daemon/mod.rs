@@ -3,6 +3,7 @@
 pub mod build;
 mod http;
 mod privilege;
+mod ready;
 mod sampled;
 mod supervisor;
 mod watchdog;
@@ -152,16 +153,14 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
         http::serve(address, pipeline.clone()).await.with_context(|| format!("metrics page on {address}"))?;
     }
     let reload: Arc<dyn Reload> = Arc::new(Reloader { start: start.clone(), pipeline: pipeline.clone() });
-    let admin = Arc::new(Admin { pipeline: pipeline.clone(), reload: reload.clone() });
+    let node = Arc::new(built.node);
+    let admin = Arc::new(Admin { pipeline: pipeline.clone(), reload: reload.clone(), node });
     let admin_task = tokio::spawn(admin::serve(admin_socket, admin));
 
     let held_task = tokio::spawn(pipeline.clone().keep_held_fresh());
 
-    let addresses: Vec<_> = listener.local_addrs().iter().map(ToString::to_string).collect();
-    let mode = pipeline.live.load().policy.mode;
-    tracing::info!(addresses = addresses.join(","), ?mode, socket = %socket.display(), "ready");
-    // Fails only where no supervisor listens.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let ready_task =
+        tokio::spawn(ready::keep(pipeline.clone(), listener.local_addrs().to_vec(), socket.display().to_string()));
     let watchdog = supervised.watchdog.map(|period| {
         Watchdog::start(period, listener.beats().to_vec(), pipeline.enforcer.clone()).context("watchdog")
     });
@@ -201,6 +200,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     listener.shutdown().await;
     admin_task.abort();
     held_task.abort();
+    ready_task.abort();
     if ours {
         let _ = std::fs::remove_file(&socket);
     }
@@ -261,7 +261,9 @@ impl Reload for Reloader {
                     StartError::Config(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
                     StartError::Other(error) => format!("{error:#}"),
                 })?;
-            build::apply(&self.pipeline, loaded).map_err(|error| format!("{error:#}"))
+            let digest = build::apply(&self.pipeline, loaded).map_err(|error| format!("{error:#}"))?;
+            self.pipeline.gate.nudge();
+            Ok(digest)
         })
     }
 }

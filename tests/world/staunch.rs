@@ -18,6 +18,8 @@ pub struct Config {
     pub policy: String,
     /// Lines for `[upstream]`.
     pub upstream: String,
+    /// `nft`, or another backend.
+    pub backend: &'static str,
     /// Lines for `[enforce]`.
     pub enforce: String,
     /// The `[[session]]` tables; empty: `agent-N` of type interactive for each sandbox.
@@ -30,7 +32,15 @@ impl Config {
     /// Enforce mode, nothing else.
     pub fn enforce() -> Self {
         let none = String::new;
-        Self { mode: "enforce", policy: none(), upstream: none(), enforce: none(), sessions: none(), tables: none() }
+        Self {
+            mode: "enforce",
+            policy: none(),
+            upstream: none(),
+            backend: "nft",
+            enforce: none(),
+            sessions: none(),
+            tables: none(),
+        }
     }
 
     /// Monitor mode, nothing else.
@@ -78,12 +88,13 @@ impl Config {
         format!(
             "version = 1\n\n[server]\nlisten = [{listen}]\nstate_dir = {state:?}\nmetrics = \"127.0.0.1:9153\"\n\n\
              [policy]\nmode = {mode:?}\n{policy}\n\n[upstream]\nservers = [\"{UPSTREAM}\"]\n{upstream}\n\n\
-             [enforce]\nbackend = \"nft\"\ntable = \"staunch\"\ninterfaces = [{interfaces}]\n{enforce}\n\n\
+             [enforce]\nbackend = {backend:?}\ntable = \"staunch\"\ninterfaces = [{interfaces}]\n{enforce}\n\n\
              {sessions}\n{tables}",
             listen = list(listen.collect()),
             mode = self.mode,
             policy = self.policy,
             upstream = self.upstream,
+            backend = self.backend,
             interfaces = list(interfaces.collect()),
             enforce = self.enforce,
             tables = self.tables,
@@ -118,6 +129,13 @@ impl Staunch {
     pub fn start(world: &World, config: &Config) -> Self {
         let mut this = Self::written(world, config);
         this.spawn(world, Duration::from_secs(10));
+        this
+    }
+
+    /// Starts it and does not wait until it says that it is ready.
+    pub fn start_unready(world: &World, config: &Config) -> Self {
+        let mut this = Self::written(world, config);
+        drop(this.launch(world));
         this
     }
 
@@ -227,6 +245,14 @@ impl Staunch {
 
     fn spawn(&mut self, world: &World, limit: Duration) -> Duration {
         let start = Instant::now();
+        let told = self.launch(world);
+        // The sender is dropped at the end of its output, so a process that dies is noticed at once.
+        told.recv_timeout(limit).unwrap_or_else(|e| panic!("staunch did not become ready: {e}\n{}", self.tail()));
+        start.elapsed()
+    }
+
+    /// Starts the process; who listens hears of each line that says ready.
+    fn launch(&mut self, world: &World) -> std::sync::mpsc::Receiver<()> {
         let mut command = match self.user {
             None => world.gw.command(binary()),
             Some(user) => without_privilege(world, user),
@@ -245,9 +271,7 @@ impl Staunch {
                 log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line);
             }
         });
-        // The sender is dropped at the end of its output, so a process that dies is noticed at once.
-        told.recv_timeout(limit).unwrap_or_else(|e| panic!("staunch did not become ready: {e}\n{}", self.tail()));
-        start.elapsed()
+        told
     }
 }
 

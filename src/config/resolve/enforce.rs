@@ -10,12 +10,14 @@ use crate::config::loaded::{Events, Pins};
 use crate::enforce::{self, BackendKind};
 use crate::lines;
 use crate::lists::WrittenRange;
+use crate::lockdown;
 use crate::metadata;
 use crate::model::Mode;
 use crate::pin::SESSION_PINS_MAX;
 use crate::policy::UnknownSource;
 use crate::ports::{Ports, PortsError};
 use crate::range::IpRange;
+use crate::readiness::{Lockdown, Need};
 
 /// Orders that may wait for the owner of the packet filter. Each query in the slow path waits for at most one.
 const ENFORCE_QUEUE: usize = 4096;
@@ -124,6 +126,38 @@ impl Context<'_, '_> {
                 Some(lines::Config { file: state_dir.join(path), rotate_bytes, keep })
             }
         }
+    }
+
+    /// What is wanted of the lockdown. A deployment that has enforced without it goes on, with a warning.
+    pub(super) fn lockdown(&mut self, enforce: &enforce::Config, mode: Mode) -> Lockdown {
+        let section = Path::of("enforce");
+        let (need, table) = (self.spec.enforce.lockdown, self.spec.enforce.lockdown_table.clone());
+        let holds = enforce.backend == BackendKind::Nft && !enforce.interfaces.is_empty();
+        if need == Some(Need::Require) && !holds && mode != Mode::Monitor {
+            self.problems.error(
+                &section.key("lockdown"),
+                "there is nothing that a lockdown could be looked for on",
+                "set enforce.backend = \"nft\" and name interfaces, or set enforce.lockdown = \"off\"",
+            );
+        }
+        let need = need.unwrap_or(if holds { Need::Warn } else { Need::Off });
+        let written = table.is_some();
+        let table = table.unwrap_or_else(|| lockdown::beside(&enforce.table));
+        let path = section.key("lockdown_table");
+        // A table of the service that is none has been told of.
+        let looked_for = written || (need != Need::Off && lockdown::check_table(&enforce.table).is_ok());
+        match lockdown::check_table(&table) {
+            _ if !looked_for => {}
+            Err(_) => {
+                let problem = format!("`{}` is not a table name", table.escape_debug());
+                self.problems.error(&path, problem, "use a letter, then up to 63 letters, digits and `_`");
+            }
+            Ok(()) if table == enforce.table => {
+                self.problems.error(&path, format!("`{table}` is the service's own table"), "name another");
+            }
+            Ok(()) => {}
+        }
+        Lockdown { need, table, interfaces: enforce.interfaces.clone() }
     }
 
     pub(super) fn pins(&mut self) -> Pins {

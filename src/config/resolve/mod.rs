@@ -70,6 +70,7 @@ pub(super) fn resolve(
     let events = context.events(&state_dir);
     let journal = context.lease_journal(&state_dir, &events);
     let enforce = crate::enforce::Config { journal, ..context.enforce(policy.mode, policy.unknown_source) };
+    let lockdown = context.lockdown(&enforce, policy.mode);
     let pins = context.pins();
     let sinkhole = context.sinkhole();
     let decoy = context.decoy();
@@ -98,6 +99,7 @@ pub(super) fn resolve(
         upstream,
         answer,
         enforce,
+        lockdown,
         pins,
         sinkhole,
         decoy,
