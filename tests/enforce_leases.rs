@@ -363,6 +363,46 @@ fn a_rule_manager_that_rewrites_in_a_loop_gains_nothing() {
     assert_eq!(owned.status().counts.restored, 0, "there was nothing to put back");
 }
 
+/// Somebody who changes a table of his own without end interrupts every reading of ours.
+#[test]
+fn whoever_changes_his_own_table_in_a_loop_does_not_close_ours() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(|nft| nft.with_ownership(false));
+    apply(&enforcer, guard(AGENT));
+    for n in 0..4000u32 {
+        let to = IpAddr::from(std::net::Ipv4Addr::from(0xc612_0000 + n));
+        apply(&enforcer, pin_ports(ip(AGENT), vec![to], Port::tcp(443), 600 * SECOND));
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("others.nft");
+    let change = "add element inet other s { 10.0.0.1 }\ndelete element inet other s { 10.0.0.1 }\n";
+    std::fs::write(&file, change).expect("written");
+    world.nft(&["add", "table", "inet", "other"]).expect("added");
+    world.nft(&["add", "set", "inet", "other", "s", "{", "type", "ipv4_addr", ";", "}"]).expect("added");
+    let script = format!("for i in $(seq 600); do nft -f {}; done", file.display());
+    let mut manager = std::process::Command::new("ip")
+        .args(["netns", "exec", &world.ns("g"), "sh", "-c", &script])
+        .spawn()
+        .expect("a rule manager");
+    let (mut denied, mut looks) = (0, 0);
+    while manager.try_wait().expect("child").is_none() {
+        looks += 1;
+        denied += u32::from(!enforcer.healthy());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    println!(
+        "FIGURE: {denied} of {looks} looks found the packet filter closed; put back {} times",
+        enforcer.status().counts.restored
+    );
+    assert_eq!(denied, 0, "{:?}", enforcer.status());
+    apply(&enforcer, pin(AGENT, SERVER, 60 * SECOND));
+    world.connects(AGENT, SERVER);
+    world.refused(AGENT, SERVER_2);
+}
+
 /// One transaction that tells of more than a listener's queue takes, and takes our leases away in its midst.
 #[test]
 fn changes_of_which_the_kernel_could_not_tell_are_undone_within_a_second() {

@@ -11,8 +11,7 @@ use super::super::netlink::{Attributes, DUMP_TRIES, NetlinkError};
 use super::sets::{self, Element, Held, Key, Kind, MSG_GETSETELEM, MSG_NEWSETELEM, Set, lease_kind};
 use super::table::{self, PROBE};
 use super::{Change, MESSAGE_ELEMENTS, NLM_F_CREATE, Nft, Refresh, intervals, kernel};
-use crate::enforce::state::Target;
-use crate::enforce::{Class, Error, Health};
+use crate::enforce::{Error, Health};
 
 pub(super) const SUBSYS: u16 = 10 << 8;
 const MSG_GETGEN: u16 = 16;
@@ -32,6 +31,9 @@ const MEMBER_CHECK_SHARE: u32 = 5;
 /// read), milliseconds.
 pub(super) const SLACK: u64 = 1_000;
 
+/// So many looks in a row may be interrupted before the table counts as lost: three quarters of a second.
+const INTERRUPTED_MAX: u32 = 15;
+
 /// What the table looked like when it was last known to be good.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
@@ -42,6 +44,8 @@ pub(super) struct Standing {
     members: Due,
     pins: Due,
     swept: u64,
+    /// Looks in a row that ended because somebody else changed something while it was read.
+    interrupted: u32,
 }
 
 /// A comparison that is to be made, but not before a time.
@@ -70,56 +74,6 @@ impl Standing {
 }
 
 impl Nft {
-    /// Takes over elements that an earlier run left.
-    pub(super) fn adopt(&mut self) -> Result<(), Error> {
-        let doing = "look for the table";
-        if self.table_handle().map_err(|error| kernel(&error, doing))?.is_none() {
-            return Ok(());
-        }
-        let now = self.now();
-        for set in self.layout.sets().collect::<Vec<_>>() {
-            let elements = match self.elements(set) {
-                Ok(elements) => elements,
-                // A table of that name without our sets: they are created next.
-                Err(error) if error.errno() == Some(libc::ENOENT) => continue,
-                Err(error) => return Err(kernel(&error, doing)),
-            };
-            for held in elements {
-                self.adopt_element(set, held, now);
-            }
-        }
-        self.readings.know_all(self.state.entries().map(|(session, _)| session));
-        Ok(())
-    }
-
-    fn adopt_element(&mut self, set: Set, held: Held, now: u64) {
-        let Held { left, mark, volume, .. } = held;
-        // Ranges are written anew.
-        let Some(parts) = held.key.parts(set) else { return };
-        let (Some(session), destination) = (parts.first, parts.second) else { return };
-        match (set.kind, destination) {
-            (Kind::Pins | Kind::Open, Some(address)) => match left {
-                Some(left) => self.state.adopt_lease(session, Target { address, port: parts.port }, left, now),
-                // A pin without an end is not ours; the first comparison removes it.
-                None => self.dirty = true,
-            },
-            (Kind::Volumes, Some(destination)) => {
-                if let Some(volume) = volume {
-                    self.state.adopt_volume(session, destination, volume);
-                }
-            }
-            (Kind::Guarded, _) => self.state.adopt(session, |entry| entry.guarded = true),
-            (Kind::Monitored, _) => self.state.adopt(session, |entry| entry.monitored = true),
-            (Kind::Quarantined, _) => self.state.adopt(session, |entry| entry.quarantined = true),
-            (Kind::Generations, _) => self.state.adopt(session, |entry| entry.generation = mark.unwrap_or(0)),
-            (Kind::Classes, _) => {
-                let class = mark.and_then(|mark| u8::try_from(mark).ok()).map_or(Class::default(), Class);
-                self.state.adopt(session, |entry| entry.class = class);
-            }
-            _ => {}
-        }
-    }
-
     /// The first installation: settles ownership, and rebuilds a table whose sets have another shape.
     pub(super) fn install_first(&mut self) -> Result<(), Error> {
         let mut rebuild = !self.same_size().map_err(|error| kernel(&error, "look at the sets"))?;
@@ -200,10 +154,20 @@ impl Nft {
 
     /// Looks whether all stands, and puts it back if not.
     pub(super) fn look(&mut self) -> Result<Health, Error> {
+        self.interrupted = false;
         let result = self.try_look();
-        if let Err(error) = &result {
-            self.lost.get_or_insert_with(|| error.to_string());
+        let Err(error) = &result else {
+            self.standing.interrupted = 0;
+            return result;
+        };
+        if self.interrupted && self.lost.is_none() && self.standing.interrupted < INTERRUPTED_MAX {
+            // Nothing was found wrong: whoever changes a table of his own in a loop must not close ours.
+            self.standing.interrupted += 1;
+            self.standing.structure_due = None;
+            self.suspect_elements();
+            return Ok(Health::Intact);
         }
+        self.lost.get_or_insert_with(|| error.to_string());
         result
     }
 
@@ -409,7 +373,7 @@ impl Nft {
     }
 
     /// Handle and flags of the table, if it is there.
-    fn table_handle(&mut self) -> Result<Option<(u64, u32)>, NetlinkError> {
+    pub(super) fn table_handle(&mut self) -> Result<Option<(u64, u32)>, NetlinkError> {
         let mut found = None;
         let name = self.layout.table.clone();
         let result = self.netlink.request(
@@ -442,11 +406,12 @@ impl Nft {
                 result => return self.noting_io(result).map(|()| handles),
             }
         }
+        self.interrupted = true;
         Err(NetlinkError::Interrupted)
     }
 
     /// Every element of a set with what is left of its lifetime.
-    fn elements(&mut self, set: Set) -> Result<Vec<Held>, NetlinkError> {
+    pub(super) fn elements(&mut self, set: Set) -> Result<Vec<Held>, NetlinkError> {
         let name = self.layout.table.clone();
         for _ in 0..DUMP_TRIES {
             let mut elements = Vec::new();
@@ -461,6 +426,7 @@ impl Nft {
                 result => return self.noting_io(result).map(|()| elements),
             }
         }
+        self.interrupted = true;
         Err(NetlinkError::Interrupted)
     }
 

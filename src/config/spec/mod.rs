@@ -4,16 +4,19 @@
 //! names, days) stay texts here and are read by [`super::resolve`], which can say which element is wrong. Nothing
 //! outside [`super`] uses these types.
 
+mod enforce;
+mod rules;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::enforce::BackendKind;
 use crate::learn::Source;
-use crate::lists::{Action, Format};
 use crate::model::{Mode, Phase, SessionType};
 use crate::policy::{UnknownSource, Unlisted};
-use crate::readiness::Need;
+
+pub use enforce::Enforce;
+pub use rules::{List, ListAction, Pack, Range, Rule};
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -212,73 +215,6 @@ pub struct ShowLoopback {
     pub reason: String,
     /// When somebody must look at it again.
     pub review_by: Option<String>,
-}
-
-/// `[enforce]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Enforce {
-    /// Default: dry-run in monitor mode; must be written otherwise.
-    pub backend: Option<BackendKind>,
-    /// nftables table.
-    pub table: String,
-    /// Interfaces of sandboxes.
-    pub interfaces: Vec<String>,
-    /// For one acknowledgement.
-    pub deadline_ms: u64,
-    /// Shortest pin.
-    pub min_pin_seconds: u64,
-    /// Longest pin.
-    pub max_pin_seconds: u64,
-    /// How much longer than the time to live shown.
-    pub pin_grace_seconds: u64,
-    /// Most leases, each family: one port of one address for one session address each.
-    pub capacity: u32,
-    /// Most addresses that one name may hold open for one session.
-    pub pins_per_name: usize,
-    /// Whether others are forbidden to change the table.
-    pub own_table: bool,
-    /// Every lease that is opened or closed, as JSON lines; relative to the state directory, or `off`.
-    pub lease_journal: String,
-    /// Socket of an enforcer that changes the packet filter in this process's place.
-    pub enforcer_socket: Option<String>,
-    /// Group of that socket.
-    pub enforcer_group: Option<String>,
-    /// Whose orders the enforcer takes. Default: root's and its own user's.
-    pub resolver_user: Option<String>,
-    /// Command of backend `hook`, and its arguments.
-    pub hook: Vec<String>,
-    /// For one answer of it.
-    pub hook_deadline_ms: u64,
-    /// Whether the lockdown must stand. Default: warn where nftables guards interfaces, else off.
-    pub lockdown: Option<Need>,
-    /// Its nftables table. Default: the table's name with `_lockdown`.
-    pub lockdown_table: Option<String>,
-}
-
-impl Default for Enforce {
-    fn default() -> Self {
-        Self {
-            backend: None,
-            table: crate::enforce::DEFAULT_TABLE.into(),
-            interfaces: Vec::new(),
-            deadline_ms: 50,
-            min_pin_seconds: 60,
-            max_pin_seconds: 3600,
-            pin_grace_seconds: 30,
-            capacity: 262_144,
-            pins_per_name: 256,
-            own_table: true,
-            lease_journal: "off".into(),
-            enforcer_socket: None,
-            enforcer_group: None,
-            resolver_user: None,
-            hook: Vec::new(),
-            hook_deadline_ms: 1000,
-            lockdown: None,
-            lockdown_table: None,
-        }
-    }
 }
 
 /// `[sinkhole]`
@@ -491,102 +427,6 @@ impl Default for Learn {
             sinkhole_max: built_in.sinkhole_max.into(),
         }
     }
-}
-
-/// `[[rule]]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rule {
-    /// Unique among rules and lists.
-    pub id: String,
-    /// Must be written.
-    pub action: Option<Action>,
-    /// Forms: `=x`, `x`, `*.x`.
-    pub names: Vec<String>,
-    /// Profiles it is for; none means all.
-    pub profiles: Vec<String>,
-    /// Types answered beside the profile's.
-    pub qtypes: Vec<String>,
-    /// What a session may spend under a tenant it covers.
-    pub budget_bits: Option<f64>,
-    /// Who answers for it.
-    pub owner: String,
-    /// Why.
-    pub reason: String,
-    /// When somebody must look at it again.
-    pub review_by: Option<String>,
-    /// First day on which it no longer matches.
-    pub expires: Option<String>,
-    /// Instead of the policy's.
-    pub mode: Option<Mode>,
-    /// What is opened of the addresses of these names, instead of the profile's ports.
-    pub ports: Vec<String>,
-    /// Where these names are known to live; an answer that leads elsewhere is told.
-    pub ranges: Vec<String>,
-}
-
-/// `[[range]]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Range {
-    /// Unique among rules, lists and ranges.
-    pub id: String,
-    /// In CIDR form.
-    pub ranges: Vec<String>,
-    /// What is open there; must be written.
-    pub ports: Vec<String>,
-    /// Profiles it is for; none means all.
-    pub profiles: Vec<String>,
-    /// Who answers for it.
-    pub owner: String,
-    /// Why no name will do.
-    pub reason: String,
-    /// When somebody must look at it again; must be written.
-    pub review_by: Option<String>,
-    /// First day on which it is no longer open.
-    pub expires: Option<String>,
-}
-
-/// `[[list]]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct List {
-    /// Unique among rules and lists.
-    pub id: String,
-    /// Relative to the file that names it, or `builtin:<name>`.
-    pub path: String,
-    /// Default: domains.
-    pub format: Option<Format>,
-    /// Default: age for nrd, deny for the others.
-    pub action: Option<ListAction>,
-    /// Day of registration for nrd lines that have none.
-    pub date: Option<String>,
-    /// Who publishes it.
-    pub source: Option<String>,
-    /// When a person last looked at it.
-    pub reviewed: Option<String>,
-}
-
-/// What a list is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ListAction {
-    /// Its names are refused.
-    Deny,
-    /// Its names tell how old they are.
-    Age,
-}
-
-/// `[[pack]]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Pack {
-    /// Unique among lists, packs and rules.
-    pub id: String,
-    /// The file, or `builtin:<name>`.
-    pub path: String,
-    /// Profiles it is for; empty for all.
-    pub profiles: Vec<String>,
 }
 
 /// `[age]`
