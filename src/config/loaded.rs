@@ -126,6 +126,7 @@ impl Upstream {
     pub fn forward_config(&self, upstreams: Vec<SocketAddr>) -> forward::Config {
         forward::Config {
             upstreams,
+            zones: Vec::new(),
             try_timeout: self.try_timeout,
             total_timeout: self.total_timeout,
             udp_payload: self.udp_payload,

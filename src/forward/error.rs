@@ -84,6 +84,9 @@ pub enum ForwardError {
     /// Every try failed, in this order.
     #[error("every upstream failed: {}", list(.0))]
     Failed(Vec<Failed>),
+    /// There is no answer when the one who asked must have one; the exchange may go on for others.
+    #[error("no upstream answered in time: {}", list(.0))]
+    Late(Vec<SocketAddr>),
     /// The task of the exchange ended without a word.
     #[error("the exchange was given up")]
     Abandoned,
@@ -104,7 +107,7 @@ impl ForwardError {
     pub fn has_left(&self) -> bool {
         match self {
             Self::Failed(tries) => tries.iter().any(|failed| failed.kind != FailKind::Local),
-            Self::Abandoned => true,
+            Self::Abandoned | Self::Late(_) => true,
             Self::Busy | Self::AllDown(_) => false,
         }
     }
@@ -112,7 +115,7 @@ impl ForwardError {
     /// Info code and text (RFC 8914): 22 if no upstream said anything, 23 if one did but it was of no use.
     pub fn ede(&self) -> (Ede, String) {
         let code = match self {
-            Self::AllDown(_) => Ede::NoReachableAuthority,
+            Self::AllDown(_) | Self::Late(_) => Ede::NoReachableAuthority,
             Self::Failed(tries) if tries.iter().any(|t| t.kind.answered()) => Ede::NetworkError,
             Self::Failed(tries) if !tries.is_empty() && tries.iter().all(|t| t.kind == FailKind::Local) => Ede::Other,
             Self::Failed(_) => Ede::NoReachableAuthority,

@@ -1,8 +1,10 @@
 //! Real sockets on loopback, upstreams that misbehave.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hickory_proto::op::Message;
+use tokio::task::JoinSet;
 
 use super::upstream_for_test::{Act, Upstream, answer, bare, good, silent};
 use super::*;
@@ -11,6 +13,7 @@ use crate::model::{Ede, Qtype, Transport};
 fn config(upstreams: &[&Upstream]) -> Config {
     Config {
         upstreams: upstreams.iter().map(|u| u.addr).collect(),
+        zones: Vec::new(),
         try_timeout: Duration::from_millis(300),
         total_timeout: Duration::from_millis(800),
         udp_payload: 1232,
@@ -197,7 +200,7 @@ async fn the_next_upstream_answers_for_one_that_fails() {
 
 #[tokio::test]
 async fn a_late_answer_is_in_time() {
-    let up = Upstream::start(|q, _| Act::Late(Duration::from_millis(200), answer(q, 8))).await;
+    let up = Upstream::start(|q, _| Act::Late(Duration::from_millis(60), answer(q, 8))).await;
     let spare = Upstream::start(good(9)).await;
     let found = forwarder(&[&up, &spare]).resolve(permit("slow.example")).await;
     assert_eq!(last(&found), Some(8));
