@@ -23,12 +23,14 @@ mod race;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_faults;
+#[cfg(test)]
 mod upstream_for_test;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use staunch_scoring::NameRef;
@@ -97,6 +99,8 @@ pub struct UpstreamStatus {
 #[derive(Clone)]
 pub struct Forwarder {
     inner: Arc<Inner>,
+    /// Lives as long as there is somebody who can ask.
+    _handle: Arc<()>,
 }
 
 impl fmt::Debug for Forwarder {
@@ -121,6 +125,8 @@ struct Inner {
     exchanges: Arc<Semaphore>,
     budget: Budget,
     counters: Counters,
+    /// No strong ones: nobody can ask any more, and probers go home.
+    handles: Weak<()>,
 }
 
 impl Forwarder {
@@ -132,6 +138,7 @@ impl Forwarder {
     /// A forwarder that has at most `exchanges` under way at once.
     pub fn with_exchanges(config: Config, exchanges: usize) -> Self {
         let exchanges = exchanges.min(Semaphore::MAX_PERMITS);
+        let handle = Arc::new(());
         let mut servers = Vec::new();
         let default = places(&config.upstreams, &mut servers);
         let zones: Vec<_> =
@@ -145,7 +152,9 @@ impl Forwarder {
                 exchanges: Arc::new(Semaphore::new(exchanges)),
                 budget: Budget::default(),
                 counters: Counters::default(),
+                handles: Arc::downgrade(&handle),
             }),
+            _handle: handle,
         }
     }
 

@@ -5,7 +5,7 @@
 //! so that a lossy path is not taken for a dead server. Then it asks every [`EVERY`] for as long as it takes, questions
 //! or none, so that the first question after an outage finds the upstream in use again.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -30,8 +30,11 @@ const MOST: usize = 8;
 type Probes = JoinSet<bool>;
 
 /// Watches upstream `index` until it is well, or the forwarder is gone.
-pub(super) async fn watch(inner: Weak<Inner>, index: usize) {
+pub(super) async fn watch(inner: Arc<Inner>, index: usize) {
     let mut probes = Probes::new();
+    let server = &inner.servers[index];
+    // Two turns at least, however short a try is.
+    let span = inner.config.try_timeout.max(2 * EVERY);
     if examine(&inner, index, &mut probes).await.is_none() {
         return;
     }
@@ -42,13 +45,14 @@ pub(super) async fn watch(inner: Weak<Inner>, index: usize) {
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                let Some(inner) = inner.upgrade() else { return };
-                let server = &inner.servers[index];
+                if inner.handles.strong_count() == 0 {
+                    return;
+                }
                 if !answered {
                     server.health.missed_probe();
                 }
                 let now = Instant::now();
-                if let Some(since) = now.checked_sub(inner.config.try_timeout).filter(|_| sent.is_some())
+                if let Some(since) = now.checked_sub(span).filter(|_| sent.is_some())
                     && server.health.silent(since, now)
                 {
                     fell(&inner, index);
@@ -62,7 +66,6 @@ pub(super) async fn watch(inner: Weak<Inner>, index: usize) {
                 }
             }
             Some(done) = probes.join_next() => {
-                let Some(inner) = inner.upgrade() else { return };
                 if matches!(done, Ok(true)) {
                     answered = true;
                     if alive(&inner, index) {
@@ -75,8 +78,7 @@ pub(super) async fn watch(inner: Weak<Inner>, index: usize) {
 }
 
 /// The first try's time: is it dead or was a question unlucky? `None` if the watch is over.
-async fn examine(inner: &Weak<Inner>, index: usize, probes: &mut Probes) -> Option<()> {
-    let inner = inner.upgrade()?;
+async fn examine(inner: &Arc<Inner>, index: usize, probes: &mut Probes) -> Option<()> {
     let (begun, span) = (Instant::now(), inner.config.try_timeout);
     let health = &inner.servers[index].health;
     let (mut next, mut asked, mut noticed) = (begun, 0, false);
@@ -85,11 +87,11 @@ async fn examine(inner: &Weak<Inner>, index: usize, probes: &mut Probes) -> Opti
         tokio::select! {
             Some(done) = probes.join_next() => {
                 if matches!(done, Ok(true)) {
-                    return if alive(&inner, index) { None } else { Some(()) };
+                    return if alive(inner, index) { None } else { Some(()) };
                 }
             }
             () = sleep_until(next), if asked < FIRST => {
-                ask(probes, &inner, index);
+                ask(probes, inner, index);
                 asked += 1;
                 next += span / FIRST;
             }
@@ -99,7 +101,7 @@ async fn examine(inner: &Weak<Inner>, index: usize, probes: &mut Probes) -> Opti
             }
             () = sleep_until(begun + span) => {
                 if health.silent(begun, Instant::now()) {
-                    fell(&inner, index);
+                    fell(inner, index);
                 }
                 return if health.is_settled() { None } else { Some(()) };
             }

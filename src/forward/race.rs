@@ -179,7 +179,7 @@ impl Race<'_> {
                 Ok(outcome) => outcome,
                 Err(_) => {
                     if server.health.overdue(begun) {
-                        tokio::spawn(prober::watch(Arc::downgrade(&inner), index));
+                        tokio::spawn(prober::watch(inner.clone(), index));
                     }
                     asking.await
                 }
@@ -236,7 +236,7 @@ fn note(inner: &Arc<Inner>, index: usize, outcome: &Result<Response, FailKind>) 
             Counters::add(&inner.counters.failures[*kind as usize]);
             tracing::debug!(upstream = %server.addr, kind = kind.as_str(), "upstream try failed");
             if *kind == FailKind::Unreachable && server.health.unreachable(Instant::now()) {
-                tokio::spawn(prober::watch(Arc::downgrade(inner), index));
+                tokio::spawn(prober::watch(inner.clone(), index));
             }
         }
     }

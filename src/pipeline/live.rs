@@ -7,13 +7,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::answer::AnswerRules;
-use crate::learn;
 use crate::lists::{Grants, Scope, WrittenRange};
 use crate::model::{Qtype, Reason, SessionId};
 use crate::pin::PinPolicy;
 use crate::policy::Policy;
 use crate::session::Context;
 use crate::zones::Zones;
+use crate::{forward, learn};
 
 /// One configuration in force.
 pub struct Live {
@@ -21,6 +21,8 @@ pub struct Live {
     pub policy: Policy,
     /// Authoritative zones of our own.
     pub zones: Zones,
+    /// Zones with upstreams of their own.
+    pub forwarded: forward::Zones,
     /// What of an answer may be shown.
     pub answers: AnswerRules,
     /// Lifetimes of pins.
