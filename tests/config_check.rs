@@ -111,6 +111,46 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
                 (5, "upstream.udp_payload", "100", "512 to 4096"),
             ],
         ),
+        (
+            "version = 1\n[enforce]\nbackend = \"nft\"\ninterfaces = [\"a0\"]\n[policy]\nmode = \"enforce\"\n",
+            &[(1, "upstream.servers", "monitor mode only", "name the resolvers")],
+        ),
+        (
+            "version = 1\n[enforce]\nbackend = \"nft\"\ninterfaces = [\"a0\"]\n[policy]\nmode = \"canary\"\n[upstream]\nservers = []\n",
+            &[(7, "upstream.servers", "monitor mode only", "name the resolvers")],
+        ),
+        (
+            "version = 1\n[[forward]]\nzone = \"corp.example\"\n",
+            &[
+                (2, "forward[0].servers", "nobody else is ever asked", "name the resolvers"),
+                (2, "forward[0].owner", "owner is missing", "who answers"),
+                (2, "forward[0].reason", "reason is missing", "why"),
+                (2, "forward[0].review_by", "without a day", "review_by"),
+            ],
+        ),
+        (
+            "version = 1\n[[forward]]\nzone = \".\"\nservers = [\"dns.corp.example\", \"127.0.0.1:5300\", \"0.0.0.0\"]\n\
+             owner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\n\
+             [[forward]]\nzone = \"x.localhost\"\nservers = [\"10.0.0.53\"]\nowner = \"o\"\nreason = \"r\"\nreview_by = \"soon\"\n\
+             [[forward]]\nzone = \"*.a.example\"\nserver = [\"10.0.0.53\"]\n",
+            &[(16, "forward[2].server", "unknown field", "`servers`")],
+        ),
+        (
+            "version = 1\n[[forward]]\nzone = \".\"\nservers = [\"127.0.0.1:5300\", \"0.0.0.0\"]\n\
+             owner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\n\
+             [[forward]]\nzone = \"x.localhost\"\nservers = [\"10.0.0.53\"]\nowner = \"o\"\nreason = \"r\"\nreview_by = \"soon\"\n\
+             [[forward]]\nzone = \"a.example\"\nservers = [\"dns.a.example\"]\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\n\
+             [[forward]]\nzone = \"A.example\"\nservers = [\"10.0.0.53\"]\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\n",
+            &[
+                (3, "forward[0].zone", "root", "[upstream]"),
+                (4, "forward[0].servers[0]", "our own", "behind us"),
+                (4, "forward[0].servers[1]", "cannot be asked", "address"),
+                (9, "forward[1].zone", "never asked", "RFC 6761"),
+                (13, "forward[1].review_by", "`soon`", "YYYY-MM-DD"),
+                (16, "forward[2].servers", "by name", "bootstrap"),
+                (21, "forward[3].zone", "a second zone", "remove"),
+            ],
+        ),
         // Modes and the packet filter.
         (
             "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"off\"\n",
@@ -636,6 +676,12 @@ address = "unix:///dev/log"
 name = "copy"
 kind = "file"
 path = "alerts.jsonl"
+[[forward]]
+zone = "Corp.Internal"
+servers = ["10.20.0.53", "dns.corp.example:5353"]
+owner = "net-team"
+reason = "served inside only"
+review_by = "2027-06-01"
 "#;
     write("policy.toml", text);
     let path = dir.path().join("policy.toml");
@@ -654,7 +700,11 @@ path = "alerts.jsonl"
     let servers: Vec<_> = loaded.upstream.servers.iter().map(Endpoint::to_string).collect();
     assert_eq!(servers, ["192.0.2.53:53", "[2001:db8::53]:5353", "resolver.example.net:54"]);
     assert_eq!(loaded.upstream.addresses(), None, "one has to be looked up");
-    assert_eq!(loaded.upstream.forward_config(vec![]).udp_payload, 1232);
+    let own = &loaded.upstream.zones[0];
+    assert_eq!((own.zone.to_string().as_str(), own.owner.as_str()), ("corp.internal", "net-team"));
+    let servers: Vec<_> = own.servers.iter().map(Endpoint::to_string).collect();
+    assert_eq!(servers, ["10.20.0.53:53", "dns.corp.example:5353"]);
+    assert_eq!(loaded.upstream.forward_config(vec![], vec![]).udp_payload, 1232);
     assert!(loaded.answer.allow_ranges[0].ranges[0].contains("10.20.3.4".parse().expect("address")));
     assert_eq!(loaded.answer.allow_ranges[0].reference.line, 20);
     let repeats = loaded.answer.repeats;

@@ -1,8 +1,9 @@
 //! Looks after an upstream that is silent, beside all questions: no client ever waits for it.
 //!
 //! Begun when a question is overdue and nothing came from the upstream since; asks `. NS`, which every resolver has at
-//! hand, and stays until the upstream is well again. For the time of one try it asks four times: one answer is enough,
-//! so that a lossy path is not taken for a dead server. Then it asks every [`EVERY`] for as long as it takes, questions
+//! hand, and stays until the upstream is well again. An upstream is found down when nothing came for about the time of a
+//! whole exchange, several probes long, so that a lossy or slow path is not taken for a dead server: until then it is a
+//! suspect, which costs nobody anything where another one is up. After that it asks every [`EVERY`] for as long as it takes, questions
 //! or none, so that the first question after an outage finds the upstream in use again.
 
 use std::sync::Arc;
@@ -14,13 +15,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::exchange::Try;
 use super::query::Ask;
-use super::{Counters, Inner};
+use super::{Config, Counters, Inner};
 
 /// Time between two probes of an upstream that is down or must show that it stays. Two good ones in a row are then
 /// heard within a second of its return.
 const EVERY: Duration = Duration::from_millis(500);
-/// Probes within the time of one try, before an upstream is found down.
+/// Probes within the time of one try, before an upstream is found down or not.
 const FIRST: u32 = 4;
+/// Least time between two of them.
+const LEAST: Duration = Duration::from_millis(50);
 /// Longest wait for a probe's answer. What is slower is of no use to a stub.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Probes under way at once: as many as fit in [`PATIENCE`].
@@ -33,8 +36,8 @@ type Probes = JoinSet<bool>;
 pub(super) async fn watch(inner: Arc<Inner>, index: usize) {
     let mut probes = Probes::new();
     let server = &inner.servers[index];
-    // Two turns at least, however short a try is.
-    let span = inner.config.try_timeout.max(2 * EVERY);
+    // Two turns at least.
+    let span = span(&inner, index).max(2 * EVERY);
     if examine(&inner, index, &mut probes).await.is_none() {
         return;
     }
@@ -77,11 +80,19 @@ pub(super) async fn watch(inner: Arc<Inner>, index: usize) {
     }
 }
 
-/// The first try's time: is it dead or was a question unlucky? `None` if the watch is over.
+/// How long an upstream must be silent to be found down: the first question that met its silence, or its neighbour's, is
+/// given up at about that time, so that no further one waits.
+fn span(inner: &Inner, index: usize) -> Duration {
+    let Config { try_timeout, total_timeout, .. } = &inner.config;
+    total_timeout.saturating_sub(2 * inner.hedge_after(index)).max(*try_timeout)
+}
+
+/// Is it dead or was a question unlucky? `None` if the watch is over.
 async fn examine(inner: &Arc<Inner>, index: usize, probes: &mut Probes) -> Option<()> {
-    let (begun, span) = (Instant::now(), inner.config.try_timeout);
+    let (begun, span) = (Instant::now(), span(inner, index));
     let health = &inner.servers[index].health;
-    let (mut next, mut asked, mut noticed) = (begun, 0, false);
+    let pause = (inner.config.try_timeout / FIRST).max(LEAST);
+    let (mut next, mut noticed) = (begun, false);
     let notice = begun + inner.hedge_after(index);
     loop {
         tokio::select! {
@@ -90,10 +101,9 @@ async fn examine(inner: &Arc<Inner>, index: usize, probes: &mut Probes) -> Optio
                     return if alive(inner, index) { None } else { Some(()) };
                 }
             }
-            () = sleep_until(next), if asked < FIRST => {
+            () = sleep_until(next), if probes.len() < MOST => {
                 ask(probes, inner, index);
-                asked += 1;
-                next += span / FIRST;
+                next += pause;
             }
             () = sleep_until(notice), if !noticed => {
                 health.unheard(begun, Instant::now());
