@@ -117,7 +117,7 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
         ),
         (
             "version = 1\n[enforce]\nbackend = \"nft\"\ninterfaces = [\"a0\"]\n[policy]\nmode = \"canary\"\n[upstream]\nservers = []\n",
-            &[(7, "upstream.servers", "monitor mode only", "name the resolvers")],
+            &[(8, "upstream.servers", "monitor mode only", "name the resolvers")],
         ),
         (
             "version = 1\n[[forward]]\nzone = \"corp.example\"\n",
@@ -153,20 +153,20 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
         ),
         // Modes and the packet filter.
         (
-            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"off\"\n",
+            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"off\"\n[upstream]\nservers = [\"192.0.2.53\"]\n",
             &[(5, "enforce.backend", "nothing would be enforced", "\"nft\"")],
         ),
         (
-            "version = 1\n[policy]\nmode = \"canary\"\n[enforce]\nbackend = \"off\"\n",
+            "version = 1\n[policy]\nmode = \"canary\"\n[enforce]\nbackend = \"off\"\n[upstream]\nservers = [\"192.0.2.53\"]\n",
             &[(5, "enforce.backend", "nothing would be enforced", "monitor")],
         ),
         (
-            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\ntable = \"x\"\n",
+            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\ntable = \"x\"\n[upstream]\nservers = [\"192.0.2.53\"]\n",
             &[(4, "enforce.backend", "no backend", "enforce.backend = \"nft\"")],
         ),
         ("version = 1\n[policy]\ncanary_percent = 10\n", &[(3, "policy.canary_percent", "without a canary", "canary")]),
         (
-            "version = 1\n[policy]\nmode = \"canary\"\ncanary_percent = 100\n[enforce]\nbackend = \"nft\"\n",
+            "version = 1\n[policy]\nmode = \"canary\"\ncanary_percent = 100\n[enforce]\nbackend = \"nft\"\n[upstream]\nservers = [\"192.0.2.53\"]\n",
             &[(4, "policy.canary_percent", "100", "1 to 99")],
         ),
         (
