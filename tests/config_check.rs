@@ -129,13 +129,6 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
             ],
         ),
         (
-            "version = 1\n[[forward]]\nzone = \".\"\nservers = [\"dns.corp.example\", \"127.0.0.1:5300\", \"0.0.0.0\"]\n\
-             owner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\n\
-             [[forward]]\nzone = \"x.localhost\"\nservers = [\"10.0.0.53\"]\nowner = \"o\"\nreason = \"r\"\nreview_by = \"soon\"\n\
-             [[forward]]\nzone = \"*.a.example\"\nserver = [\"10.0.0.53\"]\n",
-            &[(16, "forward[2].server", "unknown field", "`servers`")],
-        ),
-        (
             "version = 1\n[[forward]]\nzone = \".\"\nservers = [\"127.0.0.1:5300\", \"0.0.0.0\"]\n\
              owner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\n\
              [[forward]]\nzone = \"x.localhost\"\nservers = [\"10.0.0.53\"]\nowner = \"o\"\nreason = \"r\"\nreview_by = \"soon\"\n\

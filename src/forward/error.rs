@@ -24,13 +24,15 @@ pub enum FailKind {
     FormErr,
     /// Another response code that is no answer.
     BadRcode,
+    /// Known to be down; not asked.
+    Down,
     /// We could not open a socket; says nothing about the upstream.
     Local,
 }
 
 impl FailKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Timeout,
         Self::Unreachable,
         Self::Broken,
@@ -39,6 +41,7 @@ impl FailKind {
         Self::Refused,
         Self::FormErr,
         Self::BadRcode,
+        Self::Down,
         Self::Local,
     ];
 
@@ -53,13 +56,14 @@ impl FailKind {
             Self::Refused => "refused",
             Self::FormErr => "formerr",
             Self::BadRcode => "bad-rcode",
+            Self::Down => "down",
             Self::Local => "local",
         }
     }
 
     /// Whether the upstream sent anything that is its own.
     pub(super) fn answered(self) -> bool {
-        !matches!(self, Self::Timeout | Self::Unreachable | Self::Local)
+        !matches!(self, Self::Timeout | Self::Unreachable | Self::Down | Self::Local)
     }
 }
 
@@ -106,7 +110,7 @@ impl ForwardError {
     /// Whether something may have been sent.
     pub fn has_left(&self) -> bool {
         match self {
-            Self::Failed(tries) => tries.iter().any(|failed| failed.kind != FailKind::Local),
+            Self::Failed(tries) => tries.iter().any(|failed| !matches!(failed.kind, FailKind::Down | FailKind::Local)),
             Self::Abandoned | Self::Late(_) => true,
             Self::Busy | Self::AllDown(_) => false,
         }

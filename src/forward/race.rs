@@ -122,7 +122,15 @@ impl Race<'_> {
         }
         Counters::add(&self.inner.counters.failed);
         let servers = &self.inner.servers;
-        let told = self.failures.into_iter().map(|(index, kind)| Failed { upstream: servers[index].addr, kind });
+        // Those that were known to be down are named too.
+        let members = self.inner.members(&self.ask);
+        let down = members.iter().filter(|index| !self.asked.contains(index)).map(|index| (*index, FailKind::Down));
+        let told = self
+            .failures
+            .iter()
+            .copied()
+            .chain(down)
+            .map(|(index, kind)| Failed { upstream: servers[index].addr, kind });
         Err(ForwardError::Failed(told.collect()))
     }
 
