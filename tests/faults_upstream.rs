@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use world::capture::Capture;
@@ -242,9 +243,17 @@ fn with_both_upstreams_dead_failures_are_told_in_time_and_then_at_once() {
     let one_dead = ask_all(agent, fresh("one", NAMES), ABREAST);
     assert!(one_dead.iter().all(Asked::is_answered));
     println!("FIGURE: first of two upstreams known to be down: p95 {} ms", quantile(&one_dead, 95).as_millis());
-    let page = world.gw.sh("exec 3<>/dev/tcp/127.0.0.1/9153; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
-    let page = String::from_utf8_lossy(&page.stdout).into_owned();
-    for wanted in ["upstreams{standing=\"down\"} 1", "upstream_breakers_opened_total 2", "upstream_probes_total"] {
+    let page = world.gw.run(async {
+        let mut stream = tokio::net::TcpStream::connect("127.0.0.1:9153").await.expect("the metrics page");
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.expect("asked");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.expect("read");
+        page
+    });
+    for wanted in
+        ["upstreams{standing=\"down\"} 1", "upstream_breakers_opened_total{} 2.0", "upstream_put_behind_total{} 0.0"]
+    {
         assert!(page.contains(wanted), "{wanted} in\n{page}");
     }
 }

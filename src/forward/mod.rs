@@ -34,7 +34,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use staunch_scoring::NameRef;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use self::budget::Budget;
@@ -125,6 +125,8 @@ struct Inner {
     exchanges: Arc<Semaphore>,
     budget: Budget,
     counters: Counters,
+    /// An upstream was found down.
+    fell: Notify,
     /// No strong ones: nobody can ask any more, and probers go home.
     handles: Weak<()>,
 }
@@ -152,6 +154,7 @@ impl Forwarder {
                 exchanges: Arc::new(Semaphore::new(exchanges)),
                 budget: Budget::default(),
                 counters: Counters::default(),
+                fell: Notify::new(),
                 handles: Arc::downgrade(&handle),
             }),
             _handle: handle,

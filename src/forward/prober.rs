@@ -148,6 +148,7 @@ fn alive(inner: &Inner, index: usize) -> bool {
 }
 
 fn fell(inner: &Inner, index: usize) {
+    inner.fell.notify_waiters();
     Counters::add(&inner.counters.breakers_opened);
     tracing::warn!(upstream = %inner.servers[index].addr, "upstream is down");
 }

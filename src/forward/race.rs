@@ -3,7 +3,8 @@
 //! The next one is begun when a try fails; when one sees a datagram that does not fit, so that whoever floods us gains
 //! neither a wrong answer nor a delay; and when the first is overdue (a hedge). Nobody who was asked is given up while
 //! there is time: the first good answer wins. A question is put to two upstreams at most while nobody has failed; only
-//! where both stay silent for a whole try is each asked once more, because a datagram may simply have been lost.
+//! where both stay silent for a whole try is each asked once more, because a datagram may simply have been lost. When the
+//! last upstream is found down, nobody waits any longer.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -62,7 +63,12 @@ impl Race<'_> {
         let mut repeat = Instant::now() + self.inner.config.try_timeout;
         let mut denied = false;
         while !self.tries.is_empty() {
-            let noise = self.noise.clone();
+            let (noise, fell) = (self.noise.clone(), self.inner.fell.notified());
+            // Behind `notified`, so that none is missed.
+            if self.inner.living(self.inner.members(&self.ask), Instant::now()).is_empty() {
+                self.give_up();
+                break;
+            }
             let at = hedge.as_ref().map_or(repeat, |hedge| hedge.at);
             tokio::select! {
                 Some(done) = self.tries.join_next() => {
@@ -88,6 +94,7 @@ impl Race<'_> {
                     hedge = None;
                     repeat = Instant::now() + self.inner.config.try_timeout;
                 }
+                () = fell => {}
                 () = sleep_until(at), if at < self.end => {
                     let now = Instant::now();
                     match &mut hedge {
@@ -132,6 +139,16 @@ impl Race<'_> {
             .chain(down)
             .map(|(index, kind)| Failed { upstream: servers[index].addr, kind });
         Err(ForwardError::Failed(told.collect()))
+    }
+
+    /// Writes down the silence of those that were asked and said nothing.
+    fn give_up(&mut self) {
+        for index in &self.asked {
+            if !self.failures.iter().any(|(failed, _)| failed == index) {
+                self.failures.push((*index, FailKind::Timeout));
+                Counters::add(&self.inner.counters.failures[FailKind::Timeout as usize]);
+            }
+        }
     }
 
     /// Whether a second query may leave now: the first upstream is under suspicion, or has had half a try's time, or the

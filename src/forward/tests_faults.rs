@@ -356,3 +356,20 @@ async fn hosts_of_the_configuration_go_by_the_same_map() {
     assert!(lookup.lookup("other.corp.example").await.is_err());
     assert_eq!(general.queries().len(), before, "nobody else is asked");
 }
+
+#[tokio::test]
+async fn who_comes_shortly_before_all_are_known_to_be_down_does_not_wait_for_long() {
+    let (a, b) = (Upstream::start(silent).await, Upstream::start(silent).await);
+    let forwarder = Forwarder::new(Config { total_timeout: ms(1500), ..config(&[&a, &b]) });
+    let mut asked = tokio::task::JoinSet::new();
+    let begun = Instant::now();
+    for i in 0..20 {
+        let forwarder = forwarder.clone();
+        asked.spawn(async move { forwarder.resolve(permit(&format!("n{i}.example"))).await });
+        tokio::time::sleep(ms(60)).await;
+    }
+    for found in asked.join_all().await {
+        assert_eq!(found.expect_err("dead").ede().0, Ede::NoReachableAuthority);
+    }
+    assert!(begun.elapsed() < ms(1900), "{:?}: the last of them began after {:?}", begun.elapsed(), ms(1140));
+}

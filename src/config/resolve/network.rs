@@ -168,7 +168,7 @@ impl Context<'_, '_> {
         let upstream = self.spec.upstream.clone();
         let mut servers = self.servers(&section, &upstream.servers, listen);
         let zones = self.forward_zones(listen);
-        let is_named = |server: &Endpoint| matches!(server, Endpoint::Name { .. });
+        self.can_look_up(&section, &servers);
         let mut bootstrap = Vec::new();
         for (i, text) in upstream.bootstrap.iter().enumerate() {
             let path = section.key("bootstrap").at(i);
@@ -180,17 +180,6 @@ impl Context<'_, '_> {
                     "name an address: this server is what names are looked up with",
                 ),
                 None => {}
-            }
-        }
-        if upstream.bootstrap.is_empty() {
-            let named = zones.iter().position(|zone| zone.servers.iter().any(is_named));
-            let named = named.map(|at| Path::of("forward").at(at));
-            for path in servers.iter().any(is_named).then(|| section.clone()).into_iter().chain(named) {
-                self.problems.error(
-                    &path.key("servers"),
-                    "a server is named by name, and nobody could look it up",
-                    "write its address, or set upstream.bootstrap to an address that can be asked",
-                );
             }
         }
         if upstream.servers.is_empty() {
@@ -249,6 +238,18 @@ impl Context<'_, '_> {
         servers
     }
 
+    /// Servers by name need somebody who looks them up.
+    fn can_look_up(&mut self, section: &Path, servers: &[Endpoint]) {
+        let named = servers.iter().any(|server| matches!(server, Endpoint::Name { .. }));
+        if named && self.spec.upstream.bootstrap.is_empty() {
+            self.problems.error(
+                &section.key("servers"),
+                "a server is named by name, and nobody could look it up",
+                "write its address, or set upstream.bootstrap to an address that can be asked",
+            );
+        }
+    }
+
     fn forward_zones(&mut self, listen: &[SocketAddr]) -> Vec<ForwardZone> {
         let written = self.spec.forward.clone();
         if let Some(path) = (written.len() > MAX_FORWARD_ZONES).then(|| Path::of("forward").at(MAX_FORWARD_ZONES)) {
@@ -276,6 +277,7 @@ impl Context<'_, '_> {
                 Err(error) => self.problems.fail(&path.key("zone"), error.to_string(), error.remedy()),
             };
             let servers = self.servers(&path, &forward.servers, listen);
+            self.can_look_up(&path, &servers);
             if forward.servers.is_empty() {
                 self.problems.error(
                     &path.key("servers"),
