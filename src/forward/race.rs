@@ -59,7 +59,8 @@ struct Race<'i> {
 
 impl Race<'_> {
     async fn run(mut self) -> Result<Response, ForwardError> {
-        let mut hedge = self.begin_next().map(Hedge::of);
+        // With nobody else to ask, a second query would gain little: the same server is at work on the first one.
+        let mut hedge = self.begin_next().filter(|_| !self.waiting.is_empty()).map(Hedge::of);
         let mut repeat = Instant::now() + self.inner.config.try_timeout;
         let mut denied = false;
         while !self.tries.is_empty() {
@@ -106,8 +107,7 @@ impl Race<'_> {
                         }
                         Some(_) => {
                             hedge = None;
-                            // With nobody else to ask, the same one: its datagram may have been lost.
-                            if self.begin_next().is_some() || self.begin_again() {
+                            if self.begin_next().is_some() {
                                 Counters::add(&self.inner.counters.hedged);
                             }
                             repeat = now + self.inner.config.try_timeout;

@@ -190,7 +190,7 @@ async fn one_that_flaps_costs_no_failure_and_two_queries_at_most() {
     let mut asked = 0;
     let mut worst = Duration::ZERO;
     while begun.elapsed() < ms(5000) {
-        up.store(begun.elapsed().as_millis() / 500 % 2 == 0, Ordering::Relaxed);
+        up.store((begun.elapsed().as_millis() / 500).is_multiple_of(2), Ordering::Relaxed);
         let name = format!("n{asked}.example");
         let (found, took) = timed(forwarder.resolve(permit(&name))).await;
         assert!(last(&found).is_some(), "{found:?}");
