@@ -24,6 +24,9 @@ const STATIC_TTL: u32 = 10_800;
 /// changed search list or a new zone works within a minute. Chosen without a source.
 const VOLATILE_TTL: u32 = 30;
 
+/// Rules of [`special`] that speak of a session's own search list.
+const SEARCH_RULES: [&str; 2] = ["search suffix", "search-list expansion"];
+
 const NOERROR: u8 = 0;
 const NXDOMAIN: u8 = 3;
 
@@ -43,6 +46,15 @@ pub struct Local {
 }
 
 impl Local {
+    /// Whether the name goes on after all, because the operator has named servers for `forwarded`, a zone that holds it:
+    /// that is a word about this name where the zone is no larger than the one that answers here (`internal`,
+    /// `10.in-addr.arpa`). `arpa` or `com` as a whole says nothing of them.
+    pub fn yields_to(&self, forwarded: Option<NameRef<'_>>) -> bool {
+        forwarded.is_some_and(|zone| {
+            SEARCH_RULES.contains(&self.rule) || zone.label_count() >= usize::from(self.zone_labels)
+        })
+    }
+
     /// The zone that answers, given the qname it was made for.
     pub fn zone<'n>(&self, qname: NameRef<'n>) -> NameRef<'n> {
         qname.strip_left(qname.label_count().saturating_sub(usize::from(self.zone_labels)))
@@ -110,9 +122,9 @@ pub fn special(qname: NameRef<'_>, qtype: Qtype, search: &[NameBuf]) -> Option<L
     // The suffix itself gets NODATA: rules may allow names below it.
     let labels = suffix.label_count() as u8;
     Some(if suffix == qname {
-        nodata(labels, VOLATILE_TTL, "search suffix")
+        nodata(labels, VOLATILE_TTL, SEARCH_RULES[0])
     } else {
-        Local { ttl: VOLATILE_TTL, ..denied(labels, "search-list expansion") }
+        Local { ttl: VOLATILE_TTL, ..denied(labels, SEARCH_RULES[1]) }
     })
 }
 

@@ -163,7 +163,7 @@ fn exit_codes_and_errors_say_what_is_wrong() {
     assert_eq!(code(&daemon.run(&["explain", "a.dump.example", "--session", "s1"])), 0);
 
     let bad = daemon.dir.path().join("bad.toml");
-    std::fs::write(&bad, "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"off\"\n").expect("written");
+    std::fs::write(&bad, "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"off\"\n[upstream]\nservers = [\"192.0.2.53\"]\n").expect("written");
     let output = daemon.run(&["check", bad.to_str().expect("UTF-8")]);
     assert_eq!(code(&output), 3);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

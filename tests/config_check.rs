@@ -111,22 +111,55 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
                 (5, "upstream.udp_payload", "100", "512 to 4096"),
             ],
         ),
+        (
+            "version = 1\n[enforce]\nbackend = \"nft\"\ninterfaces = [\"a0\"]\n[policy]\nmode = \"enforce\"\n",
+            &[(1, "upstream.servers", "monitor mode only", "name the resolvers")],
+        ),
+        (
+            "version = 1\n[enforce]\nbackend = \"nft\"\ninterfaces = [\"a0\"]\n[policy]\nmode = \"canary\"\n[upstream]\nservers = []\n",
+            &[(8, "upstream.servers", "monitor mode only", "name the resolvers")],
+        ),
+        (
+            "version = 1\n[[forward]]\nzone = \"corp.example\"\n",
+            &[
+                (2, "forward[0].servers", "nobody else is ever asked", "name the resolvers"),
+                (2, "forward[0].owner", "owner is missing", "who answers"),
+                (2, "forward[0].reason", "reason is missing", "why"),
+                (2, "forward[0].review_by", "without a day", "review_by"),
+            ],
+        ),
+        (
+            "version = 1\n[[forward]]\nzone = \".\"\nservers = [\"127.0.0.1:5300\", \"0.0.0.0\"]\n\
+             owner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\n\
+             [[forward]]\nzone = \"x.localhost\"\nservers = [\"10.0.0.53\"]\nowner = \"o\"\nreason = \"r\"\nreview_by = \"soon\"\n\
+             [[forward]]\nzone = \"a.example\"\nservers = [\"dns.a.example\"]\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\n\
+             [[forward]]\nzone = \"A.example\"\nservers = [\"10.0.0.53\"]\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\n",
+            &[
+                (3, "forward[0].zone", "root", "[upstream]"),
+                (4, "forward[0].servers[0]", "our own", "behind us"),
+                (4, "forward[0].servers[1]", "cannot be asked", "address"),
+                (9, "forward[1].zone", "never asked", "RFC 6761"),
+                (13, "forward[1].review_by", "`soon`", "YYYY-MM-DD"),
+                (16, "forward[2].servers", "by name", "bootstrap"),
+                (21, "forward[3].zone", "a second zone", "remove"),
+            ],
+        ),
         // Modes and the packet filter.
         (
-            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"off\"\n",
+            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"off\"\n[upstream]\nservers = [\"192.0.2.53\"]\n",
             &[(5, "enforce.backend", "nothing would be enforced", "\"nft\"")],
         ),
         (
-            "version = 1\n[policy]\nmode = \"canary\"\n[enforce]\nbackend = \"off\"\n",
+            "version = 1\n[policy]\nmode = \"canary\"\n[enforce]\nbackend = \"off\"\n[upstream]\nservers = [\"192.0.2.53\"]\n",
             &[(5, "enforce.backend", "nothing would be enforced", "monitor")],
         ),
         (
-            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\ntable = \"x\"\n",
+            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\ntable = \"x\"\n[upstream]\nservers = [\"192.0.2.53\"]\n",
             &[(4, "enforce.backend", "no backend", "enforce.backend = \"nft\"")],
         ),
         ("version = 1\n[policy]\ncanary_percent = 10\n", &[(3, "policy.canary_percent", "without a canary", "canary")]),
         (
-            "version = 1\n[policy]\nmode = \"canary\"\ncanary_percent = 100\n[enforce]\nbackend = \"nft\"\n",
+            "version = 1\n[policy]\nmode = \"canary\"\ncanary_percent = 100\n[enforce]\nbackend = \"nft\"\n[upstream]\nservers = [\"192.0.2.53\"]\n",
             &[(4, "policy.canary_percent", "100", "1 to 99")],
         ),
         (
@@ -668,6 +701,12 @@ address = "unix:///dev/log"
 name = "copy"
 kind = "file"
 path = "alerts.jsonl"
+[[forward]]
+zone = "Corp.Internal"
+servers = ["10.20.0.53", "dns.corp.example:5353"]
+owner = "net-team"
+reason = "served inside only"
+review_by = "2027-06-01"
 "#;
     write("policy.toml", text);
     let path = dir.path().join("policy.toml");
@@ -686,7 +725,11 @@ path = "alerts.jsonl"
     let servers: Vec<_> = loaded.upstream.servers.iter().map(Endpoint::to_string).collect();
     assert_eq!(servers, ["192.0.2.53:53", "[2001:db8::53]:5353", "resolver.example.net:54"]);
     assert_eq!(loaded.upstream.addresses(), None, "one has to be looked up");
-    assert_eq!(loaded.upstream.forward_config(vec![]).udp_payload, 1232);
+    let own = &loaded.upstream.zones[0];
+    assert_eq!((own.zone.to_string().as_str(), own.owner.as_str()), ("corp.internal", "net-team"));
+    let servers: Vec<_> = own.servers.iter().map(Endpoint::to_string).collect();
+    assert_eq!(servers, ["10.20.0.53:53", "dns.corp.example:5353"]);
+    assert_eq!(loaded.upstream.forward_config(vec![], vec![]).udp_payload, 1232);
     assert!(loaded.answer.allow_ranges[0].ranges[0].contains("10.20.3.4".parse().expect("address")));
     assert_eq!(loaded.answer.allow_ranges[0].reference.line, 20);
     let repeats = loaded.answer.repeats;

@@ -26,9 +26,12 @@ const WALL: u64 = 1_795_262_400_000;
 const PAYLOAD: &str = "k3xm7qpw2zj5nvbt4hgl6ycd2fras7weuo3ixk5m";
 
 fn policy(mode: &str, more: &str) -> Policy {
-    let text = format!("version = 1\n[policy]\nmode = {mode:?}\n[enforce]\nbackend = \"dry-run\"\n{more}");
+    let text = format!(
+        "version = 1\n[upstream]\nservers = [\"192.0.2.1\"]\n[policy]\nmode = {mode:?}\n\
+         [enforce]\nbackend = \"dry-run\"\n{more}"
+    );
     let environment = Environment {
-        resolv_conf: Some("nameserver 192.0.2.1\n".into()),
+        resolv_conf: None,
         state_home: "/nonexistent".into(),
         state_dir: None,
         wall: WALL,

@@ -113,8 +113,10 @@ pub struct Policy {
 pub struct Upstream {
     /// In order of preference. Empty only without a configuration file, where the system has none either.
     pub servers: Vec<Endpoint>,
-    /// Look up the names among `servers`, once.
+    /// Look up the names among all servers, once.
     pub bootstrap: Vec<SocketAddr>,
+    /// Zones with servers of their own, each once.
+    pub zones: Vec<ForwardZone>,
     /// For one try at one server.
     pub try_timeout: Duration,
     /// For the whole exchange.
@@ -125,9 +127,10 @@ pub struct Upstream {
 
 impl Upstream {
     /// The settings of [`forward`] once every name has addresses.
-    pub fn forward_config(&self, upstreams: Vec<SocketAddr>) -> forward::Config {
+    pub fn forward_config(&self, upstreams: Vec<SocketAddr>, zones: Vec<forward::ZoneServers>) -> forward::Config {
         forward::Config {
             upstreams,
+            zones,
             try_timeout: self.try_timeout,
             total_timeout: self.total_timeout,
             udp_payload: self.udp_payload,
@@ -144,6 +147,17 @@ impl Upstream {
             })
             .collect()
     }
+}
+
+/// A zone with servers of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardZone {
+    /// The zone and all below it.
+    pub zone: NameBuf,
+    /// In order of preference; at least one.
+    pub servers: Vec<Endpoint>,
+    /// Who answers for it.
+    pub owner: String,
 }
 
 /// A server.

@@ -14,8 +14,8 @@ use crate::answer::{AllowRange, AnswerRules};
 use crate::cache::{self, Cache};
 use crate::config::{self, Endpoint, Loaded, SinkholeAction};
 use crate::enforce::{Active, BackendKind, Enforcer};
-use crate::forward::Forwarder;
 use crate::forward::helper::HostLookup;
+use crate::forward::{self, Forwarder, ZoneServers};
 use crate::identity::NodeKey;
 use crate::learn::{self, Base, Book, Enforced, NotLearned, Settled};
 use crate::lists::{Grants, HashKey, Scope};
@@ -58,9 +58,14 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     std::fs::create_dir_all(&loaded.state_dir)
         .with_context(|| format!("state directory {}", loaded.state_dir.display()))?;
     let node = NodeKey::open(&loaded.state_dir).context("the node's key")?;
-    let upstreams = upstreams(&loaded).await?;
+    let upstreams = addresses(&loaded, &loaded.upstream.servers).await?;
     if upstreams.is_empty() {
         bail!("no upstream is known; name one in [upstream] servers");
+    }
+    let mut zones = Vec::new();
+    for own in &loaded.upstream.zones {
+        let found = addresses(&loaded, &own.servers).await.with_context(|| format!("[[forward]] {}", own.zone))?;
+        zones.push(ZoneServers { zone: own.zone.clone(), upstreams: found });
     }
     let sinks = alert_config(&loaded);
     let options = store::Options {
@@ -84,12 +89,12 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let (telemetry, events) =
         Telemetry::start(&telemetry::Config { file: loaded.events.lines(), queue: loaded.events.queue })
             .context("event file")?;
-    let lookup = HostLookup::new(&upstreams, loaded.upstream.total_timeout).context("helper look-ups")?;
+    let lookup = HostLookup::by_zone(&upstreams, &zones, loaded.upstream.total_timeout).context("helper look-ups")?;
     let resolver = Arc::new(SinkHosts { lookup, runtime: tokio::runtime::Handle::current() });
     let rdap = loaded.age.rdap.clone().map(|config| Rdap::start(config, store.registered(), Some(resolver.clone())));
     let rdap = rdap.transpose().context("look-ups of registrations")?;
     let delivery = Delivery::start(sinks, &store, Some(resolver)).context("alert sinks")?;
-    let forwarder = Forwarder::new(loaded.upstream.forward_config(upstreams));
+    let forwarder = Forwarder::new(loaded.upstream.forward_config(upstreams, zones));
     let cache = Cache::new(cache::Config::of_entries(loaded.answer.cache_entries));
     let sessions = Sessions::new(loaded.max_sessions);
     let configured = loaded.sessions.clone();
@@ -207,7 +212,7 @@ fn fixed(loaded: &Loaded) -> Vec<(&'static str, String)> {
         ("[server] state_dir", format!("{:?}", loaded.state_dir)),
         ("[server] admin_socket or admin_group", format!("{:?}", loaded.admin)),
         ("[server] metrics", format!("{:?}", loaded.metrics)),
-        ("[upstream]", format!("{:?}", loaded.upstream)),
+        ("[upstream] or [[forward]]", format!("{:?}", loaded.upstream)),
         ("[answer] cache_entries", format!("{:?}", loaded.answer.cache_entries)),
         (
             "[enforce], or policy.mode or unknown_source where they decide who is guarded",
@@ -296,6 +301,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
     };
     Ok(Live {
         zones,
+        forwarded: forward::Zones::new(loaded.upstream.zones.iter().map(|own| own.zone.clone())),
         answers,
         pins,
         pins_per_name: loaded.pins.per_name,
@@ -337,10 +343,10 @@ fn stranger(id: SessionId, kind: SessionType) -> Context {
     Context::new(announcement, false)
 }
 
-/// Upstreams by address; those by name are looked up once, by the bootstrap servers and nobody else.
-async fn upstreams(loaded: &Loaded) -> anyhow::Result<Vec<SocketAddr>> {
+/// Servers by address; those by name are looked up once, by the bootstrap servers and nobody else.
+async fn addresses(loaded: &Loaded, servers: &[Endpoint]) -> anyhow::Result<Vec<SocketAddr>> {
     let mut all = Vec::new();
-    for server in &loaded.upstream.servers {
+    for server in servers {
         match server {
             Endpoint::Address(address) => all.push(*address),
             Endpoint::Name { host, port } => {

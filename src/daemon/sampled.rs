@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use crate::alert::SinkStatus;
 use crate::clock;
 use crate::decoy::Kind;
-use crate::forward::FailKind;
+use crate::forward::{FailKind, Standing};
 use crate::listen;
 use crate::pipeline::{Ages, Pipeline};
 use crate::session::State;
@@ -102,7 +102,32 @@ fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {
         plain("upstream_failed_total", "Of these, failed at every upstream", read(&counters.failed)),
         plain("upstream_all_down_total", "Of these, failed at once with every upstream down", read(&counters.all_down)),
         plain("upstream_mismatches_total", "Datagrams that fitted no question", read(&counters.mismatches)),
+        plain("upstream_mismatch_floods_total", "Turns to TCP because of them", read(&counters.mismatch_floods)),
+        plain("upstream_hedged_total", "Second queries before the first had failed", read(&counters.hedged)),
+        plain(
+            "upstream_hedges_denied_total",
+            "Exchanges whose second query waited because there were too many",
+            read(&counters.hedges_denied),
+        ),
+        plain("upstream_repeated_total", "Queries repeated after silence everywhere", read(&counters.repeated)),
+        plain("upstream_probes_total", "Questions of our own to silent upstreams", read(&counters.probes)),
+        plain("upstream_breakers_opened_total", "Times an upstream was found down", read(&counters.breakers_opened)),
+        plain("upstream_breakers_closed_total", "Times one answered again", read(&counters.breakers_closed)),
+        plain(
+            "upstream_put_behind_total",
+            "Times an upstream was put behind others that answered what it failed",
+            read(&counters.put_behind),
+        ),
     ]);
+    let standing: Vec<_> = pipeline.forwarder.upstreams().iter().map(|upstream| upstream.standing).collect();
+    for wanted in Standing::ALL {
+        all.push(Sample {
+            name: "upstreams",
+            help: "Upstreams by standing",
+            label: Some(("standing", wanted.as_str())),
+            value: standing.iter().filter(|found| **found == wanted).count() as f64,
+        });
+    }
     for (kind, count) in FailKind::ALL.iter().zip(&counters.failures) {
         all.push(Sample {
             name: "upstream_tries_failed_total",

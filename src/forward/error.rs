@@ -24,13 +24,15 @@ pub enum FailKind {
     FormErr,
     /// Another response code that is no answer.
     BadRcode,
+    /// Known to be down; not asked.
+    Down,
     /// We could not open a socket; says nothing about the upstream.
     Local,
 }
 
 impl FailKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Timeout,
         Self::Unreachable,
         Self::Broken,
@@ -39,6 +41,7 @@ impl FailKind {
         Self::Refused,
         Self::FormErr,
         Self::BadRcode,
+        Self::Down,
         Self::Local,
     ];
 
@@ -53,13 +56,14 @@ impl FailKind {
             Self::Refused => "refused",
             Self::FormErr => "formerr",
             Self::BadRcode => "bad-rcode",
+            Self::Down => "down",
             Self::Local => "local",
         }
     }
 
     /// Whether the upstream sent anything that is its own.
     pub(super) fn answered(self) -> bool {
-        !matches!(self, Self::Timeout | Self::Unreachable | Self::Local)
+        !matches!(self, Self::Timeout | Self::Unreachable | Self::Down | Self::Local)
     }
 }
 
@@ -84,6 +88,9 @@ pub enum ForwardError {
     /// Every try failed, in this order.
     #[error("every upstream failed: {}", list(.0))]
     Failed(Vec<Failed>),
+    /// There is no answer when the one who asked must have one; the exchange may go on for others.
+    #[error("no upstream answered in time: {}", list(.0))]
+    Late(Vec<SocketAddr>),
     /// The task of the exchange ended without a word.
     #[error("the exchange was given up")]
     Abandoned,
@@ -103,8 +110,8 @@ impl ForwardError {
     /// Whether something may have been sent.
     pub fn has_left(&self) -> bool {
         match self {
-            Self::Failed(tries) => tries.iter().any(|failed| failed.kind != FailKind::Local),
-            Self::Abandoned => true,
+            Self::Failed(tries) => tries.iter().any(|failed| !matches!(failed.kind, FailKind::Down | FailKind::Local)),
+            Self::Abandoned | Self::Late(_) => true,
             Self::Busy | Self::AllDown(_) => false,
         }
     }
@@ -112,7 +119,7 @@ impl ForwardError {
     /// Info code and text (RFC 8914): 22 if no upstream said anything, 23 if one did but it was of no use.
     pub fn ede(&self) -> (Ede, String) {
         let code = match self {
-            Self::AllDown(_) => Ede::NoReachableAuthority,
+            Self::AllDown(_) | Self::Late(_) => Ede::NoReachableAuthority,
             Self::Failed(tries) if tries.iter().any(|t| t.kind.answered()) => Ede::NetworkError,
             Self::Failed(tries) if !tries.is_empty() && tries.iter().all(|t| t.kind == FailKind::Local) => Ede::Other,
             Self::Failed(_) => Ede::NoReachableAuthority,

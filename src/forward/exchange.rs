@@ -3,6 +3,9 @@
 //! The socket is fresh for every datagram sent, bound to port 0 (Linux picks among the ephemeral ports at random) and
 //! connected, so that only the upstream's address and port get through; with the id that is about 31 bits a forger has
 //! to guess. Ids come from the kernel's generator.
+//!
+//! Too many datagrams that do not fit turn the question to TCP, and for a minute all questions to that upstream; if TCP is
+//! of no use there, each question begins over UDP again, so that a flood never costs more than the questions it meets.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::query::{Ask, Fit, Query};
-use super::{Counters, FailKind, Response};
+use super::{Counters, FailKind, Response, Server};
 use crate::answer::well_formed;
 
 /// Datagrams that do not fit before the question goes over TCP, where guessing is hopeless.
@@ -25,15 +28,13 @@ const MAX_DATAGRAM: usize = 4096;
 /// One try.
 pub(super) struct Try<'c> {
     /// Whom to ask.
-    pub(super) upstream: SocketAddr,
+    pub(super) server: &'c Server,
     /// UDP payload to advertise.
     pub(super) payload: u16,
-    /// Time of a try; a turn to TCP gets it anew.
+    /// Time of a turn to TCP.
     pub(super) time: Duration,
     /// When this try is over.
     pub(super) end: Instant,
-    /// When the whole exchange is over.
-    pub(super) last: Instant,
     pub(super) counters: &'c Counters,
 }
 
@@ -51,16 +52,27 @@ impl Try<'_> {
         let begun = Instant::now();
         let mut payload = Some(self.payload);
         loop {
-            let got = match timeout_at(self.end, self.datagram(ask, payload, noise)).await {
-                Ok(got) => got?,
-                Err(_) => return Err(FailKind::Timeout),
+            let got = if self.server.health.wants_tcp(Instant::now()) {
+                Counters::add(&self.counters.flood_tcp);
+                Datagram::TurnToTcp
+            } else {
+                match timeout_at(self.end, self.datagram(ask, payload, noise)).await {
+                    Ok(got) => got?,
+                    Err(_) => return Err(FailKind::Timeout),
+                }
             };
             let (wire, rcode, tcp) = match got {
                 Datagram::Got(wire, rcode) => (wire, rcode, false),
                 Datagram::TurnToTcp => {
-                    let end = (Instant::now() + self.time).min(self.last);
-                    let got = timeout_at(end, self.stream(ask, payload)).await;
-                    let (wire, rcode) = got.unwrap_or(Err(FailKind::Timeout))?;
+                    let end = (Instant::now() + self.time).min(self.end);
+                    let mut connected = false;
+                    let talk = self.stream(ask, payload, &mut connected);
+                    let got = timeout_at(end, talk).await.unwrap_or(Err(FailKind::Timeout));
+                    // A name that is slow says nothing of TCP.
+                    if matches!(got, Err(kind) if kind != FailKind::Timeout || !connected) {
+                        self.server.health.without_tcp();
+                    }
+                    let (wire, rcode) = got?;
                     (wire, rcode, true)
                 }
             };
@@ -72,7 +84,7 @@ impl Try<'_> {
             }
             return match rcode {
                 0 | 3 if well_formed(&wire) => {
-                    Ok(Response { wire, upstream: self.upstream, rtt: begun.elapsed(), tcp })
+                    Ok(Response { wire, upstream: self.server.addr, rtt: begun.elapsed(), tcp })
                 }
                 0 | 3 => Err(FailKind::Mangled),
                 1 => Err(FailKind::FormErr),
@@ -85,12 +97,12 @@ impl Try<'_> {
 
     async fn datagram(&self, ask: &Ask, payload: Option<u16>, noise: &Notify) -> Result<Datagram, FailKind> {
         let query = Query::write(ask, random_id()?, payload);
-        let any: SocketAddr = match self.upstream {
+        let any: SocketAddr = match self.server.addr {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let socket = UdpSocket::bind(any).await.map_err(|_| FailKind::Local)?;
-        socket.connect(self.upstream).await.map_err(|e| kind_of(&e))?;
+        socket.connect(self.server.addr).await.map_err(|e| kind_of(&e))?;
         socket.send(query.octets()).await.map_err(|e| kind_of(&e))?;
         Counters::add(&self.counters.udp_queries);
         let mut octets = Vec::with_capacity(MAX_DATAGRAM);
@@ -98,7 +110,11 @@ impl Try<'_> {
         loop {
             octets.clear();
             socket.recv_buf(&mut octets).await.map_err(|e| kind_of(&e))?;
-            match query.fit(&octets) {
+            let fit = query.fit(&octets);
+            if fit != Fit::Foreign {
+                self.server.health.heard(Instant::now());
+            }
+            match fit {
                 Fit::Ours { truncated: true, .. } => {
                     Counters::add(&self.counters.truncated);
                     return Ok(Datagram::TurnToTcp);
@@ -112,6 +128,7 @@ impl Try<'_> {
                     }
                     if mismatches >= MAX_MISMATCHES {
                         Counters::add(&self.counters.mismatch_floods);
+                        self.server.health.flooded(Instant::now());
                         return Ok(Datagram::TurnToTcp);
                     }
                 }
@@ -120,9 +137,10 @@ impl Try<'_> {
     }
 
     /// One question on a connection of its own (RFC 7766 section 8).
-    async fn stream(&self, ask: &Ask, payload: Option<u16>) -> Result<(Vec<u8>, u8), FailKind> {
+    async fn stream(&self, ask: &Ask, payload: Option<u16>, connected: &mut bool) -> Result<(Vec<u8>, u8), FailKind> {
         let query = Query::write(ask, random_id()?, payload);
-        let mut stream = TcpStream::connect(self.upstream).await.map_err(|e| kind_of(&e))?;
+        let mut stream = TcpStream::connect(self.server.addr).await.map_err(|e| kind_of(&e))?;
+        *connected = true;
         let mut framed = Vec::with_capacity(2 + query.octets().len());
         framed.extend_from_slice(&(query.octets().len() as u16).to_be_bytes());
         framed.extend_from_slice(query.octets());
@@ -131,6 +149,7 @@ impl Try<'_> {
         let len = stream.read_u16().await.map_err(|_| FailKind::Broken)?;
         let mut octets = vec![0; usize::from(len)];
         stream.read_exact(&mut octets).await.map_err(|_| FailKind::Broken)?;
+        self.server.health.heard(Instant::now());
         match query.fit(&octets) {
             Fit::Ours { rcode, truncated: false } => Ok((octets, rcode)),
             _ => Err(FailKind::Mangled),

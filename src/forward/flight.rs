@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::query::Ask;
-use super::{Counters, ForwardError, Inner, Response};
+use super::{Counters, ForwardError, Inner, Response, race};
 
 type Outcome = Result<Arc<Response>, ForwardError>;
 
@@ -48,7 +48,7 @@ impl Flights {
         drop(map);
         let landing = Landing { inner: inner.clone(), key };
         tokio::spawn(async move {
-            let found = landing.inner.exchange(ask).await.map(Arc::new);
+            let found = race::run(&landing.inner, ask).await.map(Arc::new);
             // Told before the seat is given up: who comes in between still finds this outcome.
             let _ = tell.send(Some(found));
             drop(landing);

@@ -1,25 +1,56 @@
-//! How an upstream stands: up, under suspicion, or down, and when it is looked at again.
+//! How an upstream stands: up, behind, under suspicion, or down, and what is remembered of it.
 //!
-//! Knows no socket and no clock. Silence makes a suspect; only a probe with a question of our own can find it down, and
-//! any sign of life lifts both.
+//! Knows no socket and no clock. Silence to a session's question proves nothing: an agent can ask for names whose servers
+//! never answer, and must not be able to shut an upstream for everybody. Only the silence to questions of our own makes a
+//! suspect and then finds it down; [`super::prober`] asks them.
+//!
+//! An upstream comes back by good probes in a row: one after its first stumble within [`FLAP_MEMORY`], then two, four,
+//! eight, sixteen; two at least where it was down. Meanwhile it is asked if nobody better is there.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A down upstream is probed once in this time, while there are questions.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+use super::latency::Histogram;
+
+/// How long a stumble counts against an upstream that stumbles again. Chosen without a source.
+const FLAP_MEMORY: Duration = Duration::from_secs(60);
+/// Stumbles told apart: the fifth and every further one ask for sixteen good probes, eight seconds.
+const MOST_STUMBLES: u32 = 5;
+/// An upstream that failed so many of the last 32 questions, each of which another one answered well, is put behind.
+const MOST_ERRORS: u32 = 20;
+/// For how long. Then it is asked first again, and four further errors put it behind once more.
+const BEHIND: Duration = Duration::from_secs(30);
+/// How long an upstream is asked over TCP after a flood of datagrams that fitted no question.
+const FLOOD_MEMORY: Duration = Duration::from_secs(60);
 
 /// How an upstream stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Standing {
     /// It answers.
     Up,
-    /// It was silent and a probe is under way; asked after those that are up.
+    /// It fails most questions that others answer well; asked after those that are up.
+    Behind,
+    /// It was silent to a probe, or was down and has not answered enough of them since; asked after all others.
     Suspect,
-    /// It was silent to a probe; not asked.
+    /// It was silent to every probe for a while; not asked.
     Down,
+}
+
+impl Standing {
+    /// Every standing, best first.
+    pub const ALL: [Self; 4] = [Self::Up, Self::Behind, Self::Suspect, Self::Down];
+
+    /// As in labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Behind => "behind",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+        }
+    }
 }
 
 /// One upstream's health.
@@ -28,24 +59,61 @@ pub(super) struct Health {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    standing: Standing,
-    probing: bool,
-    next_probe: Option<Instant>,
+    line: Line,
+    /// Whether a prober is at work.
+    watched: bool,
+    /// Last sign of life.
+    heard: Option<Instant>,
+    /// Good probes in a row, and how many are asked for.
+    good: u32,
+    needed: u32,
+    stumbles: u32,
+    stumbled: Option<Instant>,
     rtt: Option<Duration>,
+    times: Histogram,
+    /// The last 32 questions, newest in the lowest bit: 1 where it failed and another one answered well.
+    errors: u32,
+    behind_until: Option<Instant>,
+    tcp_until: Option<Instant>,
 }
 
-impl Default for State {
-    fn default() -> Self {
-        Self { standing: Standing::Up, probing: false, next_probe: None, rtt: None }
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Line {
+    #[default]
+    Up,
+    Suspect,
+    Down,
+}
+
+impl State {
+    fn stumble(&mut self, now: Instant) {
+        if self.stumbled.is_none_or(|at| now.saturating_duration_since(at) > FLAP_MEMORY) {
+            self.stumbles = 0;
+        }
+        self.stumbles = (self.stumbles + 1).min(MOST_STUMBLES);
+        self.stumbled = Some(now);
+        self.line = Line::Suspect;
+        self.good = 0;
+        self.needed = 1 << (self.stumbles - 1);
+    }
+
+    fn heard_since(&self, since: Instant) -> bool {
+        self.heard.is_some_and(|heard| heard >= since)
     }
 }
 
 impl Health {
     /// How it stands.
-    pub(super) fn standing(&self) -> Standing {
-        self.state.lock().standing
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        let state = self.state.lock();
+        match state.line {
+            Line::Up if state.behind_until.is_some_and(|until| now < until) => Standing::Behind,
+            Line::Up => Standing::Up,
+            Line::Suspect => Standing::Suspect,
+            Line::Down => Standing::Down,
+        }
     }
 
     /// Smoothed round trip.
@@ -53,49 +121,124 @@ impl Health {
         self.state.lock().rtt
     }
 
-    /// It answered a question, in `rtt` where that was measured.
-    pub(super) fn answered(&self, rtt: Option<Duration>) {
+    /// The time within which 95 of 100 of its responses come; `None` before there are enough of them.
+    pub(super) fn p95(&self) -> Option<Duration> {
+        self.state.lock().times.p95()
+    }
+
+    /// It sent something that fits a question.
+    pub(super) fn heard(&self, now: Instant) {
         let mut state = self.state.lock();
-        state.standing = Standing::Up;
-        if let Some(rtt) = rtt {
-            // Gain 1/8 (RFC 6298 section 2.3).
-            state.rtt = Some(state.rtt.map_or(rtt, |old| old * 7 / 8 + rtt / 8));
+        state.heard = Some(now);
+        // Whoever stumbled before has to show by probes that it stays.
+        if state.line == Line::Suspect && state.needed <= 1 {
+            state.line = Line::Up;
         }
     }
 
-    /// It was silent to a session's question. `true` if the caller must probe it now.
-    pub(super) fn silent(&self) -> bool {
+    /// A whole response took `rtt`.
+    pub(super) fn took(&self, rtt: Duration) {
         let mut state = self.state.lock();
-        if state.standing == Standing::Up {
-            state.standing = Standing::Suspect;
-        }
-        state.standing == Standing::Suspect && !std::mem::replace(&mut state.probing, true)
+        // Gain 1/8 (RFC 6298 section 2.3).
+        state.rtt = Some(state.rtt.map_or(rtt, |old| old * 7 / 8 + rtt / 8));
+        state.times.note(rtt);
     }
 
-    /// It is down and the time has come. `true` if the caller must probe it now; nobody else is told so meanwhile.
-    pub(super) fn probe_due(&self, now: Instant) -> bool {
+    /// A question of then is overdue. `true` if nothing came from it since and the caller must start a prober.
+    pub(super) fn overdue(&self, asked: Instant) -> bool {
         let mut state = self.state.lock();
-        let due = state.standing == Standing::Down && !state.probing && state.next_probe.is_none_or(|at| now >= at);
-        if due {
-            state.probing = true;
-            state.next_probe = Some(now + PROBE_EVERY);
-        }
-        due
+        !state.heard_since(asked) && !std::mem::replace(&mut state.watched, true)
     }
 
-    /// A probe's outcome. `true` if it was found down just now.
-    pub(super) fn probed(&self, alive: bool, now: Instant) -> bool {
+    /// The network said that it cannot be reached. `true` if the caller must start a prober.
+    pub(super) fn unreachable(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
-        state.probing = false;
-        // A suspect that answered a question meanwhile is up, whatever became of the probe.
-        let fell = !alive && state.standing == Standing::Suspect;
-        if alive {
-            state.standing = Standing::Up;
-        } else if fell {
-            state.standing = Standing::Down;
-            state.next_probe = Some(now + PROBE_EVERY);
+        if state.line == Line::Up {
+            state.stumble(now);
         }
-        fell
+        !std::mem::replace(&mut state.watched, true)
+    }
+
+    /// A probe of `since` is not answered as soon as it should be: a suspect, unless there was another sign of life.
+    pub(super) fn unheard(&self, since: Instant, now: Instant) {
+        let mut state = self.state.lock();
+        if state.line == Line::Up && !state.heard_since(since) {
+            state.stumble(now);
+        }
+    }
+
+    /// Not one probe since then was answered. `true` if it was found down just now.
+    pub(super) fn silent(&self, since: Instant, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        if state.line == Line::Down || state.heard_since(since) {
+            return false;
+        }
+        if state.line == Line::Up {
+            state.stumble(now);
+        }
+        state.line = Line::Down;
+        state.good = 0;
+        state.needed = state.needed.max(2);
+        true
+    }
+
+    /// The newest probe is overdue: good probes are counted anew.
+    pub(super) fn missed_probe(&self) {
+        self.state.lock().good = 0;
+    }
+
+    /// A probe was answered. `true` if it came back from being down just now.
+    pub(super) fn probed(&self, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        state.heard = Some(now);
+        state.good = state.good.saturating_add(1);
+        let was_down = state.line == Line::Down;
+        if was_down {
+            state.line = Line::Suspect;
+        }
+        if state.line == Line::Suspect && state.good >= state.needed {
+            state.line = Line::Up;
+        }
+        was_down
+    }
+
+    /// Whether the prober may go home, which it then must.
+    pub(super) fn is_settled(&self) -> bool {
+        let mut state = self.state.lock();
+        let up = state.line == Line::Up;
+        if up {
+            state.watched = false;
+        }
+        up
+    }
+
+    /// Another one answered a question well that this one was asked too, and failed or answered. `true` if it is put
+    /// behind just now.
+    pub(super) fn compared(&self, failed: bool, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        state.errors = state.errors << 1 | u32::from(failed);
+        let demoted =
+            failed && state.errors.count_ones() >= MOST_ERRORS && state.behind_until.is_none_or(|until| now >= until);
+        if demoted {
+            state.behind_until = Some(now + BEHIND);
+            state.errors = 0xffff;
+        }
+        demoted
+    }
+
+    /// Too many datagrams came from its address that fitted no question.
+    pub(super) fn flooded(&self, now: Instant) {
+        self.state.lock().tcp_until = Some(now + FLOOD_MEMORY);
+    }
+
+    /// Whether it is to be asked over TCP from the start.
+    pub(super) fn wants_tcp(&self, now: Instant) -> bool {
+        self.state.lock().tcp_until.is_some_and(|until| now < until)
+    }
+
+    /// TCP is of no use there: a flood must not cost more than the questions it meets.
+    pub(super) fn without_tcp(&self) {
+        self.state.lock().tcp_until = None;
     }
 }
 
@@ -103,45 +246,132 @@ impl Health {
 mod tests {
     use super::*;
 
-    #[test]
-    fn silence_alone_never_closes_an_upstream() {
-        let (health, now) = (Health::default(), Instant::now());
-        assert!(health.silent(), "the first silence asks for a probe");
-        for _ in 0..100 {
-            assert!(!health.silent(), "one probe at a time");
-        }
-        assert_eq!(health.standing(), Standing::Suspect);
-        assert!(!health.probed(true, now));
-        assert_eq!(health.standing(), Standing::Up);
-        assert!(health.silent());
+    fn at(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    /// Silent to every probe from `start` on, found down a second later.
+    fn fall(health: &Health, start: Instant) {
+        health.overdue(start);
+        health.unheard(start, at(start, 100));
+        assert!(health.silent(start, at(start, 1000)));
     }
 
     #[test]
-    fn a_down_upstream_is_probed_once_a_second() {
-        let (health, start) = (Health::default(), Instant::now());
-        health.silent();
-        assert!(health.probed(false, start));
-        assert_eq!(health.standing(), Standing::Down);
-        let at = |ms| start + Duration::from_millis(ms);
-        assert!(!health.probe_due(at(999)));
-        assert!(health.probe_due(at(1000)));
-        assert!(!health.probe_due(at(1001)), "a probe is under way");
-        assert!(!health.probed(false, at(1900)), "it was down before");
-        assert!(!health.probe_due(at(1999)));
-        assert!(health.probe_due(at(2000)), "counted from the last probe's start");
-        health.probed(true, at(2001));
-        assert_eq!(health.standing(), Standing::Up);
-        assert!(!health.probe_due(at(9000)));
+    fn silence_to_questions_alone_closes_nothing() {
+        let (health, now) = (Health::default(), Instant::now());
+        assert!(health.overdue(now), "the first overdue question asks for a prober");
+        for _ in 0..100 {
+            assert!(!health.overdue(now), "one prober at a time");
+        }
+        assert_eq!(health.standing(now), Standing::Up);
+        health.probed(at(now, 5));
+        assert!(health.is_settled());
+        assert!(!health.overdue(now), "something came since");
+        assert!(health.overdue(at(now, 6)));
+    }
+
+    #[test]
+    fn a_probe_that_stays_unanswered_makes_a_suspect_and_its_answer_lifts_that() {
+        let (health, now) = (Health::default(), Instant::now());
+        health.overdue(now);
+        health.unheard(now, at(now, 100));
+        assert_eq!(health.standing(at(now, 100)), Standing::Suspect);
+        assert!(!health.is_settled());
+        assert!(!health.probed(at(now, 300)), "it was never down");
+        assert_eq!(health.standing(at(now, 300)), Standing::Up);
+        assert!(health.is_settled());
     }
 
     #[test]
     fn an_answer_outweighs_a_lost_probe() {
         let (health, now) = (Health::default(), Instant::now());
-        health.silent();
-        health.answered(Some(Duration::from_millis(8)));
-        assert!(!health.probed(false, now));
-        assert_eq!(health.standing(), Standing::Up);
-        health.answered(Some(Duration::from_millis(16)));
+        health.overdue(now);
+        health.heard(at(now, 50));
+        health.unheard(now, at(now, 100));
+        assert!(!health.silent(now, at(now, 1000)));
+        assert_eq!(health.standing(now), Standing::Up);
+        health.took(Duration::from_millis(8));
+        health.took(Duration::from_millis(16));
         assert_eq!(health.rtt(), Some(Duration::from_millis(9)));
+    }
+
+    #[test]
+    fn back_from_being_down_it_is_asked_last_until_two_probes_were_good() {
+        let (health, now) = (Health::default(), Instant::now());
+        fall(&health, now);
+        assert_eq!(health.standing(at(now, 1000)), Standing::Down);
+        assert!(!health.silent(now, at(now, 2000)), "it was down before");
+        assert!(health.probed(at(now, 2000)));
+        assert_eq!(health.standing(at(now, 2000)), Standing::Suspect);
+        health.heard(at(now, 2001));
+        assert_eq!(health.standing(at(now, 2001)), Standing::Suspect, "a question's answer is no probe");
+        health.missed_probe();
+        assert!(!health.probed(at(now, 2500)));
+        assert_eq!(health.standing(at(now, 2500)), Standing::Suspect, "two in a row");
+        health.probed(at(now, 3000));
+        assert_eq!(health.standing(at(now, 3000)), Standing::Up);
+        assert!(health.is_settled());
+    }
+
+    #[test]
+    fn who_stumbles_again_and_again_must_show_more() {
+        let health = Health::default();
+        let mut now = Instant::now();
+        let mut needed = Vec::new();
+        for _ in 0..7 {
+            fall(&health, now);
+            let mut good = 0;
+            while health.standing(now) != Standing::Up {
+                health.probed(at(now, 1001));
+                good += 1;
+            }
+            health.is_settled();
+            needed.push(good);
+            now = at(now, 3000);
+        }
+        assert_eq!(needed, [2, 2, 4, 8, 16, 16, 16]);
+        // A minute of quiet, and all is forgotten.
+        now = at(now, 61_000);
+        fall(&health, now);
+        health.probed(now);
+        health.probed(now);
+        assert_eq!(health.standing(now), Standing::Up);
+    }
+
+    #[test]
+    fn who_fails_what_others_answer_goes_behind_for_a_while() {
+        let (health, now) = (Health::default(), Instant::now());
+        // Every third question: 10 or 11 of 32.
+        for i in 0..300 {
+            assert!(!health.compared(i % 3 == 0, now));
+        }
+        let after = (1..).find(|_| health.compared(true, now)).expect("it goes behind");
+        assert!((10..=20).contains(&after), "{after}");
+        assert_eq!(health.standing(now), Standing::Behind);
+        assert!(!health.compared(true, now), "told once");
+        let later = at(now, 30_000);
+        assert_eq!(health.standing(later), Standing::Up, "tried again");
+        let mut again = 1;
+        while !health.compared(true, later) {
+            again += 1;
+        }
+        assert!(again <= 4, "{again} further errors");
+        for _ in 0..32 {
+            health.compared(false, at(later, 40_000));
+        }
+        assert!(!health.compared(true, at(later, 40_000)), "good answers wash it clean");
+    }
+
+    #[test]
+    fn a_flood_is_remembered_for_a_minute_unless_tcp_is_of_no_use() {
+        let (health, now) = (Health::default(), Instant::now());
+        assert!(!health.wants_tcp(now));
+        health.flooded(now);
+        assert!(health.wants_tcp(at(now, 59_999)));
+        assert!(!health.wants_tcp(at(now, 60_000)));
+        health.flooded(now);
+        health.without_tcp();
+        assert!(!health.wants_tcp(now));
     }
 }

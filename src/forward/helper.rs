@@ -1,8 +1,10 @@
 //! Look-ups of our own: host names in the configuration, never names of sessions.
 //!
-//! hickory-resolver with name servers given by hand; it reads neither `resolv.conf` nor the hosts file.
+//! hickory-resolver with name servers given by hand; it reads neither `resolv.conf` nor the hosts file. A host goes to the
+//! same upstreams as a session's question for it would.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
@@ -11,6 +13,9 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use staunch_scoring::{NameBuf, NameRef};
+
+use super::map::{Map, ZoneServers};
 
 /// Answers kept; the configuration names only a few hosts.
 const CACHE: u64 = 64;
@@ -41,12 +46,12 @@ pub enum LookupError {
 /// Looks up hosts that the configuration names: upstreams at start, alert sinks.
 #[derive(Clone)]
 pub struct HostLookup {
-    resolver: Option<TokioResolver>,
+    resolvers: Arc<Map<Option<TokioResolver>>>,
 }
 
 impl std::fmt::Debug for HostLookup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HostLookup").field("servers", &self.resolver.is_some()).finish()
+        f.debug_struct("HostLookup").field("servers", &self.resolvers.of(NameRef::ROOT).is_some()).finish()
     }
 }
 
@@ -54,8 +59,21 @@ impl HostLookup {
     /// Asks `servers` over UDP, then TCP, each try at most `timeout`. Without servers only addresses in text form are
     /// understood.
     pub fn new(servers: &[SocketAddr], timeout: Duration) -> Result<Self, LookupError> {
+        Self::by_zone(servers, &[], timeout)
+    }
+
+    /// The same, where hosts in `zones` are asked of the zones' own servers alone.
+    pub fn by_zone(servers: &[SocketAddr], zones: &[ZoneServers], timeout: Duration) -> Result<Self, LookupError> {
+        let mut own = Vec::new();
+        for zone in zones {
+            own.push((zone.zone.clone(), Self::resolver(&zone.upstreams, timeout)?));
+        }
+        Ok(Self { resolvers: Arc::new(Map::new(Self::resolver(servers, timeout)?, own)) })
+    }
+
+    fn resolver(servers: &[SocketAddr], timeout: Duration) -> Result<Option<TokioResolver>, LookupError> {
         if servers.is_empty() {
-            return Ok(Self { resolver: None });
+            return Ok(None);
         }
         let server = |addr: &SocketAddr| {
             let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
@@ -75,7 +93,7 @@ impl HostLookup {
             .with_options(options)
             .build()
             .map_err(LookupError::Setup)?;
-        Ok(Self { resolver: Some(resolver) })
+        Ok(Some(resolver))
     }
 
     /// Addresses of `host`, IPv4 first; an address in text form is itself. At least one, or an error.
@@ -84,7 +102,10 @@ impl HostLookup {
         if let Ok(addr) = literal.parse() {
             return Ok(vec![addr]);
         }
-        let Some(resolver) = &self.resolver else { return Err(LookupError::NoServers(host.into())) };
+        // What is no name has no zone; the look-up says so.
+        let zone = NameBuf::from_text(host).ok();
+        let found = self.resolvers.of(zone.as_ref().map_or(NameRef::ROOT, NameBuf::as_ref));
+        let Some(resolver) = found else { return Err(LookupError::NoServers(host.into())) };
         // The last dot says that no search list applies.
         let name = format!("{}.", host.trim_end_matches('.'));
         let found = resolver

@@ -7,34 +7,44 @@
 //! Invariants: a query is written from a permit's fields and our own settings alone (promise P2; see [`query`]). One
 //! other question exists, `. NS`, asked to learn whether a silent upstream lives; nothing in it is a session's choice.
 
+mod budget;
+mod counters;
 mod error;
 mod exchange;
 mod flight;
 mod health;
 pub mod helper;
+mod latency;
+mod map;
+mod prober;
 mod query;
+mod race;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_faults;
 #[cfg(test)]
 mod upstream_for_test;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use staunch_scoring::NameRef;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
+use self::budget::Budget;
+pub use self::counters::Counters;
 pub use self::error::{FailKind, Failed, ForwardError};
-use self::exchange::Try;
 use self::flight::Flights;
 use self::health::Health;
 pub use self::health::Standing;
+use self::map::Map;
+pub use self::map::{ZoneServers, Zones};
 use self::query::Ask;
 use crate::policy::Permit;
 
@@ -42,15 +52,18 @@ use crate::policy::Permit;
 ///
 /// Equal to the default number of queries in flight, so that a query that got in also gets out.
 pub const EXCHANGES: usize = 4096;
-/// A further try is only begun with at least this much time left. Chosen without a source: above most round trips.
-const LEAST_TRY: Duration = Duration::from_millis(100);
+/// A second upstream is asked no earlier than this (twice the first one's p95 where that is longer). Blocky and kresd
+/// race or switch sooner; below it, ordinary recursion would be asked twice.
+const LEAST_HEDGE: Duration = Duration::from_millis(100);
 
 /// Settings of this stage.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Upstreams in order of preference.
     pub upstreams: Vec<SocketAddr>,
-    /// Time for one try at one upstream.
+    /// Zones with upstreams of their own, each at most once.
+    pub zones: Vec<ZoneServers>,
+    /// Time in which an upstream that is well answers: for a turn to TCP, for finding one down, between repeats.
     pub try_timeout: Duration,
     /// Time for the whole exchange.
     pub total_timeout: Duration,
@@ -71,50 +84,6 @@ pub struct Response {
     pub tcp: bool,
 }
 
-/// What happened, since start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Questions handed to [`Forwarder::resolve`].
-    pub questions: AtomicU64,
-    /// Of these, how many joined an exchange that was already under way.
-    pub coalesced: AtomicU64,
-    /// Of these, how many found every exchange taken.
-    pub busy: AtomicU64,
-    /// Of these, how many failed at once because every upstream was down.
-    pub all_down: AtomicU64,
-    /// Of these, how many failed at every upstream.
-    pub failed: AtomicU64,
-    /// Datagrams sent.
-    pub udp_queries: AtomicU64,
-    /// Queries over TCP.
-    pub tcp_queries: AtomicU64,
-    /// Datagrams that did not fit the question they came for.
-    pub mismatches: AtomicU64,
-    /// Turns to TCP because of too many such datagrams.
-    pub mismatch_floods: AtomicU64,
-    /// Turns to TCP because of truncation.
-    pub truncated: AtomicU64,
-    /// Repeats without EDNS.
-    pub without_edns: AtomicU64,
-    /// `. NS` probes.
-    pub probes: AtomicU64,
-    /// Times an upstream was found to be down.
-    pub breakers_opened: AtomicU64,
-    /// Failed tries, by [`FailKind`] in the order of [`FailKind::ALL`].
-    pub failures: [AtomicU64; FailKind::ALL.len()],
-}
-
-impl Counters {
-    fn add(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Failed tries of one kind.
-    pub fn failures_of(&self, kind: FailKind) -> u64 {
-        self.failures[kind as usize].load(Ordering::Relaxed)
-    }
-}
-
 /// How an upstream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamStatus {
@@ -130,6 +99,8 @@ pub struct UpstreamStatus {
 #[derive(Clone)]
 pub struct Forwarder {
     inner: Arc<Inner>,
+    /// Lives as long as there is somebody who can ask.
+    _handle: Arc<()>,
 }
 
 impl fmt::Debug for Forwarder {
@@ -138,12 +109,26 @@ impl fmt::Debug for Forwarder {
     }
 }
 
+/// An upstream.
+struct Server {
+    addr: SocketAddr,
+    health: Health,
+}
+
 struct Inner {
     config: Config,
-    health: Vec<Health>,
+    /// Each address once, in the order of the configuration.
+    servers: Vec<Server>,
+    /// Places in `servers`, in order of preference.
+    map: Map<Vec<usize>>,
     flights: Flights,
     exchanges: Arc<Semaphore>,
+    budget: Budget,
     counters: Counters,
+    /// An upstream was found down.
+    fell: Notify,
+    /// No strong ones: nobody can ask any more, and probers go home.
+    handles: Weak<()>,
 }
 
 impl Forwarder {
@@ -155,14 +140,24 @@ impl Forwarder {
     /// A forwarder that has at most `exchanges` under way at once.
     pub fn with_exchanges(config: Config, exchanges: usize) -> Self {
         let exchanges = exchanges.min(Semaphore::MAX_PERMITS);
+        let handle = Arc::new(());
+        let mut servers = Vec::new();
+        let default = places(&config.upstreams, &mut servers);
+        let zones: Vec<_> =
+            config.zones.iter().map(|own| (own.zone.clone(), places(&own.upstreams, &mut servers))).collect();
         Self {
             inner: Arc::new(Inner {
-                health: config.upstreams.iter().map(|_| Health::default()).collect(),
+                servers,
+                map: Map::new(default, zones),
                 config,
                 flights: Flights::default(),
                 exchanges: Arc::new(Semaphore::new(exchanges)),
+                budget: Budget::default(),
                 counters: Counters::default(),
+                fell: Notify::new(),
+                handles: Arc::downgrade(&handle),
             }),
+            _handle: handle,
         }
     }
 
@@ -177,6 +172,29 @@ impl Forwarder {
         inner.flights.join_or_start(inner, ask).await
     }
 
+    /// The same for somebody who cannot wait beyond `until`; the exchange goes on for others.
+    pub async fn resolve_until(&self, permit: Permit, until: Instant) -> Result<Arc<Response>, ForwardError> {
+        match timeout_at(until, self.resolve(permit)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(permit.qname())))),
+        }
+    }
+
+    /// Says at once that nobody can be asked about `name`, where that is known.
+    pub fn down_for(&self, name: NameRef<'_>) -> Option<ForwardError> {
+        let members = self.inner.map.of(name);
+        let down = self.inner.living(members, Instant::now()).is_empty();
+        down.then(|| {
+            Counters::add(&self.inner.counters.questions);
+            self.inner.all_down(members)
+        })
+    }
+
+    /// Time for a whole exchange.
+    pub fn total_timeout(&self) -> Duration {
+        self.inner.config.total_timeout
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> &Counters {
         &self.inner.counters
@@ -187,177 +205,61 @@ impl Forwarder {
         self.inner.flights.len()
     }
 
-    /// How each upstream stands, in order of preference.
+    /// How each upstream stands, in the order of the configuration, those of zones last.
     pub fn upstreams(&self) -> Vec<UpstreamStatus> {
-        let status = |(upstream, health): (&SocketAddr, &Health)| UpstreamStatus {
-            upstream: *upstream,
-            standing: health.standing(),
-            rtt: health.rtt(),
+        let now = Instant::now();
+        let status = |server: &Server| UpstreamStatus {
+            upstream: server.addr,
+            standing: server.health.standing(now),
+            rtt: server.health.rtt(),
         };
-        self.inner.config.upstreams.iter().zip(&self.inner.health).map(status).collect()
+        self.inner.servers.iter().map(status).collect()
     }
 }
 
-impl Inner {
-    /// One exchange: upstreams in turn until one answers or the time is over.
-    ///
-    /// A try that sees a datagram that does not fit goes on waiting for one that does, but the next upstream is begun
-    /// beside it: whoever floods us gains neither a wrong answer nor a delay.
-    async fn exchange(self: &Arc<Self>, ask: Ask) -> Result<Response, ForwardError> {
-        let end = Instant::now() + self.config.total_timeout;
-        let mut waiting = self.in_turn().await?;
-        let mut again = VecDeque::new();
-        let mut failures = Vec::new();
-        let mut tries = JoinSet::new();
-        let noise = Arc::new(Notify::new());
-        loop {
-            if tries.is_empty() {
-                // A datagram may simply have been lost: silence is asked again while there is time.
-                let Some(next) = waiting.pop_front().or_else(|| self.pop_living(&mut again)) else { break };
-                if Instant::now() + LEAST_TRY > end && !failures.is_empty() {
-                    break;
-                }
-                self.begin(&mut tries, next, &waiting, &ask, &noise, end);
-            }
-            tokio::select! {
-                Some(done) = tries.join_next() => {
-                    let Ok((index, outcome)) = done else { return Err(ForwardError::Abandoned) };
-                    match outcome {
-                        Ok(response) => return Ok(response),
-                        Err(kind) => {
-                            if kind == FailKind::Timeout {
-                                again.push_back(index);
-                            }
-                            let failed = Failed { upstream: self.config.upstreams[index], kind };
-                            if !failures.contains(&failed) {
-                                failures.push(failed);
-                            }
-                        }
-                    }
-                }
-                () = noise.notified(), if !waiting.is_empty() => {
-                    if let Some(next) = waiting.pop_front() {
-                        self.begin(&mut tries, next, &waiting, &ask, &noise, end);
-                    }
-                }
-            }
-        }
-        Counters::add(&self.counters.failed);
-        Err(ForwardError::Failed(failures))
-    }
-
-    /// Starts a try at upstream `index`, with its share of the time that is left.
-    fn begin(
-        self: &Arc<Self>,
-        tries: &mut JoinSet<(usize, Result<Response, FailKind>)>,
-        index: usize,
-        waiting: &VecDeque<usize>,
-        ask: &Ask,
-        noise: &Arc<Notify>,
-        end: Instant,
-    ) {
-        let now = Instant::now();
-        let share = end.saturating_duration_since(now) / (waiting.len() as u32 + 1);
-        let time = share.max(LEAST_TRY).min(self.config.try_timeout);
-        let (inner, ask, noise) = (self.clone(), *ask, noise.clone());
-        tries.spawn(async move {
-            let upstream = inner.config.upstreams[index];
-            let payload = inner.config.udp_payload;
-            let one = Try { upstream, payload, time, end: (now + time).min(end), last: end, counters: &inner.counters };
-            let outcome = one.run(&ask, &noise).await;
-            inner.note(index, &outcome);
-            (index, outcome)
+/// Places of `addresses` among `servers`; those that are new are added. An upstream that stands in two groups has one
+/// health.
+fn places(addresses: &[SocketAddr], servers: &mut Vec<Server>) -> Vec<usize> {
+    let mut places = Vec::new();
+    for addr in addresses {
+        let place = servers.iter().position(|server| server.addr == *addr).unwrap_or_else(|| {
+            servers.push(Server { addr: *addr, health: Health::default() });
+            servers.len() - 1
         });
-    }
-
-    /// Books the outcome of a try; a first silence starts a probe.
-    fn note(self: &Arc<Self>, index: usize, outcome: &Result<Response, FailKind>) {
-        let health = &self.health[index];
-        match outcome {
-            Ok(response) => health.answered(Some(response.rtt)),
-            Err(kind) => {
-                Counters::add(&self.counters.failures[*kind as usize]);
-                tracing::debug!(upstream = %self.config.upstreams[index], kind = kind.as_str(), "upstream try failed");
-                if kind.answered() {
-                    health.answered(None);
-                } else if *kind != FailKind::Local && health.silent() {
-                    tokio::spawn(self.clone().probe(index));
-                }
-            }
+        if !places.contains(&place) {
+            places.push(place);
         }
     }
+    places
+}
 
-    /// Upstreams to ask, best first. With all of them down, whoever is due to probe waits for the outcome; everybody
-    /// else is told at once.
-    async fn in_turn(self: &Arc<Self>) -> Result<VecDeque<usize>, ForwardError> {
-        let now = Instant::now();
-        let living = self.living();
-        let mut probes = JoinSet::new();
-        for (index, health) in self.health.iter().enumerate() {
-            if health.probe_due(now) {
-                probes.spawn(self.clone().probe(index));
-            }
-        }
-        if !living.is_empty() {
-            probes.detach_all();
-            return Ok(living);
-        }
-        while let Some(found) = probes.join_next().await {
-            if matches!(found, Ok(true)) {
-                probes.detach_all();
-                return Ok(self.living());
-            }
-        }
+impl Inner {
+    /// Whom to ask: nobody else ever is.
+    fn members(&self, ask: &Ask) -> &[usize] {
+        self.map.of(ask.name())
+    }
+
+    /// Those of `members` that may be asked: by standing, then in order of preference.
+    fn living(&self, members: &[usize], now: Instant) -> VecDeque<usize> {
+        let mut living: Vec<_> =
+            members.iter().map(|index| (self.servers[*index].health.standing(now), *index)).collect();
+        living.retain(|(standing, _)| *standing != Standing::Down);
+        living.sort_by_key(|(standing, _)| *standing);
+        living.into_iter().map(|(_, index)| index).collect()
+    }
+
+    fn all_down(&self, members: &[usize]) -> ForwardError {
         Counters::add(&self.counters.all_down);
-        Err(ForwardError::AllDown(self.config.upstreams.clone()))
+        ForwardError::AllDown(self.addresses(members))
     }
 
-    /// Upstreams that are up, in order of preference, then those under suspicion.
-    fn living(&self) -> VecDeque<usize> {
-        let standing: Vec<Standing> = self.health.iter().map(Health::standing).collect();
-        let of = |wanted| standing.iter().enumerate().filter(move |(_, s)| **s == wanted).map(|(i, _)| i);
-        of(Standing::Up).chain(of(Standing::Suspect)).collect()
+    fn addresses(&self, members: &[usize]) -> Vec<SocketAddr> {
+        members.iter().map(|index| self.servers[*index].addr).collect()
     }
 
-    fn pop_living(&self, queue: &mut VecDeque<usize>) -> Option<usize> {
-        while let Some(index) = queue.pop_front() {
-            if self.health[index].standing() != Standing::Down {
-                return Some(index);
-            }
-        }
-        None
-    }
-
-    /// Asks upstream `index` a question of our own, twice at most; whatever fits it is a sign of life.
-    ///
-    /// Silence to a session's question proves nothing: an agent can ask for names whose servers never answer, and must
-    /// not be able to shut an upstream for everybody.
-    async fn probe(self: Arc<Self>, index: usize) -> bool {
-        Counters::add(&self.counters.probes);
-        let time = self.config.try_timeout / 2;
-        let mut alive = false;
-        for _ in 0..2 {
-            let end = Instant::now() + time;
-            let one = Try {
-                upstream: self.config.upstreams[index],
-                payload: self.config.udp_payload,
-                time,
-                end,
-                last: end,
-                counters: &self.counters,
-            };
-            match one.run(&Ask::PROBE, &Notify::new()).await {
-                Ok(_) => alive = true,
-                Err(kind) => alive = kind.answered(),
-            }
-            if alive {
-                break;
-            }
-        }
-        if self.health[index].probed(alive, Instant::now()) {
-            Counters::add(&self.counters.breakers_opened);
-            tracing::warn!(upstream = %self.config.upstreams[index], "upstream is down");
-        }
-        alive
+    /// How long upstream `index` may take before it is overdue.
+    fn hedge_after(&self, index: usize) -> Duration {
+        let usual = self.servers[index].health.p95().map_or(LEAST_HEDGE, |p95| p95 * 2);
+        usual.max(LEAST_HEDGE).min(self.config.try_timeout)
     }
 }

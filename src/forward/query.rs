@@ -1,7 +1,7 @@
 //! The upstream query: written from judged fields alone, and the check that a response fits it.
 
-use staunch_scoring::QName;
 use staunch_scoring::name::MAX_NAME;
+use staunch_scoring::{NameRef, QName};
 
 use crate::model::Qtype;
 use crate::policy::Permit;
@@ -35,6 +35,11 @@ impl From<&Permit> for Ask {
 impl Ask {
     /// Are you there? Every resolver has the root's name servers at hand.
     pub(super) const PROBE: Self = Self { qname: None, qtype: Qtype::NS, dnssec_ok: false, checking_disabled: false };
+
+    /// The name.
+    pub(super) fn name(&self) -> NameRef<'_> {
+        self.qname.as_ref().map_or(NameRef::ROOT, QName::as_ref)
+    }
 
     /// Wire octets of the name.
     pub(super) fn qname(&self) -> &[u8] {

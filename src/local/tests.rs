@@ -162,3 +162,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_zone_with_servers_of_its_own_takes_back_what_it_names() {
+    let zone = |text: &str| NameBuf::from_text(text).expect("a zone");
+    let search = [zone("team.corp.example")];
+    for (name, forwarded, yields) in [
+        ("db.corp.internal", "corp.internal", true),
+        ("db.corp.internal", "internal", true),
+        ("tv.home.arpa", "home.arpa", true),
+        ("3.2.1.10.in-addr.arpa", "10.in-addr.arpa", true),
+        ("3.2.1.10.in-addr.arpa", "1.10.in-addr.arpa", true),
+        ("3.2.1.10.in-addr.arpa", "arpa", false),
+        ("3.2.1.10.in-addr.arpa", "in-addr.arpa", false),
+        ("mask.icloud.com", "com", false),
+        ("use-application-dns.net", "net", false),
+        ("wiki", "wiki", true),
+        ("www.site.example.team.corp.example", "corp.example", true),
+        ("team.corp.example", "corp.example", true),
+    ] {
+        let qname = QName::from_text(name).expect("a name");
+        let local = special(qname.as_ref(), Qtype::A, &search).unwrap_or_else(|| panic!("{name} is special"));
+        assert_eq!(local.yields_to(Some(zone(forwarded).as_ref())), yields, "{name} in {forwarded}");
+        assert!(!local.yields_to(None));
+    }
+}

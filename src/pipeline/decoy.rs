@@ -101,6 +101,10 @@ impl Pipeline {
         record: &mut Record,
     ) -> Option<Candidate> {
         let suspect = live.policy.suspect(inner, decision)?;
+        // What other servers say of a sibling says nothing of the name.
+        if !live.forwarded.are_together(record.qname.as_ref(), suspect.parent) {
+            return None;
+        }
         match self.decoys.standing(suspect.parent, Qtype(decision.facts.qtype), decision.facts.now) {
             Some(Kind::Wildcard) => {}
             None if suspect.asks => {}

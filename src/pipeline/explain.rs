@@ -159,7 +159,8 @@ pub(crate) fn walk<'a>(
         if live.zones.covers(name) {
             return Walked::Zone;
         }
-        let special = local::special(name, qtype, &context.announcement.search).is_some();
+        let special = local::special(name, qtype, &context.announcement.search);
+        let special = special.is_some_and(|answer| !answer.yields_to(live.forwarded.of(name)));
         if qtype == Qtype::ANY || (special && !live.policy.allows(context, grants, name, now.wall)) {
             return Walked::Local;
         }

@@ -90,6 +90,7 @@ impl Pipeline {
                 return deferred(record, Step::Zone);
             }
             if let Some(answer) = local::special(qname, query.qtype, &context.announcement.search)
+                && !answer.yields_to(live.forwarded.of(qname))
                 && !live.policy.allows(&context, &grants, qname, now.wall)
             {
                 drop(inner);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use staunch_scoring::Answered;
+use tokio::time::Instant;
 
 use super::pins::asked;
 use super::show::{show, ttl_of};
@@ -77,6 +78,11 @@ impl Pipeline {
         let Leave { permit, slow } = leave;
         let key = key_of(&permit);
         if slow {
+            // Where nobody can be asked, the wait would hide nothing.
+            if let Some(error) = self.forwarder.down_for(permit.qname()) {
+                let (ede, text) = error.ede();
+                return fail(walk, query, ede, &text, out);
+            }
             self.delays.wait(self.hash(key), live.repeats.jitter).await;
             // Judged some time ago: what was closed meanwhile sends nothing any more.
             if walk.session.inner.lock().is_closed() {
@@ -92,7 +98,8 @@ impl Pipeline {
         if let Some(failure) = self.cache.failure(key, now.mono) {
             return fail(walk, query, failure.ede, &failure.text, out);
         }
-        let response = match self.forwarder.resolve(permit).await {
+        let until = self.patience(walk);
+        let response = match self.forwarder.resolve_until(permit, until).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%error, "no upstream answered");
@@ -131,6 +138,13 @@ impl Pipeline {
             self.cache.put(key, vetted.answer, hops, now.mono, floor)
         };
         self.release(walk, query, entry, out).await;
+    }
+
+    /// Until when an upstream is awaited: siblings and random waits are within the time of an exchange, of which half is
+    /// left in any case (for a name that waited for its domain's age).
+    fn patience(&self, walk: &Walk) -> Instant {
+        let total = self.forwarder.total_timeout();
+        (Instant::from_std(walk.started) + total).max(Instant::now() + total / 2)
     }
 
     fn note_failure(&self, live: &Live, key: Key<'_>, ede: Ede, text: &str) {

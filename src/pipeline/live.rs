@@ -7,7 +7,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::answer::AnswerRules;
-use crate::learn;
 use crate::lists::{Grants, Scope, WrittenRange};
 use crate::model::{Qtype, Reason, SessionId};
 use crate::pin::PinPolicy;
@@ -15,6 +14,7 @@ use crate::policy::Policy;
 use crate::readiness::{Lockdown, Need};
 use crate::session::Context;
 use crate::zones::Zones;
+use crate::{forward, learn};
 
 /// One configuration in force.
 pub struct Live {
@@ -22,6 +22,8 @@ pub struct Live {
     pub policy: Policy,
     /// Authoritative zones of our own.
     pub zones: Zones,
+    /// Zones with upstreams of their own.
+    pub forwarded: forward::Zones,
     /// What of an answer may be shown.
     pub answers: AnswerRules,
     /// Lifetimes of pins.

@@ -197,8 +197,8 @@ fn the_later_of_two_dates_counts_and_unknown_takes_nothing_away() {
 
 #[test]
 fn with_the_packs_limit_spent_a_repeat_is_held_and_a_new_name_refused() {
-    let environment = Environment { resolv_conf: Some("nameserver 192.0.2.1\n".into()), ..Environment::system() };
-    let text = "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"dry-run\"\n\
+    let environment = Environment::system();
+    let text = "version = 1\n[upstream]\nservers = [\"192.0.2.53\"]\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"dry-run\"\n\
                 [profile.batch]\npack_session_bits = 700\n";
     let (loaded, _) = config::load_text(std::path::Path::new("p.toml"), text, &environment).expect("loads");
     let policy = Policy { lists: loaded.lists, profiles: loaded.profiles, ..policy() };

@@ -16,7 +16,7 @@ pub struct Config {
     pub mode: &'static str,
     /// Lines for `[policy]`.
     pub policy: String,
-    /// Lines for `[upstream]`.
+    /// Lines for `[upstream]`; where they begin with `servers`, instead of the usual one.
     pub upstream: String,
     /// `nft`, or another backend.
     pub backend: &'static str,
@@ -87,12 +87,17 @@ impl Config {
         };
         format!(
             "version = 1\n\n[server]\nlisten = [{listen}]\nstate_dir = {state:?}\nmetrics = \"127.0.0.1:9153\"\n\n\
-             [policy]\nmode = {mode:?}\n{policy}\n\n[upstream]\nservers = [\"{UPSTREAM}\"]\n{upstream}\n\n\
+             [policy]\nmode = {mode:?}\n{policy}\n\n[upstream]\n{usual}{upstream}\n\n\
              [enforce]\nbackend = {backend:?}\ntable = \"staunch\"\ninterfaces = [{interfaces}]\n{enforce}\n\n\
              {sessions}\n{tables}",
             listen = list(listen.collect()),
             mode = self.mode,
             policy = self.policy,
+            usual = if self.upstream.starts_with("servers") {
+                String::new()
+            } else {
+                format!("servers = [\"{UPSTREAM}\"]\n")
+            },
             upstream = self.upstream,
             backend = self.backend,
             interfaces = list(interfaces.collect()),

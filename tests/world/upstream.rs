@@ -29,6 +29,33 @@ pub struct Seen {
     pub from: SocketAddr,
 }
 
+/// What is wrong with a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Says nothing, over UDP and TCP.
+    Silent,
+    /// Every answer comes so much later.
+    Slow(Duration),
+    /// Drops so many of a hundred questions.
+    Loss(u64),
+    /// Sends every answer three times, the last one late.
+    Duplicates,
+    /// Every second answer comes after the next ones.
+    Reorders,
+    /// Answers everything with this response code.
+    Rcode(u8),
+    /// Answers with another id.
+    WrongId,
+    /// Answers another question.
+    WrongQuestion,
+    /// Answers with octets that are no message.
+    Garbage,
+    /// Says that its answers are cut off, over TCP too.
+    AlwaysTruncated,
+    /// Answers and is silent in turns of half so long.
+    Flaps(Duration),
+}
+
 /// Handle on the running server.
 #[derive(Clone)]
 pub struct Upstream {
@@ -41,7 +68,9 @@ struct State {
     delays: HashMap<String, Duration>,
     delegations: Vec<(String, SocketAddr)>,
     seen: Vec<Seen>,
-    silent: bool,
+    fault: Option<Fault>,
+    since: Option<Instant>,
+    turns: u64,
 }
 
 impl Upstream {
@@ -82,7 +111,13 @@ impl Upstream {
 
     /// Whether it stops answering anything.
     pub fn silent(&self, silent: bool) {
-        self.lock().silent = silent;
+        self.fails(silent.then_some(Fault::Silent));
+    }
+
+    /// What is wrong with it from now on.
+    pub fn fails(&self, fault: Option<Fault>) {
+        let mut state = self.lock();
+        (state.fault, state.since) = (fault, Some(Instant::now()));
     }
 
     /// Every query so far.
@@ -119,7 +154,11 @@ impl Upstream {
             let Ok((n, from)) = socket.recv_from(&mut buffer).await else { continue };
             let (query, server, socket) = (buffer[..n].to_vec(), self.clone(), socket.clone());
             tokio::spawn(async move {
-                if let Some(reply) = server.answer(query, false, from).await {
+                let Some(reply) = server.answer(query, false, from).await else { return };
+                let _ = socket.send_to(&reply, from).await;
+                if server.lock().fault == Some(Fault::Duplicates) {
+                    let _ = socket.send_to(&reply, from).await;
+                    tokio::time::sleep(Duration::from_millis(30)).await;
                     let _ = socket.send_to(&reply, from).await;
                 }
             });
@@ -150,23 +189,29 @@ impl Upstream {
     async fn answer(&self, raw: Vec<u8>, tcp: bool, from: SocketAddr) -> Option<Vec<u8>> {
         let query = Message::decode(&raw)?;
         let name = query.name.to_ascii_lowercase();
-        let (delay, delegated) = {
+        let (delay, delegated, fault) = {
             let mut state = self.lock();
             let at = Instant::now();
             state.seen.push(Seen { at, raw: raw.clone(), tcp, name: query.name.clone(), qtype: query.qtype, from });
-            if state.silent {
+            let fault = state.fault_now();
+            if fault == Some(Fault::Silent) {
                 return None;
             }
             let zone = state.delegations.iter().find(|(zone, _)| is_below(&name, zone));
-            (state.delays.get(&name).copied(), zone.map(|(_, server)| *server))
+            let slow = match fault {
+                Some(Fault::Slow(by)) => Some(by),
+                _ => state.delays.get(&name).copied(),
+            };
+            (slow, zone.map(|(_, server)| *server), fault)
         };
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
         }
-        match delegated {
+        let reply = match delegated {
             Some(server) => relay(&raw, server).await,
             None => self.look_up(&raw, &query, tcp),
-        }
+        };
+        reply.map(|reply| spoil(reply, fault))
     }
 
     fn look_up(&self, raw: &[u8], query: &Message, tcp: bool) -> Option<Vec<u8>> {
@@ -219,7 +264,44 @@ impl Upstream {
     }
 }
 
+/// A good reply, spoilt.
+fn spoil(mut reply: Vec<u8>, fault: Option<Fault>) -> Vec<u8> {
+    let question = super::dns::read_name(&reply, 12).map_or(reply.len(), |(_, end)| end + 4);
+    match fault {
+        Some(Fault::Rcode(code)) => {
+            reply.truncate(question);
+            reply[3] = reply[3] & 0xf0 | code;
+            reply[6..12].fill(0);
+        }
+        Some(Fault::WrongId) => reply[1] ^= 0x55,
+        Some(Fault::WrongQuestion) => reply[13] = if reply[13] == b'z' { b'y' } else { b'z' },
+        Some(Fault::Garbage) => reply = vec![0xa5; 37],
+        Some(Fault::AlwaysTruncated) => {
+            reply.truncate(question);
+            reply[2] |= 2;
+            reply[6..12].fill(0);
+        }
+        _ => {}
+    }
+    reply
+}
+
 impl State {
+    /// What is wrong with this very answer.
+    fn fault_now(&mut self) -> Option<Fault> {
+        self.turns += 1;
+        let on = |is_so: bool, fault| if is_so { Some(fault) } else { None };
+        match self.fault? {
+            Fault::Loss(percent) => on(super::Chance(self.turns).below(100) < percent, Fault::Silent),
+            Fault::Reorders => on(self.turns % 2 == 1, Fault::Slow(Duration::from_millis(40))),
+            Fault::Flaps(turn) => {
+                let past = self.since.map_or(Duration::ZERO, |since| since.elapsed());
+                on(past.as_millis() % turn.as_millis() >= turn.as_millis() / 2, Fault::Silent)
+            }
+            other => Some(other),
+        }
+    }
+
     fn lookup(&self, name: &str) -> Option<&Vec<(u32, Data)>> {
         if let Some(records) = self.records.get(name) {
             return Some(records);

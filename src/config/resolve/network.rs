@@ -5,9 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use staunch_scoring::NameBuf;
+
 use super::Context;
 use crate::config::document::Path;
-use crate::config::loaded::{Admin, Endpoint, Policy, Upstream, is_loopback};
+use crate::config::loaded::{Admin, Endpoint, ForwardZone, Policy, Upstream, is_loopback};
 use crate::listen;
 use crate::lists::host_name;
 use crate::model::Mode;
@@ -15,6 +17,8 @@ use crate::policy::UnknownSource;
 
 /// Servers taken from a resolv.conf at most; stubs use three.
 const MAX_SYSTEM_SERVERS: usize = 8;
+/// Zones with servers of their own at most. Each question for an upstream looks through them one by one.
+const MAX_FORWARD_ZONES: usize = 256;
 
 impl Context<'_, '_> {
     pub(super) fn state_dir(&mut self) -> PathBuf {
@@ -162,9 +166,57 @@ impl Context<'_, '_> {
     pub(super) fn upstream(&mut self, listen: &[SocketAddr]) -> Upstream {
         let section = Path::of("upstream");
         let upstream = self.spec.upstream.clone();
+        let mut servers = self.servers(&section, &upstream.servers, listen);
+        let zones = self.forward_zones(listen);
+        self.can_look_up(&section, &servers);
+        let mut bootstrap = Vec::new();
+        for (i, text) in upstream.bootstrap.iter().enumerate() {
+            let path = section.key("bootstrap").at(i);
+            match self.endpoint(&path, text) {
+                Some(Endpoint::Address(address)) => bootstrap.push(address),
+                Some(Endpoint::Name { .. }) => self.problems.error(
+                    &path,
+                    format!("`{}` is a name", text.escape_debug()),
+                    "name an address: this server is what names are looked up with",
+                ),
+                None => {}
+            }
+        }
+        if upstream.servers.is_empty() {
+            if self.problems.file().is_empty() || self.spec.policy.mode == Mode::Monitor {
+                servers = self.system_servers(listen);
+            } else {
+                self.problems.error(
+                    &section.key("servers"),
+                    "no upstream is named, and the system's resolv.conf is taken in monitor mode only",
+                    "name the resolvers to ask, for example servers = [\"192.0.2.53\"]",
+                );
+            }
+        }
+        let try_timeout_ms = self.within(&section, "try_timeout_ms", upstream.try_timeout_ms, 10, 10_000);
+        let total_timeout_ms = self.within(&section, "total_timeout_ms", upstream.total_timeout_ms, 10, 30_000);
+        if total_timeout_ms < try_timeout_ms {
+            self.problems.error(
+                &section.key("total_timeout_ms"),
+                format!("{total_timeout_ms} is less than upstream.try_timeout_ms ({try_timeout_ms})"),
+                "make it at least as long as one try",
+            );
+        }
+        Upstream {
+            servers,
+            bootstrap,
+            zones,
+            try_timeout: Duration::from_millis(try_timeout_ms),
+            total_timeout: Duration::from_millis(total_timeout_ms),
+            udp_payload: self.within(&section, "udp_payload", upstream.udp_payload, 512, 4096),
+        }
+    }
+
+    /// Servers as written at `section`.
+    fn servers(&mut self, section: &Path, written: &[String], listen: &[SocketAddr]) -> Vec<Endpoint> {
         let mut servers = Vec::new();
         let mut seen = HashSet::new();
-        for (i, text) in upstream.servers.iter().enumerate() {
+        for (i, text) in written.iter().enumerate() {
             let path = section.key("servers").at(i);
             let Some(server) = self.endpoint(&path, text) else { continue };
             if let Endpoint::Address(address) = server {
@@ -183,46 +235,61 @@ impl Context<'_, '_> {
                 self.problems.warn(&path, format!("{server} stands here twice"), "remove one of them");
             }
         }
+        servers
+    }
+
+    /// Servers by name need somebody who looks them up.
+    fn can_look_up(&mut self, section: &Path, servers: &[Endpoint]) {
         let named = servers.iter().any(|server| matches!(server, Endpoint::Name { .. }));
-        let mut bootstrap = Vec::new();
-        for (i, text) in upstream.bootstrap.iter().enumerate() {
-            let path = section.key("bootstrap").at(i);
-            match self.endpoint(&path, text) {
-                Some(Endpoint::Address(address)) => bootstrap.push(address),
-                Some(Endpoint::Name { .. }) => self.problems.error(
-                    &path,
-                    format!("`{}` is a name", text.escape_debug()),
-                    "name an address: this server is what names are looked up with",
-                ),
-                None => {}
-            }
-        }
-        if named && upstream.bootstrap.is_empty() {
+        if named && self.spec.upstream.bootstrap.is_empty() {
             self.problems.error(
                 &section.key("servers"),
                 "a server is named by name, and nobody could look it up",
                 "write its address, or set upstream.bootstrap to an address that can be asked",
             );
         }
-        if upstream.servers.is_empty() {
-            servers = self.system_servers(listen);
+    }
+
+    fn forward_zones(&mut self, listen: &[SocketAddr]) -> Vec<ForwardZone> {
+        let written = self.spec.forward.clone();
+        if let Some(path) = (written.len() > MAX_FORWARD_ZONES).then(|| Path::of("forward").at(MAX_FORWARD_ZONES)) {
+            let problem = format!("more than {MAX_FORWARD_ZONES} zones with servers of their own");
+            self.problems.error(&path, problem, "have one resolver behind us tell them apart");
         }
-        let try_timeout_ms = self.within(&section, "try_timeout_ms", upstream.try_timeout_ms, 10, 10_000);
-        let total_timeout_ms = self.within(&section, "total_timeout_ms", upstream.total_timeout_ms, 10, 30_000);
-        if total_timeout_ms < try_timeout_ms {
-            self.problems.error(
-                &section.key("total_timeout_ms"),
-                format!("{total_timeout_ms} is less than upstream.try_timeout_ms ({try_timeout_ms})"),
-                "make it at least as long as one try",
-            );
+        let mut zones: Vec<ForwardZone> = Vec::new();
+        for (i, forward) in written.into_iter().take(MAX_FORWARD_ZONES).enumerate() {
+            let path = Path::of("forward").at(i);
+            let zone = match host_name(&forward.zone) {
+                Ok(zone) if zone.as_ref().is_root() => self.problems.fail(
+                    &path.key("zone"),
+                    "the root is no zone of its own",
+                    "name the servers for all other names under [upstream]",
+                ),
+                Ok(zone) if is_never_asked(&zone) => self.problems.fail(
+                    &path.key("zone"),
+                    format!("`{zone}` is never asked of anybody"),
+                    "leave it out; names below localhost, invalid and onion are answered here (RFC 6761, RFC 7686)",
+                ),
+                Ok(zone) if zones.iter().any(|other| other.zone == zone) => {
+                    self.problems.fail(&path.key("zone"), format!("a second zone `{zone}`"), "remove one of them")
+                }
+                Ok(zone) => Some(zone),
+                Err(error) => self.problems.fail(&path.key("zone"), error.to_string(), error.remedy()),
+            };
+            let servers = self.servers(&path, &forward.servers, listen);
+            self.can_look_up(&path, &servers);
+            if forward.servers.is_empty() {
+                self.problems.error(
+                    &path.key("servers"),
+                    "no server: nobody else is ever asked for this zone",
+                    "name the resolvers to ask, for example servers = [\"192.0.2.53\"]",
+                );
+            }
+            self.owned(&path, &forward.owner, &forward.reason);
+            self.reviewed(&path, forward.review_by.as_deref());
+            zones.extend(zone.map(|zone| ForwardZone { zone, servers, owner: forward.owner }));
         }
-        Upstream {
-            servers,
-            bootstrap,
-            try_timeout: Duration::from_millis(try_timeout_ms),
-            total_timeout: Duration::from_millis(total_timeout_ms),
-            udp_payload: self.within(&section, "udp_payload", upstream.udp_payload, 512, 4096),
-        }
+        zones
     }
 
     fn system_servers(&mut self, listen: &[SocketAddr]) -> Vec<Endpoint> {
@@ -303,6 +370,12 @@ impl Context<'_, '_> {
             ),
         }
     }
+}
+
+/// Names for which no server may be asked (RFC 6761 sections 6.3 and 6.4, RFC 7686).
+fn is_never_asked(zone: &NameBuf) -> bool {
+    let last = zone.as_ref().labels().last();
+    last.is_some_and(|last| [b"localhost".as_slice(), b"invalid", b"onion"].contains(&last))
 }
 
 /// Whether asking `server` would ask ourselves.

@@ -30,6 +30,8 @@ pub struct V1 {
     pub policy: Policy,
     /// Whom to ask.
     pub upstream: Upstream,
+    /// Zones with upstreams of their own.
+    pub forward: Vec<Forward>,
     /// What of an answer is shown.
     pub answer: Answer,
     /// The packet filter.
@@ -117,9 +119,9 @@ impl Default for Policy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstream {
-    /// Addresses or names, with or without port. Default: those of the system's resolv.conf.
+    /// Addresses or names, with or without port. Default, in monitor mode only: those of the system's resolv.conf.
     pub servers: Vec<String>,
-    /// Addresses that look up the names among `servers`, once, at start.
+    /// Addresses that look up the names among `servers`, here and in `[[forward]]`, once, at start.
     pub bootstrap: Vec<String>,
     /// For one try at one server.
     pub try_timeout_ms: u64,
@@ -139,6 +141,22 @@ impl Default for Upstream {
             udp_payload: 1232,
         }
     }
+}
+
+/// `[[forward]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Forward {
+    /// The zone: it and all below it are asked of these servers and of nobody else.
+    pub zone: String,
+    /// Addresses or names, with or without port, in order of preference.
+    pub servers: Vec<String>,
+    /// Who answers for it.
+    pub owner: String,
+    /// Why it exists.
+    pub reason: String,
+    /// When somebody must look at it again.
+    pub review_by: Option<String>,
 }
 
 /// `[answer]`

@@ -1,0 +1,97 @@
+//! Which upstreams a name is asked of: the zone with the most labels that holds it, else the default ones.
+//!
+//! A zone's upstreams are the only ones for it. When they fail, nobody else is asked: its names are not for others' ears,
+//! and others would say that they do not exist.
+
+use std::net::SocketAddr;
+
+use staunch_scoring::{NameBuf, NameRef};
+
+/// A zone with upstreams of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneServers {
+    /// The zone and all below it.
+    pub zone: NameBuf,
+    /// Its upstreams, in order of preference.
+    pub upstreams: Vec<SocketAddr>,
+}
+
+/// Zones that have upstreams of their own, the deepest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Zones(Vec<NameBuf>);
+
+impl Zones {
+    /// Of these zones.
+    pub fn new(zones: impl IntoIterator<Item = NameBuf>) -> Self {
+        let mut zones: Vec<_> = zones.into_iter().collect();
+        zones.sort_by_key(|zone| std::cmp::Reverse(zone.as_ref().label_count()));
+        Self(zones)
+    }
+
+    /// The zone that holds `name`, if any.
+    pub fn of(&self, name: NameRef<'_>) -> Option<NameRef<'_>> {
+        self.0.iter().map(NameBuf::as_ref).find(|zone| name.is_at_or_below(*zone))
+    }
+
+    /// Whether both names are asked of the same upstreams.
+    pub fn are_together(&self, one: NameRef<'_>, other: NameRef<'_>) -> bool {
+        self.of(one) == self.of(other)
+    }
+}
+
+/// Upstreams by name. Generic over what stands for a group of them.
+#[derive(Debug)]
+pub(super) struct Map<T> {
+    zones: Vec<(NameBuf, T)>,
+    default: T,
+}
+
+impl<T> Map<T> {
+    pub(super) fn new(default: T, zones: impl IntoIterator<Item = (NameBuf, T)>) -> Self {
+        let mut zones: Vec<_> = zones.into_iter().collect();
+        zones.sort_by_key(|(zone, _)| std::cmp::Reverse(zone.as_ref().label_count()));
+        Self { zones, default }
+    }
+
+    /// What `name` belongs to.
+    pub(super) fn of(&self, name: NameRef<'_>) -> &T {
+        let own = self.zones.iter().find(|(zone, _)| name.is_at_or_below(zone.as_ref()));
+        own.map_or(&self.default, |(_, found)| found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> NameBuf {
+        NameBuf::from_text(text).expect("a name")
+    }
+
+    #[test]
+    fn the_longest_suffix_of_whole_labels_decides() {
+        let zones = ["example.com", "corp.example.com", "10.in-addr.arpa"];
+        let map = Map::new("default", zones.map(|zone| (name(zone), zone)));
+        let known = Zones::new(zones.map(name));
+        for (asked, expected) in [
+            ("corp.example.com", "corp.example.com"),
+            ("a.b.corp.example.com", "corp.example.com"),
+            ("A.B.Corp.Example.COM", "corp.example.com"),
+            ("notcorp.example.com", "example.com"),
+            ("example.com", "example.com"),
+            ("badexample.com", "default"),
+            ("com", "default"),
+            ("4.3.2.10.in-addr.arpa", "10.in-addr.arpa"),
+            ("110.in-addr.arpa", "default"),
+            ("corp.example.com.evil.example", "default"),
+        ] {
+            assert_eq!(*map.of(name(asked).as_ref()), expected, "{asked}");
+            let zone = known.of(name(asked).as_ref()).map_or("default".into(), |zone| zone.to_string());
+            assert_eq!(zone.trim_end_matches('.'), expected, "{asked}");
+        }
+        assert_eq!(*map.of(NameRef::ROOT), "default");
+        let (corp, below, other) = (name("corp.example.com"), name("x.corp.example.com"), name("x.example.com"));
+        assert!(known.are_together(corp.as_ref(), below.as_ref()));
+        assert!(!known.are_together(corp.as_ref(), other.as_ref()));
+    }
+}

@@ -1,0 +1,154 @@
+//! Looks after an upstream that is silent, beside all questions: no client ever waits for it.
+//!
+//! Begun when a question is overdue and nothing came from the upstream since; asks `. NS`, which every resolver has at
+//! hand, and stays until the upstream is well again. An upstream is found down when nothing came for about the time of a
+//! whole exchange, several probes long, so that a lossy or slow path is not taken for a dead server: until then it is a
+//! suspect, which costs nobody anything where another one is up. After that it asks every [`EVERY`] for as long as it takes, questions
+//! or none, so that the first question after an outage finds the upstream in use again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+
+use super::exchange::Try;
+use super::query::Ask;
+use super::{Config, Counters, Inner};
+
+/// Time between two probes of an upstream that is down or must show that it stays. Two good ones in a row are then
+/// heard within a second of its return.
+const EVERY: Duration = Duration::from_millis(500);
+/// Probes within the time of one try, before an upstream is found down or not.
+const FIRST: u32 = 4;
+/// Least time between two of them.
+const LEAST: Duration = Duration::from_millis(50);
+/// Longest wait for a probe's answer. What is slower is of no use to a stub.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Probes under way at once: as many as fit in [`PATIENCE`].
+const MOST: usize = 8;
+
+/// Whether the answer of a probe came.
+type Probes = JoinSet<bool>;
+
+/// Watches upstream `index` until it is well, or the forwarder is gone.
+pub(super) async fn watch(inner: Arc<Inner>, index: usize) {
+    let mut probes = Probes::new();
+    let server = &inner.servers[index];
+    // Two turns at least.
+    let span = span(&inner, index).max(2 * EVERY);
+    if examine(&inner, index, &mut probes).await.is_none() {
+        return;
+    }
+    let mut ticks = interval_at(Instant::now() + EVERY, EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Of the newest probe.
+    let (mut sent, mut answered) = (None, true);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                if inner.handles.strong_count() == 0 {
+                    return;
+                }
+                if !answered {
+                    server.health.missed_probe();
+                }
+                let now = Instant::now();
+                if let Some(since) = now.checked_sub(span).filter(|_| sent.is_some())
+                    && server.health.silent(since, now)
+                {
+                    fell(&inner, index);
+                }
+                if server.health.is_settled() {
+                    return;
+                }
+                if probes.len() < MOST {
+                    (sent, answered) = (Some(now), false);
+                    ask(&mut probes, &inner, index);
+                }
+            }
+            Some(done) = probes.join_next() => {
+                if matches!(done, Ok(true)) {
+                    answered = true;
+                    if alive(&inner, index) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How long an upstream must be silent to be found down: the first question that met its silence, or its neighbour's, is
+/// given up at about that time, so that no further one waits.
+fn span(inner: &Inner, index: usize) -> Duration {
+    let Config { try_timeout, total_timeout, .. } = &inner.config;
+    total_timeout.saturating_sub(2 * inner.hedge_after(index)).max(*try_timeout)
+}
+
+/// Is it dead or was a question unlucky? `None` if the watch is over.
+async fn examine(inner: &Arc<Inner>, index: usize, probes: &mut Probes) -> Option<()> {
+    let (begun, span) = (Instant::now(), span(inner, index));
+    let health = &inner.servers[index].health;
+    let pause = (inner.config.try_timeout / FIRST).max(LEAST);
+    let (mut next, mut noticed) = (begun, false);
+    let notice = begun + inner.hedge_after(index);
+    loop {
+        tokio::select! {
+            Some(done) = probes.join_next() => {
+                if matches!(done, Ok(true)) {
+                    return if alive(inner, index) { None } else { Some(()) };
+                }
+            }
+            () = sleep_until(next), if probes.len() < MOST => {
+                ask(probes, inner, index);
+                next += pause;
+            }
+            () = sleep_until(notice), if !noticed => {
+                health.unheard(begun, Instant::now());
+                noticed = true;
+            }
+            () = sleep_until(begun + span) => {
+                if health.silent(begun, Instant::now()) {
+                    fell(inner, index);
+                }
+                return if health.is_settled() { None } else { Some(()) };
+            }
+        }
+    }
+}
+
+fn ask(probes: &mut Probes, inner: &Arc<Inner>, index: usize) {
+    let inner = inner.clone();
+    probes.spawn(async move {
+        Counters::add(&inner.counters.probes);
+        let one = Try {
+            server: &inner.servers[index],
+            payload: inner.config.udp_payload,
+            time: inner.config.try_timeout,
+            end: Instant::now() + inner.config.total_timeout.min(PATIENCE),
+            counters: &inner.counters,
+        };
+        match one.run(&Ask::PROBE, &Notify::new()).await {
+            Ok(_) => true,
+            Err(kind) => kind.answered(),
+        }
+    });
+}
+
+/// Books an answer; whether the watch is over.
+fn alive(inner: &Inner, index: usize) -> bool {
+    let server = &inner.servers[index];
+    if server.health.probed(Instant::now()) {
+        Counters::add(&inner.counters.breakers_closed);
+        tracing::warn!(upstream = %server.addr, "upstream answers again");
+    }
+    server.health.is_settled()
+}
+
+fn fell(inner: &Inner, index: usize) {
+    inner.fell.notify_waiters();
+    Counters::add(&inner.counters.breakers_opened);
+    tracing::warn!(upstream = %inner.servers[index].addr, "upstream is down");
+}
