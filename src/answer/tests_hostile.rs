@@ -7,7 +7,7 @@ use staunch_scoring::{NameBuf, QName};
 use super::tests::{Build, whole};
 use super::*;
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "q.example",
     "a.example",
     "b.example",
@@ -18,8 +18,11 @@ const NAMES: [&str; 10] = [
     "localhost",
     "q.example.net",
     "Q.Example",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.example",
 ];
-const TYPES: [Qtype; 12] = [
+const NSEC: Qtype = Qtype(47);
+const NSEC3: Qtype = Qtype(50);
+const TYPES: [Qtype; 14] = [
     Qtype::A,
     Qtype::AAAA,
     Qtype::CNAME,
@@ -32,6 +35,8 @@ const TYPES: [Qtype; 12] = [
     Qtype::RRSIG,
     Qtype::NULL,
     Qtype::OPT,
+    NSEC,
+    NSEC3,
 ];
 
 fn data(rtype: Qtype, seed: u8, noise: &[u8]) -> Vec<u8> {
@@ -43,6 +48,13 @@ fn data(rtype: Qtype, seed: u8, noise: &[u8]) -> Vec<u8> {
         Qtype::MX => [&[0, seed][..], &name].concat(),
         Qtype::SOA => super::tests::soa(u32::from(seed)),
         Qtype::HTTPS => [&[0, seed & 1][..], &name, &[0, 4, 0, 4, 10, 0, 0, seed]].concat(),
+        // Mostly a signature of `example` over something that denies.
+        Qtype::RRSIG if seed & 3 > 0 => {
+            let covered = [Qtype::SOA, Qtype::A, NSEC, NSEC3][usize::from(seed >> 2 & 3)].0.to_be_bytes();
+            [&covered[..], &[13, seed >> 4 & 3], &[0; 14], &super::tests::wire("example"), &[seed, 1]].concat()
+        }
+        NSEC => [&name[..], &[0, 1, 0x40]].concat(),
+        NSEC3 if seed & 3 > 0 => [&[1, 0, 0, 0, 0, 20][..], &[seed; 20], &[0, 1, 0x40]].concat(),
         Qtype::TXT => [&[noise.len() as u8][..], noise].concat(),
         _ => noise.to_vec(),
     }
@@ -75,6 +87,35 @@ prop_compose! {
     }
 }
 
+/// The authority section of a reply to one who wants signatures: one SOA at most, at or above the question; nothing but
+/// records that deny beside it, each signed; signatures over nothing else.
+fn check_proof(message: &super::message::Message<'_>) -> Result<(), TestCaseError> {
+    let of = |rtype: Qtype| message.authorities().iter().filter(move |r| r.rtype == rtype.0);
+    prop_assert!(of(Qtype::SOA).count() <= 1);
+    prop_assert!(of(NSEC).count() + of(NSEC3).count() <= 16);
+    for record in message.authorities() {
+        let owner = message.owner(record);
+        prop_assert!(owner.ends_with(b"\x07example\0") || owner == [0], "out of the zone");
+        match Qtype(record.rtype) {
+            Qtype::SOA => {}
+            Qtype::RRSIG => {
+                let signature = super::rdata::Signature::read(message, record).expect("own signature");
+                let covers = of(Qtype(signature.covered)).any(|r| message.owner(r) == owner);
+                prop_assert!(covers, "a signature over nothing");
+            }
+            NSEC | NSEC3 => {
+                let zone = super::tests::wire("example");
+                prop_assert!(
+                    super::denial::signatures(message, record, &zone).is_some_and(|s| !s.is_empty()),
+                    "not signed"
+                );
+            }
+            _ => prop_assert!(false, "type {} in authority", record.rtype),
+        }
+    }
+    Ok(())
+}
+
 fn q() -> NameBuf {
     NameBuf::from_text("q.example").expect("name")
 }
@@ -102,8 +143,13 @@ proptest! {
         let message = super::message::Message::read(&reply).expect("own reply is whole");
         prop_assert_eq!(message.answers().len(), usize::from(vetted.answer.answers));
         prop_assert_eq!(message.authorities().len(), usize::from(vetted.answer.authorities));
-        prop_assert!(message.authorities().iter().all(|r| r.rtype == Qtype::SOA.0));
-        prop_assert!(vetted.answer.authorities <= 1);
+        if dnssec_ok {
+            check_proof(&message)?;
+        } else {
+            prop_assert!(message.authorities().iter().all(|r| r.rtype == Qtype::SOA.0));
+            prop_assert!(vetted.answer.authorities <= 1);
+            prop_assert!(qtype == Qtype::ANY || message.answers().iter().all(|r| r.rtype != Qtype::RRSIG.0));
+        }
         prop_assert_eq!(vetted.answer.ttl_at.len(), message.answers().len() + message.authorities().len());
 
         // The chain, found again from the reply alone.
@@ -137,7 +183,8 @@ proptest! {
         // hickory-proto reads types we copy unread, and parameters of HTTPS that are no addresses (a list of protocols
         // with a length past its end), and may find noise in them or miss octets; all else must parse.
         let unread = |rtype| matches!(Qtype(rtype), Qtype::RRSIG | Qtype::OPT | Qtype::HTTPS);
-        let noisy = message.answers().iter().any(|r| unread(r.rtype) || r.from == r.to);
+        let noisy = message.answers().iter().any(|r| unread(r.rtype) || r.from == r.to)
+            || message.authorities().iter().any(|r| unread(r.rtype));
         if !noisy {
             prop_assert!(Parsed::from_vec(&reply).is_ok(), "{:?}", Parsed::from_vec(&reply).err());
         }
