@@ -1,0 +1,241 @@
+//! A client that validates sees behind the resolver what it would see behind the resolver's upstream: signed zones, real
+//! validators of two makes, each question asked through the resolver and directly.
+
+#[path = "e2e_dnssec/signed.rs"]
+mod signed;
+mod world;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use signed::{Kind, RESOLVER, Signed, VALIDATOR_PORT};
+use world::dns::{Message, Query, Record, rcode, rtype};
+use world::ns::Ns;
+use world::staunch::{Config, Staunch};
+use world::{World, client};
+
+const AD: u16 = 0x0020;
+const CD: u16 = 0x0010;
+const DNAME: u16 = 39;
+const DS: u16 = 43;
+const RRSIG: u16 = 46;
+const NSEC: u16 = 47;
+const DNSKEY: u16 = 48;
+const NSEC3: u16 = 50;
+
+/// What a validator has to make of a question.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    Secure,
+    Insecure,
+    Bogus,
+}
+use State::{Bogus, Insecure, Secure};
+
+/// Name, type, response code, state.
+type Row = (&'static str, u16, u8, State);
+
+const ROWS: [Row; 51] = [
+    ("www.nsec.org", rtype::A, rcode::NOERROR, Secure),
+    ("www.nsec3.net", rtype::A, rcode::NOERROR, Secure),
+    ("www.nsec.org", rtype::AAAA, rcode::NOERROR, Secure),
+    ("nsec.org", rtype::SOA, rcode::NOERROR, Secure),
+    // The name does not exist.
+    ("missing.nsec.org", rtype::A, rcode::NXDOMAIN, Secure),
+    ("missing.nsec3.net", rtype::A, rcode::NXDOMAIN, Secure),
+    ("more.missing.nsec.org", rtype::AAAA, rcode::NXDOMAIN, Secure),
+    ("more.missing.nsec3.net", rtype::AAAA, rcode::NXDOMAIN, Secure),
+    ("zz.nsec.org", rtype::A, rcode::NXDOMAIN, Secure),
+    ("missing.org", rtype::A, rcode::NXDOMAIN, Secure),
+    // The type does not exist; the name only has names below; the whole is a wildcard's.
+    ("www.nsec.org", rtype::MX, rcode::NOERROR, Secure),
+    ("www.nsec3.net", rtype::MX, rcode::NOERROR, Secure),
+    ("ent.nsec.org", rtype::A, rcode::NOERROR, Secure),
+    ("ent.nsec3.net", rtype::A, rcode::NOERROR, Secure),
+    ("deep.ent.nsec.org", rtype::A, rcode::NOERROR, Secure),
+    ("one.wild.nsec.org", rtype::MX, rcode::NOERROR, Secure),
+    ("one.wild.nsec3.net", rtype::MX, rcode::NOERROR, Secure),
+    // Records of a wildcard, at any depth, and through its aliases.
+    ("one.wild.nsec.org", rtype::A, rcode::NOERROR, Secure),
+    ("one.wild.nsec3.net", rtype::A, rcode::NOERROR, Secure),
+    ("two.one.wild.nsec.org", rtype::A, rcode::NOERROR, Secure),
+    ("two.one.wild.nsec3.net", rtype::A, rcode::NOERROR, Secure),
+    ("one.alias.nsec.org", rtype::A, rcode::NOERROR, Secure),
+    ("one.alias.nsec3.net", rtype::A, rcode::NOERROR, Secure),
+    ("one.gone.nsec.org", rtype::A, rcode::NXDOMAIN, Secure),
+    ("one.gone.nsec3.net", rtype::A, rcode::NXDOMAIN, Secure),
+    ("one.alias.nsec.org", rtype::MX, rcode::NOERROR, Secure),
+    // Chains over both zones.
+    ("chain.nsec.org", rtype::A, rcode::NOERROR, Secure),
+    ("chain.nsec3.net", rtype::A, rcode::NOERROR, Secure),
+    ("chain.nsec.org", rtype::MX, rcode::NOERROR, Secure),
+    ("last.nsec.org", rtype::A, rcode::NXDOMAIN, Secure),
+    ("last.nsec3.net", rtype::A, rcode::NXDOMAIN, Secure),
+    ("www.below.nsec.org", rtype::A, rcode::NOERROR, Secure),
+    ("none.below.nsec3.net", rtype::A, rcode::NXDOMAIN, Secure),
+    // Delegations without a key, under both kinds of denial, and aliases into them.
+    ("www.plain.org", rtype::A, rcode::NOERROR, Insecure),
+    ("www.plain.net", rtype::A, rcode::NOERROR, Insecure),
+    ("missing.plain.org", rtype::A, rcode::NXDOMAIN, Insecure),
+    ("www.plain.net", rtype::MX, rcode::NOERROR, Insecure),
+    ("insecure.nsec.org", rtype::A, rcode::NOERROR, Insecure),
+    ("insecure.nsec3.net", rtype::A, rcode::NOERROR, Insecure),
+    // What a validator asks for itself.
+    ("plain.org", DS, rcode::NOERROR, Secure),
+    ("nsec.org", DS, rcode::NOERROR, Secure),
+    ("nsec3.net", DNSKEY, rcode::NOERROR, Secure),
+    ("org", DNSKEY, rcode::NOERROR, Secure),
+    // Too large for a datagram.
+    ("large.nsec.org", rtype::TXT, rcode::NOERROR, Secure),
+    ("large.nsec3.net", rtype::TXT, rcode::NOERROR, Secure),
+    // A service without anything that is taken out.
+    ("svc.nsec.org", rtype::HTTPS, rcode::NOERROR, Secure),
+    // Changed after it was signed; vouched for by nobody; out of date.
+    ("tampered.nsec.org", rtype::A, rcode::SERVFAIL, Bogus),
+    ("tampered.nsec3.net", rtype::A, rcode::NOERROR, Secure),
+    ("www.forged.org", rtype::A, rcode::SERVFAIL, Bogus),
+    ("missing.forged.org", rtype::A, rcode::SERVFAIL, Bogus),
+    ("www.expired.org", rtype::A, rcode::SERVFAIL, Bogus),
+];
+
+struct Net {
+    world: World,
+    signed: Signed,
+    staunch: Staunch,
+}
+
+impl Net {
+    fn start(kind: Kind) -> Option<Self> {
+        if !signed::tools_are_there() {
+            return None;
+        }
+        let world = World::create(1)?;
+        let signed = Signed::start(&world, kind);
+        let staunch = Staunch::start(&world, &Config::enforce());
+        Some(Self { world, signed, staunch })
+    }
+
+    /// Asks the resolver under test from the sandbox, by datagram and, where that is cut short, by stream.
+    fn through(&self, query: &Query) -> Message {
+        let agent = &self.world.agents[0];
+        ask(&agent.ns, agent.gateway, 53, query)
+    }
+
+    /// Asks the upstream itself.
+    fn directly(&self, query: &Query) -> Message {
+        ask(&self.world.net, RESOLVER, 53, query)
+    }
+}
+
+fn ask(ns: &Ns, server: Ipv4Addr, port: u16, query: &Query) -> Message {
+    let (octets, server) = (query.encode(), SocketAddr::from((server, port)));
+    let limit = Duration::from_secs(20);
+    let over_udp = octets.clone();
+    let reply = ns.run(async move { client::udp(None, server, &over_udp, limit).await });
+    let reply = reply.unwrap_or_else(|e| panic!("{} {} at {server}: {e}", query.name, query.qtype));
+    if !reply.truncated() {
+        return reply;
+    }
+    let reply = ns.run(async move { client::tcp(server, &octets, limit).await });
+    reply.unwrap_or_else(|e| panic!("{} {} at {server} over TCP: {e}", query.name, query.qtype))
+}
+
+fn query(name: &str, qtype: u16, dnssec_ok: bool, flags: u16) -> Query {
+    let mut query = Query::new(name, qtype).edns(1232);
+    query.dnssec_ok = dnssec_ok;
+    query.flags |= flags;
+    query
+}
+
+/// Owner, type, and data where no name in it can be compressed.
+fn shape(records: &[Record]) -> Vec<(String, u16, Vec<u8>)> {
+    let exact = |r: &Record| !matches!(r.rtype, rtype::CNAME | rtype::SOA | DNAME);
+    let of = |r: &Record| {
+        let data = if exact(r) { r.rdata.clone() } else { Vec::new() };
+        (r.name.to_ascii_lowercase(), r.rtype, data)
+    };
+    // Name servers, and signatures over them, are no part of an answer.
+    let server = |r: &&Record| r.rtype == 2 || r.rtype == RRSIG && r.rdata.starts_with(&[0, 2]);
+    let mut all: Vec<_> = records.iter().filter(|r| !server(r)).map(of).collect();
+    all.sort();
+    all
+}
+
+fn compare(kind: Kind) {
+    let Some(net) = Net::start(kind) else { return };
+    let agent = &net.world.agents[0];
+    let behind = net.signed.validator(&agent.ns, "behind", agent.gateway);
+    let control = net.signed.validator(&net.world.net, "control", RESOLVER);
+    let said = |why: &str| format!("{why}\nbehind: {}\ncontrol: {}", behind.log(), control.log());
+    let mut secure = 0;
+    for (name, qtype, code, state) in ROWS {
+        let query = query(name, qtype, true, AD);
+        let [there, here] = [&net.world.net, &agent.ns].map(|ns| ask(ns, Ipv4Addr::LOCALHOST, VALIDATOR_PORT, &query));
+        let row = format!("{kind:?}: {name} {qtype}");
+        assert_eq!(there.rcode(), code, "{}", said(&format!("{row}, directly: {there:?}")));
+        assert_eq!(there.flags & AD != 0, state == Secure, "{row}, directly: {there:?}");
+        assert_eq!(here.rcode(), code, "{}", said(&format!("{row}: {here:?}")));
+        assert_eq!(here.flags & AD != 0, state == Secure, "{}", said(&format!("{row}: {here:?}")));
+        assert_eq!(shape(&here.answers), shape(&there.answers), "{row}");
+        assert_eq!(shape(&here.authority), shape(&there.authority), "{row}");
+        secure += usize::from(state == Secure);
+
+        // The same from the resolver itself, with nothing in between.
+        for flags in [0, AD, CD, AD | CD] {
+            for dnssec_ok in [false, true] {
+                let query = self::query(name, qtype, dnssec_ok, flags);
+                let (here, there) = (net.through(&query), net.directly(&query));
+                let row = format!("{row} flags {flags:04x} DO {dnssec_ok}");
+                assert_eq!(here.rcode(), there.rcode(), "{row}: {here:?}\n{there:?}");
+                let wants_ad = dnssec_ok || flags & AD != 0;
+                assert_eq!(here.flags & AD, if wants_ad { there.flags & AD } else { 0 }, "{row}: {here:?}\n{there:?}");
+                assert_eq!(here.flags & CD, there.flags & CD, "{row}");
+                assert_eq!(shape(&here.answers), shape(&there.answers), "{row}");
+                let signed = |r: &&Record| dnssec_ok || !matches!(r.rtype, RRSIG | NSEC | NSEC3);
+                assert_eq!(shape(&here.authority), shape(&there.authority), "{row}: {here:?}\n{there:?}");
+                assert!(here.answers.iter().chain(&here.authority).all(|r| signed(&r)), "{row}: {here:?}");
+            }
+        }
+    }
+    println!("FIGURE: {kind:?}: {} questions, {secure} secure, each the same through us and directly", ROWS.len());
+    let state = net.staunch.session_state("agent-1");
+    assert_eq!(state, "active", "a validator's questions are no evidence");
+}
+
+#[test]
+fn a_validator_sees_behind_us_what_it_sees_behind_unbound() {
+    compare(Kind::Unbound);
+}
+
+#[test]
+fn a_validator_sees_behind_us_what_it_sees_behind_bind() {
+    compare(Kind::Bind);
+}
+
+#[test]
+fn a_validator_of_another_make_agrees() {
+    let Some(net) = Net::start(Kind::Unbound) else { return };
+    let agent = &net.world.agents[0];
+    for (name, qtype, says) in [
+        ("www.nsec.org", "A", "; fully validated"),
+        ("www.nsec3.net", "A", "; fully validated"),
+        ("missing.nsec.org", "A", "; negative response, fully validated"),
+        ("missing.nsec3.net", "A", "; negative response, fully validated"),
+        ("www.nsec.org", "MX", "; negative response, fully validated"),
+        ("www.nsec3.net", "MX", "; negative response, fully validated"),
+        ("one.wild.nsec.org", "A", "; fully validated"),
+        ("one.wild.nsec3.net", "A", "; fully validated"),
+        ("chain.nsec.org", "A", "; fully validated"),
+        ("www.plain.org", "A", "; unsigned answer"),
+        ("www.plain.net", "A", "; unsigned answer"),
+        ("tampered.nsec.org", "A", "resolution failed"),
+        ("www.forged.org", "A", "resolution failed"),
+    ] {
+        let here = net.signed.delv(&agent.ns, agent.gateway, name, qtype);
+        let there = net.signed.delv(&net.world.net, RESOLVER, name, qtype);
+        assert!(there.contains(says), "{name} {qtype} directly: {there}");
+        assert!(here.contains(says), "{name} {qtype}: {here}");
+        let servers = |text: &str| text.replace(&agent.gateway.to_string(), "-").replace(&RESOLVER.to_string(), "-");
+        assert_eq!(servers(&here), servers(&there), "{name} {qtype}");
+    }
+}
