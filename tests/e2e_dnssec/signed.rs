@@ -2,12 +2,12 @@
 //! authoritative server; a resolver in front of it as the upstream; validating resolvers behind.
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::world::ns::{Ns, Process};
-use crate::world::{UPSTREAM, World, wait_for};
+use crate::world::{UPSTREAM, World};
 
 /// The authoritative server of all zones.
 pub const AUTHORITY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
@@ -47,7 +47,7 @@ pub enum Kind {
 /// The running servers, ended when dropped.
 pub struct Signed {
     dir: PathBuf,
-    _processes: Vec<Process>,
+    processes: Vec<(&'static str, Process)>,
 }
 
 /// Says what is missing; panics instead where skipping is a failure.
@@ -68,7 +68,7 @@ impl Signed {
     pub fn start(world: &World, kind: Kind) -> Self {
         let dir = world.path("signed");
         std::fs::create_dir_all(&dir).expect("a directory for the zones");
-        let mut this = Self { dir, _processes: Vec::new() };
+        let mut this = Self { dir, processes: Vec::new() };
         for zone in ["nsec.org", "nsec3.net", "plain.org", "plain.net", "forged.org", "expired.org"] {
             this.sign(zone);
         }
@@ -76,12 +76,14 @@ impl Signed {
         this.sign("net");
         this.sign(".");
         this.write_anchors();
+        // BIND listens on addresses that an interface has, not on whole ranges that are routed here.
+        world.net.ip(&[&format!("addr add {AUTHORITY}/32 dev lo"), &format!("addr add {RESOLVER}/32 dev lo")]);
         let authority = this.authority(world);
         let resolver = this.resolver(world, kind);
-        this._processes = vec![authority, resolver];
+        this.processes = vec![("authority", authority), ("resolver", resolver)];
         let nat = format!(
             "table ip to_resolver {{ chain pre {{ type nat hook prerouting priority -100; policy accept;\n\
-             ip daddr {UPSTREAM} udp dport 53 dnat to {RESOLVER}\nip daddr {UPSTREAM} tcp dport 53 dnat to {RESOLVER}\n}} }}"
+             ip daddr {UPSTREAM} udp dport 53 dnat to {RESOLVER}\nip daddr {UPSTREAM} tcp dport 53 dnat to {RESOLVER}\n}}\n}}\n"
         );
         std::fs::write(this.dir.join("nat.nft"), nat).expect("the rules written");
         let output = world.net.command("nft").arg("-f").arg(this.dir.join("nat.nft")).output().expect("nft runs");
@@ -124,7 +126,7 @@ impl Signed {
         match signing {
             Signing::Nsec3 => args.extend(["-3", "abcd", "-H", "0"]),
             Signing::OptOut => args.extend(["-3", "-", "-H", "0", "-A"]),
-            Signing::Expired => args.extend(["-s", "-2592000", "-e", "now-86400"]),
+            Signing::Expired => args.extend(["-P", "-s", "now-2592000", "-e", "now-86400"]),
             Signing::None | Signing::Nsec => {}
         }
         args.push(plain.to_str().expect("UTF-8"));
@@ -247,16 +249,19 @@ impl Signed {
         assert!(ready, "{name} does not run: {}", process.log());
         process
     }
-
-    /// Where the logs of the servers are.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
 }
 
-/// Waits until a validator answers at all.
-pub fn wait_until_it_answers(ask: impl FnMut() -> Option<()>) {
-    wait_for(Duration::from_secs(20), ask).expect("the validator answers");
+impl Drop for Signed {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for (name, process) in &self.processes {
+            let log = process.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("--- {name} said last:\n{}\n---", lines[lines.len().saturating_sub(15)..].join("\n"));
+        }
+    }
 }
 
 const ZONES: [&str; 9] =
