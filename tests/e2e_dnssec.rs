@@ -202,8 +202,8 @@ fn compare(kind: Kind) {
         }
     }
     println!("FIGURE: {kind:?}: {} questions, {secure} secure, each the same through us and directly", ROWS.len());
-    let state = net.staunch.session_state("agent-1");
-    assert_eq!(state, "active", "a validator's questions are no evidence");
+    let refused: Vec<_> = net.staunch.events().into_iter().filter(|e| e["would"] != "answer").collect();
+    assert!(refused.is_empty(), "a validator's questions are no evidence: {refused:?}");
 }
 
 #[test]
@@ -239,7 +239,13 @@ fn a_validator_of_another_make_agrees() {
         let there = net.signed.delv(&net.world.net, RESOLVER, name, qtype);
         assert!(there.contains(says), "{name} {qtype} directly: {there}");
         assert!(here.contains(says), "{name} {qtype}: {here}");
-        let servers = |text: &str| text.replace(&agent.gateway.to_string(), "-").replace(&RESOLVER.to_string(), "-");
-        assert_eq!(servers(&here), servers(&there), "{name} {qtype}");
+        // Owners have no letter case of their own with us.
+        let lines = |text: &str, server: Ipv4Addr| {
+            let text = text.to_lowercase().replace(&server.to_string(), "-");
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(lines(&here, agent.gateway), lines(&there, RESOLVER), "{name} {qtype}");
     }
 }

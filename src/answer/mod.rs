@@ -155,7 +155,8 @@ pub struct Vetted {
     pub names: Vec<NameBuf>,
     /// Records of the answer section that were left out: off the chain, malformed, too many.
     pub dropped: u16,
-    /// Octets of the vetted records' data: what this answer can have told the session.
+    /// Octets of the vetted records' data: what this answer can have told the session. Of the authority section only what
+    /// is beyond the size of an honest proof.
     pub data_octets: u32,
 }
 

@@ -346,6 +346,11 @@ fn a_proof_that_is_too_large_is_left_out_whole() {
     };
     expect("a signature of 20,000 octets", with(20_000), 2);
     assert_eq!(with(4_000).vet_do(&AnswerRules::default(), true).answer.authorities, 4);
+    // What is beyond the size of an honest proof counts as data.
+    let counted = |octets: usize| with(octets).vet_do(&AnswerRules::default(), true).data_octets;
+    assert_eq!((counted(0), counted(1_500)), (0, 0));
+    assert!((2_000..2_500).contains(&counted(4_000)), "{}", counted(4_000));
+    assert_eq!(with(4_000).vet(&AnswerRules::default()).data_octets, 0, "nothing of it is shown");
     let soa_signed = nx(q).rr(1, "z.example", Qtype::SOA, 900, &soa(300)).rr(
         1,
         "z.example",
