@@ -1,18 +1,22 @@
 //! A client that validates sees behind the resolver what it would see behind the resolver's upstream: signed zones, real
 //! validators of two makes, each question asked through the resolver and directly.
 
+#[path = "e2e_dnssec/hostile.rs"]
+mod hostile;
 #[path = "e2e_dnssec/signed.rs"]
 mod signed;
 mod world;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use signed::{Kind, RESOLVER, Signed, VALIDATOR_PORT};
+use world::capture::Capture;
 use world::dns::{Message, Query, Record, rcode, rtype};
 use world::ns::Ns;
 use world::staunch::{Config, Staunch};
-use world::{World, client};
+use world::{OUTSIDE_INTERFACE, World, client};
 
 const AD: u16 = 0x0020;
 const CD: u16 = 0x0010;
@@ -106,13 +110,13 @@ struct Net {
 }
 
 impl Net {
-    fn start(kind: Kind) -> Option<Self> {
+    fn start(kind: Kind, config: &Config) -> Option<Self> {
         if !signed::tools_are_there() {
             return None;
         }
         let world = World::create(1)?;
         let signed = Signed::start(&world, kind);
-        let staunch = Staunch::start(&world, &Config::enforce());
+        let staunch = Staunch::start(&world, config);
         Some(Self { world, signed, staunch })
     }
 
@@ -163,7 +167,7 @@ fn shape(records: &[Record]) -> Vec<(String, u16, Vec<u8>)> {
 }
 
 fn compare(kind: Kind) {
-    let Some(net) = Net::start(kind) else { return };
+    let Some(net) = Net::start(kind, &Config::enforce()) else { return };
     let agent = &net.world.agents[0];
     let behind = net.signed.validator(&agent.ns, "behind", agent.gateway);
     let control = net.signed.validator(&net.world.net, "control", RESOLVER);
@@ -218,7 +222,7 @@ fn a_validator_sees_behind_us_what_it_sees_behind_bind() {
 
 #[test]
 fn a_validator_of_another_make_agrees() {
-    let Some(net) = Net::start(Kind::Unbound) else { return };
+    let Some(net) = Net::start(Kind::Unbound, &Config::enforce()) else { return };
     let agent = &net.world.agents[0];
     for (name, qtype, says) in [
         ("www.nsec.org", "A", "; fully validated"),
@@ -248,4 +252,147 @@ fn a_validator_of_another_make_agrees() {
         };
         assert_eq!(lines(&here, agent.gateway), lines(&there, RESOLVER), "{name} {qtype}");
     }
+}
+
+/// What the guard takes out of a service is taken out for a client that validates too, whatever its flags: that record is
+/// then shown without signature and without AD, and to a validator it is bogus. The names beside it are as before.
+#[test]
+fn an_edited_service_is_not_signed_and_not_authentic() {
+    let Some(net) = Net::start(Kind::Unbound, &Config::enforce()) else { return };
+    let agent = &net.world.agents[0];
+    for flags in [AD, CD, AD | CD] {
+        let query = query("ech.nsec.org", rtype::HTTPS, true, flags);
+        let (here, there) = (net.through(&query), net.directly(&query));
+        assert!(there.answers.iter().any(|r| r.rtype == RRSIG), "{there:?}");
+        assert_eq!(service_keys(&there), [1, 4, 5]);
+        assert_eq!(service_keys(&here), [1], "flags {flags:04x}");
+        assert_eq!((here.answers.len(), here.flags & AD), (1, 0), "flags {flags:04x}: {here:?}");
+    }
+    let _behind = net.signed.validator(&agent.ns, "behind", agent.gateway);
+    let ask = |name, qtype| ask(&agent.ns, Ipv4Addr::LOCALHOST, VALIDATOR_PORT, &query(name, qtype, true, AD));
+    assert_eq!(ask("ech.nsec.org", rtype::HTTPS).rcode(), rcode::SERVFAIL);
+    assert_eq!(ask("svc.nsec.org", rtype::HTTPS).flags & AD, AD);
+    assert_eq!(ask("www.nsec.org", rtype::A).flags & AD, AD);
+}
+
+#[test]
+fn a_service_that_may_stay_as_it_is_stays_signed() {
+    let config = Config::enforce().tables("[answer]\nstrip_ech = false\nstrip_hints = false\n");
+    let Some(net) = Net::start(Kind::Unbound, &config) else { return };
+    let query = query("ech.nsec.org", rtype::HTTPS, true, AD);
+    let (here, there) = (net.through(&query), net.directly(&query));
+    assert_eq!((here.flags & AD, there.flags & AD), (AD, AD), "{here:?}\n{there:?}");
+    assert_eq!(shape(&here.answers), shape(&there.answers));
+}
+
+fn service_keys(reply: &Message) -> Vec<u16> {
+    let service = reply.answers.iter().find(|r| r.rtype == rtype::HTTPS).expect("a service");
+    world::dns::service_keys(&service.rdata)
+}
+
+/// A proof is part of one answer: the names in it answer no other question, and no answer is longer or lives longer for it
+/// than it may.
+#[test]
+fn a_proof_stays_with_its_question() {
+    let Some(net) = Net::start(Kind::Unbound, &Config::enforce()) else { return };
+    let capture = Capture::start(&net.world.gw, OUTSIDE_INTERFACE);
+    let proofs = |name: &str| {
+        let reply = net.through(&query(name, rtype::A, true, 0));
+        assert_eq!(reply.rcode(), rcode::NXDOMAIN, "{reply:?}");
+        assert!(reply.authority.iter().all(|r| r.ttl <= 300), "RFC 9077: {reply:?}");
+        reply.authority.into_iter().filter(|r| r.rtype == NSEC).map(|r| (r.name, r.rdata)).collect::<Vec<_>>()
+    };
+    // The same records deny both names, and yet the second question leaves.
+    let first = proofs("missing.nsec.org");
+    assert!(!first.is_empty());
+    capture.forget();
+    assert_eq!(proofs("missinh.nsec.org"), first);
+    assert!(capture.ip_packets().len() >= 2, "answered from the proof of another name");
+    capture.forget();
+    assert_eq!(proofs("missing.nsec.org"), first);
+    assert_eq!(capture.ip_packets().len(), 0, "the same question is answered from memory");
+
+    // Without DO the same name is another question, and shows nothing of it.
+    let plain = net.through(&query("missing.nsec.org", rtype::A, false, AD));
+    assert_eq!(plain.authority.iter().map(|r| r.rtype).collect::<Vec<_>>(), [rtype::SOA]);
+    assert_eq!(plain.flags & AD, AD, "the upstream's word, without the proof");
+
+    // A datagram of 512 octets does not hold three RSA signatures: cut short, and whole over TCP.
+    let mut small = query("missing.nsec.org", rtype::A, true, 0);
+    small.payload = Some(512);
+    let cut = net.world.agents[0].ask_raw(small.encode()).expect("an answer");
+    assert!(cut.truncated() && cut.authority.is_empty() && cut.flags & AD == 0, "{cut:?}");
+    assert_eq!(net.through(&small).authority.iter().filter(|r| r.rtype == NSEC).count(), first.len());
+
+    // Nothing that stands in a proof is opened.
+    let opened = net.world.gw.sh("nft list ruleset");
+    let opened = String::from_utf8_lossy(&opened.stdout).into_owned();
+    assert!(opened.contains("table inet staunch") && !opened.contains("203.0.113.1"), "{opened}");
+}
+
+#[test]
+fn options_of_the_upstream_do_not_reach_the_client() {
+    let Some(world) = World::create(1) else { return };
+    hostile::serve(&world, "options.example");
+    let _staunch = Staunch::start(&world, &Config::enforce().allow_exact("work", ["www.options.example"]));
+    let agent = &world.agents[0];
+    let every = hostile::OPTIONS.iter().fold(query("www.options.example", rtype::A, true, AD), |query, code| {
+        // Only what is well formed as a query, so that it is not the query that is refused.
+        if [8, 10, 11, 12].contains(code) { query } else { query.option(*code, b"") }
+    });
+    let with_subnet = every.clone().option(8, &[0, 1, 24, 0, 203, 0, 113]).option(10, &[7; 8]).option(12, &[0; 9]);
+    for (what, query) in [
+        ("DO", query("www.options.example", rtype::A, true, AD)),
+        ("no DO", query("www.options.example", rtype::A, false, AD | CD)),
+        ("asked for", every),
+        ("asked for with data", with_subnet),
+    ] {
+        for tcp in [false, true] {
+            let reply = if tcp { agent.ask_tcp(query.encode()) } else { agent.ask_raw(query.encode()) };
+            let reply = reply.expect("an answer");
+            assert_eq!((reply.addresses(), reply.flags & AD), (vec![world::WEB.into()], AD), "{what}: {reply:?}");
+            assert_eq!((reply.additional.len(), reply.trailing), (1, 0), "{what}");
+            let opt = reply.opt().expect("our own OPT");
+            assert_eq!((opt.class, opt.ttl & !0x8000, opt.rdata.len()), (1232, 0, 0), "{what}: {opt:?}");
+        }
+    }
+    let mut plain = Query::new("www.options.example", rtype::A);
+    plain.flags |= AD;
+    let reply = agent.ask_raw(plain.encode()).expect("an answer");
+    assert_eq!((reply.additional.len(), reply.flags & AD), (0, AD), "no EDNS to one who has none: {reply:?}");
+    assert_eq!(agent.ask("www.options.example", rtype::A).expect("an answer").flags & AD, 0, "not asked for");
+}
+
+/// RFC 1035 section 2.3.4: 255 octets, by labels of 63 octets and by labels of one.
+#[test]
+fn the_longest_names_go_through_cache_and_event() {
+    let Some(world) = World::create(1) else { return };
+    let asked = hostile::serve(&world, "long.example");
+    // 14 octets of zone with its root leave 241.
+    let wide = format!("{}.{}.{}.{}.long.example", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(48));
+    let deep = format!("{}bb.long.example", "a.".repeat(119));
+    let names = [wide, deep];
+    assert!(names.iter().all(|name| name.len() == 253), "{:?}", names.each_ref().map(String::len));
+    let staunch = Staunch::start(&world, &Config::enforce().allow_exact("work", &names));
+    let agent = &world.agents[0];
+    for (i, name) in names.iter().enumerate() {
+        for (turn, spelled) in [name.clone(), name.to_uppercase(), name.clone()].into_iter().enumerate() {
+            let query = query(&spelled, rtype::A, true, AD);
+            let reply = if turn == 2 { agent.ask_tcp(query.encode()) } else { agent.ask_raw(query.encode()) };
+            let reply = reply.expect("an answer");
+            assert_eq!(reply.name, spelled);
+            assert_eq!(reply.addresses(), [world::WEB], "{spelled}: {reply:?}");
+            assert_eq!(asked.load(Ordering::Relaxed), i + 1, "asked again instead of remembered");
+        }
+        let longer = agent.ask_raw(query(&format!("x.{name}"), rtype::A, false, 0).encode());
+        assert!(longer.is_err() || longer.is_ok_and(|r| r.rcode() == rcode::FORMERR), "257 octets");
+    }
+    let seen: Vec<String> = world.upstream.seen_below("long.example").into_iter().map(|q| q.name).collect();
+    assert_eq!(seen, names);
+    world::wait_for(Duration::from_secs(10), || {
+        let events = staunch.events();
+        let of = |name: &String| events.iter().filter(|e| e["qname"] == name.as_str()).count();
+        names.iter().all(|name| of(name) == 3).then_some(())
+    })
+    .unwrap_or_else(|| panic!("three events of each name: {:?}", staunch.events()));
 }

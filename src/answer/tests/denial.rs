@@ -2,7 +2,6 @@
 
 use staunch_scoring::{NameBuf, NameRef};
 
-use super::super::*;
 use super::*;
 
 const NSEC: Qtype = Qtype(47);
@@ -376,4 +375,19 @@ fn names_are_written_as_signatures_cover_them() {
     assert_eq!(reply.authorities.len(), 4, "another parser reads it");
     // 12-octet owners and more are pointers into the question.
     assert!(body.starts_with(&[0xc0, 14]), "{body:x?}");
+}
+
+/// Names of 255 octets on every side: the wildcard below the closest encloser does not fit, and is no part of the proof.
+#[test]
+fn the_longest_names_are_denied_too() {
+    let label = "a".repeat(63);
+    let zone = format!("{label}.{label}.{label}");
+    let [q, before, behind] = ["m", "b", "x"].map(|first| format!("{}.{zone}", first.repeat(61)));
+    let vetted =
+        nx(&q).soa(&zone).proof(&before, NSEC, 300, &nsec(&behind), &zone).vet_do(&AnswerRules::default(), true);
+    assert_eq!((vetted.answer.authorities, vetted.answer.authentic_data), (4, true));
+    assert_eq!(parsed(&vetted, &q, Qtype::A).authorities.len(), 4);
+    let deep = format!("{}bb.{zone}", "a.".repeat(29));
+    let vetted = nx(&deep).soa(&zone).proof(&format!("{}bb.{zone}", "0."), NSEC, 300, &nsec(&behind), &zone);
+    assert_eq!(vetted.vet_do(&AnswerRules::default(), true).answer.authorities, 4);
 }
