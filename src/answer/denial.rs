@@ -202,6 +202,10 @@ fn wildcard(absent: &Absent, nsecs: &[Nsec<'_>]) -> Option<Spelled> {
     let nsec = nsecs.iter().find(|nsec| nsec.is_in(zone) && nsec.covers(name)).filter(|_| !absent.expanded)?;
     let next = nsec.next.as_name()?;
     let encloser = name.ancestors().find(|a| nsec.owner.is_at_or_below(*a) || next.is_at_or_below(*a))?;
+    // The name itself where others stand below it: it exists, and no wildcard answers for it.
+    if encloser == name {
+        return None;
+    }
     let mut wire = vec![1, b'*'];
     wire.extend_from_slice(encloser.as_wire());
     read_name(&wire, 0).ok().map(|(wildcard, _)| wildcard)
@@ -296,6 +300,7 @@ mod tests {
             ("x.a.example", "d.example", "z.y.a.example", Some("*.a.example")),
             ("a.example", "x.b.example", "w.b.example", Some("*.b.example")),
             ("a.example", "d.example", "e.example", None),
+            ("a.example", "x.b.example", "b.example", None),
             ("a.other", "d.other", "b.example", None),
         ] {
             let (owner, next) = (name(owner), name(next));

@@ -2,7 +2,7 @@
 
 use hickory_proto::op::Message as Parsed;
 use proptest::prelude::*;
-use staunch_scoring::{NameBuf, QName};
+use staunch_scoring::{NameBuf, NameRef, QName};
 
 use super::tests::{Build, whole};
 use super::*;
@@ -116,6 +116,63 @@ fn check_proof(message: &super::message::Message<'_>) -> Result<(), TestCaseErro
     Ok(())
 }
 
+prop_compose! {
+    /// A denial of `q.example` by its signed zone, with whatever else in the authority section.
+    fn denial()(
+        rcode in prop_oneof![Just(0u16), Just(3)],
+        records in proptest::collection::vec((0usize..4, 0..OWNERS.len(), 0..OWNERS.len(), any::<u8>()), 1..14),
+    ) -> Vec<u8> {
+        let zone = super::tests::wire("example");
+        let sign = |covered: Qtype, seed: u8| {
+            let signer = if seed & 7 == 0 { super::tests::wire("q.example") } else { zone.clone() };
+            [&covered.0.to_be_bytes()[..], &[13, 1], &[0; 14], &signer, &[seed, 1]].concat()
+        };
+        let mut build = Build::new("q.example", Qtype::A)
+            .flags(0x81a0 | rcode)
+            .rr(1, "example", Qtype::SOA, 60, &super::tests::soa(60))
+            .rr(1, "example", Qtype::RRSIG, 60, &sign(Qtype::SOA, 1));
+        for (kind, owner, next, seed) in records {
+            let owner = OWNERS[owner];
+            build = match kind {
+                0 | 1 => {
+                    let data = [&super::tests::wire(OWNERS[next])[..], &[0, 1, 0x40]].concat();
+                    let build = build.rr(1, owner, NSEC, 90, &data);
+                    if kind == 0 { build.rr(1, owner, Qtype::RRSIG, 90, &sign(NSEC, seed)) } else { build }
+                }
+                2 => {
+                    let owner = format!("{}.{owner}", char::from(b'a' + seed % 4).to_string().repeat(32));
+                    let data = [&[1, 0, 0, 0, 0, 20][..], &[seed; 20], &[0, 1, 0x40]].concat();
+                    build.rr(1, &owner, NSEC3, 90, &data).rr(1, &owner, Qtype::RRSIG, 90, &sign(NSEC3, seed))
+                }
+                _ => build.rr(1, owner, Qtype::RRSIG, 90, &sign(if seed & 1 == 0 { NSEC } else { Qtype::A }, seed)),
+            };
+        }
+        build.octets()
+    }
+}
+
+const OWNERS: [&str; 11] = [
+    "example",
+    "a.example",
+    "q.example",
+    "b.q.example",
+    "z.example",
+    "*.example",
+    "!.example",
+    "p.example",
+    "a.other",
+    "*.q.example",
+    "Q.z.Example",
+];
+
+/// Labels from the right, in lower case: a key in canonical order (RFC 4034 section 6.1).
+fn key(wire: &[u8]) -> Vec<Vec<u8>> {
+    let name = wire.to_ascii_lowercase();
+    let mut labels: Vec<Vec<u8>> = NameRef::from_wire(&name).expect("name").labels().map(<[u8]>::to_vec).collect();
+    labels.reverse();
+    labels
+}
+
 fn q() -> NameBuf {
     NameBuf::from_text("q.example").expect("name")
 }
@@ -188,6 +245,35 @@ proptest! {
             || message.authorities().iter().any(|r| unread(r.rtype));
         if !noisy {
             prop_assert!(Parsed::from_vec(&reply).is_ok(), "{:?}", Parsed::from_vec(&reply).err());
+        }
+    }
+
+    #[test]
+    fn a_proof_is_of_the_zone_and_about_the_name(octets in denial()) {
+        let q = q();
+        let asked = Asked { qname: q.as_ref(), qtype: Qtype::A, dnssec_ok: true };
+        let vetted = vet(&octets, asked, &AnswerRules::default()).expect("well-formed");
+        let reply = whole(&vetted.answer, q.as_ref().as_wire(), 1);
+        let message = super::message::Message::read(&reply).expect("own reply is whole");
+        check_proof(&message)?;
+        prop_assert!(message.authorities().iter().all(|r| r.ttl <= 60), "RFC 9077");
+        prop_assert!(vetted.answer.pins.is_empty() && vetted.names.is_empty());
+        let denials = message.authorities().iter().filter(|r| r.rtype == NSEC3.0).count();
+        prop_assert!(denials <= 3);
+        let sent = super::message::Message::read(&octets).expect("well-formed");
+        let came = sent.authorities().iter().filter(|r| r.rtype != Qtype::RRSIG.0).count();
+        let shown = message.authorities().iter().filter(|r| r.rtype != Qtype::RRSIG.0).count();
+        prop_assert!(!vetted.answer.authentic_data || came == shown, "AD although something was left out");
+        for record in message.authorities().iter().filter(|r| r.rtype == NSEC.0) {
+            let (next, _) = super::message::read_name(&reply, record.from).expect("own NSEC");
+            let (from, to) = (key(message.owner(record)), key(next.as_wire()));
+            let about = ["q.example", "*.example"].iter().any(|name| {
+                let name = key(&super::tests::wire(name));
+                let between = from < name && name < to || to <= from && (from < name || name < to);
+                from == name || between
+            });
+            prop_assert!(about, "{:?} {:?}", from, to);
+            prop_assert!(from.starts_with(&[b"example".to_vec()]) && to.starts_with(&[b"example".to_vec()]));
         }
     }
 
