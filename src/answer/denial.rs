@@ -26,8 +26,8 @@ const NSEC3: u16 = 50;
 const MAX_DENIALS: usize = 16;
 /// Most signatures of one set in the authority section: two algorithms, each with two keys. With more, none is shown.
 const MAX_SIGNATURES: usize = 4;
-/// Most octets of a whole proof, names expanded; with more, none of it is shown. Three NSEC3 records, each signed twice by RSA
-/// keys of 4096 bits, take some 6,000.
+/// Most octets of a whole proof, names expanded; with more, none of it is shown. Three NSEC3 records, each signed twice by
+/// RSA keys of 4096 bits, take some 6,000.
 const MAX_OCTETS: usize = 8192;
 /// NSEC3 records of a denial: closest encloser, next closer name, wildcard (RFC 5155 section 7.2.2).
 const DENIED: usize = 3;

@@ -366,6 +366,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
                         self.authority(&signature, ttl)?;
                     }
                 }
+                // More of them than belong there: shown without, which is no longer what came.
                 None => self.edited = true,
             }
             if let Ok(zone) = NameRef::from_wire(owner) {
