@@ -3,7 +3,7 @@ CARGO ?= cargo
 # Where tests may make namespaces, skipping them would be a silent failure.
 PRIVILEGE := $(if $(filter 0,$(shell id -u)),STAUNCH_REQUIRE_PRIVILEGE=1)
 
-.PHONY: help setup demo test bench lint
+.PHONY: help setup demo test bench lint static
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -16,13 +16,19 @@ demo: setup ## the main job, told in the terminal
 	@$(CARGO) run --release --quiet --example demo
 
 test: setup ## every test, and the gate on what a decision costs; as root also those with a real kernel and real tools
+	@CARGO=$(CARGO) scripts/build-static.sh
 	$(PRIVILEGE) $(CARGO) test --workspace
 	$(CARGO) bench --quiet --package staunch-scoring --bench decision
+
+static: setup ## the static binary of the container image, where its target can be installed
+	@CARGO=$(CARGO) scripts/build-static.sh
 
 bench: ## benchmarks
 	$(CARGO) bench --workspace
 
-lint: ## format, warnings, licences
+lint: ## format, warnings, licences, units, shell scripts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) deny check licenses bans sources
+	scripts/check-units.sh
+	shellcheck -S warning deploy/oci/*.sh deploy/github-action/*.sh scripts/*.sh tests/systemd/*.sh

@@ -24,11 +24,16 @@ need musl-gcc musl-tools
 need cc gcc
 need valgrind valgrind
 need dnsmasq dnsmasq-base # a peer of the benchmark of leases
+need systemd-analyze systemd # the gate on units, and the systemd that the tests boot for themselves
+need crun crun
+need shellcheck shellcheck
+need setcap libcap2-bin
+need setpriv util-linux
 need unbound unbound
 need named bind9
 need dnssec-signzone bind9-utils
 
-# shellcheck disable=SC2086 # a list of words
+# shellcheck disable=SC2086,SC2046 # a list of words
 set -- $(printf '%s\n' $missing | sort -u)
 [ $# -gt 0 ] || exit 0
 

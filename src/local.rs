@@ -15,6 +15,7 @@ use staunch_scoring::{NameBuf, NameRef};
 use crate::model::Qtype;
 
 mod reverse;
+pub mod token;
 
 /// How long answers of the fixed tables may be kept, seconds. RFC 6303 section 3 gives its zones the same.
 const STATIC_TTL: u32 = 10_800;

@@ -97,6 +97,22 @@ impl serde::Serialize for Port {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Port {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Port;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port such as `tcp/443`")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Port, E> {
+                Port::from_text(text).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+        }
+        d.deserialize_str(Text)
+    }
+}
+
 /// Ports that a lease opens.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Ports {
@@ -253,6 +269,12 @@ impl serde::Serialize for Ports {
             Self::Any => s.collect_seq(["any"]),
             Self::These(these) => s.collect_seq(these.iter()),
         }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Ports {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::read(&Vec::<String>::deserialize(d)?).map_err(serde::de::Error::custom)
     }
 }
 

@@ -115,6 +115,17 @@ pub fn no_data(out: &mut Vec<u8>, query: &Query<'_>, zone: NameRef<'_>, ttl: u32
     opt(out, query, &[]);
 }
 
+/// One TXT record of our own, not to be remembered; `text` is at most 255 octets, what is beyond is cut.
+pub fn text(out: &mut Vec<u8>, query: &Query<'_>, text: &str) {
+    let text = cut(text, 255);
+    begin(out, query, NOERROR, 0);
+    record(out, Qtype::TXT, 0, 1 + text.len());
+    out.push(text.len() as u8);
+    out.extend_from_slice(text.as_bytes());
+    count(out, ANCOUNT, 1);
+    opt(out, query, &[]);
+}
+
 /// The answer could not be had.
 pub fn servfail(out: &mut Vec<u8>, query: &Query<'_>, ede: Ede, text: &str) {
     begin(out, query, SERVFAIL, 0);
@@ -299,7 +310,7 @@ fn record(out: &mut Vec<u8>, rtype: Qtype, ttl: u32, length: usize) {
     put_u16(out, rtype.0);
     put_u16(out, 1);
     put_u32(out, ttl);
-    put_u16(out, length as u16); // every caller's data is below 256 octets
+    put_u16(out, length as u16); // every caller's data is at most 256 octets
 }
 
 /// The OPT record, if the query had one, with the reasons that fit the client's datagram.

@@ -140,6 +140,27 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
         ),
         ("version = 1\n[enforce]\nlease_journal = \"\"\n", &[(3, "enforce.lease_journal", "empty", "\"off\"")]),
         (
+            "version = 1\n[enforce]\nbackend = \"nft\"\nenforcer_socket = \"run/e.sock\"\nenforcer_group = \"a:b\"\nresolver_user = \"\"\n",
+            &[
+                (4, "enforce.enforcer_socket", "`run/e.sock` is not the path", "absolute"),
+                (5, "enforce.enforcer_group", "`a:b` is not a group", "its number"),
+                (6, "enforce.resolver_user", "`` is not a user", "leave it out"),
+            ],
+        ),
+        (
+            "version = 1\n[enforce]\nenforcer_socket = \"/run/e.sock\"\nhook = [\"/bin/x\"]\nhook_deadline_ms = 1\n",
+            &[
+                (3, "enforce.enforcer_socket", "without backend", "\"nft\""),
+                (4, "enforce.hook", "never run", "\"hook\""),
+                (5, "enforce.hook_deadline_ms", "1 is out of range", "10 to"),
+            ],
+        ),
+        ("version = 1\n[enforce]\nbackend = \"hook\"\n", &[(2, "enforce.hook", "no command", "for example")]),
+        (
+            "version = 1\n[enforce]\nbackend = \"hook\"\nhook = [\"hook.sh\"]\n",
+            &[(4, "enforce.hook[0]", "not an absolute path", "whole path")],
+        ),
+        (
             "version = 1\n[enforce]\nmin_pin_seconds = 90\nmax_pin_seconds = 80\n",
             &[(3, "enforce.min_pin_seconds", "more than", "longest")],
         ),
@@ -151,6 +172,17 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
                 (5, "enforce.deadline_ms", "9000 is out of range", "1 to 5000"),
             ],
         ),
+        // What is wanted of the lockdown.
+        (
+            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"dry-run\"\nlockdown = \"require\"\n",
+            &[(6, "enforce.lockdown", "nothing", "\"nft\"")],
+        ),
+        (
+            "version = 1\n[enforce]\ntable = \"mine\"\nlockdown_table = \"mine\"\nlockdown = \"warn\"\n",
+            &[(4, "enforce.lockdown_table", "own table", "another")],
+        ),
+        ("version = 1\n[enforce]\nlockdown = \"always\"\n", &[(3, "enforce.lockdown", "always", "require")]),
+        ("version = 1\n[enforce]\nlockdown_table = \"a b\"\n", &[(3, "enforce.lockdown_table", "a b", "letter")]),
         // What is opened.
         (
             "version = 1\n[profile.batch]\nports = [\"tcp/443\", \"443\", \"any\"]\n\
@@ -884,4 +916,52 @@ fn deep_nesting_is_refused_and_not_a_crash() {
         let errors = load_text(Path::new("policy.toml"), &text, &environment()).expect_err("deep");
         assert!(!errors.is_empty() && errors[0].line <= 3, "{}", errors[0]);
     }
+}
+
+#[test]
+fn the_enforcer_and_a_hook_are_settings_like_others() {
+    let (loaded, _) = good(
+        "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"nft\"\ninterfaces = [\"veth0\"]\n\
+         enforcer_socket = \"/run/staunch-enforcer/enforcer.sock\"\nenforcer_group = \"staunch\"\nresolver_user = \"4711\"\n",
+    );
+    assert_eq!(loaded.enforce.outside.enforcer.as_deref(), Some(Path::new("/run/staunch-enforcer/enforcer.sock")));
+    let (loaded, warnings) = good(
+        "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"hook\"\nhook = [\"/bin/x\", \"--y\"]\n\
+         hook_deadline_ms = 250\n",
+    );
+    assert_eq!(loaded.enforce.outside.hook, ["/bin/x", "--y"]);
+    assert_eq!(loaded.enforce.outside.hook_deadline, std::time::Duration::from_millis(250));
+    assert!(warnings.iter().any(|warning| warning.to_string().contains("hook's hands")), "{warnings:?}");
+}
+
+#[test]
+fn the_enforcer_reads_its_section_and_none_of_the_files_named() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("staunch.toml");
+    let load = |text: &str, socket: Option<&str>| {
+        std::fs::write(&file, text).expect("written");
+        staunch::config::load_enforcer(&file, socket.map(Into::into))
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    };
+    let text = "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"nft\"\ninterfaces = [\"veth0\"]\n\
+                enforcer_socket = \"/run/e.sock\"\nresolver_user = \"4711\"\n\
+                [[list]]\nid = \"gone\"\npath = \"no-such-file\"\nformat = \"domains\"\n";
+    let (settings, _) = load(text, None).expect("loads");
+    assert_eq!(settings.socket, Path::new("/run/e.sock"));
+    assert!(settings.enforce.guard_unknown && settings.peers.admit(4711) && !settings.peers.admit(0));
+    // A mistake elsewhere keeps the resolver from starting, not the enforcer from coming back.
+    assert!(load(&format!("{text}[[rule]]\nid = 7\n"), None).is_ok());
+    let error = load(&format!("{text}[[rule\n"), None).map(drop).expect_err("not TOML");
+    assert!(error.contains("not TOML"), "{error}");
+    let (settings, _) = load(text, Some("/run/other.sock")).expect("loads");
+    assert_eq!(settings.socket, Path::new("/run/other.sock"), "the command line goes before the file");
+    let error = load(&text.replace("4711", "no-such-user"), None).expect_err("nobody");
+    assert!(
+        error.contains("staunch.toml:8: enforce.resolver_user: this machine has no user `no-such-user`"),
+        "{error}"
+    );
+    let error = load("version = 1\n[enforce]\nbackend = \"nft\"\n", None).expect_err("no socket");
+    assert!(error.contains("enforce.enforcer_socket") && error.contains("/run/staunch-enforcer"), "{error}");
+    let error = load("version = 1\n[enforce]\nbackend = \"hook\"\nhook = [\"/bin/x\"]\n", None).expect_err("no nft");
+    assert!(error.contains("enforce.backend"), "{error}");
 }

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod protocol;
+mod receipt;
 mod serve;
 
-pub use serve::{Admin, bind, serve};
+pub use serve::{Admin, adopt, bind, serve};

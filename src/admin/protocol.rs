@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::doctor::Report;
 use crate::model::{Announcement, CaseId, Qtype, SessionId};
 
 /// Longest request line in octets.
-pub const MAX_REQUEST: usize = 64 * 1024;
+pub const MAX_REQUEST: usize = 256 * 1024;
 
 /// What a client may ask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,6 +104,16 @@ pub enum Request {
         by: String,
         /// Why.
         reason: String,
+    },
+    /// What this node answers for its token with this nonce.
+    Prove {
+        /// 16 to 32 of a-z and 0-9.
+        nonce: String,
+    },
+    /// Sign what the doctor found.
+    Receipt {
+        /// What it found.
+        report: Box<Report>,
     },
     /// Read the configuration again; the old one stays if it does not load.
     Reload,

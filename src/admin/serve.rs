@@ -1,6 +1,5 @@
 //! The daemon's side of the admin socket.
 
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,9 @@ use staunch_scoring::Bits;
 
 use crate::clock;
 use crate::daemon::Reload;
+use crate::identity::NodeKey;
 use crate::lists::{MAX_GRANTS, RuleForm, TooManyGrants};
+use crate::local::token::NONCE;
 use crate::model::{CaseId, SessionId};
 use crate::pipeline::Pipeline;
 use crate::ports::Ports;
@@ -38,42 +39,21 @@ pub struct Admin {
     pub pipeline: Arc<Pipeline>,
     /// Reads the configuration again.
     pub reload: Arc<dyn Reload>,
+    /// Signs receipts.
+    pub node: Arc<NodeKey>,
 }
 
 /// Binds the socket with mode 0660, replacing one that nobody listens on.
 pub fn bind(path: &Path, group: Option<&str>) -> std::io::Result<UnixListener> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    if let Ok(existing) = std::fs::symlink_metadata(path) {
-        if !existing.file_type().is_socket() {
-            return Err(std::io::Error::other(format!("{} exists and is not a socket", path.display())));
-        }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(std::io::Error::other(format!("another daemon listens on {}", path.display())));
-        }
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    if let Some(group) = group {
-        let gid =
-            group_id(group).ok_or_else(|| std::io::Error::other(format!("no group `{group}` for the admin socket")))?;
-        std::os::unix::fs::chown(path, None, Some(gid))?;
-    }
-    Ok(listener)
+    let listener = crate::local_socket::bind(path, group)?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
-/// A group's number from /etc/group, or the number itself.
-fn group_id(group: &str) -> Option<u32> {
-    if let Ok(number) = group.parse() {
-        return Some(number);
-    }
-    let groups = std::fs::read_to_string("/etc/group").ok()?;
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == group).then(|| fields.nth(1)?.parse().ok())?
-    })
+/// Takes a socket that a supervisor bound; its mode and group are the supervisor's, and so is its path.
+pub fn adopt(listener: std::os::unix::net::UnixListener) -> std::io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 /// Answers clients until the task is dropped.
@@ -217,7 +197,21 @@ impl Admin {
         let pipeline = &self.pipeline;
         let now = clock::now();
         match request {
-            Request::Status => Ok(pipeline.status(now)),
+            Request::Status => {
+                let mut status = pipeline.status(now);
+                status["node"] = json!({ "kid": self.node.kid(), "public_key": self.node.public() });
+                Ok(status)
+            }
+            Request::Prove { nonce } => {
+                let token =
+                    pipeline.token().ok_or_else(|| Response::error(ErrorCode::Failed, "this node has no key"))?;
+                let nonce: Vec<u8> = nonce.bytes().take(*NONCE.end()).collect();
+                Ok(json!({ "schema": 1, "text": token.text(&nonce) }))
+            }
+            Request::Receipt { report } => {
+                let signed = super::receipt::sign(pipeline, &self.node, *report, now)?;
+                Ok(json!({ "schema": 1, "receipt": signed }))
+            }
             Request::List => {
                 let sessions = pipeline.sessions.all();
                 for session in &sessions {

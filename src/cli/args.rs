@@ -37,6 +37,13 @@ pub enum Verb {
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
     },
+    /// Run the enforcer in the foreground: it alone changes the packet filter, by the orders of a resolver without privilege.
+    /// `--socket` goes before the file's enforce.enforcer_socket.
+    Enforcer {
+        /// The resolver's configuration file; of it only [enforce] and [policy] are used.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Check a configuration without running it: file, line, field, remedy. Exit 3 if it does not load.
     Check {
         /// The file.
@@ -142,8 +149,13 @@ pub enum Verb {
         #[command(subcommand)]
         verb: super::lockdown::LockdownVerb,
     },
+    /// Try, from within a sandbox, every other way out. Exit 12 if one is open, 13 if of one it cannot be told.
+    Doctor(super::doctor::Words),
     /// State of the service.
     Status,
+    /// Whether the service is ready and answers: exit 0 if so, 1 if not, 4 if it is not reachable. For containers and
+    /// probes.
+    Healthcheck(super::healthcheck::Words),
     /// Read the configuration again; the old one stays if it does not load.
     Reload,
 }
@@ -285,7 +297,7 @@ fn phase(text: &str) -> Result<Phase, String> {
 }
 
 /// `90s`, `15m`, `2h`, `1h30m`, `3d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let mut total = 0u64;
     let mut number = None::<u64>;
     for c in text.chars() {

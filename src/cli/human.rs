@@ -316,6 +316,16 @@ pub fn status(v: &Value) -> String {
     if !e["last_error"].is_null() {
         let _ = write!(out, "\nlast error     {}", text(&e["last_error"]));
     }
+    let ready = if v["readiness"]["ready"] == true { "ready" } else { "NOT READY" };
+    let _ = write!(out, "\nreadiness      {ready}");
+    for check in v["readiness"]["checks"].as_array().into_iter().flatten() {
+        let (id, state) = (text(&check["id"]), text(&check["state"]));
+        let _ = write!(out, "\n  {id:<13} {state:<12} {}", text(&check["text"]));
+    }
+    if v["node"].is_object() {
+        let (kid, key) = (text(&v["node"]["kid"]), text(&v["node"]["public_key"]));
+        let _ = write!(out, "\nnode           {kid}\npublic key     {key}");
+    }
     for group in v["groups"]["spending_most"].as_array().into_iter().flatten() {
         let (owner, spent) = (text(&group["owner"]), number(&group["spent_bits"]));
         let _ = write!(out, "\ngroup          {owner}: {spent:.1} bits within 24 hours");

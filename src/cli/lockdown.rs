@@ -133,7 +133,7 @@ impl Words {
     fn table(&self) -> Result<String, Failure> {
         let name = match (&self.table, &self.config) {
             (Some(table), _) => table.clone(),
-            (None, Some(file)) => beside(&config::load(file).map_err(Failure::Config)?.0.enforce.table),
+            (None, Some(file)) => config::load(file).map_err(Failure::Config)?.0.lockdown.table,
             (None, None) => DEFAULT_TABLE.to_owned(),
         };
         lockdown::check_table(&name)?;
@@ -160,7 +160,7 @@ impl Words {
         };
         if let Some(file) = &self.config {
             let (loaded, _) = config::load(file).map_err(Failure::Config)?;
-            settings.table = beside(&loaded.enforce.table);
+            settings.table = loaded.lockdown.table;
             settings.service_table = loaded.enforce.table;
             if settings.interfaces.is_empty() && settings.bridges.is_empty() {
                 let names = loaded.enforce.interfaces.iter().map(|name| name.parse());
@@ -174,11 +174,6 @@ impl Words {
         settings.table = self.table.unwrap_or(settings.table);
         Ok(Plan::new(settings)?)
     }
-}
-
-/// The lockdown's table beside a service's.
-fn beside(service: &str) -> String {
-    format!("{service}_lockdown")
 }
 
 fn list(file: &Path) -> Result<Vec<IpRange>, String> {

@@ -5,7 +5,9 @@
 
 mod args;
 mod capacity;
+mod doctor;
 mod evaluate;
+mod healthcheck;
 mod human;
 mod lockdown;
 mod verbs;
@@ -32,6 +34,10 @@ pub enum Exit {
     Denied = 10,
     /// The session is quarantined (`explain --exit-code`, `session show --exit-code`).
     Quarantined = 11,
+    /// The doctor found an open way out.
+    Open = 12,
+    /// The doctor could not tell of every way whether it is closed.
+    Inconclusive = 13,
 }
 
 /// Runs a verb.

@@ -23,6 +23,7 @@ pub fn run(args: Args) -> Exit {
     let json = args.json;
     match args.verb {
         Verb::Serve { config, state_dir } => serve(config, state_dir, args.socket, json),
+        Verb::Enforcer { config } => enforcer(&config, args.socket, json),
         Verb::Check { file, strict } => check(&file, strict, json),
         Verb::Capacity { policy, floor_seconds, jitter_ms } => {
             super::capacity::run(policy.as_deref(), floor_seconds, jitter_ms, json)
@@ -76,8 +77,13 @@ pub fn run(args: Args) -> Exit {
             let by = by.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "operator".into());
             ask(&socket, &Request::ForgetLearned { by, reason }, json, |v| format!("{} pairs forgotten", v["pairs"]))
         }
+        Verb::Doctor(words) => {
+            let named = args.socket.is_some() || std::env::var_os("STAUNCH_SOCKET").is_some();
+            super::doctor::run(words, &socket, named, json)
+        }
         Verb::Lockdown { verb } => super::lockdown::run(verb, json),
         Verb::Status => ask(&socket, &Request::Status, json, human::status),
+        Verb::Healthcheck(words) => super::healthcheck::run(&words, args.socket.as_deref(), json),
         Verb::Reload => ask(&socket, &Request::Reload, json, |v| format!("configuration {} in force", v["digest"])),
     }
 }
@@ -114,6 +120,14 @@ fn session(socket: &Path, verb: SessionVerb, json: bool) -> Exit {
 
 fn serve(config: Option<PathBuf>, state_dir: Option<PathBuf>, socket: Option<PathBuf>, json: bool) -> Exit {
     match daemon::run(daemon::Start { config, state_dir, socket }) {
+        Ok(()) => Exit::Ok,
+        Err(daemon::StartError::Config(errors)) => config_errors(&errors, json),
+        Err(daemon::StartError::Other(error)) => fail(&format!("{error:#}"), json),
+    }
+}
+
+fn enforcer(config: &Path, socket: Option<PathBuf>, json: bool) -> Exit {
+    match daemon::run_enforcer(config, socket) {
         Ok(()) => Exit::Ok,
         Err(daemon::StartError::Config(errors)) => config_errors(&errors, json),
         Err(daemon::StartError::Other(error)) => fail(&format!("{error:#}"), json),

@@ -16,7 +16,7 @@ use crate::model::{Announcement, Mode};
 use crate::pipeline::Repeats;
 use crate::policy::{Profiles, UnknownSource};
 use crate::range::IpRange;
-use crate::{enforce, forward, learn, listen, rdap};
+use crate::{enforce, forward, learn, listen, rdap, readiness};
 
 /// Everything that was said or assumed.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub struct Loaded {
     pub answer: Answer,
     /// The packet filter.
     pub enforce: enforce::Config,
+    /// What is wanted of the lockdown.
+    pub lockdown: readiness::Lockdown,
     /// How long pins live.
     pub pins: Pins,
     /// How refusals look.

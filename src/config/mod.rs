@@ -86,6 +86,32 @@ pub fn load(path: &Path) -> Result<(Loaded, Vec<Warning>), Vec<ConfigError>> {
 /// # Errors
 /// As [`load`].
 pub fn load_in(path: &Path, environment: &Environment) -> Result<(Loaded, Vec<Warning>), Vec<ConfigError>> {
+    load_text(path, &text_of(path)?, environment)
+}
+
+/// Reads of the configuration at `path` what the enforcer runs by, and nothing that it names; `socket` goes before the file's.
+///
+/// # Errors
+/// As [`load`], of what is read.
+pub fn load_enforcer(
+    path: &Path,
+    socket: Option<PathBuf>,
+) -> Result<(crate::enforce::remote::Settings, Vec<Warning>), Vec<ConfigError>> {
+    let (file, text) = (path.display().to_string(), text_of(path)?);
+    let document = Document::parse(&file, &text).map_err(|error| vec![error])?;
+    let mut problems = Problems::new(&file, Some(&document));
+    let spec = document.decode(&mut problems);
+    let settings = resolve::enforcer(&spec, path, socket, &Environment::system(), &mut problems);
+    let (mut errors, mut warnings) = problems.into_parts();
+    // A rule that does not load must not keep the enforcer from coming back to a resolver that runs by the file before.
+    let concerns = |field: &str| ["", "version", "enforce", "policy"].contains(&field.split('.').next().unwrap_or(""));
+    errors.retain(|error| concerns(&error.field));
+    warnings.retain(|warning| concerns(&warning.field));
+    if errors.is_empty() { Ok((settings, warnings)) } else { Err(errors) }
+}
+
+/// The text of a configuration file.
+fn text_of(path: &Path) -> Result<String, Vec<ConfigError>> {
     let unreadable = |problem: String| {
         vec![ConfigError {
             file: path.display().to_string(),
@@ -97,7 +123,7 @@ pub fn load_in(path: &Path, environment: &Environment) -> Result<(Loaded, Vec<Wa
     };
     let octets =
         resolve::read_limited(path, MAX_FILE_OCTETS).map_err(|e| unreadable(format!("cannot be read: {e}")))?;
-    let text = String::from_utf8(octets).map_err(|error| {
+    String::from_utf8(octets).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes().iter().take(valid).filter(|b| **b == b'\n').count() as u32;
         vec![ConfigError {
@@ -107,8 +133,7 @@ pub fn load_in(path: &Path, environment: &Environment) -> Result<(Loaded, Vec<Wa
             problem: "not UTF-8".into(),
             remedy: "save the file as UTF-8".into(),
         }]
-    })?;
-    load_text(path, &text, environment)
+    })
 }
 
 /// As [`load_in`], with the file's text at hand; `path` names it, and other files are relative to it.

@@ -13,6 +13,7 @@ use crate::learn::Source;
 use crate::lists::{Action, Format};
 use crate::model::{Mode, Phase, SessionType};
 use crate::policy::{UnknownSource, Unlisted};
+use crate::readiness::Need;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -239,6 +240,20 @@ pub struct Enforce {
     pub own_table: bool,
     /// Every lease that is opened or closed, as JSON lines; relative to the state directory, or `off`.
     pub lease_journal: String,
+    /// Socket of an enforcer that changes the packet filter in this process's place.
+    pub enforcer_socket: Option<String>,
+    /// Group of that socket.
+    pub enforcer_group: Option<String>,
+    /// Whose orders the enforcer takes. Default: root's and its own user's.
+    pub resolver_user: Option<String>,
+    /// Command of backend `hook`, and its arguments.
+    pub hook: Vec<String>,
+    /// For one answer of it.
+    pub hook_deadline_ms: u64,
+    /// Whether the lockdown must stand. Default: warn where nftables guards interfaces, else off.
+    pub lockdown: Option<Need>,
+    /// Its nftables table. Default: the table's name with `_lockdown`.
+    pub lockdown_table: Option<String>,
 }
 
 impl Default for Enforce {
@@ -255,6 +270,13 @@ impl Default for Enforce {
             pins_per_name: 256,
             own_table: true,
             lease_journal: "off".into(),
+            enforcer_socket: None,
+            enforcer_group: None,
+            resolver_user: None,
+            hook: Vec::new(),
+            hook_deadline_ms: 1000,
+            lockdown: None,
+            lockdown_table: None,
         }
     }
 }

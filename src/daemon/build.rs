@@ -16,6 +16,7 @@ use crate::config::{self, Endpoint, Loaded, SinkholeAction};
 use crate::enforce::{Active, BackendKind, Enforcer};
 use crate::forward::Forwarder;
 use crate::forward::helper::HostLookup;
+use crate::identity::NodeKey;
 use crate::learn::{self, Base, Book, Enforced, NotLearned, Settled};
 use crate::lists::{Grants, HashKey, Scope};
 use crate::model::{Announcement, Mode, Qtype, SessionId, SessionType};
@@ -34,6 +35,8 @@ pub struct Built {
     pub pipeline: Arc<Pipeline>,
     /// The event writer.
     pub events: JoinHandle<()>,
+    /// Who we are.
+    pub node: NodeKey,
 }
 
 /// The configuration that `start` asks for.
@@ -54,6 +57,7 @@ pub fn load(start: &Start) -> Result<Loaded, StartError> {
 pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     std::fs::create_dir_all(&loaded.state_dir)
         .with_context(|| format!("state directory {}", loaded.state_dir.display()))?;
+    let node = NodeKey::open(&loaded.state_dir).context("the node's key")?;
     let upstreams = upstreams(&loaded).await?;
     if upstreams.is_empty() {
         bail!("no upstream is known; name one in [upstream] servers");
@@ -94,7 +98,7 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let live = live(loaded, grants, &settled)?;
     book.put_in_force(settled);
     let pipeline = Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry, book);
-    let pipeline = Arc::new(pipeline.with_registries(rdap));
+    let pipeline = Arc::new(pipeline.with_registries(rdap).with_node(&node));
     for announcement in configured {
         let id = announcement.id.clone();
         let seed = pipeline.hash(&id);
@@ -119,11 +123,12 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
                 "the packet filter does not hold what was ordered; enforced sessions get no addresses"
             };
             pipeline.degraded(what, crate::clock::now());
+            pipeline.gate.nudge();
         }
     });
     // Written behind: the digest says which policy made the decisions that follow.
     drop(pipeline.store.append(vec![policy_record(&pipeline, digest, enforced)]).context("journal")?);
-    Ok(Built { pipeline, events })
+    Ok(Built { pipeline, events, node })
 }
 
 /// Puts a new configuration in force: rules, lists, profiles, mode, zones, answers, sessions. Listeners, upstreams,
@@ -303,6 +308,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         },
         repeats: loaded.answer.repeats,
         enforcing: loaded.enforce.backend != BackendKind::Off,
+        lockdown: loaded.lockdown,
         grants,
         stranger: Arc::new(stranger(SessionId::unknown(), SessionType::Unannounced)),
         digest,
@@ -370,12 +376,19 @@ fn alert_config(loaded: &Loaded) -> alert::Config {
             config::AlertSinkKind::File { path } => alert::SinkKind::File { path: path.clone() },
         },
     });
-    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .ok()
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "-".into());
+    let hostname = hostname().unwrap_or_else(|| "-".into());
     alert::Config { sinks: sinks.collect(), source: format!("/staunch/{hostname}"), hostname, ..Default::default() }
+}
+
+/// This host's name, from the kernel and not from /proc, of which a service manager may show processes alone.
+fn hostname() -> Option<String> {
+    let mut name = [0u8; 256];
+    // SAFETY: the length given is that of the buffer.
+    if unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } != 0 {
+        return None;
+    }
+    let name = std::ffi::CStr::from_bytes_until_nul(&name).ok()?.to_str().ok()?;
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// Hosts of alert sinks, looked up through our own upstreams.

@@ -2,7 +2,11 @@
 
 pub mod build;
 mod http;
+mod privilege;
+mod ready;
 mod sampled;
+mod supervisor;
+mod watchdog;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -20,6 +24,8 @@ use crate::listen::Listener;
 use crate::model::{Qtype, SessionType};
 use crate::pipeline::Pipeline;
 use crate::{clock, store};
+use supervisor::Supervised;
+use watchdog::Watchdog;
 
 /// How often what sessions teach is taken over; a crash loses at most this much of it, and a second or two of the
 /// index.
@@ -57,8 +63,10 @@ pub trait Reload: Send + Sync {
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send + '_>>;
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. To be called before the process has other threads.
 pub fn run(start: Start) -> Result<(), StartError> {
+    // SAFETY: no thread has been started yet, and only what was announced to this process is taken.
+    let supervised = unsafe { Supervised::take() }.map_err(anyhow::Error::from)?;
     init_tracing();
     let loaded = build::load(&start)?;
     for assumed in loaded.assumptions() {
@@ -67,10 +75,20 @@ pub fn run(start: Start) -> Result<(), StartError> {
     raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("slow").build().context("no runtime")?;
-    runtime.block_on(serve(start, loaded))?;
+    runtime.block_on(serve(start, loaded, supervised))?;
     // What still waits for an upstream has nobody left to answer.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
+}
+
+/// Runs the enforcer until SIGTERM or SIGINT, by the resolver's configuration file; `socket` goes before the file's.
+pub fn run_enforcer(config: &Path, socket: Option<PathBuf>) -> Result<(), StartError> {
+    init_tracing();
+    let (settings, warnings) = config::load_enforcer(config, socket).map_err(StartError::Config)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    crate::enforce::remote::run(&settings).context("enforcer").map_err(StartError::Other)
 }
 
 /// Every exchange with an upstream holds a socket, every TCP client another.
@@ -103,7 +121,7 @@ fn init_tracing() {
         .try_init();
 }
 
-async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
+async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).context("signal handler")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signal handler")?;
     let mut hang_up = signal(SignalKind::hangup()).context("signal handler")?;
@@ -113,13 +131,20 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
     let metrics = loaded.metrics;
     let socket = start.socket.clone().unwrap_or_else(|| admin_config.socket.clone());
     // The socket first: a second daemon on the same state must not get as far as the packet filter.
-    let admin_socket = admin::bind(&socket, admin_config.group.as_deref())
-        .with_context(|| format!("admin socket {}", socket.display()))?;
+    let mut inherited = supervised.inherited;
+    let handed = inherited.take_admin(&socket);
+    let ours = handed.is_none();
+    let admin_socket = match handed {
+        Some(handed) => admin::adopt(handed),
+        None => admin::bind(&socket, admin_config.group.as_deref()),
+    };
+    let admin_socket = admin_socket.with_context(|| format!("admin socket {}", socket.display()))?;
     let built = build::pipeline(loaded).await.map_err(not_learned)?;
     let pipeline = built.pipeline;
 
     pipeline.watch_flows(pipeline.enforcer.status().backend == BackendKind::Nft);
-    let listener = Listener::start(&listen, pipeline.clone(), &tokio::runtime::Handle::current())
+    let runtime = tokio::runtime::Handle::current();
+    let listener = privilege::with_low_ports(|| Listener::start_with(&listen, inherited, pipeline.clone(), &runtime))
         .context("could not listen; another resolver may hold the address")?;
     let listeners = listener.counters().clone();
     let stages = sampled::Stages { pipeline: Arc::downgrade(&pipeline), listeners };
@@ -128,16 +153,18 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
         http::serve(address, pipeline.clone()).await.with_context(|| format!("metrics page on {address}"))?;
     }
     let reload: Arc<dyn Reload> = Arc::new(Reloader { start: start.clone(), pipeline: pipeline.clone() });
-    let admin = Arc::new(Admin { pipeline: pipeline.clone(), reload: reload.clone() });
+    let node = Arc::new(built.node);
+    let admin = Arc::new(Admin { pipeline: pipeline.clone(), reload: reload.clone(), node });
     let admin_task = tokio::spawn(admin::serve(admin_socket, admin));
 
     let held_task = tokio::spawn(pipeline.clone().keep_held_fresh());
 
-    let addresses: Vec<_> = listener.local_addrs().iter().map(ToString::to_string).collect();
-    let mode = pipeline.live.load().policy.mode;
-    tracing::info!(addresses = addresses.join(","), ?mode, socket = %socket.display(), "ready");
-    // Fails only where no supervisor listens.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let ready_task =
+        tokio::spawn(ready::keep(pipeline.clone(), listener.local_addrs().to_vec(), socket.display().to_string()));
+    let watchdog = supervised.watchdog.map(|period| {
+        Watchdog::start(period, listener.beats().to_vec(), pipeline.enforcer.clone()).context("watchdog")
+    });
+    let watchdog = watchdog.transpose()?;
 
     // What a session has spent since its last step in the journal; a crash gives back a second's worth at most.
     let mut ledgers = tokio::time::interval(Duration::from_secs(1));
@@ -156,18 +183,27 @@ async fn serve(start: Start, loaded: Loaded) -> Result<(), StartError> {
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => match reload.reload().await {
-                Ok(digest) => tracing::info!(digest, "configuration reloaded"),
-                Err(error) => tracing::error!(error, "the old configuration stays"),
-            },
+            _ = hang_up.recv() => {
+                supervisor::reloading();
+                let result = reload.reload().await;
+                match &result {
+                    Ok(digest) => tracing::info!(digest, "configuration reloaded"),
+                    Err(error) => tracing::error!(error, "the old configuration stays"),
+                }
+                supervisor::reloaded(&result);
+            }
         }
     }
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(watchdog);
     listener.shutdown().await;
     admin_task.abort();
     held_task.abort();
-    let _ = std::fs::remove_file(&socket);
+    ready_task.abort();
+    if ours {
+        let _ = std::fs::remove_file(&socket);
+    }
     let last = pipeline.clone();
     // Threads are joined away from the runtime: each may need a moment for its last write.
     let joined = tokio::task::spawn_blocking(move || {
@@ -225,7 +261,9 @@ impl Reload for Reloader {
                     StartError::Config(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
                     StartError::Other(error) => format!("{error:#}"),
                 })?;
-            build::apply(&self.pipeline, loaded).map_err(|error| format!("{error:#}"))
+            let digest = build::apply(&self.pipeline, loaded).map_err(|error| format!("{error:#}"))?;
+            self.pipeline.gate.nudge();
+            Ok(digest)
         })
     }
 }

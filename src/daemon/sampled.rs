@@ -65,6 +65,12 @@ fn own(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             "1 if the packet filter holds what was ordered",
             f64::from(u8::from(enforce.healthy)),
         ),
+        plain("ready", "1 if the service should get new sandboxes", f64::from(u8::from(pipeline.unready().is_none()))),
+        plain(
+            "lockdown_whole",
+            "1 if the lockdown was found to stand and to cover every interface",
+            f64::from(u8::from(pipeline.gate.is_whole(clock::now().mono))),
+        ),
         plain("enforcement_orders_total", "Orders to the packet filter", enforce.submitted as f64),
         plain("enforcement_failed_total", "Orders the packet filter did not carry out", enforce.failed as f64),
         plain("enforcement_queue_full_total", "Orders refused because the queue was full", enforce.queue_full as f64),

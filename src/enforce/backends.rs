@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::mark::FIRST_GENERATION;
 use super::state::{Entry, State, Target, Volume};
+use super::wire::{DOCUMENT_USUAL, Held};
 use super::{Active, Backend, BackendKind, Command, Error, RANGES_MAX, Range, Used};
 use crate::ports::Port;
 
@@ -76,7 +77,7 @@ impl View {
 }
 
 /// Sizes and counters of a backend.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
     /// IPv4 leases, one for each port of a destination (those that ended in the last seconds included).
     pub pins4: usize,
@@ -172,6 +173,15 @@ impl Backend for DryRun {
 
     fn reconcile(&mut self, active: &[Active]) -> Result<(), Error> {
         self.state.reconcile(active)
+    }
+
+    fn held(&self, after: Option<IpAddr>) -> (Vec<Held>, bool) {
+        self.state.held(after, DOCUMENT_USUAL, self.now())
+    }
+
+    fn hold(&mut self, held: Vec<Held>) -> Result<(), Error> {
+        let now = self.now();
+        self.state.hold(&held, now)
     }
 
     fn ranges(&mut self, ranges: &[Range]) -> Result<(), Error> {

@@ -14,9 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
-use super::{
-    Active, Backend, BackendKind, Class, Command, Counts, Error, Health, Images, Kept, Open, Range, Tell, View,
-};
+use super::{Active, Backend, BackendKind, Command, Counts, Error, Health, Images, Open, Range, Tell, View, wire};
 use crate::lines::{self, LineFile};
 
 /// Version of the lines, in each as `schema`.
@@ -38,71 +36,24 @@ pub struct Journalled {
 
 /// What a line tells.
 #[derive(Serialize)]
-#[serde(tag = "op", rename_all = "kebab-case")]
+#[serde(untagged)]
 enum Told<'a> {
-    Pin {
-        session: IpAddr,
-        destinations: &'a [IpAddr],
-        ports: &'a crate::ports::Ports,
-        volume: Option<u64>,
-        lifetime_ms: u64,
-    },
-    Unpin {
-        session: IpAddr,
-        destinations: &'a [IpAddr],
-    },
-    Guard {
-        session: IpAddr,
-        class: u8,
-    },
-    Renew {
-        session: IpAddr,
-        class: u8,
-        keep: Vec<ToldKept<'a>>,
-    },
-    Unguard {
-        session: IpAddr,
-    },
-    Quarantine {
-        session: IpAddr,
-    },
-    Release {
-        session: IpAddr,
-    },
-    Remove {
-        session: IpAddr,
-    },
+    Order(&'a Command),
+    Fact(Fact<'a>),
+}
+
+/// What is no order for one session.
+#[derive(Serialize)]
+#[serde(tag = "fact", rename_all = "kebab-case")]
+enum Fact<'a> {
     /// A session that was taken over from an earlier run, and its leases.
-    Held {
-        session: IpAddr,
-        guarded: bool,
-        quarantined: bool,
-        pins: &'a [Open],
-    },
+    Held { session: IpAddr, guarded: bool, quarantined: bool, pins: &'a [Open] },
     /// All others that an earlier run knew are gone.
-    Reconciled {
-        sessions: usize,
-    },
-    Ranges {
-        ranges: Vec<ToldRange<'a>>,
-    },
+    Reconciled { sessions: usize },
+    /// The written ranges, by class as a bit, are these.
+    Ranges { ranges: &'a [Range] },
     /// Somebody had changed the packet filter; it stands again.
     Restored,
-}
-
-#[derive(Serialize)]
-struct ToldKept<'a> {
-    destination: IpAddr,
-    ports: &'a [crate::ports::Ports],
-    volume: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct ToldRange<'a> {
-    first: IpAddr,
-    last: IpAddr,
-    classes: Vec<u8>,
-    ports: &'a crate::ports::Ports,
 }
 
 #[derive(Serialize)]
@@ -157,7 +108,7 @@ impl Journalled {
     fn tell_restored(&mut self, begun: Begun) {
         let restored = self.inner.restored();
         if std::mem::replace(&mut self.restored, restored) != restored {
-            self.tell(begun, [(Told::Restored, None)]);
+            self.tell(begun, [(Told::Fact(Fact::Restored), None)]);
         }
     }
 
@@ -216,34 +167,6 @@ fn write(mut file: LineFile, waiting: &Receiver<Vec<u8>>) {
     }
 }
 
-fn told(command: &Command) -> Told<'_> {
-    match command {
-        Command::Pin { session, destinations, ports, volume, lifetime } => {
-            let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
-            Told::Pin { session: *session, destinations, ports, volume: *volume, lifetime_ms }
-        }
-        Command::Unpin { session, destinations } => Told::Unpin { session: *session, destinations },
-        Command::Guard { session, class: Class(class) } => Told::Guard { session: *session, class: *class },
-        Command::Renew { session, class: Class(class), keep } => {
-            let keep = keep.iter().map(|Kept { destination, ports, volume }| ToldKept {
-                destination: *destination,
-                ports,
-                volume: *volume,
-            });
-            Told::Renew { session: *session, class: *class, keep: keep.collect() }
-        }
-        Command::Unguard { session } => Told::Unguard { session: *session },
-        Command::Quarantine { session } => Told::Quarantine { session: *session },
-        Command::Release { session } => Told::Release { session: *session },
-        Command::Remove { session } => Told::Remove { session: *session },
-    }
-}
-
-fn told_range(range: &Range) -> ToldRange<'_> {
-    let classes = (0..32).filter(|class| range.classes >> class & 1 == 1).collect();
-    ToldRange { first: range.first, last: range.last, classes, ports: &range.ports }
-}
-
 impl Backend for Journalled {
     fn kind(&self) -> BackendKind {
         self.inner.kind()
@@ -262,7 +185,7 @@ impl Backend for Journalled {
             result.is_ok() || !matches!(command, Command::Pin { .. })
         };
         let all = commands.iter().zip(&results).filter(stands);
-        self.tell(begun, all.map(|(command, result)| (told(command), result.as_ref().err())));
+        self.tell(begun, all.map(|(command, result)| (Told::Order(command), result.as_ref().err())));
         results
     }
 
@@ -272,16 +195,16 @@ impl Backend for Journalled {
         for active in active {
             let view = self.inner.view(active.session);
             let (guarded, quarantined, pins) = (view.guarded, view.quarantined, view.pins.as_slice());
-            self.tell(begun, [(Told::Held { session: active.session, guarded, quarantined, pins }, None)]);
+            self.tell(begun, [(Told::Fact(Fact::Held { session: active.session, guarded, quarantined, pins }), None)]);
         }
-        self.tell(begun, [(Told::Reconciled { sessions: active.len() }, result.as_ref().err())]);
+        self.tell(begun, [(Told::Fact(Fact::Reconciled { sessions: active.len() }), result.as_ref().err())]);
         result
     }
 
     fn ranges(&mut self, ranges: &[Range]) -> Result<(), Error> {
         let begun = Begun::now();
         let result = self.inner.ranges(ranges);
-        self.tell(begun, [(Told::Ranges { ranges: ranges.iter().map(told_range).collect() }, result.as_ref().err())]);
+        self.tell(begun, [(Told::Fact(Fact::Ranges { ranges }), result.as_ref().err())]);
         result
     }
 
@@ -304,6 +227,14 @@ impl Backend for Journalled {
         self.inner.images(table, apart)
     }
 
+    fn held(&self, after: Option<IpAddr>) -> (Vec<wire::Held>, bool) {
+        self.inner.held(after)
+    }
+
+    fn hold(&mut self, held: Vec<wire::Held>) -> Result<(), Error> {
+        self.inner.hold(held)
+    }
+
     fn teardown(&mut self, remove_table: bool) -> Result<(), Error> {
         self.inner.teardown(remove_table)
     }
@@ -323,7 +254,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::super::DryRun;
+    use super::super::{Class, DryRun, Kept};
     use super::*;
     use crate::ports::Ports;
 
@@ -356,7 +287,7 @@ mod tests {
         assert_eq!(backend.counts().unrecorded, 0);
         drop(backend);
         let lines = lines(&config.file);
-        let ops: Vec<_> = lines.iter().filter_map(|line| line["op"].as_str()).collect();
+        let ops: Vec<_> = lines.iter().filter_map(|line| line["order"].as_str().or(line["fact"].as_str())).collect();
         assert_eq!(ops, ["held", "reconciled", "pin", "renew", "quarantine"]);
         assert_eq!(lines[0]["guarded"], true);
         assert_eq!(lines[2]["destinations"], serde_json::json!(["192.0.2.1"]));

@@ -12,20 +12,25 @@
 
 mod addresses;
 mod backends;
+mod hook;
 mod journal;
 pub mod mark;
+mod mirror;
 mod netlink;
 mod nft;
 mod observed;
 mod owner;
 mod queue;
+pub mod remote;
 mod state;
 #[cfg(test)]
 mod tests;
 mod ticket;
+pub mod wire;
 
 use std::io;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::ports::{Port, Ports};
@@ -71,6 +76,8 @@ pub enum BackendKind {
     Nft,
     /// Keeps a table in memory and records what it would have done.
     DryRun,
+    /// A command of the operator's that is told what to open.
+    Hook,
     /// Nothing is pinned; only with monitor mode.
     Off,
 }
@@ -99,14 +106,34 @@ pub struct Config {
     pub own_table: bool,
     /// Where every lease that is opened or closed is written down; nowhere without it.
     pub journal: Option<crate::lines::Config>,
+    /// What works outside of this process.
+    pub outside: Outside,
+}
+
+/// Other processes that have the packet filter in their hands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outside {
+    /// Socket of the enforcer that changes the packet filter, with [`BackendKind::Nft`]; without one this process does.
+    pub enforcer: Option<PathBuf>,
+    /// The command and its arguments, with [`BackendKind::Hook`].
+    pub hook: Vec<String>,
+    /// Most time that the command may take for one answer; behind it, it is ended and started anew.
+    pub hook_deadline: Duration,
+}
+
+impl Default for Outside {
+    fn default() -> Self {
+        Self { enforcer: None, hook: Vec::new(), hook_deadline: Duration::from_secs(1) }
+    }
 }
 
 /// Which written ranges are open to a session: those of its class. The caller numbers classes; 0 has none.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Class(pub u8);
 
 /// A written range of addresses that sessions of some classes may reach without having resolved a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Range {
     /// Names it in [`Observed`].
     pub id: u32,
@@ -121,13 +148,15 @@ pub struct Range {
 }
 
 /// A destination that stays open in a new generation of a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Kept {
     /// Destination.
     pub destination: IpAddr,
     /// What is open there, by each name that leads to it.
     pub ports: Vec<Ports>,
     /// Octets that may go out to it in all; no end without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<u64>,
 }
 
@@ -141,8 +170,9 @@ impl Kept {
     }
 }
 
-/// One order to the packet filter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One order to the packet filter. As JSON (see [`wire`]): `{"order": "pin", "session": "10.77.1.2", ...}`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "order", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Command {
     /// Let `session` reach `ports` of each of `destinations` for `lifetime` from now; refresh never shortens.
     Pin {
@@ -154,8 +184,10 @@ pub enum Command {
         ports: Ports,
         /// Octets that may go out to each of them over the session's whole life, IP headers included; no end without one.
         /// Of two limits for one destination the wider one counts. What has gone out stays counted when the lease ends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         volume: Option<u64>,
         /// From now.
+        #[serde(rename = "lifetime_ms", with = "wire::millis")]
         lifetime: Duration,
     },
     /// Take pins away before their time (evicted by [`crate::pin::SessionPins`]), all ports of them. Open flows stay.
@@ -222,7 +254,8 @@ impl Command {
 }
 
 /// What a live session address must be like after [`Enforcer::reconcile`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Active {
     /// Source address of the sandbox.
     pub session: IpAddr,
@@ -292,6 +325,23 @@ pub trait Backend: Send {
     /// Where the kernel does not tell.
     fn images(&mut self, _table: &str, _apart: &str) -> Result<Images, Error> {
         Ok(Images::new())
+    }
+
+    /// Everything that is wanted, by session address, ascending and above `after` where one is given, some of it at a time;
+    /// and whether there is more. Nothing where a backend keeps nothing.
+    fn held(&self, _after: Option<IpAddr>) -> (Vec<wire::Held>, bool) {
+        (Vec::new(), false)
+    }
+
+    /// Exactly `held` is wanted from now on: what another process wants that gives its orders to this backend. Sessions that
+    /// stay as they are keep their flows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`], [`Error::SessionFull`] and [`Error::Family`] for what can never be held: everything stays as it was.
+    /// Otherwise as [`Backend::reconcile`].
+    fn hold(&mut self, _held: Vec<wire::Held>) -> Result<(), Error> {
+        Err(Error::Config("this backend keeps nothing for another process".into()))
     }
 
     /// Leaves. With `remove_table` everything built goes, and sandboxes are no longer held back.

@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::hook::HookLink;
+use super::mirror::Mirror;
 use super::queue::{Farewell, Job, Order, Queue};
+use super::remote::RemoteLink;
 use super::state::check_destinations;
 use super::{
     Active, Backend, BackendKind, Command, Config, Counts, DryRun, Error, Health, Images, Journalled, Nft, Observed,
@@ -26,6 +29,16 @@ use super::{
 pub(super) const CHECK_EVERY: Duration = Duration::from_millis(50);
 /// Most commands handed to the backend at once: bounds the wait of a revoke behind pins to about 2 ms.
 const BATCH_MAX: usize = 256;
+
+/// The configured backend with nobody between it and the packet filter; a hook is its own.
+pub(super) fn in_process(config: &Config) -> Result<Box<dyn Backend>, Error> {
+    Ok(match config.backend {
+        BackendKind::Nft => Box::new(Nft::new(config)?),
+        BackendKind::DryRun => Box::new(DryRun::new(config.capacity)),
+        BackendKind::Hook => Box::new(Mirror::new(HookLink::new(config)?, config.capacity)),
+        BackendKind::Off => Box::new(Off),
+    })
+}
 
 /// Handle to the owner thread; clones share it. When the last is dropped the thread carries out what waits and ends,
 /// and the table stays.
@@ -116,10 +129,11 @@ impl Enforcer {
     ///
     /// Where the settings cannot work or enforcement cannot be had (no privilege, no nf_tables, another owner).
     pub fn start(config: Config) -> Result<Self, Error> {
-        let mut backend: Box<dyn Backend> = match config.backend {
-            BackendKind::Nft => Box::new(Nft::new(&config)?),
-            BackendKind::DryRun => Box::new(DryRun::new(config.capacity)),
-            BackendKind::Off => Box::new(Off),
+        let mut backend: Box<dyn Backend> = match (config.backend, &config.outside.enforcer) {
+            (BackendKind::Nft, Some(socket)) => {
+                Box::new(Mirror::new(RemoteLink::new(socket.clone(), &config), config.capacity))
+            }
+            _ => in_process(&config)?,
         };
         if let Some(journal) = &config.journal {
             let journalled = Journalled::new(backend, journal);

@@ -80,9 +80,9 @@ struct Waiting {
     farewell: Option<Farewell>,
 }
 
-/// Orders behind a full queue, together for each session address.
+/// Orders that wait without a pin between any of them, together for each session address.
 #[derive(Debug, Default)]
-struct Beyond {
+pub(super) struct Beyond {
     addresses: HashMap<IpAddr, Vec<Order>>,
     /// The same addresses, those that have waited longest first.
     turns: VecDeque<IpAddr>,
@@ -194,8 +194,12 @@ impl Queue {
 }
 
 impl Beyond {
-    /// Takes an order in; earlier ones of its address that it makes idle go.
-    fn put(&mut self, order: Order) -> Result<(), Error> {
+    /// Takes an order in that is not a pin; earlier ones of its address that it makes idle go.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::QueueFull`]: it was not taken.
+    pub(super) fn put(&mut self, order: Order) -> Result<(), Error> {
         let session = order.command.session().to_canonical();
         let more = unpins(&order.command);
         if self.destinations + more > UNPINS_MAX {
@@ -223,7 +227,7 @@ impl Beyond {
     }
 
     /// Everything of the address that has waited longest.
-    fn next(&mut self) -> Option<Vec<Order>> {
+    pub(super) fn next(&mut self) -> Option<Vec<Order>> {
         let orders = self.addresses.remove(&self.turns.pop_front()?)?;
         self.orders -= orders.len();
         self.destinations -= orders.iter().map(|order| unpins(&order.command)).sum::<usize>();

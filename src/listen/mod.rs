@@ -11,7 +11,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,11 +22,13 @@ use crate::model::{Now, Transport};
 
 mod counters;
 mod dispatch;
+mod inherited;
 mod mmsg;
 mod tcp;
 mod udp;
 
 pub use counters::Counters;
+pub use inherited::{Inherited, InheritedError};
 
 /// Settings of this stage.
 #[derive(Debug, Clone)]
@@ -100,6 +102,9 @@ pub enum Error {
     /// A worker thread could not be started.
     #[error("cannot start a worker thread")]
     Thread(#[source] io::Error),
+    /// Sockets that were handed to us do not fit the configuration.
+    #[error(transparent)]
+    Inherited(#[from] InheritedError),
 }
 
 /// How often a free port is looked for that both transports can have, where port 0 is asked for.
@@ -113,6 +118,7 @@ pub struct Listener {
     quit: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
+    beats: Vec<Arc<AtomicU64>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -123,6 +129,19 @@ impl Listener {
     /// # Errors
     /// If an address is taken or not ours, no address is given, or a thread cannot be started; nothing is served then.
     pub fn start<S: Service>(config: &Config, service: Arc<S>, runtime: &Handle) -> Result<Self, Error> {
+        Self::start_with(config, Inherited::default(), service, runtime)
+    }
+
+    /// As [`Listener::start`], with sockets that are open already in the place of those that would be opened.
+    ///
+    /// # Errors
+    /// As [`Listener::start`], and if one of `inherited` is left over.
+    pub fn start_with<S: Service>(
+        config: &Config,
+        mut inherited: Inherited,
+        service: Arc<S>,
+        runtime: &Handle,
+    ) -> Result<Self, Error> {
         if config.addresses.is_empty() {
             return Err(Error::NoAddress);
         }
@@ -130,8 +149,9 @@ impl Listener {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
-        let open = config.addresses.iter().map(|address| Sockets::open(*address, workers));
+        let open = config.addresses.iter().map(|address| Sockets::open(*address, workers, &mut inherited));
         let sockets = open.collect::<Result<Vec<_>, _>>()?;
+        inherited.all_taken()?;
 
         let counters = Arc::new(Counters::default());
         let (stop, stopped) = watch::channel(false);
@@ -142,6 +162,7 @@ impl Listener {
             quit: Arc::new(AtomicBool::new(false)),
             stop,
             workers: Vec::new(),
+            beats: Vec::new(),
             tasks: Vec::new(),
         };
         let shared = Arc::new(tcp::Shared {
@@ -162,7 +183,10 @@ impl Listener {
             };
             listener.tasks.push(runtime.spawn(tcp::accept(accepting, Arc::clone(&shared))));
             for (i, socket) in udp.into_iter().enumerate() {
+                let beat = Arc::new(AtomicU64::new(0));
+                listener.beats.push(Arc::clone(&beat));
                 let worker = udp::Worker {
+                    beat,
                     socket: Arc::new(socket),
                     service: Arc::clone(&service),
                     queue: queue.clone(),
@@ -185,6 +209,11 @@ impl Listener {
     /// What was counted so far.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// A count for each UDP worker that rises at least ten times a second while the worker is well.
+    pub fn beats(&self) -> &[Arc<AtomicU64>] {
+        &self.beats
     }
 
     /// Stops taking queries, lets those in the slow path finish for a few seconds, and returns when all sockets are
@@ -226,7 +255,20 @@ struct Sockets {
 impl Sockets {
     /// Opens the listening socket first: it is exclusive, so that a second instance fails here instead of taking half
     /// of the datagrams.
-    fn open(asked: SocketAddr, workers: usize) -> Result<Self, Error> {
+    ///
+    /// An inherited socket for datagrams is shared by all workers: another one beside it would take its part of the queue
+    /// with it at a restart.
+    fn open(asked: SocketAddr, workers: usize, inherited: &mut Inherited) -> Result<Self, Error> {
+        let (tcp, udp) = inherited.take(asked);
+        if tcp.is_some() || !udp.is_empty() {
+            let error = |transport| move |source| Error::Bind { address: asked, transport, source };
+            let tcp = tcp.map_or_else(|| tcp::bind(asked), Ok).map_err(error(Transport::Tcp))?;
+            let udp = match udp.is_empty() {
+                true => (0..workers.max(1)).map(|_| udp::bind(asked)).collect(),
+                false => udp::share(udp, workers),
+            };
+            return Ok(Self { address: asked, tcp, udp: udp.map_err(error(Transport::Udp))? });
+        }
         let mut tries = if asked.port() == 0 { PORT_TRIES } else { 1 };
         loop {
             tries -= 1;

@@ -8,7 +8,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -48,6 +48,18 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
+/// A socket for each of `workers`, of those that were handed to us: several workers may wait on one.
+pub(super) fn share(inherited: Vec<UdpSocket>, workers: usize) -> io::Result<Vec<UdpSocket>> {
+    for socket in &inherited {
+        socket.set_read_timeout(Some(IDLE_TICK))?;
+        mmsg::keep_destination(socket, socket.local_addr()?.is_ipv6())?;
+        mmsg::raise_buffers(socket, SOCKET_BUFFER);
+    }
+    let more = workers.saturating_sub(inherited.len());
+    let copies: Vec<_> = inherited.iter().cycle().take(more).map(UdpSocket::try_clone).collect::<Result<_, _>>()?;
+    Ok(inherited.into_iter().chain(copies).collect())
+}
+
 /// One worker.
 pub(super) struct Worker<S: Service> {
     pub(super) socket: Arc<UdpSocket>,
@@ -55,6 +67,8 @@ pub(super) struct Worker<S: Service> {
     pub(super) queue: mpsc::Sender<Job<S::Deferred>>,
     pub(super) counters: Arc<Counters>,
     pub(super) stop: Arc<AtomicBool>,
+    /// Rises at every turn.
+    pub(super) beat: Arc<AtomicU64>,
 }
 
 impl<S: Service> Worker<S> {
@@ -68,6 +82,8 @@ impl<S: Service> Worker<S> {
             .collect();
         let mut tally = Tally::default();
         while !self.stop.load(Relaxed) {
+            // Nobody else writes it.
+            self.beat.store(self.beat.load(Relaxed).wrapping_add(1), Relaxed);
             let count = match inbox.receive(&self.socket) {
                 Ok(count) => count,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {

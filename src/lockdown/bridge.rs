@@ -101,7 +101,7 @@ fn bound_port(plan: &Plan, port: &Port, name: String) -> Chain {
         let own = sources(&v6, &own_links);
         // It says where it is, and from no address yet it asks whether somebody else is there.
         for (source, kind) in [(own.as_str(), "nd-neighbor-advert"), ("::", "nd-neighbor-solicit")] {
-            let says = format!("ip6 saddr {source} ip6 nexthdr ipv6-icmp icmpv6 type {kind}");
+            let says = format!("ip6 saddr {source} ip6 nexthdr icmpv6 icmpv6 type {kind}");
             chain.rules(v6.iter().map(|address| format!("{says} {} accept", target(*address))));
             if own_links.is_empty() {
                 chain.rule(format!("{says} {LINK_LOCAL_TARGET} accept"));
@@ -109,7 +109,7 @@ fn bound_port(plan: &Plan, port: &Port, name: String) -> Chain {
         }
         chain.rule("icmpv6 type { nd-neighbor-advert, nd-router-advert, nd-redirect } counter drop");
         chain.rule(format!("ip6 saddr :: ip6 nexthdr 0 icmpv6 type {} accept", set(MULTICAST_REPORTS)));
-        chain.rule("ip6 saddr :: ip6 nexthdr ipv6-icmp icmpv6 type nd-router-solicit accept");
+        chain.rule("ip6 saddr :: ip6 nexthdr icmpv6 icmpv6 type nd-router-solicit accept");
         chain.rule(format!("ip6 saddr {own} accept"));
     }
     chain.rule("counter drop");

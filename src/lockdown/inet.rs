@@ -134,7 +134,7 @@ pub(super) fn link_local(address: IpAddr) -> bool {
 
 /// Packets from before an address is had: IPv6 looks whether its own is taken (RFC 4862 section 5.4), DHCP asks for one.
 fn nobody_yet(plan: &Plan, chain: &mut Chain) {
-    chain.rule("ip6 saddr :: ip6 nexthdr { 0, ipv6-icmp } accept");
+    chain.rule("ip6 saddr :: ip6 nexthdr { 0, icmpv6 } accept");
     if plan.dhcp {
         chain.rule("ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept");
     }
@@ -223,7 +223,7 @@ fn family(address: &SocketAddr) -> &'static str {
 fn plain_packets(chain: &mut Chain) {
     chain.why("No IPv4 options (source routes, recorded routes), no IPv6 extension headers.");
     chain.rule("ip hdrlength != 5 goto refuse");
-    chain.rule("ip6 nexthdr != { tcp, udp, ipv6-icmp } goto refuse");
+    chain.rule("ip6 nexthdr != { tcp, udp, icmpv6 } goto refuse");
 }
 
 /// What sandboxes may say to this host.
@@ -243,7 +243,7 @@ fn host(plan: &Plan) -> Vec<Chain> {
         return vec![base, chain];
     }
     chain.why("What IPv6 needs of a neighbour (RFC 4861), and of a listener (RFC 3810): never forwarded.");
-    chain.rule(format!("ip6 nexthdr ipv6-icmp ip6 hoplimit 255 icmpv6 type {} accept", set(NEIGHBOURS)));
+    chain.rule(format!("ip6 nexthdr icmpv6 ip6 hoplimit 255 icmpv6 type {} accept", set(NEIGHBOURS)));
     chain.rule(format!("ip6 nexthdr 0 ip6 hoplimit 1 icmpv6 type {} accept", set(MULTICAST_REPORTS)));
     if plan.dhcp {
         chain.why("Asks for an address.");

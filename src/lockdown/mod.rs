@@ -31,7 +31,7 @@ pub use act::{Applied, apply, hints, remove, standing};
 pub use name::{InterfaceName, Mac, NameError};
 pub use plan::{Lead, Plan, PlanError, Port, Sandbox, check_table};
 pub use script::{Script, script};
-pub use settings::{Bind, Bridge, DEFAULT_PORT, DEFAULT_TABLE, Mode, Resolver, Settings, resolvers_of};
+pub use settings::{Bind, Bridge, DEFAULT_PORT, DEFAULT_TABLE, Mode, Resolver, Settings, beside, resolvers_of};
 pub use standing::{SEAL, Standing, State, TableState, judge};
 pub use words::{does, leaves_open};
 

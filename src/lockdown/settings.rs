@@ -8,6 +8,11 @@ use super::name::{InterfaceName, Mac, NameError};
 use super::plan::PlanError;
 use crate::range::IpRange;
 
+/// The lockdown's table beside the service's, where nobody names one.
+pub fn beside(service: &str) -> String {
+    format!("{service}_lockdown")
+}
+
 /// Table where nobody names one.
 pub const DEFAULT_TABLE: &str = "staunch_lockdown";
 /// Where questions are led where nobody says otherwise.

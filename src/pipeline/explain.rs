@@ -419,6 +419,7 @@ impl Pipeline {
             "schema": 1,
             "version": env!("CARGO_PKG_VERSION"),
             "mode": live.policy.mode,
+            "unready": self.unready(),
             "digest": live.digest,
             "sessions": self.sessions.len(),
             "groups": self.show_groups(now),
@@ -426,6 +427,7 @@ impl Pipeline {
             "events_dropped": self.telemetry.dropped(),
             "alerts_waiting": self.alerts_waiting(),
             "enforcement": enforce,
+            "readiness": self.readiness(now),
             "thresholds": self.thresholds(),
         })
     }
@@ -436,7 +438,7 @@ impl Pipeline {
         if live.enforcing && live.policy.mode != Mode::Monitor && !self.enforcer.healthy() {
             return Some("the packet filter does not hold what was ordered".into());
         }
-        None
+        self.gate.report().missing()
     }
 
     /// Closes a session again that was closed when the process ended; one that nobody has announced yet, when it is.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use staunch_scoring::{Bits, Listing, Outcome, Split};
 
 use super::show::{show, shown};
-use super::{Deferred, Leave, Pipeline, Step, Walk, decoy, is_guarded};
+use super::{Deferred, Leave, NOT_WHOLE, Pipeline, Step, Walk, decoy, is_guarded};
 use crate::cache::Key;
 use crate::event::{Source, Verdict};
 use crate::listen::Fast;
@@ -100,6 +100,15 @@ impl Pipeline {
             if query.qtype == Qtype::ANY {
                 drop(inner);
                 reply::any_hinfo(out, query);
+                return self.done(record, started);
+            }
+            // What could not be shown is not asked for: nothing leaves, nothing is charged.
+            if guarded && !self.holds(&live, now) {
+                drop(inner);
+                record.source = Source::Failed;
+                record.rcode = 2;
+                record.reason = Some(Reason::NotPinned);
+                reply::servfail(out, query, Ede::NotReady, NOT_WHOLE);
                 return self.done(record, started);
             }
         }

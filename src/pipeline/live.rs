@@ -12,6 +12,7 @@ use crate::lists::{Grants, Scope, WrittenRange};
 use crate::model::{Qtype, Reason, SessionId};
 use crate::pin::PinPolicy;
 use crate::policy::Policy;
+use crate::readiness::{Lockdown, Need};
 use crate::session::Context;
 use crate::zones::Zones;
 
@@ -37,6 +38,8 @@ pub struct Live {
     pub repeats: Repeats,
     /// Whether a packet filter stands behind the answers.
     pub enforcing: bool,
+    /// What is wanted of the lockdown.
+    pub lockdown: Lockdown,
     /// Runtime allowances; outlive reloads, so they are shared between configurations.
     pub grants: Arc<ArcSwap<Grants>>,
     /// Sessions that the configuration names.
@@ -51,6 +54,13 @@ pub struct Live {
     pub event_file: Option<String>,
     /// How thresholds are learned.
     pub learn: Learning,
+}
+
+impl Live {
+    /// Whether enforced sessions get addresses only while the lockdown was found to stand.
+    pub(crate) fn needs_lockdown(&self) -> bool {
+        self.enforcing && self.lockdown.need == Need::Require
+    }
 }
 
 /// How thresholds are learned.

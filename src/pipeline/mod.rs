@@ -16,6 +16,7 @@ mod ledgers;
 mod live;
 mod observed;
 mod pins;
+mod prove;
 mod quarantine;
 mod ranges;
 mod refresh;
@@ -41,8 +42,10 @@ use crate::forward::Forwarder;
 use crate::learn::Book;
 use crate::listen::{Fast, Service};
 use crate::lists::Scope;
+use crate::local::token::Token;
 use crate::model::{CaseId, Ede, Mode, Now, SessionId, Transport};
 use crate::policy::{Permit, UnknownSource};
+use crate::readiness::Gate;
 use crate::reply;
 use crate::session::{Context, Groups, MAX_GROUPS, Quarantine, Session, Sessions};
 use crate::store::{Durable, Store};
@@ -93,6 +96,10 @@ pub struct Pipeline {
     pub exposure: crate::exposure::Exposure,
     /// When ended grants and rules were last looked for, milliseconds since the Unix epoch.
     checked: AtomicU64,
+    /// Whether the ways out are closed, as was last found.
+    pub gate: Gate,
+    /// What answers for this node's token.
+    token: Option<Token>,
     /// What was told of names that lead elsewhere and of ranges that are not used.
     drift: drift::Drift,
     /// Written ranges as the packet filter has them.
@@ -175,6 +182,8 @@ impl Pipeline {
             strangers,
             exposure: crate::exposure::Exposure::default(),
             checked: AtomicU64::new(crate::clock::now().wall),
+            gate: Gate::default(),
+            token: None,
             drift: drift::Drift::default(),
             opened: ranges::Opened::default(),
             groups: Groups::new(MAX_GROUPS, std::hash::BuildHasher::hash_one(&hasher, "shared")),
@@ -245,6 +254,7 @@ impl Service for Pipeline {
         out: &mut Vec<u8>,
     ) -> Fast<Deferred> {
         match wire::parse(packet) {
+            Parsed::Query(query) if self.prove(&query, out) => Fast::Reply,
             Parsed::Query(query) => {
                 self.walk(&query, packet, from.ip().to_canonical(), transport, now, None, out, None)
             }
@@ -269,6 +279,9 @@ impl Service for Pipeline {
         self.done(record, started);
     }
 }
+
+/// What an enforced session hears while the lockdown it must have does not stand.
+const NOT_WHOLE: &str = "the sandbox's other ways out are not closed; nothing is answered until they are";
 
 /// The class of a session, by which written ranges are open to it.
 pub(crate) fn class_of(context: &Context) -> Class {

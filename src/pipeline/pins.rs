@@ -76,7 +76,8 @@ impl Pipeline {
             if !live.enforcing || destinations.is_empty() {
                 return Pinned::Held;
             }
-            let healthy = self.enforcer.healthy();
+            // An answer may have been on its way when the lockdown fell.
+            let healthy = self.enforcer.healthy() && (!is_guarded(live, &context) || self.holds(live, now));
             let until = now.mono + u64::from(ttl) * 1000 + live.pins.grace().as_millis() as u64;
             if healthy && inner.pins.cover_all(asked, destinations, until) {
                 return Pinned::Held;

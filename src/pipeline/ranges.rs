@@ -43,6 +43,19 @@ impl Pipeline {
         }
     }
 
+    /// Has the packet filter's written ranges put right where an order for them was lost.
+    pub(crate) fn reopen_ranges(&self, live: &Live, now: Now) -> Result<Option<enforce::Ticket>, &'static str> {
+        let lost = {
+            let next = as_ordered(&live.ranges, now);
+            let ordered = self.opened.ordered.lock();
+            ordered.iter().any(|range| !next.contains(range)) || next.iter().any(|range| !ordered.contains(range))
+        };
+        match lost && live.enforcing {
+            true => self.open_ranges(live, now).map(Some).ok_or("the packet filter does not take them"),
+            false => Ok(None),
+        }
+    }
+
     /// What a guarded session of this class is told to the packet filter as, by now.
     pub(crate) fn told(&self, class: Class) -> Told {
         Told { class, narrowed: self.opened.narrowed.load(Ordering::SeqCst) }

@@ -255,6 +255,7 @@ pub fn config() -> Config {
         backend: BackendKind::Nft,
         table: "staunch".into(),
         interfaces: vec!["veth-agent".into()],
+        outside: Default::default(),
         guard_unknown: false,
         deadline: Duration::from_millis(50),
         queue: 4096,

@@ -47,7 +47,7 @@ impl Leases {
         let time: jiff::Timestamp = line["time"].as_str().expect("a time").parse().expect("RFC 3339");
         let from = time.as_microsecond();
         let taken = from + line["took_us"].as_i64().expect("took_us");
-        let op = line["op"].as_str().expect("an op").to_owned();
+        let op = line["order"].as_str().or(line["fact"].as_str()).expect("an order or a fact").to_owned();
         let session = || address(&line["session"]);
         self.lost += line["lost"].as_u64().unwrap_or(0);
         match op.as_str() {

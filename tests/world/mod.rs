@@ -13,6 +13,7 @@ pub mod capture;
 pub mod client;
 pub mod dns;
 pub mod echo;
+pub mod enforcer;
 pub mod lockdown;
 pub mod ns;
 pub mod raw;

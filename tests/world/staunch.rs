@@ -18,6 +18,8 @@ pub struct Config {
     pub policy: String,
     /// Lines for `[upstream]`.
     pub upstream: String,
+    /// `nft`, or another backend.
+    pub backend: &'static str,
     /// Lines for `[enforce]`.
     pub enforce: String,
     /// The `[[session]]` tables; empty: `agent-N` of type interactive for each sandbox.
@@ -30,7 +32,15 @@ impl Config {
     /// Enforce mode, nothing else.
     pub fn enforce() -> Self {
         let none = String::new;
-        Self { mode: "enforce", policy: none(), upstream: none(), enforce: none(), sessions: none(), tables: none() }
+        Self {
+            mode: "enforce",
+            policy: none(),
+            upstream: none(),
+            backend: "nft",
+            enforce: none(),
+            sessions: none(),
+            tables: none(),
+        }
     }
 
     /// Monitor mode, nothing else.
@@ -78,12 +88,13 @@ impl Config {
         format!(
             "version = 1\n\n[server]\nlisten = [{listen}]\nstate_dir = {state:?}\nmetrics = \"127.0.0.1:9153\"\n\n\
              [policy]\nmode = {mode:?}\n{policy}\n\n[upstream]\nservers = [\"{UPSTREAM}\"]\n{upstream}\n\n\
-             [enforce]\nbackend = \"nft\"\ntable = \"staunch\"\ninterfaces = [{interfaces}]\n{enforce}\n\n\
+             [enforce]\nbackend = {backend:?}\ntable = \"staunch\"\ninterfaces = [{interfaces}]\n{enforce}\n\n\
              {sessions}\n{tables}",
             listen = list(listen.collect()),
             mode = self.mode,
             policy = self.policy,
             upstream = self.upstream,
+            backend = self.backend,
             interfaces = list(interfaces.collect()),
             enforce = self.enforce,
             tables = self.tables,
@@ -103,7 +114,10 @@ fn usual_session(agent: &super::Agent) -> String {
 /// A running `staunch serve` in the world's gateway.
 pub struct Staunch {
     child: Option<Child>,
-    config: PathBuf,
+    /// Its configuration file.
+    pub config: PathBuf,
+    /// The user it runs as, without any capability; root with all of them where none is named.
+    user: Option<u32>,
     /// Its state directory.
     pub state: PathBuf,
     socket: PathBuf,
@@ -113,14 +127,36 @@ pub struct Staunch {
 impl Staunch {
     /// Starts it and waits until it says that it is ready.
     pub fn start(world: &World, config: &Config) -> Self {
+        let mut this = Self::written(world, config);
+        this.spawn(world, Duration::from_secs(10));
+        this
+    }
+
+    /// Starts it and does not wait until it says that it is ready.
+    pub fn start_unready(world: &World, config: &Config) -> Self {
+        let mut this = Self::written(world, config);
+        drop(this.launch(world));
+        this
+    }
+
+    /// Writes its configuration and makes its state directory, for `user` to read and to write; starts nothing.
+    pub fn written_for(world: &World, config: &Config, user: u32) -> Self {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        let mut this = Self::written(world, config);
+        this.user = Some(user);
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(world.dir(), open).expect("the world's directory can be passed");
+        chown(&this.state, Some(user), Some(user)).expect("the state directory is the user's");
+        this
+    }
+
+    fn written(world: &World, config: &Config) -> Self {
         let state = world.path("state");
         std::fs::create_dir_all(&state).expect("the state directory");
         let path = world.path("staunch.toml");
         std::fs::write(&path, config.render(world, &state)).expect("the configuration written");
         let socket = state.join("admin.sock");
-        let mut this = Self { child: None, config: path, state, socket, log: Arc::default() };
-        this.spawn(world, Duration::from_secs(10));
-        this
+        Self { child: None, config: path, user: None, state, socket, log: Arc::default() }
     }
 
     /// Starts it again after [`Self::kill`] and gives the time until it was ready.
@@ -209,7 +245,18 @@ impl Staunch {
 
     fn spawn(&mut self, world: &World, limit: Duration) -> Duration {
         let start = Instant::now();
-        let mut command = world.gw.command(binary());
+        let told = self.launch(world);
+        // The sender is dropped at the end of its output, so a process that dies is noticed at once.
+        told.recv_timeout(limit).unwrap_or_else(|e| panic!("staunch did not become ready: {e}\n{}", self.tail()));
+        start.elapsed()
+    }
+
+    /// Starts the process; who listens hears of each line that says ready.
+    fn launch(&mut self, world: &World) -> std::sync::mpsc::Receiver<()> {
+        let mut command = match self.user {
+            None => world.gw.command(binary()),
+            Some(user) => without_privilege(world, user),
+        };
         command.arg("serve").arg("--config").arg(&self.config).arg("--state-dir").arg(&self.state);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("standard error is a pipe");
@@ -224,9 +271,7 @@ impl Staunch {
                 log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line);
             }
         });
-        // The sender is dropped at the end of its output, so a process that dies is noticed at once.
-        told.recv_timeout(limit).unwrap_or_else(|e| panic!("staunch did not become ready: {e}\n{}", self.tail()));
-        start.elapsed()
+        told
     }
 }
 
@@ -250,6 +295,24 @@ pub fn binary() -> PathBuf {
     let own = std::env::current_exe().expect("the path of the running program");
     let target = own.parent().and_then(Path::parent).expect("an example lies two levels below the profile's directory");
     target.join("staunch")
+}
+
+/// The binary as this user, in a group of the same number, with no capability and no way to gain one.
+fn without_privilege(world: &World, user: u32) -> Command {
+    use std::os::unix::fs::PermissionsExt;
+    let mut program = binary();
+    let passable = |path: &Path| path.metadata().is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
+    if !program.ancestors().skip(1).all(passable) {
+        let copy = world.path("staunch-under-test");
+        if !copy.exists() {
+            std::fs::copy(&program, &copy).expect("the binary copied to where the user can read it");
+        }
+        program = copy;
+    }
+    let mut command = world.gw.command("setpriv");
+    command.arg(format!("--reuid={user}")).arg(format!("--regid={user}"));
+    command.args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]).arg(program);
+    command
 }
 
 /// Whether a log line holds the word `ready`, not as a part of another and not denied.

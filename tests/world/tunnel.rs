@@ -11,7 +11,8 @@ use super::{World, wait_for};
 
 /// Octets of the file.
 pub const FILE: usize = 4096;
-const PASSWORD: &str = "correct-horse";
+/// What tunnel and server know.
+pub const PASSWORD: &str = "correct-horse";
 
 /// A tool and the record type it is told to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,8 @@ fn drop_port(i: usize) -> u16 {
     7001 + i as u16
 }
 
-fn serve(world: &World, i: usize, tool: Tool) -> (Process, Drop) {
+/// Starts the attacker's server for the `i`th tool, and what takes the file behind it.
+pub fn serve(world: &World, i: usize, tool: Tool) -> (Process, Drop) {
     let address = Ipv4Addr::new(203, 0, 113, 61 + i as u8);
     let zone = format!("t.{}", domain(i));
     let drop = Drop::start(&world.net, drop_port(i), FILE);

@@ -8,13 +8,16 @@ use super::Context;
 use crate::config::document::Path;
 use crate::config::loaded::{Events, Pins};
 use crate::enforce::{self, BackendKind};
+use crate::lines;
 use crate::lists::WrittenRange;
+use crate::lockdown;
 use crate::metadata;
 use crate::model::Mode;
 use crate::pin::SESSION_PINS_MAX;
 use crate::policy::UnknownSource;
 use crate::ports::{Ports, PortsError};
 use crate::range::IpRange;
+use crate::readiness::{Lockdown, Need};
 
 /// Orders that may wait for the owner of the packet filter. Each query in the slow path waits for at most one.
 const ENFORCE_QUEUE: usize = 4096;
@@ -24,12 +27,8 @@ const ENFORCE_QUEUE: usize = 4096;
 const NEVER: [&str; 6] = ["127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::1", "fe80::/10", "ff00::/8"];
 
 impl Context<'_, '_> {
-    /// `events` says how large the lease journal grows, as the event file does.
-    pub(super) fn enforce(
-        &mut self,
-        (mode, unknown): (Mode, UnknownSource),
-        (state_dir, events): (&FilePath, &Events),
-    ) -> enforce::Config {
+    /// All but where the lease journal is.
+    pub(super) fn enforce(&mut self, mode: Mode, unknown: UnknownSource) -> enforce::Config {
         let section = Path::of("enforce");
         let enforce = self.spec.enforce.clone();
         let backend_path = section.key("backend");
@@ -63,6 +62,13 @@ impl Context<'_, '_> {
                 "use \"nft\" where sandboxes must not reach what they did not resolve",
             );
         }
+        if backend == BackendKind::Hook && mode != Mode::Monitor {
+            self.problems.warn(
+                &backend_path,
+                "what is refused is in the hook's hands: nothing here sees whether it holds",
+                "use \"nft\" where the kernel is to hold it",
+            );
+        }
         if backend == BackendKind::Nft && enforce.interfaces.is_empty() {
             self.problems.warn(
                 &section.key("interfaces"),
@@ -93,15 +99,6 @@ impl Context<'_, '_> {
                 self.problems.error(&path, format!("`{interface}` stands here twice"), "remove one of them");
             }
         }
-        let journal = match enforce.lease_journal.as_str() {
-            "off" => None,
-            "" => self.problems.fail(&section.key("lease_journal"), "the path is empty", "name a file, or \"off\""),
-            path => Some(crate::lines::Config {
-                file: state_dir.join(path),
-                rotate_bytes: events.rotate_bytes,
-                keep: events.keep,
-            }),
-        };
         enforce::Config {
             backend,
             table: enforce.table,
@@ -111,8 +108,56 @@ impl Context<'_, '_> {
             queue: ENFORCE_QUEUE,
             capacity: self.within(&section, "capacity", enforce.capacity, 1, 1 << 24),
             own_table: enforce.own_table,
-            journal,
+            journal: None,
+            outside: self.outside(backend),
         }
+    }
+
+    /// Where leases are written down; `events` says how large the file grows.
+    pub(super) fn lease_journal(&mut self, state_dir: &FilePath, events: &Events) -> Option<lines::Config> {
+        match self.spec.enforce.lease_journal.as_str() {
+            "off" => None,
+            "" => {
+                let path = Path::of("enforce").key("lease_journal");
+                self.problems.fail(&path, "the path is empty", "name a file, or \"off\"")
+            }
+            path => {
+                let (rotate_bytes, keep) = (events.rotate_bytes, events.keep);
+                Some(lines::Config { file: state_dir.join(path), rotate_bytes, keep })
+            }
+        }
+    }
+
+    /// What is wanted of the lockdown. A deployment that has enforced without it goes on, with a warning.
+    pub(super) fn lockdown(&mut self, enforce: &enforce::Config, mode: Mode) -> Lockdown {
+        let section = Path::of("enforce");
+        let (need, table) = (self.spec.enforce.lockdown, self.spec.enforce.lockdown_table.clone());
+        let holds = enforce.backend == BackendKind::Nft && !enforce.interfaces.is_empty();
+        if need == Some(Need::Require) && !holds && mode != Mode::Monitor {
+            self.problems.error(
+                &section.key("lockdown"),
+                "there is nothing that a lockdown could be looked for on",
+                "set enforce.backend = \"nft\" and name interfaces, or set enforce.lockdown = \"off\"",
+            );
+        }
+        let need = need.unwrap_or(if holds { Need::Warn } else { Need::Off });
+        let written = table.is_some();
+        let table = table.unwrap_or_else(|| lockdown::beside(&enforce.table));
+        let path = section.key("lockdown_table");
+        // A table of the service that is none has been told of.
+        let looked_for = written || (need != Need::Off && lockdown::check_table(&enforce.table).is_ok());
+        match lockdown::check_table(&table) {
+            _ if !looked_for => {}
+            Err(_) => {
+                let problem = format!("`{}` is not a table name", table.escape_debug());
+                self.problems.error(&path, problem, "use a letter, then up to 63 letters, digits and `_`");
+            }
+            Ok(()) if table == enforce.table => {
+                self.problems.error(&path, format!("`{table}` is the service's own table"), "name another");
+            }
+            Ok(()) => {}
+        }
+        Lockdown { need, table, interfaces: enforce.interfaces.clone() }
     }
 
     pub(super) fn pins(&mut self) -> Pins {

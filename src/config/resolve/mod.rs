@@ -10,6 +10,7 @@ mod filter;
 mod learn;
 mod lists;
 mod network;
+mod outside;
 mod packs;
 mod rules;
 mod sessions;
@@ -67,7 +68,9 @@ pub(super) fn resolve(
     let upstream = context.upstream(&listen.addresses);
     let answer = context.answer();
     let events = context.events(&state_dir);
-    let enforce = context.enforce((policy.mode, policy.unknown_source), (&state_dir, &events));
+    let journal = context.lease_journal(&state_dir, &events);
+    let enforce = crate::enforce::Config { journal, ..context.enforce(policy.mode, policy.unknown_source) };
+    let lockdown = context.lockdown(&enforce, policy.mode);
     let pins = context.pins();
     let sinkhole = context.sinkhole();
     let decoy = context.decoy();
@@ -96,6 +99,7 @@ pub(super) fn resolve(
         upstream,
         answer,
         enforce,
+        lockdown,
         pins,
         sinkhole,
         decoy,
@@ -113,6 +117,24 @@ pub(super) fn resolve(
         alerts,
     };
     (!problems.any_error()).then_some(loaded)
+}
+
+/// What the enforcer runs by: its own section and what that needs. Lists and zones are not read, since that process is to
+/// read as little as can be.
+pub(super) fn enforcer(
+    spec: &V1,
+    file: &FilePath,
+    socket: Option<PathBuf>,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> crate::enforce::remote::Settings {
+    let directory = file.parent().unwrap_or(FilePath::new(""));
+    let mut context =
+        Context { spec, environment, directory, problems, assumptions: Vec::new(), digest: Sha256::new() };
+    context.version(true);
+    let policy = context.policy(true);
+    let enforce = context.enforce(policy.mode, policy.unknown_source);
+    context.enforcer(enforce, socket)
 }
 
 impl Context<'_, '_> {

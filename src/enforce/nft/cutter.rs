@@ -61,6 +61,8 @@ enum Order {
 #[derive(Debug)]
 pub(super) struct Cutter {
     orders: Option<SyncSender<Order>>,
+    /// Until the thread is started.
+    idle: Option<(Worker, Receiver<Order>)>,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
 }
@@ -74,8 +76,8 @@ struct Shared {
 }
 
 impl Cutter {
-    /// Opens the sockets and starts the thread, both in the calling thread's network namespace.
-    pub(super) fn start(table: String) -> Result<Self, Error> {
+    /// Opens the sockets, in the calling thread's network namespace.
+    pub(super) fn new(table: String) -> Result<Self, Error> {
         let netlink = super::open()?;
         let shared = Arc::new(Shared::default());
         let (orders, queue) = sync_channel(QUEUE);
@@ -86,11 +88,19 @@ impl Cutter {
             shared: Arc::clone(&shared),
             local: LocalAddresses::default(),
         };
+        Ok(Self { orders: Some(orders), idle: Some((worker, queue)), thread: None, shared })
+    }
+
+    /// Starts the thread. Apart from [`Cutter::new`], so that who needs a privilege for sockets only can give it away before
+    /// there is a thread that would keep it.
+    pub(super) fn start(&mut self) -> Result<(), Error> {
+        let Some((worker, queue)) = self.idle.take() else { return Ok(()) };
         let thread = std::thread::Builder::new()
             .name("enforce-flows".into())
             .spawn(move || worker.run(queue))
             .map_err(|source| Error::Io { doing: "start the thread that ends flows", source })?;
-        Ok(Self { orders: Some(orders), thread: Some(thread), shared })
+        self.thread = Some(thread);
+        Ok(())
     }
 
     /// Orders the end of forwarded flows of these sessions that have no pin and are not of a present generation; returns at
@@ -133,6 +143,7 @@ impl Cutter {
     }
 }
 
+#[derive(Debug)]
 struct Worker {
     netlink: Netlink,
     table: String,

@@ -46,7 +46,8 @@ const PAUSES: [u64; 9] = [0, 0, 1, 2, 4, 8, 16, 32, 64];
 const READS: usize = 8;
 
 /// Which packets a table sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Family {
     /// IPv4 and IPv6.
@@ -69,7 +70,7 @@ impl Family {
 }
 
 /// One chain.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Chain {
     /// Its comment.
     pub comment: Option<String>,
@@ -78,7 +79,7 @@ pub struct Chain {
 }
 
 /// One table.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Image {
     /// Its comment.
     pub comment: Option<String>,

@@ -9,6 +9,7 @@
 
 mod cutter;
 mod flows;
+mod held;
 mod image;
 mod intervals;
 mod members;
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::backends::check_ranges;
 use super::netlink::{Batch, Netlink, NetlinkError, Refusal};
 use super::state::State;
+use super::wire::{DOCUMENT_USUAL, Held};
 use super::{Active, Backend, BackendKind, Class, Command, Config, Counts, Error, Health, Range, Tell, View};
 use cutter::Cutter;
 pub use image::{Chain, Family, Image, Images, Ruleset};
@@ -119,7 +121,7 @@ impl Nft {
         }
         Ok(Self {
             netlink: open()?,
-            cutter: Cutter::start(table.to_owned())?,
+            cutter: Cutter::new(table.to_owned())?,
             layout: Layout {
                 table: table.to_owned(),
                 interfaces: if config.guard_unknown { config.interfaces.clone() } else { Vec::new() },
@@ -194,6 +196,7 @@ impl Backend for Nft {
     }
 
     fn setup(&mut self) -> Result<(), Error> {
+        self.cutter.start()?;
         self.adopt()?;
         self.install_first()?;
         if self.refresh == Refresh::Probe {
@@ -232,20 +235,19 @@ impl Backend for Nft {
     }
 
     fn reconcile(&mut self, active: &[Active]) -> Result<(), Error> {
-        let before: HashMap<IpAddr, (bool, bool)> =
-            self.state.entries().map(|(session, entry)| (session, (entry.guarded, entry.quarantined))).collect();
-        self.state.reconcile(active)?;
-        // Gone, or quarantined, released or guarded meanwhile.
-        let gone = before.keys().copied().filter(|session| self.state.entry(*session).is_none());
-        let changed = self.state.entries().filter(|(session, entry)| {
-            let (guarded, quarantined) = before.get(session).copied().unwrap_or_default();
-            entry.quarantined != quarantined || (entry.guarded && !guarded)
-        });
-        let changed: Vec<IpAddr> = gone.chain(changed.map(|(session, _)| session)).collect();
-        self.owed.extend(changed);
-        self.readings.know_all(self.state.entries().map(|(session, _)| session));
+        self.settle_anew(|state| state.reconcile(active))?;
         self.dirty = true;
         self.resync().map(drop)
+    }
+
+    fn held(&self, after: Option<IpAddr>) -> (Vec<Held>, bool) {
+        self.state.held(after, DOCUMENT_USUAL, self.now())
+    }
+
+    fn hold(&mut self, held: Vec<Held>) -> Result<(), Error> {
+        let (old, now) = (self.state.clone(), self.now());
+        self.settle_anew(|state| state.hold(&held, now))?;
+        self.follow(&old)
     }
 
     fn ranges(&mut self, ranges: &[Range]) -> Result<(), Error> {
@@ -258,11 +260,14 @@ impl Backend for Nft {
         let gone = before.iter().filter(|class| !self.layout.classes.contains(class));
         let kept: Vec<Class> = gone.copied().collect();
         self.layout.classes.extend(kept);
-        self.dirty = true;
         if self.layout.classes.iter().any(|class| !before.contains(class)) {
-            self.install(false).map_err(|error| kernel(&error, "open written ranges"))?;
+            let installed = self.install(false);
+            self.dirty |= installed.is_err();
+            installed.map_err(|error| kernel(&error, "open written ranges"))?;
         }
-        self.resync().map(drop)
+        // Leases and volumes have nothing to do with it.
+        self.dirty |= self.lost.is_some();
+        if self.dirty { self.resync() } else { self.resync_small() }.map(drop)
     }
 
     fn observe(&mut self, tell: Tell) {

@@ -30,7 +30,7 @@ const PIN_CHECK_SHARE: u32 = 50;
 const MEMBER_CHECK_SHARE: u32 = 5;
 /// A kernel lease may end this much before the wanted one (its clock ticks coarsely, and time passes while it is
 /// read), milliseconds.
-const SLACK: u64 = 1_000;
+pub(super) const SLACK: u64 = 1_000;
 
 /// What the table looked like when it was last known to be good.
 #[derive(Debug, Default)]
@@ -145,7 +145,8 @@ impl Nft {
                 Err(error) => return Err(kernel(&error, "build the table")),
             }
         }
-        self.resync().map(drop)
+        // What was taken over is what stands there, read a moment ago.
+        if self.dirty || rebuild { self.resync() } else { self.resync_small() }.map(drop)
     }
 
     /// Creates what is missing and refills the rules, with guards and quarantines in the same batch: at no moment do
@@ -271,6 +272,21 @@ impl Nft {
         }
         self.dirty = false;
         self.cutter.cut(self.owed.drain().collect());
+        Ok(repaired)
+    }
+
+    /// As [`Nft::resync`], of everything but leases and volumes, where these are known to be as wanted.
+    pub(super) fn resync_small(&mut self) -> Result<usize, Error> {
+        let mut repaired = 0;
+        for set in self.layout.sets().filter(|set| !set.kind.is_large()).collect::<Vec<_>>() {
+            match self.compare(set) {
+                Ok(more) => repaired += more,
+                Err(error) => {
+                    self.dirty = true;
+                    return Err(error);
+                }
+            }
+        }
         Ok(repaired)
     }
 

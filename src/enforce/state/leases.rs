@@ -168,6 +168,13 @@ impl State {
         }
     }
 
+    /// As [`State::sweep`], not more often than every few seconds: it looks at every lease.
+    pub(in crate::enforce) fn sweep_sometimes(&mut self, now: u64) {
+        if now >= self.swept.saturating_add(10 * SWEEP_EVERY) {
+            self.sweep(now);
+        }
+    }
+
     /// Forgets leases that have ended.
     pub(in crate::enforce) fn sweep(&mut self, now: u64) {
         self.swept = now;

@@ -4,6 +4,7 @@
 //! Pure, `now` is handed in. The packet filter is made to follow it and is put back from it. Kernels differ in what
 //! adding an existing element again does (nothing, shorten, extend), so the end that counts is computed here.
 
+mod held;
 mod leases;
 #[cfg(test)]
 mod tests;

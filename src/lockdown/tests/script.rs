@@ -47,7 +47,7 @@ fn sources_are_bound_or_routed_and_nobody_else_has_them() {
     assert_eq!(
         block(&mixed, "chain sources_1"),
         [
-            "ip6 saddr :: ip6 nexthdr { 0, ipv6-icmp } accept",
+            "ip6 saddr :: ip6 nexthdr { 0, icmpv6 } accept",
             "ip6 saddr fe80::/10 accept",
             "ip saddr { 10.0.0.2, 10.0.0.3 } accept",
             "ip6 saddr fd00::2 accept",
@@ -57,7 +57,7 @@ fn sources_are_bound_or_routed_and_nobody_else_has_them() {
     assert_eq!(
         block(&mixed, "chain sources_routed"),
         [
-            "ip6 saddr :: ip6 nexthdr { 0, ipv6-icmp } accept",
+            "ip6 saddr :: ip6 nexthdr { 0, icmpv6 } accept",
             "ip6 saddr fe80::/10 accept",
             "fib saddr . iif oif exists accept",
             "counter drop",
@@ -171,20 +171,20 @@ fn ports_of_a_bridge_say_only_what_is_theirs() {
             format!("{arp} arp saddr ip 10.0.0.2 accept"),
             format!("{arp} arp saddr ip 0.0.0.0 arp daddr ip 10.0.0.2 accept"),
             "ip saddr 10.0.0.2 accept".into(),
-            "ip6 saddr { fd00::2, fe80::/10 } ip6 nexthdr ipv6-icmp icmpv6 type nd-neighbor-advert @th,64,128 \
+            "ip6 saddr { fd00::2, fe80::/10 } ip6 nexthdr icmpv6 icmpv6 type nd-neighbor-advert @th,64,128 \
              0xfd000000000000000000000000000002 accept"
                 .into(),
-            "ip6 saddr { fd00::2, fe80::/10 } ip6 nexthdr ipv6-icmp icmpv6 type nd-neighbor-advert @th,64,10 0x3fa accept"
+            "ip6 saddr { fd00::2, fe80::/10 } ip6 nexthdr icmpv6 icmpv6 type nd-neighbor-advert @th,64,10 0x3fa accept"
                 .into(),
-            "ip6 saddr :: ip6 nexthdr ipv6-icmp icmpv6 type nd-neighbor-solicit @th,64,128 \
+            "ip6 saddr :: ip6 nexthdr icmpv6 icmpv6 type nd-neighbor-solicit @th,64,128 \
              0xfd000000000000000000000000000002 accept"
                 .into(),
-            "ip6 saddr :: ip6 nexthdr ipv6-icmp icmpv6 type nd-neighbor-solicit @th,64,10 0x3fa accept".into(),
+            "ip6 saddr :: ip6 nexthdr icmpv6 icmpv6 type nd-neighbor-solicit @th,64,10 0x3fa accept".into(),
             "icmpv6 type { nd-neighbor-advert, nd-router-advert, nd-redirect } counter drop".into(),
             "ip6 saddr :: ip6 nexthdr 0 icmpv6 type { mld-listener-report, mld-listener-reduction, mld2-listener-report } \
              accept"
                 .into(),
-            "ip6 saddr :: ip6 nexthdr ipv6-icmp icmpv6 type nd-router-solicit accept".into(),
+            "ip6 saddr :: ip6 nexthdr icmpv6 icmpv6 type nd-router-solicit accept".into(),
             "ip6 saddr { fd00::2, fe80::/10 } accept".into(),
             "counter drop".into(),
         ]

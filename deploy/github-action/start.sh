@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Starts Staunch for the steps that follow, as an ordinary user with one capability; points resolv.conf at it; refuses
+# questions to other servers. Run as root; stop.sh undoes it.
+set -euo pipefail
+
+fail() {
+    echo "::error::staunch: $*" >&2
+    exit 1
+}
+
+binary="${STAUNCH_BINARY:?the path of the binary}"
+mode="${STAUNCH_MODE:-monitor}"
+address="${STAUNCH_ADDRESS:-127.0.0.1}"
+resolv="${STAUNCH_RESOLV_CONF:-/etc/resolv.conf}"
+dir="${STAUNCH_DIR:-/var/lib/staunch-runner}"
+user=65532 # nobody else's: the lock lets this user alone ask upstreams
+
+case "$mode" in
+monitor | enforce) ;;
+*) fail "mode is monitor or enforce, not '$mode'" ;;
+esac
+[ "$(id -u)" = 0 ] || fail "needs root: sudo is what the action calls it with"
+[ -x "$binary" ] || fail "'$binary' is not an executable file"
+[ ! -e "$dir/pid" ] || fail "it runs already, see $dir"
+
+upstream="${STAUNCH_UPSTREAM:-}"
+if [ -z "$upstream" ]; then
+    # The stub of systemd-resolved names its own servers elsewhere.
+    source="$resolv"
+    if grep -qs '^nameserver 127\.0\.0\.53' "$resolv" && [ -r /run/systemd/resolve/resolv.conf ]; then
+        source=/run/systemd/resolve/resolv.conf
+    fi
+    upstream="$(awk '$1 == "nameserver" { printf "%s%s", sep, $2; sep = "," }' "$source")"
+fi
+[ -n "$upstream" ] || fail "no upstream is known; give one with \`upstream\`"
+servers="$(printf '%s' "$upstream" | awk -v RS=, '{ gsub(/[[:space:]"\\]/, ""); printf "%s\"%s\"", sep, $0; sep = ", " }')"
+
+install -d -m 0755 "$dir"
+install -d -m 0700 -o "$user" -g "$user" "$dir/state"
+# The steps run as users that may not write here: what they ask for is refused by what stands here.
+install -m 0755 "$binary" "$dir/staunch"
+{
+    cat <<EOC
+version = 1
+[server]
+listen = ["$address:53"]
+metrics = "off"
+[policy]
+mode = "$mode"
+[upstream]
+servers = [$servers]
+[enforce]
+backend = "$([ "$mode" = enforce ] && echo dry-run || echo off)"
+[[session]]
+id = "job"
+addresses = ["$address"]
+type = "batch"
+phase = "build"
+EOC
+    if [ -n "${STAUNCH_RULES:-}" ]; then cat "$STAUNCH_RULES"; fi
+} >"$dir/staunch.toml"
+"$dir/staunch" check "$dir/staunch.toml" || fail "the configuration does not load, see above"
+
+# One capability, for port 53, and none to be had.
+setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs \
+    --bounding-set -all,+net_bind_service --inh-caps -all,+net_bind_service --ambient-caps -all,+net_bind_service \
+    "$dir/staunch" serve --config "$dir/staunch.toml" --state-dir "$dir/state" </dev/null >"$dir/log" 2>&1 &
+pid=$!
+undo() {
+    kill "$pid" 2>/dev/null || true
+    rm -f "$dir/pid"
+    tail -n 20 "$dir/log" >&2
+    fail "it did not become ready"
+}
+for _ in $(seq 150); do
+    kill -0 "$pid" 2>/dev/null || undo
+    if "$dir/staunch" --socket "$dir/state/admin.sock" healthcheck --address "$address:53" >/dev/null 2>&1; then
+        ready=yes
+        break
+    fi
+    sleep 0.2
+done
+[ "${ready:-}" = yes ] || undo
+echo "$pid" >"$dir/pid"
+
+# What stood there comes back with stop.sh. A link is replaced, or systemd-resolved would write to what it points at.
+printf '%s\n' "$resolv" >"$dir/resolv.path"
+if [ -L "$resolv" ]; then
+    readlink "$resolv" >"$dir/resolv.link"
+    rm "$resolv"
+else
+    cp "$resolv" "$dir/resolv.conf"
+fi
+printf 'nameserver %s\noptions edns0\n' "$address" >"$resolv"
+
+if [ "${STAUNCH_LOCK:-true}" = true ]; then
+    nft -f - <<EOC
+table inet staunch_runner
+delete table inet staunch_runner
+table inet staunch_runner {
+    chain ask {
+        meta skuid $user accept
+        meta l4proto tcp reject with tcp reset
+        reject with icmpx admin-prohibited
+    }
+    # From this host, and from containers behind it.
+    chain output {
+        type filter hook output priority filter - 1; policy accept;
+        ip daddr $address udp dport 53 accept
+        ip daddr $address tcp dport 53 accept
+        meta l4proto { tcp, udp } th dport { 53, 853, 5353, 5355 } jump ask
+    }
+    chain forward {
+        type filter hook forward priority filter - 1; policy accept;
+        meta l4proto { tcp, udp } th dport { 53, 853, 5353, 5355 } jump ask
+    }
+}
+EOC
+fi
+
+[ -z "${GITHUB_OUTPUT:-}" ] || echo "state=$dir" >>"$GITHUB_OUTPUT"
+echo "staunch: names are judged in $mode mode (process $pid, $dir)"

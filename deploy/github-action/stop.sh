@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Tells what was refused, ends what start.sh started, and puts back what it replaced. Run as root.
+set -euo pipefail
+
+dir="${STAUNCH_DIR:-/var/lib/staunch-runner}"
+if [ ! -r "$dir/pid" ]; then
+    echo "::error::staunch: it does not run (nothing in $dir)" >&2
+    exit 1
+fi
+pid="$(cat "$dir/pid")"
+summary="${GITHUB_STEP_SUMMARY:-/dev/stdout}"
+
+status=0
+if ! refused="$("$dir/staunch" --socket "$dir/state/admin.sock" observe --refused --last 200)"; then
+    # Somebody has ended it: what came after was not judged, and could not be asked either while the lock stood.
+    echo "::error::staunch: it was ended before this step" >&2
+    status=1
+fi
+{
+    echo "### Staunch: names refused, or that enforce mode would refuse"
+    echo
+    if [ -n "$refused" ]; then
+        # Indented, so that no name is read as markup.
+        printf '%s\n' "$refused" | sed 's/^/    /'
+    else
+        echo "None on record."
+    fi
+} >>"$summary"
+
+nft delete table inet staunch_runner 2>/dev/null || true
+resolv="$(cat "$dir/resolv.path")"
+if [ -r "$dir/resolv.link" ]; then
+    ln -sf "$(cat "$dir/resolv.link")" "$resolv"
+else
+    cat "$dir/resolv.conf" >"$resolv"
+fi
+kill "$pid" 2>/dev/null || true
+for _ in $(seq 100); do
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.1
+done
+# For a step that uploads them.
+chmod -R a+rX "$dir/state"
+rm -f "$dir/pid" "$dir/resolv.link" "$dir/resolv.conf" "$dir/resolv.path"
+exit "$status"

@@ -1,0 +1,190 @@
+//! From facts to a report.
+
+use super::{Check, Lockdown, Need, Report, State};
+use crate::enforce::BackendKind;
+use crate::lockdown::Standing;
+use crate::model::Mode;
+
+/// What was found in one round.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// How far verdicts are applied.
+    pub mode: Mode,
+    /// Which packet filter.
+    pub backend: BackendKind,
+    /// Whether it holds what was ordered.
+    pub healthy: bool,
+    /// Whether the written ranges are in it; or why not.
+    pub ranges: Result<(), String>,
+    /// What is wanted of the lockdown.
+    pub lockdown: &'a Lockdown,
+    /// How the lockdown stands; or why that is not known. `None`: nobody looked.
+    pub standing: Option<Result<Standing, String>>,
+    /// Listening addresses and transports that gave no answer, in words; of how many.
+    pub silent: (Vec<String>, usize),
+}
+
+/// The report. Verdicts of monitor mode are not applied, so that nothing of the packet filter is needed for it.
+pub fn judge(facts: &Facts<'_>) -> Report {
+    let checks = vec![filter(facts), ranges(facts), lockdown(facts), listeners(facts)];
+    let failed = |id: &str| checks.iter().any(|check| check.id == id && check.state != State::Ok);
+    Report {
+        ready: checks.iter().all(|check| check.state != State::Failed),
+        whole: !failed("packet-filter") && !failed("ranges") && !failed("lockdown"),
+        checks,
+    }
+}
+
+fn check(id: &str, state: State, text: impl Into<String>) -> Check {
+    Check { id: id.into(), state, text: text.into() }
+}
+
+/// A failure where verdicts are applied, else worth a word.
+fn by_mode(mode: Mode) -> State {
+    if mode == Mode::Monitor { State::Warned } else { State::Failed }
+}
+
+fn filter(facts: &Facts<'_>) -> Check {
+    let id = "packet-filter";
+    match (facts.backend, facts.healthy) {
+        (BackendKind::Off, _) => check(id, State::NotChecked, "no packet filter is used"),
+        (BackendKind::DryRun, true) => check(id, State::NotChecked, "dry-run: nothing is enforced"),
+        (BackendKind::Nft, true) => check(id, State::Ok, "the packet filter holds what was ordered"),
+        (BackendKind::Hook, true) => check(id, State::Ok, "the hook command has taken what was ordered"),
+        (_, false) => check(id, by_mode(facts.mode), "the packet filter does not hold what was ordered"),
+    }
+}
+
+fn ranges(facts: &Facts<'_>) -> Check {
+    let id = "ranges";
+    match &facts.ranges {
+        _ if matches!(facts.backend, BackendKind::DryRun | BackendKind::Off) => {
+            check(id, State::NotChecked, "no packet filter is used")
+        }
+        Ok(()) => check(id, State::Ok, "written ranges are those of the configuration"),
+        Err(why) => check(id, by_mode(facts.mode), format!("written ranges are not in place: {why}")),
+    }
+}
+
+fn lockdown(facts: &Facts<'_>) -> Check {
+    let (id, wanted) = ("lockdown", facts.lockdown);
+    let weak = match (wanted.need, facts.mode) {
+        (Need::Off, _) => return check(id, State::NotChecked, "lockdown = \"off\": nobody looks whether it stands"),
+        (Need::Require, mode) => by_mode(mode),
+        (Need::Warn, _) => State::Warned,
+    };
+    let standing = match &facts.standing {
+        None => return check(id, State::NotChecked, "without nftables there is none to look at"),
+        Some(Err(why)) => return check(id, weak, format!("whether the lockdown stands cannot be read: {why}")),
+        Some(Ok(standing)) => standing,
+    };
+    let mut problems = standing.problems.clone();
+    if standing.stands {
+        // A lockdown that only watches lets everything pass, the flows of enforced sessions too.
+        if standing.mode.as_deref() != Some("enforce") && facts.mode != Mode::Monitor {
+            problems.push(format!("it was applied in {} mode", standing.mode.as_deref().unwrap_or("another")));
+        }
+        let port = |name: &String| standing.ports.contains(name);
+        let open = wanted.interfaces.iter().filter(|name| !standing.covers(name) && !port(name));
+        problems.extend(open.map(|name| format!("it does not cover {name}")));
+    }
+    if problems.is_empty() {
+        return check(id, State::Ok, format!("the lockdown ({}) stands and covers every interface", wanted.table));
+    }
+    let what = problems.join(", ");
+    check(id, weak, format!("the lockdown ({}) does not hold: {what}; run `staunch lockdown apply`", wanted.table))
+}
+
+fn listeners(facts: &Facts<'_>) -> Check {
+    let (id, (silent, all)) = ("listeners", &facts.silent);
+    if silent.is_empty() {
+        return check(id, State::Ok, format!("{all} listening sockets answer"));
+    }
+    check(id, by_mode(facts.mode), format!("no answer from our own {}", silent.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing() -> Standing {
+        Standing {
+            stands: true,
+            mode: Some("enforce".into()),
+            digest: None,
+            plan_digest: None,
+            tables: Vec::new(),
+            interfaces: vec!["ag*".into()],
+            ports: vec!["veth1".into()],
+            problems: Vec::new(),
+        }
+    }
+
+    fn wanted(need: Need, interfaces: &[&str]) -> Lockdown {
+        let interfaces = interfaces.iter().map(|name| (*name).to_owned()).collect();
+        Lockdown { need, table: "staunch_lockdown".into(), interfaces }
+    }
+
+    fn facts(lockdown: &Lockdown, standing: Result<Standing, String>) -> Facts<'_> {
+        Facts {
+            mode: Mode::Enforce,
+            backend: BackendKind::Nft,
+            healthy: true,
+            ranges: Ok(()),
+            lockdown,
+            standing: Some(standing),
+            silent: (Vec::new(), 2),
+        }
+    }
+
+    fn outcome(facts: &Facts<'_>, id: &str) -> (bool, bool, State) {
+        let report = judge(facts);
+        let check = report.checks.iter().find(|check| check.id == id).expect("the check");
+        (report.ready, report.whole, check.state)
+    }
+
+    #[test]
+    fn a_lockdown_that_stands_is_wanted_as_much_as_is_written() {
+        let missing = || Standing { stands: false, problems: vec!["it is missing".into()], ..standing() };
+        let monitored = || Standing { mode: Some("monitor".into()), ..standing() };
+        for (need, interfaces, found, wanted_outcome, why) in [
+            (Need::Require, &["ag1", "veth1"][..], Ok(standing()), (true, true, State::Ok), "stands and covers"),
+            (Need::Require, &["ag1", "other0"], Ok(standing()), (false, false, State::Failed), "an interface is open"),
+            (Need::Warn, &["ag1", "other0"], Ok(standing()), (true, false, State::Warned), "warned"),
+            (Need::Require, &["ag1"], Ok(missing()), (false, false, State::Failed), "missing"),
+            (Need::Warn, &["ag1"], Ok(missing()), (true, false, State::Warned), "missing, warned"),
+            (Need::Off, &["ag1"], Ok(missing()), (true, false, State::NotChecked), "off"),
+            (Need::Require, &["ag1"], Ok(monitored()), (false, false, State::Failed), "only watches"),
+            (Need::Require, &["ag1"], Err("no".into()), (false, false, State::Failed), "unread"),
+        ] {
+            let wanted = wanted(need, interfaces);
+            assert_eq!(outcome(&facts(&wanted, found), "lockdown"), wanted_outcome, "{why}");
+        }
+    }
+
+    #[test]
+    fn monitor_mode_is_ready_without_any_of_it() {
+        let wanted = wanted(Need::Require, &["ag1"]);
+        let mut facts = facts(&wanted, Err("no".into()));
+        (facts.mode, facts.healthy, facts.silent.0) = (Mode::Monitor, false, vec!["127.0.0.1:53 over TCP".into()]);
+        let report = judge(&facts);
+        assert!(report.ready && !report.whole);
+        assert!(report.checks.iter().filter(|check| check.state == State::Warned).count() >= 3, "{report:?}");
+    }
+
+    #[test]
+    fn what_else_is_missing_is_told() {
+        let wanted = wanted(Need::Require, &["ag1"]);
+        let mut ill = facts(&wanted, Ok(standing()));
+        ill.healthy = false;
+        assert_eq!(outcome(&ill, "packet-filter"), (false, false, State::Failed));
+        let mut late = facts(&wanted, Ok(standing()));
+        late.ranges = Err("the queue is full".into());
+        assert_eq!(outcome(&late, "ranges"), (false, false, State::Failed));
+        let mut silent = facts(&wanted, Ok(standing()));
+        silent.silent.0 = vec!["10.0.0.1:53 over UDP".into()];
+        // The way out is closed all the same: addresses may be shown to whoever can ask.
+        assert_eq!(outcome(&silent, "listeners"), (false, true, State::Failed));
+        assert!(judge(&silent).missing().expect("told").contains("10.0.0.1:53 over UDP"));
+    }
+}

@@ -1,0 +1,154 @@
+//! Readiness: whether what the service promises to sandboxes holds now, and what is withheld from them while it does not.
+//!
+//! [`judge`] is pure: facts in, one line a check out. [`Gate`] keeps the last report and is asked on the query path.
+//! [`ask`] puts a question to our own listening sockets. The daemon gathers the facts, every few seconds, by way of
+//! [`crate::enforce::Enforcer`] alone, so that it works wherever the packet filter is held. It knows no session.
+
+pub mod ask;
+mod judge;
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+pub use judge::{Facts, judge};
+
+/// How often the facts are gathered. Chosen so that a lockdown that is gone is noticed "within seconds", at the price of
+/// reading its tables (a few milliseconds of the packet filter's owner) as often.
+pub const EVERY: Duration = Duration::from_secs(5);
+
+/// How long a good report counts. Whoever gathers facts and hangs must not leave the gate open for ever; three rounds are
+/// what a busy machine may lose.
+pub const COUNTS: Duration = Duration::from_secs(16);
+
+/// What the service wants of the lockdown ([`crate::lockdown`]), which an operator applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Need {
+    /// Not ready without it, and enforced sessions get nothing that is not at hand here.
+    Require,
+    /// Ready without it, with a warning.
+    Warn,
+    /// Not looked at.
+    Off,
+}
+
+/// Settings of this stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lockdown {
+    /// How much it matters.
+    pub need: Need,
+    /// Its nftables table.
+    pub table: String,
+    /// Interfaces it must cover, as they are written in `[enforce]`.
+    pub interfaces: Vec<String>,
+}
+
+/// How one check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It holds.
+    Ok,
+    /// It does not, and the service is not ready.
+    Failed,
+    /// It does not, and the configuration says to go on.
+    Warned,
+    /// Nobody looked.
+    NotChecked,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// `packet-filter`, `ranges`, `lockdown` or `listeners`.
+    pub id: String,
+    /// How it ended.
+    pub state: State,
+    /// What was found, in words.
+    pub text: String,
+}
+
+/// All checks of one round.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Whether the service should get new sandboxes.
+    pub ready: bool,
+    /// Whether every way out was found closed as far as the service can tell: the lockdown stands and covers every interface.
+    pub whole: bool,
+    /// The checks.
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// What is missing, in one line; `None` where nothing is.
+    pub fn missing(&self) -> Option<String> {
+        let failed: Vec<_> =
+            self.checks.iter().filter(|check| check.state == State::Failed).map(|check| &*check.text).collect();
+        match (failed.is_empty(), self.ready) {
+            (true, true) => None,
+            (true, false) => Some("nothing was checked yet".into()),
+            (false, _) => Some(failed.join("; ")),
+        }
+    }
+}
+
+/// The last report.
+#[derive(Debug, Default)]
+pub struct Gate {
+    report: Mutex<Report>,
+    /// Until when the last report says that all is whole, on the monotonic clock; 0: it does not.
+    whole_until: AtomicU64,
+    nudge: tokio::sync::Notify,
+}
+
+impl Gate {
+    /// Takes a round's report, made at `mono` milliseconds on the monotonic clock; gives the one before.
+    pub fn put(&self, report: Report, mono: u64) -> Report {
+        let until = if report.whole { mono.saturating_add(COUNTS.as_millis() as u64) } else { 0 };
+        let mut last = self.report.lock();
+        self.whole_until.store(until, Relaxed);
+        std::mem::replace(&mut *last, report)
+    }
+
+    /// Whether all was found whole not long ago: one load, for the query path.
+    pub fn is_whole(&self, mono: u64) -> bool {
+        mono < self.whole_until.load(Relaxed)
+    }
+
+    /// The last report.
+    pub fn report(&self) -> Report {
+        self.report.lock().clone()
+    }
+
+    /// Has the next round begin at once. Never blocks.
+    pub fn nudge(&self) {
+        self.nudge.notify_one();
+    }
+
+    /// Waits until the next round is due, or somebody [nudges](Self::nudge).
+    pub async fn due(&self) {
+        let _ = tokio::time::timeout(EVERY, self.nudge.notified()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_good_report_counts_for_a_while_and_a_bad_one_not_at_all() {
+        let gate = Gate::default();
+        assert!(!gate.is_whole(0) && gate.report().missing().is_some(), "nothing was checked");
+        let good = Report { ready: true, whole: true, checks: Vec::new() };
+        gate.put(good.clone(), 1000);
+        assert!(gate.is_whole(1000) && gate.is_whole(16_999) && !gate.is_whole(17_000));
+        let check = Check { id: "lockdown".into(), state: State::Failed, text: "it is missing".into() };
+        let before = gate.put(Report { ready: false, whole: false, checks: vec![check] }, 2000);
+        assert_eq!(before, good);
+        assert!(!gate.is_whole(2000));
+        assert_eq!(gate.report().missing().as_deref(), Some("it is missing"));
+    }
+}
