@@ -174,26 +174,29 @@ pub fn from_answer(
     age: u32,
     cap: u32,
 ) {
-    answer_with(out, query, answer, transport, |ttl| ttl.saturating_sub(age).min(cap), &[]);
+    let ad = answer.authentic_data;
+    answer_with(out, query, answer, transport, |ttl| ttl.saturating_sub(age).min(cap), ad, &[]);
 }
 
 /// A vetted answer that is older than its TTL: every record shows `ttl` seconds, and the reply says that it is stale
-/// (RFC 8767 section 4, RFC 8914 section 4.4) with `text`, which may be empty. Otherwise as [`from_answer`].
+/// (RFC 8767 section 4, RFC 8914 section 4.4) with `text`, which may be empty. Never AD: it said so of an answer within its
+/// time, and so do its signatures (RFC 4035 section 5.3.3). Otherwise as [`from_answer`].
 pub fn stale(out: &mut Vec<u8>, query: &Query<'_>, answer: &WireAnswer, transport: Transport, ttl: u32, text: &str) {
-    answer_with(out, query, answer, transport, |_| ttl, &[(Ede::StaleAnswer, text)]);
+    answer_with(out, query, answer, transport, |_| ttl, false, &[(Ede::StaleAnswer, text)]);
 }
 
-/// An answer with each record's TTL put through `ttl`, and with reasons.
+/// An answer with each record's TTL put through `ttl`, AD if it is `authentic`, and with reasons.
 fn answer_with(
     out: &mut Vec<u8>,
     query: &Query<'_>,
     answer: &WireAnswer,
     transport: Transport,
     ttl: impl Fn(u32) -> u32,
+    authentic: bool,
     reasons: &[(Ede, &str)],
 ) {
     let asked_for_ad = query.authentic_data || query.edns.is_some_and(|edns| edns.dnssec_ok);
-    let ad = if answer.authentic_data && asked_for_ad { AD } else { 0 };
+    let ad = if authentic && asked_for_ad { AD } else { 0 };
     begin(out, query, answer.rcode & 0xf, ad);
     let room_for_opt = if query.edns.is_some() { 11 } else { 0 };
     let size = out.len() + answer.body.len() + room_for_opt;

@@ -3,12 +3,15 @@
 //! Between [`crate::forward`], which hands over octets that match the question, and [`crate::cache`], [`crate::pin`] and
 //! [`crate::reply`]. Pure: knows no socket, no clock, no session and no policy beyond [`AnswerRules`].
 //!
-//! Invariants (promise P6): every record shown stands on the question's own CNAME/DNAME chain, every address shown is
-//! public or named by a rule together with its name, and every address pinned is also shown. Record data is copied
+//! Invariants (promise P6): every record shown stands on the question's own CNAME/DNAME chain or, for a client that wants
+//! signatures, can prove what that chain says is not there; every address shown is public or named by a rule together with
+//! its name, and every address pinned is also shown. AD is the upstream's word, and is withdrawn where anything of the
+//! answer was left out, edited, or made here. Record data is copied
 //! octet by octet, with only compressed names expanded: letter case, NULL, TXT and types without a name here arrive as
 //! they were sent. That is why the walk over the message is our own rather than a typed parse followed by a typed emit.
 
 mod chain;
+mod denial;
 mod emit;
 mod guard;
 mod message;
@@ -56,11 +59,13 @@ pub const FAILURE_TTL: u32 = 1;
 pub struct WireAnswer {
     /// Response code (0..=15).
     pub rcode: u8,
-    /// Authentic data (RFC 4035 section 3.2.3), as the upstream said and only if nothing was taken out.
+    /// Authentic data (RFC 4035 section 3.2.3), as the upstream said, and only if nothing was taken out or edited, a
+    /// negative answer has its SOA, and all that came as proof is shown.
     pub authentic_data: bool,
     /// Records in the answer section.
     pub answers: u16,
-    /// Records in the authority section (a SOA for negative answers, else nothing).
+    /// Records in the authority section: a SOA for negative answers, and where signatures were asked for its signatures
+    /// and the NSEC or NSEC3 records that can prove what is not there, with theirs.
     pub authorities: u16,
     /// Answer and authority section.
     pub body: Box<[u8]>,
@@ -150,7 +155,8 @@ pub struct Vetted {
     pub names: Vec<NameBuf>,
     /// Records of the answer section that were left out: off the chain, malformed, too many.
     pub dropped: u16,
-    /// Octets of the vetted records' data: what this answer can have told the session.
+    /// Octets of the vetted records' data: what this answer can have told the session. Of the authority section only what
+    /// is beyond the size of an honest proof.
     pub data_octets: u32,
 }
 

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use staunch_scoring::NameRef;
+
 use super::emit::Writer;
 use super::message::{Message, Record, Spelled, read_name};
 
@@ -98,6 +100,32 @@ pub(super) fn address(rtype: u16, data: &[u8]) -> Option<IpAddr> {
         1 => <[u8; 4]>::try_from(data).ok().map(IpAddr::from),
         28 => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
         _ => None,
+    }
+}
+
+/// What a signature says of itself (RFC 4034 section 3.1).
+pub(super) struct Signature {
+    /// Type of the records it covers.
+    pub(super) covered: u16,
+    /// Labels of their owner as it was signed: without the root, without the asterisk of a wildcard.
+    labels: u8,
+    /// The zone that signed, as spelled.
+    pub(super) signer: Spelled,
+}
+
+impl Signature {
+    /// `None` where the data has not the shape of one.
+    pub(super) fn read(message: &Message<'_>, record: &Record) -> Option<Self> {
+        let [high, low, _, labels, ..] = message.rdata(record) else { return None };
+        let (signer, next) = read_name(message.octets, record.from + 18).ok()?;
+        let signed = next < record.to;
+        signed.then_some(Self { covered: u16::from_be_bytes([*high, *low]), labels: *labels, signer })
+    }
+
+    /// Whether what stands under `owner` was signed as a wildcard's (RFC 4035 section 5.3.4).
+    pub(super) fn is_of_wildcard(&self, owner: NameRef<'_>) -> bool {
+        let asterisk = usize::from(owner.labels().next() == Some(b"*"));
+        usize::from(self.labels) < owner.label_count() - asterisk
     }
 }
 

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use staunch_scoring::NameRef;
 
 use super::chain::{Chain, Source};
+use super::denial::{self, Absent};
 use super::emit::Writer;
 use super::guard::{Showing, is_internal_name};
 use super::message::{Message, Record, Spelled};
-use super::rdata::{self, Svcb};
+use super::rdata::{self, Signature, Svcb};
 use super::{
     AnswerRules, Asked, BARE_NEGATIVE_TTL, FAILURE_TTL, Kind, MAX_ADDRESSES, MAX_RECORDS, VetError, Vetted, WireAnswer,
 };
@@ -16,9 +17,13 @@ use crate::model::Qtype;
 
 pub(super) const CNAME: u16 = Qtype::CNAME.0;
 pub(super) const DNAME: u16 = Qtype::DNAME.0;
-const RRSIG: u16 = Qtype::RRSIG.0;
+pub(super) const RRSIG: u16 = Qtype::RRSIG.0;
 const SOA: u16 = Qtype::SOA.0;
 pub(super) const CLASS_IN: u16 = 1;
+/// Octets of data in the authority section that are not held to tell a session anything: a SOA and three NSEC3 records,
+/// each signed once by an RSA key of 2048 bits, take 1,500. A client that validates cannot do without, and must not look
+/// like a tunnel for it.
+const HONEST_PROOF: usize = 2048;
 
 /// Takes from `response` what may be shown to a session that asked `asked`.
 ///
@@ -75,7 +80,8 @@ struct Vetting<'v, 'm> {
     asked: Asked<'v>,
     rules: &'v AnswerRules,
     to: Writer,
-    answers: usize,
+    /// Records written.
+    written: usize,
     /// Records of the response's answer section that are shown, signatures not counted.
     shown: usize,
     /// Final records there were, shown or not.
@@ -88,6 +94,9 @@ struct Vetting<'v, 'm> {
     pins: Vec<IpAddr>,
     rebinding: Vec<IpAddr>,
     targets: Vec<Spelled>,
+    /// What a client that validates wants proved; empty for others.
+    absent: Vec<Absent>,
+    /// Octets of data written.
     data_octets: usize,
 }
 
@@ -98,7 +107,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
             asked,
             rules,
             to: Writer::behind(asked.qname.as_wire()),
-            answers: 0,
+            written: 0,
             shown: 0,
             found: 0,
             finals: 0,
@@ -108,6 +117,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
             pins: Vec::new(),
             rebinding: Vec::new(),
             targets: Vec::new(),
+            absent: Vec::new(),
             data_octets: 0,
         }
     }
@@ -129,8 +139,8 @@ impl<'v, 'm> Vetting<'v, 'm> {
         }
         self.data_octets += self.to.end(length_at)?;
         self.ttl = self.ttl.min(ttl);
-        self.answers += 1;
-        if self.answers > MAX_RECORDS { Err(VetError::TooLarge) } else { Ok(true) }
+        self.written += 1;
+        if self.written > MAX_RECORDS { Err(VetError::TooLarge) } else { Ok(true) }
     }
 
     /// As [`Self::record`], data copied from the response.
@@ -145,16 +155,26 @@ impl<'v, 'm> Vetting<'v, 'm> {
         }
         let message = self.message;
         for record in message.answers() {
-            let of = message.rdata(record).get(..2).map(|c| u16::from_be_bytes([c[0], c[1]]));
-            if record.rtype == RRSIG
-                && record.class == CLASS_IN
-                && of == Some(covered)
-                && message.owner(record) == owner
-            {
-                self.copied(owner, record)?;
+            if record.rtype != RRSIG || record.class != CLASS_IN || message.owner(record) != owner {
+                continue;
+            }
+            let Some(signature) = Signature::read(message, record).filter(|s| s.covered == covered) else { continue };
+            if self.copied(owner, record)? {
+                self.note_wildcard(owner, &signature);
             }
         }
         Ok(())
+    }
+
+    /// A wildcard's records are proved only together with the absence of the name itself (RFC 4035 section 5.3.4).
+    fn note_wildcard(&mut self, owner: &[u8], signature: &Signature) {
+        let Ok(name) = NameRef::from_wire(owner) else { return };
+        let zone = signature.signer.folded();
+        let within = zone.as_name().is_some_and(|zone| name.is_at_or_below(zone));
+        // One for each name on the chain.
+        if within && signature.is_of_wildcard(name) && self.absent.last().is_none_or(|last| !last.is_of(name)) {
+            self.absent.push(Absent::expanded(Spelled::of(name), zone));
+        }
     }
 
     /// Writes the aliases.
@@ -276,13 +296,14 @@ impl<'v, 'm> Vetting<'v, 'm> {
             return Ok(self.emptied(chain));
         }
         let nx = self.message.rcode == 3;
-        let mut authorities = 0;
+        let (answers, answers_octets) = (self.written, self.data_octets);
+        let mut bare = false;
         let kind = if self.finals > 0 {
             Kind::Positive
         } else {
             let soa = self.soa(chain)?;
-            authorities = u16::from(soa);
-            if !soa {
+            bare = !soa;
+            if bare {
                 self.ttl = self.ttl.min(BARE_NEGATIVE_TTL);
             }
             let referral = || {
@@ -295,9 +316,11 @@ impl<'v, 'm> Vetting<'v, 'm> {
                 _ => Kind::NoData,
             }
         };
+        let proved = self.proof()?;
         let dropped = self.dropped();
-        let authentic_data = self.message.authentic_data && dropped == 0 && !self.edited;
-        let answers = self.answers - usize::from(authorities);
+        let authentic_data = self.message.authentic_data && dropped == 0 && !self.edited && !bare && proved;
+        let authorities = (self.written - answers) as u16;
+        let beyond_proof = (self.data_octets - answers_octets).saturating_sub(HONEST_PROOF);
         let names = self.names(chain);
         let (body, ttl_at) = self.to.finish();
         Ok(Vetted {
@@ -317,11 +340,12 @@ impl<'v, 'm> Vetting<'v, 'm> {
             internal_alias: false,
             names,
             dropped,
-            data_octets: self.data_octets as u32,
+            data_octets: (answers_octets + beyond_proof) as u32,
         })
     }
 
-    /// Writes the SOA of a negative answer, its TTL as RFC 2308 section 5 wants; `false` if none fits.
+    /// Writes the SOA of a negative answer, its TTL as RFC 2308 section 5 wants, with its signatures if they were asked
+    /// for; `false` if none fits.
     fn soa(&mut self, chain: &Chain) -> Result<bool, VetError> {
         let message = self.message;
         let Some(end) = chain.end.as_name() else { return Ok(false) };
@@ -333,7 +357,45 @@ impl<'v, 'm> Vetting<'v, 'm> {
         let Some(soa) = message.authorities().iter().find(fits) else { return Ok(false) };
         let Some(minimum) = message.rdata(soa).last_chunk::<4>() else { return Ok(false) };
         let ttl = soa.ttl.min(u32::from_be_bytes(*minimum));
-        self.record(message.owner(soa), SOA, ttl, |v| rdata::copy(v.message, soa, &mut v.to))
+        let written = self.authority(soa, ttl)?;
+        if written && self.asked.dnssec_ok {
+            let owner = message.owner(soa);
+            match denial::signatures(message, soa, owner) {
+                Some(signatures) => {
+                    for signature in signatures {
+                        self.authority(&signature, ttl)?;
+                    }
+                }
+                // More of them than belong there: shown without, which is no longer what came.
+                None => self.edited = true,
+            }
+            if let Ok(zone) = NameRef::from_wire(owner) {
+                self.absent.push(Absent::denied(chain.end, Spelled::of(zone), ttl));
+            }
+        }
+        Ok(written)
+    }
+
+    /// Writes what proves that something is not there; `false` if anything of it was left out.
+    fn proof(&mut self) -> Result<bool, VetError> {
+        if !self.asked.dnssec_ok {
+            return Ok(true);
+        }
+        let mut proof = denial::proof(self.message, &self.absent);
+        for set in &proof.sets {
+            for record in std::iter::once(&set.record).chain(&set.signatures) {
+                proof.whole &= self.authority(record, set.ttl)?;
+            }
+        }
+        Ok(proof.whole)
+    }
+
+    /// Copies a record of the authority section, to live for `ttl` seconds at most.
+    fn authority(&mut self, record: &Record, ttl: u32) -> Result<bool, VetError> {
+        let message = self.message;
+        self.record(message.owner(record), record.rtype, record.ttl.min(ttl), |v| {
+            rdata::copy(message, record, &mut v.to)
+        })
     }
 
     /// Nothing may be shown: a negative answer of our own, aliases left out, so that the inside stays inside.

@@ -60,11 +60,14 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// Writes the query: RD, CD as permitted, one question of class IN, and an OPT record of our own with `payload`, DO
-    /// as permitted and no options; without `payload` no OPT record at all.
+    /// Writes the query: RD and AD, CD as permitted, one question of class IN, and an OPT record of our own with
+    /// `payload`, DO as permitted and no options; without `payload` no OPT record at all.
+    ///
+    /// AD asks the upstream to say whether the answer is authentic (RFC 6840 section 5.7). It is always set, so that it
+    /// tells nothing of the client, and one answer serves those who want to know and those who do not.
     pub(super) fn write(ask: &Ask, id: u16, payload: Option<u16>) -> Self {
         let mut query = Self { octets: [0; MAX_QUERY], len: 0, question: 0 };
-        let flags = 0x0100 | u16::from(ask.checking_disabled) << 4;
+        let flags = 0x0120 | u16::from(ask.checking_disabled) << 4;
         for word in [id, flags, 1, 0, 0, u16::from(payload.is_some())] {
             query.push(&word.to_be_bytes());
         }
@@ -145,7 +148,7 @@ mod tests {
     #[test]
     fn a_query_holds_the_permitted_fields_and_our_own_edns() {
         let query = Query::write(&ask("WwW.Example.COM", Qtype::A), 0xabcd, Some(1232));
-        let mut expected = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+        let mut expected = vec![0xab, 0xcd, 1, 0x20, 0, 1, 0, 0, 0, 0, 0, 1];
         expected.extend(b"\x03www\x07example\x03com\0\0\x01\0\x01");
         expected.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
         assert_eq!(query.octets(), expected);
@@ -156,7 +159,8 @@ mod tests {
         assert_eq!((bare.octets().len(), bare.octets()[11]), (33, 0));
         let flagged = Ask { dnssec_ok: true, checking_disabled: true, ..ask("a", Qtype::TXT) };
         let parsed = Message::from_vec(Query::write(&flagged, 1, Some(1232)).octets()).expect("parses");
-        assert!(parsed.metadata.checking_disabled && parsed.edns.expect("EDNS").flags().dnssec_ok);
+        assert!(parsed.metadata.checking_disabled && parsed.metadata.authentic_data);
+        assert!(parsed.edns.expect("EDNS").flags().dnssec_ok);
         let probe = Query::write(&Ask::PROBE, 1, Some(1232));
         assert_eq!(probe.octets()[12..17], [0, 0, 2, 0, 1]);
     }

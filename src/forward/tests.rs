@@ -49,7 +49,7 @@ async fn only_the_permitted_fields_leave() {
     assert_eq!(queries.len(), 1);
     let (transport, query) = &queries[0];
     assert_eq!(*transport, Transport::Udp);
-    let mut expected = vec![query[0], query[1], 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    let mut expected = vec![query[0], query[1], 1, 0x20, 0, 1, 0, 0, 0, 0, 0, 1];
     expected.extend(b"\x03www\x07example\x03com\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0");
     assert_eq!(*query, expected);
 }

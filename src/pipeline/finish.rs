@@ -37,9 +37,7 @@ fn key_of(permit: &Permit) -> Key<'_> {
 
 /// What the score is told of an answer.
 pub(super) fn answered(vetted: &Vetted) -> Answered {
-    // The authority section's SOA is the only record of an answer without records.
-    let octets = if vetted.answer.answers > 0 { vetted.data_octets } else { 0 };
-    Answered { rcode: u16::from(vetted.answer.rcode), octets }
+    Answered { rcode: u16::from(vetted.answer.rcode), octets: vetted.data_octets }
 }
 
 /// Whether the guard has taken everything out of an answer.

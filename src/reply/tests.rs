@@ -232,6 +232,8 @@ fn ad_is_shown_to_those_who_ask() {
         assert!(read(&out, &query).authentic_data);
         from_answer(&mut out, &query, &WireAnswer { authentic_data: false, ..answer(1, 60) }, Transport::Udp, 0, 60);
         assert!(!read(&out, &query).authentic_data);
+        stale(&mut out, &query, &answer(1, 60), Transport::Udp, 30, "");
+        assert!(!read(&out, &query).authentic_data, "past its time");
     }
 }
 

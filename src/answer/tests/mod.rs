@@ -9,6 +9,7 @@ use super::*;
 
 mod chain;
 mod data;
+mod denial;
 mod inside;
 
 /// A response under construction, names uncompressed.

@@ -1,0 +1,332 @@
+//! Denial: which records of the authority section can prove what is not there (RFC 4035 section 5.4, RFC 5155 section 8).
+//!
+//! For clients that validate. Shown is what such a client needs for this one question, and nothing else that a server may
+//! have put beside it: an NSEC record has to match or cover the name that is denied, or the wildcard that could have
+//! answered for it; an NSEC3 record has to belong to the zone that denies. Each must come with a signature of that zone.
+//! Whether signatures and hashes are right is for the client to say: hashing for a hostile zone is work of an attacker's
+//! choice (CVE-2023-50868), so there are instead no more NSEC3 records than a proof can take.
+//!
+//! The names in these records go nowhere else: they are not pinned, not judged and not looked up, and no answer to another
+//! question is made from them (RFC 8198 is not used).
+
+use std::cmp::Ordering;
+
+use staunch_scoring::NameRef;
+use staunch_scoring::name::LabelOffsets;
+
+use super::message::{Message, Record, Spelled, read_name};
+use super::rdata::Signature;
+use super::vet::{CLASS_IN, RRSIG};
+
+const NSEC: u16 = 47;
+const NSEC3: u16 = 50;
+
+/// Most NSEC and NSEC3 records looked at. A denial takes three at most, each wildcard on the way to it one more. With more,
+/// none is shown.
+const MAX_DENIALS: usize = 16;
+/// Most signatures of one set in the authority section: two algorithms, each with two keys. With more, none is shown.
+const MAX_SIGNATURES: usize = 4;
+/// Most octets of a whole proof, names expanded; with more, none of it is shown. Three NSEC3 records, each signed twice by
+/// RSA keys of 4096 bits, take some 6,000.
+const MAX_OCTETS: usize = 8192;
+/// NSEC3 records of a denial: closest encloser, next closer name, wildcard (RFC 5155 section 7.2.2).
+const DENIED: usize = 3;
+/// NSEC3 records that tell that a wildcard may answer: next closer name (RFC 5155 section 7.2.6).
+const EXPANDED: usize = 1;
+/// Octets of a hash in Base32 (RFC 5155 section 3.3; SHA-1 is the only algorithm there is).
+const HASH_LABEL: usize = 32;
+
+/// Something that is not there, as one zone says.
+pub(super) struct Absent {
+    name: Spelled,
+    zone: Spelled,
+    /// Only the name: the records shown are those of a wildcard.
+    expanded: bool,
+    /// No record that denies lives longer (RFC 9077 section 3), seconds.
+    ttl: u32,
+}
+
+impl Absent {
+    /// `name`, or its type, does not exist in `zone`, whose negative answers live `ttl` seconds. Both names canonical.
+    pub(super) fn denied(name: Spelled, zone: Spelled, ttl: u32) -> Self {
+        Self { name, zone, expanded: false, ttl }
+    }
+
+    /// What is shown under `name` are the records of a wildcard of `zone`. Both names canonical.
+    pub(super) fn expanded(name: Spelled, zone: Spelled) -> Self {
+        Self { name, zone, expanded: true, ttl: u32::MAX }
+    }
+
+    /// Whether it is about `name`.
+    pub(super) fn is_of(&self, name: NameRef<'_>) -> bool {
+        self.name.as_wire() == name.as_wire()
+    }
+}
+
+/// One record that denies, and the signatures over it.
+pub(super) struct Set {
+    pub(super) record: Record,
+    /// Of `record` and its signatures, seconds.
+    pub(super) ttl: u32,
+    pub(super) signatures: Vec<Record>,
+}
+
+/// What is shown as proof.
+pub(super) struct Proof {
+    /// In the order they came.
+    pub(super) sets: Vec<Set>,
+    /// Nothing that came was left out.
+    pub(super) whole: bool,
+}
+
+impl Proof {
+    const NOTHING: Self = Self { sets: Vec::new(), whole: false };
+}
+
+/// Takes from `message` the records that can prove that each of `absent` is not there.
+pub(super) fn proof(message: &Message<'_>, absent: &[Absent]) -> Proof {
+    let denies = |r: &&Record| r.class == CLASS_IN && matches!(r.rtype, NSEC | NSEC3);
+    let found: Vec<&Record> = message.authorities().iter().filter(denies).take(MAX_DENIALS + 1).collect();
+    if found.len() > MAX_DENIALS {
+        return Proof::NOTHING;
+    }
+    let nsecs: Vec<Nsec<'_>> = found.iter().filter_map(|r| Nsec::read(message, r)).collect();
+    let wildcards: Vec<Option<Spelled>> = absent.iter().map(|absent| wildcard(absent, &nsecs)).collect();
+    // NSEC3 records that each of `absent` has room for.
+    let mut room: Vec<usize> = absent.iter().map(|a| if a.expanded { EXPANDED } else { DENIED }).collect();
+
+    let mut proof = Proof { sets: Vec::new(), whole: true };
+    let mut octets = 0;
+    for record in found {
+        let at = if record.rtype == NSEC {
+            let nsec = Nsec::read(message, record);
+            nsec.and_then(|nsec| (0..absent.len()).find(|i| nsec.serves(&absent[*i], wildcards[*i].as_ref())))
+        } else {
+            let Some(zone) = nsec3_zone(message, record) else {
+                proof.whole = false;
+                continue;
+            };
+            let of_zone = |i: &usize| absent[*i].zone.as_wire() == zone.as_wire();
+            match (0..absent.len()).filter(of_zone).find(|i| room[*i] > 0) {
+                Some(at) => {
+                    room[at] -= 1;
+                    Some(at)
+                }
+                // More than a proof takes, and which of them are the proof only their hashes say.
+                None if (0..absent.len()).any(|i| of_zone(&i)) => return Proof::NOTHING,
+                None => None,
+            }
+        };
+        let again = |set: &Set| set.record.rtype == record.rtype && message.owner(&set.record) == message.owner(record);
+        let Some(absent) = at.map(|at| &absent[at]).filter(|_| !proof.sets.iter().any(again)) else {
+            proof.whole = false;
+            continue;
+        };
+        let signatures = signatures(message, record, absent.zone.as_wire()).filter(|s| !s.is_empty());
+        let Some(signatures) = signatures else {
+            proof.whole = false;
+            continue;
+        };
+        octets += std::iter::once(record).chain(&signatures).map(|r| size(message, r)).sum::<usize>();
+        if octets > MAX_OCTETS {
+            return Proof::NOTHING;
+        }
+        proof.sets.push(Set { record: *record, ttl: absent.ttl, signatures });
+    }
+    proof
+}
+
+/// Signatures of `zone` over `record` in the authority section; `None` if there are more than belong there.
+pub(super) fn signatures(message: &Message<'_>, record: &Record, zone: &[u8]) -> Option<Vec<Record>> {
+    let over = |r: &&Record| {
+        r.rtype == RRSIG
+            && r.class == CLASS_IN
+            && message.owner(r) == message.owner(record)
+            && Signature::read(message, r)
+                .is_some_and(|s| s.covered == record.rtype && s.signer.folded().as_wire() == zone)
+    };
+    let found: Vec<Record> = message.authorities().iter().filter(over).take(MAX_SIGNATURES + 1).copied().collect();
+    let octets: usize = found.iter().map(|r| size(message, r)).sum();
+    (found.len() <= MAX_SIGNATURES && octets <= MAX_OCTETS).then_some(found)
+}
+
+/// Octets a record takes at most: the name in its data may be compressed.
+fn size(message: &Message<'_>, record: &Record) -> usize {
+    message.owner(record).len() + 10 + 255 + message.rdata(record).len()
+}
+
+/// An NSEC record (RFC 4034 section 4).
+struct Nsec<'m> {
+    owner: NameRef<'m>,
+    next: Spelled,
+}
+
+impl<'m> Nsec<'m> {
+    fn read(message: &'m Message<'_>, record: &Record) -> Option<Self> {
+        let (next, at) = read_name(message.octets, record.from).ok().filter(|_| record.rtype == NSEC)?;
+        let types = message.octets.get(at..record.to).filter(|types| !types.is_empty())?;
+        let owner = NameRef::from_wire(message.owner(record)).ok()?;
+        is_bitmap(types).then_some(Self { owner, next: next.folded() })
+    }
+
+    /// Whether both its names are of `zone`.
+    fn is_in(&self, zone: NameRef<'_>) -> bool {
+        self.owner.is_at_or_below(zone) && self.next.as_name().is_some_and(|next| next.is_at_or_below(zone))
+    }
+
+    /// Whether `name` lies between its two names; behind the last name of a zone comes its first.
+    fn covers(&self, name: NameRef<'_>) -> bool {
+        let Some(next) = self.next.as_name() else { return false };
+        let (behind, before) = (order(self.owner, name).is_lt(), order(name, next).is_lt());
+        if order(self.owner, next).is_lt() { behind && before } else { behind || before && name != self.owner }
+    }
+
+    /// Whether it can be part of the proof that `absent` is not there.
+    fn serves(&self, absent: &Absent, wildcard: Option<&Spelled>) -> bool {
+        let (Some(name), Some(zone)) = (absent.name.as_name(), absent.zone.as_name()) else { return false };
+        if !self.is_in(zone) {
+            return false;
+        }
+        let either = |name: NameRef<'_>| self.owner == name || self.covers(name);
+        if absent.expanded {
+            return self.covers(name);
+        }
+        either(name) || wildcard.and_then(Spelled::as_name).is_some_and(either)
+    }
+}
+
+/// The wildcard that would have answered for `absent` (RFC 4592 section 3.3.1): below the closest name that exists, which
+/// the first record that covers the name tells.
+fn wildcard(absent: &Absent, nsecs: &[Nsec<'_>]) -> Option<Spelled> {
+    let (name, zone) = (absent.name.as_name()?, absent.zone.as_name()?);
+    let nsec = nsecs.iter().find(|nsec| nsec.is_in(zone) && nsec.covers(name)).filter(|_| !absent.expanded)?;
+    let next = nsec.next.as_name()?;
+    let encloser = name.ancestors().find(|a| nsec.owner.is_at_or_below(*a) || next.is_at_or_below(*a))?;
+    // The name itself where others stand below it: it exists, and no wildcard answers for it.
+    if encloser == name {
+        return None;
+    }
+    let mut wire = vec![1, b'*'];
+    wire.extend_from_slice(encloser.as_wire());
+    read_name(&wire, 0).ok().map(|(wildcard, _)| wildcard)
+}
+
+/// The zone of an NSEC3 record that is well formed (RFC 5155 section 3).
+fn nsec3_zone<'m>(message: &'m Message<'_>, record: &Record) -> Option<NameRef<'m>> {
+    let owner = NameRef::from_wire(message.owner(record)).ok()?;
+    let hash = owner.labels().next()?;
+    if hash.len() != HASH_LABEL || !hash.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'v')) {
+        return None;
+    }
+    let [1, _, _, _, salt, rest @ ..] = message.rdata(record) else { return None };
+    let [20, rest @ ..] = rest.get(usize::from(*salt)..)? else { return None };
+    is_bitmap(rest.get(20..)?).then(|| owner.parent())?
+}
+
+/// Whether these octets are a list of types (RFC 4034 section 4.1.2), which may be empty.
+fn is_bitmap(mut octets: &[u8]) -> bool {
+    let mut least = 0;
+    while let [window, len @ 1..=32, rest @ ..] = octets {
+        let Some(rest) = rest.get(usize::from(*len)..).filter(|_| u16::from(*window) >= least) else { return false };
+        least = u16::from(*window) + 1;
+        octets = rest;
+    }
+    octets.is_empty()
+}
+
+/// Canonical order of names (RFC 4034 section 6.1).
+fn order(a: NameRef<'_>, b: NameRef<'_>) -> Ordering {
+    LabelOffsets::of(a).rev_labels(a).cmp(LabelOffsets::of(b).rev_labels(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use staunch_scoring::NameBuf;
+
+    use super::*;
+
+    fn name(text: &str) -> NameBuf {
+        NameBuf::from_text(text).expect("name")
+    }
+
+    /// The example of RFC 4034 section 6.1.
+    #[test]
+    fn names_are_in_canonical_order() {
+        let sorted = [
+            "example",
+            "a.example",
+            "yljkjljk.a.example",
+            "Z.a.example",
+            "zABC.a.EXAMPLE",
+            "z.example",
+            "\\001.z.example",
+            "*.z.example",
+            "\\200.z.example",
+        ];
+        for (i, a) in sorted.iter().enumerate() {
+            for (k, b) in sorted.iter().enumerate() {
+                assert_eq!(order(name(a).as_ref(), name(b).as_ref()), i.cmp(&k), "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_covers_what_lies_between_its_names() {
+        for (owner, next, asked, covered) in [
+            ("a.example", "c.example", "b.example", true),
+            ("a.example", "c.example", "x.a.example", true),
+            ("a.example", "c.example", "a.example", false),
+            ("a.example", "c.example", "c.example", false),
+            ("a.example", "c.example", "d.example", false),
+            ("a.example", "x.b.example", "b.example", true), // an empty non-terminal
+            ("m.example", "example", "z.example", true),     // the last of the zone
+            ("m.example", "example", "b.example", false),
+            ("m.example", "example", "m.example", false),
+            ("example", "example", "b.example", true), // the only one
+            ("example", "example", "example", false),
+            ("b.example", "\\000.b.example", "b.example", false),
+            ("b.example", "\\000.b.example", "\\000.\\000.b.example", false),
+        ] {
+            let (owner, next, asked) = (name(owner), name(next), name(asked));
+            let nsec = Nsec { owner: owner.as_ref(), next: Spelled::of(next.as_ref()) };
+            assert_eq!(nsec.covers(asked.as_ref()), covered, "{owner} {asked} {next}");
+        }
+    }
+
+    #[test]
+    fn the_wildcard_stands_below_the_closest_encloser() {
+        for (owner, next, asked, expected) in [
+            ("a.example", "d.example", "b.example", Some("*.example")),
+            ("x.a.example", "d.example", "z.y.a.example", Some("*.a.example")),
+            ("a.example", "x.b.example", "w.b.example", Some("*.b.example")),
+            ("a.example", "d.example", "e.example", None),
+            ("a.example", "x.b.example", "b.example", None),
+            ("a.other", "d.other", "b.example", None),
+        ] {
+            let (owner, next) = (name(owner), name(next));
+            let nsecs = [Nsec { owner: owner.as_ref(), next: Spelled::of(next.as_ref()) }];
+            let spelled = |text: &str| Spelled::of(name(text).as_ref());
+            let found = wildcard(&Absent::denied(spelled(asked), spelled("example"), 1), &nsecs);
+            let found = found.and_then(|found| found.as_name().map(|name| name.to_string()));
+            assert_eq!(found.as_deref(), expected, "{asked}");
+        }
+    }
+
+    #[test]
+    fn lists_of_types_are_read_strictly() {
+        for (octets, good) in [
+            (&[][..], true),
+            (&[0, 1, 0x40], true),
+            (&[0, 6, 0x40, 1, 0, 0, 0, 3, 4, 1, 1], true),
+            (&[0, 0], false),
+            (&[0, 33], false),
+            (&[0, 2, 1], false),
+            (&[0, 1, 1, 0, 1, 1], false),
+            (&[1, 1, 1, 0, 1, 1], false),
+            (&[0], false),
+            (&[255, 1, 1], true),
+        ] {
+            assert_eq!(is_bitmap(octets), good, "{octets:?}");
+        }
+    }
+}
