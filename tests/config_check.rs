@@ -207,7 +207,8 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
         ),
         // What is wanted of the lockdown.
         (
-            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"dry-run\"\nlockdown = \"require\"\n",
+            "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"dry-run\"\nlockdown = \"require\"\n\
+             [upstream]\nservers = [\"192.0.2.53\"]\n",
             &[(6, "enforce.lockdown", "nothing", "\"nft\"")],
         ),
         (
@@ -965,12 +966,13 @@ fn deep_nesting_is_refused_and_not_a_crash() {
 fn the_enforcer_and_a_hook_are_settings_like_others() {
     let (loaded, _) = good(
         "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"nft\"\ninterfaces = [\"veth0\"]\n\
-         enforcer_socket = \"/run/staunch-enforcer/enforcer.sock\"\nenforcer_group = \"staunch\"\nresolver_user = \"4711\"\n",
+         enforcer_socket = \"/run/staunch-enforcer/enforcer.sock\"\nenforcer_group = \"staunch\"\nresolver_user = \"4711\"\n\
+         [upstream]\nservers = [\"192.0.2.53\"]\n",
     );
     assert_eq!(loaded.enforce.outside.enforcer.as_deref(), Some(Path::new("/run/staunch-enforcer/enforcer.sock")));
     let (loaded, warnings) = good(
         "version = 1\n[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"hook\"\nhook = [\"/bin/x\", \"--y\"]\n\
-         hook_deadline_ms = 250\n",
+         hook_deadline_ms = 250\n[upstream]\nservers = [\"192.0.2.53\"]\n",
     );
     assert_eq!(loaded.enforce.outside.hook, ["/bin/x", "--y"]);
     assert_eq!(loaded.enforce.outside.hook_deadline, std::time::Duration::from_millis(250));
