@@ -181,7 +181,7 @@ impl Server {
         let text = format!(
             "version = 1\n[server]\nlisten = [\"127.0.0.1:{port}\"]\nstate_dir = {state:?}\nmetrics = \"off\"\n\
              [policy]\nmode = \"enforce\"\n[upstream]\nservers = [\"{upstream}\"]\n\
-             [enforce]\nbackend = \"{backend}\"\ninterfaces = [\"veth-none\"]\n[events]\nfile = \"off\"\n\
+             [enforce]\nbackend = \"{backend}\"\ninterfaces = [\"veth-none\"]\nlockdown = \"off\"\n[events]\nfile = \"off\"\n\
              [[rule]]\nid = \"all\"\naction = \"allow\"\nnames = [\"*.misses.example\"]\nbudget_bits = 8388607\n\
              owner = \"bench\"\nreason = \"more names than any session asks\"\nreview_by = \"2099-01-01\"\n{sessions}"
         );

@@ -980,6 +980,27 @@ fn the_enforcer_and_a_hook_are_settings_like_others() {
 }
 
 #[test]
+fn who_enforces_behind_interfaces_needs_the_lockdown_unless_it_says_otherwise() {
+    use staunch::readiness::Need;
+    let upstream = "[upstream]\nservers = [\"192.0.2.53\"]\n";
+    for (mode, backend, interfaces, written, need) in [
+        ("enforce", "nft", "\"a0\"", "", Need::Require),
+        ("canary\"\ncanary_percent = 5\n#\"", "nft", "\"a0\"", "", Need::Warn),
+        ("monitor", "nft", "\"a0\"", "", Need::Warn),
+        ("enforce", "nft", "\"a0\"", "lockdown = \"warn\"\n", Need::Warn),
+        ("enforce", "nft", "\"a0\"", "lockdown = \"off\"\n", Need::Off),
+        ("enforce", "nft", "", "", Need::Off),
+        ("enforce", "dry-run", "\"a0\"", "", Need::Off),
+    ] {
+        let text = format!(
+            "version = 1\n[policy]\nmode = \"{mode}\"\n{upstream}[enforce]\nbackend = \"{backend}\"\n\
+             interfaces = [{interfaces}]\n{written}"
+        );
+        assert_eq!(good(&text).0.lockdown.need, need, "{text}");
+    }
+}
+
+#[test]
 fn the_enforcer_reads_its_section_and_none_of_the_files_named() {
     let dir = tempfile::tempdir().expect("directory");
     let file = dir.path().join("staunch.toml");

@@ -117,8 +117,8 @@ fn nobody_connects_without_a_lease_and_nobody_with_one_is_refused() {
         let (name, to) = name(n);
         world.upstream.add(&name, 20, world::dns::Data::A(to));
     }
-    let staunch = Staunch::start(&world, &config());
     lockdown::ok(&world.gw, &["apply", "--interfaces", "ag1"]);
+    let staunch = Staunch::start(&world, &config());
     let wire = Wire::start(&world.net, "eth0");
 
     let told = Arc::new(Told::default());
@@ -209,7 +209,7 @@ fn config() -> Config {
     Config {
         sessions: sessions.collect(),
         // Others may delete the table; leases end while the test runs.
-        enforce: "own_table = false\nlease_journal = \"leases.jsonl\"\nmin_pin_seconds = 6\nmax_pin_seconds = 12\n\
+        enforce: "lockdown = \"require\"\nown_table = false\nlease_journal = \"leases.jsonl\"\nmin_pin_seconds = 6\nmax_pin_seconds = 12\n\
                   pin_grace_seconds = 2\n"
             .into(),
         ..Config::enforce()

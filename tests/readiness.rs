@@ -150,8 +150,7 @@ fn a_service_that_needs_its_lockdown_answers_no_address_without_it() {
 fn a_service_that_only_warns_is_ready_and_says_what_is_missing() {
     let Some(world) = World::create(1) else { return };
     let agent = &world.agents[0];
-    // Nothing is written: the default of a service that enforces behind interfaces.
-    let staunch = Staunch::start(&world, &config(""));
+    let staunch = Staunch::start(&world, &config("lockdown = \"warn\""));
     let status = staunch.json(&["status"]);
     assert_eq!(
         (&status["readiness"]["ready"], &status["readiness"]["whole"]),

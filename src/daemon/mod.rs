@@ -143,6 +143,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let pipeline = built.pipeline;
 
     pipeline.watch_flows(pipeline.enforcer.status().backend == BackendKind::Nft);
+    ready::before_serving(&pipeline).await;
     let runtime = tokio::runtime::Handle::current();
     let listener = privilege::with_low_ports(|| Listener::start_with(&listen, inherited, pipeline.clone(), &runtime))
         .context("could not listen; another resolver may hold the address")?;

@@ -19,10 +19,20 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// busy for a moment, and must not make the service look dead by it.
 const SILENT_ROUNDS: u32 = 3;
 
+/// Looks once before anything is served: where all stands, the first question is answered like any other. Of the listening
+/// sockets nothing is known yet, so it is not ready.
+pub async fn before_serving(pipeline: &Pipeline) {
+    let live = pipeline.live.load_full();
+    let report = look(pipeline, &live, (Vec::new(), 0)).await;
+    pipeline.gate.put(Report { ready: false, ..report }, clock::now().mono);
+}
+
 /// Checks until the task is dropped. READY is told once, after the first round that finds all that is wanted.
 pub async fn keep(pipeline: Arc<Pipeline>, listening: Vec<SocketAddr>, socket: String) {
     let mut announced = false;
     let mut silent_rounds = 0;
+    // As told, which before serving was nothing.
+    let mut before = Report::default();
     loop {
         let live = pipeline.live.load_full();
         let (mut silent, all) = match pipeline.token() {
@@ -33,18 +43,8 @@ pub async fn keep(pipeline: Arc<Pipeline>, listening: Vec<SocketAddr>, socket: S
         if announced && silent_rounds < SILENT_ROUNDS {
             silent.clear();
         }
-        let ranges = ranges(&pipeline, &live).await;
-        let standing = standing(&pipeline, &live).await;
-        let report = readiness::judge(&Facts {
-            mode: live.policy.mode,
-            backend: pipeline.enforcer.status().backend,
-            healthy: pipeline.enforcer.healthy(),
-            ranges,
-            lockdown: &live.lockdown,
-            standing,
-            silent: (silent, all),
-        });
-        let before = pipeline.gate.put(report.clone(), clock::now().mono);
+        let report = look(&pipeline, &live, (silent, all)).await;
+        pipeline.gate.put(report.clone(), clock::now().mono);
         tell(&pipeline, &before, &report, announced);
         if !announced && report.ready {
             announced = true;
@@ -56,8 +56,24 @@ pub async fn keep(pipeline: Arc<Pipeline>, listening: Vec<SocketAddr>, socket: S
             // Waiting for an operator is no failed start: a supervisor that gave up would only start us again.
             notify(&[NotifyState::ExtendTimeoutUsec((3 * readiness::EVERY).as_micros() as u32)]);
         }
+        before = report;
         pipeline.gate.due().await;
     }
+}
+
+/// One round. `silent`: addresses of ours that did not answer, and how many there are.
+async fn look(pipeline: &Pipeline, live: &Live, silent: (Vec<String>, usize)) -> Report {
+    let ranges = ranges(pipeline, live).await;
+    let standing = standing(pipeline, live).await;
+    readiness::judge(&Facts {
+        mode: live.policy.mode,
+        backend: pipeline.enforcer.status().backend,
+        healthy: pipeline.enforcer.healthy(),
+        ranges,
+        lockdown: &live.lockdown,
+        standing,
+        silent,
+    })
 }
 
 /// Fails only where no supervisor listens.

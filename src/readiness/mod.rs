@@ -105,12 +105,12 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Takes a round's report, made at `mono` milliseconds on the monotonic clock; gives the one before.
-    pub fn put(&self, report: Report, mono: u64) -> Report {
+    /// Takes a round's report, made at `mono` milliseconds on the monotonic clock.
+    pub fn put(&self, report: Report, mono: u64) {
         let until = if report.whole { mono.saturating_add(COUNTS.as_millis() as u64) } else { 0 };
         let mut last = self.report.lock();
         self.whole_until.store(until, Relaxed);
-        std::mem::replace(&mut *last, report)
+        *last = report;
     }
 
     /// Whether all was found whole not long ago: one load, for the query path.
@@ -143,11 +143,10 @@ mod tests {
         let gate = Gate::default();
         assert!(!gate.is_whole(0) && gate.report().missing().is_some(), "nothing was checked");
         let good = Report { ready: true, whole: true, checks: Vec::new() };
-        gate.put(good.clone(), 1000);
+        gate.put(good, 1000);
         assert!(gate.is_whole(1000) && gate.is_whole(16_999) && !gate.is_whole(17_000));
         let check = Check { id: "lockdown".into(), state: State::Failed, text: "it is missing".into() };
-        let before = gate.put(Report { ready: false, whole: false, checks: vec![check] }, 2000);
-        assert_eq!(before, good);
+        gate.put(Report { ready: false, whole: false, checks: vec![check] }, 2000);
         assert!(!gate.is_whole(2000));
         assert_eq!(gate.report().missing().as_deref(), Some("it is missing"));
     }

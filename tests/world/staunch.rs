@@ -20,7 +20,7 @@ pub struct Config {
     pub upstream: String,
     /// `nft`, or another backend.
     pub backend: &'static str,
-    /// Lines for `[enforce]`.
+    /// Lines for `[enforce]`; where they do not name `lockdown =`, nobody looks for one.
     pub enforce: String,
     /// The `[[session]]` tables; empty: `agent-N` of type interactive for each sandbox.
     pub sessions: String,
@@ -88,7 +88,7 @@ impl Config {
         format!(
             "version = 1\n\n[server]\nlisten = [{listen}]\nstate_dir = {state:?}\nmetrics = \"127.0.0.1:9153\"\n\n\
              [policy]\nmode = {mode:?}\n{policy}\n\n[upstream]\n{usual}{upstream}\n\n\
-             [enforce]\nbackend = {backend:?}\ntable = \"staunch\"\ninterfaces = [{interfaces}]\n{enforce}\n\n\
+             [enforce]\nbackend = {backend:?}\ntable = \"staunch\"\ninterfaces = [{interfaces}]\n{lockdown}{enforce}\n\n\
              {sessions}\n{tables}",
             listen = list(listen.collect()),
             mode = self.mode,
@@ -101,6 +101,8 @@ impl Config {
             upstream = self.upstream,
             backend = self.backend,
             interfaces = list(interfaces.collect()),
+            // Of most tests the lockdown is no subject.
+            lockdown = if self.enforce.contains("lockdown =") { "" } else { "lockdown = \"off\"\n" },
             enforce = self.enforce,
             tables = self.tables,
         )

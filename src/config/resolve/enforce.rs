@@ -140,7 +140,11 @@ impl Context<'_, '_> {
                 "set enforce.backend = \"nft\" and name interfaces, or set enforce.lockdown = \"off\"",
             );
         }
-        let need = need.unwrap_or(if holds { Need::Warn } else { Need::Off });
+        let need = need.unwrap_or(match mode {
+            _ if !holds => Need::Off,
+            Mode::Enforce => Need::Require,
+            Mode::Monitor | Mode::Canary => Need::Warn,
+        });
         let written = table.is_some();
         let table = table.unwrap_or_else(|| lockdown::beside(&enforce.table));
         let path = section.key("lockdown_table");

@@ -41,7 +41,8 @@ pub struct Enforce {
     pub hook: Vec<String>,
     /// For one answer of it.
     pub hook_deadline_ms: u64,
-    /// Whether the lockdown must stand. Default: warn where nftables guards interfaces, else off.
+    /// Whether the lockdown must stand. Default where nftables guards interfaces: require in enforce mode,
+    /// else warn; off where it guards none.
     pub lockdown: Option<Need>,
     /// Its nftables table. Default: the table's name with `_lockdown`.
     pub lockdown_table: Option<String>,
