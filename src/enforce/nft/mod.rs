@@ -79,8 +79,6 @@ pub struct Nft {
     standing: watch::Standing,
     /// Why the table does not stand, until it is put back.
     lost: Option<String>,
-    /// Something could not be read whole, because others changed something meanwhile.
-    interrupted: bool,
     /// A change did not reach the kernel: compare all elements at the next look.
     dirty: bool,
     /// Whose flows are to be looked at once the kernel follows again.
@@ -137,7 +135,6 @@ impl Nft {
             start: Instant::now(),
             standing: watch::Standing::default(),
             lost: None,
-            interrupted: false,
             dirty: false,
             owed: HashSet::new(),
             renewals: HashMap::new(),

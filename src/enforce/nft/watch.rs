@@ -31,9 +31,6 @@ const MEMBER_CHECK_SHARE: u32 = 5;
 /// read), milliseconds.
 pub(super) const SLACK: u64 = 1_000;
 
-/// So many looks in a row may be interrupted before the table counts as lost: three quarters of a second.
-const INTERRUPTED_MAX: u32 = 15;
-
 /// What the table looked like when it was last known to be good.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
@@ -44,8 +41,6 @@ pub(super) struct Standing {
     members: Due,
     pins: Due,
     swept: u64,
-    /// Looks in a row that ended because somebody else changed something while it was read.
-    interrupted: u32,
 }
 
 /// A comparison that is to be made, but not before a time.
@@ -122,7 +117,8 @@ impl Nft {
         }
         self.standing.generation = self.generation()?;
         self.standing.table = self.table_handle()?.map_or(0, |(handle, _)| handle);
-        self.standing.rules = self.rule_handles()?;
+        // They were made in one transaction a moment ago.
+        self.standing.rules = self.rule_handles(|handles| handles.len() == rules)?;
         if self.standing.rules.len() != rules {
             return Err(NetlinkError::Interrupted);
         }
@@ -154,20 +150,10 @@ impl Nft {
 
     /// Looks whether all stands, and puts it back if not.
     pub(super) fn look(&mut self) -> Result<Health, Error> {
-        self.interrupted = false;
         let result = self.try_look();
-        let Err(error) = &result else {
-            self.standing.interrupted = 0;
-            return result;
-        };
-        if self.interrupted && self.lost.is_none() && self.standing.interrupted < INTERRUPTED_MAX {
-            // Nothing was found wrong: whoever changes a table of his own in a loop must not close ours.
-            self.standing.interrupted += 1;
-            self.standing.structure_due = None;
-            self.suspect_elements();
-            return Ok(Health::Intact);
+        if let Err(error) = &result {
+            self.lost.get_or_insert_with(|| error.to_string());
         }
-        self.lost.get_or_insert_with(|| error.to_string());
         result
     }
 
@@ -254,13 +240,35 @@ impl Nft {
         Ok(repaired)
     }
 
+    /// Makes the elements of one set exactly what is wanted; gives how many were not.
+    ///
+    /// Whoever changes whatever table interrupts whoever reads one, and may do so without end. A reading that was
+    /// interrupted and shows what is wanted is as good as any; of one that does not, at last, all is brought about again
+    /// that it lacks, which changes nothing where it was there.
     pub(super) fn compare(&mut self, set: Set) -> Result<usize, Error> {
         let doing = "compare a set";
-        let asked = self.now();
-        let held = self.elements(set).map_err(|error| kernel(&error, doing))?;
-        let now = self.now();
+        for attempt in 1.. {
+            let asked = self.now();
+            let (held, whole) = self.read_elements(set).map_err(|error| kernel(&error, doing))?;
+            let (mut changes, missing) = self.differences(set, held, asked);
+            if !whole && !missing.is_empty() && attempt < DUMP_TRIES {
+                continue;
+            }
+            let repaired = changes.len() + if whole { missing.len() } else { 0 };
+            changes.extend(missing.chunks(MESSAGE_ELEMENTS).map(|chunk| Change::Add(set, chunk.to_vec())));
+            self.commit_changes(changes).map_err(|error| kernel(&error, doing))?;
+            if repaired > 0 {
+                tracing::debug!(set = set.name(), repaired, at = asked, "elements put right");
+            }
+            return Ok(repaired);
+        }
+        Ok(0)
+    }
+
+    /// What is to be taken away of elements that were read from `asked` on, or replaced, and what is missing.
+    fn differences(&mut self, set: Set, held: Vec<Held>, asked: u64) -> (Vec<Change>, Vec<Element>) {
         // When in this time a lifetime was read is not known; for very many it is a second and more.
-        let spread = now - asked;
+        let spread = self.now() - asked;
         let mut held: HashMap<Key, Held> = held.into_iter().map(|held| (held.key, held)).collect();
         let mut changes = Vec::new();
         let mut missing = Vec::new();
@@ -285,13 +293,7 @@ impl Nft {
         // What ends within the slack may have ended here already.
         let extra = held.into_values().filter(|held| held.left.is_none_or(|left| left > SLACK + spread));
         changes.extend(extra.map(|held| Change::Delete(set, Element::keyed(held.key))));
-        let repaired = changes.len() + missing.len();
-        changes.extend(missing.chunks(MESSAGE_ELEMENTS).map(|chunk| Change::Add(set, chunk.to_vec())));
-        self.commit_changes(changes).map_err(|error| kernel(&error, doing))?;
-        if repaired > 0 {
-            tracing::debug!(set = set.name(), repaired, at = now, "elements put right");
-        }
-        Ok(repaired)
+        (changes, missing)
     }
 
     /// The elements a set must hold now.
@@ -369,7 +371,10 @@ impl Nft {
             Some((handle, flags)) if handle == self.standing.table && flags & table::TABLE_DORMANT == 0 => {}
             _ => return Ok(false),
         }
-        Ok(self.rule_handles()? == self.standing.rules)
+        let wanted = std::mem::take(&mut self.standing.rules);
+        let found = self.rule_handles(|handles| handles == wanted);
+        self.standing.rules = wanted;
+        Ok(found? == self.standing.rules)
     }
 
     /// Handle and flags of the table, if it is there.
@@ -391,7 +396,8 @@ impl Nft {
         }
     }
 
-    fn rule_handles(&mut self) -> Result<Vec<u64>, NetlinkError> {
+    /// Handles of our rules. A reading that others interrupted is taken if it is `good`.
+    fn rule_handles(&mut self, good: impl Fn(&[u64]) -> bool) -> Result<Vec<u64>, NetlinkError> {
         let name = self.layout.table.clone();
         for _ in 0..DUMP_TRIES {
             let mut handles = Vec::new();
@@ -402,32 +408,39 @@ impl Nft {
                 |attributes| handles.extend(Attributes(attributes).be64(table::RULE_HANDLE)),
             );
             match result {
+                Err(NetlinkError::Interrupted) if good(&handles) => return Ok(handles),
                 Err(NetlinkError::Interrupted) => {}
                 result => return self.noting_io(result).map(|()| handles),
             }
         }
-        self.interrupted = true;
         Err(NetlinkError::Interrupted)
     }
 
-    /// Every element of a set with what is left of its lifetime.
+    /// Every element of a set with what is left of its lifetime, as they were at one moment.
     pub(super) fn elements(&mut self, set: Set) -> Result<Vec<Held>, NetlinkError> {
-        let name = self.layout.table.clone();
         for _ in 0..DUMP_TRIES {
-            let mut elements = Vec::new();
-            let result = self.netlink.dump(
-                SUBSYS | MSG_GETSETELEM,
-                INET,
-                |w| sets::write_name(w, &name, set.name()),
-                |attributes| sets::read_elements(attributes, |held| elements.push(held)),
-            );
-            match result {
-                Err(NetlinkError::Interrupted) => {}
-                result => return self.noting_io(result).map(|()| elements),
+            if let (elements, true) = self.read_elements(set)? {
+                return Ok(elements);
             }
         }
-        self.interrupted = true;
         Err(NetlinkError::Interrupted)
+    }
+
+    /// The same, read once, and whether nobody has changed anything meanwhile.
+    fn read_elements(&mut self, set: Set) -> Result<(Vec<Held>, bool), NetlinkError> {
+        let name = self.layout.table.clone();
+        let mut elements = Vec::new();
+        let result = self.netlink.dump(
+            SUBSYS | MSG_GETSETELEM,
+            INET,
+            |w| sets::write_name(w, &name, set.name()),
+            |attributes| sets::read_elements(attributes, |held| elements.push(held)),
+        );
+        let whole = !matches!(result, Err(NetlinkError::Interrupted));
+        if whole {
+            self.noting_io(result)?;
+        }
+        Ok((elements, whole))
     }
 
     /// Whether existing pin sets have the configured size; true where there are none.
