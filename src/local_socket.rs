@@ -26,20 +26,21 @@ pub fn bind(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     if let Some(group) = group {
-        let gid = group_id(group).ok_or_else(|| io::Error::other(format!("no group `{group}` for the socket")))?;
+        let gid = number_in("/etc/group", group)
+            .ok_or_else(|| io::Error::other(format!("no group `{group}` for the socket")))?;
         std::os::unix::fs::chown(path, None, Some(gid))?;
     }
     Ok(listener)
 }
 
-/// A group's number from /etc/group, or the number itself.
-fn group_id(group: &str) -> Option<u32> {
-    if let Ok(number) = group.parse() {
+/// The number of a user or group by one of these files, or the number itself.
+pub fn number_in(file: &str, name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
         return Some(number);
     }
-    let groups = std::fs::read_to_string("/etc/group").ok()?;
-    groups.lines().find_map(|line| {
+    let text = std::fs::read_to_string(file).ok()?;
+    text.lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next()? == group).then(|| fields.nth(1)?.parse().ok())?
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
     })
 }

@@ -14,7 +14,7 @@ const SERVFAIL: u8 = 2;
 
 /// Keeps what it holds, writes down what it reads, and does as the file `mode` says.
 const SCRIPT: &str = r#"
-import json, os, sys, time
+import json, os, sys, time, subprocess
 
 place = sys.argv[1]
 log = open(os.path.join(place, "log"), "a")
@@ -55,6 +55,9 @@ for line in sys.stdin:
     if mode() == "hang" and op != "hello":
         time.sleep(60)
     if mode() == "die":
+        left = subprocess.Popen(["sleep", "300"])
+        log.write(json.dumps({"left": left.pid}) + "\n")
+        log.flush()
         sys.exit(3)
     if mode() == "garbage" and op == "apply":
         print("certainly", flush=True)
@@ -220,6 +223,13 @@ fn a_hook_that_fails_is_a_denial_and_the_next_one_is_told_all_that_is_wanted() {
     assert!((4..20).contains(&starts.len()), "started {} times", starts.len());
     for old in &starts[..starts.len() - 1] {
         assert!(!Path::new(&format!("/proc/{old}")).exists(), "process {old} is left behind");
+    }
+    let log = hook.log();
+    let left: Vec<_> = log.iter().filter_map(|line| line["left"].as_u64()).collect();
+    assert!(!left.is_empty());
+    for left in left {
+        let runs = std::fs::read_to_string(format!("/proc/{left}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        assert!(!runs, "process {left}, which a hook that ended had started, is left behind");
     }
 }
 

@@ -186,7 +186,13 @@ fn nobody_connects_without_a_lease_and_nobody_with_one_is_refused() {
     assert!(wrong.is_empty(), "{} failed dials: {:?}", wrong.len(), &wrong[..wrong.len().min(5)]);
     assert!(longest <= GONE, "a table was gone for {longest} µs");
 
-    // That there was something to see.
+    // That there was something to see: a connection shows outside.
+    assert!(
+        syns.len() >= connected && packets.len() > 2 * syns.len(),
+        "{} packets, {} SYNs",
+        packets.len(),
+        syns.len()
+    );
     let count = |op: &str| leases.lines.get(op).copied().unwrap_or(0);
     let per_second = seconds as usize;
     assert!(connected > 50 * per_second, "{connected} connections");

@@ -19,6 +19,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Shortest time from one start to the next: a command that ends at once must not be started in a loop.
 const START_EVERY: Duration = Duration::from_millis(500);
 
+const UNASKED: &str = "it says more than it was asked";
+
 /// The command.
 pub(super) struct HookLink {
     command: Vec<String>,
@@ -127,12 +129,8 @@ impl Link for HookLink {
     }
 
     fn gone(&mut self) -> Option<Error> {
-        let running = self.running.as_mut()?;
-        match running.child.try_wait() {
-            Ok(None) => None,
-            Ok(Some(status)) => Some(self.broken(&format!("it has ended ({status})"))),
-            Err(error) => Some(self.broken(&error)),
-        }
+        let Some(running) = &self.running else { return Some(self.broken(&"it does not run")) };
+        running.has_ended().then(|| self.broken(&"it has ended"))
     }
 
     fn exchange(&mut self, request: &Request, patience: Duration) -> Result<Reply, Error> {
@@ -153,7 +151,33 @@ impl Link for HookLink {
 }
 
 impl Running {
+    /// Whether it has ended by itself. It is not reaped by this look: until then its group has nobody else's number.
+    fn has_ended(&self) -> bool {
+        // SAFETY: all-zero is a valid `siginfo_t`.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: the pointer is to a live `siginfo_t`; the child is ours and not reaped.
+        let result = unsafe { libc::waitid(libc::P_PID, self.child.id(), &raw mut info, how) };
+        // SAFETY: filled by waitid, or still zero where nobody has ended.
+        result != 0 || unsafe { info.si_pid() } != 0
+    }
+
+    /// Whether it has said something that nobody asked it. At the end of its output, an error.
+    fn has_spoken(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; 1];
+        match self.output.read(&mut buffer) {
+            Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has closed its output")),
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn exchange(&mut self, request: &Request, end: Instant) -> io::Result<Reply> {
+        // What it says now cannot be the answer.
+        if self.has_spoken()? {
+            return Err(io::Error::other(UNASKED));
+        }
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         let mut rest = line.as_slice();
@@ -179,7 +203,7 @@ impl Running {
         loop {
             if let Some(at) = self.said.iter().position(|octet| *octet == b'\n') {
                 if at + 1 < self.said.len() {
-                    return Err(io::Error::other("it says more than it was asked"));
+                    return Err(io::Error::other(UNASKED));
                 }
                 return Ok(std::mem::take(&mut self.said));
             }
@@ -201,10 +225,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The group has its leader's number for as long as the leader is not reaped, so nobody else is met.
-        if let Ok(None) = self.child.try_wait()
-            && let Ok(group) = libc::pid_t::try_from(self.child.id())
-        {
+        // The group has its leader's number for as long as the leader is not reaped, which nobody does before: nobody else
+        // is met, and what an ended leader has left behind is.
+        if let Ok(group) = libc::pid_t::try_from(self.child.id()) {
             // SAFETY: a plain system call on a number.
             unsafe { libc::kill(-group, libc::SIGKILL) };
         }
@@ -227,5 +250,40 @@ fn wait(pipe: RawFd, events: libc::c_short, end: Instant) -> io::Result<()> {
             error => Err(error),
         },
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(script: &str) -> HookLink {
+        let command = ["sh", "-c", script].map(String::from).to_vec();
+        let deadline = Duration::from_secs(5);
+        HookLink { command, table: "test".into(), deadline, running: None, started: None }
+    }
+
+    #[test]
+    fn a_line_that_nobody_asked_for_answers_nothing() {
+        let welcome = r#"read q; echo '{"reply":"welcome","version":1}'; "#;
+        let again = r#"sleep 0.2; echo '{"reply":"done"}'; read q; echo '{"reply":"done"}'; read q"#;
+        let mut link = link(&format!("{welcome}{again}"));
+        link.open().expect("it greets");
+        std::thread::sleep(Duration::from_millis(600));
+        let error =
+            link.exchange(&Request::Ranges { ranges: Vec::new() }, Duration::from_secs(5)).expect_err("refused");
+        assert!(error.to_string().contains(UNASKED), "{error}");
+        assert!(link.gone().is_some_and(|error| error.to_string().contains("does not run")));
+    }
+
+    #[test]
+    fn one_that_has_ended_is_seen_to_be_gone() {
+        let mut link = link(r#"read q; echo '{"reply":"welcome","version":1}'; exit 3"#);
+        link.open().expect("it greets");
+        let end = Instant::now() + Duration::from_secs(5);
+        while link.gone().is_none() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(link.gone().is_some_and(|error| error.to_string().contains("has ended")));
     }
 }

@@ -2,7 +2,8 @@
 //! sandbox reach that address then?
 //!
 //! A backend around another one. A line's `time` is when the packet filter was told, `took_us` later it had taken it: nothing
-//! is open before the first and nothing that was closed stays open behind the second. A line is handed to a thread through
+//! is open before the first and nothing that was closed stays open behind the second. A pin with an `error` was not acknowledged
+//! and may have been open all the same. A line is handed to a thread through
 //! a bounded queue and enforcement never waits for the file; what found the queue full is counted in the next line's `lost`,
 //! and is behind [`Counts::unrecorded`].
 
@@ -14,7 +15,7 @@ use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
-use super::{Active, Backend, BackendKind, Command, Counts, Error, Health, Images, Open, Range, Tell, View, wire};
+use super::{Active, Backend, BackendKind, Command, Counts, Error, Health, Images, Range, Tell, View, wire};
 use crate::lines::{self, LineFile};
 
 /// Version of the lines, in each as `schema`.
@@ -47,7 +48,7 @@ enum Told<'a> {
 #[serde(tag = "fact", rename_all = "kebab-case")]
 enum Fact<'a> {
     /// A session that was taken over from an earlier run, and its leases.
-    Held { session: IpAddr, guarded: bool, quarantined: bool, pins: &'a [Open] },
+    Held(&'a wire::Held),
     /// All others that an earlier run knew are gone.
     Reconciled { sessions: usize },
     /// The written ranges, by class as a bit, are these.
@@ -59,7 +60,7 @@ enum Fact<'a> {
 #[derive(Serialize)]
 struct Line<'a> {
     schema: u32,
-    time: String,
+    time: &'a str,
     took_us: u64,
     #[serde(flatten)]
     told: Told<'a>,
@@ -114,11 +115,12 @@ impl Journalled {
 
     fn tell<'a>(&mut self, begun: Begun, told: impl IntoIterator<Item = (Told<'a>, Option<&'a Error>)>) {
         let took_us = begun.at.elapsed().as_micros() as u64;
+        let time = begun.text();
         let (mut batch, mut count) = (Vec::with_capacity(256), 0);
         for (told, error) in told {
             let lost = if count == 0 { self.lost } else { 0 };
             let error = error.map(ToString::to_string);
-            let line = Line { schema: SCHEMA, time: begun.text(), took_us, told, error, lost };
+            let line = Line { schema: SCHEMA, time: &time, took_us, told, error, lost };
             // Into memory it fails only for map keys that are not strings; a line has none.
             if serde_json::to_writer(&mut batch, &line).is_ok() {
                 batch.push(b'\n');
@@ -180,9 +182,11 @@ impl Backend for Journalled {
         let begun = Begun::now();
         let results = self.inner.apply(commands);
         self.tell_restored(begun);
-        // A pin that failed leaves nothing behind; any other order is wanted all the same.
-        let stands = |(command, result): &(&Command, &Result<(), Error>)| {
-            result.is_ok() || !matches!(command, Command::Pin { .. })
+        // A pin that was refused leaves nothing behind. One whose acknowledgement was lost on its way from another process
+        // may have been open for a while; any other order is wanted all the same.
+        let stands = |(command, result): &(&Command, &Result<(), Error>)| match result {
+            Ok(()) | Err(Error::Unhealthy(_) | Error::Io { .. }) => true,
+            Err(_) => !matches!(command, Command::Pin { .. }),
         };
         let all = commands.iter().zip(&results).filter(stands);
         self.tell(begun, all.map(|(command, result)| (Told::Order(command), result.as_ref().err())));
@@ -192,12 +196,17 @@ impl Backend for Journalled {
     fn reconcile(&mut self, active: &[Active]) -> Result<(), Error> {
         let begun = Begun::now();
         let result = self.inner.reconcile(active);
-        for active in active {
-            let view = self.inner.view(active.session);
-            let (guarded, quarantined, pins) = (view.guarded, view.quarantined, view.pins.as_slice());
-            self.tell(begun, [(Told::Fact(Fact::Held { session: active.session, guarded, quarantined, pins }), None)]);
+        let mut all: Vec<wire::Held> = Vec::new();
+        loop {
+            let (some, more) = self.inner.held(all.last().map(|held| held.session));
+            all.extend(some);
+            if !more {
+                break;
+            }
         }
-        self.tell(begun, [(Told::Fact(Fact::Reconciled { sessions: active.len() }), result.as_ref().err())]);
+        let held = all.iter().map(|held| (Told::Fact(Fact::Held(held)), None));
+        let end = (Told::Fact(Fact::Reconciled { sessions: active.len() }), result.as_ref().err());
+        self.tell(begun, held.chain([end]));
         result
     }
 
@@ -289,7 +298,7 @@ mod tests {
         let lines = lines(&config.file);
         let ops: Vec<_> = lines.iter().filter_map(|line| line["order"].as_str().or(line["fact"].as_str())).collect();
         assert_eq!(ops, ["held", "reconciled", "pin", "renew", "quarantine"]);
-        assert_eq!(lines[0]["guarded"], true);
+        assert_eq!((&lines[0]["session"], &lines[0]["guard"]), (&"10.77.1.2".into(), &1.into()));
         assert_eq!(lines[2]["destinations"], serde_json::json!(["192.0.2.1"]));
         assert_eq!(lines[2]["ports"], serde_json::json!(["tcp/80", "tcp/443", "udp/443"]));
         assert_eq!((&lines[2]["lifetime_ms"], &lines[2]["volume"]), (&60_000.into(), &9.into()));

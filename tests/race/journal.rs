@@ -51,6 +51,8 @@ impl Leases {
         let session = || address(&line["session"]);
         self.lost += line["lost"].as_u64().unwrap_or(0);
         match op.as_str() {
+            // Without another process in between, a pin that failed was never open.
+            "pin" if line.get("error").is_some() => {}
             "pin" => {
                 let to = taken + 1000 * line["lifetime_ms"].as_i64().expect("lifetime_ms");
                 for destination in line["destinations"].as_array().expect("destinations") {

@@ -462,8 +462,9 @@ impl<L: Link> Backend for Mirror<L> {
         let session = session.to_canonical();
         let mut view = View::of(session, self.state.entry(session), self.now());
         view.generation = 0;
-        if view.guarded && self.lost.is_none() {
-            let mut link = self.link.borrow_mut();
+        let mut link = self.link.borrow_mut();
+        // Generations are another process's where it keeps state; a hook has none.
+        if view.guarded && self.lost.is_none() && link.remembers() {
             let patience = link.patience();
             // A link that fails here is found broken by the next look.
             if let Ok(Reply::View { generation }) = link.exchange(&Request::View { session }, patience) {

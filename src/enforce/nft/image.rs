@@ -6,7 +6,6 @@
 //! priorities, policies and whether the table is switched off are in it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -39,9 +38,6 @@ const EXPRESSION_DATA: u16 = 2;
 /// Expressions whose data changes with every packet.
 const COUNTING: &[u8] = b"counter\0";
 
-/// Milliseconds before each try to read one part: a service that starts or changes its policy commits many thousand times in
-/// a second, and not for long.
-const PAUSES: [u64; 9] = [0, 0, 1, 2, 4, 8, 16, 32, 64];
 /// Most reads of a whole table until two of them are the same.
 const READS: usize = 8;
 
@@ -131,14 +127,13 @@ impl Ruleset {
     /// [`Error::Kernel`] with `EPERM` where the capability is missing; [`Error::Io`] where the table changed whenever it
     /// was read.
     pub fn table(&mut self, family: Family, name: &str, apart: &str) -> Result<Option<Image>, Error> {
-        // Whoever changes whatever table interrupts whoever reads one. So parts are read each by itself, and the whole is
-        // taken when it is found the same twice.
+        // Whoever changes whatever table interrupts whoever reads one, so that says nothing of this table: what is found the
+        // same twice is taken.
         let mut before = None;
         for _ in 0..READS {
             match self.read(family, name, apart) {
                 Ok(image) if before.as_ref() == Some(&image) => return Ok(image),
                 Ok(image) => before = Some(image),
-                Err(NetlinkError::Interrupted) => before = None,
                 // It was removed while it was read.
                 Err(error) if error.errno() == Some(libc::ENOENT) => before = None,
                 Err(error) => return Err(kernel(&error, "read the table")),
@@ -221,19 +216,14 @@ impl Ruleset {
         Ok(elements)
     }
 
-    /// Attributes of every object, seen as they were at one moment.
+    /// Attributes of every object. Whether others changed something meanwhile is found by reading again.
     fn dump(&mut self, message: u16, family: Family, body: impl Fn(&mut Writer)) -> Result<Vec<Vec<u8>>, NetlinkError> {
-        let mut result = Err(NetlinkError::Interrupted);
-        for pause in PAUSES {
-            std::thread::sleep(Duration::from_millis(pause));
-            let mut all = Vec::new();
-            let each = |attributes: &[u8]| all.push(attributes.to_vec());
-            result = self.netlink.dump(SUBSYS | message, family as u8, &body, each).map(|()| all);
-            if !matches!(result, Err(NetlinkError::Interrupted)) {
-                break;
-            }
+        let mut all = Vec::new();
+        let each = |attributes: &[u8]| all.push(attributes.to_vec());
+        match self.netlink.dump(SUBSYS | message, family as u8, body, each) {
+            Ok(()) | Err(NetlinkError::Interrupted) => Ok(all),
+            Err(error) => Err(error),
         }
-        result
     }
 }
 

@@ -48,14 +48,7 @@ pub(super) fn of(stream: &UnixStream) -> io::Result<(u32, i32)> {
 
 /// A user's number from /etc/passwd, or the number itself.
 pub fn user_id(user: &str) -> Option<u32> {
-    if let Ok(number) = user.parse() {
-        return Some(number);
-    }
-    let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == user).then(|| fields.nth(1)?.parse().ok())?
-    })
+    crate::local_socket::number_in("/etc/passwd", user)
 }
 
 #[cfg(test)]

@@ -334,9 +334,11 @@ impl Client {
                 return Ok(());
             };
             let answer = self.session.answer(request, backend, &mut |backend| watch.tell(backend));
-            if let Reply::Results { results } = &answer.reply {
-                watch.stale |= results.iter().any(Option::is_some);
-            }
+            watch.stale |= match &answer.reply {
+                Reply::Results { results } => results.iter().any(Option::is_some),
+                Reply::Done { fault } => fault.is_some(),
+                _ => false,
+            };
             let octets = frame::encode(&answer.reply)
                 .or_else(|error| frame::encode(&Reply::Refused { why: format!("the answer cannot be sent: {error}") }));
             self.outgoing = octets.map_err(io::Error::other)?;
