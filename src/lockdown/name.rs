@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::enforce::is_interface;
+
 /// An interface, or with a `*` at its end every interface whose name begins so.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
@@ -36,12 +38,7 @@ impl FromStr for InterfaceName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let name = text.strip_suffix('*').unwrap_or(text);
-        // What a script's quotes and the nft tool's own wildcard would make something else of is refused, though the
-        // kernel takes some of it.
-        let good = |b: u8| b.is_ascii_graphic() && !b"/:*\"\\".contains(&b);
-        // IFNAMSIZ is 16 with the NUL.
-        if name.is_empty() || name.len() > 15 || !name.bytes().all(good) || name == "." || name == ".." {
+        if !is_interface(text) {
             return Err(NameError(text.escape_debug().to_string()));
         }
         Ok(Self(text.to_owned()))

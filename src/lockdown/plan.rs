@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::name::{InterfaceName, Mac, NameError};
 use super::resolvers::merged;
 use super::settings::{Bind, Bridge, DEFAULT_PORT, Mode, Resolver, Settings};
+use crate::enforce::is_table;
 use crate::range::IpRange;
 
 /// Why settings are no plan.
@@ -261,10 +262,7 @@ impl Plan {
 ///
 /// [`PlanError::Table`].
 pub fn check_table(table: &str) -> Result<(), PlanError> {
-    let good = (1..=64).contains(&table.len())
-        && table.starts_with(|c: char| c.is_ascii_alphabetic())
-        && table.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if good { Ok(()) } else { Err(PlanError::Table(table.escape_debug().to_string())) }
+    if is_table(table) { Ok(()) } else { Err(PlanError::Table(table.escape_debug().to_string())) }
 }
 
 /// Ports, and the bridge of each.

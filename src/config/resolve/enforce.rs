@@ -76,25 +76,19 @@ impl Context<'_, '_> {
                 "name the interfaces that sandboxes are attached to",
             );
         }
-        let identifier = |text: &str| {
-            text.len() <= 64
-                && text.starts_with(|c: char| c.is_ascii_alphabetic())
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        };
-        if !identifier(&enforce.table) {
+        if !enforce::is_table(&enforce.table) {
             let problem = format!("`{}` is not a table name", enforce.table.escape_debug());
             self.problems.error(&section.key("table"), problem, "use a letter, then up to 63 letters, digits and `_`");
         }
         for (i, interface) in enforce.interfaces.iter().enumerate() {
             let path = section.key("interfaces").at(i);
-            // IFNAMSIZ is 16 with the NUL.
-            let good = (1..16).contains(&interface.len())
-                && interface.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b'"')
-                && interface != "."
-                && interface != "..";
-            if !good {
+            if !enforce::is_interface(interface) {
                 let problem = format!("`{}` is not an interface name", interface.escape_debug());
-                self.problems.error(&path, problem, "use 1 to 15 visible characters, no `/`");
+                self.problems.error(
+                    &path,
+                    problem,
+                    "use 1 to 15 visible characters without / : \" \\, a `*` only at the end",
+                );
             } else if enforce.interfaces[..i].contains(interface) {
                 self.problems.error(&path, format!("`{interface}` stands here twice"), "remove one of them");
             }

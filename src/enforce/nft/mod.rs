@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::backends::check_ranges;
+use super::names::{is_interface, is_table};
 use super::netlink::{Batch, Netlink, NetlinkError, Refusal};
 use super::state::State;
 use super::wire::{DOCUMENT_USUAL, Held};
@@ -102,17 +103,12 @@ impl Nft {
     ///
     /// [`Error::Config`] for names the kernel would not take, [`Error::Io`] where there is no netfilter netlink.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
         let table = config.table.as_str();
-        if !table.starts_with(|c: char| c.is_ascii_alphabetic()) || table.len() > 64 || !table.bytes().all(word) {
-            return Err(Error::Config(format!("table `{}`: use 1 to 64 of A-Z a-z 0-9 _ -", table.escape_debug())));
+        if !is_table(table) {
+            return Err(Error::Config(format!("table `{}`: use 1 to 64 of A-Z a-z 0-9 _", table.escape_debug())));
         }
-        for interface in &config.interfaces {
-            let name = interface.strip_suffix('*').unwrap_or(interface);
-            let good = |b: u8| b.is_ascii_graphic() && !b"/:*\"".contains(&b);
-            if name.is_empty() || name.len() >= libc::IFNAMSIZ || !name.bytes().all(good) {
-                return Err(Error::Config(format!("interface `{}` is not a device name", interface.escape_debug())));
-            }
+        if let Some(interface) = config.interfaces.iter().find(|interface| !is_interface(interface)) {
+            return Err(Error::Config(format!("interface `{}` is not a device name", interface.escape_debug())));
         }
         if config.guard_unknown && config.interfaces.is_empty() {
             return Err(Error::Config("guard_unknown needs at least one interface".into()));
