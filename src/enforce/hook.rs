@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::mirror::Link;
-use super::wire::{DOCUMENT_MAX, Reply, Request, VERSION};
+use super::wire::{DOCUMENT_MAX, Reply, Request};
 use super::{BackendKind, Config, Error};
 
 /// How often it is asked whether all stands. Whether it runs is looked at every time.
@@ -51,11 +51,6 @@ impl HookLink {
             running: None,
             started: None,
         })
-    }
-
-    fn broken(&self, error: &dyn std::fmt::Display) -> Error {
-        let name = self.command.first().map_or("", String::as_str);
-        Error::Unhealthy(format!("the hook {name}: {error}"))
     }
 
     fn spawn(&mut self) -> io::Result<Running> {
@@ -108,24 +103,8 @@ impl Link for HookLink {
         }
         self.started = Some(Instant::now());
         self.running = Some(self.spawn().map_err(|error| self.broken(&error))?);
-        let hello = Request::Hello {
-            version: VERSION,
-            product: env!("CARGO_PKG_VERSION").into(),
-            table: self.table.clone(),
-            settings: String::new(),
-        };
         // An interpreter may need its time.
-        match self.exchange(&hello, self.deadline.max(Duration::from_secs(5)))? {
-            Reply::Welcome { version: VERSION, .. } => Ok(()),
-            Reply::Refused { why } => {
-                self.close();
-                Err(self.broken(&why))
-            }
-            _ => {
-                self.close();
-                Err(self.broken(&format!("it does not say that it speaks version {VERSION}")))
-            }
-        }
+        self.greet(self.table.clone(), String::new(), self.deadline.max(Duration::from_secs(5)))
     }
 
     fn gone(&mut self) -> Option<Error> {
@@ -147,6 +126,11 @@ impl Link for HookLink {
 
     fn close(&mut self) {
         self.running = None;
+    }
+
+    fn broken(&self, why: &dyn std::fmt::Display) -> Error {
+        let name = self.command.first().map_or("", String::as_str);
+        Error::Unhealthy(format!("the hook {name}: {why}"))
     }
 }
 

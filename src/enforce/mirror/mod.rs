@@ -18,7 +18,7 @@ use super::backends::check_ranges;
 use super::mark::FIRST_GENERATION;
 use super::queue::{Beyond, Order};
 use super::state::{State, millis};
-use super::wire::{self, DOCUMENT_USUAL, Fault, Held, Reply, Request, Told};
+use super::wire::{self, DOCUMENT_USUAL, Fault, Held, Reply, Request, Told, VERSION};
 use super::{Active, Backend, BackendKind, Command, Counts, Error, Health, Images, Observed, Range, Tell, Used, View};
 
 /// First pause after a failed try to bring the other side in step; it doubles up to [`PAUSE_MAX`].
@@ -59,6 +59,21 @@ pub(super) trait Link: Send {
 
     /// Leaves.
     fn close(&mut self);
+
+    /// Says who asks and waits to be welcomed; what both sides must have alike is in `table` and `settings`.
+    fn greet(&mut self, table: String, settings: String, patience: Duration) -> Result<(), Error> {
+        let product = env!("CARGO_PKG_VERSION").into();
+        let why = match self.exchange(&Request::Hello { version: VERSION, product, table, settings }, patience)? {
+            Reply::Welcome { version: VERSION, .. } => return Ok(()),
+            Reply::Refused { why } => why,
+            _ => format!("it does not speak version {VERSION} of the protocol"),
+        };
+        self.close();
+        Err(self.broken(&why))
+    }
+
+    /// What is said where the other side is not there, or not as it should be.
+    fn broken(&self, why: &dyn std::fmt::Display) -> Error;
 }
 
 /// The backend.

@@ -79,6 +79,9 @@ impl Link for Wire {
     fn close(&mut self) {
         self.1 = false;
     }
+    fn broken(&self, why: &dyn std::fmt::Display) -> Error {
+        Error::Unhealthy(why.to_string())
+    }
 }
 
 const CAPACITY: u32 = 200;

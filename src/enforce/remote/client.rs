@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::frame::{self, Incoming};
 use crate::enforce::mirror::Link;
-use crate::enforce::wire::{Reply, Request, VERSION};
+use crate::enforce::wire::{Reply, Request};
 use crate::enforce::{BackendKind, Config, Error};
 
 /// For an ordinary answer. A pin that waits for it has given up long before; this is when the enforcer counts as hung.
@@ -36,10 +36,6 @@ impl RemoteLink {
     pub(in crate::enforce) fn new(socket: PathBuf, config: &Config) -> Self {
         Self { socket, table: config.table.clone(), settings: super::settings_digest(config), open: None }
     }
-
-    fn broken(&self, error: &dyn std::fmt::Display) -> Error {
-        Error::Unhealthy(format!("the enforcer on {}: {error}", self.socket.display()))
-    }
 }
 
 impl Link for RemoteLink {
@@ -66,23 +62,7 @@ impl Link for RemoteLink {
     fn open(&mut self) -> Result<(), Error> {
         let stream = UnixStream::connect(&self.socket).map_err(|error| self.broken(&error))?;
         self.open = Some(Open { stream, incoming: Incoming::default(), patience: Duration::ZERO });
-        let hello = Request::Hello {
-            version: VERSION,
-            product: env!("CARGO_PKG_VERSION").into(),
-            table: self.table.clone(),
-            settings: self.settings.clone(),
-        };
-        match self.exchange(&hello, WELCOME)? {
-            Reply::Welcome { version: VERSION, .. } => Ok(()),
-            Reply::Refused { why } => {
-                self.close();
-                Err(self.broken(&why))
-            }
-            _ => {
-                self.close();
-                Err(self.broken(&"it speaks another version of the protocol"))
-            }
-        }
+        self.greet(self.table.clone(), self.settings.clone(), WELCOME)
     }
 
     fn gone(&mut self) -> Option<Error> {
@@ -104,6 +84,10 @@ impl Link for RemoteLink {
 
     fn close(&mut self) {
         self.open = None;
+    }
+
+    fn broken(&self, why: &dyn std::fmt::Display) -> Error {
+        Error::Unhealthy(format!("the enforcer on {}: {why}", self.socket.display()))
     }
 }
 
