@@ -239,7 +239,10 @@ fn a_killed_resolver_opens_nothing_and_its_leases_end_by_themselves() {
     assert!(agent.dial(WEB.into(), 80).0.is_ok(), "a lease that is alive is not cut");
     let ready = staunch.restart(&world);
     println!("FIGURE: the resolver was ready {:.0} ms after its start", ms(ready));
-    assert!(agent.dial(WEB.into(), 80).0.is_ok(), "taken over without a gap\n{}", enforcer.log());
+    let (end, took) = agent.dial(WEB.into(), 80);
+    let table = world.gw.sh("nft list ruleset").stdout;
+    let table = String::from_utf8_lossy(&table);
+    assert!(end.is_ok(), "taken over without a gap: {end:?} after {took:?}\n{}\n{table}\n{}", enforcer.log(), staunch.tail());
     closed(agent, short.into(), "a lease that has ended");
     let last = told.try_iter().last().expect("the download ran");
     assert!(last.elapsed() < Duration::from_secs(1), "a connection that was open all the time was cut");
