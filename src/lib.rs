@@ -21,6 +21,7 @@ pub mod ports;
 pub mod probe;
 pub mod range;
 pub mod reply;
+pub mod rpz;
 pub mod session;
 pub mod wire;
 

@@ -10,6 +10,7 @@
 //! octet by octet, with only compressed names expanded: letter case, NULL, TXT and types without a name here arrive as
 //! they were sent. That is why the walk over the message is our own rather than a typed parse followed by a typed emit.
 
+mod behind;
 mod chain;
 mod denial;
 mod emit;
@@ -31,6 +32,7 @@ use staunch_scoring::{NameBuf, NameRef};
 use crate::model::Qtype;
 use crate::policy::Permit;
 
+pub use behind::{Alias, vet_behind};
 pub use guard::{AllowRange, is_internal_name, is_public};
 pub use message::well_formed;
 pub use sibling::{says_the_same, vet_sibling};

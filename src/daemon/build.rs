@@ -301,6 +301,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
     };
     Ok(Live {
         zones,
+        rpz: ArcSwap::from_pointee(crate::rpz::Snapshot::default()),
         forwarded: forward::Zones::new(loaded.upstream.zones.iter().map(|own| own.zone.clone())),
         answers,
         pins,

@@ -21,6 +21,7 @@ mod quarantine;
 mod ranges;
 mod refresh;
 mod refusals;
+mod rewrite;
 mod show;
 mod tighten;
 
@@ -128,6 +129,8 @@ pub struct Walk {
     wall: u64,
     started: Instant,
     session: Arc<Session>,
+    /// Whether a policy zone has led here.
+    aliased: bool,
     record: Record,
 }
 
@@ -151,6 +154,8 @@ enum Step {
     Zone,
     /// Pins for the block page's addresses.
     Page,
+    /// What a policy zone answers in place of an upstream.
+    Rewrite(rewrite::Rewrite),
     /// The journal, before a quarantine is announced.
     Announce(Option<Arc<Durable>>),
 }
@@ -256,7 +261,7 @@ impl Service for Pipeline {
         match wire::parse(packet) {
             Parsed::Query(query) if self.prove(&query, out) => Fast::Reply,
             Parsed::Query(query) => {
-                self.walk(&query, packet, from.ip().to_canonical(), transport, now, None, out, None)
+                self.walk(&query, packet, from.ip().to_canonical(), transport, now, None, out, None, false)
             }
             Parsed::Reject(reject) => {
                 reply::reject(out, &reject);

@@ -6,6 +6,7 @@ use super::{Opens, Permit};
 use crate::event::{RuleRef, Verdict};
 use crate::lists::Scope;
 use crate::model::{Mode, Reason};
+use crate::rpz;
 use crate::wire::Query;
 
 /// What is to be done with a query, and all that led to it.
@@ -31,6 +32,10 @@ pub struct Decision<'a> {
     pub facts: Facts<'a>,
     /// What an answer opens.
     pub opens: Opens<'a>,
+    /// What response policy zones say of the question: refused for it, or let pass.
+    pub rpz: Option<rpz::Hit<'a>>,
+    /// What a disabled zone says of it.
+    pub rpz_logged: Option<rpz::Hit<'a>>,
     permit: Option<Permit>,
     pub(super) tunnel_name: Option<u64>,
     pub(super) scope: Scope,
@@ -96,6 +101,8 @@ impl<'a> Decision<'a> {
             assessment,
             facts,
             opens,
+            rpz: None,
+            rpz_logged: None,
             permit,
             tunnel_name: judgement.tunnel_name,
             scope,

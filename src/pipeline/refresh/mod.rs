@@ -23,7 +23,7 @@ use crate::answer::{self, Asked, Kind};
 use crate::cache::Key;
 use crate::clock;
 use crate::model::Now;
-use crate::policy::{Ask, Decision, Permit};
+use crate::policy::{Ask, AskZones, Decision, Permit};
 use crate::session::Session;
 use crate::wire::{Edns, Query};
 
@@ -232,6 +232,8 @@ impl Pipeline {
         let split = Split::of(qname);
         let known = self.ages.known(&context, split.icann(qname), now.wall);
         let inner = session.inner.lock();
+        let zones = live.rpz.load();
+        let client = context.announcement.addresses.first().copied();
         let ask = Ask {
             query: &query,
             now,
@@ -243,6 +245,8 @@ impl Pipeline {
             group_seen_days: known.group_seen_days,
             group: self.group_facts(&context, qname, now.wall),
             grants: &grants,
+            // No reply is waited for, so what only asks for TCP holds nothing back.
+            rpz: client.map(|client| AskZones { zones: &zones, client, tcp: true }),
             name_hash: 0,
         };
         live.policy.permit_refresh(&context, &inner, &ask)
