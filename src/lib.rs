@@ -38,6 +38,7 @@ pub mod outbound;
 pub mod rdap;
 pub mod readiness;
 pub mod store;
+pub mod transfer;
 pub mod zones;
 
 // What joins them.

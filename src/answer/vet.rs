@@ -11,7 +11,8 @@ use super::guard::{Showing, is_internal_name};
 use super::message::{Message, Record, Spelled};
 use super::rdata::{self, Signature, Svcb};
 use super::{
-    Alias, AnswerRules, Asked, BARE_NEGATIVE_TTL, FAILURE_TTL, Kind, MAX_ADDRESSES, MAX_RECORDS, VetError, Vetted, WireAnswer,
+    Alias, AnswerRules, Asked, BARE_NEGATIVE_TTL, FAILURE_TTL, Kind, MAX_ADDRESSES, MAX_RECORDS, VetError, Vetted,
+    WireAnswer,
 };
 use crate::model::Qtype;
 

@@ -27,6 +27,7 @@ use crate::rdap::Rdap;
 use crate::session::{Context, Sessions};
 use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry};
+use crate::transfer::{self, Keeper};
 use crate::zones::Zones;
 
 /// A joined pipeline and what its end has to wait for.
@@ -100,10 +101,13 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let configured = loaded.sessions.clone();
     let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
     let (digest, enforced) = (loaded.digest().to_owned(), loaded.policy.mode != Mode::Monitor);
+    let (rpz, notify_listen) = (loaded.rpz.clone(), loaded.notify_listen.clone());
+    let transfers = Keeper::new(&loaded.state_dir);
     let live = live(loaded, grants, &settled)?;
+    transfers.configure(&rpz, |zones| live.rpz.store(Arc::new(zones)));
     book.put_in_force(settled);
     let pipeline = Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry, book);
-    let pipeline = Arc::new(pipeline.with_registries(rdap).with_node(&node));
+    let pipeline = Arc::new(pipeline.with_registries(rdap).with_node(&node).with_transfers(transfers));
     for announcement in configured {
         let id = announcement.id.clone();
         let seed = pipeline.hash(&id);
@@ -118,6 +122,10 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
             .degraded("durable state was damaged; what could be read is in force, see the log", crate::clock::now());
     }
     reconcile(&pipeline, same_policy).await?;
+    for address in notify_listen {
+        pipeline.transfers.listen(address).await.with_context(|| format!("[server] notify_listen {address}"))?;
+    }
+    pipeline.keep_zones();
     let watched = Arc::downgrade(&pipeline);
     pipeline.enforcer.on_health(move |healthy| {
         // The last of the pipeline is gone only when the process ends.
@@ -156,9 +164,14 @@ pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> 
     let settled = settle(&pipeline.book, &loaded, old.policy.mode != Mode::Monitor)?;
     let digest = loaded.digest().to_owned();
     let registries = loaded.age.rdap.clone();
+    let rpz = loaded.rpz.clone();
     let live = live(loaded, old.grants.clone(), &settled)?;
     pipeline.book.put_in_force(settled);
-    pipeline.live.store(Arc::new(live));
+    pipeline.transfers.configure(&rpz, |zones| {
+        live.rpz.store(Arc::new(zones));
+        pipeline.live.store(Arc::new(live));
+    });
+    pipeline.transfers.start();
     if let (Some(rdap), Some(config)) = (&pipeline.ages.rdap, registries) {
         rdap.configure(config);
     }
@@ -212,6 +225,7 @@ fn fixed(loaded: &Loaded) -> Vec<(&'static str, String)> {
         ("[server] state_dir", format!("{:?}", loaded.state_dir)),
         ("[server] admin_socket or admin_group", format!("{:?}", loaded.admin)),
         ("[server] metrics", format!("{:?}", loaded.metrics)),
+        ("[server] notify_listen", format!("{:?}", loaded.notify_listen)),
         ("[upstream] or [[forward]]", format!("{:?}", loaded.upstream)),
         ("[answer] cache_entries", format!("{:?}", loaded.answer.cache_entries)),
         (
@@ -301,7 +315,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
     };
     Ok(Live {
         zones,
-        rpz: ArcSwap::from_pointee(crate::rpz::Snapshot::default()),
+        rpz: ArcSwap::from_pointee(transfer::without_transfers(&loaded.rpz)),
         forwarded: forward::Zones::new(loaded.upstream.zones.iter().map(|own| own.zone.clone())),
         answers,
         pins,

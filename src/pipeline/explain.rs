@@ -313,8 +313,16 @@ impl Pipeline {
         let key = Key { qname: qname.as_ref(), qtype, dnssec_ok: false, checking_disabled: false };
         let enters = self.would_enter(&live, session, key);
         let client = context.announcement.addresses.first().copied();
-        let knowledge =
-            Knowledge { cached: &cached, stale: &stale, ages: &ages, standing: &standing, group, enters, name_hash, client };
+        let knowledge = Knowledge {
+            cached: &cached,
+            stale: &stale,
+            ages: &ages,
+            standing: &standing,
+            group,
+            enters,
+            name_hash,
+            client,
+        };
         explain(&live, &context, &inner, &qname, qtype, now, &knowledge)
     }
 
@@ -448,6 +456,7 @@ impl Pipeline {
             "enforcement": enforce,
             "readiness": self.readiness(now),
             "thresholds": self.thresholds(),
+            "rpz": self.transfers.status(),
         })
     }
 

@@ -7,11 +7,11 @@ use std::time::Instant;
 use staunch_scoring::{Bits, Listing, Outcome, Split};
 
 use super::show::{show, shown};
-use super::{Deferred, Leave, NOT_WHOLE, Pipeline, Step, Walk, decoy, is_guarded, rewrite};
+use super::{Deferred, Leave, NO_COPY, NOT_WHOLE, Pipeline, Step, Walk, decoy, is_guarded, rewrite};
 use crate::cache::Key;
 use crate::event::{Source, Verdict};
 use crate::listen::Fast;
-use crate::model::{Ede, Now, Qtype, Reason, Transport};
+use crate::model::{Ede, Mode, Now, Qtype, Reason, Transport};
 use crate::policy::{Ask, AskZones};
 use crate::session::{Context, Inner, Session};
 use crate::telemetry::Record;
@@ -114,6 +114,13 @@ impl Pipeline {
                 record.rcode = 2;
                 record.reason = Some(Reason::NotPinned);
                 reply::servfail(out, query, Ede::NotReady, NOT_WHOLE);
+                return self.done(record, started);
+            }
+            if record.mode == Mode::Enforce && zones.awaited().is_some() {
+                drop(inner);
+                record.source = Source::Failed;
+                record.rcode = 2;
+                reply::servfail(out, query, Ede::NotReady, NO_COPY);
                 return self.done(record, started);
             }
         }
@@ -266,7 +273,10 @@ impl Pipeline {
                 let denied = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall).is_some();
                 let zones = zones.as_ref();
                 let denied = denied
-                    || (!aliased && rewrite::says_anything(&live, zones, &context, &grants, qname, from, transport, &entry, now));
+                    || (!aliased
+                        && rewrite::says_anything(
+                            &live, zones, &context, &grants, qname, from, transport, &entry, now,
+                        ));
                 let held = !denied && entry.inside.is_none() && (!guarded || self.enforcer.healthy());
                 let shown =
                     if held { shown(&live, &context, &mut inner, &record, (&entry, &opens), now) } else { None };

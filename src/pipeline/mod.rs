@@ -51,6 +51,7 @@ use crate::reply;
 use crate::session::{Context, Groups, MAX_GROUPS, Quarantine, Session, Sessions};
 use crate::store::{Durable, Store};
 use crate::telemetry::{Record, Telemetry};
+use crate::transfer::Keeper;
 use crate::wire::{self, Parsed};
 
 pub(crate) use age::Known;
@@ -85,6 +86,8 @@ pub struct Pipeline {
     pub store: Store,
     /// How old domains are.
     pub ages: Ages,
+    /// Policy zones that are transferred.
+    pub transfers: Keeper,
     /// What sessions in monitor mode have taught.
     pub book: Book,
     /// Alerts on their way.
@@ -203,12 +206,36 @@ impl Pipeline {
             forwarder,
             enforcer,
             ages: Ages::new(&store),
+            transfers: Keeper::new(std::path::Path::new("")),
             store,
             book,
             delivery: Mutex::new(Some(delivery)),
             telemetry,
             hasher,
         }
+    }
+
+    /// With the keeper of policy zones that are transferred.
+    pub fn with_transfers(self, transfers: Keeper) -> Self {
+        Self { transfers, ..self }
+    }
+
+    /// Begins to ask for policy zones; what comes is put in force for the queries that follow.
+    pub fn keep_zones(self: &Arc<Self>) {
+        let (publish, alarm) = (Arc::downgrade(self), Arc::downgrade(self));
+        self.transfers.tell(
+            Box::new(move |zones| {
+                if let Some(pipeline) = publish.upgrade() {
+                    pipeline.live.load().rpz.store(Arc::new(zones));
+                }
+            }),
+            Box::new(move |text| {
+                if let Some(pipeline) = alarm.upgrade() {
+                    pipeline.degraded(text, crate::clock::now());
+                }
+            }),
+        );
+        self.transfers.start();
     }
 
     /// Alerts that the sink furthest behind has yet to take.
@@ -287,6 +314,9 @@ impl Service for Pipeline {
 
 /// What an enforced session hears while the lockdown it must have does not stand.
 const NOT_WHOLE: &str = "the sandbox's other ways out are not closed; nothing is answered until they are";
+
+/// What an enforced session hears while a policy zone that it must have was never transferred.
+const NO_COPY: &str = "a policy zone has no copy yet; nothing is answered until it has";
 
 /// The class of a session, by which written ranges are open to it.
 pub(crate) fn class_of(context: &Context) -> Class {

@@ -410,8 +410,7 @@ impl Pipeline {
             let Parsed::Query(query) = wire::parse(packet) else { return None };
             let mut out = Vec::with_capacity(512);
             // Over TCP, as it were: the client's own limits are kept when all is put together.
-            let fast =
-                self.walk(&query, packet, walk.from, Transport::Tcp, clock::now(), None, &mut out, None, true);
+            let fast = self.walk(&query, packet, walk.from, Transport::Tcp, clock::now(), None, &mut out, None, true);
             match fast {
                 Fast::Reply => Some(out),
                 Fast::Drop => None,

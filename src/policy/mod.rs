@@ -188,8 +188,19 @@ impl Policy {
         };
         let assessment = self.scorer.assess(&inner.score, &facts);
         let granted = grant.map(Allowance::reference);
-        let mut judgement =
-            self.judge(context, inner, ask, profile, granted, in_force, found.deny, pack, (rewritten, vouched), &facts, &assessment);
+        let mut judgement = self.judge(
+            context,
+            inner,
+            ask,
+            profile,
+            granted,
+            in_force,
+            found.deny,
+            pack,
+            (rewritten, vouched),
+            &facts,
+            &assessment,
+        );
         // A rule that is enforced ahead of a monitored session applies to the refusals it makes itself.
         let mode = match in_force.and_then(|hit| hit.rule.mode) {
             Some(mode) if judgement.by_rule => self.resolve(mode, context),
@@ -405,14 +416,7 @@ impl Policy {
     }
 
     /// Whether a grant names `name`, or a rule in force does: any for `any_rule`, else one that allows it.
-    pub fn is_written(
-        &self,
-        context: &Context,
-        grants: &Grants,
-        name: NameRef<'_>,
-        wall: u64,
-        any_rule: bool,
-    ) -> bool {
+    pub fn is_written(&self, context: &Context, grants: &Grants, name: NameRef<'_>, wall: u64, any_rule: bool) -> bool {
         if grants.look_up(name, &context.announcement.id, wall).is_some() {
             return true;
         }

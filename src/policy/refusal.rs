@@ -134,7 +134,8 @@ mod tests {
             assert!(text.as_str().contains(reason.as_str()));
         }
         for refused in [true, false] {
-            let text = RefusalText::rpz(&"z".repeat(250), refused, CaseId::from_random(u64::MAX), Some("soc@site.example"));
+            let text =
+                RefusalText::rpz(&"z".repeat(250), refused, CaseId::from_random(u64::MAX), Some("soc@site.example"));
             assert!(text.as_str().contains("Case czzzzzzzzzzzz."), "{}", text.as_str());
         }
         let held = RefusalText::held(CaseId::from_random(u64::MAX));

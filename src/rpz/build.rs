@@ -60,11 +60,13 @@ impl Errors {
     /// Most mistakes that are told one by one.
     pub const KEPT: usize = 20;
 
-    pub(super) fn push(&mut self, problem: Problem) {
+    /// Notes one more.
+    pub fn push(&mut self, problem: Problem) {
         if self.first.len() < Self::KEPT { self.first.push(problem) } else { self.more = self.more.saturating_add(1) }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
         self.first.is_empty()
     }
 }
@@ -110,14 +112,13 @@ pub struct Builder {
     addresses: HashMap<Prefix, u32, RandomState>,
     rules: Vec<Rule>,
     local: HashMap<u32, Gathered, RandomState>,
-    skipped: u32,
-    /// Whether triggers that can never match here are counted instead of refused.
+    left_out: u32,
     lenient: bool,
 }
 
 impl Builder {
-    /// No records yet.
-    pub fn new(origin: NameRef<'_>, key: HashKey) -> Self {
+    /// No records yet. `lenient`: what has no meaning here is counted instead of refused.
+    pub fn new(origin: NameRef<'_>, key: HashKey, lenient: bool) -> Self {
         Self {
             origin: origin.to_owned(),
             key,
@@ -128,15 +129,9 @@ impl Builder {
             addresses: HashMap::default(),
             rules: Vec::new(),
             local: HashMap::default(),
-            skipped: 0,
-            lenient: false,
+            left_out: 0,
+            lenient,
         }
-    }
-
-    /// Counts triggers and records that have no use here instead of refusing them.
-    pub fn lenient(mut self) -> Self {
-        self.lenient = true;
-        self
     }
 
     /// Takes a record; its data is in wire form with no name compressed.
@@ -146,7 +141,7 @@ impl Builder {
     pub fn add(&mut self, record: &RecordOf<'_>) -> Result<(), Problem> {
         match self.take(record) {
             Err(problem) if problem.unsupported && self.lenient => {
-                self.skipped += 1;
+                self.left_out += 1;
                 Ok(())
             }
             outcome => outcome,
@@ -168,10 +163,7 @@ impl Builder {
         }
         // What signs a zone says nothing of names; data of meta types cannot stand in one.
         match record.rtype {
-            24 | 25 | 46..=48 | 50 | 51 | 59..=63 => {
-                self.skipped += 1;
-                return Ok(());
-            }
+            24 | 25 | 46..=48 | 50 | 51 | 59..=63 => return Ok(()),
             2 | 6 | 39 | 43 => {
                 let what = format!("{} at `{}` has no meaning as a policy", Qtype(record.rtype), record.owner);
                 return Err(Problem::unsupported(line, what, "remove the record"));
@@ -252,7 +244,6 @@ impl Builder {
 
     fn apex(&mut self, record: &RecordOf<'_>) -> Result<(), Problem> {
         if record.rtype != Qtype::SOA.0 {
-            self.skipped += 1;
             return Ok(());
         }
         if self.soa.is_some() {
@@ -311,7 +302,7 @@ impl Builder {
             addresses: Prefixes::new(self.addresses),
             rules: rules.into(),
             data: data.into(),
-            skipped: self.skipped,
+            left_out: self.left_out,
         })
     }
 }

@@ -57,7 +57,8 @@ impl Hit<'_> {
     fn records(&self) -> impl Iterator<Item = Kept<'_>> {
         let rules = &self.zone.rules;
         let rule = rules.rules.get(self.rule as usize).filter(|rule| rule.action() == Action::Local);
-        let data = rule.and_then(|rule| rules.data.get((rule.packed & super::DATA_MASK) as usize..)).unwrap_or_default();
+        let data =
+            rule.and_then(|rule| rules.data.get((rule.packed & super::DATA_MASK) as usize..)).unwrap_or_default();
         let (count, octets) = data.split_first_chunk::<2>().unwrap_or((&[0, 0], &[]));
         records_in(octets).take(u16::from_be_bytes(*count).into())
     }
@@ -71,7 +72,9 @@ impl Hit<'_> {
         let (target, ttl) = match of_zone {
             Override::Cname(target) => (QName::copy_of(target.as_ref()), max),
             _ => {
-                let Some(alias) = self.records().next().filter(|r| r.rtype == Qtype::CNAME.0) else { return Target::None };
+                let Some(alias) = self.records().next().filter(|r| r.rtype == Qtype::CNAME.0) else {
+                    return Target::None;
+                };
                 // It was checked when the zone was built.
                 let Ok((target, _)) = QName::read(alias.rdata) else { return Target::None };
                 (target, alias.ttl.min(max))

@@ -35,7 +35,8 @@ use crate::model::Ede;
 pub use build::{Builder, Errors, Problem};
 pub use find::{AnswerHit, Chain, Exempt, Hit, Named};
 pub use local::{RecordOf, Target};
-pub use text::{MAX_RECORDS, parse};
+pub use rdata::soa as soa_of;
+pub use text::{MAX_RECORDS, parse, records};
 
 use prefix::Prefixes;
 
@@ -238,7 +239,7 @@ pub struct Rules {
     rules: Box<[Rule]>,
     /// Local data: for each rule that has some a count of records, then for each type, TTL, length and data.
     data: Box<[u8]>,
-    skipped: u32,
+    left_out: u32,
 }
 
 impl Rules {
@@ -255,7 +256,7 @@ impl Rules {
             addresses: Prefixes::default(),
             rules: Box::default(),
             data: Box::default(),
-            skipped: 0,
+            left_out: 0,
         }
     }
 
@@ -279,9 +280,9 @@ impl Rules {
         self.rules.is_empty()
     }
 
-    /// Records that say nothing here and were left out: DNSSEC's, and those at the apex.
-    pub fn skipped(&self) -> u32 {
-        self.skipped
+    /// Records that were left out because their trigger or action has no meaning here.
+    pub fn left_out(&self) -> u32 {
+        self.left_out
     }
 
     /// Octets held.

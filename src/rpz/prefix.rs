@@ -59,7 +59,9 @@ fn v6(labels: &[&[u8]]) -> Result<IpAddr, String> {
             continue;
         }
         let text = std::str::from_utf8(label).ok().filter(|t| t.len() <= 4 && t.bytes().all(|b| b.is_ascii_hexdigit()));
-        words.push(text.and_then(|t| u16::from_str_radix(t, 16).ok()).ok_or("a word of the address is not hexadecimal")?);
+        words.push(
+            text.and_then(|t| u16::from_str_radix(t, 16).ok()).ok_or("a word of the address is not hexadecimal")?,
+        );
     }
     let words: [u16; 8] = words.try_into().map_err(|_| shape)?;
     Ok(Ipv6Addr::from(words).into())
@@ -236,6 +238,8 @@ mod tests {
         ] {
             assert_eq!(prefixes.find(address.parse().expect("address")), rule, "{address}");
         }
-        assert!(Prefixes::default().is_empty() && Prefixes::default().find("10.0.0.1".parse().expect("address")) == NONE);
+        assert!(
+            Prefixes::default().is_empty() && Prefixes::default().find("10.0.0.1".parse().expect("address")) == NONE
+        );
     }
 }

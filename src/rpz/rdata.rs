@@ -49,12 +49,13 @@ pub(super) fn folded(octets: &[u8]) -> Option<NameBuf> {
     QName::read(octets).ok().map(|(name, _)| name.as_ref().to_owned())
 }
 
-/// Reads a SOA.
-pub(super) fn soa(octets: &[u8]) -> Option<Soa> {
+/// Reads the data of a SOA.
+pub fn soa(octets: &[u8]) -> Option<Soa> {
     let (_, first) = QName::read(octets).ok()?;
     let (_, second) = QName::read(octets.get(first..)?).ok()?;
     let numbers: &[u8; 20] = octets.get(first + second..)?.try_into().ok()?;
-    let number = |i: usize| u32::from_be_bytes([numbers[4 * i], numbers[4 * i + 1], numbers[4 * i + 2], numbers[4 * i + 3]]);
+    let number =
+        |i: usize| u32::from_be_bytes([numbers[4 * i], numbers[4 * i + 1], numbers[4 * i + 2], numbers[4 * i + 3]]);
     Some(Soa { serial: number(0), refresh: number(1), retry: number(2), expire: number(3), minimum: number(4) })
 }
 

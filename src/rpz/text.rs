@@ -69,12 +69,13 @@ impl Token<'_> {
 
 /// Reads a zone.
 ///
-/// `origin` is the zone's name, `file` what lines are told of.
+/// `origin` is the zone's name, `file` what lines are told of. `lenient`: triggers and actions that have no meaning here are
+/// left out and counted ([`Rules::left_out`]).
 ///
 /// # Errors
 /// [`Errors`]: every mistake that can be told, in the order of lines.
-pub fn parse(octets: &[u8], origin: NameRef<'_>, file: &str, key: &HashKey) -> Result<Rules, Errors> {
-    let mut builder = Builder::new(origin, *key);
+pub fn parse(octets: &[u8], origin: NameRef<'_>, file: &str, key: &HashKey, lenient: bool) -> Result<Rules, Errors> {
+    let mut builder = Builder::new(origin, *key, lenient);
     let mut errors = Errors::default();
     read(octets, origin, &mut errors, |record| builder.add(record));
     if !errors.is_empty() {
@@ -83,15 +84,34 @@ pub fn parse(octets: &[u8], origin: NameRef<'_>, file: &str, key: &HashKey) -> R
     builder.finish(file).map_err(Errors::from)
 }
 
+/// Reads records alone, whatever they say, and hands each to `take`.
+///
+/// # Errors
+/// As [`parse`], for text that is no records.
+pub fn records(octets: &[u8], origin: NameRef<'_>, mut take: impl FnMut(&RecordOf<'_>)) -> Result<(), Errors> {
+    let mut errors = Errors::default();
+    read(octets, origin, &mut errors, |record| {
+        take(record);
+        Ok(())
+    });
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
 /// Reads records and hands each to `take`; mistakes go to `errors`.
-pub(super) fn read(
+fn read(
     octets: &[u8],
     origin: NameRef<'_>,
     errors: &mut Errors,
     mut take: impl FnMut(&RecordOf<'_>) -> Result<(), Problem>,
 ) {
-    let mut reader =
-        Reader { origin: QName::copy_of(origin), owner: None, ttl: None, last_ttl: None, records: 0, rdata: Vec::new() };
+    let mut reader = Reader {
+        origin: QName::copy_of(origin),
+        owner: None,
+        ttl: None,
+        last_ttl: None,
+        records: 0,
+        rdata: Vec::new(),
+    };
     let mut lexer = Lexer { octets: octets.strip_prefix(b"\xef\xbb\xbf").unwrap_or(octets), at: 0, line: 1 };
     let mut words = Vec::new();
     loop {
@@ -160,7 +180,11 @@ impl Reader {
                 break rtype;
             } else {
                 let remedy = "use class IN and a type by its name, or as TYPE and its number";
-                return Err(Problem::new(line, format!("`{}` is neither TTL nor class nor type", word.shown()), remedy));
+                return Err(Problem::new(
+                    line,
+                    format!("`{}` is neither TTL nor class nor type", word.shown()),
+                    remedy,
+                ));
             }
         };
         self.records += 1;
@@ -188,9 +212,11 @@ impl Reader {
                 })?);
                 Ok(())
             }
-            (b"$INCLUDE", _) => {
-                Err(Problem::new(line, "$INCLUDE is not followed", "put the records into this file, or make a zone of them"))
-            }
+            (b"$INCLUDE", _) => Err(Problem::new(
+                line,
+                "$INCLUDE is not followed",
+                "put the records into this file, or make a zone of them",
+            )),
             (b"$GENERATE", _) => Err(Problem::new(line, "$GENERATE is not followed", "write the records out")),
             _ => Err(Problem::new(
                 line,

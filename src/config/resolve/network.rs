@@ -332,7 +332,7 @@ impl Context<'_, '_> {
         servers
     }
 
-    fn socket_address(&mut self, path: &Path, text: &str, example: &str) -> Option<SocketAddr> {
+    pub(super) fn socket_address(&mut self, path: &Path, text: &str, example: &str) -> Option<SocketAddr> {
         if let Ok(address) = text.parse() {
             return Some(address);
         }
