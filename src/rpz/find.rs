@@ -139,10 +139,11 @@ impl Snapshot {
     }
 
     /// What the zones say of an answer to `name`: name by name along the chain, each by itself, so that what lets one name pass
-    /// says nothing of the next (the client's address does, since it is the same for all). Of the last name the zones are
-    /// asked in their order, of each the name first and then the addresses; of the others no address is known.
+    /// says nothing of the next. Of the last name the zones are asked in their order, of each the name first and then the
+    /// addresses; of the others no address is known.
     ///
-    /// A question that a zone lets pass is exempt from that zone and all behind it, for its own name.
+    /// A name that a zone lets pass is exempt from that zone and all behind it. Where a zone lets the client pass, no name of the
+    /// chain is asked about, and its addresses only in the zones before that one.
     pub fn answer(
         &self,
         name: NameRef<'_>,
@@ -156,13 +157,14 @@ impl Snapshot {
             return found;
         }
         let last = chain.hops().count();
+        let mut client_passed = None;
         // What the question itself meets is asked anew: the answer may have been long under way.
         for (depth, name) in std::iter::once(name).chain(chain.hops()).enumerate() {
-            let named = !exempt.name(name, depth);
+            let named = client_passed.is_none() && !exempt.name(name, depth);
             let hashes = Hashes::of(name, self);
-            for (place, zone) in self.zones().iter().enumerate() {
+            for (place, zone) in self.zones().iter().enumerate().take(client_passed.unwrap_or(usize::MAX)) {
                 let of_name = if named { by_name(zone, place, hashes.as_slice()) } else { None };
-                let of_client = if named { by_client(zone, place, client) } else { None };
+                let of_client = if named && depth == 0 { by_client(zone, place, client) } else { None };
                 let of_address = || if depth == last { by_address(zone, place, chain) } else { None };
                 let Some(hit) = of_client.or(of_name).or_else(of_address) else { continue };
                 if zone.is_disabled() {
@@ -170,6 +172,7 @@ impl Snapshot {
                     continue;
                 }
                 if hit.action.lets_pass(tcp) {
+                    client_passed = client_passed.or((hit.trigger == Trigger::ClientIp).then_some(place));
                     break;
                 }
                 return AnswerHit { hit: Some(hit), depth, ..found };

@@ -19,8 +19,10 @@ use crate::rpz::{Errors, process_key};
 
 /// Shortest time between two questions to a zone's primaries, whatever they announce.
 const PACE: Duration = Duration::from_secs(1);
-/// How often a copy that has changed is written to disk, so that a busy feed does not keep the disk busy.
-const WRITES: Duration = Duration::from_secs(60);
+/// How long a changed copy waits for the disk behind the last one: this many times as long as that took, so that a busy feed of
+/// millions of rules does not keep the disk busy, and a minute at most.
+const WRITE_SHARE: u32 = 20;
+const WRITE_MAX: Duration = Duration::from_secs(60);
 
 /// What one zone's task knows.
 pub(super) struct Task {
@@ -67,8 +69,9 @@ impl Task {
             };
             self.watch_expiry();
             if unwritten && Instant::now() >= writable {
+                let begun = Instant::now();
                 self.write().await;
-                (unwritten, writable) = (false, Instant::now() + WRITES);
+                (unwritten, writable) = (false, Instant::now() + (begun.elapsed() * WRITE_SHARE).min(WRITE_MAX));
             }
             tokio::time::sleep(PACE).await;
             let Some(next) = next else { return };

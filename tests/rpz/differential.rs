@@ -146,9 +146,8 @@ fn zone(chance: &mut Chance, number: usize, names: &[String], targets: &[String]
             }
         };
         let is_address = owner.ends_with("rpz-ip") || owner.ends_with("client-ip");
-        let covers = |target: &String| {
-            *target == owner || owner.strip_prefix('*').is_some_and(|below| target.ends_with(below))
-        };
+        let covers =
+            |target: &String| *target == owner || owner.strip_prefix('*').is_some_and(|below| target.ends_with(below));
         let unsafe_tcp = targets.iter().any(covers) || owner.ends_with("rpz-ip");
         let records = match chance.below(9) {
             0 | 1 => vec!["CNAME .".to_owned()],
@@ -175,7 +174,8 @@ fn zone(chance: &mut Chance, number: usize, names: &[String], targets: &[String]
         rules.entry(owner).or_insert(records);
     }
     let name = format!("z{number}.policy.test");
-    let mut text = format!("$ORIGIN {name}.\n$TTL 60\n@ IN SOA localhost. admin.test. 1 3600 600 86400 60\n@ IN NS localhost.\n");
+    let mut text =
+        format!("$ORIGIN {name}.\n$TTL 60\n@ IN SOA localhost. admin.test. 1 3600 600 86400 60\n@ IN NS localhost.\n");
     for (owner, records) in &rules {
         for record in records {
             text += &format!("{owner} IN {record}\n");
@@ -205,9 +205,7 @@ fn config(world: &World, zones: &[PolicyZone]) -> Config {
     }
     let last = world.path("last.zone");
     std::fs::write(&last, "@ SOA . . 1 3600 600 86400 60\n* CNAME rpz-passthru.\n").expect("written");
-    tables += &format!(
-        "[[rpz]]\nname = \"last.policy.test\"\nfile = {last:?}\n{TRUST}"
-    );
+    tables += &format!("[[rpz]]\nname = \"last.policy.test\"\nfile = {last:?}\n{TRUST}");
     let addresses: Vec<String> = CLIENTS.iter().map(|a| format!("\"{a}\"")).collect();
     Config {
         backend: "dry-run",
@@ -319,7 +317,12 @@ fn where_bind_and_unbound_agree_we_agree() {
         let [of_bind, of_unbound, ours] = ask_all(&world, &questions);
         for (who, of) in [("BIND", &of_bind), ("unbound", &of_unbound), ("staunch", &ours)] {
             let silent = of.iter().filter(|reply| **reply == Reply::Silence).count();
-            assert!(silent < QUESTIONS / 2, "{who} hardly answers in round {round}: {silent}\n{}\n{}", bind.log(), unbound.log());
+            assert!(
+                silent < QUESTIONS / 2,
+                "{who} hardly answers in round {round}: {silent}\n{}\n{}",
+                bind.log(),
+                unbound.log()
+            );
         }
         assert!(unbound.runs(), "unbound did not survive round {round}: {}", unbound.log());
         for (question, ((bind, unbound), ours)) in questions.iter().zip(of_bind.iter().zip(&of_unbound).zip(&ours)) {
