@@ -11,6 +11,7 @@ pub(super) const TYPE_TSIG: u16 = 250;
 pub(super) const TYPE_IXFR: u16 = 251;
 pub(super) const TYPE_AXFR: u16 = 252;
 const CLASS_IN: u16 = 1;
+pub(super) const CLASS_ANY: u16 = 255;
 
 /// A record as read: its names expanded and folded.
 #[derive(Debug, Clone)]
@@ -118,7 +119,8 @@ pub(super) fn tsig_of(message: &[u8]) -> Option<Option<Tsig<'_>>> {
         let record = place(message, at)?;
         at = record.end;
         if record.rtype == TYPE_TSIG {
-            if i + 1 != total || header.counts[3] == 0 {
+            // Class and TTL are not what is read, but what is signed (RFC 8945 section 4.2).
+            if i + 1 != total || header.counts[3] == 0 || record.class != CLASS_ANY || record.ttl != 0 {
                 return None;
             }
             let data = message.get(record.from..record.end)?;

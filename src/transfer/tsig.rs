@@ -6,13 +6,12 @@ use hmac::{Hmac, Mac};
 use sha2::{Sha256, Sha512};
 use staunch_scoring::NameBuf;
 
-use super::message::{self, HEADER, TYPE_TSIG};
+use super::message::{self, CLASS_ANY, HEADER, TYPE_TSIG};
 
 /// How far clocks may be apart, seconds (RFC 8945 section 10).
 const FUDGE: u16 = 300;
 /// Most messages of a transfer in a row that carry no signature of their own (RFC 8945 section 5.3.1).
 const MAX_UNSIGNED: usize = 99;
-const CLASS_ANY: u16 = 255;
 
 /// The hash behind a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
