@@ -23,6 +23,7 @@ mod refresh;
 mod refusals;
 mod rewrite;
 mod show;
+mod status;
 mod tighten;
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,5 +1,7 @@
 //! One verdict and all that led to it; the one place where modes part.
 
+use std::net::IpAddr;
+
 use staunch_scoring::{Assessment, Bits, Facts, Outcome, Split};
 
 use super::{Opens, Permit};
@@ -8,6 +10,17 @@ use crate::lists::Scope;
 use crate::model::{Mode, Reason};
 use crate::rpz;
 use crate::wire::Query;
+
+/// Response policy zones and what they are asked by.
+#[derive(Debug, Clone, Copy)]
+pub struct AskZones<'a> {
+    /// The zones.
+    pub zones: &'a rpz::Snapshot,
+    /// Where the question comes from.
+    pub client: IpAddr,
+    /// Whether it came over TCP.
+    pub tcp: bool,
+}
 
 /// What is to be done with a query, and all that led to it.
 #[derive(Debug)]

@@ -12,8 +12,6 @@ mod packs;
 mod permit;
 mod refusal;
 
-use std::net::IpAddr;
-
 use staunch_scoring::{
     Assessment, Band, Bits, Facts, GroupFacts, LedgerScope, Listing, NameBuf, NameRef, Outcome, Scorer, Split,
 };
@@ -25,8 +23,8 @@ use crate::rpz;
 use crate::session::{Context, Inner, TUNNEL_TYPE_NAMES};
 use crate::wire::Query;
 
-pub use decision::Decision;
 use decision::Judgement;
+pub use decision::{AskZones, Decision};
 pub use decoy::{Decoys, Suspect};
 pub use opens::Opens;
 pub use permit::Permit;
@@ -100,17 +98,6 @@ pub struct Ask<'a> {
     pub rpz: Option<AskZones<'a>>,
     /// Keyed hash of the full name.
     pub name_hash: u64,
-}
-
-/// Response policy zones and what they are asked by.
-#[derive(Debug, Clone, Copy)]
-pub struct AskZones<'a> {
-    /// The zones.
-    pub zones: &'a rpz::Snapshot,
-    /// Where the question comes from.
-    pub client: IpAddr,
-    /// Whether it came over TCP.
-    pub tcp: bool,
 }
 
 impl Policy {
@@ -413,16 +400,6 @@ impl Policy {
         let found = self.lists.rules.look_up(qname, Scope::of(context.kind(), context.phase()), wall);
         grants.look_up(qname, &context.announcement.id, wall).is_some()
             || found.is_some_and(|hit| hit.rule.action == Action::Allow)
-    }
-
-    /// Whether a grant names `name`, or a rule in force does: any for `any_rule`, else one that allows it.
-    pub fn is_written(&self, context: &Context, grants: &Grants, name: NameRef<'_>, wall: u64, any_rule: bool) -> bool {
-        if grants.look_up(name, &context.announcement.id, wall).is_some() {
-            return true;
-        }
-        let rule = self.lists.rules.look_up(name, Scope::of(context.kind(), context.phase()), wall);
-        let rule = rule.filter(|hit| !self.is_on_trial(context, hit));
-        rule.is_some_and(|hit| any_rule || hit.rule.action == Action::Allow)
     }
 
     /// Leave to ask a question of a session again that was held, on the resolver's own clock and for nobody's waiting.

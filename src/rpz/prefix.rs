@@ -32,7 +32,8 @@ impl Prefix {
 }
 
 fn decimal(label: &[u8], most: u16) -> Option<u16> {
-    let plain = label.len() <= 3 && label.iter().all(u8::is_ascii_digit) && (label.len() == 1 || label.first() != Some(&b'0'));
+    let plain =
+        label.len() <= 3 && label.iter().all(u8::is_ascii_digit) && (label.len() == 1 || label.first() != Some(&b'0'));
     let value: u16 = std::str::from_utf8(label).ok().filter(|_| plain)?.parse().ok()?;
     (value <= most).then_some(value)
 }
