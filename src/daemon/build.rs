@@ -123,7 +123,9 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     }
     reconcile(&pipeline, same_policy).await?;
     for address in notify_listen {
-        pipeline.transfers.listen(address).await.with_context(|| format!("[server] notify_listen {address}"))?;
+        let socket = super::privilege::with_low_ports(|| std::net::UdpSocket::bind(address));
+        let taken = socket.and_then(|socket| pipeline.transfers.listen(socket));
+        taken.with_context(|| format!("[server] notify_listen {address}"))?;
     }
     pipeline.keep_zones();
     let watched = Arc::downgrade(&pipeline);

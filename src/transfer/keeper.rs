@@ -1,6 +1,6 @@
 //! Keeps every transferred zone fresh: one task a zone, the last good copy on disk, and one snapshot of all zones in force.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -154,12 +154,13 @@ impl Keeper {
         }
     }
 
-    /// Takes NOTIFY messages at this address, over UDP.
+    /// Takes NOTIFY messages from this socket. Within a runtime.
     ///
     /// # Errors
-    /// The address cannot be had.
-    pub async fn listen(&self, address: SocketAddr) -> std::io::Result<()> {
-        let socket = tokio::net::UdpSocket::bind(address).await?;
+    /// The socket cannot be taken over.
+    pub fn listen(&self, socket: std::net::UdpSocket) -> std::io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let socket = tokio::net::UdpSocket::from_std(socket)?;
         self.listeners.lock().push(tokio::spawn(notify::listen(socket, self.shared.clone())));
         Ok(())
     }

@@ -15,16 +15,24 @@ const OPCODE: u8 = 4;
 /// Longest message that is looked at, octets.
 const LARGEST: usize = 4096;
 
+/// Most messages looked at in a second: a primary sends one for each change, and whoever forges its address costs no more than
+/// this many hashes.
+const MOST_A_SECOND: u32 = 100;
+
 /// Takes messages until the task is ended.
 pub(super) async fn listen(socket: UdpSocket, shared: Arc<Shared>) {
     let mut octets = vec![0; LARGEST];
+    let mut seen = (0, 0);
     loop {
         let Ok((length, from)) = socket.recv_from(&mut octets).await else {
             // An error of an earlier reply; the socket itself stays good.
             tokio::task::yield_now().await;
             continue;
         };
-        let Some(reply) = take(octets.get(..length).unwrap_or_default(), from, &shared) else {
+        let second = clock::now().mono / 1000;
+        seen = if seen.0 == second { (second, seen.1 + 1) } else { (second, 1) };
+        let reply = (seen.1 <= MOST_A_SECOND).then(|| take(octets.get(..length).unwrap_or_default(), from, &shared));
+        let Some(reply) = reply.flatten() else {
             shared.count_refused_notify();
             continue;
         };

@@ -95,16 +95,20 @@ fn a_zone_is_transferred_signed_announced_and_changed_in_place() {
     for name in ["bad.example", "worse.example", "good.example"] {
         world.upstream.add_site(name, WEB.into());
     }
-    let mut primary = Primary::start(&world, SECRET, "bad.example IN CNAME .\n");
+    // More than one message, each signed over the one before.
+    let many: String = (0..6000).map(|i| format!("listed-name-{i}.example IN CNAME .\n")).collect();
+    let mut primary = Primary::start(&world, SECRET, &format!("{many}bad.example IN CNAME .\n"));
     let mut staunch = Staunch::start(&world, &listening(config(&world, SECRET, "")));
-    until(&staunch, "the first copy", |zone| zone["serial"] == 1);
+    let first = until(&staunch, "the first copy", |zone| zone["serial"] == 1);
+    assert_eq!(first["rules"], 6001, "{first}");
+    assert_eq!(code(&world, "listed-name-5999.example"), rcode::NXDOMAIN);
     assert_eq!(code(&world, "bad.example"), rcode::NXDOMAIN);
     assert_eq!(code(&world, "worse.example"), rcode::NOERROR);
 
     // By NOTIFY alone: the SOA says an hour. The answer in the cache is judged by the new copy.
     Primary::update(&world, "update add worse.example.feed.policy.test 60 CNAME .");
     let changed = until(&staunch, "the change", |zone| zone["serial"] == 2);
-    assert_eq!((changed["rules"].as_u64(), changed["transfers"].as_u64()), (Some(2), Some(2)));
+    assert_eq!((changed["rules"].as_u64(), changed["transfers"].as_u64()), (Some(6002), Some(2)));
     assert_eq!(code(&world, "worse.example"), rcode::NXDOMAIN);
     Primary::update(
         &world,
@@ -193,4 +197,40 @@ fn what_fails_keeps_the_last_good_copy() {
     let page = world.gw.sh("curl -s http://127.0.0.1:9153/metrics");
     let page = String::from_utf8_lossy(&page.stdout).into_owned();
     assert!(page.contains("staunch_rpz_notify_refused_total 2"), "{page}");
+}
+
+#[test]
+fn an_expired_zone_stays_in_force_with_an_alert_or_goes_where_that_is_written() {
+    let Some(world) = World::create(1).filter(|_| tools_are_there()) else { return };
+    for name in ["bad.example", "worse.example"] {
+        world.upstream.add_site(name, WEB.into());
+    }
+    let primary = Primary::start(&world, SECRET, "bad.example IN CNAME .\n");
+    let mut staunch = Staunch::start(&world, &config(&world, SECRET, ""));
+    until(&staunch, "the first copy", |zone| zone["serial"] == 1);
+    let copy = staunch.state.join(format!("rpz/{ZONE}.zone"));
+    assert!(wait_for(PATIENCE, || copy.exists().then_some(())).is_some(), "the copy was written");
+    drop(primary);
+    for (more, bad) in [("", rcode::NXDOMAIN), ("on_expire = \"disable\"\n", rcode::NOERROR)] {
+        staunch.kill();
+        drop(staunch);
+        // The primary was last heard two days ago, and the SOA gives the zone one.
+        let old = std::time::SystemTime::now() - Duration::from_secs(2 * 86_400);
+        std::fs::File::options()
+            .append(true)
+            .open(&copy)
+            .and_then(|file| file.set_modified(old))
+            .expect("its time set");
+        staunch = Staunch::start(&world, &config(&world, SECRET, more));
+        until(&staunch, "the expiry", |zone| zone["expired"] == true);
+        assert_eq!(code(&world, "bad.example"), bad, "{more}");
+        let journal = || {
+            let files = std::fs::read_dir(&staunch.state).expect("the state directory").flatten();
+            let mut of = files.filter(|file| file.file_name().to_string_lossy().starts_with("journal-"));
+            of.any(|file| {
+                String::from_utf8_lossy(&std::fs::read(file.path()).unwrap_or_default()).contains("has expired")
+            })
+        };
+        assert!(wait_for(PATIENCE, || journal().then_some(())).is_some(), "an alert says so");
+    }
 }
