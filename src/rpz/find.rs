@@ -138,12 +138,11 @@ impl Snapshot {
         !self.is_empty()
     }
 
-    /// What the zones say of an answer to `name`: name by name along the chain, each by itself, so that what lets one name pass
-    /// says nothing of the next. Of the last name the zones are asked in their order, of each the name first and then the
-    /// addresses; of the others no address is known.
+    /// What the zones say of an answer to `name`: name by name along the chain. Of the last name the zones are asked in their
+    /// order, of each the name first and then the addresses; of the others no address is known.
     ///
-    /// A name that a zone lets pass is exempt from that zone and all behind it. Where a zone lets the client pass, no name of the
-    /// chain is asked about, and its addresses only in the zones before that one.
+    /// Where a zone lets a name or the client pass, nothing that follows is asked about, be it of a zone before that one: BIND
+    /// and unbound both have it so.
     pub fn answer(
         &self,
         name: NameRef<'_>,
@@ -157,12 +156,11 @@ impl Snapshot {
             return found;
         }
         let last = chain.hops().count();
-        let mut client_passed = None;
         // What the question itself meets is asked anew: the answer may have been long under way.
         for (depth, name) in std::iter::once(name).chain(chain.hops()).enumerate() {
-            let named = client_passed.is_none() && !exempt.name(name, depth);
+            let named = !exempt.name(name, depth);
             let hashes = Hashes::of(name, self);
-            for (place, zone) in self.zones().iter().enumerate().take(client_passed.unwrap_or(usize::MAX)) {
+            for (place, zone) in self.zones().iter().enumerate() {
                 let of_name = if named { by_name(zone, place, hashes.as_slice()) } else { None };
                 let of_client = if named && depth == 0 { by_client(zone, place, client) } else { None };
                 let of_address = || if depth == last { by_address(zone, place, chain) } else { None };
@@ -172,8 +170,7 @@ impl Snapshot {
                     continue;
                 }
                 if hit.action.lets_pass(tcp) {
-                    client_passed = client_passed.or((hit.trigger == Trigger::ClientIp).then_some(place));
-                    break;
+                    return found;
                 }
                 return AnswerHit { hit: Some(hit), depth, ..found };
             }

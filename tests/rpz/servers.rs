@@ -19,7 +19,7 @@ pub fn tools_are_there() -> bool {
         let find = format!("PATH=$PATH:/usr/sbin:/sbin command -v {tool}");
         Command::new("sh").args(["-c", &find]).stdout(Stdio::null()).status().is_ok_and(|s| s.success())
     };
-    let tools = [("named", "bind9"), ("unbound", "unbound")];
+    let tools = [("named", "bind9"), ("unbound", "unbound"), ("nsupdate", "dnsutils")];
     let Some((tool, package)) = tools.iter().find(|(tool, _)| !there(tool)) else { return true };
     let required = std::env::var("STAUNCH_REQUIRE_PRIVILEGE").as_deref() == Ok("1");
     assert!(!required, "{tool} is needed: install {package}");
