@@ -12,6 +12,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use crate::pipeline::Pipeline;
 use crate::transfer::ZoneStatus;
 
+/// Name, help, and a zone's value.
+type Series<T> = (&'static str, &'static str, fn(&ZoneStatus) -> T);
+
 /// Reads them when the page is asked for. Holds no stage alive.
 #[derive(Debug)]
 pub(super) struct ZoneMetrics(pub(super) Weak<Pipeline>);
@@ -27,7 +30,7 @@ impl Collector for ZoneMetrics {
             }
         }
         let status = pipeline.transfers.status();
-        let counts: [(_, _, fn(&ZoneStatus) -> u64); 2] = [
+        let counts: [Series<u64>; 2] = [
             ("rpz_transfers", "Copies of a policy zone that were put in force", |zone| zone.transfers),
             ("rpz_transfer_failures", "Tries to transfer a policy zone that failed", |zone| zone.failures),
         ];
@@ -37,7 +40,7 @@ impl Collector for ZoneMetrics {
                 ConstCounter::new(value(zone)).encode(family.encode_family(&[("zone", &*zone.zone)])?)?;
             }
         }
-        let values: [(_, _, fn(&ZoneStatus) -> i64); 4] = [
+        let values: [Series<i64>; 4] = [
             ("rpz_rules", "Triggers of a policy zone in force", |zone| zone.rules as i64),
             ("rpz_octets", "Octets of its tables", |zone| zone.octets as i64),
             ("rpz_serial", "Serial of the copy in force", |zone| zone.serial.map_or(-1, i64::from)),

@@ -154,6 +154,7 @@ fn parse(name: &str) -> Result<QName, String> {
 }
 
 /// The walk up to the verdict, in the order of the live one. Changes nothing.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn walk<'a>(
     live: &'a Live,
     grants: &'a Grants,

@@ -29,6 +29,8 @@ pub(super) struct Kept<'r> {
 }
 
 /// Where a name is led.
+// It is taken apart where it is made; a box for the name would be an allocation for nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, Copy)]
 pub enum Target {
     /// Nowhere: the rule has records of its own.

@@ -247,7 +247,7 @@ mod tests {
         let both =
             vec![soa(9), soa(7), rule("a"), soa(8), rule("c"), rule("d"), soa(8), rule("c"), soa(9), rule("a"), soa(9)];
         let Ok((true, Outcome::Changes(changes))) = run(Some(7), both) else { panic!("no changes") };
-        let next = apply(&copy, changes, MOST).ok().expect("applied");
+        let next = apply(&copy, changes, MOST).unwrap_or_else(|misfit| panic!("{misfit}"));
         assert_eq!(names(&next), ["b", "d", "a"]);
         assert_eq!(soa_of(&next.soa).expect("SOA").serial, 9);
 
