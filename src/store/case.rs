@@ -6,7 +6,8 @@
 use std::io;
 use std::path::Path;
 
-use super::handle::{Quarantined, quarantined};
+use super::handle::Quarantined;
+use super::restore::quarantined;
 use super::line::{self, Body, Line};
 use super::segment::{self, Stretches};
 use super::shared::End;

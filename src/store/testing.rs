@@ -1,5 +1,9 @@
 //! Records for tests.
 
+use staunch_scoring::{
+    Assessment, Budgets, Facts, Listing, NameBuf, Outcome, Params, Scorer, SessionState, Split, StateSnapshot,
+};
+
 use super::{Grant, Record};
 use crate::event::{Alert, AlertKind, SCHEMA};
 use crate::model::{Announcement, CaseId, Mode, Reason, SessionId, SessionType};
@@ -37,6 +41,45 @@ pub(crate) fn release(n: u32) -> Record {
 
 pub(crate) fn ledger(n: u32) -> Record {
     Record::Ledger { session: session(n), state: Default::default() }
+}
+
+/// A step of the ledger that is not whole: of a session with an account that has spent something, and then another one.
+pub(crate) fn step(n: u32) -> Record {
+    let mut asks = Asks::default();
+    asks.ask(200);
+    drop(asks.state.step());
+    asks.ask(1);
+    Record::Ledger { session: session(n), state: asks.state.step() }
+}
+
+/// Asks names of many domains, so that steps are worth it.
+#[derive(Default)]
+pub(crate) struct Asks {
+    pub(crate) state: SessionState,
+    scorer: Scorer,
+    asked: u32,
+}
+
+impl Asks {
+    pub(crate) fn name(n: u32) -> NameBuf {
+        NameBuf::from_text(&format!("host-{n}.site-{}.example", n % 37)).unwrap()
+    }
+
+    pub(crate) fn ask(&mut self, names: u32) {
+        for _ in 0..names {
+            let name = Self::name(self.asked);
+            self.asked += 1;
+            let assessment = self.assess(&name);
+            let (budgets, params) = (Budgets::default(), Params::default());
+            let facts = facts(&name, &budgets, &params);
+            self.scorer.commit(&mut self.state, &facts, &assessment, Outcome::Forwarded);
+        }
+    }
+
+    pub(crate) fn assess(&self, name: &NameBuf) -> Assessment {
+        let (budgets, params) = (Budgets::default(), Params::default());
+        self.scorer.assess(&self.state, &facts(name, &budgets, &params))
+    }
 }
 
 pub(crate) fn grant(id: &str, until: u64) -> Record {

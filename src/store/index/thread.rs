@@ -7,12 +7,13 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::pending::Pending;
 use super::{IndexError, MemoryStore, Op, SledStore, StateStore, Tree, VALUE_VERSION};
 use crate::store::recover::IndexDamage;
 use crate::store::{Counters, Error, FirstSeen, GroupSeen, IndexKind, Record, Registered, SCHEMA, wall_ms};
@@ -25,8 +26,11 @@ const FAILED: &str = "index.failed";
 const KEEP_ASIDE: usize = 3;
 /// Octets of page cache. Real use is several times that, so it stays small.
 const CACHE: u64 = 16 << 20;
-/// How often what was applied is made durable.
+/// How long a change waits at most until it is applied and made durable, all that wait together.
 const FLUSH: Duration = Duration::from_secs(1);
+/// How often what has come in is looked for while anything waits. Who sends wakes nobody: a wake-up for each change
+/// costs more than the change.
+const TICK: Duration = Duration::from_millis(50);
 
 /// Most values of [`Tree::Learned`] that are read: several times what is ever written.
 const MAX_LEARNED: usize = 128;
@@ -68,7 +72,7 @@ impl Entry {
         })
     }
 
-    /// What a record changes in the index.
+    /// What a line of the journal changes in the index. Ledgers are copied there now and then (see [`Entry::put`]).
     pub(in crate::store) fn ops(seq: u64, time: &str, record: &Record) -> Vec<Op> {
         match record {
             Record::Release { session, .. } => vec![Op::Delete(Tree::Quarantine, key(session))],
@@ -76,11 +80,13 @@ impl Entry {
                 .into_iter()
                 .map(|tree| Op::Delete(tree, key(session)))
                 .collect(),
+            Record::Ledger { .. } => Vec::new(),
             _ => Self { seq, time: time.to_owned(), record: record.clone() }.put().into_iter().collect(),
         }
     }
 
-    fn put(&self) -> Option<Op> {
+    /// The change that keeps it.
+    pub(in crate::store) fn put(&self) -> Option<Op> {
         let (tree, key) = Self::place(&self.record)?;
         let mut value = vec![VALUE_VERSION];
         serde_json::to_writer(&mut value, self).ok()?;
@@ -201,6 +207,8 @@ fn read(store: &mut dyn StateStore, now: u64) -> Result<Held, IndexError> {
     let schema = number(store, META_SCHEMA)?;
     match schema.map(|n| u32::try_from(n).unwrap_or(u32::MAX)) {
         Some(found) if found > SCHEMA => return Err(IndexError::Newer { found, known: SCHEMA }),
+        // Values of earlier ones are read as they are; what is written from here on they could not read.
+        Some(found) if found < SCHEMA => store.set(Tree::Meta, META_SCHEMA, &u64::from(SCHEMA).to_be_bytes())?,
         Some(_) => {}
         None => {
             let mut hash_key = [0; 16];
@@ -313,7 +321,8 @@ pub(in crate::store) fn spawn(
 ) -> io::Result<JoinHandle<()>> {
     let marker = dir.join(FAILED);
     thread::Builder::new().name("index".into()).spawn(move || {
-        let mut run = Run { store: Some(store), dirty: false, applied: None, counters, marker };
+        let (dirty, pending) = (false, Pending::default());
+        let mut run = Run { store: Some(store), dirty, applied: None, pending, counters, marker };
         run.attempt(|store, _| tables.load(store));
         // Also when that failed: a table that begins empty errs on the side of "new".
         tables.first_seen.loaded();
@@ -328,42 +337,71 @@ struct Run {
     store: Option<Box<dyn StateStore>>,
     dirty: bool,
     applied: Option<u64>,
+    pending: Pending,
     counters: Arc<Counters>,
     marker: PathBuf,
 }
 
 impl Run {
+    /// Gathers changes for [`FLUSH`] from the first one on, then applies and flushes them in one go. [`Message::Shutdown`]
+    /// is to be followed by an unpark; nothing else needs one.
     fn until_shutdown(&mut self, messages: &Receiver<Message>) {
-        let mut flushed = Instant::now();
-        loop {
-            match messages.recv_timeout(FLUSH) {
-                Ok(Message::Apply { ops, applied }) => {
-                    self.applied = applied.or(self.applied);
-                    self.attempt(|store, _| store.apply(ops));
-                }
-                Ok(Message::Reconcile { live, applied }) => {
-                    self.applied = Some(applied);
-                    self.attempt(|store, _| reconcile(store, &live));
-                }
-                Ok(Message::Shutdown) | Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {}
+        let mut on = true;
+        while on {
+            // Nothing waits: sleep until something comes.
+            on = messages.recv().is_ok_and(|message| self.take(message));
+            let due = Instant::now() + FLUSH;
+            while on && Instant::now() < due {
+                on = match messages.try_recv() {
+                    Ok(message) => self.take(message),
+                    Err(TryRecvError::Disconnected) => false,
+                    Err(TryRecvError::Empty) => {
+                        thread::park_timeout(TICK.min(due.saturating_duration_since(Instant::now())));
+                        true
+                    }
+                };
             }
-            if self.dirty && flushed.elapsed() >= FLUSH {
-                self.flush();
-                flushed = Instant::now();
-            }
+            self.flush();
         }
-        self.flush();
+    }
+
+    /// False where it is the last.
+    fn take(&mut self, message: Message) -> bool {
+        match message {
+            Message::Apply { ops, applied } => {
+                self.dirty |= applied.is_some_and(|applied| self.applied != Some(applied));
+                self.applied = applied.or(self.applied);
+                self.pending.take(ops);
+                if self.pending.is_full() {
+                    self.apply();
+                }
+            }
+            Message::Reconcile { live, applied } => {
+                self.apply();
+                self.applied = Some(applied);
+                self.attempt(|store, _| reconcile(store, &live));
+            }
+            Message::Shutdown => return false,
+        }
+        true
+    }
+
+    fn apply(&mut self) {
+        let ops = self.pending.drain();
+        if !ops.is_empty() {
+            self.attempt(|store, _| store.apply(ops));
+        }
     }
 
     fn flush(&mut self) {
+        self.apply();
         if !std::mem::take(&mut self.dirty) {
             return;
         }
         self.attempt(|store, applied| {
             if let Some(applied) = applied {
-                let value = applied.to_be_bytes().to_vec();
-                store.apply(vec![Op::Put(Tree::Meta, META_APPLIED.to_vec(), value)])?;
+                // Behind what it says was applied.
+                store.set(Tree::Meta, META_APPLIED, &applied.to_be_bytes())?;
             }
             store.flush()
         });
