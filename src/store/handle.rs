@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 
 use super::commit::Commit;
 use super::fold::{Caps, Cursor, Fold};
-use super::index::thread::{self as index, Entry, Message, Tables};
+use super::index::entry::Entry;
+use super::index::thread::{self as index, Message, Tables};
 use super::index::{Op, Tree, VALUE_VERSION};
 use super::journal::Journal;
 use super::line::Mark;

@@ -343,12 +343,11 @@ impl Reader {
                 self.fold.mark(mark);
             }
             Body::Record(record) => {
-                self.fold.record(record, || super::unix_ms(&line.time), || Live {
-                    seq: line.origin,
-                    loc,
-                    time: line.time.clone(),
-                    record: (**record).clone(),
-                });
+                self.fold.record(
+                    record,
+                    || super::unix_ms(&line.time),
+                    || Live { seq: line.origin, loc, time: line.time.clone(), record: (**record).clone() },
+                );
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Records for tests.
 
-use staunch_scoring::{
-    Assessment, Budgets, Facts, Listing, NameBuf, Outcome, Params, Scorer, SessionState, Split, StateSnapshot,
-};
+use std::sync::LazyLock;
+
+use staunch_scoring::{Assessment, Budgets, Facts, Listing, NameBuf, Outcome, Params, Scorer, SessionState, Split};
 
 use super::{Grant, Record};
 use crate::event::{Alert, AlertKind, SCHEMA};
@@ -53,11 +53,16 @@ pub(crate) fn step(n: u32) -> Record {
 }
 
 /// Asks names of many domains, so that steps are worth it.
-#[derive(Default)]
 pub(crate) struct Asks {
     pub(crate) state: SessionState,
     scorer: Scorer,
     asked: u32,
+}
+
+impl Default for Asks {
+    fn default() -> Self {
+        Self { state: SessionState::new(7), scorer: Scorer::new(), asked: 0 }
+    }
 }
 
 impl Asks {
@@ -70,15 +75,33 @@ impl Asks {
             let name = Self::name(self.asked);
             self.asked += 1;
             let assessment = self.assess(&name);
-            let (budgets, params) = (Budgets::default(), Params::default());
-            let facts = facts(&name, &budgets, &params);
-            self.scorer.commit(&mut self.state, &facts, &assessment, Outcome::Forwarded);
+            self.scorer.commit(&mut self.state, &facts(&name), &assessment, Outcome::Forwarded);
         }
     }
 
     pub(crate) fn assess(&self, name: &NameBuf) -> Assessment {
-        let (budgets, params) = (Budgets::default(), Params::default());
-        self.scorer.assess(&self.state, &facts(name, &budgets, &params))
+        self.scorer.assess(&self.state, &facts(name))
+    }
+}
+
+fn facts(name: &NameBuf) -> Facts<'_> {
+    static LIMITS: LazyLock<(Budgets, Params)> = LazyLock::new(Default::default);
+    Facts {
+        now: 0,
+        qname: name.as_ref(),
+        split: Split::of(name.as_ref()),
+        qtype: 1,
+        flags: 0,
+        qtypes_allowed: 3,
+        listing: Listing::Unlisted,
+        registered_days: None,
+        first_seen_days: None,
+        group_seen_days: None,
+        group: None,
+        cached: false,
+        at_hand: false,
+        budgets: &LIMITS.0,
+        params: &LIMITS.1,
     }
 }
 

@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use super::fold::{Caps, Fold};
 use super::index::Op;
-use super::index::thread::{Entry, Message};
+use super::index::entry::Entry;
+use super::index::thread::Message;
 use super::journal::{Item, Journal};
 use super::line::{Json, Mark};
 use super::queue::{Group, coalesce};

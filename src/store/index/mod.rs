@@ -3,6 +3,7 @@
 //!
 //! [`StateStore`] is all the rest of the store knows of it; [`MemoryStore`] and [`SledStore`] pass the same tests.
 
+pub(super) mod entry;
 mod memory;
 mod pending;
 mod sled;
@@ -28,7 +29,7 @@ pub enum Tree {
     Quarantine,
     /// Grants by id.
     Grant,
-    /// Newest ledger snapshot by session id.
+    /// Copy of the ledger by session id, whole; up to a minute behind the journal's.
     Ledger,
     /// Newest spending by group.
     Group,

@@ -11,12 +11,11 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
+use super::entry::Entry;
 use super::pending::Pending;
 use super::{IndexError, MemoryStore, Op, SledStore, StateStore, Tree, VALUE_VERSION};
 use crate::store::recover::IndexDamage;
-use crate::store::{Counters, Error, FirstSeen, GroupSeen, IndexKind, Record, Registered, SCHEMA, wall_ms};
+use crate::store::{Counters, Error, FirstSeen, GroupSeen, IndexKind, Registered, SCHEMA, wall_ms};
 
 /// Directory of the index in the state directory.
 const DIRECTORY: &str = "index";
@@ -44,68 +43,6 @@ pub(in crate::store) enum Message {
     Reconcile { live: Vec<Entry>, applied: u64 },
     /// Flush and end.
     Shutdown,
-}
-
-/// A fact as the index keeps it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(in crate::store) struct Entry {
-    /// Journal sequence when it was noted.
-    pub(in crate::store) seq: u64,
-    /// RFC 3339.
-    pub(in crate::store) time: String,
-    pub(in crate::store) record: Record,
-}
-
-impl Entry {
-    /// Tree and key under which a record is kept, if it is.
-    pub(in crate::store) fn place(record: &Record) -> Option<(Tree, Vec<u8>)> {
-        Some(match record {
-            Record::Announce { announcement } => (Tree::Session, key(&announcement.id)),
-            Record::Quarantine { session, .. } => (Tree::Quarantine, key(session)),
-            Record::Ledger { session, .. } => (Tree::Ledger, key(session)),
-            Record::Grant { grant } => (Tree::Grant, grant.id.as_bytes().to_vec()),
-            Record::Group { group, state, .. } => {
-                let tree = if state.has_names() { Tree::GroupNames } else { Tree::Group };
-                (tree, group.as_bytes().to_vec())
-            }
-            _ => return None,
-        })
-    }
-
-    /// What a line of the journal changes in the index. Ledgers are copied there now and then (see [`Entry::put`]).
-    pub(in crate::store) fn ops(seq: u64, time: &str, record: &Record) -> Vec<Op> {
-        match record {
-            Record::Release { session, .. } => vec![Op::Delete(Tree::Quarantine, key(session))],
-            Record::End { session } => [Tree::Session, Tree::Quarantine, Tree::Ledger]
-                .into_iter()
-                .map(|tree| Op::Delete(tree, key(session)))
-                .collect(),
-            Record::Ledger { .. } => Vec::new(),
-            _ => Self { seq, time: time.to_owned(), record: record.clone() }.put().into_iter().collect(),
-        }
-    }
-
-    /// The change that keeps it.
-    pub(in crate::store) fn put(&self) -> Option<Op> {
-        let (tree, key) = Self::place(&self.record)?;
-        let mut value = vec![VALUE_VERSION];
-        serde_json::to_writer(&mut value, self).ok()?;
-        Some(Op::Put(tree, key, value))
-    }
-
-    fn read(value: &[u8]) -> Result<Self, IndexError> {
-        match value.split_first() {
-            Some((&VALUE_VERSION, json)) => {
-                serde_json::from_slice(json).map_err(|error| IndexError::Damaged(error.to_string()))
-            }
-            Some((version, _)) => Err(IndexError::Newer { found: u32::from(*version), known: VALUE_VERSION.into() }),
-            None => Err(IndexError::Damaged("empty value".into())),
-        }
-    }
-}
-
-fn key(session: &crate::model::SessionId) -> Vec<u8> {
-    session.as_str().as_bytes().to_vec()
 }
 
 /// An index ready for use, and what it held.
@@ -464,4 +401,95 @@ fn reconcile(store: &mut dyn StateStore, live: &[Entry]) -> Result<(), IndexErro
         }
     }
     store.apply(ops)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::store::testing::quarantine;
+
+    /// Notes what is asked of it.
+    #[derive(Default)]
+    struct Asked {
+        batches: Vec<Vec<Op>>,
+        flushes: usize,
+    }
+
+    struct Recording(Arc<Mutex<Asked>>);
+
+    impl StateStore for Recording {
+        fn apply(&mut self, batch: Vec<Op>) -> Result<(), IndexError> {
+            if !batch.is_empty() {
+                self.0.lock().batches.push(batch);
+            }
+            Ok(())
+        }
+
+        fn get(&self, _: Tree, _: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+            Ok(None)
+        }
+
+        fn scan(&self, _: Tree, _: &[u8], _: &mut super::super::Visit<'_>) -> Result<(), IndexError> {
+            Ok(())
+        }
+
+        fn flush(&mut self) -> Result<(), IndexError> {
+            self.0.lock().flushes += 1;
+            Ok(())
+        }
+
+        fn size_on_disk(&self) -> u64 {
+            0
+        }
+    }
+
+    fn put(value: u64) -> Message {
+        let ops = vec![Op::Put(Tree::Session, b"one".to_vec(), value.to_be_bytes().to_vec())];
+        Message::Apply { ops, applied: Some(value) }
+    }
+
+    #[test]
+    fn changes_wait_for_one_another_and_the_last_one_is_applied() {
+        let asked = Arc::new(Mutex::new(Asked::default()));
+        let (sender, messages) = sync_channel(10_000);
+        let (dirty, pending, counters) = (false, Pending::default(), Arc::new(Counters::default()));
+        let store: Box<dyn StateStore> = Box::new(Recording(asked.clone()));
+        let marker = PathBuf::from("/nonexistent/failed");
+        let mut run = Run { store: Some(store), dirty, applied: None, pending, counters, marker };
+        let thread = thread::spawn(move || run.until_shutdown(&messages));
+        for value in 0..5_000 {
+            sender.send(put(value)).expect("it runs");
+        }
+        // Nobody wakes it, and it is durable all the same.
+        let begun = Instant::now();
+        while asked.lock().flushes == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            thread::sleep(Duration::from_millis(5));
+        }
+        let batches = asked.lock().batches.len();
+        sender.send(put(5_000)).expect("it runs");
+        // What is reconciled stands behind what came before it.
+        let entry = Entry { seq: 1, time: String::new(), record: quarantine(1) };
+        sender.send(Message::Reconcile { live: vec![entry], applied: 6_000 }).expect("it runs");
+        sender.send(Message::Shutdown).expect("it runs");
+        thread.thread().unpark();
+        thread.join().expect("ends");
+        let asked = asked.lock();
+        // Each round is the changes and the sequence they reach.
+        assert!(batches <= 2 * (1 + begun.elapsed().as_secs() as usize), "{batches} batches of 5,000 changes");
+        let of = |value: u64| {
+            asked.batches.iter().position(|batch| {
+                batch.contains(&Op::Put(Tree::Session, b"one".to_vec(), value.to_be_bytes().to_vec()))
+            })
+        };
+        let reconciled =
+            asked.batches.iter().position(|batch| batch.iter().any(|op| matches!(op, Op::Put(Tree::Quarantine, ..))));
+        assert!(of(4_999).is_some() && of(5_000) < reconciled, "{:?} {reconciled:?}", of(5_000));
+        let applied = asked.batches.last().expect("some");
+        assert_eq!(*applied, [Op::Put(Tree::Meta, META_APPLIED.to_vec(), 6_000u64.to_be_bytes().to_vec())]);
+    }
 }
