@@ -33,6 +33,8 @@ pub struct StateSnapshot {
     pub(crate) sinkholed: u16,
     pub(crate) session: SessionAccount,
     pub(crate) overflow: Option<Account>,
+    /// Whether further domains share the overflow account whatever room there is.
+    pub(crate) closed: bool,
     pub(crate) accounts: Vec<Account>,
     /// Names and what came behind each.
     pub(crate) names: Vec<(Tag, Tag)>,
@@ -121,7 +123,7 @@ impl StateSnapshot {
         out.0.extend_from_slice(&self.check.to_le_bytes());
         out.number(self.sinkholed.into());
         out.words(&self.session.words());
-        out.number(self.overflow.is_some().into());
+        out.number(u64::from(self.overflow.is_some()) | u64::from(self.closed) << 1);
         if let Some(overflow) = &self.overflow {
             out.words(&overflow.words());
         }
@@ -157,7 +159,9 @@ impl StateSnapshot {
             session: SessionAccount::of_words(rest.words()?),
             ..Self::default()
         };
-        if rest.number()? != 0 {
+        let flags = rest.number()?;
+        state.closed = flags & 2 != 0;
+        if flags & 1 != 0 {
             state.overflow = Some(Account::of_words(0, rest.words()?));
         }
         for _ in 0..rest.number()? {

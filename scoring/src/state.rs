@@ -307,6 +307,7 @@ impl SessionState {
             sinkholed: self.sinkholed,
             session: self.session,
             overflow: accounts.pop(),
+            closed: self.accounts.is_closed(),
             accounts,
             names: self.sent.iter().collect(),
             refused: self.refused.iter().collect(),
@@ -330,6 +331,7 @@ impl SessionState {
                 sinkholed: self.sinkholed,
                 session: self.session,
                 overflow: self.accounts.touched_overflow().copied(),
+                closed: self.accounts.is_closed(),
                 accounts: self.accounts.touched().copied().collect(),
                 names,
                 refused: self.told.refused.clone(),
@@ -382,6 +384,9 @@ impl SessionState {
                 account.spent = account.spent.plus(snapshot.lost);
                 account.below = account.below.plus(snapshot.lost);
             }
+            accounts.close();
+        }
+        if snapshot.closed {
             accounts.close();
         }
         let names = snapshot.names.iter().copied();

@@ -176,6 +176,11 @@ impl Accounts {
         }
     }
 
+    /// Whether further domains share the overflow account though there is room.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Further domains share the overflow account from here on.
     pub fn close(&mut self) {
         self.closed = true;

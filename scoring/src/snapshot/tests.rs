@@ -31,6 +31,8 @@ fn a_snapshot_of_version_1_refunds_nothing() {
     let shared = state.accounts.find(12_345).expect("every domain shares one account");
     assert_eq!((shared.spent, shared.sinkholed), (Bits::whole(6040), false), "and no mark refuses them all");
     assert_eq!(state.tenants_sinkholed(), 1, "a mark still counts");
+    let again = SessionState::restore(&state.snapshot());
+    assert_eq!(again.accounts.find(12_345), state.accounts.find(12_345), "nor does the next restart refund it");
 }
 
 /// As version 2 wrote it.
@@ -69,6 +71,7 @@ fn every_number_is_kept_and_damage_is_no_state() {
         sinkholed: 7,
         session: SessionAccount::of_words(std::array::from_fn(|at| at as u64 + 1)),
         overflow: Some(Account { key: 0, ..account }),
+        closed: true,
         accounts: vec![account, Account { key: 4, ..Account::default() }],
         names: vec![(1, 2), (u32::MAX, 0)],
         refused: vec![u64::MAX],
