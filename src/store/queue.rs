@@ -89,16 +89,25 @@ impl Group {
     /// cannot be one.
     fn absorb(&mut self, older: &mut Self) -> bool {
         let ([newer], [old]) = (self.records.as_mut_slice(), older.records.as_mut_slice()) else { return false };
-        if let (Record::Ledger { state, .. }, Record::Ledger { state: old, .. }) = (newer, old) {
-            if !old.is_followed_by(state) {
-                return false;
+        match (newer, old) {
+            (Record::Ledger { state, .. }, Record::Ledger { state: old, .. }) => {
+                if !old.is_followed_by(state) {
+                    return false;
+                }
+                if !state.is_whole() {
+                    *state = mem::take(old).then(mem::take(state));
+                    self.items.clear();
+                }
             }
-            if !state.is_whole() {
-                *state = mem::take(old).then(mem::take(state));
+            // Noted by several sessions at once, so the later one need not say more.
+            (Record::Group { state, .. }, Record::Group { state: old, .. }) => {
+                *state = mem::take(old).merge(mem::take(state));
                 self.items.clear();
             }
+            // A cursor only goes forward.
+            (Record::Delivered { .. }, Record::Delivered { .. }) => {}
+            _ => return false,
         }
-        // A cursor and a group's spending say all that earlier ones have said.
         true
     }
 
@@ -229,6 +238,22 @@ mod tests {
         let mut queue = notes(vec![c.clone(), Record::End { session: session(1) }, c, announce(1), announce(1)]);
         coalesce(&mut queue);
         assert_eq!(queue.len(), 5);
+    }
+
+    #[test]
+    fn a_groups_spending_is_that_of_the_note_that_says_most() {
+        use staunch_scoring::{Bits, GroupSnapshot, GroupState};
+        let mut state = GroupState::new(3);
+        let mut spent = |bits: u32| {
+            state.book(Asks::name(bits).as_ref(), Bits::whole(bits), 0);
+            state.spending()
+        };
+        let (less, more) = (spent(64), spent(70));
+        let record = |state: &GroupSnapshot| Record::Group { group: "a".into(), at: 1, state: state.clone() };
+        let mut queue = notes(vec![record(&more), record(&less)]);
+        coalesce(&mut queue);
+        let [left] = &queue.make_contiguous()[..] else { panic!("not one") };
+        assert_eq!(left.records, [record(&more)]);
     }
 
     #[test]

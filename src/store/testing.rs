@@ -61,11 +61,15 @@ pub(crate) struct Asks {
 
 impl Default for Asks {
     fn default() -> Self {
-        Self { state: SessionState::new(7), scorer: Scorer::new(), asked: 0 }
+        Self::of(SessionState::new(7))
     }
 }
 
 impl Asks {
+    pub(crate) fn of(state: SessionState) -> Self {
+        Self { state, scorer: Scorer::new(), asked: 0 }
+    }
+
     pub(crate) fn name(n: u32) -> NameBuf {
         NameBuf::from_text(&format!("host-{n}.site-{}.example", n % 37)).unwrap()
     }

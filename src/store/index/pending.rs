@@ -1,6 +1,7 @@
 //! Changes that wait for the next batch: of several to one key only the last is kept.
 
-use std::collections::HashMap;
+use foldhash::quality::RandomState;
+use hashbrown::HashMap;
 
 use super::{Op, Tree};
 
@@ -13,7 +14,7 @@ const MOST_KEYS: usize = 16_384;
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// By tree and key: the value, or nothing where the key is to go.
-    changes: HashMap<(Tree, Vec<u8>), Option<Vec<u8>>>,
+    changes: HashMap<(Tree, Vec<u8>), Option<Vec<u8>>, RandomState>,
     octets: usize,
 }
 

@@ -141,16 +141,16 @@ fn read(store: &mut dyn StateStore, now: u64) -> Result<Held, IndexError> {
         let octets = <[u8; 8]>::try_from(value.as_slice());
         octets.map(|octets| Some(u64::from_be_bytes(octets))).map_err(|_| IndexError::Damaged("meta".into()))
     };
+    let meta = |key: &[u8], value: &[u8]| Op::Put(Tree::Meta, key.to_vec(), value.to_vec());
     let schema = number(store, META_SCHEMA)?;
     match schema.map(|n| u32::try_from(n).unwrap_or(u32::MAX)) {
         Some(found) if found > SCHEMA => return Err(IndexError::Newer { found, known: SCHEMA }),
         // Values of earlier ones are read as they are; what is written from here on they could not read.
-        Some(found) if found < SCHEMA => store.set(Tree::Meta, META_SCHEMA, &u64::from(SCHEMA).to_be_bytes())?,
+        Some(found) if found < SCHEMA => store.apply(vec![meta(META_SCHEMA, &u64::from(SCHEMA).to_be_bytes())])?,
         Some(_) => {}
         None => {
             let mut hash_key = [0; 16];
             getrandom::fill(&mut hash_key).map_err(|error| IndexError::Io(Arc::new(io::Error::other(error))))?;
-            let meta = |key: &[u8], value: &[u8]| Op::Put(Tree::Meta, key.to_vec(), value.to_vec());
             store.apply(vec![
                 meta(META_CREATED, &now.to_be_bytes()),
                 meta(META_HASH_KEY, &hash_key),
@@ -338,7 +338,7 @@ impl Run {
         self.attempt(|store, applied| {
             if let Some(applied) = applied {
                 // Behind what it says was applied.
-                store.set(Tree::Meta, META_APPLIED, &applied.to_be_bytes())?;
+                store.apply(vec![Op::Put(Tree::Meta, META_APPLIED.to_vec(), applied.to_be_bytes().to_vec())])?;
             }
             store.flush()
         });
