@@ -130,17 +130,22 @@ enum Key {
 }
 
 /// Removes calls that nobody waits for and that later ones of the same key say anew; a ledger's steps become one. What
-/// stands between two calls stays between them: a call of several records, or of another kind, ends the search.
-pub(super) fn coalesce(queue: &mut VecDeque<Group>) {
+/// stands between two calls stays between them: a call of several records, or of another kind, ends the search. Which alert
+/// was taken when is evidence, so deliveries become one only where `failing` makes them pile up.
+pub(super) fn coalesce(queue: &mut VecDeque<Group>, failing: bool) {
     let mut newest: HashMap<Key, usize> = HashMap::new();
     let mut gone: HashSet<usize> = HashSet::new();
     let queue_slice = queue.make_contiguous();
     for at in 0..queue_slice.len() {
         let (before, rest) = queue_slice.split_at_mut(at);
         let Some(group) = rest.first_mut() else { break };
-        let Some(key) = group.key() else {
-            newest.clear();
-            continue;
+        let key = match group.key() {
+            Some(Key::Delivered(_)) if !failing => continue,
+            Some(key) => key,
+            None => {
+                newest.clear();
+                continue;
+            }
         };
         if let Some(&older) = newest.get(&key)
             && let Some(older_group) = before.get_mut(older)
@@ -191,7 +196,7 @@ mod tests {
         let all = steps(&notes(records.clone()), 1);
         assert!(all.iter().all(|step| !step.is_whole()));
         let mut queue = notes(records);
-        coalesce(&mut queue);
+        coalesce(&mut queue, false);
         assert_eq!(queue.len(), 2);
         let left = steps(&queue, 1);
         assert_eq!(left.len(), 1);
@@ -208,7 +213,7 @@ mod tests {
         let first = ledger(1, &mut asks);
         asks.state.retell();
         let mut queue = notes(vec![first, ledger(1, &mut asks)]);
-        coalesce(&mut queue);
+        coalesce(&mut queue, false);
         assert!(matches!(&steps(&queue, 1)[..], [whole] if whole.is_whole()));
     }
 
@@ -220,24 +225,35 @@ mod tests {
         let [a, b, c] = [(); 3].map(|()| ledger(1, &mut asks));
         // The one in the middle is missing.
         let mut queue = notes(vec![a.clone(), c.clone()]);
-        coalesce(&mut queue);
+        coalesce(&mut queue, false);
         assert_eq!(queue.len(), 2);
         // It is part of a call of several, which stays where it is.
         let (reply, _answer) = oneshot::channel();
         let mut queue = notes(vec![a.clone(), c.clone()]);
         queue.insert(1, Group::call(vec![quarantine(1), b.clone()], 7, reply).unwrap());
-        coalesce(&mut queue);
+        coalesce(&mut queue, false);
         assert_eq!(queue.len(), 3);
         // Somebody waits for it.
         let (reply, _answer) = oneshot::channel();
         let mut queue = notes(vec![b]);
         queue.push_front(Group::call(vec![a], 7, reply).unwrap());
-        coalesce(&mut queue);
+        coalesce(&mut queue, false);
         assert_eq!(queue.len(), 2);
         // Nothing is moved over the end of a session.
         let mut queue = notes(vec![c.clone(), Record::End { session: session(1) }, c, announce(1), announce(1)]);
-        coalesce(&mut queue);
+        coalesce(&mut queue, false);
         assert_eq!(queue.len(), 5);
+    }
+
+    #[test]
+    fn deliveries_become_one_only_while_the_disk_fails() {
+        let delivered = |nth| Record::Delivered { alert: format!("a{nth}"), sink: "soc".into(), seq: nth, nth };
+        let mut queue = notes(vec![delivered(1), delivered(2)]);
+        coalesce(&mut queue, false);
+        assert_eq!(queue.len(), 2);
+        coalesce(&mut queue, true);
+        let [left] = &queue.make_contiguous()[..] else { panic!("not one") };
+        assert_eq!(left.records, [delivered(2)]);
     }
 
     #[test]
@@ -251,7 +267,7 @@ mod tests {
         let (less, more) = (spent(64), spent(70));
         let record = |state: &GroupSnapshot| Record::Group { group: "a".into(), at: 1, state: state.clone() };
         let mut queue = notes(vec![record(&more), record(&less)]);
-        coalesce(&mut queue);
+        coalesce(&mut queue, false);
         let [left] = &queue.make_contiguous()[..] else { panic!("not one") };
         assert_eq!(left.records, [record(&more)]);
     }

@@ -138,7 +138,7 @@ impl Writer {
     fn drain(&mut self) {
         while !self.queue.is_empty() {
             self.refuse_excess();
-            coalesce(&mut self.queue);
+            coalesce(&mut self.queue, self.failure.is_some());
             self.write_out();
             let result = match &self.failure {
                 Some((at, error)) if at.elapsed() < RETRY => Err(error.clone()),
