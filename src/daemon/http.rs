@@ -29,6 +29,7 @@ pub async fn serve(address: SocketAddr, pipeline: Arc<Pipeline>) -> std::io::Res
 
 async fn metrics(State(pipeline): State<Arc<Pipeline>>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    pipeline.settle_standing(crate::clock::now(), true);
     ([(header::CONTENT_TYPE, kind)], pipeline.telemetry.metrics.page())
 }
 

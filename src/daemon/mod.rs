@@ -170,10 +170,13 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     // What a session has spent since its last step in the journal; a crash gives back a second's worth at most.
     let mut ledgers = tokio::time::interval(Duration::from_secs(1));
     ledgers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut standing = tokio::time::interval(Duration::from_millis(500));
+    standing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut learning = tokio::time::interval(LEARNING);
     learning.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = standing.tick() => pipeline.settle_standing(clock::now(), false),
             _ = learning.tick() => pipeline.fold_sessions(clock::now()),
             _ = ledgers.tick() => {
                 pipeline.save_ledgers();
@@ -208,6 +211,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let last = pipeline.clone();
     // Threads are joined away from the runtime: each may need a moment for its last write.
     let joined = tokio::task::spawn_blocking(move || {
+        last.settle_standing(clock::now(), true);
         last.save_ledgers();
         last.fold_sessions(clock::now());
         last.save_groups(clock::now(), true);

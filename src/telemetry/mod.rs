@@ -78,6 +78,8 @@ pub struct Record {
     pub withheld: Vec<IpAddr>,
     /// From packet to reply, microseconds.
     pub duration_us: u32,
+    /// How many questions this stands for: the same one of the same session, answered alike within a second.
+    pub count: u64,
 }
 
 impl Record {
@@ -110,6 +112,7 @@ impl Record {
             shared: if self.shared.iter().any(|n| *n > 0) { self.shared.clone() } else { Vec::new() },
             withheld: self.withheld.clone(),
             duration_us: self.duration_us,
+            count: self.count,
         }
     }
 }
