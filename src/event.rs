@@ -158,7 +158,7 @@ pub struct Scored {
     pub agreeing: u8,
     /// Recommendation.
     pub band: Band,
-    /// Each signal.
+    /// Each signal; in events those that have a value.
     pub readings: Vec<Reading>,
     /// Worth of the payload part, bits.
     pub information_bits: Bits,

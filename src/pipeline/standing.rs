@@ -6,8 +6,8 @@
 //! configuration and the grants are those it was made on, its pins and the answer last, and the ways out are closed. Its
 //! events are one, with their number.
 //!
-//! Capacity: [`SLOTS`] verdicts, about 1.5 KiB each. A question that finds its slot taken takes the place; what that costs is a
-//! judgement and an event more.
+//! Capacity: [`BUCKETS`] times [`WAYS`] verdicts, about 1.5 KiB each. A question that finds its bucket full takes the oldest
+//! one's place; what that costs is a judgement and an event more.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ use crate::wire::Query;
 
 /// How long a verdict stands, milliseconds: what moves with time alone (ages of domains, ends of grants) is this late at most.
 const STANDS: u64 = 1_000;
-const SLOTS: usize = 4_096;
+const BUCKETS: usize = 1_024;
+const WAYS: usize = 4;
 
 /// What a verdict was made on, beside the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +80,7 @@ fn flags(query: &Query<'_>) -> u8 {
     u8::from(query.edns.is_some_and(|edns| edns.dnssec_ok)) | u8::from(query.checking_disabled) << 1
 }
 
+/// A question that was seen lately.
 #[derive(Default)]
 struct Slot {
     /// Keyed hash of the question that was seen last.
@@ -88,20 +90,23 @@ struct Slot {
     stand: Option<Box<Stand>>,
 }
 
+/// Questions whose tags fall together.
+type Bucket = [Slot; WAYS];
+
 /// All verdicts that stand.
 pub(super) struct Standing {
-    slots: Box<[Mutex<Slot>]>,
+    buckets: Box<[Mutex<Bucket>]>,
 }
 
 impl Default for Standing {
     fn default() -> Self {
-        Self { slots: (0..SLOTS).map(|_| Mutex::default()).collect() }
+        Self { buckets: (0..BUCKETS).map(|_| Mutex::default()).collect() }
     }
 }
 
 impl Standing {
-    fn slot(&self, tag: u64) -> &Mutex<Slot> {
-        &self.slots[(tag % SLOTS as u64) as usize] // there are so many
+    fn bucket(&self, tag: u64) -> &Mutex<Bucket> {
+        &self.buckets[(tag % BUCKETS as u64) as usize] // there are so many
     }
 }
 
@@ -122,10 +127,8 @@ impl Pipeline {
     ) -> bool {
         let Some(session) = self.sessions.by_address(from) else { return false };
         let tag = self.tag(&session, query, from, transport);
-        let mut slot = self.standing.slot(tag).lock();
-        if slot.tag != tag || slot.stand.is_none() {
-            return false;
-        }
+        let mut bucket = self.standing.bucket(tag).lock();
+        let Some(slot) = bucket.iter_mut().find(|slot| slot.tag == tag && slot.stand.is_some()) else { return false };
         let until = slot.until;
         let live = self.live.load();
         if let Some(stand) = slot.stand.as_deref_mut()
@@ -139,7 +142,7 @@ impl Pipeline {
             return true;
         }
         let over = slot.stand.take();
-        drop(slot);
+        drop(bucket);
         self.count_over(over);
         false
     }
@@ -184,7 +187,10 @@ impl Pipeline {
         now: Now,
     ) {
         let tag = self.tag(session, query, record.address, record.transport);
-        let mut slot = self.standing.slot(tag).lock();
+        let mut bucket = self.standing.bucket(tag).lock();
+        let at = bucket.iter().position(|slot| slot.tag == tag);
+        let at = at.or_else(|| (0..WAYS).min_by_key(|at| bucket[*at].until)).unwrap_or(0);
+        let slot = &mut bucket[at]; // one of so many
         let over = slot.stand.take();
         let again = slot.tag == tag && now.mono < slot.until;
         (slot.tag, slot.until) = (tag, now.mono + STANDS);
@@ -192,8 +198,9 @@ impl Pipeline {
             let flags = flags(query);
             let (made, last) = (now.mono, record.wall);
             slot.stand = Some(Box::new(Stand { session: session.clone(), flags, basis, said, record, made, count: 1, last }));
+            drop(bucket);
         } else {
-            drop(slot);
+            drop(bucket);
             self.telemetry.record(record);
         }
         self.count_over(over);
@@ -202,11 +209,12 @@ impl Pipeline {
     /// Ends verdicts whose time is over, or all of them: counts what they stood for. Called every half second, and where counts
     /// are shown.
     pub fn settle_standing(&self, now: Now, all: bool) {
-        for slot in &self.standing.slots {
-            let mut slot = slot.lock();
-            if slot.stand.is_some() && (all || now.mono >= slot.until) {
-                let over = slot.stand.take();
-                drop(slot);
+        for bucket in &self.standing.buckets {
+            let over = |slot: &mut Slot| {
+                if all || now.mono >= slot.until { slot.stand.take() } else { None }
+            };
+            let over = bucket.lock().each_mut().map(over);
+            for over in over {
                 self.count_over(over);
             }
         }
