@@ -252,9 +252,8 @@ impl Pipeline {
                 self.ages.note_cached(&record, &known, entry.answer.rcode, now);
                 let denied = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall).is_some();
                 let held = !denied && entry.inside.is_none() && (!guarded || self.enforcer.healthy());
-                let shown = held
-                    .then(|| shown(&live, &context, inner.quietly(), &record, (&entry, &opens), now))
-                    .flatten();
+                let shown =
+                    held.then(|| shown(&live, &context, inner.quietly(), &record, (&entry, &opens), now)).flatten();
                 // An answer past its time, or from a sibling, is judged each time.
                 let stays = standing && source == Source::Cache && !entry.is_expired(now.mono);
                 let basis = stays.then(|| Basis::new(inner.version(), &live, grants.version()));

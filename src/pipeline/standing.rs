@@ -197,7 +197,8 @@ impl Pipeline {
         if again {
             let flags = flags(query);
             let (made, last) = (now.mono, record.wall);
-            slot.stand = Some(Box::new(Stand { session: session.clone(), flags, basis, said, record, made, count: 1, last }));
+            slot.stand =
+                Some(Box::new(Stand { session: session.clone(), flags, basis, said, record, made, count: 1, last }));
             drop(bucket);
         } else {
             drop(bucket);

@@ -113,11 +113,7 @@ impl<'a> Decision<'a> {
         let written = matches!(
             self.reason,
             Some(
-                Reason::DenyRule
-                    | Reason::DenyList
-                    | Reason::NotAllowed
-                    | Reason::TypeNotAllowed
-                    | Reason::BadHostName
+                Reason::DenyRule | Reason::DenyList | Reason::NotAllowed | Reason::TypeNotAllowed | Reason::BadHostName
             )
         );
         let lasting = match self.would {

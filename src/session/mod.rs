@@ -318,7 +318,11 @@ impl Session {
 
     /// A session outside the table, shared by sources that found no room there.
     pub fn shared(context: Arc<Context>) -> Self {
-        Self { id: context.announcement.id.clone(), context: RwLock::new(context), inner: StateLock::new(Inner::new(0)) }
+        Self {
+            id: context.announcement.id.clone(),
+            context: RwLock::new(context),
+            inner: StateLock::new(Inner::new(0)),
+        }
     }
 
     /// Its name.
