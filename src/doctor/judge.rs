@@ -15,6 +15,9 @@ pub enum Heard {
     Taken,
     /// Refused at once, in the system's words.
     Refused(String),
+    /// Refused before it had passed a router, in the system's words: by the host at the link's other end, or by the sandbox's
+    /// own filter, which says nothing of the host.
+    RefusedHere(String),
     /// Nothing until the time was up.
     Silent,
     /// The sandbox's own kernel has no way there.
@@ -142,6 +145,10 @@ fn unseen(heard: &Heard, aim: Aim) -> (Outcome, String) {
         Heard::Refused(why) => (Outcome::Closed, format!("refused ({why})")),
         Heard::NoRoute(why) => (Outcome::Absent, format!("there is no way there ({why})")),
         Heard::Unsent(why) => (Outcome::Inconclusive, format!("it was not sent ({why})")),
+        Heard::RefusedHere(why) => {
+            let why = format!("refused before the first router ({why}), which the sandbox's own filter may have done");
+            (Outcome::Inconclusive, why)
+        }
         _ if aim == Aim::Link => (Outcome::NotTried, "nobody answered; who heard it only the host can tell".into()),
         _ => (Outcome::Inconclusive, "nothing was heard of it; only the host can tell whether it left".into()),
     }
@@ -150,7 +157,7 @@ fn unseen(heard: &Heard, aim: Aim) -> (Outcome, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Heard::{Answered, NoRoute, NotAllowed, Refused, Silent, Taken, Unsent};
+    use Heard::{Answered, NoRoute, NotAllowed, Refused, RefusedHere, Silent, Taken, Unsent};
     use Outcome::{Absent, Closed, Inconclusive, NotTried, Open};
 
     fn outcome(aim: Aim, heard: Heard, sight: Option<(bool, bool)>, left: bool, alive: bool, control: bool) -> Outcome {
@@ -198,6 +205,7 @@ mod tests {
             (Aim::Within, Taken, unseen, false, true, true, Open, "something is there"),
             // From within.
             (Aim::Away, refused(), None, false, true, true, Closed, "heard"),
+            (Aim::Away, RefusedHere("x".into()), None, false, true, true, Inconclusive, "by whom, nobody knows"),
             (Aim::Away, Silent, None, false, true, true, Inconclusive, "nobody looked"),
             (Aim::Link, Silent, None, false, true, true, NotTried, "groups answer if they like"),
             (Aim::Away, NotAllowed("x".into()), None, false, true, true, Absent, "no right to send such"),

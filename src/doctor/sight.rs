@@ -69,7 +69,7 @@ pub fn read(packet: &[u8]) -> Option<Glimpse> {
 }
 
 /// The first nonce among these octets.
-fn nonce(octets: &[u8]) -> Option<[u8; NONCE]> {
+pub(super) fn nonce(octets: &[u8]) -> Option<[u8; NONCE]> {
     let good = |found: &[u8]| found.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let starts = octets.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK.as_bytes());
     starts.filter_map(|(at, _)| octets.get(at..at + NONCE)).find(|found| good(found))?.try_into().ok()
@@ -84,6 +84,9 @@ pub struct Mark {
     pub to: IpAddr,
     /// A connection's own end, or the number that its first packet was given.
     pub dial: Option<Dial>,
+    /// For a question in the sandbox's own name: where resolvers answer that have proved to be this node. What goes there has
+    /// not left, by whatever interface.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// How the first packet of a connection is known, which carries no octets of ours.
@@ -124,6 +127,7 @@ pub fn of(mark: &Mark, packets: &[Seen], inner: &Inner, lossy: bool) -> Sight {
         match outgoing {
             // What comes in again behind its leaving (a loop of routes, an error that quotes it) has not arrived there.
             false if sight.left.is_empty() && glimpse.to.ip() == mark.to => drop(sight.arrived.insert(*interface)),
+            true if mark.resolvers.contains(&glimpse.to) => {}
             true if !sight.arrived.contains(interface) && !inner.home.contains(interface) => {
                 sight.left.insert(*interface);
             }
@@ -147,7 +151,7 @@ mod tests {
     }
 
     fn mark(dial: Option<Dial>) -> Mark {
-        Mark { nonce: A.into(), to: [192, 0, 2, 1].into(), dial }
+        Mark { nonce: A.into(), to: [192, 0, 2, 1].into(), dial, resolvers: Vec::new() }
     }
 
     #[test]
@@ -170,6 +174,29 @@ mod tests {
         assert_eq!(of(&mark(None), &looped, &inner, false).left, [3].into());
         let home = Inner { home: [3].into(), ..inner };
         assert_eq!(of(&mark(None), &looped, &home, false).left, BTreeSet::new());
+    }
+
+    #[test]
+    fn what_is_led_to_a_resolver_elsewhere_has_not_left() {
+        let inner = Inner::default();
+        let resolver = SocketAddr::from(([10, 9, 9, 9], 53));
+        let sent = |interface, outgoing, to: [u8; 4], raw| {
+            let packets = packet::raw(raw, [10, 0, 0, 1].into(), to.into(), A, 77);
+            Seen { interface, outgoing, glimpse: read(&packets[0]).expect("a packet") }
+        };
+        let home = [192, 0, 2, 1];
+        for (raw, dial) in [(Raw::Question, None), (Raw::Syn(53), Some(Dial::Number(77)))] {
+            let led = [sent(2, false, home, raw), sent(3, true, [10, 9, 9, 9], raw)];
+            let known = Mark { resolvers: vec![resolver], ..mark(dial) };
+            assert_eq!(of(&known, &led, &inner, false), Sight { arrived: [2].into(), ..Sight::default() });
+            assert_eq!(of(&mark(dial), &led, &inner, false).left, [3].into(), "nobody proved anything");
+            let past = [&led[..], &[sent(3, true, home, raw)]].concat();
+            assert_eq!(of(&known, &past, &inner, false).left, [3].into(), "a copy that goes elsewhere");
+        }
+        let other = Raw::Datagram(5353);
+        let past = [sent(2, false, home, other), sent(3, true, [10, 9, 9, 9], other)];
+        let known = Mark { resolvers: vec![resolver], ..mark(None) };
+        assert_eq!(of(&known, &past, &inner, false).left, [3].into(), "another port of that host");
     }
 
     #[test]
