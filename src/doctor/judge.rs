@@ -74,6 +74,7 @@ pub fn judge(evidence: &Evidence<'_>) -> (Outcome, String, String) {
     let (outcome, why) = verdict(evidence);
     let control = match evidence.sight {
         Some(sight) if !sight.arrived.is_empty() => "seen to arrive from the sandbox".to_owned(),
+        Some(sight) if sight.sought && evidence.aim != Aim::Within => "its question to the link was seen".to_owned(),
         Some(_) if evidence.aim != Aim::Within => "not seen to arrive from the sandbox".to_owned(),
         _ => evidence.control.text.clone(),
     };
@@ -133,6 +134,9 @@ fn seen(heard: &Heard, sight: &Sight) -> (Outcome, String) {
     };
     match (sight.arrived.is_empty(), sight.lossy, heard) {
         (true, _, Heard::NoRoute(why)) => (Outcome::Absent, format!("the sandbox has no way there ({why})")),
+        (true, _, Heard::Silent) if sight.sought => {
+            (Outcome::Absent, "the sandbox asked its link who has this address, and sent nothing to anybody".into())
+        }
         (true, _, Heard::Unsent(why)) => (Outcome::Inconclusive, format!("it was not sent ({why})")),
         (true, _, _) => (Outcome::Inconclusive, "it did not arrive at this host, so nothing is known of it".into()),
         (false, true, _) => (Outcome::Inconclusive, "packets were lost unseen; try again when there are fewer".into()),
@@ -212,5 +216,28 @@ mod tests {
         ] {
             assert_eq!(outcome(aim, heard, sight, left, alive, control), wanted, "{why}");
         }
+    }
+    #[test]
+    fn an_address_that_nobody_on_the_link_has_is_absent() {
+        let good = Control { good: true, text: String::new() };
+        let outcome = |heard: Heard, sight: Sight| {
+            let sight = Some(&sight);
+            let evidence = Evidence {
+                aim: Aim::Away,
+                heard: &heard,
+                sight,
+                left: &[],
+                delivered: false,
+                alive: &good,
+                control: &good,
+            };
+            judge(&evidence)
+        };
+        let sought = Sight { sought: true, ..Sight::default() };
+        let (found, _, control) = outcome(Silent, sought.clone());
+        assert_eq!((found, &*control), (Absent, "its question to the link was seen"));
+        assert_eq!(outcome(Silent, Sight::default()).0, Inconclusive, "nor was the link asked");
+        assert_eq!(outcome(Refused("x".into()), sought.clone()).0, Inconclusive, "refused by the sandbox itself");
+        assert_eq!(outcome(Silent, Sight { arrived: [2].into(), ..sought }).0, Closed, "somebody had it");
     }
 }

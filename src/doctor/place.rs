@@ -14,6 +14,7 @@ use super::{send, space};
 use crate::admin::client;
 use crate::admin::protocol::Request;
 use crate::enforce::{interface_addresses, interface_number, is_link_local};
+use crate::lockdown::DEFAULT_PORT;
 use crate::probe;
 
 /// Most addresses behind a translation that are asked whether they are this node.
@@ -72,8 +73,11 @@ impl Runner {
         let mut wanted = settings.resolvers.clone();
         if wanted.is_empty() {
             let named = place.gateways.iter().chain(place.nameservers.iter().filter(|ip| !ip.is_loopback()));
-            wanted = named.map(|ip| SocketAddr::new(*ip, 53)).collect();
-            wanted.dedup();
+            for at in named.map(|ip| SocketAddr::new(*ip, DEFAULT_PORT)) {
+                if !wanted.contains(&at) {
+                    wanted.push(at);
+                }
+            }
         }
         let patience = self.patience.max(Duration::from_secs(1));
         let ask = || wanted.iter().map(|to| send::token(*to, &nonce, patience)).collect::<Vec<_>>();

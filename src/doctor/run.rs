@@ -27,7 +27,7 @@ const WIDTH: usize = 8;
 /// From within, an ICMP error may be one of many: a datagram is sent so often, that far apart.
 const TRIES: (u32, Duration) = (3, Duration::from_millis(1100));
 /// What the sandbox's own kernel refuses is heard of before the send returns; this is plenty.
-const AT_ONCE: Duration = Duration::from_millis(250);
+const AT_ONCE: Duration = Duration::from_millis(100);
 /// For the daemon's answer.
 pub(super) const ADMIN: Duration = Duration::from_secs(15);
 
@@ -278,9 +278,7 @@ impl Runner {
         let question = matches!(probe.send, Send::Question { .. });
         let ask = |to: &SocketAddr| send::token(*to, nonce, self.patience.max(Duration::from_secs(1)));
         let proof = if question { self.resolvers.iter().find_map(ask) } else { None };
-        let on_link = is_link_local(probe.to.ip()) && matches!(probe.send, Send::Dial(_));
-        let patience = if on_link { self.patience.max(send::NEIGHBOUR) } else { self.patience };
-        let terms = Terms { nonce, number, proof: proof.as_deref(), patience, hops: None };
+        let terms = Terms { nonce, number, proof: proof.as_deref(), patience: self.patience, hops: None };
         let sent = match self.hops.filter(|_| matches!(probe.aim, Aim::Away | Aim::Resolver)) {
             Some(hops) => near(probe, &terms, hops),
             None => send::send(probe, &terms),

@@ -10,14 +10,7 @@ use super::judge::{Aim, Heard};
 use super::packet;
 use super::sight::Dial;
 use super::ways::{Probe, Send};
-use crate::enforce::is_link_local;
 use crate::probe;
-
-/// How long a connection to a link-local address is waited for, at least: until its kernel knows that nobody has it (RFC 4861
-/// section 10).
-pub const NEIGHBOUR: Duration = Duration::from_millis(3500);
-/// Sooner, somebody else has said that there is no such host.
-const ASKED: Duration = Duration::from_millis(2500);
 
 /// How a probe ended for its sender.
 #[derive(Debug, Clone)]
@@ -191,10 +184,6 @@ fn dial(to: SocketAddr, first: &[u8], terms: &Terms<'_>, is_question: bool) -> S
                 Heard::NoRoute(words(&error))
             }
             Some(libc::EPERM) => Heard::Unsent(words(&error)),
-            // Nobody on the link has it, for which its kernel asks three times, a second each; what refuses is quicker.
-            Some(libc::EHOSTUNREACH) if is_link_local(to.ip()) && started.elapsed() >= ASKED => {
-                Heard::NoRoute(words(&error))
-            }
             // Its time to live may have ended on the way: no refusal.
             Some(libc::EHOSTUNREACH) if terms.hops.is_some() => Heard::Silent,
             _ => heard(&error),

@@ -117,7 +117,7 @@ impl Reader {
                 unsafe { libc::recvfrom(self.socket.as_raw_fd(), at, room, 0, (&raw mut from).cast(), &mut size) };
             let Ok(length @ 1..) = usize::try_from(length) else { continue };
             let Some(glimpse) = sight::read(&buffer[..length.min(SNAP)]) else { continue };
-            if glimpse.nonce.is_none() && glimpse.syn.is_none() {
+            if !glimpse.is_of_use() {
                 continue;
             }
             let interface = u32::try_from(from.sll_ifindex).unwrap_or(0);

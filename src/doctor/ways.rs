@@ -263,8 +263,8 @@ fn known(list: &mut List, place: &Place) {
     }
     for service in metadata::samples() {
         let to = match service {
-            // On its own link alone.
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => match place.interface {
+            // On the sandbox's own link alone. From within, whether anybody there has it cannot be told from a silence.
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => match place.interface.filter(|_| place.watched) {
                 Some(interface) => SocketAddrV6::new(v6, 80, 0, interface).into(),
                 None => continue,
             },
