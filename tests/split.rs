@@ -257,6 +257,41 @@ fn a_killed_resolver_opens_nothing_and_its_leases_end_by_themselves() {
 }
 
 #[test]
+fn a_resolver_killed_as_soon_as_it_has_answered_closes_nothing_when_it_is_back() {
+    let Some(world) = World::create(1) else { return };
+    let mut config = config();
+    config.enforce = "max_pin_seconds = 600".into();
+    let (_enforcer, mut staunch) = started(&world, config);
+    let agent = &world.agents[0];
+    // Each round without a state, so that of the policy nothing is known but what this very start has written.
+    for round in 1..=6u8 {
+        staunch.kill();
+        for entry in std::fs::read_dir(&staunch.state).expect("the state directory").flatten() {
+            let path = entry.path();
+            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.expect("removed");
+        }
+        let (name, to) = (format!("k{round}.site.example"), Ipv4Addr::new(203, 0, 113, 100 + round));
+        world.upstream.add(&name, 300, Data::A(to));
+        let address = IpAddr::from(to);
+        staunch.restart(&world);
+        let journal = std::fs::read_dir(&staunch.state).expect("the state directory").flatten();
+        let journal = journal.filter(|entry| entry.file_name().to_string_lossy().starts_with("journal-"));
+        let mut journal = journal.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+        assert!(
+            journal.any(|text| text.contains(r#""kind":"policy""#)),
+            "round {round}: ready, and the policy is not on disk"
+        );
+        assert_eq!(asked(agent, &name), [address], "{}", staunch.tail());
+        staunch.kill();
+        assert!(agent.dial(address, 80).0.is_ok(), "round {round}: the lease is the kernel's");
+        staunch.restart(&world);
+        let (end, took) = agent.dial(address, 80);
+        assert!(end.is_ok(), "round {round}: closed by the start: {end:?} after {took:?}\n{}", staunch.tail());
+    }
+}
+
+#[test]
 fn only_the_resolver_is_heard_and_only_one() {
     let Some(world) = World::create(1) else { return };
     let (enforcer, mut staunch) = enforcer::start(&world, config());
