@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
+use crate::clock;
 use crate::pipeline::Pipeline;
 
 /// Binds and serves until the task is dropped.
@@ -34,7 +35,7 @@ async fn metrics(State(pipeline): State<Arc<Pipeline>>) -> impl IntoResponse {
 }
 
 async fn ready(State(pipeline): State<Arc<Pipeline>>) -> impl IntoResponse {
-    match pipeline.unready() {
+    match pipeline.unready(clock::now()) {
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }

@@ -153,7 +153,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     if let Some(address) = metrics {
         http::serve(address, pipeline.clone()).await.with_context(|| format!("metrics page on {address}"))?;
     }
-    let reload: Arc<dyn Reload> = Arc::new(Reloader { start: start.clone(), pipeline: pipeline.clone() });
+    let reload: Arc<dyn Reload> =
+        Arc::new(Reloader { start: start.clone(), pipeline: pipeline.clone(), turn: Default::default() });
     let node = Arc::new(built.node);
     let admin = Arc::new(Admin { pipeline: pipeline.clone(), reload: reload.clone(), node });
     let admin_task = tokio::spawn(admin::serve(admin_socket, admin));
@@ -250,6 +251,7 @@ fn not_learned(error: anyhow::Error) -> StartError {
 struct Reloader {
     start: Start,
     pipeline: Arc<Pipeline>,
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Reload for Reloader {
@@ -258,6 +260,8 @@ impl Reload for Reloader {
             if self.start.config.is_none() {
                 return Err("there is no configuration file to read again".into());
             }
+            // One behind the other: what was read last is in force last, and named last by the journal.
+            let _turn = self.turn.lock().await;
             let start = self.start.clone();
             let loaded = tokio::task::spawn_blocking(move || build::load(&start))
                 .await
@@ -266,7 +270,7 @@ impl Reload for Reloader {
                     StartError::Config(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
                     StartError::Other(error) => format!("{error:#}"),
                 })?;
-            let digest = build::apply(&self.pipeline, loaded).map_err(|error| format!("{error:#}"))?;
+            let digest = build::apply(&self.pipeline, loaded).await.map_err(|error| format!("{error:#}"))?;
             self.pipeline.gate.nudge();
             Ok(digest)
         })
