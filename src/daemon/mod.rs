@@ -180,11 +180,14 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
             _ = standing.tick() => pipeline.settle_standing(clock::now(), false),
             _ = learning.tick() => pipeline.fold_sessions(clock::now()),
             _ = ledgers.tick() => {
-                pipeline.save_ledgers();
                 pipeline.save_groups(clock::now(), false);
-                // Judges what very many sessions have open where a grant for all of them has ended.
+                // The one goes through all sessions, the other judges what very many have open where a grant for all of
+                // them has ended.
                 let pipeline = pipeline.clone();
-                drop(tokio::task::spawn_blocking(move || pipeline.close_ended(clock::now())));
+                drop(tokio::task::spawn_blocking(move || {
+                    pipeline.save_ledgers(clock::now());
+                    pipeline.close_ended(clock::now());
+                }));
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -213,7 +216,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     // Threads are joined away from the runtime: each may need a moment for its last write.
     let joined = tokio::task::spawn_blocking(move || {
         last.settle_standing(clock::now(), true);
-        last.save_ledgers();
+        last.save_ledgers(clock::now());
         last.fold_sessions(clock::now());
         last.save_groups(clock::now(), true);
         if let Some(delivery) = last.delivery.lock().take() {

@@ -472,18 +472,4 @@ impl Pipeline {
             self.sessions.adopt(address, self.hash(id)).ok().map(|(session, _)| session)
         })
     }
-
-    /// Hands every ledger to the store, at the end of the process.
-    pub fn save_ledgers(&self) {
-        for session in self.sessions.all() {
-            let snapshot = {
-                let mut inner = session.inner.lock();
-                if inner.unstored == staunch_scoring::Bits::ZERO && !inner.dirty {
-                    continue;
-                }
-                self.snapshot(&mut inner)
-            };
-            self.put_ledger(&session, Some(snapshot));
-        }
-    }
 }

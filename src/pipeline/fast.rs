@@ -197,9 +197,8 @@ impl Pipeline {
         }
         drop(ledger);
         let charged = decision.booked(outcome);
-        let snapshot = if is_held && charged > Bits::ZERO { self.ledger_step(&mut inner, charged) } else { None };
-        if let Some(state) = snapshot {
-            self.journal_ledger(&session, state);
+        if is_held && charged > Bits::ZERO {
+            self.ledger_step(&session, &mut inner, charged);
         }
         let (permit, slow, nodata) = (decision.take_permit(), decision.is_slow(), decision.nodata);
         let opens = decision.opens;
@@ -215,13 +214,12 @@ impl Pipeline {
             }
             (_, outcome) if outcome == Outcome::Refused || empty => {
                 // A mark counts towards quarantine, so a restart must not take it back.
-                let marked = (inner.score.tenants_sinkholed() != marks).then(|| self.snapshot(&mut inner));
+                if inner.score.tenants_sinkholed() != marks {
+                    self.journal_ledger(&session, &mut inner);
+                }
                 let pending = if record.reason == Some(Reason::Quarantined) { inner.pending() } else { None };
                 let basis = standing.then(|| Basis::new(inner.version(), &live, grants.version()));
                 drop(inner);
-                if let Some(state) = marked {
-                    self.journal_ledger(&session, state);
-                }
                 record.source = Source::Policy;
                 if let Some(pending) = pending {
                     return deferred(record, Step::Announce(Some(pending)));
@@ -270,11 +268,8 @@ impl Pipeline {
             }
             (_, Outcome::Forwarded) => {
                 self.mark_monitored(&mut inner, &session, &context, &record, now);
-                let snapshot = self.ledger_step(&mut inner, charged);
+                self.ledger_step(&session, &mut inner, charged);
                 drop(inner);
-                if let Some(state) = snapshot {
-                    self.journal_ledger(&session, state);
-                }
                 if let (Some(group), Some(state)) = (&group, step) {
                     self.journal_group(group, state, now.wall);
                 }

@@ -3,7 +3,9 @@
 //!
 //! [`StateStore`] is all the rest of the store knows of it; [`MemoryStore`] and [`SledStore`] pass the same tests.
 
+pub(super) mod entry;
 mod memory;
+mod pending;
 mod sled;
 pub(super) mod thread;
 
@@ -27,7 +29,7 @@ pub enum Tree {
     Quarantine,
     /// Grants by id.
     Grant,
-    /// Newest ledger snapshot by session id.
+    /// Copy of the ledger by session id, whole; up to a minute behind the journal's.
     Ledger,
     /// Newest spending by group.
     Group,
@@ -116,6 +118,11 @@ pub trait StateStore: Send {
     /// Applies the changes in order, those of one tree at once. Durable after the next [`flush`](Self::flush).
     fn apply(&mut self, batch: Vec<Op>) -> Result<(), IndexError>;
 
+    /// Sets one key, where there is nothing else to go with it.
+    fn set(&mut self, tree: Tree, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
+        self.apply(vec![Op::Put(tree, key.to_vec(), value.to_vec())])
+    }
+
     /// The value of a key.
     fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError>;
 
@@ -180,8 +187,10 @@ mod tests {
             .unwrap();
         assert_eq!(visits, 1, "a scan ends when told");
 
+        store.set(Tree::Meta, b"one", b"7").unwrap();
         store.flush().unwrap();
         let store = reopen(store);
+        assert_eq!(store.get(Tree::Meta, b"one").unwrap().as_deref(), Some(&b"7"[..]));
         assert_eq!(keys(&*store, Tree::Session, b""), [b"a1", b"a2"], "what was flushed is there again");
     }
 

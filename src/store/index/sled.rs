@@ -59,6 +59,7 @@ impl StateStore for SledStore {
                 Op::Delete(tree, key) => batches.entry(tree).or_default().remove(key),
             }
         }
+        // Each batch makes sled write out what it has buffered before and behind it, however small: callers come with few.
         for (tree, batch) in batches {
             self.tree(tree).apply_batch(batch)?;
         }
@@ -76,6 +77,11 @@ impl StateStore for SledStore {
                 break;
             }
         }
+        Ok(())
+    }
+
+    fn set(&mut self, tree: Tree, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
+        self.tree(tree).insert(key, value)?;
         Ok(())
     }
 
