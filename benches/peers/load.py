@@ -24,13 +24,14 @@ class Load:
         command += ["-Q", str(rate)] if rate else []
         command += ["-v"] if each else []
         before = server.cpu()
-        done = subprocess.run(
-            command,
-            text=True,
-            capture_output=True,
-            check=False,
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
-        )
+        with server.place:
+            done = subprocess.run(
+                command,
+                text=True,
+                capture_output=True,
+                check=False,
+                preexec_fn=lambda: os.sched_setaffinity(0, cores),
+            )
         used = server.cpu() - before
         if done.returncode != 0:
             raise SystemExit(f"{' '.join(command)}: {done.stderr}")

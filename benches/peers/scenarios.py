@@ -1,7 +1,6 @@
 """What is measured. Servers of a scenario run at the same time and are asked in turn, round by round, so that what else the
 machine does is shared among them."""
 
-import os
 import tempfile
 
 import load
@@ -25,6 +24,7 @@ class Bench:
         self.turn = 0
         self.ports = iter(range(5300, 5400))
         self.rows = []
+        self.places = [world.Place(), world.Place()]
 
     def servers(self, workers, cores, policy=False, kinds=None):
         """All that are installed and can have so many workers, started."""
@@ -35,7 +35,7 @@ class Bench:
             if not kind.found():
                 print(f"SKIPPED: {kind.name} is not installed", flush=True)
             elif kind.most >= workers:
-                server = kind(next(self.ports), self.directory, workers, cores, policy)
+                server = kind(self.places[kind.own_place], next(self.ports), self.directory, workers, cores, policy)
                 server.start()
                 started.append(server)
         return started
@@ -102,6 +102,20 @@ def middles(late):
     return {"p50": middle("p50"), "p99": middle("p99"), "p999": middle("p999"), "cpu_low": min(run["cpu"] for run in late)}
 
 
+def spread(bench):
+    """From here on every flow has one of a thousand sources."""
+    for place in bench.places:
+        with place:
+            world.spread(servers.SESSIONS)
+
+
+def gather(bench):
+    """Takes `spread` back."""
+    for place in bench.places:
+        with place:
+            world.gather()
+
+
 def end(started):
     """Ends them all."""
     for server in started:
@@ -133,7 +147,7 @@ def misses(bench):
     """Names that nobody has asked yet, from a thousand sessions."""
     if not bench.wanted("miss"):
         return
-    world.spread(servers.SESSIONS)
+    spread(bench)
     started = bench.servers(1, ONE)
     runs = {server: [] for server in started}
     late = {server: [] for server in started}
@@ -147,7 +161,7 @@ def misses(bench):
     for server in started:
         bench.keep("misses, 1,000 sessions", server, runs[server], **middles(late[server]))
     end(started)
-    world.gather()
+    gather(bench)
 
 
 def halves(found):
@@ -160,21 +174,19 @@ def refusals(bench):
     """Names that policy refuses: a deny list here, a response policy zone or the like in the peers."""
     if not bench.wanted("refusal"):
         return
-    world.spread(servers.SESSIONS)
-    questions = bench.load(names.refused())
+    questions = bench.load(names.refused()[:WORKING_SET])
     started = bench.servers(1, ONE, policy=True)
     for server in started:
-        warm(server, questions, OTHER, "NXDOMAIN", clients=servers.SESSIONS)
-    in_turn(bench, "refusals, 1,000 sessions", started, questions, OTHER, "NXDOMAIN", clients=servers.SESSIONS)
+        warm(server, questions, OTHER, "NXDOMAIN")
+    in_turn(bench, "refusals", started, questions, OTHER, "NXDOMAIN")
     end(started)
-    world.gather()
 
 
 def mixed(bench):
     """A thousand sessions at once: of a hundred questions ninety are at hand, eight are new, two are refused."""
     if not bench.wanted("mixed"):
         return
-    world.spread(servers.SESSIONS)
+    spread(bench)
     started = bench.servers(1, ONE, policy=True)
     known = names.pages()
     first = bench.load(known)
@@ -192,7 +204,7 @@ def mixed(bench):
     for server in started:
         bench.keep("mixed load, 1,000 sessions", server, runs[server], **middles(late[server]))
     end(started)
-    world.gather()
+    gather(bench)
 
 
 def blend(known, fresh, refused):
@@ -244,8 +256,8 @@ def all_of_them(bench):
     """Every scenario that is wanted."""
     turns = [names.fresh(bench.fresh, turn) for turn in range(bench.rounds)]
     turns += [names.fresh(bench.fresh // 4, 100 + turn) for turn in range(bench.rounds)]
-    upstream = servers.upstream(bench.directory, names.zone([name for turn in turns for name in turn]), OTHER)
+    zone = names.zone([name for turn in turns for name in turn])
+    upstreams = [servers.upstream(place, bench.directory, zone, OTHER) for place in bench.places]
     for scenario in (cached, misses, refusals, mixed, scale):
         scenario(bench)
-    upstream.end()
-    return os.path.join(bench.directory, "upstream")
+    end(upstreams)

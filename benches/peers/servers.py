@@ -18,9 +18,11 @@ class Server:
     program = ""
     # The most workers it can have.
     most = 64
+    # Whose network it is in: its packet filter, and the connection tracking that comes with it, is not to be the others' cost.
+    own_place = False
 
-    def __init__(self, port, directory, workers, cores, policy):
-        self.port, self.workers, self.cores, self.policy = port, workers, cores, policy
+    def __init__(self, place, port, directory, workers, cores, policy):
+        self.place, self.port, self.workers, self.cores, self.policy = place, port, workers, cores, policy
         self.directory = os.path.join(directory, f"{self.name}-{port}")
         os.makedirs(self.directory)
         self.log = os.path.join(self.directory, "log")
@@ -45,8 +47,9 @@ class Server:
         """Starts it and waits for its first answer."""
         command = self.configure()
         count = self.workers if self.name == "knot-resolver" else 1
-        self.processes = [world.Process(command, self.cores, self.log) for _ in range(count)]
-        world.wait_for(self.processes[0], self.port, names.pages()[0])
+        with self.place:
+            self.processes = [world.Process(command, self.cores, self.log) for _ in range(count)]
+            world.wait_for(self.processes[0], self.port, names.pages()[0])
 
     def end(self):
         """Ends it."""
@@ -71,6 +74,7 @@ class Staunch(Server):
 
     name = "staunch"
     program = "staunch"
+    own_place = True
     binary = None
     sessions = SESSIONS
     listed = 0
@@ -276,9 +280,9 @@ class Dnsmasq(Server):
 ALL = [Staunch, Unbound, Dnsdist, Recursor, KnotResolver, Bind, Dnsmasq]
 
 
-def upstream(directory, zone, cores):
-    """The one server that knows the names: everybody forwards to it."""
-    home = os.path.join(directory, "upstream")
+def upstream(place, directory, zone, cores):
+    """The server that knows the names, the same in each place: everybody forwards to it."""
+    home = os.path.join(directory, f"upstream{place.inside}")
     os.makedirs(home)
     file = os.path.join(home, "example.zone")
     with open(file, "w", encoding="ascii") as out:
@@ -301,6 +305,8 @@ zone:
     journal-content: none
 """
         )
-    process = world.Process([shutil.which("knotd", path=os.environ["PATH"] + ":/usr/sbin"), "-c", config], cores, os.path.join(home, "log"))
-    world.wait_for(process, UPSTREAM, names.pages()[0])
+    command = [shutil.which("knotd", path=os.environ["PATH"] + ":/usr/sbin"), "-c", config]
+    with place:
+        process = world.Process(command, cores, os.path.join(home, "log"))
+        world.wait_for(process, UPSTREAM, names.pages()[0])
     return process

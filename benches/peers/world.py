@@ -16,13 +16,25 @@ SIGKILL = 9
 SOURCES = "10.77.0.0/16"
 
 
-def enter():
-    """Leaves the machine's network: nothing here can reach, or be reached from, anything else."""
+class Place:
+    """A network of its own, which nothing can reach and which reaches nothing: `with place:` is to be there."""
+
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET) != 0:
-        sys.exit(f"a network namespace needs root: {os.strerror(ctypes.get_errno())}")
-    run("ip", "link", "set", "lo", "up")
-    run("ip", "route", "add", "local", SOURCES, "dev", "lo")
+
+    def __init__(self):
+        self.outside = os.open("/proc/self/ns/net", os.O_RDONLY)
+        if self.libc.unshare(CLONE_NEWNET) != 0:
+            sys.exit(f"a network namespace needs root: {os.strerror(ctypes.get_errno())}")
+        self.inside = os.open("/proc/self/ns/net", os.O_RDONLY)
+        run("ip", "link", "set", "lo", "up")
+        run("ip", "route", "add", "local", SOURCES, "dev", "lo")
+        self.__exit__()
+
+    def __enter__(self):
+        self.libc.setns(self.inside, CLONE_NEWNET)
+
+    def __exit__(self, *_):
+        self.libc.setns(self.outside, CLONE_NEWNET)
 
 
 def run(*command, stdin=None):

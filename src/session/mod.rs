@@ -6,13 +6,14 @@
 
 mod groups;
 mod resolved;
+mod state;
 mod table;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use staunch_scoring::{NameBuf, NameRef, SessionState, StateSnapshot};
 
@@ -24,6 +25,7 @@ use crate::store::Durable;
 
 pub use groups::{Group, GroupLedger, Groups, MAX_GROUPS};
 pub use resolved::Resolved;
+pub use state::{Held, StateLock};
 pub use table::{AddError, Announced, Sessions};
 
 /// Cases kept for a session, newest last; an older one is forgotten, so its name gets a new case id when asked again.
@@ -333,7 +335,7 @@ pub struct Session {
     context: RwLock<Arc<Context>>,
     /// Everything that changes with queries. Held for microseconds, never across an await. Orders to the packet filter
     /// are submitted under it, so their order is the order of decisions.
-    pub inner: Mutex<Inner>,
+    pub inner: StateLock,
 }
 
 impl Session {
@@ -341,13 +343,17 @@ impl Session {
         Self {
             id: context.announcement.id.clone(),
             context: RwLock::new(Arc::new(context)),
-            inner: Mutex::new(Inner::new(seed)),
+            inner: StateLock::new(Inner::new(seed)),
         }
     }
 
     /// A session outside the table, shared by sources that found no room there.
     pub fn shared(context: Arc<Context>) -> Self {
-        Self { id: context.announcement.id.clone(), context: RwLock::new(context), inner: Mutex::new(Inner::new(0)) }
+        Self {
+            id: context.announcement.id.clone(),
+            context: RwLock::new(context),
+            inner: StateLock::new(Inner::new(0)),
+        }
     }
 
     /// Its name.
