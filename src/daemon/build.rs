@@ -98,12 +98,13 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let cache = Cache::new(cache::Config::of_entries(loaded.answer.cache_entries));
     let sessions = Sessions::new(loaded.max_sessions);
     let configured = loaded.sessions.clone();
+    let room = loaded.listen.in_flight;
     let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
     let (digest, enforced) = (loaded.digest().to_owned(), loaded.policy.mode != Mode::Monitor);
     let live = live(loaded, grants, &settled)?;
     book.put_in_force(settled);
     let pipeline = Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry, book);
-    let pipeline = Arc::new(pipeline.with_registries(rdap).with_node(&node));
+    let pipeline = Arc::new(pipeline.with_registries(rdap).with_node(&node).with_room(room, random()?));
     for announcement in configured {
         let id = announcement.id.clone();
         let seed = pipeline.hash(&id);

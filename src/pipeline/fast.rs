@@ -147,6 +147,16 @@ impl Pipeline {
         record.verdict = decision.applied;
         record.would = decision.would;
         record.reason = decision.reason;
+        // Past its share nothing leaves, so nothing is booked. Who has waited already has its place.
+        if decision.applied == Verdict::Answer
+            && !cached
+            && waited.is_none()
+            && self.shares.has_room(&session, &context, from).is_err()
+        {
+            drop(ledger);
+            drop(inner);
+            return self.refuse_share(&session, record, query, started, now, out);
+        }
         if waited.is_none() && self.ages.worth_waiting(&decision, now) {
             // Nothing is written down yet: it is judged, once, when the age is there or the time is up.
             drop(ledger);
