@@ -29,6 +29,7 @@ pub mod wire;
 pub mod alert;
 pub mod clock;
 pub mod enforce;
+pub mod fds;
 pub mod forward;
 pub mod identity;
 pub mod lines;

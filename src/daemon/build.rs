@@ -53,8 +53,9 @@ pub fn load(start: &Start) -> Result<Loaded, StartError> {
     Ok(loaded)
 }
 
-/// Builds every stage, restores what was recorded, reconciles the packet filter. Serves nothing yet.
-pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
+/// Builds every stage, restores what was recorded, reconciles the packet filter. Serves nothing yet. `room`: questions that
+/// may be in the slow path at once.
+pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     std::fs::create_dir_all(&loaded.state_dir)
         .with_context(|| format!("state directory {}", loaded.state_dir.display()))?;
     let node = NodeKey::open(&loaded.state_dir).context("the node's key")?;
@@ -94,11 +95,10 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let rdap = loaded.age.rdap.clone().map(|config| Rdap::start(config, store.registered(), Some(resolver.clone())));
     let rdap = rdap.transpose().context("look-ups of registrations")?;
     let delivery = Delivery::start(sinks, &store, Some(resolver)).context("alert sinks")?;
-    let forwarder = Forwarder::new(loaded.upstream.forward_config(upstreams, zones));
+    let forwarder = Forwarder::with_exchanges(loaded.upstream.forward_config(upstreams, zones), room);
     let cache = Cache::new(cache::Config::of_entries(loaded.answer.cache_entries));
     let sessions = Sessions::new(loaded.max_sessions);
     let configured = loaded.sessions.clone();
-    let room = loaded.listen.in_flight;
     let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
     let (digest, enforced) = (loaded.digest().to_owned(), loaded.policy.mode != Mode::Monitor);
     let live = live(loaded, grants, &settled)?;

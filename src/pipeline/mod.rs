@@ -42,7 +42,7 @@ use crate::cookie::Cookies;
 use crate::enforce::{Class, Enforcer};
 use crate::forward::Forwarder;
 use crate::learn::Book;
-use crate::listen::{Fast, Service};
+use crate::listen::{Fast, Home, Service};
 use crate::lists::Scope;
 use crate::local::token::Token;
 use crate::model::{CaseId, Mode, Now, SessionId, Transport};
@@ -315,6 +315,10 @@ impl Service for Pipeline {
 
     fn overloaded(&self, waiting: Waiting, out: &mut Vec<u8>) {
         self.refuse_waiting(waiting, crate::clock::now(), out);
+    }
+
+    fn home(&self, from: IpAddr) -> Home {
+        self.home_of(from)
     }
 }
 

@@ -10,9 +10,10 @@ use std::time::Instant;
 use super::{Deferred, Pipeline};
 use crate::cookie::{self, Cookies, Judged};
 use crate::event::Source;
-use crate::listen::Fast;
+use crate::listen::{Fast, Home};
 use crate::model::{Now, Reason, Transport};
 use crate::policy::ede_of;
+use crate::range::prefix_of;
 use crate::reply;
 use crate::session::{Place, Session, Shares};
 use crate::telemetry::Record;
@@ -44,6 +45,16 @@ pub(super) struct Ending {
 }
 
 impl Pipeline {
+    /// By what the connections of a client are counted: a session's by its first address, a stranger's by its host.
+    pub(super) fn home_of(&self, from: IpAddr) -> Home {
+        let from = from.to_canonical();
+        let found = self.sessions.by_address(from).map(|session| session.context()).filter(|context| context.announced);
+        match found.as_ref().and_then(|context| context.announcement.addresses.first()) {
+            Some(first) => Home { address: *first, announced: true },
+            None => Home { address: prefix_of(from, (32, 64)), announced: from.is_loopback() },
+        }
+    }
+
     /// Gives the slow path room for `room` questions, and cookies a secret.
     pub fn with_room(mut self, room: usize, secret: [u8; 16]) -> Self {
         self.shares = Shares::new(room);
