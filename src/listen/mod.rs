@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::model::{Now, Transport};
 use crate::range::prefix_of;
@@ -194,6 +194,7 @@ impl Listener {
             queue: queue.clone(),
             counters: Arc::clone(&counters),
             table: tcp::Table::new(config.tcp_connections, config.tcp_per_source),
+            open: Arc::new(Semaphore::new(tcp::sockets(config.tcp_connections))),
             idle: config.tcp_idle,
             stop: stopped,
         });

@@ -26,7 +26,7 @@ use hickory_server::net::tcp::TcpStream as FramedStream;
 use hickory_server::net::xfer::{BufDnsStreamHandle, DnsStreamHandle};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -90,12 +90,20 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Sockets that may be open at once where `connections` may be served: an eighth more.
+pub(super) fn sockets(connections: usize) -> usize {
+    (connections.max(1) + connections.div_ceil(8).max(1)).min(Semaphore::MAX_PERMITS)
+}
+
 /// What all connections share.
 pub(super) struct Shared<S: Service> {
     pub(super) service: Arc<S>,
     pub(super) queue: mpsc::Sender<Job<S::Deferred>>,
     pub(super) counters: Arc<Counters>,
     pub(super) table: Arc<Table>,
+    /// One permit for each socket that may be open: the table's places, and some for those that have given way and not
+    /// ended yet.
+    pub(super) open: Arc<Semaphore>,
     pub(super) idle: Duration,
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -113,7 +121,10 @@ pub(super) async fn accept<S: Service>(listener: tokio::net::TcpListener, shared
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
                     if let Some(seat) = admit(&shared, peer) {
-                        connections.spawn(serve(Arc::clone(&shared), socket, peer, seat));
+                        // Who gave way ends soon, but not at once: until then nobody else is let in, so that descriptors
+                        // are counted and not run out of.
+                        let Ok(open) = Arc::clone(&shared.open).acquire_owned().await else { break };
+                        connections.spawn(serve(Arc::clone(&shared), socket, peer, seat, open));
                     }
                 }
                 Err(error) if transient(&error) => {}
@@ -155,7 +166,13 @@ fn admit<S: Service>(shared: &Shared<S>, peer: SocketAddr) -> Option<Seat> {
 }
 
 /// Serves one connection to its end.
-async fn serve<S: Service>(shared: Arc<Shared<S>>, socket: TcpStream, peer: SocketAddr, seat: Seat) {
+async fn serve<S: Service>(
+    shared: Arc<Shared<S>>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    seat: Seat,
+    _open: OwnedSemaphorePermit,
+) {
     let _ = socket.set_nodelay(true);
     let connection = Arc::clone(&seat.connection);
     let socket = AsyncIoTokioAsStd(Guard::new(socket, Arc::clone(&connection.progress)));
@@ -200,7 +217,10 @@ async fn serve<S: Service>(shared: Arc<Shared<S>>, socket: TcpStream, peer: Sock
         }
     };
     drop(way);
-    let _ = timeout(DRAIN, settle(&mut stream, &seat, grace)).await;
+    tokio::select! {
+        () = connection.evict.notified() => {}
+        _ = timeout(DRAIN, settle(&mut stream, &seat, grace)) => {}
+    }
 }
 
 /// How long a stub may still be silent or slow.
