@@ -22,7 +22,7 @@ use world::{Agent, WEB, World};
 /// Nobody serves this address: questions for names that are delegated to it stay open.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 99)), 5399);
 /// What an honest answer may take longer than without hostility, on a machine that is busy with the attack as well.
-const MORE: f64 = 300.0;
+const MORE: f64 = 1500.0;
 
 /// Agent 1 is hostile, agent 2 honest, and agent 3 is somebody whom nobody announced.
 fn sessions(world: &World) -> String {
@@ -178,7 +178,11 @@ fn outstanding_misses_and_floods_of_one_session_leave_room_for_another() {
         told.line()
     );
     assert_served("names", &told, &before, 25.0);
-    assert!(after < memory + 200.0, "{memory} {after}");
+    // Tables are full by now: another flood adds nothing.
+    flood(hostile, Duration::from_secs(3), |n| format!("w{n}.d{}.fresh.example", n % 4096));
+    let (again, _) = holds(&staunch);
+    println!("FIGURE: hostile distinct names again: memory {after:.0} to {again:.0} MiB");
+    assert!(after < memory + 250.0 && again < after + 60.0, "{memory} {after} {again}");
 }
 
 /// Answers a second to one stub that always has a few questions under way.

@@ -123,6 +123,13 @@ impl Pipeline {
         let cached = entry.is_some() || failure.is_some() || unreachable;
         let old = live.repeats.hold_stale.as_millis() as u64;
         let stale = if cached { None } else { self.cache.get_stale(key, now.mono, old) };
+        // Past its share nothing leaves, so nothing is judged or booked. Who has waited already has its place, and a closed
+        // session hears that it is closed.
+        let asks = !cached && stale.is_none() && waited.is_none() && !inner.is_closed();
+        if asks && self.shares.has_room(&session, &context, from).is_err() {
+            drop(inner);
+            return self.refuse_share(&session, record, query, started, now, out);
+        }
         let split = Split::of(qname);
         let known = self.ages.known(&context, split.icann(qname), now.wall);
         // Behind the session's lock, and until the charge is booked too: two sessions cannot both spend what is left.
@@ -147,16 +154,6 @@ impl Pipeline {
         record.verdict = decision.applied;
         record.would = decision.would;
         record.reason = decision.reason;
-        // Past its share nothing leaves, so nothing is booked. Who has waited already has its place.
-        if decision.applied == Verdict::Answer
-            && !cached
-            && waited.is_none()
-            && self.shares.has_room(&session, &context, from).is_err()
-        {
-            drop(ledger);
-            drop(inner);
-            return self.refuse_share(&session, record, query, started, now, out);
-        }
         if waited.is_none() && self.ages.worth_waiting(&decision, now) {
             // Nothing is written down yet: it is judged, once, when the age is there or the time is up.
             drop(ledger);

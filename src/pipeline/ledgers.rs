@@ -7,7 +7,7 @@ use staunch_scoring::{Bits, GroupFacts, GroupSnapshot, NameRef, StateSnapshot};
 
 use super::Pipeline;
 use crate::model::Now;
-use crate::session::{Context, Group, Inner, Session};
+use crate::session::{Context, Group, Inner, Session, journal_step};
 use crate::store;
 
 /// Groups named in the service's status, those that have spent most.
@@ -21,11 +21,9 @@ fn owner(context: &Context) -> Option<&str> {
 impl Pipeline {
     /// What a session has been charged since its ledger was last handed to the store; a snapshot when it is enough.
     pub(super) fn ledger_step(&self, inner: &mut Inner, charged: Bits) -> Option<StateSnapshot> {
-        /// How much may be spent between two snapshots: what a crash could give back to a session.
-        const STEP: Bits = Bits::whole(64);
         inner.charged = inner.charged.plus(charged);
         inner.unstored = inner.unstored.plus(charged);
-        if inner.unstored < STEP {
+        if inner.unstored < journal_step(inner.charged) {
             return None;
         }
         Some(self.snapshot(inner))

@@ -7,6 +7,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use staunch_scoring::Split;
+
 use super::{Deferred, Pipeline};
 use crate::cookie::{self, Cookies, Judged};
 use crate::event::Source;
@@ -140,7 +142,11 @@ impl Pipeline {
         record.rcode = 2;
         record.reason = Some(Reason::Share);
         reply::servfail(out, query, ede_of(Reason::Share), PAST_SHARE);
-        if session.may_tell(now.mono) { self.done(record, started) } else { Fast::Reply }
+        if !session.may_tell(now.mono) {
+            return Fast::Reply;
+        }
+        record.split = Split::of(query.qname.as_ref());
+        self.done(record, started)
     }
 
     /// Finishes a query that waits, and gives its place back.

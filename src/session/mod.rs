@@ -24,7 +24,7 @@ use crate::model::{Announcement, CaseId, Phase, Qtype, Reason, SessionId, Sessio
 use crate::pin::SessionPins;
 use crate::store::Durable;
 
-pub use groups::{Group, GroupLedger, Groups, MAX_GROUPS};
+pub use groups::{Group, GroupLedger, Groups, MAX_GROUPS, journal_step};
 pub use resolved::Resolved;
 pub use share::{Past, Place, Shares};
 pub use table::{AddError, Announced, Sessions};
