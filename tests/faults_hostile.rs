@@ -133,7 +133,7 @@ fn outstanding_misses_and_floods_of_one_session_leave_room_for_another() {
             all.0 += sent;
             all.1.iter_mut().zip(codes).for_each(|(all, code)| *all += code);
         }
-        let waiting = metric(&world, "staunch_waiting");
+        let waiting = metric(&world, "staunch_questions_waiting");
         std::thread::sleep(Duration::from_millis(1500));
         (all, waiting)
     });
@@ -151,8 +151,9 @@ fn outstanding_misses_and_floods_of_one_session_leave_room_for_another() {
     assert!([rcode::NOERROR, rcode::SERVFAIL].contains(&refused.rcode()));
 
     // What was open is over; then the hostile session is served like any other.
-    let free = world::wait_for(Duration::from_secs(8), || (metric(&world, "staunch_waiting") < 8.0).then_some(()));
-    assert!(free.is_some(), "places come back: {}", metric(&world, "staunch_waiting"));
+    let free =
+        world::wait_for(Duration::from_secs(8), || (metric(&world, "staunch_questions_waiting") < 8.0).then_some(()));
+    assert!(free.is_some(), "places come back: {}", metric(&world, "staunch_questions_waiting"));
     assert_eq!(hostile.ask("again.fresh.example", rtype::A).expect("an answer").rcode(), rcode::NOERROR);
 
     // Datagrams for a name at hand, far more than can be judged.

@@ -102,7 +102,7 @@ fn listeners(all: &mut Vec<Sample>, counters: &listen::Counters) {
 fn shares(all: &mut Vec<Sample>, pipeline: &Pipeline) {
     let (silent, curtailed) = pipeline.unproven();
     all.extend([
-        plain("waiting", "Questions in the slow path", pipeline.waiting() as f64),
+        plain("questions_waiting", "Questions in the slow path", pipeline.waiting() as f64),
         plain("strangers_unanswered_total", "Datagrams of strangers past their network's pace", silent as f64),
         plain(
             "curtailed_total",

@@ -126,7 +126,7 @@ impl Pipeline {
         // Past its share nothing leaves, so nothing is judged or booked. Who has waited already has its place, and a closed
         // session hears that it is closed.
         let asks = !cached && stale.is_none() && waited.is_none() && !inner.is_closed();
-        if asks && self.shares.has_room(&session, &context, from).is_err() {
+        if asks && self.shares.has_room(&session, &context, from, now.mono).is_err() {
             drop(inner);
             return self.refuse_share(&session, record, query, started, now, out);
         }

@@ -116,7 +116,7 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) -> Fast<Waiting> {
         let walk = &deferred.walk;
-        match self.shares.take(&walk.session, &walk.record.context, walk.from) {
+        match self.shares.take(&walk.session, &walk.record.context, walk.from, now.mono) {
             Ok(place) => Fast::Deferred(Waiting { deferred, place, ending }),
             Err(_) => {
                 let walk = *deferred.walk;

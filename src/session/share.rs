@@ -5,8 +5,9 @@
 //!
 //! A share is a part of what is free at the moment (the dynamic threshold of shared-memory switches): one session alone
 //! gets a twelfth of the room, and the more take theirs the less each gets, so nobody has to say beforehand how many
-//! there will be. Sessions of one owner, and strangers of one network, share such a part together, so that many sessions of
-//! one tenant are one tenant.
+//! there will be. Where others have questions waiting too, or had within a second, a session gets a third of that: what one has
+//! under way is what another's question stands behind at a busy upstream. Sessions of one owner, and strangers of one
+//! network, share such a part together, so that many sessions of one tenant are one tenant.
 //!
 //! At the cap: a quarter of the room is kept for sessions with few questions waiting, sixteen and, as it shrinks, fewer,
 //! [`LAST`] in the end. To fill it, about two hundred sessions of many owners must take all they get within the time of one
@@ -27,8 +28,12 @@ use crate::range::prefix_of;
 const FLOOR: u32 = 16;
 /// What a session may have in the last of the room.
 const LAST: u32 = 4;
-/// A session gets one part in so many of what is free and not kept.
-const SESSION_PART: u32 = 8;
+/// A session gets one part in so many of what is free and not kept, alone and beside others. Of the default room that is
+/// 341 and 123 questions, above what a browser has under way (64 look-ups of two types).
+const ALONE_PART: u32 = 8;
+const SESSION_PART: u32 = 24;
+/// How long a session counts as beside others after one of them had a question waiting, milliseconds.
+const BESIDE_MS: u64 = 1000;
 /// One part in so many of the room is kept for sessions with few questions waiting.
 const KEPT_PART: u32 = 4;
 /// Counters of owners and networks. Two that fall into one counter share a part.
@@ -71,6 +76,8 @@ pub struct Shares {
     taken: AtomicU32,
     strangers: AtomicU32,
     crowds: Box<[AtomicU32]>,
+    /// When a question last found another session's waiting, milliseconds of [`crate::model::Now::mono`].
+    beside: AtomicU64,
     hasher: RandomState,
     refused: [AtomicU64; Past::ALL.len()],
 }
@@ -99,22 +106,29 @@ impl Shares {
             taken: AtomicU32::new(0),
             strangers: AtomicU32::new(0),
             crowds: (0..CROWDS).map(|_| AtomicU32::new(0)).collect(),
+            beside: AtomicU64::new(0),
             hasher: RandomState::default(),
             refused: Default::default(),
         })
     }
 
-    /// Room for one more question of this session, asked from `from`; counts a refusal.
+    /// Room for one more question of this session, asked from `from` at `now` (milliseconds, monotonic); counts a refusal.
     ///
     /// # Errors
     /// Says whose part is used up.
-    pub fn take(self: &Arc<Self>, session: &Arc<Session>, context: &Context, from: IpAddr) -> Result<Place, Past> {
+    pub fn take(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        context: &Context,
+        from: IpAddr,
+        now: u64,
+    ) -> Result<Place, Past> {
         let (crowd, stranger) = (self.crowd_of(context, from), !context.announced);
         let counters = self.counters(session, crowd, stranger);
         // Taken first and looked at behind: two that meet at a limit may both be sent away, but never both get in.
         let before = counters.map(|counter| counter.map_or(0, |counter| counter.fetch_add(1, Relaxed)));
         let place = Place { shares: self.clone(), session: session.clone(), crowd, stranger };
-        match self.judge(before, crowd.is_some(), stranger) {
+        match self.judge(before, crowd.is_some(), stranger, now) {
             Ok(()) => Ok(place),
             Err(past) => {
                 self.refused[past as usize].fetch_add(1, Relaxed);
@@ -127,10 +141,10 @@ impl Shares {
     ///
     /// # Errors
     /// As [`Self::take`].
-    pub fn has_room(&self, session: &Session, context: &Context, from: IpAddr) -> Result<(), Past> {
+    pub fn has_room(&self, session: &Session, context: &Context, from: IpAddr, now: u64) -> Result<(), Past> {
         let (crowd, stranger) = (self.crowd_of(context, from), !context.announced);
         let held = self.counters(session, crowd, stranger).map(|counter| counter.map_or(0, |held| held.load(Relaxed)));
-        self.judge(held, crowd.is_some(), stranger)
+        self.judge(held, crowd.is_some(), stranger, now)
             .inspect_err(|past| _ = self.refused[*past as usize].fetch_add(1, Relaxed))
     }
 
@@ -169,15 +183,26 @@ impl Shares {
     }
 
     /// Judges what each counter held before.
-    fn judge(&self, [taken, session, crowd, strangers]: [u32; 4], crowded: bool, stranger: bool) -> Result<(), Past> {
+    fn judge(
+        &self,
+        [taken, session, crowd, strangers]: [u32; 4],
+        crowded: bool,
+        stranger: bool,
+        now: u64,
+    ) -> Result<(), Past> {
+        if taken > session {
+            self.beside.store(now, Relaxed);
+        }
+        let beside = now.saturating_sub(self.beside.load(Relaxed)) < BESIDE_MS;
+        let part = if beside { SESSION_PART } else { ALONE_PART };
         let free = self.capacity.saturating_sub(taken);
         if free == 0 {
             return Err(Past::All);
         }
-        let floor = FLOOR.min(self.capacity / SESSION_PART).max(LAST);
+        let floor = FLOOR.min(self.capacity / ALONE_PART).max(LAST);
         let kept = self.capacity / KEPT_PART;
         let own = match free.checked_sub(kept) {
-            Some(open) => floor.max(open / SESSION_PART),
+            Some(open) => floor.max(open / part),
             None => (u64::from(floor) * u64::from(free) / u64::from(kept)) as u32,
         };
         let own = own.max(LAST);
