@@ -35,7 +35,7 @@ pub(super) enum ReplyTo {
     /// From the socket and address the query came to.
     Udp { socket: Arc<UdpSocket>, to: SocketAddr, local: Option<mmsg::Local> },
     /// Over its connection; the turn is one of those the connection has at once.
-    Tcp { way: tcp::Way, turn: OwnedSemaphorePermit },
+    Tcp { way: Box<tcp::Way>, turn: OwnedSemaphorePermit },
 }
 
 impl ReplyTo {

@@ -296,7 +296,7 @@ async fn answer<S: Service>(shared: &Shared<S>, seat: &Seat, packet: &[u8], peer
     let mut tally = Tally::default();
     let reply = judge(shared, packet, peer, &mut tally, |deferred| Job {
         deferred,
-        reply_to: ReplyTo::Tcp { way: way.clone(), turn },
+        reply_to: ReplyTo::Tcp { way: Box::new(way.clone()), turn },
         packet: packet.into(),
     });
     let mut alive = true;

@@ -23,6 +23,7 @@ mod ranges;
 mod refresh;
 mod refusals;
 mod show;
+mod standing;
 mod tighten;
 mod waiting;
 
@@ -111,6 +112,8 @@ pub struct Pipeline {
     unplaced: Mutex<HashMap<SessionId, Unplaced>>,
     /// Whether anybody tells what is connected to.
     connections_told: AtomicBool,
+    /// Verdicts that stand for the same question.
+    standing: standing::Standing,
     /// Questions that wait before they leave.
     delays: Delays,
     /// Who may have how many questions waiting.
@@ -203,6 +206,7 @@ impl Pipeline {
             cookies: None,
             pace: pace::Pace::default(),
             curtailed: AtomicU64::new(0),
+            standing: standing::Standing::default(),
             connections_told: AtomicBool::new(false),
             unplaced: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),
@@ -287,10 +291,11 @@ impl Service for Pipeline {
         match wire::parse(packet) {
             Parsed::Query(query) => {
                 let ending = self.ending(&query, packet, from, transport, now);
-                let walked = if self.prove(&query, out) {
+                let from = from.ip().to_canonical();
+                let walked = if self.prove(&query, out) || self.stands(&query, from, transport, now, out) {
                     Fast::Reply
                 } else {
-                    self.walk(&query, packet, from.ip().to_canonical(), transport, now, None, out, None)
+                    self.walk(&query, packet, from, transport, now, None, out, None)
                 };
                 match walked {
                     Fast::Reply => {

@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_network_has_its_pace_and_others_have_theirs() {
         let pace = Pace::default();
-        let near = |n: u32| IpAddr::from((0xc633_6400 | n % 256).to_be_bytes());
+        let near = |n: u32| IpAddr::from((0xc633_6400 | (n % 256)).to_be_bytes());
         let got = (0..10_000).filter(|n| pace.answers(near(*n), 5_000)).count();
         assert_eq!(got, PER_SECOND as usize, "a second's worth at once");
         let got = (0..10_000).filter(|n| pace.answers(near(*n), 5_100)).count();

@@ -7,6 +7,7 @@
 mod groups;
 mod resolved;
 mod share;
+mod state;
 mod table;
 
 use std::collections::VecDeque;
@@ -14,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use staunch_scoring::{NameBuf, NameRef, SessionState, StateSnapshot};
 
@@ -27,6 +28,7 @@ use crate::store::Durable;
 pub use groups::{Group, GroupLedger, Groups, MAX_GROUPS, journal_step};
 pub use resolved::Resolved;
 pub use share::{Past, Place, Shares};
+pub use state::{Held, StateLock};
 pub use table::{AddError, Announced, Sessions};
 
 /// Cases kept for a session, newest last; an older one is forgotten, so its name gets a new case id when asked again.
@@ -307,7 +309,7 @@ pub struct Session {
     context: RwLock<Arc<Context>>,
     /// Everything that changes with queries. Held for microseconds, never across an await. Orders to the packet filter
     /// are submitted under it, so their order is the order of decisions.
-    pub inner: Mutex<Inner>,
+    pub inner: StateLock,
     /// Its questions in the slow path; counted by [`Shares`].
     waiting: AtomicU32,
     /// When an event last told that its share was used up, milliseconds of [`crate::model::Now::mono`].
@@ -323,7 +325,7 @@ impl Session {
         Self {
             id: context.announcement.id.clone(),
             context: RwLock::new(context),
-            inner: Mutex::new(Inner::new(seed)),
+            inner: StateLock::new(Inner::new(seed)),
             waiting: AtomicU32::new(0),
             told: AtomicU64::new(0),
         }
