@@ -56,8 +56,9 @@ pub fn load(start: &Start) -> Result<Loaded, StartError> {
     Ok(loaded)
 }
 
-/// Builds every stage, restores what was recorded, reconciles the packet filter. Serves nothing yet.
-pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
+/// Builds every stage, restores what was recorded, reconciles the packet filter. Serves nothing yet. `room`: questions that
+/// may be in the slow path at once.
+pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     std::fs::create_dir_all(&loaded.state_dir)
         .with_context(|| format!("state directory {}", loaded.state_dir.display()))?;
     let node = NodeKey::open(&loaded.state_dir).context("the node's key")?;
@@ -97,7 +98,7 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let rdap = loaded.age.rdap.clone().map(|config| Rdap::start(config, store.registered(), Some(resolver.clone())));
     let rdap = rdap.transpose().context("look-ups of registrations")?;
     let delivery = Delivery::start(sinks, &store, Some(resolver)).context("alert sinks")?;
-    let forwarder = Forwarder::new(loaded.upstream.forward_config(upstreams, zones));
+    let forwarder = Forwarder::with_exchanges(loaded.upstream.forward_config(upstreams, zones), room);
     let cache = Cache::new(cache::Config::of_entries(loaded.answer.cache_entries));
     let sessions = Sessions::new(loaded.max_sessions);
     let configured = loaded.sessions.clone();
@@ -106,7 +107,7 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let live = live(loaded, grants, &settled)?;
     book.put_in_force(settled);
     let pipeline = Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry, book);
-    let pipeline = Arc::new(pipeline.with_registries(rdap).with_node(&node));
+    let pipeline = Arc::new(pipeline.with_registries(rdap).with_node(&node).with_room(room, random()?));
     for announcement in configured {
         let id = announcement.id.clone();
         let seed = pipeline.hash(&id);

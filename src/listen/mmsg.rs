@@ -108,6 +108,12 @@ impl Inbox {
         Ok(count)
     }
 
+    /// Where datagram `i` of the last batch came from, without reading it; `None` beyond its end and for no address.
+    pub(super) fn source(&self, i: usize) -> Option<IpAddr> {
+        let header = self.headers[..self.received].get(i)?;
+        from_kernel(&self.addresses[i], header.msg_hdr.msg_namelen).map(|from| from.ip())
+    }
+
     /// Datagram `i` of the last batch; `None` beyond its end.
     pub(super) fn datagram(&self, i: usize) -> Option<Datagram<'_>> {
         let header = self.headers[..self.received].get(i)?;

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::counters::{Counters, Tally};
 use super::dispatch::{self, Job, ReplyTo};
+use super::fair::Fair;
 use super::mmsg::{self, BATCH, Inbox, Outbox, Reply};
 use super::{Fast, Service};
 use crate::clock;
@@ -76,6 +77,7 @@ impl<S: Service> Worker<S> {
     pub(super) fn run(self) {
         let mut inbox = Inbox::new();
         let mut outbox = Outbox::new();
+        let mut fair = Fair::new();
         let nowhere = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
         let mut replies: Vec<Reply> = (0..BATCH)
             .map(|_| Reply { octets: Vec::with_capacity(usize::from(reply::UDP_MAX)), to: nowhere, local: None })
@@ -98,7 +100,13 @@ impl<S: Service> Worker<S> {
             };
             let now = clock::now();
             let mut ready = 0;
+            let asks = fair.begin(count, now.mono);
             for i in 0..count {
+                if asks && inbox.source(i).is_some_and(|source| !fair.admits(source)) {
+                    tally.packets += 1;
+                    tally.shed += 1;
+                    continue;
+                }
                 // `ready` never passes `i`, and there are as many reply buffers as datagrams in a batch.
                 if let Some(slot) = replies.get_mut(ready)
                     && self.answer(&inbox, i, now, slot, &mut tally)

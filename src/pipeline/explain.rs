@@ -215,6 +215,7 @@ fn explain(
         qtype,
         question: &[],
         edns: None,
+        options: Default::default(),
     };
     let name = query.qname.as_ref();
     let split = Split::of(name);

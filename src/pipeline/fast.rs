@@ -125,6 +125,13 @@ impl Pipeline {
         let cached = entry.is_some() || failure.is_some() || unreachable;
         let old = live.repeats.hold_stale.as_millis() as u64;
         let stale = if cached { None } else { self.cache.get_stale(key, now.mono, old) };
+        // Past its share nothing leaves, so nothing is judged or booked. Who has waited already has its place, and a closed
+        // session hears that it is closed.
+        let asks = !cached && stale.is_none() && waited.is_none() && !inner.is_closed();
+        if asks && self.shares.has_room(&session, &context, from, now.mono).is_err() {
+            drop(inner);
+            return self.refuse_share(&session, record, query, started, now, out);
+        }
         let split = Split::of(qname);
         let known = self.ages.known(&context, split.icann(qname), now.wall);
         // Behind the session's lock, and until the charge is booked too: two sessions cannot both spend what is left.
@@ -168,7 +175,7 @@ impl Pipeline {
         // What changes nothing that a verdict rests on is booked quietly, and may stand for the same question.
         let standing = waited.is_none() && again.is_none() && decision.may_stand(cached);
         if decision.would != Verdict::Answer {
-            let inner = if standing { inner.quietly() } else { &mut *inner };
+            let inner = if standing { inner.quietly() } else { &mut inner };
             let (reason, case) = self.case(inner, &decision, tenant_key(&decision.split), now);
             record.reason = Some(reason);
             record.case = Some(case);
@@ -186,7 +193,7 @@ impl Pipeline {
         let is_held = matches!(outcome, Outcome::Held { .. });
         let empty = is_held && entry.is_none();
         let marks = inner.score.tenants_sinkholed();
-        live.policy.commit(if standing { inner.quietly() } else { &mut *inner }, &decision, outcome);
+        live.policy.commit(if standing { inner.quietly() } else { &mut inner }, &decision, outcome);
         inner.quietly().counts.refused += u64::from(empty);
         let mut step = None;
         if let Some(ledger) = &mut ledger

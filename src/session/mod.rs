@@ -6,12 +6,14 @@
 
 mod groups;
 mod resolved;
+mod share;
 mod state;
 mod table;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -25,11 +27,14 @@ use crate::store::Durable;
 
 pub use groups::{Group, GroupLedger, Groups, MAX_GROUPS};
 pub use resolved::Resolved;
+pub use share::{Past, Place, Shares};
 pub use state::{Held, StateLock};
 pub use table::{AddError, Announced, Sessions};
 
 /// Cases kept for a session, newest last; an older one is forgotten, so its name gets a new case id when asked again.
 const CASES: usize = 64;
+/// Least time between two events of a session whose share is used up, milliseconds.
+const TELL_MS: u64 = 1000;
 /// Refused names kept as samples for an alert.
 const SAMPLES: usize = 10;
 /// Distinct names under tunnel-only types that are remembered; policy closes the session at this many.
@@ -336,29 +341,43 @@ pub struct Session {
     /// Everything that changes with queries. Held for microseconds, never across an await. Orders to the packet filter
     /// are submitted under it, so their order is the order of decisions.
     pub inner: StateLock,
+    /// Its questions in the slow path; counted by [`Shares`].
+    waiting: AtomicU32,
+    /// When an event last told that its share was used up, milliseconds of [`crate::model::Now::mono`].
+    told: AtomicU64,
 }
 
 impl Session {
     fn new(context: Context, seed: u64) -> Self {
+        Self::of(Arc::new(context), seed)
+    }
+
+    fn of(context: Arc<Context>, seed: u64) -> Self {
         Self {
             id: context.announcement.id.clone(),
-            context: RwLock::new(Arc::new(context)),
+            context: RwLock::new(context),
             inner: StateLock::new(Inner::new(seed)),
+            waiting: AtomicU32::new(0),
+            told: AtomicU64::new(0),
         }
     }
 
     /// A session outside the table, shared by sources that found no room there.
     pub fn shared(context: Arc<Context>) -> Self {
-        Self {
-            id: context.announcement.id.clone(),
-            context: RwLock::new(context),
-            inner: StateLock::new(Inner::new(0)),
-        }
+        Self::of(context, 0)
     }
 
     /// Its name.
     pub fn id(&self) -> &SessionId {
         &self.id
+    }
+
+    /// Whether an event may tell now (milliseconds, monotonic) that its share of the slow path is used up: one a second,
+    /// so that a flood does not push the events of others out of their queue.
+    pub fn may_tell(&self, now: u64) -> bool {
+        let last = self.told.load(Ordering::Relaxed);
+        let due = last == 0 || now >= last.saturating_add(TELL_MS);
+        due && self.told.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// What is said of it now.

@@ -56,7 +56,7 @@ impl World {
              [profile.batch.budgets]\necho = 4\necho_hour = 1\n\
              [[session]]\nid = \"a\"\naddresses = [\"127.0.0.1\"]\ntype = \"batch\"\n",
         );
-        let built = build::pipeline(Self::load(&dir, &text)).await.expect("a pipeline");
+        let built = build::pipeline(Self::load(&dir, &text), 64).await.expect("a pipeline");
         Self { pipeline: built.pipeline, dir, text, asked, failing, _events: built.events }
     }
 
