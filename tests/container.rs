@@ -3,7 +3,7 @@
 mod world;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
 
 use world::staunch::{Config, Staunch, binary};
@@ -33,14 +33,7 @@ fn rootfs(world: &World, programs: &[&str]) -> PathBuf {
     std::os::unix::fs::symlink("../bin/busybox", root.join("sbin/route")).expect("linked");
     for program in programs {
         let path = which(program).unwrap_or_else(|| panic!("{program} is installed"));
-        let listed = Command::new("ldd").arg(&path).output().expect("ldd runs");
-        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-        let libraries = listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
-        for library in libraries {
-            let to = root.join(library.strip_prefix("/").expect("absolute"));
-            std::fs::create_dir_all(to.parent().expect("a parent")).expect("directory");
-            std::fs::copy(&library, &to).expect("copied");
-        }
+        world::copy_libraries(&path, &root);
         std::fs::copy(&path, root.join("usr/bin").join(program)).expect("copied");
     }
     root
