@@ -101,8 +101,11 @@ fn ask(address: SocketAddr, patience: Duration) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    /// What a server makes of a question.
+    type Answer = fn(&[u8]) -> Vec<u8>;
+
     /// A server that makes each of these replies to what it is asked; gives what the health check says of it.
-    fn ask_who_says(replies: Vec<fn(&[u8]) -> Vec<u8>>) -> std::io::Result<()> {
+    fn ask_who_says(replies: Vec<Answer>) -> std::io::Result<()> {
         let server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let address = server.local_addr().expect("an address");
         std::thread::scope(|scope| {
