@@ -7,6 +7,7 @@
 // Pure: no I/O, no clock.
 pub mod answer;
 pub mod cache;
+pub mod checksum;
 pub mod decoy;
 pub mod event;
 pub mod exposure;

@@ -153,7 +153,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     if let Some(address) = metrics {
         http::serve(address, pipeline.clone()).await.with_context(|| format!("metrics page on {address}"))?;
     }
-    let reload: Arc<dyn Reload> = Arc::new(Reloader { start: start.clone(), pipeline: pipeline.clone() });
+    let reload: Arc<dyn Reload> =
+        Arc::new(Reloader { start: start.clone(), pipeline: pipeline.clone(), turn: Default::default() });
     let node = Arc::new(built.node);
     let admin = Arc::new(Admin { pipeline: pipeline.clone(), reload: reload.clone(), node });
     let admin_task = tokio::spawn(admin::serve(admin_socket, admin));
@@ -170,17 +171,23 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     // What a session has spent since its last step in the journal; a crash gives back a second's worth at most.
     let mut ledgers = tokio::time::interval(Duration::from_secs(1));
     ledgers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut standing = tokio::time::interval(Duration::from_millis(500));
+    standing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut learning = tokio::time::interval(LEARNING);
     learning.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = standing.tick() => pipeline.settle_standing(clock::now(), false),
             _ = learning.tick() => pipeline.fold_sessions(clock::now()),
             _ = ledgers.tick() => {
-                pipeline.save_ledgers();
                 pipeline.save_groups(clock::now(), false);
-                // Judges what very many sessions have open where a grant for all of them has ended.
+                // The one goes through all sessions, the other judges what very many have open where a grant for all of
+                // them has ended.
                 let pipeline = pipeline.clone();
-                drop(tokio::task::spawn_blocking(move || pipeline.close_ended(clock::now())));
+                drop(tokio::task::spawn_blocking(move || {
+                    pipeline.save_ledgers(clock::now());
+                    pipeline.close_ended(clock::now());
+                }));
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -208,7 +215,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let last = pipeline.clone();
     // Threads are joined away from the runtime: each may need a moment for its last write.
     let joined = tokio::task::spawn_blocking(move || {
-        last.save_ledgers();
+        last.settle_standing(clock::now(), true);
+        last.save_ledgers(clock::now());
         last.fold_sessions(clock::now());
         last.save_groups(clock::now(), true);
         if let Some(delivery) = last.delivery.lock().take() {
@@ -246,6 +254,7 @@ fn not_learned(error: anyhow::Error) -> StartError {
 struct Reloader {
     start: Start,
     pipeline: Arc<Pipeline>,
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Reload for Reloader {
@@ -254,6 +263,8 @@ impl Reload for Reloader {
             if self.start.config.is_none() {
                 return Err("there is no configuration file to read again".into());
             }
+            // One behind the other: what was read last is in force last, and named last by the journal.
+            let _turn = self.turn.lock().await;
             let start = self.start.clone();
             let loaded = tokio::task::spawn_blocking(move || build::load(&start))
                 .await
@@ -262,7 +273,7 @@ impl Reload for Reloader {
                     StartError::Config(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
                     StartError::Other(error) => format!("{error:#}"),
                 })?;
-            let digest = build::apply(&self.pipeline, loaded).map_err(|error| format!("{error:#}"))?;
+            let digest = build::apply(&self.pipeline, loaded).await.map_err(|error| format!("{error:#}"))?;
             self.pipeline.gate.nudge();
             Ok(digest)
         })

@@ -65,7 +65,11 @@ fn own(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             "1 if the packet filter holds what was ordered",
             f64::from(u8::from(enforce.healthy)),
         ),
-        plain("ready", "1 if the service should get new sandboxes", f64::from(u8::from(pipeline.unready().is_none()))),
+        plain(
+            "ready",
+            "1 if the service should get new sandboxes",
+            f64::from(u8::from(pipeline.unready(clock::now()).is_none())),
+        ),
         plain(
             "lockdown_whole",
             "1 if the lockdown was found to stand and to cover every interface",

@@ -332,15 +332,20 @@ fn to_kernel(from: SocketAddr, address: &mut Address) -> libc::socklen_t {
     }
 }
 
-/// Asks the kernel to tell each datagram's destination, and to ignore what strangers claim about the path MTU
-/// (RFC 9715 section 3; best effort).
-pub(super) fn keep_destination(socket: &UdpSocket, v6: bool) -> io::Result<()> {
-    if v6 {
-        let _ = option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT);
-        option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
-    } else {
-        let _ = option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT);
-        option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+/// Asks the kernel to tell each datagram's destination where the socket is bound to none, which is the dearer way; and to
+/// ignore what strangers claim about the path MTU and not to fragment (RFC 9715 section 3.1; best effort). Replies fit any
+/// link that carries IPv6.
+pub(super) fn keep_destination(socket: &UdpSocket, bound: IpAddr) -> io::Result<()> {
+    let wildcard = bound.is_unspecified();
+    match bound {
+        IpAddr::V6(_) => {
+            let _ = option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE);
+            if wildcard { option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1) } else { Ok(()) }
+        }
+        IpAddr::V4(_) => {
+            let _ = option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE);
+            if wildcard { option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1) } else { Ok(()) }
+        }
     }
 }
 

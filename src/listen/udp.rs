@@ -43,7 +43,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     socket.set_read_timeout(Some(IDLE_TICK))?;
     socket.bind(&address.into())?;
     let socket = UdpSocket::from(socket);
-    mmsg::keep_destination(&socket, address.is_ipv6())?;
+    mmsg::keep_destination(&socket, address.ip())?;
     mmsg::raise_buffers(&socket, SOCKET_BUFFER);
     Ok(socket)
 }
@@ -52,7 +52,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 pub(super) fn share(inherited: Vec<UdpSocket>, workers: usize) -> io::Result<Vec<UdpSocket>> {
     for socket in &inherited {
         socket.set_read_timeout(Some(IDLE_TICK))?;
-        mmsg::keep_destination(socket, socket.local_addr()?.is_ipv6())?;
+        mmsg::keep_destination(socket, socket.local_addr()?.ip())?;
         mmsg::raise_buffers(socket, SOCKET_BUFFER);
     }
     let more = workers.saturating_sub(inherited.len());

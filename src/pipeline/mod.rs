@@ -22,6 +22,7 @@ mod ranges;
 mod refresh;
 mod refusals;
 mod show;
+mod standing;
 mod tighten;
 
 use std::net::{IpAddr, SocketAddr};
@@ -108,6 +109,8 @@ pub struct Pipeline {
     unplaced: Mutex<HashMap<SessionId, Unplaced>>,
     /// Whether anybody tells what is connected to.
     connections_told: AtomicBool,
+    /// Verdicts that stand for the same question.
+    standing: standing::Standing,
     /// Questions that wait before they leave.
     delays: Delays,
     hasher: RandomState,
@@ -188,6 +191,7 @@ impl Pipeline {
             opened: ranges::Opened::default(),
             groups: Groups::new(MAX_GROUPS, std::hash::BuildHasher::hash_one(&hasher, "shared")),
             delays: Delays::default(),
+            standing: standing::Standing::default(),
             connections_told: AtomicBool::new(false),
             unplaced: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),
@@ -256,7 +260,11 @@ impl Service for Pipeline {
         match wire::parse(packet) {
             Parsed::Query(query) if self.prove(&query, out) => Fast::Reply,
             Parsed::Query(query) => {
-                self.walk(&query, packet, from.ip().to_canonical(), transport, now, None, out, None)
+                let from = from.ip().to_canonical();
+                if self.stands(&query, from, transport, now, out) {
+                    return Fast::Reply;
+                }
+                self.walk(&query, packet, from, transport, now, None, out, None)
             }
             Parsed::Reject(reject) => {
                 reply::reject(out, &reject);

@@ -104,6 +104,7 @@ impl Pipeline {
             shared: Vec::new(),
             withheld: Vec::new(),
             duration_us: 0,
+            count: 1,
         };
         self.done(record, started)
     }

@@ -6,13 +6,14 @@
 
 mod groups;
 mod resolved;
+mod state;
 mod table;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use staunch_scoring::{NameBuf, NameRef, SessionState, StateSnapshot};
 
@@ -24,6 +25,7 @@ use crate::store::Durable;
 
 pub use groups::{Group, GroupLedger, Groups, MAX_GROUPS};
 pub use resolved::Resolved;
+pub use state::{Held, StateLock};
 pub use table::{AddError, Announced, Sessions};
 
 /// Cases kept for a session, newest last; an older one is forgotten, so its name gets a new case id when asked again.
@@ -107,6 +109,33 @@ pub struct Told {
     pub narrowed: u64,
 }
 
+/// Which copy of a session's ledger the index has.
+#[derive(Debug, Default)]
+pub struct Copied {
+    /// Steps of the ledger it was made after.
+    steps: u64,
+    /// Since when the ledger is ahead of it, milliseconds; nothing where it is not.
+    behind: Option<u64>,
+}
+
+impl Copied {
+    /// How long the copy may lag behind. The journal has every step; the copy is for one that is damaged.
+    const LAG_MS: u64 = 60_000;
+
+    /// Whether a copy is to be made of a ledger of so many steps; it counts as made then.
+    pub fn is_due(&mut self, steps: u64, now: u64) -> bool {
+        if steps == self.steps {
+            return false;
+        }
+        let behind = *self.behind.get_or_insert(now);
+        let due = now.saturating_sub(behind) >= Self::LAG_MS;
+        if due {
+            *self = Self { steps, behind: None };
+        }
+        due
+    }
+}
+
 /// The changing part of a session.
 #[derive(Debug)]
 pub struct Inner {
@@ -138,6 +167,8 @@ pub struct Inner {
     pub charged: staunch_scoring::Bits,
     /// Bits charged since the ledger was last handed to the store.
     pub unstored: staunch_scoring::Bits,
+    /// What the index has of the ledger.
+    pub copied: Copied,
     /// The largest scores it reached in monitor mode, for learned thresholds.
     pub maxima: Maxima,
     /// Tries at random siblings this hour.
@@ -164,6 +195,7 @@ impl Inner {
             samples: VecDeque::new(),
             charged: staunch_scoring::Bits::ZERO,
             unstored: staunch_scoring::Bits::ZERO,
+            copied: Copied::default(),
             maxima: Maxima::default(),
             decoys: crate::decoy::Allowance::default(),
             cases: VecDeque::new(),
@@ -174,6 +206,7 @@ impl Inner {
     /// Takes over what was recorded before the process ended.
     pub fn restore(&mut self, snapshot: &StateSnapshot) {
         self.score = SessionState::restore(snapshot);
+        self.copied = Copied { steps: self.score.steps(), behind: None };
         self.charged = self.score.spent_session().plus(self.score.spent_listed()).plus(self.score.spent_below());
     }
 
@@ -302,7 +335,7 @@ pub struct Session {
     context: RwLock<Arc<Context>>,
     /// Everything that changes with queries. Held for microseconds, never across an await. Orders to the packet filter
     /// are submitted under it, so their order is the order of decisions.
-    pub inner: Mutex<Inner>,
+    pub inner: StateLock,
 }
 
 impl Session {
@@ -310,13 +343,17 @@ impl Session {
         Self {
             id: context.announcement.id.clone(),
             context: RwLock::new(Arc::new(context)),
-            inner: Mutex::new(Inner::new(seed)),
+            inner: StateLock::new(Inner::new(seed)),
         }
     }
 
     /// A session outside the table, shared by sources that found no room there.
     pub fn shared(context: Arc<Context>) -> Self {
-        Self { id: context.announcement.id.clone(), context: RwLock::new(context), inner: Mutex::new(Inner::new(0)) }
+        Self {
+            id: context.announcement.id.clone(),
+            context: RwLock::new(context),
+            inner: StateLock::new(Inner::new(0)),
+        }
     }
 
     /// Its name.
