@@ -8,6 +8,19 @@
 //! exactly if the query had one (RFC 6891 section 7). Reasons travel as Extended DNS Errors (RFC 8914); where a reply
 //! would not fit the client's datagram, their text is cut first. Replies other than [`from_answer`] fit 512 octets.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod options;
 mod ttl;
 
@@ -376,9 +389,9 @@ fn count(out: &mut [u8], at: usize, value: u16) {
 fn cut(text: &str, max: usize) -> &str {
     let mut end = max.min(text.len());
     while !text.is_char_boundary(end) {
-        end -= 1; // 0 is a boundary
+        end = end.saturating_sub(1); // 0 is a boundary
     }
-    &text[..end]
+    text.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]

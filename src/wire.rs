@@ -11,6 +11,20 @@
 //! Order of judgement where several faults meet: dropped, unknown opcode, malformed, unknown EDNS version, transaction
 //! signature, class, type, recursion not desired.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use staunch_scoring::QName;
 
 use crate::model::Qtype;
@@ -131,13 +145,12 @@ pub fn parse(packet: &[u8]) -> Parsed<'_> {
     let Some((header, body)) = packet.split_first_chunk::<HEADER>() else {
         return Parsed::Drop;
     };
-    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let flags = word(2);
+    let [id, flags, questions, answers, authorities, additionals] = words(header);
     if flags & 0x8000 != 0 {
         return Parsed::Drop;
     }
     let mut reject = Reject {
-        id: word(0),
+        id,
         opcode: (flags >> 11) as u8 & 0xf,
         recursion_desired: flags & 0x0100 != 0,
         rcode: NOTIMP,
@@ -148,14 +161,13 @@ pub fn parse(packet: &[u8]) -> Parsed<'_> {
         return Parsed::Reject(reject);
     }
     reject.rcode = FORMERR;
-    let [questions, answers, authorities, additionals] = [word(4), word(6), word(8), word(10)];
     if questions != 1 {
         return Parsed::Reject(reject);
     }
     let Ok((qname, name_len)) = QName::read(body) else {
         return Parsed::Reject(reject);
     };
-    let Some((question, rest)) = body.split_at_checked(name_len + 4) else {
+    let Some((question, rest)) = body.split_at_checked(name_len.saturating_add(4)) else {
         return Parsed::Reject(reject);
     };
     let Some(&[type_high, type_low, class_high, class_low]) = question.last_chunk() else {
@@ -204,6 +216,12 @@ pub fn parse(packet: &[u8]) -> Parsed<'_> {
             options: extra.options,
         }),
     }
+}
+
+/// The six words of a header (RFC 1035 section 4.1.1).
+fn words(header: &[u8; HEADER]) -> [u16; 6] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = *header;
+    [[a, b], [c, d], [e, f], [g, h], [i, j], [k, l]].map(u16::from_be_bytes)
 }
 
 /// What the additional section held.

@@ -4,6 +4,11 @@
 //! must leave from the address the query was sent to (RFC 1035 section 4.2.1 as every stub enforces it), which a socket
 //! bound to a wildcard does only if told, by IP_PKTINFO and IPV6_RECVPKTINFO.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "indices run over arrays of our own, all of one length; what the kernel says of lengths goes through `get`"
+)]
+
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};

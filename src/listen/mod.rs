@@ -7,6 +7,19 @@
 //! Invariant: every message that [`Service`] wants answered is answered once, with SERVFAIL if the queue is full or
 //! the judgement panics; nothing here waits for a stub, and nothing a stub does grows without a limit of [`Config`].
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -114,9 +114,10 @@ impl<S: Service> Worker<S> {
                     ready += 1;
                 }
             }
-            let sent = outbox.send(&self.socket, &replies[..ready]);
-            tally.replies -= (ready - sent) as u64;
-            tally.send_failures += (ready - sent) as u64;
+            let sent = outbox.send(&self.socket, replies.get(..ready).unwrap_or_default());
+            let failed = ready.saturating_sub(sent) as u64;
+            tally.replies = tally.replies.saturating_sub(failed);
+            tally.send_failures += failed;
             tally.flush(&self.counters);
         }
     }

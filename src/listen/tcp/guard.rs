@@ -97,8 +97,10 @@ impl Place {
                     length @ HEADER..=QUERY_MAX => (Self::Message(length), rest),
                     _ => return None,
                 },
-                Self::Message(left) if octets.len() < left => (Self::Message(left - octets.len()), &octets[..0]),
-                Self::Message(left) => (Self::Length, &octets[left..]),
+                Self::Message(left) => match octets.get(left..) {
+                    Some(behind) => (Self::Length, behind),
+                    None => (Self::Message(left.saturating_sub(octets.len())), &[][..]),
+                },
             };
         }
         Some(self)
@@ -115,7 +117,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        match self.place.follow(&buf.filled()[before..]) {
+        match self.place.follow(buf.filled().get(before..).unwrap_or_default()) {
             Some(place) => {
                 match (self.place, place) {
                     (_, Place::Length) => self.progress.began.store(0, Relaxed),
