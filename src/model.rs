@@ -315,11 +315,13 @@ pub enum Reason {
     NotPublic,
     /// The packet filter did not hold the answer's addresses in time; nothing was answered.
     NotPinned,
+    /// The session has as many questions waiting as it may have now; nothing was asked and nothing charged.
+    Share,
 }
 
 impl Reason {
     /// Every reason, for metrics that must exist from the start.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::DenyRule,
         Self::DenyList,
         Self::Rpz,
@@ -336,6 +338,7 @@ impl Reason {
         Self::UnknownSource,
         Self::NotPublic,
         Self::NotPinned,
+        Self::Share,
     ];
 
     /// As in records and labels.
@@ -357,6 +360,7 @@ impl Reason {
             Self::UnknownSource => "unknown-source",
             Self::NotPublic => "not-public",
             Self::NotPinned => "not-pinned",
+            Self::Share => "share",
         }
     }
 }

@@ -227,6 +227,7 @@ fn explain(
         qtype,
         question: &[],
         edns: None,
+        options: Default::default(),
     };
     let name = query.qname.as_ref();
     let split = Split::of(name);
@@ -468,19 +469,5 @@ impl Pipeline {
             let address = id.as_str().strip_prefix("unannounced:")?.parse().ok()?;
             self.sessions.adopt(address, self.hash(id)).ok().map(|(session, _)| session)
         })
-    }
-
-    /// Hands every ledger to the store, at the end of the process.
-    pub fn save_ledgers(&self) {
-        for session in self.sessions.all() {
-            let snapshot = {
-                let mut inner = session.inner.lock();
-                if inner.unstored == staunch_scoring::Bits::ZERO && !inner.dirty {
-                    continue;
-                }
-                self.snapshot(&mut inner)
-            };
-            self.put_ledger(&session, Some(snapshot));
-        }
     }
 }

@@ -302,7 +302,7 @@ impl Pipeline {
                 Target::None => {
                     let (response, count) = hit.response(name, query.qtype);
                     if count > 0 {
-                        return self.give(live, walk, query, &hit, &aliases, name, &response, out).await;
+                        return self.give_records(live, walk, query, &hit, &aliases, name, &response, out).await;
                     }
                     true
                 }
@@ -325,7 +325,7 @@ impl Pipeline {
 
     /// Gives the zone's own records, guarded and pinned like any answer.
     #[allow(clippy::too_many_arguments)]
-    async fn give(
+    async fn give_records(
         &self,
         live: &Live,
         walk: &mut Walk,

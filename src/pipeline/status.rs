@@ -14,7 +14,7 @@ impl Pipeline {
             "schema": 1,
             "version": env!("CARGO_PKG_VERSION"),
             "mode": live.policy.mode,
-            "unready": self.unready(),
+            "unready": self.unready(now),
             "digest": live.digest,
             "sessions": self.sessions.len(),
             "groups": self.show_groups(now),
@@ -29,11 +29,11 @@ impl Pipeline {
     }
 
     /// Why the service should get no new sandboxes; `None` when all is well.
-    pub fn unready(&self) -> Option<String> {
+    pub fn unready(&self, now: Now) -> Option<String> {
         let live = self.live.load();
         if live.enforcing && live.policy.mode != Mode::Monitor && !self.enforcer.healthy() {
             return Some("the packet filter does not hold what was ordered".into());
         }
-        self.gate.report().missing()
+        self.gate.report(now.mono).missing()
     }
 }

@@ -347,12 +347,19 @@ pub struct Zone {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     zones: Box<[Arc<Zone>]>,
+    version: u64,
 }
 
 impl Snapshot {
     /// In this order; zones beyond [`MAX_ZONES`] are for the configuration to refuse.
     pub fn new(zones: impl IntoIterator<Item = Zone>) -> Self {
-        Self { zones: zones.into_iter().map(Arc::new).collect() }
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self { zones: zones.into_iter().map(Arc::new).collect(), version: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Never the same for two snapshots of one process but the default, which has no zones.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// The zones, in their order.
