@@ -380,7 +380,7 @@ fn where_bind_and_unbound_agree_we_agree() {
     assert!(wrong.is_empty(), "{} of {compared} differ:\n{}", wrong.len(), wrong.join("\n"));
     assert!(compared > left_out * 3 && compared as usize > QUESTIONS * rounds as usize / 2, "too few were compared");
     for kind in ["silence", "truncated", "nxdomain", "nodata", "records"] {
-        assert!(kinds.get(kind).is_some_and(|n| *n >= 10), "too few of kind {kind}: {kinds:?}");
+        assert!(kinds.get(kind).is_some_and(|n| *n >= 5), "too few of kind {kind}: {kinds:?}");
     }
     // That the reader of names follows compression is what targets are compared by.
     assert_eq!(read_name(&[1, b'a', 0xc0, 4, 1, b'b', 0], 0).map(|(name, _)| name), Some("a.b".into()));
