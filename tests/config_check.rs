@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use staunch::config::{
-    AlertSinkKind, Endpoint, Environment, Loaded, SinkholeAction, SyslogTarget, Warning, defaults_in, load_in,
-    load_text,
+    AlertSinkKind, Environment, Loaded, Server, SinkholeAction, SyslogTarget, Warning, defaults_in, load_in, load_text,
 };
 use staunch::enforce::BackendKind;
 use staunch::lists::{Reach, Scope};
@@ -723,12 +722,12 @@ review_by = "2027-06-01"
     assert_eq!(loaded.admin.group.as_deref(), Some("staunch"));
     assert_eq!((loaded.policy.mode, loaded.policy.canary_percent), (Mode::Canary, 25));
     assert_eq!(loaded.policy.unknown_source, UnknownSource::Profile);
-    let servers: Vec<_> = loaded.upstream.servers.iter().map(Endpoint::to_string).collect();
+    let servers: Vec<_> = loaded.upstream.servers.iter().map(Server::to_string).collect();
     assert_eq!(servers, ["192.0.2.53:53", "[2001:db8::53]:5353", "resolver.example.net:54"]);
     assert_eq!(loaded.upstream.addresses(), None, "one has to be looked up");
     let own = &loaded.upstream.zones[0];
     assert_eq!((own.zone.to_string().as_str(), own.owner.as_str()), ("corp.internal", "net-team"));
-    let servers: Vec<_> = own.servers.iter().map(Endpoint::to_string).collect();
+    let servers: Vec<_> = own.servers.iter().map(Server::to_string).collect();
     assert_eq!(servers, ["10.20.0.53:53", "dns.corp.example:5353"]);
     assert_eq!(loaded.upstream.forward_config(vec![], vec![]).udp_payload, 1232);
     assert!(loaded.answer.allow_ranges[0].ranges[0].contains("10.20.3.4".parse().expect("address")));

@@ -142,6 +142,9 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let built = build::pipeline(loaded).await.map_err(not_learned)?;
     let pipeline = built.pipeline;
 
+    // Ahead of the first question, so that it is known by then how to ask.
+    let forwarder = pipeline.forwarder.clone();
+    let manners_task = tokio::spawn(async move { forwarder.know_upstreams().await });
     pipeline.watch_flows(pipeline.enforcer.status().backend == BackendKind::Nft);
     ready::before_serving(&pipeline).await;
     let runtime = tokio::runtime::Handle::current();
@@ -201,6 +204,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     listener.shutdown().await;
     admin_task.abort();
     held_task.abort();
+    manners_task.abort();
     ready_task.abort();
     if ours {
         let _ = std::fs::remove_file(&socket);
