@@ -165,6 +165,7 @@ pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> 
     // An answer may hold what the new rules take out.
     pipeline.cache.clear();
     pipeline.held.clear();
+    pipeline.prefetch.clear();
     let live = pipeline.live.load_full();
     for id in old.configured.iter().filter(|id| !live.configured.contains(id)) {
         if let Some(session) = pipeline.sessions.end(id) {

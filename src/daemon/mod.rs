@@ -162,6 +162,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let admin_task = tokio::spawn(admin::serve(admin_socket, admin));
 
     let held_task = tokio::spawn(pipeline.clone().keep_held_fresh());
+    let popular_task = tokio::spawn(pipeline.clone().keep_popular_fresh());
+    let late_task = tokio::spawn(pipeline.clone().keep_late_answers());
 
     let ready_task =
         tokio::spawn(ready::keep(pipeline.clone(), listener.local_addrs().to_vec(), socket.display().to_string()));
@@ -204,6 +206,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     listener.shutdown().await;
     admin_task.abort();
     held_task.abort();
+    popular_task.abort();
+    late_task.abort();
     manners_task.abort();
     ready_task.abort();
     if ours {

@@ -17,6 +17,18 @@ type Outcome = Result<Arc<Response>, ForwardError>;
 /// Name, and type with DO and CD.
 type Key = (Box<[u8]>, u32);
 
+/// An exchange under way, as somebody who waits for it holds it. Dropping it does not end the exchange.
+#[derive(Debug, Clone)]
+pub struct Flight(watch::Receiver<Option<Outcome>>);
+
+impl Flight {
+    /// Its outcome.
+    pub async fn landed(&mut self) -> Outcome {
+        let landed = self.0.wait_for(Option::is_some).await.map_err(|_| ForwardError::Abandoned)?;
+        landed.clone().unwrap_or(Err(ForwardError::Abandoned))
+    }
+}
+
 /// Exchanges under way. Bounded by the forwarder's semaphore: a flight holds one permit from take-off to landing.
 #[derive(Default)]
 pub(super) struct Flights {
@@ -26,18 +38,16 @@ pub(super) struct Flights {
 impl Flights {
     /// Waits for the flight that asks `ask`, starting it if there is none.
     pub(super) async fn join_or_start(&self, inner: &Arc<Inner>, ask: Ask) -> Outcome {
-        let mut outcome = self.board(inner, ask)?;
-        let landed = outcome.wait_for(Option::is_some).await.map_err(|_| ForwardError::Abandoned)?;
-        landed.clone().unwrap_or(Err(ForwardError::Abandoned))
+        self.board(inner, ask)?.landed().await
     }
 
     /// Takes a seat. Looking and starting happen under one lock, so that no two flights ask the same.
-    fn board(&self, inner: &Arc<Inner>, ask: Ask) -> Result<watch::Receiver<Option<Outcome>>, ForwardError> {
+    pub(super) fn board(&self, inner: &Arc<Inner>, ask: Ask) -> Result<Flight, ForwardError> {
         let key: Key = (ask.qname().into(), ask.kind());
         let mut map = self.map.lock();
         if let Some(flight) = map.get(&key) {
             Counters::add(&inner.counters.coalesced);
-            return Ok(flight.clone());
+            return Ok(Flight(flight.clone()));
         }
         let Ok(permit) = inner.exchanges.clone().try_acquire_owned() else {
             Counters::add(&inner.counters.busy);
@@ -54,7 +64,7 @@ impl Flights {
             drop(landing);
             drop(permit);
         });
-        Ok(outcome)
+        Ok(Flight(outcome))
     }
 
     /// Flights under way.

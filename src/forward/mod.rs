@@ -53,6 +53,7 @@ use tokio::time::{Instant, timeout_at};
 use self::budget::Budget;
 pub use self::counters::Counters;
 pub use self::error::{FailKind, Failed, ForwardError};
+pub use self::flight::Flight;
 use self::flight::Flights;
 use self::health::Health;
 pub use self::health::Standing;
@@ -234,6 +235,25 @@ impl Forwarder {
     /// lower case and without cookies.
     pub async fn know_upstreams(&self) {
         greet::keep(&self.inner).await;
+    }
+
+    /// The same for somebody who goes on without it at `until`: then the exchange under way comes along, to be heard by
+    /// somebody else.
+    pub async fn resolve_or_leave(
+        &self,
+        permit: Permit,
+        until: Instant,
+    ) -> (Result<Arc<Response>, ForwardError>, Option<Flight>) {
+        let ask = Ask::from(&permit);
+        Counters::add(&self.inner.counters.questions);
+        let mut flight = match self.inner.flights.board(&self.inner, ask) {
+            Ok(flight) => flight,
+            Err(error) => return (Err(error), None),
+        };
+        match timeout_at(until, flight.landed()).await {
+            Ok(outcome) => (outcome, None),
+            Err(_) => (Err(ForwardError::Late(self.inner.addresses(self.inner.members(&ask)))), Some(flight)),
+        }
     }
 
     /// Says at once that nobody can be asked about `name`, where that is known.

@@ -16,12 +16,14 @@ mod ledgers;
 mod live;
 mod observed;
 mod pins;
+mod prefetch;
 mod prove;
 mod quarantine;
 mod ranges;
 mod refresh;
 mod refusals;
 mod show;
+mod stale;
 mod tighten;
 
 use std::net::{IpAddr, SocketAddr};
@@ -57,6 +59,7 @@ pub use age::{AgeSources, Ages, RegisteredBy};
 pub use explain::{Explanation, explain_fresh};
 pub(crate) use explain::{Knowledge, Walked, walk};
 pub use live::{Learning, Live, Repeats, Sinkhole};
+pub use prefetch::{Counters as PrefetchCounters, Prefetch};
 pub use refresh::{Counters as HeldCounters, Held};
 pub(crate) use tighten::Cause;
 
@@ -74,6 +77,8 @@ pub struct Pipeline {
     pub cache: Cache,
     /// Names that are held and asked again on our own clock.
     pub held: Held,
+    /// Popular names that are asked before their answers end.
+    pub prefetch: Prefetch,
     /// What random siblings were found to get.
     pub decoys: crate::decoy::Table,
     /// Upstreams.
@@ -110,6 +115,8 @@ pub struct Pipeline {
     connections_told: AtomicBool,
     /// Questions that wait before they leave.
     delays: Delays,
+    /// Exchanges that go on when nobody waits for them any more.
+    late: stale::Latecomers,
     hasher: RandomState,
 }
 
@@ -188,12 +195,14 @@ impl Pipeline {
             opened: ranges::Opened::default(),
             groups: Groups::new(MAX_GROUPS, std::hash::BuildHasher::hash_one(&hasher, "shared")),
             delays: Delays::default(),
+            late: stale::Latecomers::default(),
             connections_told: AtomicBool::new(false),
             unplaced: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),
             sessions,
             cache,
             held: Held::default(),
+            prefetch: Prefetch::default(),
             decoys: crate::decoy::Table::default(),
             forwarder,
             enforcer,
