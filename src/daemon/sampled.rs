@@ -104,13 +104,21 @@ fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {
         plain("upstream_all_down_total", "Of these, failed at once with every upstream down", read(&counters.all_down)),
         plain("upstream_mismatches_total", "Datagrams that fitted no question", read(&counters.mismatches)),
         plain("upstream_mismatch_floods_total", "Turns to TCP because of them", read(&counters.mismatch_floods)),
-        plain("upstream_flood_tcp_total", "Tries over TCP from the start, because of a flood before", read(&counters.flood_tcp)),
+        plain(
+            "upstream_flood_tcp_total",
+            "Tries over TCP from the start, because of a flood before",
+            read(&counters.flood_tcp),
+        ),
         plain(
             "upstream_doubted_total",
             "Datagrams that fitted but for letter case or cookie; their questions went over TCP",
             read(&counters.doubted),
         ),
-        plain("upstream_trials_total", "Questions of our own that try how upstreams treat datagrams", read(&counters.trials)),
+        plain(
+            "upstream_trials_total",
+            "Questions of our own that try how upstreams treat datagrams",
+            read(&counters.trials),
+        ),
         plain("upstream_connections_total", "Connections opened to upstreams", read(&counters.connections)),
         plain("upstream_tls_handshakes_total", "Of these, TLS handshakes in full", read(&counters.tls_handshakes)),
         plain("upstream_tls_resumed_total", "Of these, TLS sessions resumed", read(&counters.tls_resumed)),
@@ -148,7 +156,11 @@ fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {
     let upstreams = pipeline.forwarder.upstreams();
     let number = |is_so: fn(&UpstreamStatus) -> bool| upstreams.iter().filter(|up| is_so(up)).count() as f64;
     all.extend([
-        plain("upstreams_folding_case", "Upstreams that do not keep letter case", number(|up| up.keeps_case == Some(false))),
+        plain(
+            "upstreams_folding_case",
+            "Upstreams that do not keep letter case",
+            number(|up| up.keeps_case == Some(false)),
+        ),
         plain("upstreams_with_cookies", "Upstreams with DNS cookies", number(|up| up.has_cookies == Some(true))),
         plain(
             "upstreams_unconnected",
@@ -224,7 +236,11 @@ fn prefetch(all: &mut Vec<Sample>, pipeline: &Pipeline) {
         plain("popular_questions", "Questions that are asked before their answers end", pipeline.prefetch.len() as f64),
         plain("prefetched_total", "Questions asked before their answers ended", read(&counters.asked)),
         plain("prefetch_failed_total", "Of these, without a usable answer", read(&counters.failed)),
-        plain("prefetch_refused_total", "Popular questions that policy did not allow any more", read(&counters.refused)),
+        plain(
+            "prefetch_refused_total",
+            "Popular questions that policy did not allow any more",
+            read(&counters.refused),
+        ),
         plain("prefetch_table_full_total", "Questions not noted for want of room", read(&counters.full)),
     ]);
 }

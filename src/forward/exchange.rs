@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::edns::Opt;
+use super::flight::Seat;
 use super::manner::{Cookie, Reply};
 use super::query::{Ask, Case, Dress, Fit, Query};
 use super::stream::Heard;
@@ -89,7 +90,7 @@ impl Try<'_> {
             return match rcode {
                 0 | 3 if well_formed(&wire) => {
                     let upstream = self.server.upstream.address;
-                    Ok(Response { wire, upstream, rtt: begun.elapsed(), tcp: streamed })
+                    Ok(Response { wire, upstream, rtt: begun.elapsed(), tcp: streamed, seat: Seat::default() })
                 }
                 0 | 3 => Err(FailKind::Mangled),
                 1 => Err(FailKind::FormErr),

@@ -1,16 +1,24 @@
 //! One flight per question: who asks what is being asked already shares its outcome.
 //!
 //! Identical questions in parallel would hand an off-path attacker as many chances per guess, and sessions could make
-//! upstream traffic out of nothing.
+//! upstream traffic out of nothing. A flight that has landed with an answer is there until somebody says that it is kept
+//! ([`Response::kept`](super::Response::kept)), so that between the exchange and the cache nobody finds neither.
 
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use super::query::Ask;
 use super::{Counters, ForwardError, Inner, Response, race};
+
+/// How long a flight that has landed is there at most: nobody may have kept its answer.
+const LANDED: Duration = Duration::from_millis(100);
 
 type Outcome = Result<Arc<Response>, ForwardError>;
 
@@ -29,7 +37,8 @@ impl Flight {
     }
 }
 
-/// Exchanges under way. Bounded by the forwarder's semaphore: a flight holds one permit from take-off to landing.
+/// Exchanges under way. Bounded by the forwarder's semaphore: a flight holds one permit from take-off to landing, and one
+/// that has landed is gone within [`LANDED`].
 #[derive(Default)]
 pub(super) struct Flights {
     map: Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>, foldhash::quality::RandomState>>,
@@ -56,13 +65,21 @@ impl Flights {
         let (tell, outcome) = watch::channel(None);
         map.insert(key.clone(), outcome.clone());
         drop(map);
-        let landing = Landing { inner: inner.clone(), key };
+        let landing = Landing { inner: inner.clone(), key, is_over: AtomicBool::new(false), over: Notify::new() };
         tokio::spawn(async move {
-            let found = race::run(&landing.inner, ask).await.map(Arc::new);
-            // Told before the seat is given up: who comes in between still finds this outcome.
-            let _ = tell.send(Some(found));
-            drop(landing);
+            let landing = Arc::new(landing);
+            let mut found = race::run(&landing.inner, ask).await;
+            if let Ok(response) = &mut found {
+                response.seat = Seat(Some(landing.clone()));
+            }
+            let is_answered = found.is_ok();
+            // Told before the flight is gone: who comes in between still finds this outcome.
+            let _ = tell.send(Some(found.map(Arc::new)));
             drop(permit);
+            if is_answered {
+                let _ = timeout(LANDED, landing.over.notified()).await;
+            }
+            landing.end();
         });
         Ok(Flight(outcome))
     }
@@ -73,14 +90,53 @@ impl Flights {
     }
 }
 
-/// Takes the flight off the map however its task ends.
+/// Takes the flight off the map, once, however its task ends.
 struct Landing {
     inner: Arc<Inner>,
     key: Key,
+    is_over: AtomicBool,
+    over: Notify,
+}
+
+impl Landing {
+    fn end(&self) {
+        if !self.is_over.swap(true, Ordering::Relaxed) {
+            self.inner.flights.map.lock().remove(&self.key);
+            self.over.notify_one();
+        }
+    }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.inner.flights.map.lock().remove(&self.key);
+        self.end();
+    }
+}
+
+/// The flight that an answer came with.
+#[derive(Clone, Default)]
+pub(super) struct Seat(Option<Arc<Landing>>);
+
+impl Seat {
+    /// The answer is where others find it.
+    pub(super) fn give_up(&self) {
+        if let Some(landing) = &self.0 {
+            landing.end();
+        }
+    }
+}
+
+/// It says nothing of an answer.
+impl PartialEq for Seat {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Seat {}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seat")
     }
 }

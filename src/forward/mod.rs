@@ -54,7 +54,7 @@ use self::budget::Budget;
 pub use self::counters::Counters;
 pub use self::error::{FailKind, Failed, ForwardError};
 pub use self::flight::Flight;
-use self::flight::Flights;
+use self::flight::{Flights, Seat};
 use self::health::Health;
 pub use self::health::Standing;
 use self::manner::Manner;
@@ -99,6 +99,15 @@ pub struct Response {
     pub rtt: Duration,
     /// Whether it came over a connection, TCP or TLS.
     pub tcp: bool,
+    seat: Seat,
+}
+
+impl Response {
+    /// Says that it is where others find it: who asks the same from now on and does not find it starts an exchange. Until
+    /// then, for a moment, it is handed to whoever asks.
+    pub fn kept(&self) {
+        self.seat.give_up();
+    }
 }
 
 /// How an upstream stands.

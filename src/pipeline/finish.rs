@@ -121,6 +121,9 @@ impl Pipeline {
             Err(error) => {
                 tracing::debug!(%error, "an answer was not usable");
                 self.note_failure(&live, key, Ede::NetworkError, UNUSABLE);
+                if let Some(stale) = stale {
+                    return self.release_stale(walk, query, stale, out).await;
+                }
                 return fail(walk, query, Ede::NetworkError, UNUSABLE, out);
             }
         };
@@ -133,6 +136,7 @@ impl Pipeline {
         if emptied {
             let withheld = walk.record.withheld.clone().into_boxed_slice();
             self.cache.put_inside(key, vetted.answer, withheld, now.mono, floor);
+            response.kept();
             return self.refuse_inside(&live, walk, query, now, out);
         }
         let hops = vetted.names.into_boxed_slice();
@@ -142,6 +146,7 @@ impl Pipeline {
         } else {
             let kind = vetted.kind;
             let entry = self.cache.put(key, vetted.answer, hops, now.mono, floor);
+            response.kept();
             if kind == Kind::Positive {
                 self.note_popular(&live, &walk.session, key, entry.usable - entry.stored, now);
             }

@@ -99,6 +99,7 @@ impl Pipeline {
         } else {
             self.cache.put(key, vetted.answer, vetted.names.into_boxed_slice(), now.mono, floor);
         }
+        response.kept();
         Some(told)
     }
 }

@@ -58,9 +58,14 @@ impl Daemon {
     }
 
     pub fn start_at(upstream: SocketAddr, metrics: &str, extra: &str) -> Self {
+        Self::start_by(&format!("servers = [\"{upstream}\"]"), metrics, extra)
+    }
+
+    /// With these lines under `[upstream]`.
+    pub fn start_by(upstream: &str, metrics: &str, extra: &str) -> Self {
         let dir = tempfile::tempdir().expect("directory");
         let text = format!(
-            "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\nmetrics = \"{metrics}\"\n[upstream]\nservers = [\"{upstream}\"]\n{extra}",
+            "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\nmetrics = \"{metrics}\"\n[upstream]\n{upstream}\n{extra}",
         );
         std::fs::write(dir.path().join("staunch.toml"), text).expect("configuration");
         let (child, address) = Self::spawn(dir.path(), Some(&dir.path().join("staunch.toml")));

@@ -60,7 +60,9 @@ impl Table {
         let popular = asked.values().filter(|asked| asked.is_popular && now < asked.until).count();
         let question = Question::of(key);
         if let Some(known) = asked.get_mut(&question).filter(|known| now < known.until) {
-            if known.sessions.len() < SESSIONS && !known.sessions.iter().any(|had| std::ptr::eq(had.as_ptr(), &**session)) {
+            if known.sessions.len() < SESSIONS
+                && !known.sessions.iter().any(|had| std::ptr::eq(had.as_ptr(), &**session))
+            {
                 known.sessions.push(Arc::downgrade(session));
             }
             if known.is_popular || known.first == who {
