@@ -224,6 +224,10 @@ impl Try<'_> {
                 continue;
             }
             self.server.health.heard(Instant::now());
+            if octets.len() <= 12 {
+                // It could not parse the query and says so without it: nothing is shown by that.
+                return None;
+            }
             let has_cookies = match reply {
                 Some((sent, Reply::Server(new))) => {
                     manner.keep(&sent, new);

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::exchange::{Trial, Try};
@@ -25,10 +26,12 @@ const TURNS: u32 = 3;
 /// Tries upstreams for ever.
 pub(super) async fn keep(inner: &Arc<Inner>) {
     loop {
-        let mut all_known = true;
-        for server in &inner.servers {
-            all_known &= greet(inner, server).await;
+        let mut round = JoinSet::new();
+        for index in 0..inner.servers.len() {
+            let inner = inner.clone();
+            round.spawn(async move { greet(&inner, &inner.servers[index]).await });
         }
+        let all_known = round.join_all().await.into_iter().all(|known| known);
         sleep(LEAST).await;
         let wait = if all_known { EVERY } else { SOON };
         let _ = timeout(wait, inner.doubts.notified()).await;

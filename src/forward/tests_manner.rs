@@ -208,18 +208,23 @@ async fn a_bad_cookie_is_asked_again_with_the_new_one_and_then_over_tcp() {
 
 #[tokio::test]
 async fn one_that_drops_what_has_a_cookie_is_never_sent_one() {
-    let up = Fake::start(|q, _| match cookie(q) {
-        Some(_) => Act::Silence,
-        None => Act::Send(vec![answer(q, 1)]),
-    })
-    .await;
-    let forwarder = forwarder(&[&up]);
-    greet(&forwarder).await;
-    let status = &forwarder.upstreams()[0];
-    assert_eq!((status.has_cookies, status.keeps_case), (Some(false), Some(true)));
-    assert_eq!(last(&forwarder.resolve(permit("a.example")).await), Some(1));
-    assert_eq!(up.queries().len(), 1);
-    assert_eq!(status.standing, Standing::Up, "trials say nothing of its health");
+    // Silence, or a header alone that says FORMERR.
+    let deaf: fn(&[u8]) -> Act = |_| Act::Silence;
+    let cross: fn(&[u8]) -> Act = |q| Act::Send(vec![vec![q[0], q[1], 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0]]);
+    for refusal in [deaf, cross] {
+        let up = Fake::start(move |q, _| match cookie(q) {
+            Some(_) => refusal(q),
+            None => Act::Send(vec![answer(q, 1)]),
+        })
+        .await;
+        let forwarder = forwarder(&[&up]);
+        greet(&forwarder).await;
+        let status = &forwarder.upstreams()[0];
+        assert_eq!((status.has_cookies, status.keeps_case), (Some(false), Some(true)));
+        assert_eq!(last(&forwarder.resolve(permit("a.example")).await), Some(1));
+        assert_eq!(up.queries().len(), 1);
+        assert_eq!(status.standing, Standing::Up, "trials say nothing of its health");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! TLS towards unbound, with a root that the test makes.
 
-use std::net::{IpAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -11,24 +10,20 @@ use sha2::{Digest, Sha256};
 
 use crate::daemon::{Daemon, ENFORCE};
 use crate::fake::{A, Answer, Fake, Reply, ask};
+use crate::server::{Server, free_port, metric};
 
 /// unbound that speaks TLS alone, on a port of its own.
 struct Unbound {
     port: u16,
     dir: tempfile::TempDir,
-    child: Option<Child>,
+    server: Option<Server>,
     /// Of its key, Base64.
     pin: String,
 }
 
 impl Unbound {
-    /// `None`, and it is said, where there is no unbound.
     fn start(name: &str) -> Option<Self> {
-        if Command::new("unbound").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-            assert!(std::env::var("STAUNCH_REQUIRE_PRIVILEGE").as_deref() != Ok("1"), "unbound is needed");
-            println!("SKIPPED: no unbound");
-            return None;
-        }
+        Server::is_there("unbound")?;
         let dir = tempfile::tempdir().expect("directory");
         let root_key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
@@ -39,7 +34,7 @@ impl Unbound {
         let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
         let shown = params.signed_by(&key, &issuer).expect("a certificate").pem();
         let pin = BASE64_STANDARD.encode(Sha256::digest(key.subject_public_key_info()));
-        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address").port();
+        let port = free_port();
         let path = |name: &str| dir.path().join(name).display().to_string();
         std::fs::write(path("root.pem"), root).expect("written");
         std::fs::write(path("server.pem"), shown).expect("written");
@@ -55,55 +50,23 @@ impl Unbound {
             path("server.pem"),
         );
         std::fs::write(path("unbound.conf"), config).expect("written");
-        let mut unbound = Self { port, dir, child: None, pin };
+        let mut unbound = Self { port, dir, server: None, pin };
         unbound.run();
         Some(unbound)
     }
 
     fn run(&mut self) {
-        let child = Command::new("unbound")
-            .args(["-d", "-c"])
-            .arg(self.dir.path().join("unbound.conf"))
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("unbound starts");
-        self.child = Some(child);
-        let until = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < until, "unbound does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let config = self.dir.path().join("unbound.conf");
+        self.server = Some(Server::start("unbound", &["-d", "-c"], &config, self.port));
     }
 
     fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.server = None;
     }
 
     fn root(&self) -> String {
         self.dir.path().join("root.pem").display().to_string()
     }
-}
-
-impl Drop for Unbound {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// The number behind `staunch_NAME` on the metrics page.
-fn metric(daemon: &Daemon, port: u16, name: &str) -> f64 {
-    let page = Command::new("curl").args(["-s", &format!("http://127.0.0.1:{port}/metrics")]).output().expect("curl");
-    let page = String::from_utf8_lossy(&page.stdout).into_owned();
-    let line = page.lines().find(|line| line.starts_with(&format!("staunch_{name}{{}} ")));
-    let value = line.and_then(|line| line.rsplit(' ').next()).and_then(|text| text.parse().ok());
-    value.unwrap_or_else(|| panic!("no {name} at {} in {page}", daemon.address))
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address").port()
 }
 
 fn is_true(answer: &Answer) -> bool {
@@ -125,7 +88,7 @@ fn questions_go_to_unbound_over_one_connection_that_is_resumed() {
         let answer = ask(daemon.address, "127.0.0.1", &format!("n{n}.site.example"), A);
         assert!(is_true(&answer), "{n}: {answer:?}");
     }
-    let read = |name| metric(&daemon, metrics, name);
+    let read = |name| metric(metrics, name);
     let (handshakes, resumed) = (read("upstream_tls_handshakes_total"), read("upstream_tls_resumed_total"));
     println!("FIGURE: 30 questions over TLS, {handshakes} handshakes in full, {resumed} resumed");
     assert!(handshakes == 1.0 && handshakes + resumed <= 5.0, "{handshakes} and {resumed}");
