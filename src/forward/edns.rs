@@ -22,10 +22,7 @@ pub(super) struct Opt<'m> {
 impl<'m> Opt<'m> {
     /// The OPT record of `message`, if it has one that can be found.
     pub(super) fn of(message: &'m [u8]) -> Option<Self> {
-        let word = |at: usize| {
-            let pair = message.get(at..at + 2)?;
-            Some(u16::from_be_bytes([pair[0], pair[1]]))
-        };
+        let word = |at: usize| message.get(at..)?.first_chunk().map(|pair| u16::from_be_bytes(*pair));
         let mut at = 12;
         for _ in 0..word(4)? {
             at = skip_name(message, at).ok()? + 4;

@@ -172,10 +172,13 @@ impl Query {
 
     /// How `octets` relate to this query.
     pub(super) fn fit(&self, octets: &[u8]) -> Fit {
-        let ours = &self.octets[..self.question];
-        let Some(header) = octets.first_chunk::<HEADER>() else { return Fit::Foreign };
+        let ours = self.octets.get(..self.question).unwrap_or_default();
+        let Some(((own, question), header)) = ours.split_first_chunk::<HEADER>().zip(octets.first_chunk::<HEADER>())
+        else {
+            return Fit::Foreign;
+        };
         // Same id; a response (QR) of opcode 0.
-        if header[..2] != ours[..2] || header[2] & 0xf8 != 0x80 {
+        if header[..2] != own[..2] || header[2] & 0xf8 != 0x80 {
             return Fit::Foreign;
         }
         let rcode = header[3] & 0xf;
@@ -183,17 +186,18 @@ impl Query {
         if rcode == 1 && header[4..6] == [0, 0] && octets.len() == HEADER {
             return Fit::Ours { rcode, truncated: false };
         }
-        let one_question = header[4..6] == [0, 1];
+        let theirs = octets.get(HEADER..self.question).unwrap_or_default();
+        let Some(((name, kind), (wanted, wanted_kind))) =
+            theirs.split_last_chunk::<4>().zip(question.split_last_chunk::<4>())
+        else {
+            return Fit::Foreign;
+        };
         // Length octets of labels are below any letter, so folding the whole is folding the name alone: type and class
         // octets that are letters stand behind it and are compared exactly.
-        let name_end = self.question - 4;
-        let spelled = octets.get(HEADER..name_end).unwrap_or_default();
-        let name = spelled.eq_ignore_ascii_case(&ours[HEADER..name_end]);
-        let rest = octets.get(name_end..self.question) == Some(&ours[name_end..]);
-        if !(one_question && name && rest) {
+        if header[4..6] != [0, 1] || kind != wanted_kind || !name.eq_ignore_ascii_case(wanted) {
             return Fit::Foreign;
         }
-        if self.is_cased && *spelled != ours[HEADER..name_end] {
+        if self.is_cased && name != wanted {
             return Fit::Recased;
         }
         Fit::Ours { rcode, truncated: header[2] & 0x02 != 0 }
