@@ -161,6 +161,11 @@ fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             "Upstreams that do not keep letter case",
             number(|up| up.keeps_case == Some(false)),
         ),
+        plain(
+            "upstream_connections_open",
+            "Connections open to upstreams",
+            upstreams.iter().map(|up| up.connections).sum::<usize>() as f64,
+        ),
         plain("upstreams_with_cookies", "Upstreams with DNS cookies", number(|up| up.has_cookies == Some(true))),
         plain(
             "upstreams_unconnected",

@@ -86,8 +86,11 @@ pub(super) async fn greet(inner: &Arc<Inner>, server: &Server) -> bool {
         }
     }
     let has = with.iter().any(|found| found.has_cookies);
-    if (has || with.len() + without.len() >= 2) && manner.learn_cookies(has) && has {
-        tracing::info!(upstream = %server.upstream, "upstream has DNS cookies; its datagrams must hold ours");
+    if has || all.len() >= 2 {
+        let is_news = manner.learn_cookies(has);
+        if is_news && has {
+            tracing::info!(upstream = %server.upstream, "upstream has DNS cookies; its datagrams must hold ours");
+        }
     }
     true
 }

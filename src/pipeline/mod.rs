@@ -25,6 +25,7 @@ mod refusals;
 mod show;
 mod stale;
 mod tighten;
+mod upstreams;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -142,6 +142,10 @@ fn who_cannot_prove_its_name_is_told_and_nobody_else_is_asked() {
         assert!(told.1.contains(&format!("127.0.0.1:{} {kind}", unbound.port)), "{}", told.1);
         assert!(is_true(&ask(daemon.address, "127.0.0.1", "www.corp.example", A)), "the control");
         assert_eq!(plain.asked("www.site.example"), 0);
+        let status = String::from_utf8(daemon.run(&["status"]).stdout).expect("UTF-8");
+        let told = format!("upstream       tls://127.0.0.1:{}#", unbound.port);
+        let line = status.lines().find(|line| line.starts_with(&told)).unwrap_or_else(|| panic!("{status}"));
+        assert!(line.ends_with(&format!("no connection ({kind})")), "{line}");
     }
 }
 

@@ -96,6 +96,17 @@ impl Reply {
         self.add(2, owner, rtype, 1, data)
     }
 
+    /// An OPT record with these options, each with a few octets.
+    pub fn options(mut self, codes: &[u16]) -> Self {
+        self.octets[11] += 1;
+        let data: Vec<u8> =
+            codes.iter().flat_map(|code| [&code.to_be_bytes()[..], &[0, 6], b"\x00\x16told"].concat()).collect();
+        self.octets.extend([0, 0, 41, 4, 208, 0, 0, 0, 0]);
+        self.octets.extend((data.len() as u16).to_be_bytes());
+        self.octets.extend(data);
+        self
+    }
+
     pub fn done(self) -> Vec<u8> {
         self.octets
     }
@@ -179,6 +190,8 @@ pub struct Answer {
     pub records: Vec<(String, u16, u32, Vec<u8>)>,
     /// EDE codes and texts.
     pub errors: Vec<(u16, String)>,
+    /// Codes of other options.
+    pub options: Vec<u16>,
 }
 
 impl Answer {
@@ -212,6 +225,8 @@ impl Answer {
                 if [*a, *b] == [0, 15] {
                     let text = String::from_utf8_lossy(&rest[2..length]).into_owned();
                     answer.errors.push((u16::from_be_bytes([rest[0], rest[1]]), text));
+                } else {
+                    answer.options.push(u16::from_be_bytes([*a, *b]));
                 }
                 options = &rest[length..];
             }

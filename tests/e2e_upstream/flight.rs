@@ -37,7 +37,7 @@ fn dressed(id: u16, name: &str) -> Vec<u8> {
         _ => {}
     }
     // Letter case is the stub's own too.
-    packet[13] ^= if id % 2 == 0 { 0x20 } else { 0 };
+    packet[13] ^= if id.is_multiple_of(2) { 0x20 } else { 0 };
     packet
 }
 
@@ -150,4 +150,18 @@ fn letter_case_of_a_client_never_leaves() {
         // 40 fair draws each lie outside 6..=34 once in a million times.
         assert!((6..=34).contains(shouted) && (6..=34).contains(whispered), "letter {at}: {shouted} and {whispered}");
     }
+}
+
+#[test]
+fn nothing_of_an_upstreams_options_reaches_a_client() {
+    // NSID, client subnet, keepalive, EDE, report channel, and one that nobody knows; not the cookie, which would be ours.
+    const CODES: [u16; 6] = [3, 8, 11, 15, 18, 65_001];
+    let upstream = Fake::start(|query| vec![Reply::to(query).answer(&query.name, A, &TRUE).options(&CODES).done()]);
+    let daemon = Daemon::start_at(upstream.address, "off", ENFORCE);
+    for turn in ["from the upstream", "from the cache"] {
+        let answer = ask(daemon.address, "127.0.0.1", "www.site.example", A);
+        assert_eq!(answer.addresses(), [IpAddr::from(TRUE)]);
+        assert!(answer.options.is_empty() && answer.errors.is_empty(), "{turn}: {answer:?}");
+    }
+    assert_eq!(upstream.asked("www.site.example"), 1);
 }

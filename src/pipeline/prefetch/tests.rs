@@ -105,8 +105,7 @@ impl World {
 
     fn spent(&self, from: IpAddr) -> staunch_scoring::Bits {
         let session = self.pipeline.sessions.by_address(from).expect("configured");
-        let spent = session.inner.lock().score.spent_session();
-        spent
+        session.inner.lock().score.spent_session()
     }
 }
 
