@@ -241,7 +241,7 @@ fn what_was_not_asked_is_not_shown_not_kept_and_not_opened() {
 
         let before = upstream.asked(victim.0);
         let forged = ask(daemon.address, "127.0.0.1", victim.0, victim.1);
-        assert_eq!(upstream.asked(victim.0), before + 1, "{what}: {} was answered from elsewhere", victim.0);
+        assert!(upstream.asked(victim.0) > before, "{what}: {} was answered from elsewhere", victim.0);
         assert!(!holds(&forged, FORGED), "{what}: {forged:?}");
         if victim.1 == A {
             assert_eq!(forged.addresses(), [IpAddr::from(TRUE)], "{what}: {forged:?}");

@@ -120,8 +120,8 @@ impl Drop for Seat {
 }
 
 impl Line {
-    /// Opens a connection in a task of its own; questions can be put on it at once.
-    pub(super) fn open(dial: Dial) -> Self {
+    /// Opens a connection in a task of its own, with a first question on it; further ones can be put on it at once.
+    pub(super) fn open(dial: Dial, ask: &Ask, dress: Dress<'_>) -> Result<(Self, Seat), FailKind> {
         let (queue, frames) = mpsc::unbounded_channel();
         let state = State {
             waiting: HashMap::default(),
@@ -138,16 +138,18 @@ impl Line {
             quiet: Notify::new(),
             done: Notify::new(),
         });
-        let ours = shared.clone();
+        let line = Self { queue, shared: shared.clone() };
+        // Ahead of the task, which may find out at once that nobody is there.
+        let seat = line.ask(ask, dress)?.ok_or(FailKind::Local)?;
         tokio::spawn(async move {
             let mut reached = false;
             let end = match timeout(dial.patience, connect(&dial, &mut reached)).await {
                 Ok(Ok(stream)) => {
                     dial.dialled.went_well();
-                    ours.state.lock().is_open = true;
+                    shared.state.lock().is_open = true;
                     match stream {
-                        Stream::Tcp(stream) => serve(stream, frames, &ours).await,
-                        Stream::Tls(stream) => serve(*stream, frames, &ours).await,
+                        Stream::Tcp(stream) => serve(stream, frames, &shared).await,
+                        Stream::Tls(stream) => serve(*stream, frames, &shared).await,
                     }
                     FailKind::Broken
                 }
@@ -159,9 +161,9 @@ impl Line {
                     kind
                 }
             };
-            ours.close(end);
+            shared.close(end);
         });
-        Self { queue, shared }
+        Ok((line, seat))
     }
 
     /// Puts a question on it; `None` where it takes none any more.

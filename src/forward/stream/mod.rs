@@ -176,10 +176,9 @@ impl Pool {
             dialled: self.dialled.clone(),
             counters: self.counters.clone(),
         };
-        let line = Line::open(dial);
-        let seat = line.ask(ask, dress)?;
+        let (line, seat) = Line::open(dial, ask, dress)?;
         lines.push(line);
-        seat.ok_or(FailKind::Local)
+        Ok(seat)
     }
 }
 
