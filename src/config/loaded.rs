@@ -16,6 +16,7 @@ use crate::model::{Announcement, Mode};
 use crate::pipeline::Repeats;
 use crate::policy::{Profiles, UnknownSource};
 use crate::range::IpRange;
+use crate::transfer::ZoneConfig;
 use crate::{enforce, forward, learn, listen, rdap, readiness};
 
 /// Everything that was said or assumed.
@@ -65,6 +66,10 @@ pub struct Loaded {
     pub list_reports: Vec<ListReport>,
     /// What was read from each pack.
     pub pack_reports: Vec<PackReport>,
+    /// Response policy zones in force, in their order.
+    pub rpz: Vec<ZoneConfig>,
+    /// Where NOTIFY messages are taken.
+    pub notify_listen: Vec<SocketAddr>,
     /// Who is asked for the age of domains.
     pub age: Age,
     /// Local zones.

@@ -7,6 +7,7 @@ mod ready;
 mod sampled;
 mod supervisor;
 mod watchdog;
+mod zone_metrics;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -174,6 +175,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let listeners = listener.counters().clone();
     let stages = sampled::Stages { pipeline: Arc::downgrade(&pipeline), listeners };
     pipeline.telemetry.metrics.register(Arc::new(stages));
+    let zones = zone_metrics::ZoneMetrics(Arc::downgrade(&pipeline));
+    pipeline.telemetry.metrics.register_collector(Box::new(zones));
     if let Some(address) = metrics {
         http::serve(address, pipeline.clone()).await.with_context(|| format!("metrics page on {address}"))?;
     }
@@ -232,6 +235,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(watchdog);
     listener.shutdown().await;
+    pipeline.transfers.stop();
     admin_task.abort();
     held_task.abort();
     popular_task.abort();

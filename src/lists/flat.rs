@@ -8,7 +8,7 @@ const LOAD_PERCENT: usize = 60;
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Flat {
+pub(crate) struct Flat {
     keys: Box<[u64]>,
     values: Box<[u32]>,
     len: usize,
@@ -16,14 +16,14 @@ pub(super) struct Flat {
 
 impl Flat {
     /// An empty table with room for `count` entries.
-    pub(super) fn with_room_for(count: usize) -> Self {
+    pub(crate) fn with_room_for(count: usize) -> Self {
         // One slot more than the load asks for, so that a probe always meets an empty one.
         let slots = if count == 0 { 0 } else { count * 100 / LOAD_PERCENT + 1 };
         Self { keys: vec![0; slots].into(), values: vec![0; slots].into(), len: 0 }
     }
 
     /// Adds an entry; where the fingerprint is there already, `merge(old, new)` says what stays.
-    pub(super) fn insert(&mut self, fingerprint: u64, value: u32, merge: impl FnOnce(u32, u32) -> u32) {
+    pub(crate) fn insert(&mut self, fingerprint: u64, value: u32, merge: impl FnOnce(u32, u32) -> u32) {
         let key = fingerprint.max(1);
         let Some(mut slot) = self.home(key) else { return };
         for _ in 0..self.keys.len() {
@@ -43,7 +43,7 @@ impl Flat {
 
     /// The value of a fingerprint.
     #[inline]
-    pub(super) fn find(&self, fingerprint: u64) -> Option<u32> {
+    pub(crate) fn find(&self, fingerprint: u64) -> Option<u32> {
         let key = fingerprint.max(1);
         let mut slot = self.home(key)?;
         // Bounded by the number of slots even if the table were full.
@@ -61,12 +61,12 @@ impl Flat {
     }
 
     /// Distinct fingerprints.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Octets held.
-    pub(super) fn octets(&self) -> usize {
+    pub(crate) fn octets(&self) -> usize {
         self.keys.len() * (size_of::<u64>() + size_of::<u32>())
     }
 

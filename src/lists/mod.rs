@@ -25,6 +25,7 @@ pub use age::{AgeBuilder, AgeMatch, AgeTable};
 pub use builtin::{BUILTIN, Builtin, PACKS, PREFIX as BUILTIN_PREFIX, builtin, builtin_pack};
 pub use day::Day;
 pub use deny::{DenyBuilder, DenyMatch, DenyTable, EntryNote, ListInfo, MAX_NOTES};
+pub(crate) use flat::Flat;
 pub use form::{FormError, Reach, RuleForm, SuffixKind, host_name, public_suffix};
 pub use grants::{Allowance, Grants, MAX_GRANTS, TooManyGrants};
 pub use hash::{HashKey, Suffix, Suffixes, fingerprint};

@@ -12,6 +12,7 @@ mod lists;
 mod network;
 mod outside;
 mod packs;
+mod rpz;
 mod rules;
 mod sessions;
 mod upstream;
@@ -83,6 +84,8 @@ pub(super) fn resolve(
     let ranges = context.written_ranges();
     let (packs, pack_reports) = context.packs();
     let (lists, list_reports, ring_damage) = context.lists(rules, packs);
+    let rpz = context.rpz();
+    let notify_listen = context.notify_listen(&rpz);
     let age = context.age(ring_damage);
     let zones = context.zones();
     let alerts = context.alerts(&state_dir);
@@ -112,6 +115,8 @@ pub(super) fn resolve(
         lists,
         list_reports,
         pack_reports,
+        rpz,
+        notify_listen,
         age,
         zones,
         events,
