@@ -76,6 +76,7 @@ fn query(name: NameRef<'_>, qtype: Qtype) -> Query<'static> {
         qtype,
         question: &[],
         edns: None,
+        options: Default::default(),
     }
 }
 

@@ -26,7 +26,7 @@ impl Bench {
         let dir = tempfile::tempdir().expect("directory");
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("runtime");
         let (loaded, _) = staunch::config::load(&config(dir.path(), upstream())).expect("configuration loads");
-        let Built { pipeline, .. } = runtime.block_on(build::pipeline(loaded)).expect("pipeline");
+        let Built { pipeline, .. } = runtime.block_on(build::pipeline(loaded, 4096)).expect("pipeline");
         Self { pipeline, runtime, _dir: dir }
     }
 

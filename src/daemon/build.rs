@@ -29,6 +29,9 @@ use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry};
 use crate::zones::Zones;
 
+/// For all that was ordered of the packet filter: loading a hundred thousand leases takes longer than one pin may.
+const RECONCILED: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// A joined pipeline and what its end has to wait for.
 pub struct Built {
     /// The walk.
@@ -53,8 +56,9 @@ pub fn load(start: &Start) -> Result<Loaded, StartError> {
     Ok(loaded)
 }
 
-/// Builds every stage, restores what was recorded, reconciles the packet filter. Serves nothing yet.
-pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
+/// Builds every stage, restores what was recorded, reconciles the packet filter. Serves nothing yet. `room`: questions that
+/// may be in the slow path at once.
+pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     std::fs::create_dir_all(&loaded.state_dir)
         .with_context(|| format!("state directory {}", loaded.state_dir.display()))?;
     let node = NodeKey::open(&loaded.state_dir).context("the node's key")?;
@@ -89,7 +93,7 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let (telemetry, events) =
         Telemetry::start(&telemetry::Config { file: loaded.events.lines(), queue: loaded.events.queue })
             .context("event file")?;
-    let forwarder = Forwarder::new(loaded.upstream.forward_config(upstreams, zones));
+    let forwarder = Forwarder::with_exchanges(loaded.upstream.forward_config(upstreams, zones), room);
     let lookup = HostLookup::new(forwarder.clone()).context("helper look-ups")?;
     let resolver = Arc::new(SinkHosts { lookup, runtime: tokio::runtime::Handle::current() });
     let rdap = loaded.age.rdap.clone().map(|config| Rdap::start(config, store.registered(), Some(resolver.clone())));
@@ -103,7 +107,7 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let live = live(loaded, grants, &settled)?;
     book.put_in_force(settled);
     let pipeline = Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry, book);
-    let pipeline = Arc::new(pipeline.with_registries(rdap).with_node(&node));
+    let pipeline = Arc::new(pipeline.with_registries(rdap).with_node(&node).with_room(room, random()?));
     for announcement in configured {
         let id = announcement.id.clone();
         let seed = pipeline.hash(&id);
@@ -131,14 +135,18 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
             pipeline.gate.nudge();
         }
     });
-    // Written behind: the digest says which policy made the decisions that follow.
-    drop(pipeline.store.append(vec![policy_record(&pipeline, digest, enforced)]).context("journal")?);
+    // The digest says which policy made the decisions that follow, so it is on disk before the first of them: behind a crash
+    // that had lost it, every lease would be closed that was made since.
+    let record = vec![policy_record(&pipeline, digest, enforced)];
+    pipeline.store.append(record).context("journal")?.await.context("journal")?;
     Ok(Built { pipeline, events, node })
 }
 
 /// Puts a new configuration in force: rules, lists, profiles, mode, zones, answers, sessions. Listeners, upstreams,
 /// state and sinks stay as they were at start; where a day file is damaged, registration days stay as they are.
-pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> {
+///
+/// While leases of one policy are looked at by another, the journal names neither: a start behind a crash closes them all.
+pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> {
     let old = pipeline.live.load_full();
     let configured = loaded.sessions.clone();
     let fixed = fixed(&loaded);
@@ -157,6 +165,9 @@ pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> 
     let digest = loaded.digest().to_owned();
     let registries = loaded.age.rdap.clone();
     let live = live(loaded, old.grants.clone(), &settled)?;
+    if digest != old.digest {
+        note_policy(pipeline, String::new(), old.policy.mode != Mode::Monitor).await;
+    }
     pipeline.book.put_in_force(settled);
     pipeline.live.store(Arc::new(live));
     if let (Some(rdap), Some(config)) = (&pipeline.ages.rdap, registries) {
@@ -194,9 +205,31 @@ pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> 
         }
         pipeline.guard(&live, &session, Cause::Policy, now);
     }
-    let enforced = live.policy.mode != Mode::Monitor;
-    drop(pipeline.store.append(vec![policy_record(pipeline, digest.clone(), enforced)])?);
+    if !live.enforcing || follows(pipeline).await {
+        note_policy(pipeline, digest.clone(), live.policy.mode != Mode::Monitor).await;
+    } else {
+        tracing::warn!(
+            "the packet filter does not follow the new policy yet; a start before a reload closes all leases"
+        );
+    }
     Ok(digest)
+}
+
+/// Whether the packet filter has carried out all that was ordered so far.
+async fn follows(pipeline: &Pipeline) -> bool {
+    let Ok(behind) = pipeline.enforcer.view(IpAddr::from([0, 0, 0, 0])) else { return false };
+    behind.wait(RECONCILED).await.is_ok() && pipeline.enforcer.healthy()
+}
+
+/// Has the journal name the policy that leases are made by, `digest`. A journal that fails keeps nobody from a tighter policy.
+async fn note_policy(pipeline: &Pipeline, digest: String, enforced: bool) {
+    let result = match pipeline.store.append(vec![policy_record(pipeline, digest, enforced)]) {
+        Ok(commit) => commit.await.map(drop),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        tracing::warn!(%error, "which policy is in force is not on disk");
+    }
 }
 
 /// What is in force, for the journal.
@@ -301,6 +334,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         }
     };
     Ok(Live {
+        version: Live::next_version(),
         zones,
         forwarded: forward::Zones::new(loaded.upstream.zones.iter().map(|own| own.zone.clone())),
         answers,
@@ -422,10 +456,8 @@ async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow::Result<()>
         return Ok(());
     }
     let now = crate::clock::now();
-    // Loading a hundred thousand leases takes longer than one pin may.
-    let patience = std::time::Duration::from_secs(10);
     if let Some(ticket) = pipeline.open_ranges(&live, now) {
-        ticket.wait(patience).await.context("written ranges could not be opened")?;
+        ticket.wait(RECONCILED).await.context("written ranges could not be opened")?;
     }
     let mut active = Vec::new();
     for session in pipeline.sessions.all() {
@@ -438,12 +470,12 @@ async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow::Result<()>
         active.extend(context.announcement.addresses.iter().map(|a| Active { session: *a, guard, quarantined }));
     }
     let ticket = pipeline.enforcer.reconcile(active)?;
-    ticket.wait(patience).await.context("the packet filter could not be reconciled")?;
+    ticket.wait(RECONCILED).await.context("the packet filter could not be reconciled")?;
     if !same_policy {
         pipeline.tighten_all(&live, now);
         // Behind all that was ordered; where very much is closed the first pins would wait for longer than they may.
         let behind = pipeline.enforcer.view(IpAddr::from([0, 0, 0, 0]))?;
-        behind.wait(patience).await.context("leases of another policy could not be closed")?;
+        behind.wait(RECONCILED).await.context("leases of another policy could not be closed")?;
     }
     if live.policy.mode != Mode::Monitor && !pipeline.enforcer.healthy() {
         bail!("the packet filter is not healthy, and mode {:?} needs it", live.policy.mode);

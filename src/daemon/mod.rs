@@ -23,13 +23,17 @@ use crate::learn::NotLearned;
 use crate::listen::Listener;
 use crate::model::{Qtype, SessionType};
 use crate::pipeline::Pipeline;
-use crate::{clock, store};
+use crate::{clock, fds, listen, store};
 use supervisor::Supervised;
 use watchdog::Watchdog;
 
 /// How often what sessions teach is taken over; a crash loses at most this much of it, and a second or two of the
 /// index.
 const LEARNING: Duration = Duration::from_secs(10);
+
+/// Descriptors that stages open for themselves: journal, index, events, netlink, the metrics page, alert sinks. Ten were
+/// counted with the nft backend and no sink.
+const FILES: usize = 16;
 
 /// What was said on the command line.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +76,6 @@ pub fn run(start: Start) -> Result<(), StartError> {
     for assumed in loaded.assumptions() {
         eprintln!("staunch: {assumed}");
     }
-    raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("slow").build().context("no runtime")?;
     runtime.block_on(serve(start, loaded, supervised))?;
@@ -91,18 +94,29 @@ pub fn run_enforcer(config: &Path, socket: Option<PathBuf>) -> Result<(), StartE
     crate::enforce::remote::run(&settings).context("enforcer").map_err(StartError::Other)
 }
 
-/// Every exchange with an upstream holds a socket, every TCP client another.
-fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the answer.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
-        return;
+/// What stubs may make us open, of the descriptors that the system allows: `used` ones are opened beside it.
+fn share_out(listen: &listen::Config, used: usize) -> fds::Budget {
+    // Half as many exchanges as sockets, so that a second query of some leaves room for the first of others.
+    let wants = fds::Wants { upstream: listen.in_flight.saturating_mul(2), tcp: listen.tcp_connections };
+    let limit = match fds::raise() {
+        Ok(limit) => limit,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files is unknown; 1024 are assumed");
+            1024
+        }
+    };
+    let budget = fds::Budget::share_out(limit, used, wants);
+    if !budget.is_whole(wants) {
+        tracing::warn!(
+            limit,
+            exchanges = budget.upstream / 2,
+            connections = budget.tcp,
+            wanted = used + fds::RESERVED + wants.upstream + wants.tcp,
+            "few files may be open, so fewer questions and TCP clients are served at once than [limits] allows; raise the \
+             hard limit (LimitNOFILE= in the unit, ulimit -Hn), or lower limits.in_flight and limits.tcp_connections"
+        );
     }
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: `limit` is initialised; raising the soft limit up to the hard one needs no privilege.
-    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
-        tracing::warn!("the limit of open files could not be raised");
-    }
+    budget
 }
 
 fn init_tracing() {
@@ -126,7 +140,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let mut interrupt = signal(SignalKind::interrupt()).context("signal handler")?;
     let mut hang_up = signal(SignalKind::hangup()).context("signal handler")?;
 
-    let listen = loaded.listen.clone();
+    let mut listen = loaded.listen.clone();
     let admin_config = loaded.admin.clone();
     let metrics = loaded.metrics;
     let socket = start.socket.clone().unwrap_or_else(|| admin_config.socket.clone());
@@ -139,7 +153,14 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
         None => admin::bind(&socket, admin_config.group.as_deref()),
     };
     let admin_socket = admin_socket.with_context(|| format!("admin socket {}", socket.display()))?;
-    let built = build::pipeline(loaded).await.map_err(not_learned)?;
+    // A listening socket and one for each worker and address; `FILES` are opened by stages.
+    let used = fds::open().unwrap_or(FILES) + FILES + listen.addresses.len() * (1 + listen.workers_each());
+    let budget = share_out(&listen, used);
+    listen.tcp_connections = budget.tcp;
+    // No client gets more than a quarter where there are few.
+    listen.tcp_per_source = listen.tcp_per_source.min(budget.tcp.div_ceil(4));
+    let room = listen.in_flight.min(budget.upstream / 2);
+    let built = build::pipeline(loaded, room).await.map_err(not_learned)?;
     let pipeline = built.pipeline;
 
     // Ahead of the first question, so that it is known by then how to ask.
@@ -156,7 +177,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     if let Some(address) = metrics {
         http::serve(address, pipeline.clone()).await.with_context(|| format!("metrics page on {address}"))?;
     }
-    let reload: Arc<dyn Reload> = Arc::new(Reloader { start: start.clone(), pipeline: pipeline.clone() });
+    let reload: Arc<dyn Reload> =
+        Arc::new(Reloader { start: start.clone(), pipeline: pipeline.clone(), turn: Default::default() });
     let node = Arc::new(built.node);
     let admin = Arc::new(Admin { pipeline: pipeline.clone(), reload: reload.clone(), node });
     let admin_task = tokio::spawn(admin::serve(admin_socket, admin));
@@ -175,17 +197,23 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     // What a session has spent since its last step in the journal; a crash gives back a second's worth at most.
     let mut ledgers = tokio::time::interval(Duration::from_secs(1));
     ledgers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut standing = tokio::time::interval(Duration::from_millis(500));
+    standing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut learning = tokio::time::interval(LEARNING);
     learning.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = standing.tick() => pipeline.settle_standing(clock::now(), false),
             _ = learning.tick() => pipeline.fold_sessions(clock::now()),
             _ = ledgers.tick() => {
-                pipeline.save_ledgers();
                 pipeline.save_groups(clock::now(), false);
-                // Judges what very many sessions have open where a grant for all of them has ended.
+                // The one goes through all sessions, the other judges what very many have open where a grant for all of
+                // them has ended.
                 let pipeline = pipeline.clone();
-                drop(tokio::task::spawn_blocking(move || pipeline.close_ended(clock::now())));
+                drop(tokio::task::spawn_blocking(move || {
+                    pipeline.save_ledgers(clock::now());
+                    pipeline.close_ended(clock::now());
+                }));
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -216,7 +244,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let last = pipeline.clone();
     // Threads are joined away from the runtime: each may need a moment for its last write.
     let joined = tokio::task::spawn_blocking(move || {
-        last.save_ledgers();
+        last.settle_standing(clock::now(), true);
+        last.save_ledgers(clock::now());
         last.fold_sessions(clock::now());
         last.save_groups(clock::now(), true);
         if let Some(delivery) = last.delivery.lock().take() {
@@ -254,6 +283,7 @@ fn not_learned(error: anyhow::Error) -> StartError {
 struct Reloader {
     start: Start,
     pipeline: Arc<Pipeline>,
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Reload for Reloader {
@@ -262,6 +292,8 @@ impl Reload for Reloader {
             if self.start.config.is_none() {
                 return Err("there is no configuration file to read again".into());
             }
+            // One behind the other: what was read last is in force last, and named last by the journal.
+            let _turn = self.turn.lock().await;
             let start = self.start.clone();
             let loaded = tokio::task::spawn_blocking(move || build::load(&start))
                 .await
@@ -270,7 +302,7 @@ impl Reload for Reloader {
                     StartError::Config(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
                     StartError::Other(error) => format!("{error:#}"),
                 })?;
-            let digest = build::apply(&self.pipeline, loaded).map_err(|error| format!("{error:#}"))?;
+            let digest = build::apply(&self.pipeline, loaded).await.map_err(|error| format!("{error:#}"))?;
             self.pipeline.gate.nudge();
             Ok(digest)
         })

@@ -1,5 +1,19 @@
 //! The upstream query: written from judged fields alone, and the check that a response fits it.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use staunch_scoring::name::MAX_NAME;
 use staunch_scoring::{NameRef, QName};
 
@@ -139,11 +153,12 @@ impl Query {
                 query.push_option(edns::KEEPALIVE, &[]);
             }
             if dress.pad {
-                let padding = (query.len + 4).next_multiple_of(BLOCK) - query.len - 4;
-                query.push_option(edns::PADDING, &[0; BLOCK][..padding]);
+                let bare = query.len.saturating_add(4);
+                let padding = bare.next_multiple_of(BLOCK).saturating_sub(bare);
+                query.push_option(edns::PADDING, [0; BLOCK].get(..padding).unwrap_or_default());
             }
-            let length = (query.len - options) as u16;
-            if let Some(field) = query.octets.get_mut(options - 2..options) {
+            let length = query.len.saturating_sub(options) as u16;
+            if let Some(field) = query.octets.get_mut(options.saturating_sub(2)..options) {
                 field.copy_from_slice(&length.to_be_bytes());
             }
         }
@@ -157,7 +172,7 @@ impl Query {
     }
 
     fn push(&mut self, octets: &[u8]) {
-        let end = self.len + octets.len();
+        let end = self.len.saturating_add(octets.len());
         // MAX_QUERY is the sum of the longest parts, so there is room.
         if let Some(to) = self.octets.get_mut(self.len..end) {
             to.copy_from_slice(octets);
@@ -167,7 +182,7 @@ impl Query {
 
     /// The octets to send.
     pub(super) fn octets(&self) -> &[u8] {
-        &self.octets[..self.len]
+        self.octets.get(..self.len).unwrap_or_default()
     }
 
     /// How `octets` relate to this query.

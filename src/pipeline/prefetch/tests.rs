@@ -63,7 +63,7 @@ impl World {
         let file = dir.path().join("staunch.toml");
         std::fs::write(&file, text).expect("configuration");
         let start = Start { config: Some(file), state_dir: Some(dir.path().join("state")), socket: None };
-        let built = build::pipeline(build::load(&start).expect("a configuration")).await.expect("a pipeline");
+        let built = build::pipeline(build::load(&start).expect("a configuration"), 64).await.expect("a pipeline");
         Self { pipeline: built.pipeline, asked, dir, _events: built.events }
     }
 
@@ -190,7 +190,7 @@ fn off_unless_wanted_and_forgotten_at_a_reload() {
             state_dir: Some(on.dir.path().join("state")),
             socket: None,
         };
-        build::apply(&on.pipeline, build::load(&start).expect("a configuration")).expect("in force");
+        build::apply(&on.pipeline, build::load(&start).expect("a configuration")).await.expect("in force");
         assert!(on.pipeline.prefetch.is_empty());
     });
 }
