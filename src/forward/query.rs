@@ -153,8 +153,9 @@ impl Query {
                 query.push_option(edns::KEEPALIVE, &[]);
             }
             if dress.pad {
-                let bare = query.len.saturating_add(4);
-                let padding = bare.next_multiple_of(BLOCK).saturating_sub(bare);
+                // With the option's own code and length.
+                let over = query.len.saturating_add(4) % BLOCK;
+                let padding = if over == 0 { 0 } else { BLOCK.saturating_sub(over) };
                 query.push_option(edns::PADDING, [0; BLOCK].get(..padding).unwrap_or_default());
             }
             let length = query.len.saturating_sub(options) as u16;

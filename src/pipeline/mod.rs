@@ -122,8 +122,6 @@ pub struct Pipeline {
     standing: standing::Standing,
     /// Questions that wait before they leave.
     delays: Delays,
-    /// Exchanges that go on when nobody waits for them any more.
-    late: stale::Latecomers,
     /// Who may have how many questions waiting.
     shares: Arc<Shares>,
     /// Cookies of clients; none are answered without.
@@ -132,6 +130,8 @@ pub struct Pipeline {
     pace: pace::Pace,
     /// Replies cut down because they were much longer than the query of an unproven source.
     curtailed: AtomicU64,
+    /// Exchanges that go on when nobody waits for them any more.
+    late: stale::Latecomers,
     hasher: RandomState,
 }
 
@@ -210,12 +210,12 @@ impl Pipeline {
             opened: ranges::Opened::default(),
             groups: Groups::new(MAX_GROUPS, std::hash::BuildHasher::hash_one(&hasher, "shared")),
             delays: Delays::default(),
-            late: stale::Latecomers::default(),
             shares: Shares::new(crate::forward::EXCHANGES),
             cookies: None,
             pace: pace::Pace::default(),
             curtailed: AtomicU64::new(0),
             standing: standing::Standing::default(),
+            late: stale::Latecomers::default(),
             connections_told: AtomicBool::new(false),
             unplaced: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),
