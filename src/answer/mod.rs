@@ -47,8 +47,8 @@ use crate::policy::Permit;
 
 pub use behind::{Alias, vet_behind};
 pub use guard::{AllowRange, is_internal_name, is_public};
-pub(crate) use message::read_name;
 pub use message::well_formed;
+pub(crate) use message::{read_name, skip_name};
 pub use sibling::{says_the_same, vet_sibling};
 pub use vet::vet;
 
