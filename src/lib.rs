@@ -28,6 +28,7 @@ pub mod wire;
 pub mod alert;
 pub mod clock;
 pub mod enforce;
+pub mod feed;
 pub mod forward;
 pub mod identity;
 pub mod lines;

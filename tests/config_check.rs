@@ -26,6 +26,7 @@ fn environment() -> Environment {
         state_dir: None,
         wall: WALL,
         entropy: [7; 24],
+        keep_tables: false,
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Knows the stages; no stage knows it. [`spec`] is the file as written, [`document`] knows where each field stands,
 //! [`resolve`] checks and settles, [`Loaded`] is what is in force. Reads files (its own, lists, zones, keys) and, once,
-//! the system's resolv.conf; opens no socket and changes nothing. Loading runs aside and returns a whole: a reload
-//! swaps it in, a mistake leaves the old one in force.
+//! the system's resolv.conf; opens no socket and changes nothing but, where it is told to, the compiled tables of lists.
+//! Loading runs aside and returns a whole: a reload swaps it in, a mistake leaves the old one in force.
 
 mod document;
 mod loaded;
@@ -38,8 +38,10 @@ pub struct Environment {
     pub state_dir: Option<PathBuf>,
     /// Milliseconds since the Unix epoch: what "expired" is measured by.
     pub wall: u64,
-    /// Keys the fingerprints of lists.
+    /// Keys the fingerprints of lists, unless compiled tables are kept, which have a key of their own.
     pub entropy: [u8; 24],
+    /// Whether compiled tables of lists are kept in the state directory, and found there again.
+    pub keep_tables: bool,
 }
 
 /// Where state lies when nobody says otherwise: `staunch` in the XDG state directory.
@@ -69,6 +71,7 @@ impl Environment {
             state_dir: None,
             wall,
             entropy,
+            keep_tables: false,
         }
     }
 }
@@ -152,7 +155,7 @@ pub fn load_text(
     let loaded = resolve::resolve(&spec, Some(path), environment, &mut problems);
     let (errors, warnings) = problems.into_parts();
     match loaded {
-        Some(loaded) if errors.is_empty() => Ok((loaded, warnings)),
+        Some(loaded) if errors.is_empty() => Ok((Loaded { text: Some(text.into()), ..loaded }, warnings)),
         _ => Err(errors),
     }
 }
