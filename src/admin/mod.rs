@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod protocol;
+mod lists;
 mod receipt;
 mod serve;
 

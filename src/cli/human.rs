@@ -14,7 +14,7 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-fn number(value: &Value) -> f64 {
+pub fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(0.0)
 }
 

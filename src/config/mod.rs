@@ -20,6 +20,7 @@ pub use loaded::{
     PackReport, Pins, Policy, Secret, Sinkhole, SinkholeAction, SyslogTarget, Upstream, Zone,
 };
 pub use problem::{ConfigError, Warning};
+pub use resolve::OpenList;
 
 use document::Document;
 use problem::Problems;
@@ -90,6 +91,21 @@ pub fn load(path: &Path) -> Result<(Loaded, Vec<Warning>), Vec<ConfigError>> {
 /// As [`load`].
 pub fn load_in(path: &Path, environment: &Environment) -> Result<(Loaded, Vec<Warning>), Vec<ConfigError>> {
     load_text(path, &text_of(path)?, environment)
+}
+
+/// Opens the lists of the configuration at `path`, to be read line by line; all else in it is passed over.
+///
+/// # Errors
+/// What is wrong with the file or with lists.
+pub fn open_lists(path: &Path, environment: &Environment) -> Result<Vec<OpenList>, Vec<ConfigError>> {
+    let (file, text) = (path.display().to_string(), text_of(path)?);
+    let document = Document::parse(&file, &text).map_err(|error| vec![error])?;
+    let mut problems = Problems::new(&file, Some(&document));
+    let spec = document.decode(&mut problems);
+    let lists = resolve::open_lists(&spec, path, environment, &mut problems);
+    let (mut errors, _) = problems.into_parts();
+    errors.retain(|error| error.field.is_empty() || error.field.starts_with("list"));
+    if errors.is_empty() { Ok(lists) } else { Err(errors) }
 }
 
 /// Reads of the configuration at `path` what the enforcer runs by, and nothing that it names; `socket` goes before the file's.

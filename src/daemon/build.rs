@@ -14,6 +14,7 @@ use crate::answer::{AllowRange, AnswerRules};
 use crate::cache::{self, Cache};
 use crate::config::{self, Endpoint, Loaded, SinkholeAction};
 use crate::enforce::{Active, BackendKind, Enforcer};
+use crate::feed;
 use crate::forward::helper::HostLookup;
 use crate::forward::{self, Forwarder, ZoneServers};
 use crate::identity::NodeKey;
@@ -22,6 +23,7 @@ use crate::lists::{Grants, HashKey, Scope};
 use crate::model::{Announcement, Mode, Qtype, SessionId, SessionType};
 use crate::pin::PinPolicy;
 use crate::pipeline::{Cause, Explanation, Learning, Live, Pipeline, Sinkhole, class_of, is_guarded};
+use crate::outbound::HostResolver;
 use crate::policy::{Policy, UnknownSource, Unlisted};
 use crate::rdap::Rdap;
 use crate::session::{Context, Sessions};
@@ -37,16 +39,29 @@ pub struct Built {
     pub events: JoinHandle<()>,
     /// Who we are.
     pub node: NodeKey,
+    /// Lists to fetch.
+    pub feeds: feed::Config,
+    /// Looks up hosts of our own interest.
+    pub resolver: Arc<dyn HostResolver>,
 }
 
 /// The configuration that `start` asks for.
 pub fn load(start: &Start) -> Result<Loaded, StartError> {
-    let mut environment = config::Environment::system();
+    load_text(start, None)
+}
+
+/// The same with the file's text at hand, which need not stand in the file any more.
+pub fn load_text(start: &Start, text: Option<&str>) -> Result<Loaded, StartError> {
+    let mut environment = config::Environment { keep_tables: true, ..config::Environment::system() };
     if let Some(dir) = &start.state_dir {
         environment.state_dir = Some(std::path::absolute(dir).context("--state-dir")?);
     }
     let Some(file) = &start.config else { return Ok(config::defaults_in(&environment)) };
-    let (loaded, warnings) = config::load_in(file, &environment).map_err(StartError::Config)?;
+    let loaded = match text {
+        Some(text) => config::load_text(file, text, &environment),
+        None => config::load_in(file, &environment),
+    };
+    let (loaded, warnings) = loaded.map_err(StartError::Config)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -90,16 +105,17 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
         Telemetry::start(&telemetry::Config { file: loaded.events.lines(), queue: loaded.events.queue })
             .context("event file")?;
     let lookup = HostLookup::by_zone(&upstreams, &zones, loaded.upstream.total_timeout).context("helper look-ups")?;
-    let resolver = Arc::new(SinkHosts { lookup, runtime: tokio::runtime::Handle::current() });
+    let resolver: Arc<dyn HostResolver> = Arc::new(SinkHosts { lookup, runtime: tokio::runtime::Handle::current() });
     let rdap = loaded.age.rdap.clone().map(|config| Rdap::start(config, store.registered(), Some(resolver.clone())));
     let rdap = rdap.transpose().context("look-ups of registrations")?;
-    let delivery = Delivery::start(sinks, &store, Some(resolver)).context("alert sinks")?;
+    let delivery = Delivery::start(sinks, &store, Some(resolver.clone())).context("alert sinks")?;
     let forwarder = Forwarder::new(loaded.upstream.forward_config(upstreams, zones));
     let cache = Cache::new(cache::Config::of_entries(loaded.answer.cache_entries));
     let sessions = Sessions::new(loaded.max_sessions);
     let configured = loaded.sessions.clone();
     let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
     let (digest, enforced) = (loaded.digest().to_owned(), loaded.policy.mode != Mode::Monitor);
+    let feeds = loaded.feeds.clone();
     let live = live(loaded, grants, &settled)?;
     book.put_in_force(settled);
     let pipeline = Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry, book);
@@ -133,7 +149,7 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     });
     // Written behind: the digest says which policy made the decisions that follow.
     drop(pipeline.store.append(vec![policy_record(&pipeline, digest, enforced)]).context("journal")?);
-    Ok(Built { pipeline, events, node })
+    Ok(Built { pipeline, events, node, feeds, resolver })
 }
 
 /// Puts a new configuration in force: rules, lists, profiles, mode, zones, answers, sessions. Listeners, upstreams,
@@ -156,11 +172,15 @@ pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> 
     let settled = settle(&pipeline.book, &loaded, old.policy.mode != Mode::Monitor)?;
     let digest = loaded.digest().to_owned();
     let registries = loaded.age.rdap.clone();
+    let feeds = loaded.feeds.clone();
     let live = live(loaded, old.grants.clone(), &settled)?;
     pipeline.book.put_in_force(settled);
     pipeline.live.store(Arc::new(live));
     if let (Some(rdap), Some(config)) = (&pipeline.ages.rdap, registries) {
         rdap.configure(config);
+    }
+    if let Some(running) = pipeline.feeds.get() {
+        running.configure(feeds);
     }
     // An answer may hold what the new rules take out.
     pipeline.cache.clear();
@@ -318,6 +338,8 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         grants,
         stranger: Arc::new(stranger(SessionId::unknown(), SessionType::Unannounced)),
         digest,
+        text: loaded.text,
+        list_reports: loaded.list_reports,
         configured,
         fixed,
         event_file: loaded.events.file.as_ref().map(|file| file.display().to_string()),
@@ -403,7 +425,7 @@ struct SinkHosts {
     runtime: tokio::runtime::Handle,
 }
 
-impl crate::outbound::HostResolver for SinkHosts {
+impl HostResolver for SinkHosts {
     fn resolve(&self, host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
         let found = self.runtime.block_on(self.lookup.lookup(host)).map_err(std::io::Error::other)?;
         Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::files::{aside, private_directory, read_small, write_whole};
 use crate::lists::Format;
+use crate::store::hex;
 
 /// Largest `state.json`, octets: a few digests and headers.
 const MAX_STATE: u64 = 64 * 1024;
@@ -141,7 +142,7 @@ impl Draft {
     pub(super) fn finish(mut self) -> io::Result<(Finished, String, u64)> {
         self.file.flush()?;
         let file = self.file.get_ref().try_clone()?;
-        let digest = std::mem::take(&mut self.digest).finalize().iter().map(|octet| format!("{octet:02x}")).collect();
+        let digest = hex(&std::mem::take(&mut self.digest).finalize());
         Ok((Finished { file, path: self.path.take() }, digest, self.octets))
     }
 }

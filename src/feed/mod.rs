@@ -3,15 +3,19 @@
 //! Beside the walk: [`crate::lists`] reads and compiles, this stage keeps and fetches, [`crate::config`] asks for what is
 //! kept, the daemon puts it in force. Nothing here is ever waited for by a query.
 
+mod client;
 mod copies;
 mod files;
+mod gate;
 mod tables;
+mod worker;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use copies::{Copies, Kept, Stamp};
 pub use tables::Tables;
+pub use worker::{Feeds, Listener, OrderError, Outcome, Standing, Told, Version};
 
 use crate::lists::{Day, Format};
 
@@ -50,4 +54,9 @@ pub struct Source {
 /// Where all of it lies.
 pub fn directory(state_dir: &Path) -> PathBuf {
     state_dir.join("lists")
+}
+
+/// A URL as it may be told: what stands behind `?` or `#` may be a secret.
+pub fn shown_url(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use staunch_scoring::{GroupFacts, NameRef, Outcome, QName, Split, StateSnapshot};
 
 use super::age::Known;
-use super::{AgeSources, Live, Pipeline, is_guarded};
+use super::{AgeSources, Listed, Live, Pipeline, is_guarded};
 use crate::cache::Key;
 use crate::decoy::Kind;
 use crate::event::{RuleRef, Scored, Source, Verdict};
@@ -51,6 +51,9 @@ pub struct Explanation {
     /// The rule or list that decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRef>,
+    /// What lists say of it, where one decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list: Option<Listed>,
     /// Where the answer would come from.
     pub source: Source,
     /// Where the domain's age comes from, unless the name is answered locally.
@@ -231,6 +234,7 @@ fn explain(
         would: Verdict::Answer,
         reason: None,
         rule: None,
+        list: None,
         source: Source::Local,
         age: None,
         decoy_parent: None,
@@ -270,6 +274,8 @@ fn explain(
         _ => Outcome::Refused,
     };
     explanation.score = Some(scored(&decision.assessment, decision.booked(outcome)));
+    let listed = |rule: &RuleRef| Listed::of(&live.policy.lists.deny, name, &rule.id);
+    explanation.list = decision.rule.as_ref().and_then(listed);
     explanation.rule = decision.rule;
     Ok(explanation)
 }
@@ -430,6 +436,7 @@ impl Pipeline {
             "enforcement": enforce,
             "readiness": self.readiness(now),
             "thresholds": self.thresholds(),
+            "lists": self.list_sums(),
         })
     }
 

@@ -12,6 +12,7 @@ mod explain;
 mod fast;
 mod finish;
 mod learning;
+mod listing;
 mod ledgers;
 mod live;
 mod observed;
@@ -56,6 +57,7 @@ pub(crate) use age::Known;
 pub use age::{AgeSources, Ages, RegisteredBy};
 pub use explain::{Explanation, explain_fresh};
 pub(crate) use explain::{Knowledge, Walked, walk};
+pub use listing::{ListSums, Listed};
 pub use live::{Learning, Live, Repeats, Sinkhole};
 pub use refresh::{Counters as HeldCounters, Held};
 pub(crate) use tighten::Cause;
@@ -84,6 +86,8 @@ pub struct Pipeline {
     pub store: Store,
     /// How old domains are.
     pub ages: Ages,
+    /// Lists that are fetched, once the service runs.
+    pub feeds: std::sync::OnceLock<crate::feed::Feeds>,
     /// What sessions in monitor mode have taught.
     pub book: Book,
     /// Alerts on their way.
@@ -198,6 +202,7 @@ impl Pipeline {
             forwarder,
             enforcer,
             ages: Ages::new(&store),
+            feeds: std::sync::OnceLock::new(),
             store,
             book,
             delivery: Mutex::new(Some(delivery)),

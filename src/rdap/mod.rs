@@ -41,6 +41,7 @@ pub use self::bootstrap::{Bootstrap, BootstrapError, MAX_OCTETS as MAX_BOOTSTRAP
 pub use self::client::Outcome;
 pub use self::response::{ResponseError, registered};
 pub use self::url::{BaseUrl, is_askable};
+pub(crate) use self::url::{authority_of, redirect};
 
 /// Threads. Two, so that one slow server does not hold up the others; more would only help against many slow ones.
 const THREADS: usize = 2;

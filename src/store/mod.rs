@@ -42,6 +42,7 @@ pub use durable::Durable;
 pub use first_seen::FirstSeen;
 pub use group_seen::GroupSeen;
 pub use handle::{Backlog, IndexKind, Options, Quarantined, Recovered, Store};
+pub(crate) use line::hex;
 pub use index::{IndexError, MemoryStore, Op, SledStore, StateStore, Tree, Visit};
 pub use recover::{Break, Damage, IndexDamage, Place, Torn};
 pub use registered::{Registered, Registration};

@@ -84,8 +84,7 @@ impl Context<'_, '_> {
 fn usable_copy(copies: &Copies, stamp: &Stamp, written: &spec::List) -> Option<Surveyed> {
     let mut file = copies.open(stamp).ok()?;
     let found = survey(&mut file, written.format).ok()?;
-    let digest: String = found.digest.iter().map(|octet| format!("{octet:02x}")).collect();
-    if digest != stamp.sha256 {
+    if crate::store::hex(&found.digest) != stamp.sha256 {
         tracing::warn!(list = written.id, "a copy of a list is damaged; the one before it is used");
         return None;
     }

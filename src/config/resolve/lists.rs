@@ -32,6 +32,20 @@ struct Denied {
     detected: bool,
 }
 
+/// A list that can be read.
+pub struct OpenList {
+    /// Its id.
+    pub id: String,
+    /// Its file or URL, as given.
+    pub file: String,
+    /// How it is written.
+    pub format: Format,
+    /// Day of registration for lines that have none.
+    pub day: Option<Day>,
+    /// Its octets.
+    pub octets: Box<dyn Reopen>,
+}
+
 /// What to read, and what it was found to be.
 pub(super) type Surveyed = (Box<dyn Reopen>, Survey);
 
@@ -82,6 +96,39 @@ impl Context<'_, '_> {
         let deny = self.denied(denied, tables, &mut reports);
         let damage = self.ring(&mut age, &mut reports);
         (Lists { rules, deny, age: age.build().into(), packs }, reports, feeds, damage)
+    }
+
+    /// Every list, opened and looked over.
+    pub(super) fn open_lists(&mut self, state_dir: &FilePath) -> Vec<OpenList> {
+        let mut feeds = feed::Config { state_dir: state_dir.to_owned(), sources: Vec::new() };
+        let mut open = Vec::new();
+        for (i, written) in self.written_lists().into_iter().enumerate() {
+            let path = Path::of("list").at(i);
+            let day = self.day(&path.key("date"), written.date.as_deref());
+            let found = self.surveyed(&path, &written, day, &mut feeds);
+            let file = written.url.as_deref().map_or(written.path.as_str(), feed::shown_url).to_owned();
+            open.extend(found.map(|(octets, survey)| OpenList {
+                id: written.id,
+                file,
+                format: survey.format,
+                day,
+                octets,
+            }));
+        }
+        open
+    }
+
+    fn surveyed(
+        &mut self,
+        path: &Path,
+        written: &spec::List,
+        day: Option<Day>,
+        feeds: &mut feed::Config,
+    ) -> Option<Surveyed> {
+        match &written.url {
+            Some(url) => self.fetched(path, written, url, day, feeds),
+            None => self.list_file(path, written),
+        }
     }
 
     /// The lists that are written, or those that ship where none is.
@@ -139,12 +186,8 @@ impl Context<'_, '_> {
         if let Some(category) = &written.category {
             self.word(&path.key("category"), category, "category");
         }
-        let file = written.url.clone().unwrap_or_else(|| written.path.clone());
-        let surveyed = match &written.url {
-            Some(url) => self.fetched(path, written, url, date, feeds),
-            None => self.list_file(path, written),
-        };
-        let Some((mut octets, survey)) = surveyed else { return };
+        let file = written.url.as_deref().map_or(written.path.as_str(), feed::shown_url).to_owned();
+        let Some((mut octets, survey)) = self.surveyed(path, written, date, feeds) else { return };
         self.digest_part(&format!("list {}", written.id), &survey.digest);
         let info = ListInfo {
             id: written.id.as_str().into(),

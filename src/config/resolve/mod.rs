@@ -21,6 +21,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub use self::lists::OpenList;
 pub(super) use self::lists::read_limited;
 use super::Environment;
 use super::document::Path;
@@ -139,6 +140,19 @@ pub(super) fn enforcer(
     let policy = context.policy(true);
     let enforce = context.enforce(policy.mode, policy.unknown_source);
     context.enforcer(enforce, socket)
+}
+
+/// The lists, opened.
+pub(super) fn open_lists(
+    spec: &V1,
+    file: &FilePath,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Vec<OpenList> {
+    let directory = file.parent().unwrap_or(FilePath::new(""));
+    let mut context = Context::new(spec, environment, directory, problems);
+    let state_dir = context.state_dir();
+    context.open_lists(&state_dir)
 }
 
 impl<'c, 'd> Context<'c, 'd> {
