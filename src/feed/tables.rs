@@ -154,7 +154,7 @@ mod tests {
         let mode = std::fs::metadata(&path).expect("file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let mut octets = std::fs::read(&path).expect("octets");
-        octets[5000] ^= 1;
+        octets[4100] ^= 1;
         std::fs::write(&path, &octets).expect("damaged");
         assert!(matches!(tables.find(&[1; 32], &key), Some(Err(ImageError::Damaged(_)))));
         std::fs::write(&path, &octets[..octets.len() / 2]).expect("cut");

@@ -222,7 +222,7 @@ mod tests {
             category: Some("tunnels".into()),
             reviewed: Some(Day(20_000)),
         };
-        let noted = "plain.example\nnoted.example # tunnel; source: https://noted.example; reviewed: 2026-11-20\nbad name\n";
+        let noted = "plain.example\nnoted.example # tunnel; source: https://noted.example; reviewed: 2026-11-20\nx.y.example\nz.y.example\nbad name\n";
         let filters = "||wide.example^\n@@||good.wide.example^\n||plain.example^\n";
         let texts =
             [(info("noted"), noted.as_bytes(), Some(Format::Domains)), (info("filters"), filters.as_bytes(), None)];

@@ -211,7 +211,8 @@ mod tests {
             assert_eq!((both.line(), lists(&sets, both)), (line, expected));
             assert!(both.covers(true) && both.covers(false));
         }
-        let members = sets.members(exact.merged(below, &mut sets).set()).expect("numbered").to_vec();
+        let set = exact.merged(below, &mut sets).set();
+        let members = sets.members(set).expect("numbered").to_vec();
         let reach: Vec<_> = members.iter().map(|member| (member.covers(true), member.covers(false))).collect();
         assert_eq!(reach, [(false, true), (true, false)], "each list as far as it goes itself");
     }
