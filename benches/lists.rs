@@ -45,8 +45,7 @@ pub fn listed(n: u64) -> String {
 
 fn deny() -> DenyTable {
     let text: String = (0..NAMES).map(|n| listed(n) + "\n").collect();
-    let info =
-        ListInfo { id: "bench".into(), file: "bench.txt".into(), source: None, category: None, reviewed: None };
+    let info = ListInfo { id: "bench".into(), file: "bench.txt".into(), source: None, category: None, reviewed: None };
     let start = Instant::now();
     let table = compile_texts(key(), Day(20_500), &[(info, text.as_bytes(), Some(Format::Domains))]).expect("list");
     let octets = table.octets() as f64 / table.len() as f64;

@@ -161,7 +161,10 @@ fn whatever_a_publisher_sends_the_last_good_copy_stays() {
     assert_eq!(daemon.fetched().0, "unchanged");
     let head = publisher.heads().last().expect("a request").to_ascii_lowercase();
     assert!(head.starts_with("get /list.txt?key=secret ") && head.contains("if-none-match: \"v1\""), "{head}");
-    assert!(head.contains("if-modified-since: sat, 21 nov 2026") && head.contains("accept-encoding: identity"), "{head}");
+    assert!(
+        head.contains("if-modified-since: sat, 21 nov 2026") && head.contains("accept-encoding: identity"),
+        "{head}"
+    );
 
     let trap = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let elsewhere = format!("http://{}/moved", trap.local_addr().expect("address"));
@@ -291,8 +294,7 @@ fn reloads_at_ten_hertz_under_load_never_tear_and_never_lose_the_good_one() {
     let filler: String = (0..5000).map(|n| format!("filler{n}.zone{}.example\n", n % 97)).collect();
     let version = |n: u32| format!("always.example\nversion{n}.example\n{filler}");
     write(&list, version(0));
-    let daemon =
-        Daemon::start(&format!("{ENFORCE}\n[[list]]\nid = \"mine\"\npath = \"{}\"\n", list.display()));
+    let daemon = Daemon::start(&format!("{ENFORCE}\n[[list]]\nid = \"mine\"\npath = \"{}\"\n", list.display()));
     let good_config = std::fs::read_to_string(daemon.dir.path().join("staunch.toml")).expect("read");
     let asked = AtomicU32::new(0);
     let stop = AtomicBool::new(false);
@@ -326,7 +328,10 @@ fn reloads_at_ten_hertz_under_load_never_tear_and_never_lose_the_good_one() {
                     swapped += 1;
                     newest = n;
                 }
-                assert!(daemon.refuses(&format!("version{newest}.example")), "round {n}: the newest good one is in force");
+                assert!(
+                    daemon.refuses(&format!("version{newest}.example")),
+                    "round {n}: the newest good one is in force"
+                );
                 assert!(!daemon.refuses(&format!("version{}.example", newest + 1)), "round {n}");
                 std::thread::sleep(Duration::from_millis(100).saturating_sub(start.elapsed()));
             }
@@ -396,7 +401,12 @@ fn a_table_is_built_aside_and_mapped_and_the_service_answers_while_lists_are_rea
     write(&list, format!("{text}0.0.0.0 new.example\n"));
     let file = daemon.dir.path().join("staunch.toml");
     let built = output(&[
-        "lists", "build", file.to_str().expect("text"), "--state-dir", state.to_str().expect("text"), "--json",
+        "lists",
+        "build",
+        file.to_str().expect("text"),
+        "--state-dir",
+        state.to_str().expect("text"),
+        "--json",
     ]);
     let built: Value = serde_json::from_slice(&built.stdout).expect("JSON");
     assert_eq!(built["names"], 150_001);

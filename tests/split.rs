@@ -242,7 +242,12 @@ fn a_killed_resolver_opens_nothing_and_its_leases_end_by_themselves() {
     let (end, took) = agent.dial(WEB.into(), 80);
     let table = world.gw.sh("nft list ruleset").stdout;
     let table = String::from_utf8_lossy(&table);
-    assert!(end.is_ok(), "taken over without a gap: {end:?} after {took:?}\n{}\n{table}\n{}", enforcer.log(), staunch.tail());
+    assert!(
+        end.is_ok(),
+        "taken over without a gap: {end:?} after {took:?}\n{}\n{table}\n{}",
+        enforcer.log(),
+        staunch.tail()
+    );
     closed(agent, short.into(), "a lease that has ended");
     let last = told.try_iter().last().expect("the download ran");
     assert!(last.elapsed() < Duration::from_secs(1), "a connection that was open all the time was cut");

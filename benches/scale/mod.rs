@@ -84,7 +84,8 @@ fn written(dir: &Path, count: u64) -> String {
     if count == 0 {
         return "\n[[list]]\nid = \"none\"\npath = \"builtin:doh-resolvers\"\n".into();
     }
-    let list = |n| format!("\n[[list]]\nid = \"list-{n}\"\npath = \"{}/list-{n}.txt\"\ncategory = \"bench\"\n", dir.display());
+    let list =
+        |n| format!("\n[[list]]\nid = \"list-{n}\"\npath = \"{}/list-{n}.txt\"\ncategory = \"bench\"\n", dir.display());
     (0..LISTS).map(list).collect()
 }
 
@@ -99,11 +100,7 @@ fn load(dir: &Path, count: u64) {
     let file = config(dir, "127.0.0.1:9".parse().expect("address"));
     let text = std::fs::read_to_string(&file).expect("read") + &written(dir, count);
     std::fs::write(&file, text).expect("written");
-    let environment = Environment {
-        keep_tables: true,
-        state_dir: Some(dir.join("state")),
-        ..Environment::system()
-    };
+    let environment = Environment { keep_tables: true, state_dir: Some(dir.join("state")), ..Environment::system() };
     let kept = dir.join("state/lists").read_dir().is_ok_and(|dir| dir.count() > 1);
     let before = peak_mib();
     let start = Instant::now();
@@ -141,9 +138,8 @@ fn walk(dir: &Path, count: u64) {
     // The tables alone.
     let scope = staunch::lists::Scope::of(staunch::model::SessionType::Interactive, None);
     let wall = staunch::clock::now().wall;
-    let names: Vec<staunch_scoring::NameBuf> = (0..200_000)
-        .map(|n| format!("www.{}{n}.com", label(n * 31)).parse().expect("name"))
-        .collect();
+    let names: Vec<staunch_scoring::NameBuf> =
+        (0..200_000).map(|n| format!("www.{}{n}.com", label(n * 31)).parse().expect("name")).collect();
     let mut best = f64::MAX;
     for _ in 0..7 {
         let start = Instant::now();

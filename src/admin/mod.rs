@@ -4,8 +4,8 @@
 //! line. Only what an operator or a runtime may do is here; nothing of it can be reached from a sandbox's network.
 
 pub mod client;
-pub mod protocol;
 mod lists;
+pub mod protocol;
 mod receipt;
 mod serve;
 

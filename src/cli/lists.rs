@@ -124,7 +124,11 @@ fn open(file: &Path, json: bool) -> Result<Vec<OpenList>, Exit> {
 }
 
 /// Reads a list through.
-fn read(list: &mut OpenList, sink: impl FnMut(Entry<'_>), mut told: impl FnMut(&crate::lists::Skipped)) -> Result<(), String> {
+fn read(
+    list: &mut OpenList,
+    sink: impl FnMut(Entry<'_>),
+    mut told: impl FnMut(&crate::lists::Skipped),
+) -> Result<(), String> {
     let mut sink = sink;
     let (format, day) = (list.format, list.day);
     let from = list.octets.reopen().map_err(|error| error.to_string())?;
@@ -213,7 +217,13 @@ fn find(file: &Path, name: &NameBuf, json: bool) -> Exit {
 
 /// One list in a line.
 pub(super) fn line(list: &Value) -> String {
-    let mut out = format!("list {} ({}): {} entries, {}", text(&list["id"]), text(&list["file"]), list["entries"], text(&list["format"]));
+    let mut out = format!(
+        "list {} ({}): {} entries, {}",
+        text(&list["id"]),
+        text(&list["file"]),
+        list["entries"],
+        text(&list["format"])
+    );
     if list["detected"] == true {
         out += " by its first lines";
     }

@@ -241,13 +241,7 @@ pub(super) fn ask(socket: &Path, request: &Request, json: bool, words: impl Fn(&
     ask_for(socket, request, PATIENCE, json, words)
 }
 
-fn ask_for(
-    socket: &Path,
-    request: &Request,
-    patience: Duration,
-    json: bool,
-    words: impl Fn(&Value) -> String,
-) -> Exit {
+fn ask_for(socket: &Path, request: &Request, patience: Duration, json: bool, words: impl Fn(&Value) -> String) -> Exit {
     match client::ask(socket, request, patience) {
         Ok(value) => {
             print(&value, json, words);

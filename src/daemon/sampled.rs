@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use crate::config::ListReport;
-use crate::lists::SkipKind;
 use crate::alert::SinkStatus;
 use crate::clock;
+use crate::config::ListReport;
 use crate::decoy::Kind;
 use crate::forward::{FailKind, Standing};
 use crate::listen;
+use crate::lists::SkipKind;
 use crate::pipeline::{Ages, Pipeline};
 use crate::session::State;
 use crate::store;

@@ -25,10 +25,7 @@ pub(super) enum Fetched {
     /// What was there is still the newest.
     Unchanged,
     /// A body, which is in the draft, and the server's words for it.
-    Body {
-        etag: Option<String>,
-        last_modified: Option<String>,
-    },
+    Body { etag: Option<String>, last_modified: Option<String> },
 }
 
 /// Why a fetch brought nothing.
@@ -88,7 +85,8 @@ impl Client {
         let mut url = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            let mut request = self.0.get(&url).header("Accept-Encoding", "identity").header("Accept", "text/plain, */*");
+            let mut request =
+                self.0.get(&url).header("Accept-Encoding", "identity").header("Accept", "text/plain, */*");
             if let Some(etag) = known.and_then(|known| known.etag.as_deref()) {
                 request = request.header("If-None-Match", etag);
             }

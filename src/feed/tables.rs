@@ -132,8 +132,7 @@ mod tests {
     use crate::lists::{Day, ListInfo, compile_texts};
 
     fn table(key: HashKey, text: &str) -> DenyTable {
-        let info =
-            ListInfo { id: "l".into(), file: "l.txt".into(), source: None, category: None, reviewed: None };
+        let info = ListInfo { id: "l".into(), file: "l.txt".into(), source: None, category: None, reviewed: None };
         compile_texts(key, Day(20_500), &[(info, text.as_bytes(), None)]).expect("compiles")
     }
 

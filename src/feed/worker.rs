@@ -443,18 +443,17 @@ fn try_fetch(shared: &Shared, client: &Client, copies: &Copies, source: &Source)
     let known = newest.filter(|stamp| stamp.url == source.url && is_whole(copies, stamp));
     let mut draft = copies.draft().map_err(Failure::Disk)?;
     let now = clock::now().wall;
-    let (etag, last_modified) =
-        match client.fetch(&source.url, known, source.timeout, source.max_octets, &mut draft)? {
-            Fetched::Unchanged => {
-                let _disk = shared.disk.lock();
-                let mut kept = copies.kept();
-                kept.checked = now;
-                copies.keep(&kept).map_err(Failure::Disk)?;
-                let held = kept.held.and_then(|held| held.held_for);
-                return Ok((held.as_ref().map_or(Outcome::Unchanged, |_| Outcome::Held), held));
-            }
-            Fetched::Body { etag, last_modified } => (etag, last_modified),
-        };
+    let (etag, last_modified) = match client.fetch(&source.url, known, source.timeout, source.max_octets, &mut draft)? {
+        Fetched::Unchanged => {
+            let _disk = shared.disk.lock();
+            let mut kept = copies.kept();
+            kept.checked = now;
+            copies.keep(&kept).map_err(Failure::Disk)?;
+            let held = kept.held.and_then(|held| held.held_for);
+            return Ok((held.as_ref().map_or(Outcome::Unchanged, |_| Outcome::Held), held));
+        }
+        Fetched::Body { etag, last_modified } => (etag, last_modified),
+    };
     let (mut draft, sha256, octets) = draft.finish().map_err(Failure::Disk)?;
     draft.file.rewind().map_err(Failure::Disk)?;
     let format = match survey(&draft.file, source.format) {

@@ -124,7 +124,9 @@ mod tests {
     fn the_latest_registration_counts_and_unknown_stays_unknown() {
         let mut builder = AgeBuilder::new(test_key());
         let info = |id: &str| ListInfo { id: id.into(), file: id.into(), source: None, category: None, reviewed: None };
-        builder.add(info("new"), b"a.example,2026-11-10\nb.example\n".as_slice(), Day::parse("2026-11-11")).expect("list");
+        builder
+            .add(info("new"), b"a.example,2026-11-10\nb.example\n".as_slice(), Day::parse("2026-11-11"))
+            .expect("list");
         builder.add(info("old"), b"a.example,2026-10-01\n".as_slice(), None).expect("list");
         builder.add(info("bad"), b"a.example,2026-12-01\n<\n<\n".as_slice(), None).expect_err("garbage");
         let table = builder.build();

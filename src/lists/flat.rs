@@ -145,7 +145,9 @@ impl<V: Value> Flat<V> {
         let table = self.octets.get(self.at..).unwrap_or_default();
         let (keys, values) = table.split_at_checked(self.slots * KEY).unwrap_or_default();
         let keys = keys.as_chunks::<KEY>().0.iter().map(|key| u64::from_le_bytes(*key));
-        keys.zip(values.chunks_exact(V::OCTETS)).filter(|(key, _)| *key != 0).filter_map(|(key, v)| Some((key, V::read(v)?)))
+        keys.zip(values.chunks_exact(V::OCTETS))
+            .filter(|(key, _)| *key != 0)
+            .filter_map(|(key, v)| Some((key, V::read(v)?)))
     }
 
     /// Changes every value, in the order of places. Nothing where the table is not our own to change.

@@ -197,8 +197,7 @@ mod tests {
     fn the_line_is_that_of_the_wider_entry_and_every_list_is_kept() {
         let mut sets = Sets::default();
         let mut mark = |line, reach, list| Mark::new(line, reach, sets.single(list, reach, false));
-        let (exact, wide, below) =
-            (mark(1, Reach::Exact, 4), mark(2, Reach::AtOrBelow, 9), mark(3, Reach::Below, 2));
+        let (exact, wide, below) = (mark(1, Reach::Exact, 4), mark(2, Reach::AtOrBelow, 9), mark(3, Reach::Below, 2));
         for (first, second, line, expected) in [
             (exact, wide, 2, vec![4, 9]),
             (wide, exact, 2, vec![4, 9]),

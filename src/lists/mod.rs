@@ -31,17 +31,15 @@ mod written;
 
 pub use age::{AgeBuilder, AgeMatch, AgeTable};
 pub use builtin::{BUILTIN, Builtin, PACKS, PREFIX as BUILTIN_PREFIX, builtin, builtin_pack};
-pub use day::Day;
 pub use compile::{Input, MAX_EXCEPTIONS, MAX_NAMES, Reopen, Survey, compile, compile_texts, inspect, survey};
+pub use day::Day;
 pub use deny::{DenyMatch, DenyTable};
 pub use form::{FormError, Reach, RuleForm, SuffixKind, host_name, public_suffix};
 pub use formats::{DETECTED_LINES, Format, detect};
 pub use grants::{Allowance, Grants, MAX_GRANTS, TooManyGrants};
 pub use hash::{HashKey, Suffix, Suffixes, fingerprint};
 pub use image::ImageError;
-pub use parse::{
-    Entry, GARBAGE_SHARE, ListError, MAX_ENTRIES, MAX_LINE, Report, SHOWN_SKIPS, parse, parse_telling,
-};
+pub use parse::{Entry, GARBAGE_SHARE, ListError, MAX_ENTRIES, MAX_LINE, Report, SHOWN_SKIPS, parse, parse_telling};
 pub use rules::{Action, Rule, RuleMatch, RuleSet, Scope, ScopeSet};
 pub use skip::{SkipKind, SkipReason, Skipped};
 pub use source::{EntryNote, ListInfo, MAX_NOTES};

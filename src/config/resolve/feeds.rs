@@ -44,7 +44,8 @@ impl Context<'_, '_> {
             min_share: self.within(path, "min_share", written.min_share.unwrap_or(0.5), 0.0, 1.0),
         };
         // What makes no path makes no directory either; the id was told of already.
-        let usable = !written.id.is_empty() && written.id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        let usable =
+            !written.id.is_empty() && written.id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         if !good_url || !usable {
             return None;
         }

@@ -94,6 +94,7 @@ impl Context<'_, '_> {
             self.list(&path, list, &mut feeds, &mut denied, &mut age, &mut reports);
         }
         let deny = self.denied(denied, tables, &mut reports);
+        reports.sort_by_key(|report| written.iter().position(|list| list.id == report.id));
         let damage = self.ring(&mut age, &mut reports);
         (Lists { rules, deny, age: age.build().into(), packs }, reports, feeds, damage)
     }
@@ -220,12 +221,7 @@ impl Context<'_, '_> {
     }
 
     /// The table of all deny lists: the one that is kept for them, or a new one.
-    fn denied(
-        &mut self,
-        denied: Vec<Denied>,
-        tables: Option<&Tables>,
-        reports: &mut Vec<ListReport>,
-    ) -> DenyTable {
+    fn denied(&mut self, denied: Vec<Denied>, tables: Option<&Tables>, reports: &mut Vec<ListReport>) -> DenyTable {
         let inputs = digest_of(&denied);
         let kept = tables.and_then(|tables| tables.find(&inputs, &self.key)).and_then(|found| match found {
             Ok(table) => Some(table),
@@ -324,7 +320,8 @@ impl Context<'_, '_> {
             Ok(found) => Some((octets, found)),
             Err(error) => {
                 let problem = format!("`{}` is refused: {error}", written.escape_debug());
-                let remedy = "check the list's format and where it comes from; the whole list is left out until it reads";
+                let remedy =
+                    "check the list's format and where it comes from; the whole list is left out until it reads";
                 self.problems.fail(&path, problem, remedy)
             }
         }

@@ -160,7 +160,8 @@ fn a_list_that_changes_between_its_two_readings_is_refused() {
         }
     }
     let survey = survey(b"a.example\n".as_slice(), None).expect("text");
-    for (octets, fine) in [(b"a.example\n".as_slice(), true), (b"b.example\nc.example\nd.example\ne.example\n", false)] {
+    for (octets, fine) in [(b"a.example\n".as_slice(), true), (b"b.example\nc.example\nd.example\ne.example\n", false)]
+    {
         let input = Input { info: info("l"), day: None, survey, octets: Box::new(Changing(vec![octets])) };
         let outcome = compile(vec![input], test_key(), None, TODAY);
         assert_eq!(outcome.is_ok(), fine, "{outcome:?}");

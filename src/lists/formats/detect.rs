@@ -11,8 +11,7 @@ pub const DETECTED_LINES: usize = 200;
 /// less often. [`Format::Domains`] where nothing speaks for another. Lists of newly registered domains look like those of
 /// domains and are never detected.
 pub fn detect(start: &[u8]) -> Format {
-    const FORMATS: [Format; 5] =
-        [Format::Domains, Format::Hosts, Format::Adblock, Format::Dnsmasq, Format::Unbound];
+    const FORMATS: [Format; 5] = [Format::Domains, Format::Hosts, Format::Adblock, Format::Dnsmasq, Format::Unbound];
     let mut votes = [0usize; FORMATS.len()];
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
     let mut lines = start.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);

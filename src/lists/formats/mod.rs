@@ -159,9 +159,7 @@ pub(super) fn read_line<'l>(
         _ => {
             let (reach, name) = match text.strip_prefix('=') {
                 Some(rest) => (Reach::Exact, rest),
-                None => {
-                    (Reach::AtOrBelow, text.strip_prefix("*.").or(text.strip_prefix('.')).unwrap_or(text))
-                }
+                None => (Reach::AtOrBelow, text.strip_prefix("*.").or(text.strip_prefix('.')).unwrap_or(text)),
             };
             let name = list_name(name)?;
             if reach != Reach::Exact {

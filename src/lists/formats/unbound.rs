@@ -36,9 +36,8 @@ pub(super) fn read_line<'l>(
             // A record: name, perhaps TTL and class, type, data.
             let mut fields = first.split_ascii_whitespace();
             let owner = fields.next().unwrap_or_default();
-            let mut fields = fields.skip_while(|field| {
-                field.eq_ignore_ascii_case("IN") || field.bytes().all(|b| b.is_ascii_digit())
-            });
+            let mut fields = fields
+                .skip_while(|field| field.eq_ignore_ascii_case("IN") || field.bytes().all(|b| b.is_ascii_digit()));
             let host = fields.next().is_some_and(|t| t.eq_ignore_ascii_case("A") || t.eq_ignore_ascii_case("AAAA"));
             let address = fields.next().and_then(|data| data.parse::<IpAddr>().ok());
             if !host || !address.is_some_and(leads_nowhere) {

@@ -84,7 +84,15 @@ fn hosts_lines_carry_several_names_and_leave_the_own_ones_out() {
     let (seen, report) = read(text, Format::Hosts);
     assert_eq!(
         seen,
-        ["5:=a.example", "5:=b.example", "6:=c.example", "7:=d.example", "8:=e.example", "10:=f.example", "10:=g.example"]
+        [
+            "5:=a.example",
+            "5:=b.example",
+            "6:=c.example",
+            "7:=d.example",
+            "8:=e.example",
+            "10:=f.example",
+            "10:=g.example"
+        ]
     );
     assert_eq!(skips(report), [(9, SkipKind::NoName), (10, SkipKind::Octet)]);
 }
