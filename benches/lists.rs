@@ -29,7 +29,7 @@ fn key() -> HashKey {
 }
 
 /// Spreads `n` over letters, so that neighbours in a list look nothing alike.
-pub fn label(n: u64) -> String {
+fn label(n: u64) -> String {
     let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def0;
     (0..6 + n % 7)
         .map(|_| {
@@ -39,7 +39,7 @@ pub fn label(n: u64) -> String {
         .collect()
 }
 
-pub fn listed(n: u64) -> String {
+fn listed(n: u64) -> String {
     format!("{}{n}.{}", label(n), ["example", "test", "invalid"][n as usize % 3])
 }
 

@@ -322,6 +322,13 @@ pub fn status(v: &Value) -> String {
         let (id, state) = (text(&check["id"]), text(&check["state"]));
         let _ = write!(out, "\n  {id:<13} {state:<12} {}", text(&check["text"]));
     }
+    let lists = &v["lists"];
+    let _ = write!(out, "\nlists          {} in force, {} names denied", text(&lists["lists"]), text(&lists["names"]));
+    for (field, words) in [("missing", "NEVER FETCHED"), ("failing", "NOT FETCHED"), ("held", "WAITING")] {
+        if number(&lists[field]) > 0.0 {
+            let _ = write!(out, ", {} {words}", lists[field]);
+        }
+    }
     if v["node"].is_object() {
         let (kid, key) = (text(&v["node"]["kid"]), text(&v["node"]["public_key"]));
         let _ = write!(out, "\nnode           {kid}\npublic key     {key}");

@@ -92,7 +92,9 @@ fn run(start: &Start, pipeline: &Weak<Pipeline>, jobs: &mpsc::Receiver<Job>) {
         let Some(pipeline) = pipeline.upgrade() else { return };
         let old = pipeline.live.load_full();
         let result = reload(start, &pipeline, &job.what);
-        retired.push(old);
+        if !Arc::ptr_eq(&old, &pipeline.live.load()) {
+            retired.push(old);
+        }
         // Who asked may have gone away.
         drop(job.done.send(result));
     }

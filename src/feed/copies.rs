@@ -190,3 +190,70 @@ impl Drop for Finished {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(sha256: &str) -> Stamp {
+        Stamp {
+            url: "https://lists.example/l".into(),
+            sha256: sha256.into(),
+            octets: 1,
+            entries: 1,
+            format: Format::Domains,
+            etag: Some("\"v1\"".into()),
+            last_modified: None,
+            fetched: 7,
+            held_for: None,
+            accepted: None,
+        }
+    }
+
+    fn written(copies: &Copies, text: &str) -> Stamp {
+        let mut draft = copies.draft().expect("a draft");
+        draft.write_all(text.as_bytes()).expect("written");
+        let (draft, digest, octets) = draft.finish().expect("whole");
+        assert_eq!(octets, text.len() as u64);
+        let stamp = stamp(&digest);
+        copies.adopt(draft, &stamp).expect("named");
+        stamp
+    }
+
+    fn files(copies: &Copies) -> usize {
+        std::fs::read_dir(&copies.directory).expect("listed").count()
+    }
+
+    #[test]
+    fn what_is_named_stays_and_what_is_not_goes() {
+        let dir = tempfile::tempdir().expect("directory");
+        let copies = Copies::of(dir.path(), "l");
+        assert_eq!(copies.kept(), Kept::default());
+        let (one, two) = (written(&copies, "one.example\n"), written(&copies, "two.example\n"));
+        let kept = Kept { good: Some(two.clone()), before: Some(one.clone()), held: None, checked: 9 };
+        copies.keep(&kept).expect("kept");
+        assert_eq!(copies.kept(), kept);
+        assert_eq!(std::io::read_to_string(copies.open(&one).expect("opens")).expect("text"), "one.example\n");
+        copies.keep(&Kept { before: None, ..kept }).expect("kept");
+        assert!(copies.open(&one).is_err() && copies.open(&two).is_ok());
+        // A draft that nobody takes leaves nothing behind.
+        drop(copies.draft().expect("a draft"));
+        drop(copies.draft().expect("a draft").finish().expect("whole"));
+        assert_eq!(files(&copies), 2, "one list and what is known of it");
+    }
+
+    #[test]
+    fn what_is_known_may_be_damaged_or_hostile() {
+        let dir = tempfile::tempdir().expect("directory");
+        let copies = Copies::of(dir.path(), "l");
+        copies.keep(&Kept { good: Some(stamp("../../key")), ..Kept::default() }).expect("kept");
+        assert!(!name(&stamp("../../key")).contains(['/', '\\']));
+        assert!(copies.open(&copies.kept().good.expect("one")).is_err());
+        for text in ["", "{", "[]", "{\"good\": 7}"] {
+            std::fs::write(copies.directory.join("state.json"), text).expect("written");
+            assert_eq!(copies.kept(), Kept::default(), "{text}");
+        }
+        std::fs::write(copies.directory.join("state.json"), vec![b' '; 1 << 20]).expect("written");
+        assert_eq!(copies.kept(), Kept::default());
+    }
+}

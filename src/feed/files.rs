@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 /// Makes a directory that is ours alone, with those above it.
@@ -12,8 +12,21 @@ pub(super) fn private_directory(path: &Path) -> io::Result<()> {
     }
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        other => other,
+        Ok(()) => given_on(&File::open(path)?, path),
+        Err(error) => Err(error),
     }
+}
+
+/// What the superuser makes belongs to whom the directory above belongs to: the service must be able to read what was
+/// built for it.
+fn given_on(made: &File, path: &Path) -> io::Result<()> {
+    // SAFETY: no argument, no failure.
+    if unsafe { libc::geteuid() } != 0 {
+        return Ok(());
+    }
+    let Some(above) = path.parent() else { return Ok(()) };
+    let above = std::fs::metadata(above)?;
+    fchown(made, Some(above.uid()), Some(above.gid()))
 }
 
 /// A new file beside `path`, to be renamed to it.
@@ -24,6 +37,7 @@ pub(super) fn aside(path: &Path) -> io::Result<(File, std::path::PathBuf)> {
     // What a process that died has left.
     let _ = std::fs::remove_file(&name);
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&name)?;
+    given_on(&file, &name)?;
     Ok((file, name))
 }
 

@@ -39,7 +39,7 @@ pub(super) fn pause(refresh_ms: u64, failures: u32, draw: u32) -> u64 {
     };
     // A tenth less to a tenth more.
     let tenth = (base / 10).max(1);
-    base - tenth + (u64::from(draw) * 2 * tenth >> 32)
+    base - tenth + ((u64::from(draw) * 2 * tenth) >> 32)
 }
 
 #[cfg(test)]

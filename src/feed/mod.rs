@@ -8,6 +8,7 @@ mod copies;
 mod files;
 mod gate;
 mod tables;
+mod told;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use std::time::Duration;
 
 pub use copies::{Copies, Kept, Stamp};
 pub use tables::Tables;
-pub use worker::{Feeds, Listener, OrderError, Outcome, Standing, Told, Version};
+pub use told::{Listener, OrderError, Outcome, Standing, Told, Version};
+pub use worker::Feeds;
 
 use crate::lists::{Day, Format};
 

@@ -182,6 +182,27 @@ mod tests {
     }
 
     #[test]
+    fn what_the_superuser_builds_belongs_to_the_service() {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let dir = tempfile::tempdir().expect("directory");
+        // SAFETY: no arguments, no failures.
+        let (own, own_group) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let superuser = own == 0;
+        let (owner, group) = if superuser { (4711, 4712) } else { (own, own_group) };
+        if superuser {
+            chown(dir.path(), Some(owner), Some(group)).expect("given away");
+        }
+        let tables = Tables::open(dir.path()).expect("opens");
+        let key = HashKey::from_random(tables.key([3; 24]).expect("a key"));
+        drop(tables.keep(&table(key, "bad.example\n"), &[1; 32]).expect("kept"));
+        let key = tables.directory.join("key");
+        for path in [&tables.directory, &tables.path(&[1; 32]), &key] {
+            let metadata = std::fs::metadata(path).expect("there");
+            assert_eq!((metadata.uid(), metadata.gid()), (owner, group), "{}", path.display());
+        }
+    }
+
+    #[test]
     fn a_removed_table_stays_whole_while_it_is_mapped_and_old_ones_go() {
         let dir = tempfile::tempdir().expect("directory");
         let tables = Tables::open(dir.path()).expect("opens");

@@ -175,10 +175,12 @@ fn each<'w>(
     words: impl Iterator<Item = &'w str>,
     mut take: impl FnMut(&'w str) -> Result<(), SkipReason>,
 ) -> Result<(), SkipReason> {
-    words.fold(Ok(()), |outcome, word| {
+    let mut outcome = Ok(());
+    for word in words {
         let this = take(word);
-        outcome.and(this)
-    })
+        outcome = outcome.and(this);
+    }
+    outcome
 }
 
 fn list_name(text: &str) -> Result<Name, SkipReason> {
