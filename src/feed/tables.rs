@@ -76,11 +76,11 @@ impl Tables {
         DenyTable::open(file, mapped).ok().map(|(table, _)| table)
     }
 
-    /// Keeps a table and gives it back as it is kept, mapped. Older ones than the last few are removed.
+    /// Writes a table, to be found from now on. Older ones than the last few are removed.
     ///
     /// # Errors
-    /// Where it cannot be written, or does not read as it was written.
-    pub fn keep(&self, table: &DenyTable, inputs: &[u8; 32]) -> Result<DenyTable, ImageError> {
+    /// Where it cannot be written.
+    pub fn keep(&self, table: &DenyTable, inputs: &[u8; 32]) -> io::Result<()> {
         let path = self.path(inputs);
         let (file, new) = aside(&path)?;
         let mut out = BufWriter::new(file);
@@ -89,10 +89,10 @@ impl Tables {
         drop(out);
         if let Err(error) = written.and_then(|()| std::fs::rename(&new, &path)) {
             let _ = std::fs::remove_file(&new);
-            return Err(error.into());
+            return Err(error);
         }
         self.prune();
-        self.find(inputs, table.key()).unwrap_or(Err(ImageError::Damaged("it is gone")))
+        Ok(())
     }
 
     fn path(&self, inputs: &[u8; 32]) -> PathBuf {
@@ -144,7 +144,8 @@ mod tests {
         assert_eq!(tables.key([4; 24]).expect("the same"), octets);
         let key = HashKey::from_random(octets);
         assert!(tables.find(&[1; 32], &key).is_none());
-        let kept = tables.keep(&table(key, "bad.example\n"), &[1; 32]).expect("kept");
+        tables.keep(&table(key, "bad.example\n"), &[1; 32]).expect("kept");
+        let kept = tables.find(&[1; 32], &key).expect("there").expect("a table");
         let name = NameBuf::from_text("www.bad.example").expect("name");
         assert!(kept.look_up(name.as_ref()).is_some());
         assert!(tables.find(&[1; 32], &key).expect("there").is_ok());
@@ -165,7 +166,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("directory");
         let tables = Tables::open(dir.path()).expect("opens");
         let key = HashKey::from_random([3; 24]);
-        drop(tables.keep(&table(key, "bad.example\n"), &[1; 32]).expect("kept"));
+        tables.keep(&table(key, "bad.example\n"), &[1; 32]).expect("kept");
         let path = tables.path(&[1; 32]);
         let file = || File::open(&path).expect("opens");
         assert!(is_private(&file(), &tables.directory));
@@ -194,7 +195,7 @@ mod tests {
         }
         let tables = Tables::open(dir.path()).expect("opens");
         let key = HashKey::from_random(tables.key([3; 24]).expect("a key"));
-        drop(tables.keep(&table(key, "bad.example\n"), &[1; 32]).expect("kept"));
+        tables.keep(&table(key, "bad.example\n"), &[1; 32]).expect("kept");
         let key = tables.directory.join("key");
         for path in [&tables.directory, &tables.path(&[1; 32]), &key] {
             let metadata = std::fs::metadata(path).expect("there");
@@ -207,7 +208,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("directory");
         let tables = Tables::open(dir.path()).expect("opens");
         let key = HashKey::from_random([3; 24]);
-        let first = tables.keep(&table(key, "bad.example\n"), &[1; 32]).expect("kept");
+        tables.keep(&table(key, "bad.example\n"), &[1; 32]).expect("kept");
+        let first = tables.find(&[1; 32], &key).expect("there").expect("a table");
         for inputs in 2..8 {
             tables.keep(&table(key, "other.example\n"), &[inputs; 32]).expect("kept");
             std::thread::sleep(std::time::Duration::from_millis(5));

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::day::Day;
 use super::deny::{DenyTable, ListEntry};
+use super::filter::Filter;
 use super::flat::Flat;
 use super::formats::{self, Format};
 use super::hash::{HashKey, fingerprint};
@@ -134,7 +135,8 @@ pub fn compile(
         exceptions.insert(fingerprint, mark, |old, new| Mark::merged(old, new, &mut sets));
     }
     let exceptions = exceptions.compact();
-    Ok(DenyTable { key: table.key, names, exceptions, lists, sets, min_labels })
+    let filter = Filter::of(names.iter().map(|(key, _)| key), names.len());
+    Ok(DenyTable { key: table.key, names, filter, exceptions, lists, sets, min_labels })
 }
 
 struct Building {

@@ -1,7 +1,7 @@
 //! Deny lists: up to many million names in one flat table of fingerprints.
 //!
 //! Beside a name's fingerprint stand eight octets ([`super::mark`]): which line of which list, how far the entry
-//! reaches, which other lists have it, since when. With empty slots that is 27 octets a name; what is known of a list is
+//! reaches, which other lists have it, since when. With empty slots and a filter before it that is 28 octets a name; what is known of a list is
 //! kept once, and so are short notes of entries that carry them.
 //!
 //! A list's exceptions take names out of what that list denies, and out of nothing else: nobody who publishes a list can
@@ -10,6 +10,7 @@
 use staunch_scoring::NameRef;
 
 use super::day::Day;
+use super::filter::Filter;
 use super::flat::Flat;
 use super::hash::{HashKey, Suffix, Suffixes};
 use super::mark::{Mark, Member, Sets};
@@ -34,6 +35,7 @@ pub(super) struct ListEntry {
 pub struct DenyTable {
     pub(super) key: HashKey,
     pub(super) names: Flat<Mark>,
+    pub(super) filter: Filter,
     pub(super) exceptions: Flat<Mark>,
     pub(super) lists: Vec<ListEntry>,
     pub(super) sets: Sets,
@@ -74,6 +76,7 @@ impl DenyTable {
         Self {
             key,
             names: Flat::default(),
+            filter: Filter::default(),
             exceptions: Flat::default(),
             lists: Vec::new(),
             sets: Sets::default(),
@@ -91,7 +94,7 @@ impl DenyTable {
     /// handed to [`Self::unless_excepted`].
     #[inline]
     pub(super) fn at(&self, suffix: &Suffix<'_>) -> Option<DenyMatch<'_>> {
-        if suffix.labels < self.min_labels {
+        if suffix.labels < self.min_labels || !self.filter.may_have(suffix.hash) {
             return None;
         }
         let mark = self.names.find(suffix.hash)?;
@@ -150,7 +153,7 @@ impl DenyTable {
 
     /// Octets of the table.
     pub fn octets(&self) -> usize {
-        self.names.size() + self.exceptions.size()
+        self.names.size() + self.filter.size() + self.exceptions.size()
     }
 
     /// The lists in it.

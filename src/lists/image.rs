@@ -1,6 +1,6 @@
 //! A deny table as a file: written once, mapped read-only, checked whole before it is used.
 //!
-//! A header of one page, the two tables, then what is known of the lists (JSON). All numbers are little-endian. The
+//! A header of one page, the names with the filter before them, the exceptions, then what is known of the lists (JSON). All numbers are little-endian. The
 //! header holds the SHA-256 of all of it, so a file that was cut short or damaged is an error and never a wrong
 //! answer; every length in it is held against the file's before anything is read.
 
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::day::Day;
 use super::deny::{DenyTable, ListEntry};
+use super::filter::Filter;
 use super::flat::Flat;
 use super::hash::HashKey;
 use super::mark::{Member, Sets};
@@ -36,6 +37,8 @@ const KEY_AT: usize = 56;
 const INPUTS_AT: usize = 80;
 /// 32 octets: of the file, these taken for zero.
 const CHECK_AT: usize = 112;
+/// Eight octets.
+const FILTER_AT: usize = 144;
 
 /// Why a file is no table that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +81,7 @@ impl DenyTable {
     /// As `out`.
     pub fn write(&self, inputs: &[u8; 32], out: &mut impl Write) -> io::Result<()> {
         let known = serde_json::to_vec(&self.known()).map_err(io::Error::other)?;
-        let parts = [self.names.as_octets(), self.exceptions.as_octets(), &known];
+        let parts = [self.names.as_octets(), self.filter.as_octets(), self.exceptions.as_octets(), &known];
         let total = HEADER + parts.iter().map(|part| part.len()).sum::<usize>();
         let mut header = [0; HEADER];
         put(&mut header, 0, &MAGIC);
@@ -89,6 +92,7 @@ impl DenyTable {
             (EXCEPTION_SLOTS_AT, self.exceptions.slots()),
             (EXCEPTIONS_AT, self.exceptions.len()),
             (MIN_LABELS_AT, usize::from(self.min_labels)),
+            (FILTER_AT, self.filter.words()),
         ] {
             put(&mut header, at, &(value as u64).to_le_bytes());
         }
@@ -145,6 +149,9 @@ impl DenyTable {
         let (slots, len) = (number(SLOTS_AT)?, number(NAMES_AT)?);
         let names = Flat::written(octets.clone(), HEADER, slots, len).ok_or(no_table)?;
         let at = HEADER + names.size();
+        let no_filter = ImageError::Damaged("its filter");
+        let filter = Filter::written(octets.clone(), at, number(FILTER_AT)?).ok_or(no_filter)?;
+        let at = at + filter.size();
         let (slots, len) = (number(EXCEPTION_SLOTS_AT)?, number(EXCEPTIONS_AT)?);
         let no_table = ImageError::Damaged("its exceptions");
         let exceptions = Flat::written(octets.clone(), at, slots, len).ok_or(no_table)?;
@@ -152,7 +159,7 @@ impl DenyTable {
         let known: Known = serde_json::from_slice(known).map_err(|_| ImageError::Damaged("what it says of lists"))?;
         let lists = known.lists.into_iter().map(ListEntry::from).collect();
         let sets = Sets::numbered(known.sets);
-        Ok((Self { key, names, exceptions, lists, sets, min_labels }, inputs))
+        Ok((Self { key, names, filter, exceptions, lists, sets, min_labels }, inputs))
     }
 
     fn known(&self) -> Known {
@@ -285,6 +292,7 @@ mod tests {
             (EXCEPTION_SLOTS_AT, 1 << 61),
             (EXCEPTIONS_AT, u64::MAX),
             (MIN_LABELS_AT, 300),
+            (FILTER_AT, 1 << 60),
             (SLOTS_AT, 0),
         ] {
             let mut bad = good.clone();

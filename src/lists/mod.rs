@@ -13,6 +13,7 @@ mod builtin;
 mod compile;
 mod day;
 mod deny;
+mod filter;
 mod flat;
 mod form;
 mod formats;

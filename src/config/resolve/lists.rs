@@ -259,11 +259,20 @@ impl Context<'_, '_> {
 
     fn kept(&mut self, table: DenyTable, inputs: &[u8; 32], tables: Option<&Tables>) -> DenyTable {
         let Some(tables) = tables else { return table };
-        match tables.keep(&table, inputs) {
-            Ok(kept) => kept,
-            Err(error) => {
-                tracing::warn!(%error, "the table of lists is not kept; it stays in memory");
-                table
+        if let Err(error) = tables.keep(&table, inputs) {
+            tracing::warn!(%error, "the table of lists is not kept; it stays in memory");
+            return table;
+        }
+        // Given back before the file's octets are taken, so that there are never three of a table in memory.
+        drop(table);
+        match tables.find(inputs, &self.key) {
+            Some(Ok(kept)) => kept,
+            other => {
+                let why = other.and_then(Result::err).map_or("it is gone".to_owned(), |error| error.to_string());
+                let problem = format!("the table of lists does not read as it was written: {why}");
+                let remedy = "look after the disk that the state directory is on";
+                self.problems.error(&Path::of("server").key("state_dir"), problem, remedy);
+                DenyTable::empty(self.key)
             }
         }
     }
