@@ -3,7 +3,7 @@ CARGO ?= cargo
 # Where tests may make namespaces, skipping them would be a silent failure.
 PRIVILEGE := $(if $(filter 0,$(shell id -u)),STAUNCH_REQUIRE_PRIVILEGE=1)
 
-.PHONY: help setup demo test bench lint static
+.PHONY: help setup demo test bench fuzz lint shellcheck static
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -26,9 +26,17 @@ static: setup ## the static binary of the container image, where its target can 
 bench: ## benchmarks
 	$(CARGO) bench --workspace
 
+FUZZ_SECONDS ?= 30
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (30), from its seeds
+	@CARGO=$(CARGO) scripts/fuzz.sh $(FUZZ_SECONDS)
+
 lint: ## format, warnings, licences, units, shell scripts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) deny check licenses bans sources
 	scripts/check-units.sh
-	shellcheck -S warning deploy/oci/*.sh deploy/github-action/*.sh scripts/*.sh tests/systemd/*.sh
+	$(MAKE) shellcheck
+
+shellcheck: ## every shell script
+	shellcheck -S warning .ci/run deploy/oci/*.sh deploy/github-action/*.sh scripts/*.sh tests/systemd/*.sh

@@ -135,6 +135,18 @@ pub struct Event {
     pub shared: Vec<u32>,
     /// From datagram to reply, microseconds.
     pub duration_us: u32,
+    /// How many questions this stands for: the same one of the same session, answered alike within a second; `time` is the
+    /// last one's. Not written where it is one.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub count: u64,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn is_one(count: &u64) -> bool {
+    *count == 1
 }
 
 /// The score as recorded.
@@ -146,7 +158,7 @@ pub struct Scored {
     pub agreeing: u8,
     /// Recommendation.
     pub band: Band,
-    /// Each signal.
+    /// Each signal; in events those that have a value.
     pub readings: Vec<Reading>,
     /// Worth of the payload part, bits.
     pub information_bits: Bits,

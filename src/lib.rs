@@ -7,6 +7,8 @@
 // Pure: no I/O, no clock.
 pub mod answer;
 pub mod cache;
+pub mod checksum;
+pub mod cookie;
 pub mod decoy;
 pub mod event;
 pub mod exposure;
@@ -28,6 +30,7 @@ pub mod wire;
 pub mod alert;
 pub mod clock;
 pub mod enforce;
+pub mod fds;
 pub mod feed;
 pub mod forward;
 pub mod identity;

@@ -1,7 +1,7 @@
 //! Where clouds hand out credentials and settings to whoever asks from the host: no name of a sandbox's choice leads there,
 //! no written range opens it, and the lockdown closes it by number.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
 use crate::range::IpRange;
@@ -21,6 +21,13 @@ pub fn contains(address: IpAddr) -> bool {
     RANGES.iter().any(|range| range.contains(address))
 }
 
+/// One address of each line, where somebody may answer: a range's first, or what most clouds use of it.
+pub fn samples() -> impl Iterator<Item = IpAddr> {
+    const USUAL: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
+    let ranges = V4.iter().chain(&V6).filter_map(|text| IpRange::parse(text).ok());
+    ranges.map(|range| if range.contains(USUAL) { USUAL } else { range.first() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,6 +38,9 @@ mod tests {
             let range = IpRange::parse(text).expect(text);
             assert!(contains(range.first()), "{text}");
         }
+        let samples: Vec<IpAddr> = samples().collect();
+        assert_eq!(samples.len(), V4.len() + V6.len());
+        assert!(samples.iter().all(|sample| contains(*sample)) && samples[2] == IpAddr::from([169, 254, 169, 254]));
         for (text, is) in [
             ("169.254.169.254", true),
             ("::ffff:169.254.169.254", true),

@@ -313,11 +313,13 @@ pub enum Reason {
     NotPublic,
     /// The packet filter did not hold the answer's addresses in time; nothing was answered.
     NotPinned,
+    /// The session has as many questions waiting as it may have now; nothing was asked and nothing charged.
+    Share,
 }
 
 impl Reason {
     /// Every reason, for metrics that must exist from the start.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::DenyRule,
         Self::DenyList,
         Self::NotAllowed,
@@ -333,6 +335,7 @@ impl Reason {
         Self::UnknownSource,
         Self::NotPublic,
         Self::NotPinned,
+        Self::Share,
     ];
 
     /// As in records and labels.
@@ -353,6 +356,7 @@ impl Reason {
             Self::UnknownSource => "unknown-source",
             Self::NotPublic => "not-public",
             Self::NotPinned => "not-pinned",
+            Self::Share => "share",
         }
     }
 }

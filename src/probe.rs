@@ -1,5 +1,19 @@
 //! The question that tells who answers: the name of [`crate::local::token`], asked with a fresh nonce. Octets alone.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use crate::local::token::SUFFIX;
 
 /// What every nonce of ours begins with, so that a packet that carries one is found by its octets.
@@ -7,6 +21,8 @@ pub const MARK: &str = "sdr";
 /// Characters of a nonce.
 pub const NONCE: usize = 24;
 
+/// What a nonce is made of, 32 of them.
+const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 const TXT: u16 = 16;
 const HEADER: usize = 12;
 
@@ -18,8 +34,8 @@ const HEADER: usize = 12;
 pub fn nonce() -> Result<String, getrandom::Error> {
     let mut chance = [0u8; NONCE - MARK.len()];
     getrandom::fill(&mut chance)?;
-    let letter = |octet: &u8| b"abcdefghijklmnopqrstuvwxyz234567"[usize::from(octet & 31)] as char;
-    Ok(MARK.chars().chain(chance.iter().map(letter)).collect())
+    let letter = |octet: &u8| LETTERS.get(usize::from(octet & 31)).copied().map(char::from);
+    Ok(MARK.chars().chain(chance.iter().filter_map(letter)).collect())
 }
 
 /// A query for the token of a nonce (at most 63 letters and digits): TXT, recursion desired, no EDNS.
@@ -29,9 +45,9 @@ pub fn question(nonce: &str) -> Vec<u8> {
     let mut query = id.to_be_bytes().to_vec();
     query.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in [nonce].into_iter().chain(SUFFIX.split('.')) {
-        let label = &label.as_bytes()[..label.len().min(63)];
-        query.push(label.len() as u8);
-        query.extend(label);
+        let length = label.len().min(63);
+        query.push(length as u8);
+        query.extend(label.bytes().take(length));
     }
     query.push(0);
     query.extend(TXT.to_be_bytes());
@@ -48,34 +64,38 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
 
 /// Whether a message is a reply to this query: id and question are its own.
 pub fn answers(reply: &[u8], query: &[u8]) -> bool {
-    let question = query.get(HEADER..).unwrap_or_default();
-    reply.len() >= HEADER
-        && reply[..2] == query[..2]
-        && reply[2] & 0x80 != 0
-        && reply.get(HEADER..HEADER + question.len()).is_some_and(|echo| echo.eq_ignore_ascii_case(question))
+    let ([a, b, _, ..], [c, d, flags, ..]) = (query, reply) else { return false };
+    let (question, behind) = (query.get(HEADER..).unwrap_or_default(), reply.get(HEADER..));
+    [a, b] == [c, d]
+        && flags & 0x80 != 0
+        && behind
+            .and_then(|behind| behind.get(..question.len()))
+            .is_some_and(|echo| echo.eq_ignore_ascii_case(question))
 }
 
 /// The text of the first record of a reply to this query, if it is a TXT record. Compressed names and such without are read;
 /// whatever cannot be read is none.
 pub fn text_of(reply: &[u8], query: &[u8]) -> Option<String> {
-    if !answers(reply, query) || reply[3] & 0xf != 0 || reply[6..8] == [0, 0] {
+    let [_, _, _, flags, _, _, high, low, ..] = *reply else { return None };
+    if !answers(reply, query) || flags & 0xf != 0 || [high, low] == [0, 0] {
         return None;
     }
-    let mut at = query.len();
+    let mut rest = reply.get(query.len()..)?;
     // The owner: labels up to a pointer or the root.
-    loop {
-        match *reply.get(at)? {
-            0 => break at += 1,
-            length if length & 0xc0 == 0xc0 => break at += 2,
-            length if length & 0xc0 == 0 => at += 1 + usize::from(length),
+    rest = loop {
+        let (length, behind) = rest.split_first()?;
+        match length {
+            0 => break behind,
+            0xc0.. => break behind.get(1..)?,
+            1..=63 => rest = behind.get(usize::from(*length)..)?,
             _ => return None,
         }
-    }
-    let fixed = reply.get(at..at + 10)?;
-    if fixed[..2] != TXT.to_be_bytes() {
+    };
+    let ([rtype @ .., _, _, _, _, _, _, high, low], data) = rest.split_first_chunk::<10>()?;
+    if *rtype != TXT.to_be_bytes() {
         return None;
     }
-    let data = reply.get(at + 10..)?.get(..usize::from(u16::from_be_bytes([fixed[8], fixed[9]])))?;
+    let data = data.get(..usize::from(u16::from_be_bytes([*high, *low])))?;
     let (length, text) = data.split_first()?;
     String::from_utf8(text.get(..usize::from(*length))?.to_vec()).ok()
 }

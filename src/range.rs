@@ -10,6 +10,11 @@ pub struct IpRange {
     prefix: u8,
 }
 
+/// An address with all bits behind `v4` or `v6` leading ones cleared, whichever its family has.
+pub(crate) fn prefix_of(address: IpAddr, (v4, v6): (u8, u8)) -> IpAddr {
+    mask(address, if address.is_ipv4() { v4 } else { v6 })
+}
+
 /// Why a text is not a range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {

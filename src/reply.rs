@@ -8,6 +8,20 @@
 //! exactly if the query had one (RFC 6891 section 7). Reasons travel as Extended DNS Errors (RFC 8914); where a reply
 //! would not fit the client's datagram, their text is cut first. Replies other than [`from_answer`] fit 512 octets.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
+mod options;
 mod ttl;
 
 use std::net::IpAddr;
@@ -19,6 +33,7 @@ use crate::local::{Local, Records};
 use crate::model::{Ede, Qtype, Transport};
 use crate::wire::{Query, Reject};
 
+pub use options::{add_option, curtail};
 pub use ttl::cap_ttls;
 
 /// Largest datagram we send and the payload size we announce, octets: below the path MTU of any link that carries IPv6
@@ -34,6 +49,9 @@ pub const SINKHOLE_ADDRESSES: usize = 8;
 
 /// How long a refused ANY may be remembered, seconds.
 const ANY_TTL: u32 = 3600;
+
+/// Octets of a cookie as an option.
+const COOKIE_OPTION: usize = 4 + crate::cookie::COOKIE;
 
 /// Fields of a synthetic SOA that nobody acts on: serial, refresh, retry, expire (RFC 1035 section 3.3.13).
 const SOA_TIMERS: [u32; 4] = [1, 3600, 600, 86_400];
@@ -67,12 +85,13 @@ pub struct Refusal<'a> {
     pub txt: bool,
 }
 
-/// Largest reply this query may get, octets.
+/// Largest reply this query may get, octets, without the cookie that will be added to it.
 pub fn limit(query: &Query<'_>, transport: Transport) -> usize {
-    match transport {
+    let whole = match transport {
         Transport::Tcp => usize::from(u16::MAX),
         Transport::Udp => usize::from(query.edns.map_or(crate::wire::UDP_MIN, |edns| edns.udp_payload.min(UDP_MAX))),
-    }
+    };
+    if query.options.cookie.is_empty() { whole } else { whole - COOKIE_OPTION }
 }
 
 /// An error answer to a message that is not a query we answer (RFC 8906).
@@ -370,9 +389,9 @@ fn count(out: &mut [u8], at: usize, value: u16) {
 fn cut(text: &str, max: usize) -> &str {
     let mut end = max.min(text.len());
     while !text.is_char_boundary(end) {
-        end -= 1; // 0 is a boundary
+        end = end.saturating_sub(1); // 0 is a boundary
     }
-    &text[..end]
+    text.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]

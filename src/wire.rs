@@ -11,6 +11,20 @@
 //! Order of judgement where several faults meet: dropped, unknown opcode, malformed, unknown EDNS version, transaction
 //! signature, class, type, recursion not desired.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use staunch_scoring::QName;
 
 use crate::model::Qtype;
@@ -21,6 +35,12 @@ pub const HEADER: usize = 12;
 /// Smallest UDP payload every client takes (RFC 1035 section 4.2.1), and what a smaller EDNS value means (RFC 6891
 /// section 6.2.3).
 pub const UDP_MIN: u16 = 512;
+
+/// The option of a cookie (RFC 7873).
+pub const COOKIE: u16 = 10;
+
+/// The option that says how long a connection may stay open (RFC 7828).
+pub const KEEPALIVE: u16 = 11;
 
 const CLASS_IN: u16 = 1;
 const TYPE_SIG: u16 = 24;
@@ -53,9 +73,20 @@ pub struct Query<'p> {
     pub question: &'p [u8],
     /// EDNS, if the query had it.
     pub edns: Option<Edns>,
+    /// EDNS options that we answer.
+    pub options: Options<'p>,
 }
 
-/// What we keep of a client's OPT record (RFC 6891). Its options are never kept, let alone forwarded.
+/// The options of a client's OPT record that mean something to us. None is forwarded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options<'p> {
+    /// The data of COOKIE (RFC 7873): 8 octets, or 16 to 40; empty where there is none.
+    pub cookie: &'p [u8],
+    /// Whether it is asked how long the connection may stay open (RFC 7828); means nothing over UDP.
+    pub keepalive: bool,
+}
+
+/// What we keep of a client's OPT record (RFC 6891). Its options are apart, in [`Options`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Edns {
     /// Largest datagram the client takes, at least 512.
@@ -101,7 +132,7 @@ pub struct Reject<'p> {
 /// |---|---|
 /// | shorter than 12 octets, or QR=1 | dropped |
 /// | opcode other than QUERY | NOTIMP (RFC 8906 section 3.1.3) |
-/// | QDCOUNT other than 1 (RFC 9619), records in answer or authority, compressed or overlong name, a second OPT or OPT not owned by the root (RFC 6891 section 6.1.1), options that overrun, any other additional record, octets behind the message | FORMERR |
+/// | QDCOUNT other than 1 (RFC 9619), records in answer or authority, compressed or overlong name, a second OPT or OPT not owned by the root (RFC 6891 section 6.1.1), options that overrun, a cookie of a length that cookies do not have (RFC 7873 section 5.2.2), any other additional record, octets behind the message | FORMERR |
 /// | EDNS version above 0 | BADVERS (RFC 6891 section 6.1.3) |
 /// | TSIG or SIG(0) | NOTIMP: we hold no keys (RFC 8945), and must not forward what we cannot verify |
 /// | class other than IN, AXFR, IXFR, RD=0 | REFUSED |
@@ -114,13 +145,12 @@ pub fn parse(packet: &[u8]) -> Parsed<'_> {
     let Some((header, body)) = packet.split_first_chunk::<HEADER>() else {
         return Parsed::Drop;
     };
-    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let flags = word(2);
+    let [id, flags, questions, answers, authorities, additionals] = words(header);
     if flags & 0x8000 != 0 {
         return Parsed::Drop;
     }
     let mut reject = Reject {
-        id: word(0),
+        id,
         opcode: (flags >> 11) as u8 & 0xf,
         recursion_desired: flags & 0x0100 != 0,
         rcode: NOTIMP,
@@ -131,14 +161,13 @@ pub fn parse(packet: &[u8]) -> Parsed<'_> {
         return Parsed::Reject(reject);
     }
     reject.rcode = FORMERR;
-    let [questions, answers, authorities, additionals] = [word(4), word(6), word(8), word(10)];
     if questions != 1 {
         return Parsed::Reject(reject);
     }
     let Ok((qname, name_len)) = QName::read(body) else {
         return Parsed::Reject(reject);
     };
-    let Some((question, rest)) = body.split_at_checked(name_len + 4) else {
+    let Some((question, rest)) = body.split_at_checked(name_len.saturating_add(4)) else {
         return Parsed::Reject(reject);
     };
     let Some(&[type_high, type_low, class_high, class_low]) = question.last_chunk() else {
@@ -184,20 +213,28 @@ pub fn parse(packet: &[u8]) -> Parsed<'_> {
             qtype: Qtype(qtype),
             question,
             edns: extra.edns,
+            options: extra.options,
         }),
     }
 }
 
+/// The six words of a header (RFC 1035 section 4.1.1).
+fn words(header: &[u8; HEADER]) -> [u16; 6] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = *header;
+    [[a, b], [c, d], [e, f], [g, h], [i, j], [k, l]].map(u16::from_be_bytes)
+}
+
 /// What the additional section held.
-struct Additional {
+struct Additional<'p> {
     edns: Option<Edns>,
+    options: Options<'p>,
     version: u8,
     signed: bool,
 }
 
 /// Reads `count` records that must fill `octets` to the end. The error says whether an OPT record was seen.
-fn additional(mut octets: &[u8], count: u16) -> Result<Additional, bool> {
-    let mut found = Additional { edns: None, version: 0, signed: false };
+fn additional(mut octets: &[u8], count: u16) -> Result<Additional<'_>, bool> {
+    let mut found = Additional { edns: None, options: Options::default(), version: 0, signed: false };
     // A second record of either kind ends the loop, so `count` cannot make it long.
     for _ in 0..count {
         let seen = found.edns.is_some();
@@ -221,8 +258,8 @@ fn additional(mut octets: &[u8], count: u16) -> Result<Additional, bool> {
                 dnssec_ok: fixed[6] & 0x80 != 0,
             });
             // The layout of a later version's options is not ours to judge.
-            if found.version == 0 && !options_well_formed(rdata) {
-                return Err(true);
+            if found.version == 0 {
+                found.options = options(rdata).ok_or(true)?;
             }
         } else if rtype == TYPE_TSIG || rtype == TYPE_SIG {
             found.signed = true;
@@ -247,18 +284,22 @@ fn skip_name(octets: &[u8]) -> Option<(bool, &[u8])> {
     }
 }
 
-/// Whether options (code, length, data) fill `rdata` exactly (RFC 6891 section 6.1.2).
-fn options_well_formed(mut rdata: &[u8]) -> bool {
+/// Reads options (code, length, data), which must fill `rdata` exactly (RFC 6891 section 6.1.2); the first cookie counts
+/// (RFC 7873 section 5.2).
+fn options(mut rdata: &[u8]) -> Option<Options<'_>> {
+    let mut found = Options::default();
     while !rdata.is_empty() {
-        let Some((&[_, _, high, low], rest)) = rdata.split_first_chunk::<4>() else {
-            return false;
-        };
-        let Some(rest) = rest.get(usize::from(u16::from_be_bytes([high, low]))..) else {
-            return false;
-        };
+        let (&[code_high, code_low, high, low], rest) = rdata.split_first_chunk::<4>()?;
+        let (data, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+        match u16::from_be_bytes([code_high, code_low]) {
+            COOKIE if !matches!(data.len(), 8 | 16..=40) => return None,
+            COOKIE if found.cookie.is_empty() => found.cookie = data,
+            KEEPALIVE => found.keepalive = true,
+            _ => {}
+        }
         rdata = rest;
     }
-    true
+    Some(found)
 }
 
 #[cfg(test)]

@@ -87,10 +87,10 @@ fn today() -> String {
     day(jiff::Timestamp::now())
 }
 
-/// The age reading of a score.
+/// The age reading of a score; null in an event where the signal has nothing to say.
 fn age_reading(score: &Value) -> &Value {
     let readings = score["readings"].as_array().expect("readings");
-    readings.iter().find(|reading| reading["signal"] == "domain-age").unwrap_or_else(|| panic!("{score:#}"))
+    readings.iter().find(|reading| reading["signal"] == "domain-age").unwrap_or(&Value::Null)
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_slow_registry_holds_nobody_longer_than_the_hold() {
     let second = timed("mail.site.example");
     assert!(second < Duration::from_millis(250), "the hold counts from the domain's first query: {second:?}");
     let event = daemon.event(|e| e["qname"] == "www.site.example");
-    assert!(age_reading(&event["score"])["value"].is_null(), "{event:#}");
+    assert!(event["score"].is_object() && age_reading(&event["score"]).is_null(), "{event:#}");
     assert!(event["duration_us"].as_u64().is_some_and(|us| us >= 295_000), "the wait is told: {event:#}");
 }
 

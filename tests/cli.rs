@@ -32,6 +32,14 @@ fn a_refusal_tells_the_same_case_on_every_channel() {
     assert!(String::from_utf8_lossy(&words.stdout).contains("no-dumps"));
 }
 
+/// An event leaves out the signals that have nothing to say.
+fn as_event(mut explained: Value) -> Value {
+    if let Some(readings) = explained["score"]["readings"].as_array_mut() {
+        readings.retain(|reading| !reading["value"].is_null());
+    }
+    explained
+}
+
 #[test]
 fn explain_is_the_live_path_bit_for_bit() {
     let daemon = Daemon::start(ENFORCE);
@@ -40,6 +48,7 @@ fn explain_is_the_live_path_bit_for_bit() {
         let before = daemon.json(&["explain", &name, "--session", "s1"]);
         daemon.ask(&name, 1);
         let event = daemon.event(|e| e["qname"] == *name);
+        let before = as_event(before);
         for field in ["verdict", "would", "reason", "mode", "source", "score", "tenant"] {
             assert_eq!(before.get(field), event.get(field), "{field} of {name}");
         }
@@ -63,6 +72,7 @@ fn explain_knows_what_siblings_were_found_to_get() {
         daemon.ask(name, 1);
         let event = daemon.event(|e| e["qname"] == *name);
         assert_eq!((event["source"].as_str(), event["decoy"].as_str()), (Some("decoy"), Some("wildcard")));
+        let before = as_event(before);
         // The first one pays for the siblings, which nobody can tell beforehand.
         for field in ["verdict", "would", "reason", "mode", "source", "score", "tenant"] {
             assert!(i == 0 || before.get(field) == event.get(field), "{field} of {name}: {before} {event}");

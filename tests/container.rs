@@ -3,7 +3,7 @@
 mod world;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
 
 use world::staunch::{Config, Staunch, binary};
@@ -33,14 +33,7 @@ fn rootfs(world: &World, programs: &[&str]) -> PathBuf {
     std::os::unix::fs::symlink("../bin/busybox", root.join("sbin/route")).expect("linked");
     for program in programs {
         let path = which(program).unwrap_or_else(|| panic!("{program} is installed"));
-        let listed = Command::new("ldd").arg(&path).output().expect("ldd runs");
-        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-        let libraries = listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
-        for library in libraries {
-            let to = root.join(library.strip_prefix("/").expect("absolute"));
-            std::fs::create_dir_all(to.parent().expect("a parent")).expect("directory");
-            std::fs::copy(&library, &to).expect("copied");
-        }
+        world::copy_libraries(&path, &root);
         std::fs::copy(&path, root.join("usr/bin").join(program)).expect("copied");
     }
     root
@@ -187,6 +180,36 @@ fn ordinary_work_is_done_in_a_container_and_no_more() {
     }
     let left = world.gw.sh("ip -o link show; ip netns list");
     assert!(!String::from_utf8_lossy(&left.stdout).contains("st-"), "the recipe leaves nothing behind");
+}
+
+#[test]
+fn a_second_start_of_the_same_id_leaves_the_first_alone() {
+    let Some(world) = create() else { return };
+    let root = rootfs(&world, &[]);
+    let listen = |port| {
+        let address = (world.agents[0].gateway, port);
+        world.gw.run(async move { tokio::net::TcpListener::bind(address).await }).expect("a port of the gateway")
+    };
+    let started = listen(7101);
+    // It waits until the second port is open, which is behind the second start.
+    let script = "nc 10.77.1.1 7101 </dev/null\nuntil nc 10.77.1.1 7102 </dev/null; do sleep 0.2; done\necho DONE\n";
+    let job = Job::new(&world).unannounced();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| job.run("twice", "10.77.9.8", &root, script));
+        let runs = world
+            .gw
+            .run(async move { tokio::time::timeout(Duration::from_secs(30), started.accept()).await.map(|_| ()) });
+        let second = runs.is_ok().then(|| job.run("twice", "10.77.9.9", &root, "echo SECOND\n"));
+        let go = listen(7102);
+        world.gw.spawn(async move { while go.accept().await.is_ok() {} });
+        let first = first.join().expect("the first ends");
+        let second = second.unwrap_or_else(|| panic!("the first does not run: {}", said(&first)));
+        assert!(!second.status.success() && !said(&second).contains("SECOND"), "{}", said(&second));
+        assert!(said(&second).contains("left alone"), "{}", said(&second));
+        assert!(first.status.success() && said(&first).contains("DONE"), "{}: {}", first.status, said(&first));
+    });
+    let left = world.gw.sh("ip -o link show; ip netns list");
+    assert!(!String::from_utf8_lossy(&left.stdout).contains("twice"), "the first leaves nothing behind");
 }
 
 /// iodine as the container's root, and a file that it is to carry.

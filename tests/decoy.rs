@@ -77,6 +77,7 @@ fn query(name: NameRef<'_>, qtype: Qtype) -> Query<'static> {
         qtype,
         question: &[],
         edns: None,
+        options: Default::default(),
     }
 }
 

@@ -2,7 +2,8 @@
 
 mod world;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ const THEIRS: &str = "other.site.example";
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
 const BOUND: [&str; 6] =
     ["--interfaces", "ag1,ag2", "--bind", "ag1=10.77.1.2,fd77:1::2", "--bind", "ag2=10.77.2.2,fd77:2::2"];
+/// A service of the host that no sandbox should reach.
+const SERVICE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 1, 1)), 8080);
 /// Where the canaries answer: not where the world's own resolver is.
 const CANARY: [&str; 2] = ["203.0.113.200", "2001:db8:1::200"];
 
@@ -66,9 +69,8 @@ impl Scene {
     }
 
     /// The doctor on the gateway, for the first sandbox.
-    fn doctor(&self, words: &[&str]) -> Output {
+    fn doctor(&self, socket: &Path, words: &[&str]) -> Output {
         let mut command = self.world.gw.command(binary());
-        let socket = self.staunch.state.join("admin.sock");
         command.args(["doctor", "--from-namespace", &self.sleeper.id().to_string(), "--json", "--socket"]).arg(socket);
         for canary in CANARY {
             command.args(["--canary", canary]);
@@ -77,7 +79,12 @@ impl Scene {
     }
 
     fn json(&self, words: &[&str]) -> (Value, i32) {
-        read(self.doctor(words))
+        self.doctor_of(&self.staunch.state.join("admin.sock"), words)
+    }
+
+    /// The same with the node of this socket as ours.
+    fn doctor_of(&self, socket: &Path, words: &[&str]) -> (Value, i32) {
+        read(self.doctor(socket, words))
     }
 
     /// Opens a pin of the other sandbox.
@@ -157,6 +164,7 @@ fn only_open(found: &Value, code: i32, wanted: &[&str]) {
 fn behind_service_and_lockdown_every_way_is_closed_and_the_receipt_says_so() {
     let Some(scene) = Scene::whole() else { return };
     scene.their_pin();
+    echo::start(&scene.world.gw, SERVICE);
     let file = scene.world.path("receipt.jws");
     let receipt = file.to_str().expect("UTF-8");
     let (found, code) =
@@ -200,6 +208,14 @@ fn behind_service_and_lockdown_every_way_is_closed_and_the_receipt_says_so() {
     for (probe, _, why) in rows(&found) {
         assert!(!why.ends_with("; "), "{probe} has no control: {why}");
     }
+    // What listens on the host is tried itself: a service is refused, and our own resolver says who it is.
+    let host: Vec<_> = rows(&found).into_iter().filter(|(probe, ..)| probe == "host-tcp4").collect();
+    let of = |at: &str| {
+        host.iter().find(|(.., why)| why.starts_with(at)).map(|(_, outcome, why)| format!("{outcome} {why}"))
+    };
+    let (service, ours) = (of(&format!("{SERVICE}:")), of("10.77.1.1:53:"));
+    assert!(service.as_ref().is_some_and(|said| said.contains("closed") && said.contains("refused")), "{host:?}");
+    assert!(ours.as_ref().is_some_and(|said| said.contains("led to this node")), "{host:?}");
     // The receipt is checked by the public key alone, by file or by what status shows.
     let key = scene.staunch.json(&["status"])["node"]["public_key"].as_str().expect("a key").to_owned();
     let file_key = scene.staunch.state.join("node.pub");
@@ -227,8 +243,13 @@ fn without_a_lockdown_every_probe_gets_out_and_is_found() {
     config.backend = "dry-run";
     let Some(scene) = Scene::create(config) else { return };
     scene.their_pin();
+    echo::start(&scene.world.gw, SERVICE);
+    // Whatever a host has for its habit, both families are listened to.
+    scene.world.gw.sysctl("net/ipv6/bindv6only", "1");
     let (found, code) = scene.json(&["--name", NAME, "--port", "80", "--stale", "30s"]);
     assert_eq!(code, 12, "{found}");
+    let service = with(&found, "open").into_iter().find(|(_, why)| why.starts_with(&format!("{SERVICE}:")));
+    assert!(service.is_some_and(|(probe, why)| probe == "host-tcp4" && why.contains("took it")), "{found}");
     // The same code that finds these closed elsewhere.
     let mut missing = Vec::new();
     for way in [
@@ -247,6 +268,7 @@ fn without_a_lockdown_every_probe_gets_out_and_is_found() {
         "llmnr-unicast-udp",
         "llmnr-unicast-tcp",
         "netbios-udp",
+        "netbios-tcp",
         "icmp-payload-raw",
         "raw-udp-raw",
         "raw-syn-raw",
@@ -342,6 +364,8 @@ fn one_hole_is_found_and_that_very_probe_is_named() {
         "embedded-resolver-udp4",
         "embedded-resolver-tcp4",
         "other-session-pin-tcp4",
+        // As the service that it is.
+        "host-tcp4",
     ];
     only_open(&found, code, &open);
     assert!(
@@ -350,6 +374,89 @@ fn one_hole_is_found_and_that_very_probe_is_named() {
         with(&found, "open")
     );
     drop((theirs, within));
+}
+
+#[test]
+fn a_resolver_on_another_host_is_no_way_out_and_a_forged_question_to_it_is_one() {
+    // What the service of this host would permit is no subject here.
+    let Some(scene) = Scene::held_by("ip daddr 192.0.2.99") else { return };
+    let world = &scene.world;
+    let node = Elsewhere::start(world);
+    let lead: Vec<&str> = ELSEWHERE_NODE.iter().flat_map(|at| ["--resolver", at]).collect();
+    let apply = |world: &World| {
+        let words: Vec<&str> = ["apply"].iter().chain(&BOUND).chain(&lead).copied().collect();
+        ok(&world.gw, &words);
+    };
+    apply(world);
+    // Asked as a sandbox asks that knows nothing of it, or by its own address.
+    let other = ["--neighbour", "10.77.2.2", "--neighbour", "fd77:2::2"];
+    let doctor = |words: &[&str]| {
+        let words: Vec<&str> = other.iter().chain(words).copied().collect();
+        scene.doctor_of(&node.state.join("admin.sock"), &words)
+    };
+    for words in [&[][..], &lead] {
+        let (found, code) = doctor(words);
+        assert_eq!((with(&found, "open"), with(&found, "inconclusive"), code), (vec![], vec![], 0), "{words:?}");
+        let closed = with(&found, "closed");
+        let led = |id: &str| closed.iter().any(|(probe, why)| probe == id && why.contains("led to this node"));
+        for id in ["foreign-dns-udp4", "foreign-dns-tcp4", "foreign-dns-udp6", "foreign-dns-tcp6"] {
+            assert!(led(id), "{words:?}: {id} is not among {closed:#?}");
+        }
+    }
+    // In another's name it must not come there, though it is our own resolver.
+    nft(&world.gw, "insert rule inet staunch_lockdown sources_1 ip saddr 10.77.2.2 accept");
+    let (found, code) = doctor(&[]);
+    only_open(&found, code, &["spoofed-question-raw4", "spoofed-neighbour-raw4"]);
+    apply(world);
+    // And past it nothing goes: a resolver beside it that is another's.
+    let theirs = Upstream::start(&world.net, (Ipv4Addr::new(203, 0, 113, 55), 53).into());
+    let around = "ip daddr 203.0.113.200 meta l4proto { tcp, udp } th dport 53 dnat ip to 203.0.113.55:53";
+    nft(&world.gw, &format!("insert rule inet staunch_lockdown lead {around}"));
+    let pass = "ip daddr 203.0.113.55 meta l4proto { tcp, udp } th dport 53 accept";
+    nft(&world.gw, &format!("insert rule inet staunch_lockdown from_sandbox {pass}"));
+    let (found, code) = doctor(&[]);
+    only_open(&found, code, &["foreign-dns-tcp4", "foreign-dns-udp4"]);
+    drop(theirs);
+}
+
+/// Where a node answers that is none of the gateway's.
+const ELSEWHERE_NODE: [&str; 2] = ["203.0.113.54:53", "[2001:db8:1::54]:53"];
+
+/// Another node, outside.
+struct Elsewhere {
+    child: Child,
+    state: std::path::PathBuf,
+}
+
+impl Elsewhere {
+    fn start(world: &World) -> Self {
+        let state = world.path("elsewhere");
+        std::fs::create_dir_all(&state).expect("the state directory");
+        let config = world.path("elsewhere.toml");
+        let text = format!(
+            "version = 1\n[server]\nlisten = {ELSEWHERE_NODE:?}\nstate_dir = {state:?}\n[policy]\nmode = \"monitor\"\n\
+             [upstream]\nservers = [\"203.0.113.53\"]\n[enforce]\nbackend = \"off\"\n"
+        );
+        std::fs::write(&config, text).expect("the configuration written");
+        let mut serve = world.net.command(binary());
+        serve.args(["serve", "--config"]).arg(&config).arg("--state-dir").arg(&state);
+        let child = serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts");
+        let this = Self { child, state };
+        let socket = this.state.join("admin.sock");
+        let up = wait_for(Duration::from_secs(30), || {
+            let status = std::process::Command::new(binary()).args(["status", "--socket"]).arg(&socket).output();
+            status.is_ok_and(|output| output.status.success()).then_some(())
+        });
+        assert!(up.is_some(), "the other node answers");
+        this
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 #[test]
@@ -364,6 +471,21 @@ fn a_broken_probe_is_never_a_closed_way() {
     assert_eq!(unsure, ["doq-udp4", "doq-udp6", "dot-udp4", "dot-udp6", "listed-dot-udp4", "listed-dot-udp6"]);
     assert_eq!(code, 13);
     nft(agent, "delete table inet own");
+    // This host cannot listen to the groups, or does not hear itself over IPv6: who takes such a probe nobody sees.
+    let gw = &scene.world.gw;
+    gw.sysctl("net/ipv4/igmp_max_memberships", "0");
+    let (found, code) = scene.json(&[]);
+    assert_eq!((ids(&found, "inconclusive"), code), (vec!["llmnr-udp4".into(), "mdns-udp4".into()], 13), "{found}");
+    assert!(with(&found, "inconclusive").iter().all(|(_, why)| why.contains("cannot be listened to")), "{found}");
+    gw.sysctl("net/ipv4/igmp_max_memberships", "20");
+    nft(
+        gw,
+        "table inet own { chain c { type filter hook input priority 0; iifname lo meta nfproto ipv6 meta l4proto udp drop; }; }",
+    );
+    let (found, code) = scene.json(&[]);
+    let unsure = ["host-tcp6", "host-udp6", "link-local-host-tcp6", "link-local-host-udp6", "llmnr-udp6", "mdns-udp6"];
+    assert_eq!((ids(&found, "inconclusive"), code), (unsure.map(String::from).to_vec(), 13), "{found}");
+    nft(gw, "delete table inet own");
     // An interface of the sandbox that leads past this host.
     agent.link("side0", &scene.world.net, "side0");
     agent.ip(&["addr add 10.99.0.2/24 dev side0"]);
@@ -441,13 +563,25 @@ fn from_within_without_privilege_what_can_be_told_is_told() {
     // A silence is no closed way.
     nft(
         &scene.world.gw,
-        "table inet mute { chain c { type filter hook prerouting priority -400; udp dport 853 drop; }; }",
+        "table inet mute { chain c { type filter hook prerouting priority -400; udp dport 137 drop; }; }",
     );
     let (found, code) = inside(&[]);
     let unsure = ids(&found, "inconclusive");
-    assert_eq!(unsure, ["doq-udp4", "doq-udp6", "dot-udp4", "dot-udp6", "listed-dot-udp4", "listed-dot-udp6"]);
+    assert_eq!(unsure, ["netbios-udp4", "netbios-udp6"]);
     assert_eq!((code, with(&found, "open")), (13, vec![]));
     nft(&scene.world.gw, "delete table inet mute");
+    // Nor is what the sandbox itself refuses, whatever the host would say of it.
+    let own = "table inet own { chain out { type filter hook output priority 0; udp dport 853 reject; tcp dport 853 reject with \
+               tcp reset; }; }";
+    nft(&scene.world.agents[0].ns, own);
+    let (found, code) = inside(&[]);
+    let refused = ["doq-udp", "dot-tcp", "dot-udp", "listed-dot-tcp", "listed-dot-udp"];
+    let refused: Vec<String> = refused.iter().flat_map(|id| [format!("{id}4"), format!("{id}6")]).collect();
+    assert_eq!((ids(&found, "inconclusive"), code, with(&found, "open")), (refused, 13, vec![]));
+    // Of a datagram the kernel says at once that it was not sent.
+    let said = |id: &str| if id.contains("tcp") { "own filter" } else { "not sent" };
+    assert!(with(&found, "inconclusive").iter().all(|(id, why)| why.contains(said(id))), "{found}");
+    nft(&scene.world.agents[0].ns, "delete table inet own");
     // What is open is seen from within too.
     echo::start(&scene.world.agents[0].ns, (Ipv4Addr::new(127, 0, 0, 53), 53).into());
     let (found, code) = inside(&[]);

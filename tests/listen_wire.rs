@@ -18,7 +18,7 @@ use staunch::wire::{self, Parsed, Query};
 use tokio::sync::Semaphore;
 
 /// Refuses every name. The first label says how: `wait<ms>` and `stuck` on the slow path, `die` and `latedie` with a
-/// panic, `mute` not at all, `big` with 60,000 octets.
+/// panic, `mute` not at all, `big` with 60,000 octets, `bigwait<ms>` both.
 struct Refuser {
     gate: Semaphore,
     seen: AtomicUsize,
@@ -45,7 +45,12 @@ impl Service for Refuser {
             Parsed::Drop => return Fast::Drop,
         };
         match query.qname.as_ref().labels().next() {
-            Some(label) if label.starts_with(b"wait") || label == b"stuck" || label == b"latedie" => {
+            Some(label)
+                if label.starts_with(b"wait")
+                    || label.starts_with(b"bigwait")
+                    || label == b"stuck"
+                    || label == b"latedie" =>
+            {
                 return Fast::Deferred(packet.to_vec());
             }
             Some(b"die") => panic!("as asked"),
@@ -64,12 +69,15 @@ impl Service for Refuser {
         if label == "latedie" {
             panic!("as asked");
         }
-        match label.strip_prefix("wait") {
+        match label.trim_start_matches("big").strip_prefix("wait") {
             Some(ms) => tokio::time::sleep(Duration::from_millis(ms.parse().expect("wait<ms>"))).await,
             None => drop(self.gate.acquire().await),
         }
         let mut out = Vec::new();
         refuse(&query, &mut out);
+        if label.starts_with("big") {
+            out.resize(60_000, 0);
+        }
         Some(out)
     }
 

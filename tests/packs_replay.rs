@@ -127,6 +127,7 @@ impl<'p> Session<'p> {
             qtype: Qtype(qtype),
             question: &[],
             edns: None,
+            options: Default::default(),
         };
         let key = (name.clone(), qtype);
         let split = Split::of(name.as_ref());

@@ -144,6 +144,18 @@ fn an_end_before_the_end_is_told_and_what_was_locked_stays_locked_until_then() {
     let output = runner.script("stop.sh", &[]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("::error::"), "{}", said(&output));
+    let summary = runner.read("summary");
+    assert!(summary.contains("Not known") && !summary.contains("None on record"), "{summary}");
+}
+
+#[test]
+fn where_nothing_was_refused_that_is_told() {
+    let Some(runner) = Runner::create() else { return };
+    runner.ok("start.sh", &[("STAUNCH_MODE", "enforce")]);
+    assert!(runner.looks_up("www.site.example", "", ""));
+    runner.ok("stop.sh", &[]);
+    let summary = runner.read("summary");
+    assert!(summary.contains("None on record") && !summary.contains("Not known"), "{summary}");
 }
 
 #[test]

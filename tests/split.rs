@@ -37,6 +37,15 @@ fn asked(agent: &Agent, name: &str) -> Vec<IpAddr> {
     agent.ask(name, rtype::A).map(|reply| reply.addresses()).unwrap_or_default()
 }
 
+/// Asks until there is an address: a busy host may fail to pin one in time, and says so.
+fn answered(agent: &Agent, name: &str) -> Vec<IpAddr> {
+    let answer = wait_for(Duration::from_secs(10), || {
+        let addresses = asked(agent, name);
+        (!addresses.is_empty()).then_some(addresses)
+    });
+    answer.unwrap_or_default()
+}
+
 /// Asks one fresh name after the other until one is answered and can be dialled; how long that took.
 fn until_pinned(world: &World, agent: &Agent, fresh: &mut Fresh, staunch: &Staunch) -> Duration {
     let begun = Instant::now();
@@ -227,8 +236,8 @@ fn a_killed_resolver_opens_nothing_and_its_leases_end_by_themselves() {
     world.upstream.add("long.site.example", 300, Data::A(WEB));
     let (enforcer, mut staunch) = started(&world, config);
     let agent = &world.agents[0];
-    assert_eq!(asked(agent, "long.site.example"), [IpAddr::from(WEB)]);
-    assert_eq!(asked(agent, "short.site.example"), [IpAddr::from(short)]);
+    assert_eq!(answered(agent, "long.site.example"), [IpAddr::from(WEB)], "{}", staunch.tail());
+    assert_eq!(answered(agent, "short.site.example"), [IpAddr::from(short)], "{}", staunch.tail());
     assert!(agent.dial(short.into(), 80).0.is_ok());
     let told = download(agent);
     staunch.kill();
@@ -254,6 +263,41 @@ fn a_killed_resolver_opens_nothing_and_its_leases_end_by_themselves() {
     let mut fresh = Fresh(0);
     let pinned = until_pinned(&world, agent, &mut fresh, &staunch);
     assert!(ready + pinned < Duration::from_secs(5), "back after {:?}", ready + pinned);
+}
+
+#[test]
+fn a_resolver_killed_as_soon_as_it_has_answered_closes_nothing_when_it_is_back() {
+    let Some(world) = World::create(1) else { return };
+    let mut config = config();
+    config.enforce = "max_pin_seconds = 600".into();
+    let (_enforcer, mut staunch) = started(&world, config);
+    let agent = &world.agents[0];
+    // Each round without a state, so that of the policy nothing is known but what this very start has written.
+    for round in 1..=6u8 {
+        staunch.kill();
+        for entry in std::fs::read_dir(&staunch.state).expect("the state directory").flatten() {
+            let path = entry.path();
+            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.expect("removed");
+        }
+        let (name, to) = (format!("k{round}.site.example"), Ipv4Addr::new(203, 0, 113, 100 + round));
+        world.upstream.add(&name, 300, Data::A(to));
+        let address = IpAddr::from(to);
+        staunch.restart(&world);
+        let journal = std::fs::read_dir(&staunch.state).expect("the state directory").flatten();
+        let journal = journal.filter(|entry| entry.file_name().to_string_lossy().starts_with("journal-"));
+        let mut journal = journal.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+        assert!(
+            journal.any(|text| text.contains(r#""kind":"policy""#)),
+            "round {round}: ready, and the policy is not on disk"
+        );
+        assert_eq!(answered(agent, &name), [address], "{}", staunch.tail());
+        staunch.kill();
+        assert!(agent.dial(address, 80).0.is_ok(), "round {round}: the lease is the kernel's");
+        staunch.restart(&world);
+        let (end, took) = agent.dial(address, 80);
+        assert!(end.is_ok(), "round {round}: closed by the start: {end:?} after {took:?}\n{}", staunch.tail());
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! kill -9 at random moments, and a full disk: whatever the store acknowledged is there afterwards.
 //!
 //! The test runs itself as a child that appends from several threads and prints what was acknowledged; the parent kills
-//! it, opens the same directory, and compares with everything acknowledged since the first round.
+//! it, opens the same directory, and compares with everything acknowledged since the first round. One of the threads spends a
+//! session's ledger in steps that nobody waits for; what stands before an acknowledged record stands as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use staunch::event::{Alert, AlertKind};
 use staunch::model::{CaseId, Mode, Reason, SessionId, SessionType};
 use staunch::store::{Error, Grant, IndexKind, Options, Record, Store, verify};
+use staunch_scoring::{Budgets, Facts, Listing, NameBuf, Outcome, Params, Scorer, SessionState, Split};
 
 const CHILD: &str = "STAUNCH_STORE_KILL_DIR";
 const FROM: &str = "STAUNCH_STORE_KILL_FROM";
@@ -89,9 +91,12 @@ fn say(words: std::fmt::Arguments<'_>) {
 fn child() {
     let (Ok(dir), Ok(from)) = (std::env::var(CHILD), std::env::var(FROM)) else { return };
     let from: u64 = from.parse().expect("a number");
-    let (store, _) = Store::open(Path::new(&dir), options()).expect("opens");
+    let (store, recovered) = Store::open(Path::new(&dir), options()).expect("opens");
     say(format_args!("\nready"));
+    let ledger = recovered.ledgers.iter().find(|(id, _)| *id == spender());
+    let ledger = ledger.map_or_else(|| SessionState::new(9), |(_, state)| SessionState::restore(state));
     std::thread::scope(|scope| {
+        scope.spawn(|| spend(&store, ledger));
         for thread in 0..THREADS {
             let store = store.clone();
             scope.spawn(move || work(&store, thread, from));
@@ -137,8 +142,50 @@ fn work(store: &Store, thread: u64, from: u64) {
     }
 }
 
+fn spender() -> SessionId {
+    SessionId::new("spender").expect("the alphabet of ids")
+}
+
+/// Asks names of many domains, one step of the ledger for each, and now and then waits for what comes behind them.
+fn spend(store: &Store, mut ledger: SessionState) {
+    let (scorer, budgets, params) = (Scorer::new(), Budgets::default(), Params::default());
+    for n in ledger.names_sent().. {
+        let name = NameBuf::from_text(&format!("host-{n}.site-{}.example", n % 60)).expect("a name");
+        let facts = Facts {
+            now: 0,
+            qname: name.as_ref(),
+            split: Split::of(name.as_ref()),
+            qtype: 1,
+            flags: 0,
+            qtypes_allowed: 3,
+            listing: Listing::Unlisted,
+            registered_days: None,
+            first_seen_days: None,
+            group_seen_days: None,
+            group: None,
+            cached: false,
+            at_hand: false,
+            budgets: &budgets,
+            params: &params,
+        };
+        let assessment = scorer.assess(&ledger, &facts);
+        scorer.commit(&mut ledger, &facts, &assessment, Outcome::Forwarded);
+        store.note(Record::Ledger { session: spender(), state: ledger.step() }).expect("room");
+        if n % 7 == 0 {
+            let digest = format!("{n}");
+            let mark = Record::Policy { digest, learned: Vec::new(), enforced: true, ranges: Vec::new() };
+            store.append(vec![mark]).expect("room").wait_blocking().expect("durable");
+            say(format_args!("spent {}", ledger.spent_session().steps()));
+        } else if n % 7 == 3 {
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+}
+
 #[derive(Default)]
 struct Model {
+    /// 1/256 bits.
+    spent: u32,
     quarantined: BTreeSet<u64>,
     may_be_released: BTreeSet<u64>,
     grants: BTreeSet<u64>,
@@ -152,6 +199,10 @@ impl Model {
     fn hear(&mut self, line: &str) {
         let Some((word, rest)) = line.split_once(' ') else { return };
         let n = rest.parse::<u64>().ok();
+        if word == "spent" {
+            self.spent = self.spent.max(rest.parse().expect("a number"));
+            return;
+        }
         self.highest = self.highest.max(n.unwrap_or(0));
         match (word, n) {
             ("quarantine", Some(n)) => _ = self.quarantined.insert(n),
@@ -219,6 +270,14 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
             // A quarantine that was written and not acknowledged may stand; a release that was acknowledged must.
             assert!(!released || !model.grants.contains(&n) || model.may_be_released.contains(&n), "s{n} is back");
         }
+        if model.spent > 0 {
+            let ledger = recovered.ledgers.iter().find(|(id, _)| *id == spender());
+            let (_, ledger) = ledger.unwrap_or_else(|| panic!("round {round}: the ledger is lost"));
+            assert!(ledger.is_complete(), "round {round}: a step is missing behind one that is there");
+            let spent = SessionState::restore(ledger).spent_session().steps();
+            assert!(spent >= model.spent, "round {round}: {spent} of {} spent are left", model.spent);
+            model.spent = spent;
+        }
         let grants: BTreeSet<String> = recovered.grants.iter().map(|g| g.id.clone()).collect();
         for n in &model.grants {
             assert!(grants.contains(&format!("g{n}")), "round {round}: grant g{n} is lost");
@@ -263,13 +322,14 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     let lost: Vec<_> = model.alerts.iter().filter(|id| !came.contains(id)).collect();
     assert!(lost.is_empty(), "alerts lost: {lost:?}");
     println!(
-        "{ROUNDS} kills: {} quarantines, {} grants, {} alerts acknowledged, 0 lost; {repeated} alerts came twice; {torn} \
-         torn ends; slowest opening {slowest:?}",
+        "{ROUNDS} kills: {} quarantines, {} grants, {} alerts acknowledged, 0 lost; {repeated} alerts came twice; {} bits spent \
+         in steps; {torn} torn ends; slowest opening {slowest:?}",
         model.quarantined.len(),
         model.grants.len(),
         model.alerts.len(),
+        model.spent / 256,
     );
-    assert!(model.alerts.len() > 1_000, "the children did too little to prove anything");
+    assert!(model.spent > 0 && model.alerts.len() > 1_000, "the children did too little to prove anything");
 }
 
 /// After a crash the last few alerts may come again, in order.

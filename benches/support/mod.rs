@@ -36,7 +36,7 @@ impl Bench {
         let text = std::fs::read_to_string(&file).expect("configuration") + more;
         std::fs::write(&file, text).expect("configuration");
         let loaded = Self::load(&file);
-        let Built { pipeline, .. } = runtime.block_on(build::pipeline(loaded)).expect("pipeline");
+        let Built { pipeline, .. } = runtime.block_on(build::pipeline(loaded, 4096)).expect("pipeline");
         Self { pipeline, runtime, file, _dir: dir }
     }
 
@@ -50,8 +50,7 @@ impl Bench {
     pub fn reload(&self) {
         let loaded = Self::load(&self.file);
         let old = self.pipeline.live.load_full();
-        let _runtime = self.runtime.enter();
-        build::apply(&self.pipeline, loaded).expect("in force");
+        self.runtime.block_on(build::apply(&self.pipeline, loaded)).expect("in force");
         while Arc::strong_count(&old) > 1 {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
@@ -64,6 +63,12 @@ impl Bench {
             Fast::Reply => out.len(),
             _ => panic!("this query is answered on the spot"),
         }
+    }
+
+    /// Whether a query is answered on the listener's thread.
+    pub fn at_once(&self, packet: &[u8], from: SocketAddr, out: &mut Vec<u8>) -> bool {
+        out.clear();
+        matches!(self.pipeline.fast(packet, from, Transport::Udp, clock::now(), out), Fast::Reply)
     }
 
     /// The whole walk, waiting included; the length of the reply.

@@ -19,7 +19,9 @@ fi
 {
     echo "### Staunch: names refused, or that enforce mode would refuse"
     echo
-    if [ -n "$refused" ]; then
+    if [ "$status" != 0 ]; then
+        echo "Not known: the resolver was ended before this step, and what it had refused cannot be asked any more."
+    elif [ -n "$refused" ]; then
         # Indented, so that no name is read as markup.
         printf '%s\n' "$refused" | sed 's/^/    /'
     else

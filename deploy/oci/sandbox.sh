@@ -33,6 +33,8 @@ case "$id" in
 *[!A-Za-z0-9-]* | "" | ????????????*) echo "sandbox: ID is 1 to 11 letters, digits and -" >&2; exit 2 ;;
 esac
 netns="$prefix$id" link="st-$id"
+# The claim on the ID, before the traps: what a running sandbox of the same ID has is not ours to remove.
+ip netns add "$netns" || { echo "sandbox: no namespace for '$id', see above; one that runs is left alone" >&2; exit 1; }
 bundle="$(mktemp -d)"
 
 # shellcheck disable=SC2086,SC2317 # a list of words; called by the traps
@@ -44,7 +46,7 @@ cleanup() {
         $runtime $runtime_options delete --force "$id" 2>/dev/null || true
     fi
     # By itself the link would go some time after its namespace.
-    ip link del "$link" 2>/dev/null || true
+    [ -z "${linked:-}" ] || ip link del "$link" 2>/dev/null || true
     ip netns del "$netns" 2>/dev/null || true
     # Behind the container: whatever still ran had its session to the end.
     if [ "${announced:-}" = yes ] && [ -z "${KEEP_SESSION:-}" ]; then
@@ -56,8 +58,8 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-ip netns add "$netns"
 ip link add "$link" type veth peer name eth0 netns "$netns"
+linked=yes
 # One address on either side; nothing but the gateway is on the link.
 echo 1 >"/proc/sys/net/ipv6/conf/$link/disable_ipv6" 2>/dev/null || true
 ip link set "$link" up

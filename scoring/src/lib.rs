@@ -13,6 +13,7 @@ pub mod model;
 pub mod name;
 pub mod scorer;
 pub mod signals;
+pub mod snapshot;
 pub mod state;
 pub mod suffix;
 
@@ -23,5 +24,6 @@ pub use ledger::{Charge, LedgerScope, LedgerView, TICK_MS};
 pub use name::{NameBuf, NameRef, QName};
 pub use scorer::Scorer;
 pub use signals::{Family, Reading, Signal};
-pub use state::{Answered, SessionState, StateSnapshot};
+pub use snapshot::StateSnapshot;
+pub use state::{Answered, SessionState};
 pub use suffix::Split;

@@ -161,6 +161,11 @@ impl<'a> NameRef<'a> {
     }
 }
 
+/// Whether an octet of a label is written as it is.
+fn is_plain(b: u8) -> bool {
+    matches!(b, 0x21..=0x7e) && !matches!(b, b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$')
+}
+
 impl fmt::Display for NameRef<'_> {
     /// Presentation form without the last dot (`.` for the root), escaped as in a zone file (RFC 1035 section 5.1):
     /// octets outside 0x21..0x7e as `\DDD`, dots, backslashes and quotes inside a label with a backslash.
@@ -173,13 +178,18 @@ impl fmt::Display for NameRef<'_> {
             if i > 0 {
                 f.write_char('.')?;
             }
-            for &b in label {
-                match b {
-                    b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => {
+            let mut rest = label;
+            while let Some(&b) = rest.first() {
+                // Runs of ordinary octets at once: nearly every label is one.
+                let plain = rest.iter().position(|b| !is_plain(*b)).unwrap_or(rest.len());
+                let (run, behind) = rest.split_at(plain.max(1));
+                rest = behind;
+                match std::str::from_utf8(run) {
+                    Ok(text) if plain > 0 => f.write_str(text)?,
+                    _ if matches!(b, 0x21..=0x7e) => {
                         f.write_char('\\')?;
                         f.write_char(b as char)?;
                     }
-                    0x21..=0x7e => f.write_char(b as char)?,
                     _ => write!(f, "\\{b:03}")?,
                 }
             }

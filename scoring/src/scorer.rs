@@ -149,7 +149,7 @@ impl Scorer {
                 if counts && !at.refused && assessment.overdraw != Some(LedgerScope::Group) {
                     let account = state.accounts.entry(at.keys.tenant);
                     account.attempted = account.attempted.plus(assessment.charge.name);
-                    state.refused.insert(at.keys.name);
+                    state.refuse(at.keys.name);
                 }
             }
             Outcome::Forwarded => {

@@ -10,14 +10,17 @@ use foldhash::quality::FixedState;
 use crate::bits::Bits;
 use crate::ledger::accounts::{Account, Accounts};
 use crate::ledger::fingerprints::{Fingerprints, MAX_REFUSED_NAMES};
-use crate::ledger::price::{Domains, History};
-use crate::ledger::sent::{Sent, Tag, tag};
+use crate::ledger::price::Domains;
+use crate::ledger::sent::Sent;
 use crate::ledger::times::TimeHistory;
 use crate::ledger::types::TypeHistory;
 use crate::name::NameRef;
+use crate::snapshot::{SNAPSHOT, StateSnapshot};
 
-/// Version of [`StateSnapshot`] as written.
-pub const SNAPSHOT: u32 = 2;
+/// Steps of the journal of which one at least is whole: as many lines at most make up a session's ledger.
+pub const MOST_STEPS: u8 = 32;
+/// Most refused names noted as new since the last step; with more the next step is whole.
+const MOST_REFUSED: usize = 32;
 
 /// One session's score and ledger state: at most 64 KiB, under 3 KiB while idle.
 #[derive(Debug, Clone)]
@@ -33,6 +36,20 @@ pub struct SessionState {
     pub(crate) sinkholed: u16,
     /// Whether [`SessionState::connected`] was ever called.
     connections_known: bool,
+    told: Told,
+}
+
+/// What the journal was told.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    /// Steps.
+    step: u64,
+    /// Steps since one that was whole.
+    since_whole: u8,
+    /// The next one has to be whole.
+    whole_due: bool,
+    /// Refused names since the last step.
+    refused: Vec<u64>,
 }
 
 /// The accounts that are not a domain's.
@@ -55,6 +72,61 @@ pub(crate) struct SessionAccount {
     pub types: TypeHistory,
     /// Rich names over all domains: see [`crate::signals::spread`].
     pub spread: u32,
+    /// All that was charged, by the largest of the charges of each event: no account has gained more between two moments.
+    pub moved: Bits,
+}
+
+/// Numbers that are kept of the accounts that are not a domain's.
+pub(crate) const SESSION_WORDS: usize = 16;
+
+impl SessionAccount {
+    /// What is kept of it. Their order is the form on disk: new ones go to the end.
+    pub fn words(&self) -> [u64; SESSION_WORDS] {
+        let [paid, same, next, older, last] = self.domains.words();
+        let ([counts, gap], [rows, last_type]) = (self.times.words(), self.types.words());
+        let bits = |bits: Bits| u64::from(bits.steps());
+        [
+            bits(self.spent),
+            bits(self.moved),
+            self.names.into(),
+            paid,
+            last,
+            rows,
+            counts,
+            gap,
+            same,
+            next,
+            older,
+            last_type,
+            self.spread.into(),
+            bits(self.listed),
+            bits(self.below),
+            bits(self.allowance),
+        ]
+    }
+
+    /// What was kept. A number that does not fit is the largest that does.
+    pub fn of_words(words: [u64; SESSION_WORDS]) -> Self {
+        let wide = |word: u64| u32::try_from(word).unwrap_or(u32::MAX);
+        let bits = |word: u64| Bits::from_steps(wide(word));
+        #[rustfmt::skip]
+        let [
+            spent, moved, names, paid, last, rows, counts, gap, same, next, older, last_type, spread, listed, below,
+            allowance,
+        ] = words;
+        Self {
+            spent: bits(spent),
+            listed: bits(listed),
+            below: bits(below),
+            allowance: bits(allowance),
+            names: wide(names),
+            domains: Domains::of_words([paid, same, next, older, last]),
+            times: TimeHistory::of_words([counts, gap]),
+            types: TypeHistory::of_words([rows, last_type]),
+            spread: wide(spread),
+            moved: bits(moved),
+        }
+    }
 }
 
 /// Response code NXDOMAIN (RFC 1035 section 4.1.1, RFC 8020).
@@ -83,6 +155,7 @@ impl SessionState {
             session: SessionAccount::default(),
             sinkholed: 0,
             connections_known: false,
+            told: Told { whole_due: true, ..Told::default() },
         }
     }
 
@@ -149,6 +222,7 @@ impl SessionState {
         self.sinkholed = 0;
         self.session.spread = 0;
         self.refused.clear();
+        self.told.whole_due = true;
     }
 
     /// An operator accepts that this session tells the outside `bits` more: added to each of its limits (unlisted
@@ -161,7 +235,8 @@ impl SessionState {
     /// that shares the overflow account.
     pub fn forget_tenant(&mut self, tenant: NameRef<'_>) {
         let key = self.hash(tenant);
-        if let Some(account) = self.accounts.iter_mut().find(|account| account.key == key && key != 0) {
+        let position = self.accounts.position(key);
+        if let Some(account) = self.accounts.at_mut(position) {
             self.sinkholed -= u16::from(account.sinkholed);
             account.sinkholed = false;
             account.attempted = Bits::ZERO;
@@ -202,155 +277,134 @@ impl SessionState {
 
     /// Octets this state takes, heap included.
     pub fn size(&self) -> usize {
-        size_of::<Self>() + self.accounts.heap_size() + self.sent.heap_size() + self.refused.heap_size()
+        size_of::<Self>()
+            + self.accounts.heap_size()
+            + self.sent.heap_size()
+            + self.refused.heap_size()
+            + self.told.refused.capacity() * size_of::<u64>()
     }
 
-    /// Everything, in the form the store keeps.
+    /// A name that was refused is counted once.
+    pub(crate) fn refuse(&mut self, name: u64) {
+        if self.refused.insert(name) {
+            match self.told.refused.len() < MOST_REFUSED {
+                true => self.told.refused.push(name),
+                false => self.told.whole_due = true,
+            }
+        }
+    }
+
+    /// Everything, in the form the store keeps: a step of the journal's that stands for all before it.
     pub fn snapshot(&self) -> StateSnapshot {
         let mut accounts: Vec<Account> = self.accounts.iter().copied().collect();
-        let overflow = accounts.pop().unwrap_or_default();
         StateSnapshot {
             version: SNAPSHOT,
             seed: self.seed,
             check: check(self.seed),
+            step: self.told.step,
+            span: 0,
+            lost: Bits::ZERO,
+            sinkholed: self.sinkholed,
             session: self.session,
-            accounts: accounts.into_iter().map(Kept::from).collect(),
-            overflow: Box::new(Kept::from(overflow)),
+            overflow: accounts.pop(),
+            closed: self.accounts.is_closed(),
+            accounts,
             names: self.sent.iter().collect(),
             refused: self.refused.iter().collect(),
-            sent: Vec::new(),
         }
     }
 
+    /// The next step of what the journal is told: what has changed since the one before, with the accounts that are not a
+    /// domain's; everything at first, at every [`MOST_STEPS`]th, and where that is hardly more. A reader puts the steps on
+    /// one another in order ([`StateSnapshot::then`]). Where one does not get to the journal: [`SessionState::retell`].
+    pub fn step(&mut self) -> StateSnapshot {
+        let names = self.sent.touched().filter(|names| self.is_worth_a_delta(names.len()));
+        self.told.step += 1;
+        let step = match names {
+            Some(names) => StateSnapshot {
+                version: SNAPSHOT,
+                seed: self.seed,
+                check: check(self.seed),
+                step: self.told.step,
+                span: 1,
+                lost: Bits::ZERO,
+                sinkholed: self.sinkholed,
+                session: self.session,
+                overflow: self.accounts.touched_overflow().copied(),
+                closed: self.accounts.is_closed(),
+                accounts: self.accounts.touched().copied().collect(),
+                names,
+                refused: self.told.refused.clone(),
+            },
+            None => self.snapshot(),
+        };
+        self.told.since_whole = if step.is_whole() { 0 } else { self.told.since_whole + 1 };
+        self.told.whole_due = false;
+        self.told.refused.clear();
+        self.accounts.untouch();
+        self.sent.untouch();
+        step
+    }
+
+    /// Steps the journal was told.
+    pub fn steps(&self) -> u64 {
+        self.told.step
+    }
+
+    /// The last step has not come to the journal: the next one is whole.
+    pub fn retell(&mut self) {
+        self.told.whole_due = true;
+    }
+
+    /// Whether a step with what was touched and `names` is allowed, and less than half of everything.
+    fn is_worth_a_delta(&self, names: usize) -> bool {
+        /// Octets of an account, roughly; a name takes 8.
+        const ACCOUNT: usize = 48;
+        let touched = self.accounts.touched().count() * ACCOUNT + (names + self.told.refused.len()) * 8;
+        let all = self.accounts.len() * ACCOUNT + (self.sent.len() + self.refused.len()) * 8;
+        !self.told.whole_due && self.told.since_whole + 1 < MOST_STEPS && touched * 2 < all
+    }
+
     /// The state a snapshot was made of. Never a refund: if the hash that its keys were made with has changed since,
-    /// the accounts cannot be told apart any more, so they are added up and every domain shares the sum.
+    /// the accounts cannot be told apart any more, so they are added up and every domain shares the sum. Where steps are
+    /// missing, each account may have had all that was charged in them; and a domain without an account may have lost
+    /// its own, so it shares one that has spent as much as any.
     pub fn restore(snapshot: &StateSnapshot) -> Self {
-        let known = snapshot.version == 1 || snapshot.version == SNAPSHOT;
-        let matched = known && snapshot.check == check(snapshot.seed);
-        let kept: Vec<Account> = snapshot.accounts.iter().flat_map(Kept::accounts).collect();
-        let overflow = snapshot.overflow.accounts().next().unwrap_or_default();
-        let mut session = snapshot.session;
-        if snapshot.version == 1 {
-            session.below = kept.iter().fold(overflow.below, |sum, account| sum.plus(account.below));
-        }
+        let matched = snapshot.version == SNAPSHOT && snapshot.check == check(snapshot.seed);
+        let kept = &snapshot.accounts;
+        let overflow = snapshot.overflow.unwrap_or_default();
         let marked = kept.iter().chain([&overflow]).filter(|account| account.sinkholed).count();
-        let accounts =
-            if matched { Accounts::restore(&kept, overflow) } else { Accounts::restore_unmatched(&kept, overflow) };
-        let names = snapshot.names.iter().copied().chain(snapshot.sent.iter().map(|name| (tag(*name), 0)));
+        let mut accounts =
+            if matched { Accounts::restore(kept, overflow) } else { Accounts::restore_unmatched(kept, overflow) };
+        if snapshot.lost > Bits::ZERO {
+            let most = |of: fn(&Account) -> Bits| accounts.iter().map(of).max().unwrap_or_default();
+            let (spent, below) = (most(|account| account.spent), most(|account| account.below));
+            (accounts.overflow.spent, accounts.overflow.below) = (spent, below);
+            for account in accounts.iter_mut() {
+                account.spent = account.spent.plus(snapshot.lost);
+                account.below = account.below.plus(snapshot.lost);
+            }
+            accounts.close();
+        }
+        if snapshot.closed {
+            accounts.close();
+        }
+        let names = snapshot.names.iter().copied();
         Self {
             seed: snapshot.seed,
-            // At most one mark for each account.
-            sinkholed: marked as u16,
+            // At most one mark for each account; one whose account is missing still counts.
+            sinkholed: snapshot.sinkholed.max(marked as u16),
             accounts,
             sent: names.filter(|_| matched).collect(),
             refused: snapshot.refused.iter().copied().filter(|_| matched).collect(),
-            session,
+            session: snapshot.session,
             connections_known: false,
+            told: Told { step: snapshot.step, whole_due: true, ..Told::default() },
         }
     }
 }
 
 /// Tells whether a snapshot's keys were made with the hash function of this build.
-fn check(seed: u64) -> u64 {
+pub(crate) fn check(seed: u64) -> u64 {
     FixedState::with_seed(seed).hash_one(b"\x05check\x07example\x00".as_slice())
-}
-
-/// [`SessionState`] in the form the store keeps: versioned, every field defaulted. Holds hashes, no names.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-pub struct StateSnapshot {
-    /// [`SNAPSHOT`].
-    pub version: u32,
-    seed: u64,
-    check: u64,
-    session: SessionAccount,
-    accounts: Vec<Kept>,
-    overflow: Box<Kept>,
-    /// Names and what came behind each; until version 1 `sent`.
-    names: Vec<(Tag, Tag)>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    sent: Vec<u64>,
-    refused: Vec<u64>,
-}
-
-/// An account as the store keeps it, or as version 1 did: a domain's spending as a tenant and as an ICANN-level domain
-/// apart inside.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-struct Kept {
-    #[serde(flatten)]
-    account: Account,
-    #[serde(skip_serializing)]
-    tenant: Option<Side>,
-    #[serde(skip_serializing)]
-    icann: Option<Side>,
-}
-
-/// What version 1 kept of a domain in one role.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Deserialize)]
-#[serde(default)]
-struct Side {
-    spent: Bits,
-    history: History,
-}
-
-impl From<Account> for Kept {
-    fn from(account: Account) -> Self {
-        Self { account, tenant: None, icann: None }
-    }
-}
-
-impl Kept {
-    /// The account or, from version 1, the one or two that it is now.
-    fn accounts(&self) -> impl Iterator<Item = Account> + use<> {
-        let side = |side: Side, account: Account| Account { spent: side.spent, history: side.history, ..account };
-        let own = match self.tenant {
-            Some(tenant) => side(tenant, self.account),
-            None => self.account,
-        };
-        // What differs between the two was told by tenants of a platform.
-        let platform = self.icann.filter(|icann| Some(icann.spent) != self.tenant.map(|tenant| tenant.spent));
-        let platform = platform.map(|icann| {
-            let key = !self.account.key;
-            side(icann, Account { key, paid: self.account.paid, ..Account::default() })
-        });
-        std::iter::once(own).chain(platform)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::name::NameBuf;
-
-    /// As version 1 wrote it, cut down to two accounts.
-    #[test]
-    fn a_snapshot_of_version_1_refunds_nothing() {
-        let (one, two) = (NameBuf::from_text("one.example").unwrap(), NameBuf::from_text("github.io").unwrap());
-        let state = SessionState::new(7);
-        let (one, two) = (state.hash(one.as_ref()), state.hash(two.as_ref()));
-        let text = format!(
-            r#"{{"version":1,"seed":7,"check":{},"session":{{"spent":5000.0}},"accounts":[
-                {{"key":{one},"tenant":{{"spent":2040.0,"history":{{"new":9,"last":1,"older":2,"last_name":5}}}},
-                  "icann":{{"spent":2040.0}},"below":12.0,"sinkholed":true}},
-                {{"key":{two},"icann":{{"spent":4000.0,"history":{{"new":30}}}},"paid":true}}],
-              "sent":[81985529216486895],"refused":[3]}}"#,
-            check(7)
-        );
-        let snapshot: StateSnapshot = serde_json::from_str(&text).expect("an older release's");
-        let state = SessionState::restore(&snapshot);
-        let spent = |key| state.accounts.find(key).map(|account| (account.spent, account.history.new));
-        assert_eq!(spent(one), Some((Bits::whole(2040), 9)));
-        assert_eq!(spent(!two), Some((Bits::whole(4000), 30)), "a platform's tenants");
-        assert_eq!((state.spent_session(), state.spent_below()), (Bits::whole(5000), Bits::whole(12)));
-        assert_eq!(state.tenants_sinkholed(), 1);
-        assert!(state.sent.contains(tag(81_985_529_216_486_895)));
-
-        let mut other = snapshot.clone();
-        other.check ^= 1;
-        let state = SessionState::restore(&other);
-        let shared = state.accounts.find(12_345).expect("every domain shares one account");
-        assert_eq!((shared.spent, shared.sinkholed), (Bits::whole(6040), false), "and no mark refuses them all");
-        assert_eq!(state.tenants_sinkholed(), 1, "a mark still counts");
-    }
 }

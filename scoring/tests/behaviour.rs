@@ -242,16 +242,132 @@ fn a_restart_refunds_nothing() {
     assert_eq!(again.state.snapshot(), snapshot);
 }
 
+/// As it comes back from a disk.
+fn read_back(state: &StateSnapshot) -> StateSnapshot {
+    serde_json::from_str(&serde_json::to_string(state).expect("serialises")).expect("reads back")
+}
+
+/// A session that asks, is answered and refused, and every step that the journal is told of it.
+fn in_steps(seed: u64) -> (Session, Vec<StateSnapshot>) {
+    let mut session = Session::new();
+    let mut random = Random(seed);
+    let mut steps = Vec::new();
+    for query in 0..400 {
+        let domain = random.next() % 40;
+        let name = match random.next() % 8 {
+            0 => format!("{}.tunnel-{domain}.example", random.text(BASE32, 30)),
+            1..3 => format!("www.site-{domain}.example"),
+            _ => format!("host-{}.site-{domain}.example", random.next() % 90),
+        };
+        session.ask(&name, if random.next().is_multiple_of(3) { AAAA } else { A });
+        if query == 200 {
+            session.state.release();
+        }
+        if random.next().is_multiple_of(2) {
+            steps.push(read_back(&session.state.step()));
+        }
+    }
+    steps.push(read_back(&session.state.step()));
+    (session, steps)
+}
+
+#[test]
+fn steps_put_on_one_another_are_the_state() {
+    for seed in 1..6 {
+        let (session, steps) = in_steps(seed);
+        let longest = steps.chunk_by(|_, next| !next.is_whole()).map(<[_]>::len).max();
+        assert!(longest.is_some_and(|longest| longest > 8 && longest <= 32), "{longest:?}");
+        let last_whole = steps.iter().rposition(StateSnapshot::is_whole).expect("the first is whole");
+        // Where a reader begins does not matter, nor in which order he puts them together.
+        let all = steps[1..].iter().cloned().fold(steps[0].clone(), StateSnapshot::then);
+        let some = steps[last_whole..].iter().cloned().reduce(StateSnapshot::then).expect("some");
+        let newer = steps[last_whole + 1..].iter().cloned().reduce(StateSnapshot::then);
+        let nested = newer.map_or(steps[last_whole].clone(), |newer| steps[last_whole].clone().then(newer));
+        for told in [all, some, nested] {
+            assert!(told.is_complete());
+            let mut again = Session::new();
+            again.state = SessionState::restore(&read_back(&told));
+            let mut lived = Session::new();
+            lived.state = SessionState::restore(&read_back(&session.state.snapshot()));
+            for domain in 0..40 {
+                for name in ["www", "host-1", "host-77", "fresh"] {
+                    let name = format!("{name}.site-{domain}.example");
+                    assert_eq!(again.assess(&name, A), lived.assess(&name, A), "{name}");
+                }
+                let name = format!("x.tunnel-{domain}.example");
+                assert_eq!(again.assess(&name, A), lived.assess(&name, A), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_step_refunds_nothing() {
+    let (_, steps) = in_steps(11);
+    let from = steps.iter().rposition(StateSnapshot::is_whole).expect("the first is whole");
+    let from =
+        if from + 3 < steps.len() { from } else { steps[..from].iter().rposition(StateSnapshot::is_whole).unwrap() };
+    let chain = &steps[from..];
+    let until = chain.iter().skip(1).position(StateSnapshot::is_whole).map_or(chain.len(), |at| at + 1);
+    let chain = &chain[..until];
+    assert!(chain.len() > 3, "{}", chain.len());
+    let mut lived = Session::new();
+    lived.state = SessionState::restore(&chain.iter().cloned().reduce(StateSnapshot::then).expect("some"));
+    // Any one of them is missing, the whole one too; of the last nobody can know.
+    for missing in 0..chain.len() - 1 {
+        let left = chain.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, step)| step.clone());
+        let told = left.reduce(StateSnapshot::then).expect("some").alone();
+        assert!(!told.is_complete(), "{missing}");
+        let mut again = Session::new();
+        again.state = SessionState::restore(&read_back(&told));
+        assert!(again.state.overflowed(), "domains that may be missing share an account");
+        assert_eq!(again.state.spent_session(), lived.state.spent_session());
+        assert!(again.state.tenants_sinkholed() >= lived.state.tenants_sinkholed());
+        for domain in 0..40 {
+            for name in ["www.site", "host-1.site", "x.tunnel"] {
+                let name = format!("{name}-{domain}.example");
+                let (got, old) = (again.assess(&name, A).before, lived.assess(&name, A).before);
+                assert!(got.tenant >= old.tenant && got.icann >= old.icann, "{missing} {name}: {got:?} {old:?}");
+            }
+        }
+        // From here on the journal is told everything again, and the next restart refunds nothing either.
+        let whole = again.state.step();
+        assert!(whole.is_complete());
+        let mut later = Session::new();
+        later.state = SessionState::restore(&read_back(&whole));
+        for name in ["www.site-3.example", "never.seen.example"] {
+            assert_eq!(later.assess(name, A).before, again.assess(name, A).before);
+        }
+    }
+}
+
+#[test]
+fn a_step_that_was_not_told_is_told_whole() {
+    let mut session = Session::new();
+    for i in 0..60 {
+        session.ask(&format!("host-{i}.site-{}.example", i % 25), A);
+    }
+    assert!(session.state.step().is_whole(), "the first");
+    session.ask("host-1.site-2.example", A);
+    let step = session.state.step();
+    assert!(!step.is_whole() && step.step() == 2);
+    let octets = |state: &StateSnapshot| serde_json::to_string(state).expect("serialises").len();
+    assert!(octets(&step) < 400 && octets(&session.state.snapshot()) > 1_500, "{}", octets(&step));
+    session.state.retell();
+    assert!(session.state.step().is_whole());
+    session.ask("host-1.site-2.example", A);
+    session.state.release();
+    assert!(session.state.step().is_whole(), "what touches every account");
+}
+
 #[test]
 fn a_snapshot_that_cannot_be_matched_is_kept_against_every_domain() {
     let mut session = Session::new();
     for i in 0..60 {
         session.ask(&format!("host-{i}.site-{}.example", i % 25), A);
     }
-    let mut json = serde_json::to_value(session.state.snapshot()).expect("serialises");
-    json["check"] = serde_json::json!(1);
     let mut again = Session::new();
-    again.state = SessionState::restore(&serde_json::from_value(json).expect("reads back"));
+    again.state = SessionState::restore(&session.state.snapshot().of_another_build());
     assert!(again.state.overflowed());
     let (old, new) = (session.assess("new.site-1.example", A), again.assess("new.site-1.example", A));
     assert!(new.before.tenant > old.before.tenant, "the sum, not the one account");

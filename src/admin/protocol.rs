@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::doctor::Report;
+use crate::doctor::{Report, report};
 use crate::model::{Announcement, CaseId, Qtype, SessionId};
 
-/// Longest request line in octets.
-pub const MAX_REQUEST: usize = 256 * 1024;
+/// Longest request line in octets: a doctor's report, which is the longest, and what stands around it.
+pub const MAX_REQUEST: usize = report::OCTETS + 16 * 1024;
 
 /// What a client may ask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -196,6 +196,7 @@ impl Admin {
     async fn carry_out(&self, request: Request) -> Result<Value, Response> {
         let pipeline = &self.pipeline;
         let now = clock::now();
+        pipeline.settle_standing(now, true);
         match request {
             Request::Status => {
                 let mut status = pipeline.status(now);

@@ -79,8 +79,9 @@ impl Chain {
                 (vec![step], target.folded())
             }));
         };
-        let prefix_len = self.end.as_wire().len() - owner.as_wire().len();
-        let made = substitute(&self.end.as_wire()[..prefix_len], &dname_target)?;
+        // The owner's octets are the last of the end's.
+        let prefix_len = self.end.as_wire().len().saturating_sub(owner.as_wire().len());
+        let made = substitute(self.end.as_wire().get(..prefix_len)?, &dname_target)?;
         let dname = Step { owner, rtype: DNAME, ttl: record.ttl, source: Source::Record(record) };
         let cname = match cname {
             Some((cname, target)) if target.folded().as_wire() == made.folded().as_wire() => {

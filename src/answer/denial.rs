@@ -92,33 +92,42 @@ pub(super) fn proof(message: &Message<'_>, absent: &[Absent]) -> Proof {
     }
     let nsecs: Vec<Nsec<'_>> = found.iter().filter_map(|r| Nsec::read(message, r)).collect();
     let wildcards: Vec<Option<Spelled>> = absent.iter().map(|absent| wildcard(absent, &nsecs)).collect();
-    // NSEC3 records that each of `absent` has room for.
-    let mut room: Vec<usize> = absent.iter().map(|a| if a.expanded { EXPANDED } else { DENIED }).collect();
+    // Each of `absent`, the wildcard that would have answered for it, and the NSEC3 records that it has room for.
+    let room = |absent: &Absent| if absent.expanded { EXPANDED } else { DENIED };
+    let mut wanted: Vec<(&Absent, Option<Spelled>, usize)> =
+        absent.iter().zip(wildcards).map(|(absent, wildcard)| (absent, wildcard, room(absent))).collect();
 
     let mut proof = Proof { sets: Vec::new(), whole: true };
     let mut octets = 0;
     for record in found {
         let at = if record.rtype == NSEC {
             let nsec = Nsec::read(message, record);
-            nsec.and_then(|nsec| (0..absent.len()).find(|i| nsec.serves(&absent[*i], wildcards[*i].as_ref())))
+            nsec.and_then(|nsec| {
+                wanted
+                    .iter()
+                    .find(|(absent, wildcard, _)| nsec.serves(absent, wildcard.as_ref()))
+                    .map(|(absent, ..)| *absent)
+            })
         } else {
             let Some(zone) = nsec3_zone(message, record) else {
                 proof.whole = false;
                 continue;
             };
-            let of_zone = |i: &usize| absent[*i].zone.as_wire() == zone.as_wire();
-            match (0..absent.len()).filter(of_zone).find(|i| room[*i] > 0) {
-                Some(at) => {
-                    room[at] -= 1;
-                    Some(at)
+            let mut of_zone =
+                wanted.iter_mut().filter(|(absent, ..)| absent.zone.as_wire() == zone.as_wire()).peekable();
+            let any = of_zone.peek().is_some();
+            match of_zone.find(|(.., room)| *room > 0) {
+                Some((absent, _, room)) => {
+                    *room -= 1;
+                    Some(*absent)
                 }
                 // More than a proof takes, and which of them are the proof only their hashes say.
-                None if (0..absent.len()).any(|i| of_zone(&i)) => return Proof::NOTHING,
+                None if any => return Proof::NOTHING,
                 None => None,
             }
         };
         let again = |set: &Set| set.record.rtype == record.rtype && message.owner(&set.record) == message.owner(record);
-        let Some(absent) = at.map(|at| &absent[at]).filter(|_| !proof.sets.iter().any(again)) else {
+        let Some(absent) = at.filter(|_| !proof.sets.iter().any(again)) else {
             proof.whole = false;
             continue;
         };

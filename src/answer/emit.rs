@@ -85,11 +85,12 @@ impl Writer {
             if len == 0 {
                 break;
             }
-            if let Some(seen) = self.find(&wire[at..], exact) {
+            let Some((front, suffix)) = wire.split_at_checked(at) else { break };
+            if let Some(seen) = self.find(suffix, exact) {
                 let from = seen.from as usize;
-                let same = self.arena.get(from..from + wire.len() - at) == Some(&wire[at..]);
+                let same = self.arena.get(from..from + suffix.len()) == Some(suffix);
                 let (pointer, loose) = (0xc000 | seen.offset, seen.loose || !same);
-                self.out.extend_from_slice(&wire[..at]);
+                self.out.extend_from_slice(front);
                 self.out.extend_from_slice(&pointer.to_be_bytes());
                 if at > 0 {
                     self.remember(wire, offset, at, loose);
@@ -115,11 +116,13 @@ impl Writer {
 
     /// Ends the record begun at `length_at`; returns how many octets its data took.
     pub(super) fn end(&mut self, length_at: usize) -> Result<usize, VetError> {
-        let len = self.out.len() - length_at - 2;
         if self.out.len() > MAX_BODY {
             return Err(VetError::TooLarge);
         }
-        self.out[length_at..length_at + 2].copy_from_slice(&(len as u16).to_be_bytes());
+        let len = self.out.len().saturating_sub(length_at + 2);
+        if let Some(field) = self.out.get_mut(length_at..length_at + 2) {
+            field.copy_from_slice(&(len as u16).to_be_bytes());
+        }
         Ok(len)
     }
 

@@ -23,13 +23,13 @@ pub(super) struct Spelled {
 impl Spelled {
     /// Its wire octets, root label included.
     pub(super) fn as_wire(&self) -> &[u8] {
-        &self.wire[..usize::from(self.len)]
+        self.wire.get(..usize::from(self.len)).unwrap_or_default()
     }
 
     /// The same in canonical form.
     pub(super) fn folded(mut self) -> Self {
-        let len = usize::from(self.len);
-        self.wire[..len].make_ascii_lowercase();
+        // What stands behind the name is zero.
+        self.wire.make_ascii_lowercase();
         self
     }
 
@@ -41,7 +41,9 @@ impl Spelled {
     /// Copies whole wire octets that are known to be a name.
     pub(super) fn of(name: NameRef<'_>) -> Self {
         let mut wire = [0; 255];
-        wire[..name.wire_len()].copy_from_slice(name.as_wire());
+        for (to, from) in wire.iter_mut().zip(name.as_wire()) {
+            *to = *from;
+        }
         Self { wire, len: name.wire_len() as u8 }
     }
 }
@@ -97,8 +99,8 @@ fn skip_name(octets: &[u8], mut at: usize) -> Result<usize, VetError> {
 }
 
 fn be16(octets: &[u8], at: usize) -> Result<u16, VetError> {
-    let pair = octets.get(at..at + 2).ok_or(VetError::Malformed)?;
-    Ok(u16::from_be_bytes([pair[0], pair[1]]))
+    let pair = octets.get(at..).and_then(|rest| rest.first_chunk()).ok_or(VetError::Malformed)?;
+    Ok(u16::from_be_bytes(*pair))
 }
 
 fn be32(octets: &[u8], at: usize) -> Result<u32, VetError> {

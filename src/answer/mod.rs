@@ -10,6 +10,19 @@
 //! octet by octet, with only compressed names expanded: letter case, NULL, TXT and types without a name here arrive as
 //! they were sent. That is why the walk over the message is our own rather than a typed parse followed by a typed emit.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod chain;
 mod denial;
 mod emit;

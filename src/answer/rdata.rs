@@ -149,13 +149,14 @@ impl<'m> Svcb<'m> {
 
     pub(super) fn read(message: &Message<'m>, record: &Record) -> Result<Self, Bad> {
         let data = message.rdata(record);
-        let priority = data.get(..2).map(|p| u16::from_be_bytes([p[0], p[1]])).ok_or(Bad)?;
+        let (priority, rest) = data.split_first_chunk().ok_or(Bad)?;
+        let priority = u16::from_be_bytes(*priority);
         // The target must not be compressed: read within the data alone, where a pointer leads nowhere.
-        let (target, mut at) = read_name(data.get(2..).ok_or(Bad)?, 0).map_err(|_| Bad)?;
+        let (target, mut at) = read_name(rest, 0).map_err(|_| Bad)?;
         at += 2;
         let mut params: Vec<(u16, &'m [u8])> = Vec::new();
         while at < data.len() {
-            let head = data.get(at..at + 4).ok_or(Bad)?;
+            let head = data.get(at..).and_then(|rest| rest.first_chunk::<4>()).ok_or(Bad)?;
             let key = u16::from_be_bytes([head[0], head[1]]);
             let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
             let value = data.get(at + 4..at + 4 + len).ok_or(Bad)?;
@@ -194,12 +195,12 @@ impl<'m> Svcb<'m> {
     /// differs from what was read.
     pub(super) fn write(&self, strip_ech: bool, mut keep: impl FnMut(IpAddr) -> bool, to: &mut Writer) -> bool {
         let mut edited = self.cleared;
-        let mut gone = [None; 3];
+        let mut gone: Vec<u16> = Vec::new();
         let mut kept: Vec<(u16, Vec<u8>)> = Vec::with_capacity(self.params.len());
         for (key, value) in &self.params {
             let width = match *key {
                 ECH if strip_ech => {
-                    gone[0] = Some(ECH);
+                    gone.push(ECH);
                     continue;
                 }
                 IPV4HINT => 4,
@@ -214,28 +215,21 @@ impl<'m> Svcb<'m> {
                 value.chunks(width).filter(|c| address(rtype, c).is_some_and(&mut keep)).flatten().copied().collect();
             edited |= left.len() != value.len();
             if left.is_empty() {
-                gone[if *key == IPV4HINT { 1 } else { 2 }] = Some(*key);
+                gone.push(*key);
             } else {
                 kept.push((*key, left));
             }
         }
-        edited |= gone.iter().any(Option::is_some);
+        edited |= !gone.is_empty();
         // A key that is gone must not stay mandatory, or clients would ignore the whole record.
-        if let Some(at) = kept.iter().position(|(key, _)| *key == MANDATORY) {
-            let listed = &kept[at].1;
-            let left: Vec<u8> = listed
-                .chunks_exact(2)
-                .filter(|k| !gone.contains(&Some(u16::from_be_bytes([k[0], k[1]]))))
-                .flatten()
-                .copied()
-                .collect();
+        if let Some((_, listed)) = kept.iter_mut().find(|(key, _)| *key == MANDATORY) {
+            let (keys, _) = listed.as_chunks();
+            let left: Vec<u8> =
+                keys.iter().filter(|key| !gone.contains(&u16::from_be_bytes(**key))).flatten().copied().collect();
             edited |= left.len() != listed.len();
-            if left.is_empty() {
-                kept.remove(at);
-            } else {
-                kept[at].1 = left;
-            }
+            *listed = left;
         }
+        kept.retain(|(key, value)| *key != MANDATORY || !value.is_empty());
         to.octets(&self.priority.to_be_bytes());
         to.octets(self.target.as_wire());
         for (key, value) in &kept {

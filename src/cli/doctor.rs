@@ -62,7 +62,7 @@ pub struct Words {
     #[arg(long, default_value_t = 700, value_name = "MS", value_parser = clap::value_parser!(u64).range(50..=10_000))]
     wait_ms: u64,
     /// With --inside: the lockdown is at most so many routers away, so that a refusal from within them is its own.
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=64))]
     hops: u32,
     /// Write the receipt that the daemon signs to this file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "verify"])]

@@ -1,7 +1,8 @@
 //! `staunch healthcheck`: one look at a running service, for images without a shell and for probes.
 //!
-//! Asks the admin socket whether the service is ready, and each listening address a question that is answered on the spot:
-//! one of class CH, which is refused before it is anybody's, so that no session, event or ledger hears of it.
+//! Asks the admin socket whether the service is ready, and each listening address for the node's token
+//! ([`crate::local::token`]), which is answered before anything is known of who asks: no session, event or ledger hears of it,
+//! and another server that holds the address does not pass for us.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
@@ -14,6 +15,7 @@ use super::verbs::{fail, say};
 use super::{Exit, default_socket};
 use crate::admin::client::{self, Error};
 use crate::admin::protocol::Request;
+use crate::probe;
 
 /// Words of the verb.
 #[derive(Debug, Args)]
@@ -64,14 +66,13 @@ fn unready(status: &Value) -> Option<&str> {
     }
 }
 
-/// Asks for `. CH TXT` and waits for any reply to it.
+/// Asks for the token of a fresh nonce and waits for it.
 fn ask(address: SocketAddr, patience: Duration) -> std::io::Result<()> {
     let local: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(local)?;
     // Only what comes from there is received then, and a port that nobody holds is told at once.
     socket.connect(address)?;
-    let id = u16::to_be_bytes(socket.local_addr()?.port() ^ std::process::id() as u16);
-    let query = question(id);
+    let query = probe::question(&probe::nonce()?);
     socket.send(&query)?;
     let end = Instant::now() + patience;
     let mut reply = [0; 512];
@@ -86,45 +87,65 @@ fn ask(address: SocketAddr, patience: Duration) -> std::io::Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         };
-        if answers(&reply[..length], id) {
+        let reply = reply.get(..length).unwrap_or_default();
+        if probe::text_of(reply, &query).is_some() {
             return Ok(());
         }
+        if probe::answers(reply, &query) {
+            return Err(std::io::Error::other("who answers there is not Staunch"));
+        }
     }
-}
-
-/// RFC 1035 section 4.1: recursion desired, one question, `.` TXT in class CH (3).
-fn question(id: [u8; 2]) -> [u8; 17] {
-    [id[0], id[1], 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 3]
-}
-
-/// Whether this is a reply to the question of this id, whatever it says.
-fn answers(reply: &[u8], id: [u8; 2]) -> bool {
-    matches!(reply, [a, b, flags, _, _, _, _, _, _, _, _, _, ..] if [*a, *b] == id && flags & 0x80 != 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{self, Parsed};
 
-    #[test]
-    fn the_question_is_refused_before_it_is_anybodys() {
-        let query = question([7, 9]);
-        match wire::parse(&query) {
-            Parsed::Reject(reject) => assert_eq!((reject.id, reject.rcode), (0x0709, 5), "REFUSED, RFC 1035"),
-            other => panic!("{other:?}"),
-        }
+    /// What a server makes of a question.
+    type Answer = fn(&[u8]) -> Vec<u8>;
+
+    /// A server that makes each of these replies to what it is asked; gives what the health check says of it.
+    fn ask_who_says(replies: Vec<Answer>) -> std::io::Result<()> {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let address = server.local_addr().expect("an address");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut query = [0; 512];
+                let (length, from) = server.recv_from(&mut query).expect("a question");
+                for reply in replies {
+                    server.send_to(&reply(&query[..length]), from).expect("sent");
+                }
+            });
+            ask(address, Duration::from_secs(10))
+        })
+    }
+
+    fn said(query: &[u8]) -> Vec<u8> {
+        let crate::wire::Parsed::Query(parsed) = crate::wire::parse(query) else { panic!("not a query: {query:?}") };
+        let mut reply = Vec::new();
+        crate::reply::text(&mut reply, &parsed, "staunch=1");
+        reply
     }
 
     #[test]
-    fn only_a_reply_to_this_question_counts() {
-        let mut reply = question([7, 9]);
-        assert!(!answers(&reply, [7, 9]), "a question is no reply");
-        reply[2] |= 0x80;
-        assert!(answers(&reply, [7, 9]));
-        assert!(!answers(&reply, [7, 8]));
-        assert!(!answers(&reply[..11], [7, 9]), "no whole header");
-        assert!(!answers(&[], [7, 9]));
+    fn only_the_token_counts_and_another_servers_answer_is_told() {
+        let refused = |query: &[u8]| {
+            let mut reply = query.to_vec();
+            (reply[2], reply[3]) = (reply[2] | 0x80, 5);
+            reply
+        };
+        let another = |query: &[u8]| {
+            let mut reply = said(query);
+            reply[0] ^= 1;
+            reply
+        };
+        assert!(ask_who_says(vec![said]).is_ok());
+        assert!(
+            ask_who_says(vec![|query| query.to_vec(), another, |_| Vec::new(), said]).is_ok(),
+            "others are passed by"
+        );
+        let error = ask_who_says(vec![refused]).expect_err("another server");
+        assert!(error.to_string().contains("not Staunch"), "{error}");
     }
 
     #[test]

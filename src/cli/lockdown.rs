@@ -293,7 +293,7 @@ fn rows(standing: &Standing, plan: Option<&Plan>) -> Vec<serde_json::Value> {
     let interfaces = plan.sandboxes().iter().map(|sandbox| {
         let name = sandbox.name.as_str();
         let kind = if sandbox.bridge { "bridge" } else { "interface" };
-        let covered = standing.interfaces.iter().any(|there| there == name);
+        let covered = standing.covers(name);
         row(name, kind, sources(&sandbox.bound, "routed back out of it"), covered)
     });
     let ports = plan.ports().iter().map(|port| {

@@ -8,8 +8,9 @@ use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
 use staunch_scoring::{Params, Scorer};
 
+use super::sinks::{SinkHosts, alert_config};
 use super::{Start, StartError, restore};
-use crate::alert::{self, Delivery};
+use crate::alert::Delivery;
 use crate::answer::{AllowRange, AnswerRules};
 use crate::cache::{self, Cache};
 use crate::config::{self, Endpoint, Loaded, SinkholeAction};
@@ -30,6 +31,9 @@ use crate::session::{Context, Sessions};
 use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry};
 use crate::zones::Zones;
+
+/// For all that was ordered of the packet filter: loading a hundred thousand leases takes longer than one pin may.
+const RECONCILED: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A joined pipeline and what its end has to wait for.
 pub struct Built {
@@ -68,8 +72,9 @@ pub fn load_text(start: &Start, text: Option<&str>) -> Result<Loaded, StartError
     Ok(loaded)
 }
 
-/// Builds every stage, restores what was recorded, reconciles the packet filter. Serves nothing yet.
-pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
+/// Builds every stage, restores what was recorded, reconciles the packet filter. Serves nothing yet. `room`: questions that
+/// may be in the slow path at once.
+pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     std::fs::create_dir_all(&loaded.state_dir)
         .with_context(|| format!("state directory {}", loaded.state_dir.display()))?;
     let node = NodeKey::open(&loaded.state_dir).context("the node's key")?;
@@ -109,7 +114,7 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let rdap = loaded.age.rdap.clone().map(|config| Rdap::start(config, store.registered(), Some(resolver.clone())));
     let rdap = rdap.transpose().context("look-ups of registrations")?;
     let delivery = Delivery::start(sinks, &store, Some(resolver.clone())).context("alert sinks")?;
-    let forwarder = Forwarder::new(loaded.upstream.forward_config(upstreams, zones));
+    let forwarder = Forwarder::with_exchanges(loaded.upstream.forward_config(upstreams, zones), room);
     let cache = Cache::new(cache::Config::of_entries(loaded.answer.cache_entries));
     let sessions = Sessions::new(loaded.max_sessions);
     let configured = loaded.sessions.clone();
@@ -119,7 +124,7 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
     let live = live(loaded, grants, &settled)?;
     book.put_in_force(settled);
     let pipeline = Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry, book);
-    let pipeline = Arc::new(pipeline.with_registries(rdap).with_node(&node));
+    let pipeline = Arc::new(pipeline.with_registries(rdap).with_node(&node).with_room(room, random()?));
     for announcement in configured {
         let id = announcement.id.clone();
         let seed = pipeline.hash(&id);
@@ -147,14 +152,18 @@ pub async fn pipeline(loaded: Loaded) -> anyhow::Result<Built> {
             pipeline.gate.nudge();
         }
     });
-    // Written behind: the digest says which policy made the decisions that follow.
-    drop(pipeline.store.append(vec![policy_record(&pipeline, digest, enforced)]).context("journal")?);
+    // The digest says which policy made the decisions that follow, so it is on disk before the first of them: behind a crash
+    // that had lost it, every lease would be closed that was made since.
+    let record = vec![policy_record(&pipeline, digest, enforced)];
+    pipeline.store.append(record).context("journal")?.await.context("journal")?;
     Ok(Built { pipeline, events, node, feeds, resolver })
 }
 
 /// Puts a new configuration in force: rules, lists, profiles, mode, zones, answers, sessions. Listeners, upstreams,
 /// state and sinks stay as they were at start; where a day file is damaged, registration days stay as they are.
-pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> {
+///
+/// While leases of one policy are looked at by another, the journal names neither: a start behind a crash closes them all.
+pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> {
     let old = pipeline.live.load_full();
     let configured = loaded.sessions.clone();
     let fixed = fixed(&loaded);
@@ -174,6 +183,9 @@ pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> 
     let registries = loaded.age.rdap.clone();
     let feeds = loaded.feeds.clone();
     let live = live(loaded, old.grants.clone(), &settled)?;
+    if digest != old.digest {
+        note_policy(pipeline, String::new(), old.policy.mode != Mode::Monitor).await;
+    }
     pipeline.book.put_in_force(settled);
     pipeline.live.store(Arc::new(live));
     if let (Some(rdap), Some(config)) = (&pipeline.ages.rdap, registries) {
@@ -213,9 +225,31 @@ pub fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> 
         }
         pipeline.guard(&live, &session, Cause::Policy, now);
     }
-    let enforced = live.policy.mode != Mode::Monitor;
-    drop(pipeline.store.append(vec![policy_record(pipeline, digest.clone(), enforced)])?);
+    if !live.enforcing || follows(pipeline).await {
+        note_policy(pipeline, digest.clone(), live.policy.mode != Mode::Monitor).await;
+    } else {
+        tracing::warn!(
+            "the packet filter does not follow the new policy yet; a start before a reload closes all leases"
+        );
+    }
     Ok(digest)
+}
+
+/// Whether the packet filter has carried out all that was ordered so far.
+async fn follows(pipeline: &Pipeline) -> bool {
+    let Ok(behind) = pipeline.enforcer.view(IpAddr::from([0, 0, 0, 0])) else { return false };
+    behind.wait(RECONCILED).await.is_ok() && pipeline.enforcer.healthy()
+}
+
+/// Has the journal name the policy that leases are made by, `digest`. A journal that fails keeps nobody from a tighter policy.
+async fn note_policy(pipeline: &Pipeline, digest: String, enforced: bool) {
+    let result = match pipeline.store.append(vec![policy_record(pipeline, digest, enforced)]) {
+        Ok(commit) => commit.await.map(drop),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        tracing::warn!(%error, "which policy is in force is not on disk");
+    }
 }
 
 /// What is in force, for the journal.
@@ -320,6 +354,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         }
     };
     Ok(Live {
+        version: Live::next_version(),
         zones,
         forwarded: forward::Zones::new(loaded.upstream.zones.iter().map(|own| own.zone.clone())),
         answers,
@@ -381,57 +416,6 @@ async fn addresses(loaded: &Loaded, servers: &[Endpoint]) -> anyhow::Result<Vec<
     Ok(all)
 }
 
-fn alert_config(loaded: &Loaded) -> alert::Config {
-    let sinks = loaded.alerts.iter().map(|sink| alert::SinkConfig {
-        name: sink.name.clone(),
-        kind: match &sink.kind {
-            config::AlertSinkKind::Webhook { url, secret, timeout } => alert::SinkKind::Webhook {
-                url: url.clone(),
-                secret: secret.as_ref().map(|s| s.expose().to_vec()),
-                timeout: *timeout,
-            },
-            config::AlertSinkKind::Syslog { target } => alert::SinkKind::Syslog {
-                target: match target {
-                    config::SyslogTarget::Udp(address) => {
-                        alert::SyslogTarget::Udp { host: address.ip().to_string(), port: address.port() }
-                    }
-                    config::SyslogTarget::Tcp(address) => {
-                        alert::SyslogTarget::Tcp { host: address.ip().to_string(), port: address.port() }
-                    }
-                    config::SyslogTarget::Unix(path) => alert::SyslogTarget::Unix { path: path.clone() },
-                },
-            },
-            config::AlertSinkKind::File { path } => alert::SinkKind::File { path: path.clone() },
-        },
-    });
-    let hostname = hostname().unwrap_or_else(|| "-".into());
-    alert::Config { sinks: sinks.collect(), source: format!("/staunch/{hostname}"), hostname, ..Default::default() }
-}
-
-/// This host's name, from the kernel and not from /proc, of which a service manager may show processes alone.
-fn hostname() -> Option<String> {
-    let mut name = [0u8; 256];
-    // SAFETY: the length given is that of the buffer.
-    if unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } != 0 {
-        return None;
-    }
-    let name = std::ffi::CStr::from_bytes_until_nul(&name).ok()?.to_str().ok()?;
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
-/// Hosts of alert sinks, looked up through our own upstreams.
-struct SinkHosts {
-    lookup: HostLookup,
-    runtime: tokio::runtime::Handle,
-}
-
-impl HostResolver for SinkHosts {
-    fn resolve(&self, host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
-        let found = self.runtime.block_on(self.lookup.lookup(host)).map_err(std::io::Error::other)?;
-        Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
-    }
-}
-
 /// Makes the packet filter hold exactly what the sessions need. `same_policy`: whether leases of before were made under the
 /// policy that is in force now; if not, they are closed, since by which names they were made is not known.
 async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow::Result<()> {
@@ -440,10 +424,8 @@ async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow::Result<()>
         return Ok(());
     }
     let now = crate::clock::now();
-    // Loading a hundred thousand leases takes longer than one pin may.
-    let patience = std::time::Duration::from_secs(10);
     if let Some(ticket) = pipeline.open_ranges(&live, now) {
-        ticket.wait(patience).await.context("written ranges could not be opened")?;
+        ticket.wait(RECONCILED).await.context("written ranges could not be opened")?;
     }
     let mut active = Vec::new();
     for session in pipeline.sessions.all() {
@@ -456,12 +438,12 @@ async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow::Result<()>
         active.extend(context.announcement.addresses.iter().map(|a| Active { session: *a, guard, quarantined }));
     }
     let ticket = pipeline.enforcer.reconcile(active)?;
-    ticket.wait(patience).await.context("the packet filter could not be reconciled")?;
+    ticket.wait(RECONCILED).await.context("the packet filter could not be reconciled")?;
     if !same_policy {
         pipeline.tighten_all(&live, now);
         // Behind all that was ordered; where very much is closed the first pins would wait for longer than they may.
         let behind = pipeline.enforcer.view(IpAddr::from([0, 0, 0, 0]))?;
-        behind.wait(patience).await.context("leases of another policy could not be closed")?;
+        behind.wait(RECONCILED).await.context("leases of another policy could not be closed")?;
     }
     if live.policy.mode != Mode::Monitor && !pipeline.enforcer.healthy() {
         bail!("the packet filter is not healthy, and mode {:?} needs it", live.policy.mode);

@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
+use crate::clock;
 use crate::pipeline::Pipeline;
 
 /// Binds and serves until the task is dropped.
@@ -29,11 +30,12 @@ pub async fn serve(address: SocketAddr, pipeline: Arc<Pipeline>) -> std::io::Res
 
 async fn metrics(State(pipeline): State<Arc<Pipeline>>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    pipeline.settle_standing(crate::clock::now(), true);
     ([(header::CONTENT_TYPE, kind)], pipeline.telemetry.metrics.page())
 }
 
 async fn ready(State(pipeline): State<Arc<Pipeline>>) -> impl IntoResponse {
-    match pipeline.unready() {
+    match pipeline.unready(clock::now()) {
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }

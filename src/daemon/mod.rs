@@ -6,6 +6,7 @@ mod privilege;
 mod ready;
 mod reload;
 mod sampled;
+mod sinks;
 mod supervisor;
 mod watchdog;
 
@@ -25,7 +26,7 @@ use crate::learn::NotLearned;
 use crate::listen::Listener;
 use crate::model::{Qtype, SessionType};
 use crate::pipeline::Pipeline;
-use crate::{clock, store};
+use crate::{clock, fds, listen, store};
 use reload::{Fetched, Reloader};
 use supervisor::Supervised;
 use watchdog::Watchdog;
@@ -33,6 +34,10 @@ use watchdog::Watchdog;
 /// How often what sessions teach is taken over; a crash loses at most this much of it, and a second or two of the
 /// index.
 const LEARNING: Duration = Duration::from_secs(10);
+
+/// Descriptors that stages open for themselves: journal, index, events, netlink, the metrics page, alert sinks. Ten were
+/// counted with the nft backend and no sink.
+const FILES: usize = 16;
 
 /// What was said on the command line.
 #[derive(Debug, Clone, Default)]
@@ -75,7 +80,6 @@ pub fn run(start: Start) -> Result<(), StartError> {
     for assumed in loaded.assumptions() {
         eprintln!("staunch: {assumed}");
     }
-    raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("slow").build().context("no runtime")?;
     runtime.block_on(serve(start, loaded, supervised))?;
@@ -94,18 +98,29 @@ pub fn run_enforcer(config: &Path, socket: Option<PathBuf>) -> Result<(), StartE
     crate::enforce::remote::run(&settings).context("enforcer").map_err(StartError::Other)
 }
 
-/// Every exchange with an upstream holds a socket, every TCP client another.
-fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the answer.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
-        return;
+/// What stubs may make us open, of the descriptors that the system allows: `used` ones are opened beside it.
+fn share_out(listen: &listen::Config, used: usize) -> fds::Budget {
+    // Half as many exchanges as sockets, so that a second query of some leaves room for the first of others.
+    let wants = fds::Wants { upstream: listen.in_flight.saturating_mul(2), tcp: listen.tcp_connections };
+    let limit = match fds::raise() {
+        Ok(limit) => limit,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files is unknown; 1024 are assumed");
+            1024
+        }
+    };
+    let budget = fds::Budget::share_out(limit, used, wants);
+    if !budget.is_whole(wants) {
+        tracing::warn!(
+            limit,
+            exchanges = budget.upstream / 2,
+            connections = budget.tcp,
+            wanted = used + fds::RESERVED + wants.upstream + wants.tcp,
+            "few files may be open, so fewer questions and TCP clients are served at once than [limits] allows; raise the \
+             hard limit (LimitNOFILE= in the unit, ulimit -Hn), or lower limits.in_flight and limits.tcp_connections"
+        );
     }
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: `limit` is initialised; raising the soft limit up to the hard one needs no privilege.
-    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
-        tracing::warn!("the limit of open files could not be raised");
-    }
+    budget
 }
 
 fn init_tracing() {
@@ -129,7 +144,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let mut interrupt = signal(SignalKind::interrupt()).context("signal handler")?;
     let mut hang_up = signal(SignalKind::hangup()).context("signal handler")?;
 
-    let listen = loaded.listen.clone();
+    let mut listen = loaded.listen.clone();
     let admin_config = loaded.admin.clone();
     let metrics = loaded.metrics;
     let socket = start.socket.clone().unwrap_or_else(|| admin_config.socket.clone());
@@ -142,7 +157,14 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
         None => admin::bind(&socket, admin_config.group.as_deref()),
     };
     let admin_socket = admin_socket.with_context(|| format!("admin socket {}", socket.display()))?;
-    let built = build::pipeline(loaded).await.map_err(not_learned)?;
+    // A listening socket and one for each worker and address; `FILES` are opened by stages.
+    let used = fds::open().unwrap_or(FILES) + FILES + listen.addresses.len() * (1 + listen.workers_each());
+    let budget = share_out(&listen, used);
+    listen.tcp_connections = budget.tcp;
+    // No client gets more than a quarter where there are few.
+    listen.tcp_per_source = listen.tcp_per_source.min(budget.tcp.div_ceil(4));
+    let room = listen.in_flight.min(budget.upstream / 2);
+    let built = build::pipeline(loaded, room).await.map_err(not_learned)?;
     let pipeline = built.pipeline;
 
     pipeline.watch_flows(pipeline.enforcer.status().backend == BackendKind::Nft);
@@ -177,17 +199,23 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     // What a session has spent since its last step in the journal; a crash gives back a second's worth at most.
     let mut ledgers = tokio::time::interval(Duration::from_secs(1));
     ledgers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut standing = tokio::time::interval(Duration::from_millis(500));
+    standing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut learning = tokio::time::interval(LEARNING);
     learning.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = standing.tick() => pipeline.settle_standing(clock::now(), false),
             _ = learning.tick() => pipeline.fold_sessions(clock::now()),
             _ = ledgers.tick() => {
-                pipeline.save_ledgers();
                 pipeline.save_groups(clock::now(), false);
-                // Judges what very many sessions have open where a grant for all of them has ended.
+                // The one goes through all sessions, the other judges what very many have open where a grant for all of
+                // them has ended.
                 let pipeline = pipeline.clone();
-                drop(tokio::task::spawn_blocking(move || pipeline.close_ended(clock::now())));
+                drop(tokio::task::spawn_blocking(move || {
+                    pipeline.save_ledgers(clock::now());
+                    pipeline.close_ended(clock::now());
+                }));
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -219,7 +247,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let last = pipeline.clone();
     // Threads are joined away from the runtime: each may need a moment for its last write.
     let joined = tokio::task::spawn_blocking(move || {
-        last.save_ledgers();
+        last.settle_standing(clock::now(), true);
+        last.save_ledgers(clock::now());
         last.fold_sessions(clock::now());
         last.save_groups(clock::now(), true);
         if let Some(delivery) = last.delivery.lock().take() {

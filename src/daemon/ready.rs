@@ -11,7 +11,7 @@ use crate::enforce::BackendKind;
 use crate::lockdown::{self, SEAL, Standing};
 use crate::model::Mode;
 use crate::pipeline::{Live, Pipeline};
-use crate::readiness::{self, Facts, Need, Report, State, ask};
+use crate::readiness::{self, Facts, Listeners, Need, Report, State, ask};
 
 /// How long the packet filter's owner may take to read a table, or to take an order for ranges.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ const SILENT_ROUNDS: u32 = 3;
 /// sockets nothing is known yet, so it is not ready.
 pub async fn before_serving(pipeline: &Pipeline) {
     let live = pipeline.live.load_full();
-    let report = look(pipeline, &live, (Vec::new(), 0)).await;
+    let report = look(pipeline, &live, std::future::ready(Listeners::default())).await;
     pipeline.gate.put(Report { ready: false, ..report }, clock::now().mono);
 }
 
@@ -35,15 +35,15 @@ pub async fn keep(pipeline: Arc<Pipeline>, listening: Vec<SocketAddr>, socket: S
     let mut before = Report::default();
     loop {
         let live = pipeline.live.load_full();
-        let (mut silent, all) = match pipeline.token() {
-            Some(token) => ask::all(&listening, token).await,
-            None => (Vec::new(), 0),
+        let asked = async {
+            let (silent, all) = match pipeline.token() {
+                Some(token) => ask::all(&listening, token).await,
+                None => (Vec::new(), 0),
+            };
+            silent_rounds = if silent.is_empty() { 0 } else { silent_rounds + 1 };
+            Listeners { silent, all, excused: announced && silent_rounds < SILENT_ROUNDS }
         };
-        silent_rounds = if silent.is_empty() { 0 } else { silent_rounds + 1 };
-        if announced && silent_rounds < SILENT_ROUNDS {
-            silent.clear();
-        }
-        let report = look(&pipeline, &live, (silent, all)).await;
+        let report = look(&pipeline, &live, asked).await;
         pipeline.gate.put(report.clone(), clock::now().mono);
         tell(&pipeline, &before, &report, announced);
         if !announced && report.ready {
@@ -61,10 +61,9 @@ pub async fn keep(pipeline: Arc<Pipeline>, listening: Vec<SocketAddr>, socket: S
     }
 }
 
-/// One round. `silent`: addresses of ours that did not answer, and how many there are.
-async fn look(pipeline: &Pipeline, live: &Live, silent: (Vec<String>, usize)) -> Report {
-    let ranges = ranges(pipeline, live).await;
-    let standing = standing(pipeline, live).await;
+/// One round. Its questions do not wait for each other: one that hangs must not make the whole round late.
+async fn look(pipeline: &Pipeline, live: &Live, asked: impl Future<Output = Listeners>) -> Report {
+    let (ranges, standing, listeners) = tokio::join!(ranges(pipeline, live), standing(pipeline, live), asked);
     readiness::judge(&Facts {
         mode: live.policy.mode,
         backend: pipeline.enforcer.status().backend,
@@ -72,7 +71,7 @@ async fn look(pipeline: &Pipeline, live: &Live, silent: (Vec<String>, usize)) ->
         ranges,
         lockdown: &live.lockdown,
         standing,
-        silent,
+        listeners,
     })
 }
 

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::{Reload, Start, StartError, build};
@@ -51,11 +52,9 @@ impl Reloader {
     pub(super) fn start(start: Start, pipeline: &Arc<Pipeline>) -> std::io::Result<Self> {
         let (jobs, waiting) = mpsc::channel();
         let pipeline = Arc::downgrade(pipeline);
-        let runtime = tokio::runtime::Handle::current();
+        let runtime = Handle::current();
         thread::Builder::new().name("reload".into()).spawn(move || {
-            // What is put in force may spawn what waits.
-            let _runtime = runtime.enter();
-            run(&start, &pipeline, &waiting);
+            run(&start, &pipeline, &runtime, &waiting);
         })?;
         Ok(Self { jobs })
     }
@@ -75,7 +74,7 @@ impl Reload for Reloader {
     }
 }
 
-fn run(start: &Start, pipeline: &Weak<Pipeline>, jobs: &mpsc::Receiver<Job>) {
+fn run(start: &Start, pipeline: &Weak<Pipeline>, runtime: &Handle, jobs: &mpsc::Receiver<Job>) {
     let mut retired: Vec<Arc<Live>> = Vec::new();
     loop {
         retired.retain(|live| Arc::strong_count(live) > 1);
@@ -91,7 +90,7 @@ fn run(start: &Start, pipeline: &Weak<Pipeline>, jobs: &mpsc::Receiver<Job>) {
         };
         let Some(pipeline) = pipeline.upgrade() else { return };
         let old = pipeline.live.load_full();
-        let result = reload(start, &pipeline, &job.what);
+        let result = reload(start, &pipeline, runtime, &job.what);
         if !Arc::ptr_eq(&old, &pipeline.live.load()) {
             retired.push(old);
         }
@@ -100,7 +99,7 @@ fn run(start: &Start, pipeline: &Weak<Pipeline>, jobs: &mpsc::Receiver<Job>) {
     }
 }
 
-fn reload(start: &Start, pipeline: &Pipeline, what: &What) -> Result<String, String> {
+fn reload(start: &Start, pipeline: &Pipeline, runtime: &Handle, what: &What) -> Result<String, String> {
     if start.config.is_none() {
         return Err("there is no configuration file to read again".into());
     }
@@ -112,7 +111,8 @@ fn reload(start: &Start, pipeline: &Pipeline, what: &What) -> Result<String, Str
         StartError::Config(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
         StartError::Other(error) => format!("{error:#}"),
     })?;
-    let digest = build::apply(pipeline, loaded).map_err(|error| format!("{error:#}"))?;
+    // One behind the other: what was read last is in force last, and named last by the journal.
+    let digest = runtime.block_on(build::apply(pipeline, loaded)).map_err(|error| format!("{error:#}"))?;
     pipeline.gate.nudge();
     Ok(digest)
 }

@@ -11,7 +11,7 @@ use crate::forward::{FailKind, Standing};
 use crate::listen;
 use crate::lists::SkipKind;
 use crate::pipeline::{Ages, Pipeline};
-use crate::session::State;
+use crate::session::{Past, State};
 use crate::store;
 use crate::telemetry::{Sample, Sampled};
 
@@ -29,6 +29,7 @@ impl Sampled for Stages {
         let mut all = Vec::new();
         own(&mut all, &pipeline);
         listeners(&mut all, &self.listeners);
+        shares(&mut all, &pipeline);
         upstream(&mut all, &pipeline);
         ages(&mut all, &pipeline.ages);
         decoys(&mut all, &pipeline);
@@ -68,7 +69,11 @@ fn own(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             "1 if the packet filter holds what was ordered",
             f64::from(u8::from(enforce.healthy)),
         ),
-        plain("ready", "1 if the service should get new sandboxes", f64::from(u8::from(pipeline.unready().is_none()))),
+        plain(
+            "ready",
+            "1 if the service should get new sandboxes",
+            f64::from(u8::from(pipeline.unready(clock::now()).is_none())),
+        ),
         plain(
             "lockdown_whole",
             "1 if the lockdown was found to stand and to cover every interface",
@@ -91,10 +96,35 @@ fn listeners(all: &mut Vec<Sample>, counters: &listen::Counters) {
         plain("dropped_total", "Messages that got no reply", read(&counters.drops)),
         plain("rejected_total", "Messages that were no query we answer", read(&counters.rejects)),
         plain("queue_full_total", "Queries answered SERVFAIL because too many waited", read(&counters.queue_full)),
+        plain("shed_total", "Datagrams of the busiest sources dropped unread under overload", read(&counters.shed)),
+        plain("tcp_evicted_total", "Idle connections closed for a new one", read(&counters.tcp_evicted)),
+        plain("tcp_expired_total", "Connections closed for being slow or silent", read(&counters.tcp_expired)),
+        plain("tcp_unread_total", "Connections closed because their replies were not read", read(&counters.tcp_unread)),
         plain("tcp_accepted_total", "Connections accepted", read(&counters.tcp_accepted)),
         plain("tcp_refused_total", "Connections closed at a limit", read(&counters.tcp_refused)),
         plain("panics_total", "Panics caught and answered SERVFAIL", read(&counters.panics)),
     ]);
+}
+
+fn shares(all: &mut Vec<Sample>, pipeline: &Pipeline) {
+    let (silent, curtailed) = pipeline.unproven();
+    all.extend([
+        plain("questions_waiting", "Questions in the slow path", pipeline.waiting() as f64),
+        plain("strangers_unanswered_total", "Datagrams of strangers past their network's pace", silent as f64),
+        plain(
+            "curtailed_total",
+            "Replies cut down because they were much longer than the query of an unproven source",
+            curtailed as f64,
+        ),
+    ]);
+    for past in Past::ALL {
+        all.push(Sample {
+            name: "past_share_total",
+            help: "Questions answered SERVFAIL because a share of the slow path was used up",
+            label: Some(("share", past.as_str())),
+            value: pipeline.past_share(past) as f64,
+        });
+    }
 }
 
 fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {

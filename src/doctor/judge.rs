@@ -15,6 +15,9 @@ pub enum Heard {
     Taken,
     /// Refused at once, in the system's words.
     Refused(String),
+    /// Refused before it had passed a router, in the system's words: by the host at the link's other end, or by the sandbox's
+    /// own filter, which says nothing of the host.
+    RefusedHere(String),
     /// Nothing until the time was up.
     Silent,
     /// The sandbox's own kernel has no way there.
@@ -71,6 +74,7 @@ pub fn judge(evidence: &Evidence<'_>) -> (Outcome, String, String) {
     let (outcome, why) = verdict(evidence);
     let control = match evidence.sight {
         Some(sight) if !sight.arrived.is_empty() => "seen to arrive from the sandbox".to_owned(),
+        Some(sight) if sight.sought && evidence.aim != Aim::Within => "its question to the link was seen".to_owned(),
         Some(_) if evidence.aim != Aim::Within => "not seen to arrive from the sandbox".to_owned(),
         _ => evidence.control.text.clone(),
     };
@@ -130,6 +134,9 @@ fn seen(heard: &Heard, sight: &Sight) -> (Outcome, String) {
     };
     match (sight.arrived.is_empty(), sight.lossy, heard) {
         (true, _, Heard::NoRoute(why)) => (Outcome::Absent, format!("the sandbox has no way there ({why})")),
+        (true, _, Heard::Silent) if sight.sought => {
+            (Outcome::Absent, "the sandbox asked its link who has this address, and sent nothing to anybody".into())
+        }
         (true, _, Heard::Unsent(why)) => (Outcome::Inconclusive, format!("it was not sent ({why})")),
         (true, _, _) => (Outcome::Inconclusive, "it did not arrive at this host, so nothing is known of it".into()),
         (false, true, _) => (Outcome::Inconclusive, "packets were lost unseen; try again when there are fewer".into()),
@@ -142,6 +149,10 @@ fn unseen(heard: &Heard, aim: Aim) -> (Outcome, String) {
         Heard::Refused(why) => (Outcome::Closed, format!("refused ({why})")),
         Heard::NoRoute(why) => (Outcome::Absent, format!("there is no way there ({why})")),
         Heard::Unsent(why) => (Outcome::Inconclusive, format!("it was not sent ({why})")),
+        Heard::RefusedHere(why) => {
+            let why = format!("refused before the first router ({why}), which the sandbox's own filter may have done");
+            (Outcome::Inconclusive, why)
+        }
         _ if aim == Aim::Link => (Outcome::NotTried, "nobody answered; who heard it only the host can tell".into()),
         _ => (Outcome::Inconclusive, "nothing was heard of it; only the host can tell whether it left".into()),
     }
@@ -150,7 +161,7 @@ fn unseen(heard: &Heard, aim: Aim) -> (Outcome, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Heard::{Answered, NoRoute, NotAllowed, Refused, Silent, Taken, Unsent};
+    use Heard::{Answered, NoRoute, NotAllowed, Refused, RefusedHere, Silent, Taken, Unsent};
     use Outcome::{Absent, Closed, Inconclusive, NotTried, Open};
 
     fn outcome(aim: Aim, heard: Heard, sight: Option<(bool, bool)>, left: bool, alive: bool, control: bool) -> Outcome {
@@ -198,11 +209,35 @@ mod tests {
             (Aim::Within, Taken, unseen, false, true, true, Open, "something is there"),
             // From within.
             (Aim::Away, refused(), None, false, true, true, Closed, "heard"),
+            (Aim::Away, RefusedHere("x".into()), None, false, true, true, Inconclusive, "by whom, nobody knows"),
             (Aim::Away, Silent, None, false, true, true, Inconclusive, "nobody looked"),
             (Aim::Link, Silent, None, false, true, true, NotTried, "groups answer if they like"),
             (Aim::Away, NotAllowed("x".into()), None, false, true, true, Absent, "no right to send such"),
         ] {
             assert_eq!(outcome(aim, heard, sight, left, alive, control), wanted, "{why}");
         }
+    }
+    #[test]
+    fn an_address_that_nobody_on_the_link_has_is_absent() {
+        let good = Control { good: true, text: String::new() };
+        let outcome = |heard: Heard, sight: Sight| {
+            let sight = Some(&sight);
+            let evidence = Evidence {
+                aim: Aim::Away,
+                heard: &heard,
+                sight,
+                left: &[],
+                delivered: false,
+                alive: &good,
+                control: &good,
+            };
+            judge(&evidence)
+        };
+        let sought = Sight { sought: true, ..Sight::default() };
+        let (found, _, control) = outcome(Silent, sought.clone());
+        assert_eq!((found, &*control), (Absent, "its question to the link was seen"));
+        assert_eq!(outcome(Silent, Sight::default()).0, Inconclusive, "nor was the link asked");
+        assert_eq!(outcome(Refused("x".into()), sought.clone()).0, Inconclusive, "refused by the sandbox itself");
+        assert_eq!(outcome(Silent, Sight { arrived: [2].into(), ..sought }).0, Closed, "somebody had it");
     }
 }

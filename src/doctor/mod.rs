@@ -6,9 +6,10 @@
 //! ([`run::inside`]) only what is heard counts, and less can be told.
 //!
 //! [`ways`] is the list of what is tried, [`packet`] writes octets, [`sight`] reads what was seen, [`judge`] decides,
-//! [`report`] says it: all of these are pure. [`send`], [`watch`], [`space`] and [`canary`] do I/O, [`run`] joins them.
+//! [`report`] says it: all of these are pure. [`send`], [`watch`], [`bait`], [`space`] and [`canary`] do I/O, [`run`] joins them.
 //! [`receipt`] is the signed form of a report. It changes nothing on the host: no rule, no address, no session.
 
+pub mod bait;
 pub mod canary;
 pub mod judge;
 pub mod packet;

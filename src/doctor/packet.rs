@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use crate::probe;
+use crate::{checksum, probe};
 
 /// UDP (RFC 768).
 pub const UDP: u8 = 17;
@@ -164,7 +164,7 @@ fn ip(from: IpAddr, to: IpAddr, protocol: u8, options: &[u8], fragment: u16, pay
             packet.extend(from.octets());
             packet.extend(to.octets());
             packet.extend(options);
-            let sum = checksum(&packet).to_be_bytes();
+            let sum = checksum::internet(&packet).to_be_bytes();
             packet[10..12].copy_from_slice(&sum);
             packet.extend(payload);
             Some(packet)
@@ -208,7 +208,7 @@ fn echo(from: IpAddr, to: IpAddr, data: &[u8]) -> Vec<u8> {
     let v4 = from.is_ipv4();
     let mut message = vec![if v4 { 8 } else { 128 }, 0, 0, 0, 0x53, 0x44, 0, 1];
     message.extend(data);
-    let sum = if v4 { checksum(&message) } else { pseudo(from, to, 58, &message) };
+    let sum = if v4 { checksum::internet(&message) } else { pseudo(from, to, 58, &message) };
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     message
 }
@@ -222,17 +222,7 @@ fn pseudo(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> u16 {
     whole.extend([0, protocol]);
     whole.extend((payload.len() as u16).to_be_bytes());
     whole.extend(payload);
-    checksum(&whole)
-}
-
-/// RFC 1071.
-fn checksum(octets: &[u8]) -> u16 {
-    let words = octets.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+    checksum::internet(&whole)
 }
 
 #[cfg(test)]

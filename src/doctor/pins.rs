@@ -18,6 +18,8 @@ use super::send;
 use super::ways::{Place, Probe, Send};
 use crate::model::Qtype;
 
+/// Families of addresses: one pin of each is tried.
+const FAMILIES: usize = 2;
 /// Longer than a pin's own end, for the kernel's clock and ours.
 const BEYOND: Duration = Duration::from_secs(3);
 /// What a pin must have left to be tried, seconds.
@@ -60,22 +62,46 @@ pub(super) fn others(runner: &Runner, settings: &Settings, known: &Known) -> Res
     if !known.asked {
         return Ok(vec![not_tried(probe, tries, "only the daemon knows: give --socket, or run where it is")]);
     }
-    let mine: Vec<IpAddr> =
-        known.own.iter().filter_map(|id| show(settings, id)).flat_map(|v| pins(&v)).map(|p| p.address).collect();
-    let theirs = known.others.iter().filter_map(|id| show(settings, id)).flat_map(|shown| pins(&shown));
-    let mut found: Vec<(IpAddr, u16)> = Vec::new();
-    for pin in theirs.filter(|pin| pin.seconds_left >= YOUNG && !mine.contains(&pin.address)) {
-        let port = pin.ports.iter().find_map(|port| port.strip_prefix("tcp/")?.parse().ok());
-        let other_family = found.iter().all(|(address, _)| address.is_ipv4() != pin.address.is_ipv4());
-        if let Some(port) = port.filter(|_| other_family) {
-            found.push((pin.address, port));
+    let open = |id: &String| show(settings, id).iter().flat_map(pins).collect::<Vec<_>>();
+    let mine = || known.own.iter().flat_map(open).map(|pin| pin.address).collect::<Vec<_>>();
+    let before = mine();
+    // Which session's, and the probe.
+    let mut found: Vec<(&String, Probe)> = Vec::new();
+    for id in &known.others {
+        for pin in open(id).into_iter().filter(|pin| pin.seconds_left >= YOUNG && !before.contains(&pin.address)) {
+            let port = pin.ports.iter().find_map(|port| port.strip_prefix("tcp/")?.parse().ok());
+            let other_family = found.iter().all(|(_, probe)| probe.to.is_ipv4() != pin.address.is_ipv4());
+            if let Some(port) = port.filter(|_| other_family) {
+                found.push((id, dial(probe, tries, pin.address, port)));
+            }
+        }
+        if found.len() == FAMILIES {
+            break;
         }
     }
     if found.is_empty() {
         return Ok(vec![not_tried(probe, tries, "no other session has an address open that this one has not")]);
     }
-    let probes: Vec<Probe> = found.into_iter().map(|(address, port)| dial(probe, tries, address, port)).collect();
-    Ok(runner.round(&probes)?.into_iter().map(|done| done.row).collect())
+    let probes: Vec<Probe> = found.iter().map(|(_, probe)| probe.clone()).collect();
+    let done = runner.round(&probes)?;
+    let after = mine();
+    let judged = found.iter().zip(done).map(|((id, probe), done)| {
+        let address = probe.to.ip();
+        let theirs = open(id).iter().any(|pin| pin.address == address && pin.seconds_left > 0);
+        standing(done.row, theirs, after.contains(&address))
+    });
+    Ok(judged.collect())
+}
+
+/// A row about another session's pin, by what stood behind the round: a pin that went meanwhile may have closed the way itself,
+/// and one of the sandbox's own may have opened it.
+fn standing(row: Row, theirs: bool, mine: bool) -> Row {
+    let why = match row.outcome {
+        Outcome::Closed if !theirs => "the other session's pin ended while it was tried",
+        Outcome::Open if mine => "the sandbox has opened the address itself meanwhile",
+        _ => return row,
+    };
+    Row { outcome: Outcome::Inconclusive, why: why.into(), ..row }
 }
 
 /// Around a pin of the sandbox's own.
@@ -126,13 +152,14 @@ fn around(
 ) -> Result<Vec<Row>, Error> {
     let is_open = |done: &Done| done.left || done.heard == super::judge::Heard::Taken;
     let (tries, stale) = ("another port of an address that was resolved", "an address behind the end of its pin");
-    let control = runner.round(&[dial("pin", "", address, port)])?;
-    let open = control.first().is_some_and(is_open);
-    let mine = || known.own.iter().filter_map(|id| show(settings, id)).flat_map(|shown| pins(&shown));
-    let pin = mine().find(|pin| pin.address == address);
+    let mine = || {
+        let shown = known.own.iter().filter_map(|id| show(settings, id)).flat_map(|shown| pins(&shown));
+        shown.filter(|pin| pin.seconds_left > 0).find(|pin| pin.address == address)
+    };
+    let pin = mine();
     let opened =
         |port: u16| pin.as_ref().is_some_and(|pin| pin.ports.iter().any(|p| *p == format!("tcp/{port}") || p == "any"));
-    let mut probes = Vec::new();
+    let mut probes = vec![dial("pin", "", address, port)];
     let other = OTHERS.into_iter().find(|other| *other != port && !opened(*other));
     probes.extend(other.map(|other| dial("other-port", tries, address, other)));
     let alike = place.neighbours.iter().filter(|n| n.is_ipv4() == address.is_ipv4()).take(2);
@@ -142,7 +169,20 @@ fn around(
         send: Send::Raw(Raw::Syn(port), *neighbour),
         ..dial("", "", address, port)
     }));
-    let mut rows: Vec<Row> = runner.round(&probes)?.into_iter().map(|done| done.row).collect();
+    // The control goes with what it is the control of, so that the pin is as young for both.
+    let mut done = runner.round(&probes)?.into_iter();
+    let open = done.next().is_some_and(|control| is_open(&control));
+    let mut rows: Vec<Row> = done.map(|done| done.row).collect();
+    let short = match &pin {
+        Some(pin) if pin.seconds_left < YOUNG => Some(format!("the pin of {address} had {} s", pin.seconds_left)),
+        Some(_) if mine().is_none() => Some(format!("the pin of {address} ended while it was tried")),
+        _ => None,
+    };
+    for row in rows.iter_mut().filter(|row| row.outcome == Outcome::Closed) {
+        if let Some(why) = &short {
+            (row.outcome, row.why) = (Outcome::Inconclusive, why.clone());
+        }
+    }
     let left = pin.map(|pin| Duration::from_secs(pin.seconds_left + 1) + BEYOND);
     match left {
         None => rows.push(not_tried("stale-pin", stale, "when the pin ends only the daemon knows: give --socket")),
@@ -152,12 +192,16 @@ fn around(
         }
         Some(left) => {
             std::thread::sleep(left);
-            match mine().any(|pin| pin.address == address && pin.seconds_left > 0) {
-                true => {
-                    rows.push(not_tried("stale-pin", stale, "somebody in the sandbox has resolved it anew meanwhile"))
-                }
-                false => rows
-                    .extend(runner.round(&[dial("stale-pin", stale, address, port)])?.into_iter().map(|done| done.row)),
+            let anew = "somebody in the sandbox has resolved it anew meanwhile";
+            if mine().is_some() {
+                rows.push(not_tried("stale-pin", stale, anew));
+            } else {
+                let done = runner.round(&[dial("stale-pin", stale, address, port)])?;
+                let again = mine().is_some();
+                rows.extend(done.into_iter().map(|done| match done.row.outcome {
+                    Outcome::Open if again => Row { outcome: Outcome::Inconclusive, why: anew.into(), ..done.row },
+                    _ => done.row,
+                }));
             }
         }
     }
@@ -211,4 +255,40 @@ fn question(name: &str, qtype: Qtype) -> Option<Vec<u8>> {
     query.extend(qtype.0.to_be_bytes());
     query.extend([0, 1]);
     Some(query)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_that_went_or_came_meanwhile_says_nothing() {
+        use Outcome::{Absent, Closed, Inconclusive, Open};
+        // outcome, theirs stands, mine stands -> outcome
+        for (outcome, theirs, mine, wanted) in [
+            (Closed, true, false, Closed),
+            (Closed, false, false, Inconclusive),
+            (Open, true, false, Open),
+            (Open, false, false, Open),
+            (Open, true, true, Inconclusive),
+            (Closed, true, true, Closed),
+            (Absent, false, true, Absent),
+        ] {
+            let row = Row { outcome, ..not_tried("other-session-pin", "", "") };
+            assert_eq!(standing(row, theirs, mine).outcome, wanted, "{outcome:?} {theirs} {mine}");
+        }
+    }
+
+    #[test]
+    fn pins_are_read_as_the_daemon_shows_them() {
+        let shown = serde_json::json!({ "pins": [
+            { "address": "203.0.113.10", "seconds_left": 5, "leases": [{ "ports": ["tcp/80", "tcp/443"] }, { "ports": ["any"] }] },
+            { "address": "no address", "seconds_left": 5, "leases": [] },
+            { "address": "203.0.113.11" },
+        ] });
+        let read = pins(&shown);
+        assert_eq!(read.len(), 1);
+        assert_eq!((read[0].seconds_left, read[0].ports.join(" ")), (5, "tcp/80 tcp/443 any".into()));
+        assert!(pins(&serde_json::json!({})).is_empty());
+    }
 }

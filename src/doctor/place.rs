@@ -1,20 +1,24 @@
 //! Finds out where a sandbox stands: who answers it, by which interfaces it comes in, who its neighbours are.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
+use super::bait::Bait;
 use super::judge::Control;
 use super::report::{Outcome, Row};
-use super::run::{ADMIN, Error, Runner, Settings, is_link_local, not_tried};
+use super::run::{ADMIN, Error, Runner, Settings, not_tried};
 use super::sight::Mark;
-use super::watch::Bait;
-use super::ways::Place;
+use super::ways::{GROUPS, Place, SERVICES};
 use super::{send, space};
 use crate::admin::client;
 use crate::admin::protocol::Request;
-use crate::enforce::interface_addresses;
+use crate::enforce::{interface_addresses, interface_number, is_link_local};
+use crate::lockdown::DEFAULT_PORT;
 use crate::probe;
+
+/// Most addresses behind a translation that are asked whether they are this node.
+const LED: usize = 8;
 
 /// What the daemon said of sessions.
 #[derive(Debug, Default)]
@@ -38,6 +42,30 @@ pub(super) struct Arrived {
     pub rows: Vec<Row>,
 }
 
+/// Where these listeners can be reached from the sandbox's link: not those of loopback or of other links.
+fn services(listening: Vec<SocketAddr>, place: &Place) -> Vec<SocketAddr> {
+    let link_local = place.link_local.map(|(address, interface)| SocketAddrV6::new(address, 0, 0, interface).into());
+    let gateways = place.gateways.iter().map(|gateway| SocketAddr::new(*gateway, 0));
+    let ours: Vec<SocketAddr> = gateways.chain(link_local).collect();
+    let mut all = Vec::new();
+    for listener in listening.into_iter().filter(|listener| Some(listener.port()) != place.bait) {
+        let reached = |at: &&SocketAddr| match listener.ip() {
+            // One that stands for all of IPv6 mostly stands for IPv4 too.
+            IpAddr::V6(ip) if ip.is_unspecified() => true,
+            IpAddr::V4(ip) if ip.is_unspecified() => at.is_ipv4(),
+            ip => at.ip() == ip,
+        };
+        all.extend(ours.iter().filter(reached).map(|at| {
+            let mut at = *at;
+            at.set_port(listener.port());
+            at
+        }));
+    }
+    all.sort();
+    all.dedup();
+    all
+}
+
 impl Runner {
     /// The first control: the resolver answers the sandbox, over both transports, and is the node that we think it is.
     pub(super) fn find_resolver(&mut self, settings: &Settings, place: &Place) -> Result<Option<String>, Error> {
@@ -45,8 +73,11 @@ impl Runner {
         let mut wanted = settings.resolvers.clone();
         if wanted.is_empty() {
             let named = place.gateways.iter().chain(place.nameservers.iter().filter(|ip| !ip.is_loopback()));
-            wanted = named.map(|ip| SocketAddr::new(*ip, 53)).collect();
-            wanted.dedup();
+            for at in named.map(|ip| SocketAddr::new(*ip, DEFAULT_PORT)) {
+                if !wanted.contains(&at) {
+                    wanted.push(at);
+                }
+            }
         }
         let patience = self.patience.max(Duration::from_secs(1));
         let ask = || wanted.iter().map(|to| send::token(*to, &nonce, patience)).collect::<Vec<_>>();
@@ -64,6 +95,14 @@ impl Runner {
             return Ok(None);
         };
         self.resolvers = answered.iter().filter(|(_, said)| *said == text).map(|(to, _)| *to).collect();
+        self.proven = self.resolvers.clone();
+        if let Some(watch) = &self.watch {
+            // Where they were led to is this node's own only if it says so itself.
+            let led = watch.destinations(&nonce).into_iter().filter(|to| !place.own.contains(&to.ip()));
+            let led: Vec<SocketAddr> = led.filter(|to| !self.resolvers.contains(to)).take(LED).collect();
+            let proves = |to: &SocketAddr| send::token(*to, &nonce, patience).is_some_and(|said| said == text);
+            self.proven.extend(led.into_iter().filter(proves));
+        }
         let node = text.split_whitespace().find_map(|word| word.strip_prefix("node=")).map(str::to_owned);
         // The daemon beside us knows what its proof must be.
         let known = settings.admin.as_ref().map(|socket| client::ask(socket, &Request::Prove { nonce }, ADMIN));
@@ -96,12 +135,12 @@ impl Runner {
         let mut marks = Vec::new();
         for _ in &names {
             let nonce = probe::nonce().map_err(Error::Random)?;
-            let mark = |to| Mark { nonce: nonce.clone(), to, dial: None };
+            let mark = |to| Mark { nonce: nonce.clone(), to, dial: None, resolvers: Vec::new() };
             marks.extend([mark(send::ALL_NODES4.into()), mark(send::ALL_NODES6.into())]);
         }
         self.there(|| {
             for (name, pair) in names.iter().zip(marks.chunks(2)) {
-                if let (Some(number), [mark, ..]) = (space::interface_number(name), pair) {
+                if let (Some(number), [mark, ..]) = (interface_number(name), pair) {
                     send::by_interface(name, number, &mark.nonce);
                 }
             }
@@ -123,7 +162,7 @@ impl Runner {
         if let Some(watch) = &mut self.watch {
             watch.at_home(&home);
         }
-        arrived.interfaces = home.iter().map(|number| space::interface_name(*number)).collect();
+        arrived.interfaces = home.iter().map(|number| space::called(*number)).collect();
         let host = interface_addresses()?;
         let on_link = || host.iter().filter(|(name, _)| arrived.interfaces.contains(name)).map(|(_, ip)| *ip);
         place.gateways.retain(|ip| own(ip));
@@ -132,9 +171,43 @@ impl Runner {
         place.gateways.dedup();
         let local = on_link().filter_map(|ip| if let IpAddr::V6(v6) = ip { Some(v6) } else { None });
         place.link_local = local.into_iter().find(Ipv6Addr::is_unicast_link_local).zip(place.interface);
-        self.bait = Bait::lay(&home.iter().copied().collect::<Vec<_>>()).ok();
-        place.bait = self.bait.as_ref().map(|bait| bait.port);
+        self.bait = Bait::lay(&GROUPS, &home.iter().copied().collect::<Vec<_>>())
+            .map_err(|error| format!("this host cannot be listened on: {error}"));
+        place.bait = self.bait.as_ref().ok().map(|bait| bait.port);
+        place.services = services(space::listening(), place);
+        if let Some(more) = place.services.len().checked_sub(SERVICES).filter(|more| *more > 0) {
+            let why = format!("{more} more services of this host listen than are tried");
+            arrived.rows.push(not_tried("host", "services of the host", &why));
+        }
         Ok(arrived)
+    }
+
+    /// Ways that could not be tried for want of knowledge.
+    pub(super) fn unknown_to_us(&self, place: &Place, resolv_conf: bool) -> Vec<Row> {
+        let mut rows = Vec::new();
+        let mut missing = |absent: bool, probe: &str, tries: &str, why: &str| {
+            if absent {
+                rows.push(not_tried(probe, tries, why));
+            }
+        };
+        let stranger = "no other sandbox is known: announce sessions, or give --neighbour ADDRESS";
+        missing(place.neighbours.is_empty(), "spoofed-neighbour", "the source of another sandbox", stranger);
+        let file = "its resolv.conf is not known: name the sandbox by a process id";
+        missing(!resolv_conf, "resolv-conf", "what resolv.conf names", file);
+        let none = "none is known on its link";
+        missing(place.link_local.is_none(), "link-local-dns", "the host's IPv6 link-local address", none);
+        if let Err(why) = &self.bait {
+            rows.push(match self.watch {
+                // What should have been told was not.
+                Some(_) => Row {
+                    outcome: Outcome::Inconclusive,
+                    control: "sockets of this host".into(),
+                    ..not_tried("host", "services of the host", why)
+                },
+                None => not_tried("host", "services of the host", "only --from-namespace can tell"),
+            });
+        }
+        rows
     }
 
     /// What the daemon says of sessions.
@@ -154,5 +227,34 @@ impl Runner {
             }
         }
         known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_those_that_the_link_reaches() {
+        let at = |text: &str| text.parse::<SocketAddr>().expect(text);
+        let place = Place {
+            gateways: vec!["10.77.1.1".parse().expect("v4"), "fd77:1::1".parse().expect("v6")],
+            link_local: Some(("fe80::1".parse().expect("v6"), 4)),
+            bait: Some(40_000),
+            ..Place::default()
+        };
+        for (listener, reached) in [
+            ("0.0.0.0:80", &["10.77.1.1:80"][..]),
+            ("[::]:22", &["10.77.1.1:22", "[fd77:1::1]:22", "[fe80::1%4]:22"]),
+            ("10.77.1.1:53", &["10.77.1.1:53"]),
+            ("[fe80::1]:53", &["[fe80::1%4]:53"]),
+            ("127.0.0.1:9153", &[]),
+            ("10.77.2.1:53", &[]),
+            ("[::]:40000", &[]),
+        ] {
+            let reached: Vec<SocketAddr> = reached.iter().map(|text| at(text)).collect();
+            assert_eq!(services(vec![at(listener)], &place), reached, "{listener}");
+        }
+        assert_eq!(services(vec![at("0.0.0.0:80"), at("10.77.1.1:80")], &place), [at("10.77.1.1:80")], "each once");
     }
 }

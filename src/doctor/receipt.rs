@@ -6,12 +6,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::report::Report;
+use super::report::{self, Report};
 use crate::identity::{NodeKey, PublicKey, jws};
 use crate::readiness;
 
 /// The type in a receipt's header.
 pub const TYPE: &str = "staunch-doctor+jws";
+
+/// Octets of what stands around a report, at most: nine short texts, and what the daemon found of itself, cut.
+const AROUND: usize = 64 * 1024;
+// Whatever report may be signed, its receipt can be checked.
+const _: () = assert!(report::OCTETS + AROUND <= jws::PAYLOAD);
 
 /// What is signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,9 +52,10 @@ pub enum Error {
 }
 
 impl Receipt {
-    /// The receipt, signed, in one line.
-    pub fn sign(&self, key: &NodeKey) -> Result<String, serde_json::Error> {
-        Ok(jws::sign(key, TYPE, &serde_json::to_vec(self)?))
+    /// The receipt, signed, in one line. Texts of the daemon's own readiness are cut as a report's are.
+    pub fn sign(mut self, key: &NodeKey) -> Result<String, serde_json::Error> {
+        self.readiness.checks.iter_mut().for_each(|check| report::clip(&mut check.text));
+        Ok(jws::sign(key, TYPE, &serde_json::to_vec(&self)?))
     }
 
     /// Reads a receipt that this key has signed.
@@ -69,7 +75,7 @@ impl Receipt {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::{Outcome, tests::report};
+    use super::super::report::{OCTETS, Outcome, tests::report};
     use super::*;
 
     fn receipt(key: &NodeKey) -> Receipt {
@@ -98,5 +104,25 @@ mod tests {
         assert!(matches!(Receipt::verify(&lying, &public), Err(Error::Form(_))));
         assert!(matches!(Receipt::verify(&jws::sign(&key, TYPE, b"{}"), &public), Err(Error::Form(_))));
         assert!(matches!(Receipt::verify(&jws::sign(&key, "JWT", b"{}"), &public), Err(Error::Jws(_))));
+    }
+    #[test]
+    fn the_largest_report_has_a_receipt_that_is_read_back() {
+        let key = NodeKey::from_seed([3; 32]);
+        let public = PublicKey::read(&key.public()).expect("a key");
+        let mut largest = receipt(&key);
+        largest.report = report(&[Outcome::Closed; 512]);
+        largest.report.rows.iter_mut().for_each(|row| row.why = "y".repeat(512));
+        largest.report.fit();
+        assert!(serde_json::to_vec(&largest.report).expect("JSON").len() > OCTETS - 4096, "as large as may be");
+        let check = |id: &str| readiness::Check {
+            id: id.into(),
+            state: readiness::State::Failed,
+            text: "\u{1}".repeat(1 << 20),
+        };
+        largest.readiness.checks = ["packet-filter", "ranges", "lockdown", "listeners", "round"].map(check).into();
+        let request = crate::admin::protocol::Request::Receipt { report: Box::new(largest.report.clone()) };
+        assert!(serde_json::to_vec(&request).expect("JSON").len() < crate::admin::protocol::MAX_REQUEST);
+        let text = largest.clone().sign(&key).expect("signed");
+        assert_eq!(Receipt::verify(&text, &public).expect("good").report, largest.report);
     }
 }

@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::bait::Bait;
 use super::judge::{Aim, Control, Evidence, Heard, judge};
 use super::report::{Outcome, Report, Row, SCHEMA};
 use super::send::{self, Sent, Terms};
 use super::sight::{Mark, Sight};
 use super::space::{self, Space};
-use super::watch::{Bait, Watch};
+use super::watch::Watch;
 use super::ways::{self, Place, Probe, Send};
 use super::{packet::Data, pins};
 use crate::admin::client;
 use crate::admin::protocol::Request;
-use crate::enforce::interface_addresses;
+use crate::enforce::{interface_addresses, interface_number, is_link_local};
 use crate::lockdown::resolvers;
 use crate::probe;
 
@@ -25,6 +26,8 @@ use crate::probe;
 const WIDTH: usize = 8;
 /// From within, an ICMP error may be one of many: a datagram is sent so often, that far apart.
 const TRIES: (u32, Duration) = (3, Duration::from_millis(1100));
+/// What the sandbox's own kernel refuses is heard of before the send returns; this is plenty.
+const AT_ONCE: Duration = Duration::from_millis(100);
 /// For the daemon's answer.
 pub(super) const ADMIN: Duration = Duration::from_secs(15);
 
@@ -70,8 +73,12 @@ pub enum Error {
 pub(super) struct Runner {
     pub space: Option<Space>,
     pub watch: Option<Watch>,
-    pub bait: Option<Bait>,
+    /// Sockets of this host; or why there are none.
+    pub bait: Result<Bait, String>,
+    /// Where the sandbox asks, and this node answers.
     pub resolvers: Vec<SocketAddr>,
+    /// Where this node answers, behind any translation.
+    pub proven: Vec<SocketAddr>,
     pub alive: Control,
     pub within: Control,
     pub patience: Duration,
@@ -123,8 +130,17 @@ impl Runner {
     fn new(space: Option<Space>, watch: Option<Watch>, settings: &Settings) -> Self {
         let hops = space.is_none().then_some(settings.hops);
         let none = || Control { good: false, text: String::new() };
-        let (alive, within) = (none(), none());
-        Self { space, watch, bait: None, resolvers: Vec::new(), alive, within, patience: settings.patience, hops }
+        Self {
+            space,
+            watch,
+            bait: Err("nobody listens on this host".into()),
+            resolvers: Vec::new(),
+            proven: Vec::new(),
+            alive: none(),
+            within: none(),
+            patience: settings.patience,
+            hops,
+        }
     }
 
     /// Runs `work` where the sandbox is.
@@ -154,7 +170,7 @@ impl Runner {
         place.own = addresses.iter().map(|(_, ip)| *ip).filter(is_own).collect();
         place.nameservers = resolv_conf.map(space::nameservers).unwrap_or_default();
         let outward = gateways.first().map(|gateway| gateway.interface.clone());
-        place.interface = self.there(|| outward.as_deref().and_then(space::interface_number))?;
+        place.interface = self.there(|| outward.as_deref().and_then(interface_number))?;
         place.gateways = gateways.iter().filter_map(|gateway| gateway.address).collect();
         place.listed = resolvers::read("shipped", resolvers::SHIPPED)
             .map(|ranges| ranges.iter().map(|range| range.first()).collect())
@@ -172,10 +188,9 @@ impl Runner {
         let mut rows = pins::others(&self, settings, &known)?;
         rows.extend(self.round(&ways::all(&place))?.into_iter().map(|done| done.row));
         rows.extend(arrived.rows);
-        rows.extend(unknown_to_us(&place, resolv_conf.is_some(), from));
+        rows.extend(self.unknown_to_us(&place, resolv_conf.is_some()));
         rows.extend(pins::own(&self, &place, settings, &known)?);
-        rows.truncate(super::report::ROWS);
-        Ok(Report {
+        let mut report = Report {
             schema: SCHEMA,
             from: from.into(),
             sandbox: sandbox.chars().take(256).collect(),
@@ -184,7 +199,9 @@ impl Runner {
             resolver: self.resolvers.iter().map(ToString::to_string).collect(),
             node,
             rows,
-        })
+        };
+        report.fit();
+        Ok(report)
     }
 
     /// Sends probes, looks, judges. It is looked at once, when all are sent: most have seconds to get out.
@@ -197,8 +214,12 @@ impl Runner {
         for some in probes.chunks(width) {
             sent.extend(self.together(some)?);
         }
-        let mark =
-            |(probe, out): (&Probe, &Out)| Mark { nonce: out.nonce.clone(), to: probe.to.ip(), dial: out.sent.dial };
+        let mark = |(probe, out): (&Probe, &Out)| {
+            let asks = matches!(probe.send, Send::Question { .. });
+            // A question in another's name must not arrive there either.
+            let resolvers = if asks { self.proven.clone() } else { Vec::new() };
+            Mark { nonce: out.nonce.clone(), to: probe.to.ip(), dial: out.sent.dial, resolvers }
+        };
         let marks: Vec<Mark> = probes.iter().zip(&sent).map(mark).collect();
         let sights = self.watch.as_ref().map(|watch| watch.look(&marks));
         let sight = |i: usize| sights.as_ref().and_then(|sights| sights.get(i));
@@ -231,15 +252,14 @@ impl Runner {
     }
 
     fn judged(&self, probe: &Probe, out: &Out, sight: Option<&Sight>) -> Done {
-        let left: Vec<String> =
-            sight.into_iter().flat_map(|sight| &sight.left).map(|n| space::interface_name(*n)).collect();
+        let left: Vec<String> = sight.into_iter().flat_map(|sight| &sight.left).map(|n| space::called(*n)).collect();
         let control = self.control(probe, out.proven);
         let evidence = Evidence {
             aim: self.aim(probe),
             heard: &out.sent.heard,
             sight,
             left: &left,
-            delivered: self.bait.as_ref().is_some_and(|bait| bait.took(&out.nonce)),
+            delivered: self.bait.as_ref().is_ok_and(|bait| bait.took(&out.nonce)),
             alive: &self.alive,
             control: &control,
         };
@@ -274,10 +294,13 @@ impl Runner {
         if probe.aim == Aim::Within || self.watch.is_none() {
             return self.within.clone();
         }
-        if let (Aim::Link, Some(bait)) = (probe.aim, &self.bait)
-            && bait.deaf.contains(&probe.to.ip().to_string())
-        {
-            let text = format!("{} cannot be listened to on this host, so who takes it is not seen", probe.to);
+        // Whether this host took it is known only where this host would have heard it.
+        let heard = match &self.bait {
+            Err(why) if probe.aim == Aim::Link => Err(why.clone()),
+            Ok(bait) if probe.aim == Aim::Link || bait.port == probe.to.port() => bait.hears(probe.to.ip()),
+            _ => Ok(()),
+        };
+        if let Err(text) = heard {
             return Control { good: false, text };
         }
         if !probe.canary {
@@ -300,8 +323,15 @@ impl Runner {
 }
 
 /// From within, a refusal counts where whoever gives it is near: one from far away, or from the end itself, shows that the
-/// packet has left. What is neither refused nor answered near is sent once more, as far as it goes.
+/// packet has left. What is neither refused nor answered near is sent once more, as far as it goes. Nearer than the first router
+/// is the sandbox itself, whose own filter refuses at once, whatever the host would do.
 fn near(probe: &Probe, terms: &Terms<'_>, hops: u32) -> Sent {
+    let first = send::send(probe, &Terms { hops: Some(1), patience: terms.patience.min(AT_ONCE), ..*terms });
+    match first.heard {
+        Heard::Refused(why) => return Heard::RefusedHere(why).into(),
+        Heard::Silent => {}
+        _ => return first,
+    }
     let datagram = matches!(probe.send, Send::Datagram(_) | Send::Question { tcp: false });
     for attempt in 0..if datagram { TRIES.0 } else { 1 } {
         if attempt > 0 {
@@ -338,28 +368,6 @@ pub(super) fn not_tried(probe: &str, tries: &str, why: &str) -> Row {
     }
 }
 
-/// Ways that could not be tried for want of knowledge.
-fn unknown_to_us(place: &Place, resolv_conf: bool, from: &str) -> Vec<Row> {
-    let mut rows = Vec::new();
-    let mut missing = |absent: bool, probe: &str, tries: &str, why: &str| {
-        if absent {
-            rows.push(not_tried(probe, tries, why));
-        }
-    };
-    let stranger = "no other sandbox is known: announce sessions, or give --neighbour ADDRESS";
-    missing(place.neighbours.is_empty(), "spoofed-neighbour", "the source of another sandbox", stranger);
-    let file = "its resolv.conf is not known: name the sandbox by a process id";
-    missing(!resolv_conf, "resolv-conf", "what resolv.conf names", file);
-    missing(
-        place.link_local.is_none(),
-        "link-local-dns",
-        "the host's IPv6 link-local address",
-        "none is known on its link",
-    );
-    missing(place.bait.is_none() && from == "inside", "host", "services of the host", "only --from-namespace can tell");
-    rows
-}
-
 fn shown(probe: &Probe) -> String {
     let raw = matches!(probe.send, Send::Raw(..) | Send::Ping) && probe.to.port() == 0;
     match probe.send {
@@ -368,10 +376,6 @@ fn shown(probe: &Probe) -> String {
         _ if raw => probe.to.ip().to_string(),
         _ => probe.to.to_string(),
     }
-}
-
-pub(super) fn is_link_local(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// The same code, to a socket of our own within the sandbox.

@@ -223,6 +223,9 @@ fn ping(to: SocketAddr, terms: &Terms<'_>) -> Heard {
         Ok(socket) => socket,
         Err(error) => return Heard::NotAllowed(words(&error)),
     };
+    if let Err(error) = limit(&socket, to, terms.hops) {
+        return unsent(&error);
+    }
     let mut message = vec![kind, 0, 0, 0, 0, 1, 0, 1];
     message.extend(packet::data(packet::Data::Plain, terms.nonce));
     if let Err(error) = socket.connect(&to.into()).and_then(|()| socket.send(&message)) {
@@ -253,7 +256,8 @@ pub const ALL_NODES4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 /// The same in IPv6.
 pub const ALL_NODES6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// Packets of our own making. Nothing is heard of them: a forged one's answer goes to somebody else.
+/// Packets of our own making. Nothing is heard of them: a forged one's answer goes to somebody else. What the kernel finds
+/// wrong with one says nothing of the way.
 fn raw(to: IpAddr, packets: &[Vec<u8>]) -> Heard {
     let domain = if to.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let socket = match Socket::new(domain, Type::RAW.cloexec(), Some(Protocol::from(libc::IPPROTO_RAW))) {
@@ -262,9 +266,28 @@ fn raw(to: IpAddr, packets: &[Vec<u8>]) -> Heard {
         Err(error) => return unsent(&error),
     };
     for packet in packets {
-        if let Err(error) = socket.send_to(packet, &SocketAddr::new(to, 0).into()) {
-            return unsent(&error);
+        match socket.send_to(packet, &SocketAddr::new(to, 0).into()) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Heard::Unsent(words(&error)),
+            Err(error) => return unsent(&error),
+            Ok(_) => {}
         }
     }
     Heard::Silent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_that_the_kernel_finds_wrong_was_not_sent() {
+        // As root alone; without the right nothing else is heard either.
+        let broken = vec![0x4f; 8];
+        let heard = raw(Ipv4Addr::LOCALHOST.into(), &[broken]);
+        assert!(matches!(heard, Heard::Unsent(_) | Heard::NotAllowed(_)), "{heard:?}");
+        let whole =
+            packet::raw(packet::Raw::Datagram(9), Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into(), "x", 0);
+        let heard = raw(Ipv4Addr::LOCALHOST.into(), &whole);
+        assert!(matches!(heard, Heard::Silent | Heard::NotAllowed(_)), "{heard:?}");
+    }
 }

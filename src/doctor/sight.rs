@@ -16,6 +16,15 @@ pub struct Glimpse {
     pub nonce: Option<[u8; NONCE]>,
     /// The sequence number of a connection's first packet.
     pub syn: Option<u32>,
+    /// Whom it seeks among its neighbours (a neighbour solicitation, RFC 4861 section 4.3).
+    pub seeks: Option<Ipv6Addr>,
+}
+
+impl Glimpse {
+    /// Whether it may be a probe's.
+    pub fn is_of_use(&self) -> bool {
+        self.nonce.is_some() || self.syn.is_some() || self.seeks.is_some()
+    }
 }
 
 /// One packet on one interface.
@@ -36,6 +45,8 @@ pub struct Sight {
     pub arrived: BTreeSet<u32>,
     /// Interfaces by which it went out, other than those.
     pub left: BTreeSet<u32>,
+    /// Whether the link was asked who has its address: all that is sent where nobody has it.
+    pub sought: bool,
     /// Whether packets were lost unseen.
     pub lossy: bool,
 }
@@ -60,16 +71,19 @@ pub fn read(packet: &[u8]) -> Option<Glimpse> {
     let syn = (protocol == 6 && packet.get(at + 13).is_some_and(|flags| flags & 0x12 == 2))
         .then(|| Some(u32::from_be_bytes(packet.get(at + 4..at + 8)?.try_into().ok()?)))
         .flatten();
+    let solicits = protocol == 58 && packet.get(at) == Some(&135);
+    let target = || Some(Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(at + 8..at + 24)?).ok()?));
     Some(Glimpse {
         from: SocketAddr::new(from, ports.0),
         to: SocketAddr::new(to, ports.1),
         nonce: nonce(packet.get(20..)?),
         syn,
+        seeks: solicits.then(target).flatten(),
     })
 }
 
 /// The first nonce among these octets.
-fn nonce(octets: &[u8]) -> Option<[u8; NONCE]> {
+pub(super) fn nonce(octets: &[u8]) -> Option<[u8; NONCE]> {
     let good = |found: &[u8]| found.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let starts = octets.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK.as_bytes());
     starts.filter_map(|(at, _)| octets.get(at..at + NONCE)).find(|found| good(found))?.try_into().ok()
@@ -84,6 +98,9 @@ pub struct Mark {
     pub to: IpAddr,
     /// A connection's own end, or the number that its first packet was given.
     pub dial: Option<Dial>,
+    /// For a question in the sandbox's own name: where resolvers answer that have proved to be this node. What goes there has
+    /// not left, by whatever interface.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// How the first packet of a connection is known, which carries no octets of ours.
@@ -119,11 +136,13 @@ pub fn of(mark: &Mark, packets: &[Seen], inner: &Inner, lossy: bool) -> Sight {
             .collect(),
     };
     let ours = |glimpse: &Glimpse| named(glimpse) || glimpse.syn.is_some_and(|number| numbers.contains(&number));
-    let mut sight = Sight { lossy, ..Sight::default() };
+    let sought = packets().any(|seen| !seen.outgoing && seen.glimpse.seeks.is_some_and(|whom| mark.to == whom));
+    let mut sight = Sight { sought, lossy, ..Sight::default() };
     for Seen { interface, outgoing, glimpse } in packets().filter(|seen| ours(&seen.glimpse)) {
         match outgoing {
             // What comes in again behind its leaving (a loop of routes, an error that quotes it) has not arrived there.
             false if sight.left.is_empty() && glimpse.to.ip() == mark.to => drop(sight.arrived.insert(*interface)),
+            true if mark.resolvers.contains(&glimpse.to) => {}
             true if !sight.arrived.contains(interface) && !inner.home.contains(interface) => {
                 sight.left.insert(*interface);
             }
@@ -147,7 +166,7 @@ mod tests {
     }
 
     fn mark(dial: Option<Dial>) -> Mark {
-        Mark { nonce: A.into(), to: [192, 0, 2, 1].into(), dial }
+        Mark { nonce: A.into(), to: [192, 0, 2, 1].into(), dial, resolvers: Vec::new() }
     }
 
     #[test]
@@ -162,7 +181,10 @@ mod tests {
         ];
         assert_eq!(of(&mark(None), &packets, &inner, false), Sight { arrived: [2].into(), ..Sight::default() });
         let more = [&packets[..], &[seen(3, true, udp, A, 0)]].concat();
-        assert_eq!(of(&mark(None), &more, &inner, true), Sight { arrived: [2].into(), left: [3].into(), lossy: true });
+        assert_eq!(
+            of(&mark(None), &more, &inner, true),
+            Sight { arrived: [2].into(), left: [3].into(), sought: false, lossy: true }
+        );
         assert_eq!(of(&mark(None), &packets[3..], &inner, false), Sight::default());
         // Sent back by a router outside, it has left all the same; what goes to the sandbox's interface has not.
         let looped =
@@ -170,6 +192,29 @@ mod tests {
         assert_eq!(of(&mark(None), &looped, &inner, false).left, [3].into());
         let home = Inner { home: [3].into(), ..inner };
         assert_eq!(of(&mark(None), &looped, &home, false).left, BTreeSet::new());
+    }
+
+    #[test]
+    fn what_is_led_to_a_resolver_elsewhere_has_not_left() {
+        let inner = Inner::default();
+        let resolver = SocketAddr::from(([10, 9, 9, 9], 53));
+        let sent = |interface, outgoing, to: [u8; 4], raw| {
+            let packets = packet::raw(raw, [10, 0, 0, 1].into(), to.into(), A, 77);
+            Seen { interface, outgoing, glimpse: read(&packets[0]).expect("a packet") }
+        };
+        let home = [192, 0, 2, 1];
+        for (raw, dial) in [(Raw::Question, None), (Raw::Syn(53), Some(Dial::Number(77)))] {
+            let led = [sent(2, false, home, raw), sent(3, true, [10, 9, 9, 9], raw)];
+            let known = Mark { resolvers: vec![resolver], ..mark(dial) };
+            assert_eq!(of(&known, &led, &inner, false), Sight { arrived: [2].into(), ..Sight::default() });
+            assert_eq!(of(&mark(dial), &led, &inner, false).left, [3].into(), "nobody proved anything");
+            let past = [&led[..], &[sent(3, true, home, raw)]].concat();
+            assert_eq!(of(&known, &past, &inner, false).left, [3].into(), "a copy that goes elsewhere");
+        }
+        let other = Raw::Datagram(5353);
+        let past = [sent(2, false, home, other), sent(3, true, [10, 9, 9, 9], other)];
+        let known = Mark { resolvers: vec![resolver], ..mark(None) };
+        assert_eq!(of(&known, &past, &inner, false).left, [3].into(), "another port of that host");
     }
 
     #[test]
@@ -187,6 +232,27 @@ mod tests {
         assert_eq!(of(&mark(number), &packets, &Inner::default(), false).left, [3].into());
         let elsewhere = Some(Dial::Ports(packet::PORT, 444));
         assert_eq!(of(&mark(elsewhere), &packets, &Inner::default(), false), Sight::default());
+    }
+
+    #[test]
+    fn an_address_that_nobody_has_is_sought_on_the_link() {
+        let (own, to) =
+            ("fe80::2".parse::<Ipv6Addr>().expect("v6"), "fe80::a9fe:a9fe".parse::<Ipv6Addr>().expect("v6"));
+        // RFC 4861 section 4.3: type, code, checksum, reserved, target; behind an IPv6 header.
+        let mut packet = vec![0x60, 0, 0, 0, 0, 24, 58, 255];
+        packet.extend(own.octets());
+        packet.extend("ff02::1:fffe:a9fe".parse::<Ipv6Addr>().expect("v6").octets());
+        packet.extend([135, 0, 0, 0, 0, 0, 0, 0]);
+        packet.extend(to.octets());
+        let glimpse = read(&packet).expect("a packet");
+        assert!(glimpse.is_of_use() && glimpse.seeks == Some(to));
+        let seen = |outgoing| Seen { interface: 2, outgoing, glimpse: glimpse.clone() };
+        let sought = |to: IpAddr, outgoing| of(&Mark { to, ..mark(None) }, &[seen(outgoing)], &Inner::default(), false);
+        assert_eq!(sought(to.into(), false), Sight { sought: true, ..Sight::default() });
+        assert_eq!(sought(to.into(), true), Sight::default(), "this host seeks it");
+        assert_eq!(sought(own.into(), false), Sight::default(), "another is sought");
+        packet[40] = 136;
+        assert_eq!(read(&packet).expect("a packet").seeks, None, "an advertisement");
     }
 
     #[test]

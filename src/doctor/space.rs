@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+
+use crate::enforce::interface_name;
 
 /// Where `ip netns` keeps names.
 const NAMED: &str = "/run/netns";
@@ -118,23 +120,37 @@ pub fn nameservers(text: &str) -> Vec<IpAddr> {
     named.filter(|rest| rest.starts_with([' ', '\t'])).filter_map(read).take(8).collect()
 }
 
-/// The number of an interface of the calling thread's namespace.
-pub fn interface_number(name: &str) -> Option<u32> {
-    let name = std::ffi::CString::new(name).ok()?;
-    // SAFETY: the string is NUL-terminated and lives across the call.
-    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
-        0 => None,
-        number => Some(number),
-    }
+/// What an interface of the calling thread's namespace is called; its number where it has gone.
+pub fn called(number: u32) -> String {
+    interface_name(number).unwrap_or_else(|| format!("interface {number}"))
 }
 
-/// The name of an interface of the calling thread's namespace; its number where it has gone.
-pub fn interface_name(number: u32) -> String {
-    let mut name = [0u8; libc::IF_NAMESIZE];
-    // SAFETY: the buffer is as long as the call demands.
-    let found = unsafe { !libc::if_indextoname(number, name.as_mut_ptr().cast()).is_null() };
-    let text = std::ffi::CStr::from_bytes_until_nul(&name).ok().filter(|_| found);
-    text.map_or_else(|| format!("interface {number}"), |text| text.to_string_lossy().into_owned())
+/// Where TCP connections are listened for in the calling thread's namespace, in order.
+pub fn listening() -> Vec<SocketAddr> {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+    let mut all: Vec<SocketAddr> =
+        [read("tcp"), read("tcp6")].iter().flat_map(|text| text.lines()).filter_map(listener).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// A line of `/proc/net/tcp` or `tcp6` (proc(5)) in state LISTEN: its number, its own end, the other end, the state. Addresses
+/// are words of 32 bits as the machine keeps them.
+fn listener(line: &str) -> Option<SocketAddr> {
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_whitespace().skip(1);
+    let (address, port) = fields.next()?.split_once(':')?;
+    if fields.nth(1)? != LISTEN {
+        return None;
+    }
+    let word = |at: usize| Some(u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    let ip: IpAddr = match address.len() {
+        8 => word(0)?.into(),
+        32 => <[u8; 16]>::try_from([word(0)?, word(8)?, word(16)?, word(24)?].concat()).ok()?.into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip.to_canonical(), u16::from_str_radix(port, 16).ok()?))
 }
 
 #[cfg(test)]
@@ -155,6 +171,33 @@ mod tests {
         let address = Some("fd77:1::1".parse().expect("v6"));
         assert_eq!(route6(&v6), Some(Gateway { address, interface: "eth0".into() }));
         assert_eq!(route6(&v6.replace("eth0", "lo")), None, "the kernel's own refusal");
+    }
+
+    #[test]
+    fn listeners_are_read_as_the_kernel_writes_them() {
+        let rest = "00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0";
+        if cfg!(target_endian = "little") {
+            for (ends, wanted) in [
+                ("00000000:1F90 00000000:0000 0A", Some("0.0.0.0:8080")),
+                ("01014D0A:0035 00000000:0000 0A", Some("10.77.1.1:53")),
+                ("00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A", Some("[::]:22")),
+                (
+                    "010077FD000000000000000001000000:0050 00000000000000000000000000000000:0000 0A",
+                    Some("[fd77:1::1]:80"),
+                ),
+                (
+                    "0000000000000000FFFF000001014D0A:0050 00000000000000000000000000000000:0000 0A",
+                    Some("10.77.1.1:80"),
+                ),
+                ("01014D0A:0035 02014D0A:9C40 01", None),
+            ] {
+                assert_eq!(listener(&format!("  12: {ends} {rest}")), wanted.map(|at| at.parse().expect(at)), "{ends}");
+            }
+        }
+        assert_eq!(listener("  sl  local_address rem_address   st tx_queue rx_queue"), None);
+        assert_eq!(listener("0: 0101:0 0:0 0A"), None);
+        let own = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        assert!(listening().contains(&own.local_addr().expect("an address")));
     }
 
     #[test]

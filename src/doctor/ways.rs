@@ -2,8 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use super::canary;
 use super::judge::Aim;
 use super::packet::{Data, Raw};
+use crate::lockdown::{OTHER_WAYS, TEREDO};
+use crate::metadata;
 
 /// A server that nobody has, where no `--canary` is named (RFC 5737, RFC 3849). What is sent there names no host of anybody.
 pub const NOWHERE: [IpAddr; 2] =
@@ -14,30 +17,46 @@ const STRANGER: [IpAddr; 2] =
 /// Resolvers that a runtime or a system puts into sandboxes: Docker's, systemd's, whoever listens on loopback.
 const EMBEDDED: [Ipv4Addr; 3] =
     [Ipv4Addr::new(127, 0, 0, 11), Ipv4Addr::new(127, 0, 0, 53), Ipv4Addr::new(127, 0, 0, 1)];
-/// Services of clouds that hand out credentials.
-const METADATA: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))];
-/// Groups of mDNS and LLMNR.
-const GROUPS: [(&str, &str, Data, u16, Ipv4Addr, Ipv6Addr); 2] = [
-    (
-        "mdns",
-        "asks the link by multicast DNS",
-        Data::Mdns,
-        5353,
-        Ipv4Addr::new(224, 0, 0, 251),
-        Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb),
-    ),
-    (
-        "llmnr",
-        "asks the link by LLMNR",
-        Data::Llmnr,
-        5355,
-        Ipv4Addr::new(224, 0, 0, 252),
-        Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 3),
-    ),
+/// A group of the link that is asked for names.
+#[derive(Debug, Clone, Copy)]
+pub struct Group {
+    /// The way.
+    way: &'static str,
+    /// What it tries, in words.
+    tries: &'static str,
+    /// What is sent.
+    data: Data,
+    /// The port.
+    pub port: u16,
+    /// The group over IPv4.
+    pub v4: Ipv4Addr,
+    /// The group over IPv6.
+    pub v6: Ipv6Addr,
+}
+
+/// mDNS (RFC 6762) and LLMNR (RFC 4795).
+pub const GROUPS: [Group; 2] = [
+    Group {
+        way: "mdns",
+        tries: "asks the link by multicast DNS",
+        data: Data::Mdns,
+        port: 5353,
+        v4: Ipv4Addr::new(224, 0, 0, 251),
+        v6: Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb),
+    },
+    Group {
+        way: "llmnr",
+        tries: "asks the link by LLMNR",
+        data: Data::Llmnr,
+        port: 5355,
+        v4: Ipv4Addr::new(224, 0, 0, 252),
+        v6: Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 3),
+    },
 ];
 /// Most addresses of each kind that are tried, in each family.
 const EACH: usize = 3;
+/// Most services of the host that are tried.
+pub const SERVICES: usize = 48;
 
 /// How a probe is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +116,8 @@ pub struct Place {
     pub watched: bool,
     /// A port of this host on which the doctor itself listens, TCP and UDP.
     pub bait: Option<u16>,
+    /// Where this host listens for TCP connections that can come from the sandbox's link, [`SERVICES`] at most.
+    pub services: Vec<SocketAddr>,
 }
 
 impl Place {
@@ -165,16 +186,28 @@ pub fn all(place: &Place) -> Vec<Probe> {
 /// Other ways to ask, and to say anything at all.
 fn asked(list: &mut List, to: IpAddr, canary: bool) {
     let at = |port| SocketAddr::new(to, port);
-    list.questions("foreign-dns", "asks another resolver by its address", at(53), Aim::Resolver, canary);
-    list.both("dot", "DNS over TLS (RFC 7858), and DTLS on its port", at(853), Data::Hello("dot"), canary);
-    list.add("doq", "DNS over QUIC (RFC 9250)", at(853), Send::Datagram(Data::Quic), Aim::Away, canary);
+    for port in OTHER_WAYS {
+        by_number(list, at(port), canary);
+    }
     list.both("https", "an address that was never resolved, port 443", at(443), Data::Hello("h2"), canary);
     list.add("http3", "the same over QUIC", at(443), Send::Datagram(Data::Quic), Aim::Away, canary);
-    list.both("any-port", "an address that was never resolved, any other port", at(9000), Data::Plain, canary);
-    list.both("mdns-unicast", "asks an address by multicast DNS's port", at(5353), Data::Mdns, canary);
-    list.both("llmnr-unicast", "asks an address by LLMNR's port", at(5355), Data::Llmnr, canary);
-    list.add("netbios", "asks an address by NetBIOS's port", at(137), Send::Datagram(Data::Plain), Aim::Away, canary);
+    list.both("any-port", "an address that was never resolved, any other port", at(canary::ANY), Data::Plain, canary);
     list.add("icmp-payload", "data in an echo request", at(0), Send::Ping, Aim::Away, canary);
+}
+
+/// What a lockdown closes by its port, whoever is asked.
+fn by_number(list: &mut List, to: SocketAddr, canary: bool) {
+    match to.port() {
+        53 => list.questions("foreign-dns", "asks another resolver by its address", to, Aim::Resolver, canary),
+        853 => {
+            list.both("dot", "DNS over TLS (RFC 7858), and DTLS on its port", to, Data::Hello("dot"), canary);
+            list.add("doq", "DNS over QUIC (RFC 9250)", to, Send::Datagram(Data::Quic), Aim::Away, canary);
+        }
+        5353 => list.both("mdns-unicast", "asks an address by multicast DNS's port", to, Data::Mdns, canary),
+        5355 => list.both("llmnr-unicast", "asks an address by LLMNR's port", to, Data::Llmnr, canary),
+        137 | 138 => list.both("netbios", "asks an address by NetBIOS's ports", to, Data::Plain, canary),
+        _ => list.both("other-way", "another port that lockdowns close by number", to, Data::Plain, canary),
+    }
 }
 
 /// Packets that no socket writes, and sources that are not the sandbox's.
@@ -185,23 +218,29 @@ fn raw(list: &mut List, place: &Place, to: IpAddr) {
         list.add(way, tries, at(port), Send::Raw(kind, from), Aim::Away, false);
     };
     add("icmp-payload", "data in an echo request", 0, Raw::Echo, own);
-    add("raw-udp", "a datagram written by hand", 9000, Raw::Datagram(9000), own);
+    add("raw-udp", "a datagram written by hand", canary::ANY, Raw::Datagram(canary::ANY), own);
     add("raw-syn", "a connection's first packet written by hand", 443, Raw::Syn(443), own);
-    add("fragments", "a datagram in fragments", 9000, Raw::Fragments(9000), own);
-    add("options", "IPv4 options, IPv6 extension headers", 9000, Raw::Options(9000), own);
+    add("fragments", "a datagram in fragments", canary::ANY, Raw::Fragments(canary::ANY), own);
+    add("options", "IPv4 options, IPv6 extension headers", canary::ANY, Raw::Options(canary::ANY), own);
     add("gre", "a tunnel (GRE)", 0, Raw::Protocol(47), own);
     add("sctp", "SCTP", 0, Raw::Protocol(132), own);
     add("ip-in-ip", "a tunnel (IPv6 or IPv4 within)", 0, Raw::Protocol(41), own);
     add("ip-protocol", "a protocol for experiments (253)", 0, Raw::Protocol(253), own);
     if own.is_ipv4() {
-        add("teredo", "IPv6 within UDP (Teredo)", 3544, Raw::Datagram(3544), own);
+        add("teredo", "IPv6 within UDP (Teredo)", TEREDO, Raw::Datagram(TEREDO), own);
     }
     for stranger in STRANGER.into_iter().filter(|source| source.is_ipv4() == to.is_ipv4()) {
-        add("spoofed-stranger", "the source of a host that is no sandbox", 9000, Raw::Datagram(9000), stranger);
+        add(
+            "spoofed-stranger",
+            "the source of a host that is no sandbox",
+            canary::ANY,
+            Raw::Datagram(canary::ANY),
+            stranger,
+        );
     }
     let neighbours: Vec<IpAddr> = place.neighbours.iter().copied().filter(|n| n.is_ipv4() == to.is_ipv4()).collect();
     for neighbour in neighbours.iter().copied().take(EACH) {
-        add("spoofed-neighbour", "the source of another sandbox", 9000, Raw::Datagram(9000), neighbour);
+        add("spoofed-neighbour", "the source of another sandbox", canary::ANY, Raw::Datagram(canary::ANY), neighbour);
         add("spoofed-neighbour-syn", "the same, a connection", 443, Raw::Syn(443), neighbour);
     }
     for neighbour in each(&neighbours).chain(STRANGER.into_iter().filter(|s| s.is_ipv4() == to.is_ipv4())) {
@@ -222,19 +261,32 @@ fn known(list: &mut List, place: &Place) {
         list.both("doh", "DNS over HTTPS at a public resolver's address", at(443), Data::Hello("h2"), false);
         list.both("listed-dot", "DNS over TLS at a public resolver's address", at(853), Data::Hello("dot"), false);
     }
-    for metadata in METADATA {
-        let to = SocketAddr::new(metadata, 80);
+    for service in metadata::samples() {
+        let to = match service {
+            // On the sandbox's own link alone. From within, whether anybody there has it cannot be told from a silence.
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => match place.interface.filter(|_| place.watched) {
+                Some(interface) => SocketAddrV6::new(v6, 80, 0, interface).into(),
+                None => continue,
+            },
+            _ => SocketAddr::new(service, 80),
+        };
         list.add("metadata", "a cloud's metadata service", to, Send::Dial(Data::Plain), Aim::Away, false);
     }
     // From within, a neighbour's own refusal looks like the host's.
     for neighbour in each(&place.neighbours).filter(|_| place.watched) {
-        list.both("neighbour", "another sandbox's address", SocketAddr::new(neighbour, 9000), Data::Plain, false);
+        list.both(
+            "neighbour",
+            "another sandbox's address",
+            SocketAddr::new(neighbour, canary::ANY),
+            Data::Plain,
+            false,
+        );
     }
 }
 
 /// The link and the host at its end.
 fn link(list: &mut List, place: &Place) {
-    for (way, tries, data, port, v4, v6) in GROUPS {
+    for Group { way, tries, data, port, v4, v6 } in GROUPS {
         list.add(way, tries, (v4, port).into(), Send::Datagram(data), Aim::Link, false);
         if let Some(interface) = place.interface {
             let to = SocketAddrV6::new(v6, port, 0, interface).into();
@@ -253,6 +305,10 @@ fn link(list: &mut List, place: &Place) {
         for gateway in each(&place.gateways) {
             list.both("host", "a service of the host", SocketAddr::new(gateway, bait), Data::Plain, false);
         }
+    }
+    // Asked as a resolver is: where ours listens, it says so.
+    for service in place.services.iter().take(SERVICES) {
+        list.add("host", "a service of the host", *service, Send::Question { tcp: true }, Aim::Resolver, false);
     }
 }
 
@@ -284,6 +340,7 @@ mod tests {
             nameservers: vec!["10.77.1.1".parse().expect("v4"), "127.0.0.53".parse().expect("v4")],
             watched: true,
             bait: Some(7),
+            services: vec!["10.77.1.1:22".parse().expect("v4")],
         };
         let all = all(&place);
         let count = |id: &str| all.iter().filter(|probe| probe.id == id).count();
@@ -318,10 +375,25 @@ mod tests {
             ("link-local-dns-udp6", 1),
             ("link-local-host-tcp6", 1),
             ("host-udp4", 1),
+            ("host-tcp4", 2),
+            ("netbios-udp4", 2),
+            ("metadata-tcp4", metadata::V4.len()),
+            ("metadata-tcp6", metadata::V6.len()),
             ("spoofed-question-raw4", 2),
         ] {
             assert_eq!(count(id), times, "{id}");
         }
+        // Whatever a lockdown closes by number is tried by number, over both transports.
+        for port in OTHER_WAYS {
+            for over in ["udp4", "udp6", "tcp4", "tcp6"] {
+                let tried = |probe: &Probe| {
+                    probe.to.port() == port && probe.id.ends_with(over) && probe.tries != "a service of the host"
+                };
+                assert!(all.iter().any(tried), "{port} {over}");
+            }
+        }
+        let unnamed = all.iter().find(|probe| probe.id.starts_with("other-way"));
+        assert_eq!(unnamed, None, "a port without a name of its own");
         // A canary is asked where there is one, nobody elsewhere.
         let canary = |probe: &&Probe| probe.id == "dot-tcp4" && probe.canary && probe.to.ip() == place.canaries[0];
         assert!(all.iter().any(|probe| canary(&probe)));

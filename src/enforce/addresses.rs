@@ -60,8 +60,31 @@ pub fn interface_addresses() -> io::Result<Vec<(String, IpAddr)>> {
 
 /// Whether this network namespace has an interface of this name.
 pub fn has_interface(name: &str) -> bool {
+    interface_number(name).is_some()
+}
+
+/// The number of an interface of the calling thread's network namespace.
+pub fn interface_number(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
     // SAFETY: the pointer is to a NUL-terminated string that lives across the call.
-    CString::new(name).is_ok_and(|name| unsafe { libc::if_nametoindex(name.as_ptr()) } != 0)
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        number => Some(number),
+    }
+}
+
+/// The name of an interface of the calling thread's network namespace.
+pub fn interface_name(number: u32) -> Option<String> {
+    let mut name = [0u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the length that the call demands (IF_NAMESIZE).
+    let found = unsafe { !libc::if_indextoname(number, name.as_mut_ptr().cast()).is_null() };
+    let name = CStr::from_bytes_until_nul(&name).ok().filter(|_| found)?;
+    name.to_str().ok().map(str::to_owned)
+}
+
+/// Whether only neighbours on one IPv6 link know the address (RFC 4291 section 2.5.6).
+pub fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 #[cfg(test)]
@@ -73,5 +96,18 @@ mod tests {
         let all = host_addresses().expect("addresses");
         assert!(all.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{all:?}");
         assert!(has_interface("lo") && !has_interface("no-such-device") && !has_interface("a\0b"));
+    }
+
+    #[test]
+    fn interfaces_have_names_by_number() {
+        assert_eq!((interface_name(1).as_deref(), interface_number("lo")), (Some("lo"), Some(1)));
+        assert_eq!((interface_name(0), interface_name(u32::MAX)), (None, None));
+    }
+
+    #[test]
+    fn link_local_addresses_are_those_of_ipv6() {
+        for (text, is) in [("fe80::1", true), ("fec0::1", false), ("fd77:1::1", false), ("169.254.169.254", false)] {
+            assert_eq!(is_link_local(text.parse().expect(text)), is, "{text}");
+        }
     }
 }

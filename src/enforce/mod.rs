@@ -36,10 +36,12 @@ use std::time::Duration;
 
 use crate::ports::{Port, Ports};
 
-pub use addresses::{has_interface, host_addresses, interface_addresses};
+pub use addresses::{
+    has_interface, host_addresses, interface_addresses, interface_name, interface_number, is_link_local,
+};
 pub use backends::{Counts, DryRun, DryRunLog, Health, Off, Open, View};
 pub use journal::Journalled;
-pub use names::{is_interface, is_table};
+pub use names::{interface_covers, is_interface, is_table};
 pub use nft::{Chain, Family, Image, Images, Nft, Place, Refresh, Ruleset, Tracked, end_flows};
 pub use observed::{Observed, Tell, Used};
 pub use owner::{Enforcer, Status};

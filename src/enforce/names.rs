@@ -9,6 +9,15 @@ pub fn is_interface(text: &str) -> bool {
     (1..libc::IFNAMSIZ).contains(&name.len()) && name.bytes().all(good) && name != "." && name != ".."
 }
 
+/// Whether `pattern`, an interface's name or with a `*` at its end the beginning of many, stands for `name`, which may be
+/// such a pattern itself.
+pub fn interface_covers(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => pattern == name,
+    }
+}
+
 /// Whether `text` is a table's name: a letter, then up to 63 letters, digits and `_`.
 pub fn is_table(text: &str) -> bool {
     (1..=64).contains(&text.len())

@@ -7,6 +7,19 @@
 //! Too many datagrams that do not fit turn the question to TCP, and for a minute all questions to that upstream; if TCP is
 //! of no use there, each question begins over UDP again, so that a flood never costs more than the questions it meets.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;

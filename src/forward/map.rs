@@ -16,21 +16,36 @@ pub struct ZoneServers {
     pub upstreams: Vec<SocketAddr>,
 }
 
-/// Zones that have upstreams of their own, the deepest first.
+/// Zones with something for each, the deepest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Zones(Vec<NameBuf>);
+struct Deepest<T>(Vec<(NameBuf, T)>);
+
+impl<T> Deepest<T> {
+    fn new(zones: impl IntoIterator<Item = (NameBuf, T)>) -> Self {
+        let mut zones: Vec<_> = zones.into_iter().collect();
+        zones.sort_by_key(|(zone, _)| std::cmp::Reverse(zone.as_ref().label_count()));
+        Self(zones)
+    }
+
+    /// The zone that holds `name`, if any, and what stands for it.
+    fn of(&self, name: NameRef<'_>) -> Option<(NameRef<'_>, &T)> {
+        self.0.iter().map(|(zone, own)| (zone.as_ref(), own)).find(|(zone, _)| name.is_at_or_below(*zone))
+    }
+}
+
+/// Zones that have upstreams of their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Zones(Deepest<()>);
 
 impl Zones {
     /// Of these zones.
     pub fn new(zones: impl IntoIterator<Item = NameBuf>) -> Self {
-        let mut zones: Vec<_> = zones.into_iter().collect();
-        zones.sort_by_key(|zone| std::cmp::Reverse(zone.as_ref().label_count()));
-        Self(zones)
+        Self(Deepest::new(zones.into_iter().map(|zone| (zone, ()))))
     }
 
     /// The zone that holds `name`, if any.
     pub fn of(&self, name: NameRef<'_>) -> Option<NameRef<'_>> {
-        self.0.iter().map(NameBuf::as_ref).find(|zone| name.is_at_or_below(*zone))
+        self.0.of(name).map(|(zone, ())| zone)
     }
 
     /// Whether both names are asked of the same upstreams.
@@ -42,21 +57,18 @@ impl Zones {
 /// Upstreams by name. Generic over what stands for a group of them.
 #[derive(Debug)]
 pub(super) struct Map<T> {
-    zones: Vec<(NameBuf, T)>,
+    zones: Deepest<T>,
     default: T,
 }
 
 impl<T> Map<T> {
     pub(super) fn new(default: T, zones: impl IntoIterator<Item = (NameBuf, T)>) -> Self {
-        let mut zones: Vec<_> = zones.into_iter().collect();
-        zones.sort_by_key(|(zone, _)| std::cmp::Reverse(zone.as_ref().label_count()));
-        Self { zones, default }
+        Self { zones: Deepest::new(zones), default }
     }
 
     /// What `name` belongs to.
     pub(super) fn of(&self, name: NameRef<'_>) -> &T {
-        let own = self.zones.iter().find(|(zone, _)| name.is_at_or_below(zone.as_ref()));
-        own.map_or(&self.default, |(_, found)| found)
+        self.zones.of(name).map_or(&self.default, |(_, own)| own)
     }
 }
 

@@ -19,6 +19,7 @@ mod map;
 mod prober;
 mod query;
 mod race;
+mod sockets;
 
 #[cfg(test)]
 mod tests;
@@ -46,9 +47,11 @@ pub use self::health::Standing;
 use self::map::Map;
 pub use self::map::{ZoneServers, Zones};
 use self::query::Ask;
+use self::sockets::Sockets;
 use crate::policy::Permit;
 
-/// Exchanges at once unless [`Forwarder::with_exchanges`] says otherwise; each holds at least one socket.
+/// Exchanges at once unless [`Forwarder::with_exchanges`] says otherwise; each holds at least one socket, and all together
+/// at most twice as many.
 ///
 /// Equal to the default number of queries in flight, so that a query that got in also gets out.
 pub const EXCHANGES: usize = 4096;
@@ -123,6 +126,7 @@ struct Inner {
     map: Map<Vec<usize>>,
     flights: Flights,
     exchanges: Arc<Semaphore>,
+    sockets: Sockets,
     budget: Budget,
     counters: Counters,
     /// An upstream was found down.
@@ -137,7 +141,7 @@ impl Forwarder {
         Self::with_exchanges(config, EXCHANGES)
     }
 
-    /// A forwarder that has at most `exchanges` under way at once.
+    /// A forwarder that has at most `exchanges` under way at once, on at most twice as many sockets.
     pub fn with_exchanges(config: Config, exchanges: usize) -> Self {
         let exchanges = exchanges.min(Semaphore::MAX_PERMITS);
         let handle = Arc::new(());
@@ -152,6 +156,7 @@ impl Forwarder {
                 config,
                 flights: Flights::default(),
                 exchanges: Arc::new(Semaphore::new(exchanges)),
+                sockets: Sockets::new(exchanges.saturating_mul(2)),
                 budget: Budget::default(),
                 counters: Counters::default(),
                 fell: Notify::new(),

@@ -1,5 +1,19 @@
 //! The upstream query: written from judged fields alone, and the check that a response fits it.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use staunch_scoring::name::MAX_NAME;
 use staunch_scoring::{NameRef, QName};
 
@@ -84,7 +98,7 @@ impl Query {
     }
 
     fn push(&mut self, octets: &[u8]) {
-        let end = self.len + octets.len();
+        let end = self.len.saturating_add(octets.len());
         // MAX_QUERY is the sum of the longest parts, so there is room.
         if let Some(to) = self.octets.get_mut(self.len..end) {
             to.copy_from_slice(octets);
@@ -94,15 +108,18 @@ impl Query {
 
     /// The octets to send.
     pub(super) fn octets(&self) -> &[u8] {
-        &self.octets[..self.len]
+        self.octets.get(..self.len).unwrap_or_default()
     }
 
     /// How `octets` relate to this query.
     pub(super) fn fit(&self, octets: &[u8]) -> Fit {
-        let ours = &self.octets[..self.question];
-        let Some(header) = octets.first_chunk::<HEADER>() else { return Fit::Foreign };
+        let ours = self.octets.get(..self.question).unwrap_or_default();
+        let Some(((own, question), header)) = ours.split_first_chunk::<HEADER>().zip(octets.first_chunk::<HEADER>())
+        else {
+            return Fit::Foreign;
+        };
         // Same id; a response (QR) of opcode 0.
-        if header[..2] != ours[..2] || header[2] & 0xf8 != 0x80 {
+        if header[..2] != own[..2] || header[2] & 0xf8 != 0x80 {
             return Fit::Foreign;
         }
         let rcode = header[3] & 0xf;
@@ -113,10 +130,14 @@ impl Query {
         let one_question = header[4..6] == [0, 1];
         // Length octets of labels are below any letter, so folding the whole is folding the name alone: type and class
         // octets that are letters stand behind it and are compared exactly.
-        let name_end = self.question - 4;
-        let name = octets.get(HEADER..name_end).is_some_and(|name| name.eq_ignore_ascii_case(&ours[HEADER..name_end]));
-        let rest = octets.get(name_end..self.question) == Some(&ours[name_end..]);
-        if one_question && name && rest { Fit::Ours { rcode, truncated: header[2] & 0x02 != 0 } } else { Fit::Foreign }
+        let fits = octets.get(HEADER..self.question).and_then(|theirs| theirs.split_last_chunk::<4>()).is_some_and(
+            |(name, kind)| {
+                question
+                    .split_last_chunk::<4>()
+                    .is_some_and(|(own, wanted)| name.eq_ignore_ascii_case(own) && kind == wanted)
+            },
+        );
+        if one_question && fits { Fit::Ours { rcode, truncated: header[2] & 0x02 != 0 } } else { Fit::Foreign }
     }
 }
 

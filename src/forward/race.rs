@@ -186,11 +186,17 @@ impl Race<'_> {
     }
 
     fn begin(&mut self, index: usize) -> Due {
+        let further = !self.asked.is_empty();
         self.asked.push(index);
         let begun = Instant::now();
         let due = Due { begun, after: self.inner.hedge_after(index), patience: self.inner.config.try_timeout / 2 };
         let (inner, ask, noise, end) = (self.inner.clone(), self.ask, self.noise.clone(), self.end);
         self.tries.spawn(async move {
+            let Some(_socket) = inner.sockets.take(further) else {
+                let outcome = Err(FailKind::Local);
+                note(&inner, index, &outcome);
+                return (index, outcome);
+            };
             let server = &inner.servers[index];
             let one = Try {
                 server,

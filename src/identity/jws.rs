@@ -10,6 +10,8 @@ use super::{NodeKey, PublicKey};
 
 /// Longest signed text in octets, encoded.
 pub const MAX: usize = 512 * 1024;
+/// Longest payload in octets of which a text of [`MAX`] is sure to have room.
+pub const PAYLOAD: usize = MAX / 4 * 3 - 1024;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,6 +105,13 @@ mod tests {
         for cut in 0..text.len() {
             assert!(verify(&text[..cut], TYP, &public).is_err(), "{cut}");
         }
+    }
+
+    #[test]
+    fn the_longest_payload_is_read_back() {
+        let (mine, public) = key(1);
+        let payload = vec![b'x'; PAYLOAD];
+        assert_eq!(verify(&sign(&mine, TYP, &payload), TYP, &public), Ok(payload));
     }
 
     #[test]

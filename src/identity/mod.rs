@@ -194,16 +194,28 @@ fn read_private(path: &Path) -> Result<NodeKey, Error> {
     seed.map(NodeKey::from_seed).ok_or(Error::Form { path: path.to_owned(), what: "private" })
 }
 
-/// Whole or not at all: a crash in the middle of it leaves no half of a key.
+/// Whole or not at all: a crash in the middle of it leaves no half of a key. What such a crash left beside it is removed and
+/// not written into, since its permissions, and whoever has it open, may be another's.
 fn write(path: &Path, mode: u32, text: &str) -> Result<(), Error> {
-    let failed = |source| Error::File { path: path.to_owned(), source };
-    let beside = path.with_extension("new");
+    let beside = beside(path);
+    let failed = |source| Error::File { path: beside.clone(), source };
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&beside).map_err(failed)?;
+    let mut file = options.write(true).create_new(true).mode(mode).open(&beside).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     std::fs::rename(&beside, path).map_err(failed)?;
     let directory = path.parent().and_then(|parent| std::fs::File::open(parent).ok());
     directory.map_or(Ok(()), |directory| directory.sync_all().map_err(failed))
+}
+
+/// The file's name with `.new` behind it: each file has its own.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -239,6 +251,24 @@ mod tests {
         std::fs::write(&path, "something else").expect("written");
         assert!(matches!(NodeKey::open(dir.path()), Err(Error::Form { .. })));
         assert_eq!(std::fs::read_to_string(&path).expect("there"), "something else", "nothing is overwritten");
+    }
+
+    #[test]
+    fn what_a_crash_left_beside_a_key_does_not_open_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mode = |file: &str| std::fs::metadata(dir.path().join(file)).expect("there").permissions().mode() & 0o777;
+        for left in ["node.new", "node.key.new", "node.pub.new"] {
+            let left = dir.path().join(left);
+            std::fs::write(&left, "half of a key").expect("written");
+            std::fs::set_permissions(&left, std::fs::Permissions::from_mode(0o666)).expect("set");
+        }
+        let before = std::fs::File::open(dir.path().join("node.key.new")).expect("open");
+        NodeKey::open(dir.path()).expect("made");
+        assert_eq!((mode(KEY_FILE), mode(PUBLIC_FILE)), (0o600, 0o644));
+        let mut seen = String::new();
+        (&before).read_to_string(&mut seen).expect("read");
+        assert_eq!(seen, "half of a key", "whoever had the old file open sees nothing of the key");
+        assert!(!dir.path().join("node.key.new").exists() && !dir.path().join("node.pub.new").exists());
     }
 
     #[test]

@@ -36,6 +36,8 @@ counters! {
     drops,
     /// Of the replies, those with response code FORMERR, NOTIMP or REFUSED.
     rejects,
+    /// Datagrams dropped unread because their source sent more than the others while more came than could be judged.
+    shed,
     /// Messages handed to the slow path.
     deferred,
     /// Messages that found the slow path's queue full and were answered SERVFAIL.
@@ -52,6 +54,8 @@ counters! {
     tcp_evicted,
     /// Connections closed because they were slow or silent, or broke the framing.
     tcp_expired,
+    /// Connections closed because replies waited for them in a length that nobody reads.
+    tcp_unread,
     /// Panics caught; each was answered SERVFAIL.
     panics,
 }

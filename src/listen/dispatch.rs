@@ -10,13 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::op::SerialMessage;
-use hickory_server::net::xfer::{BufDnsStreamHandle, DnsStreamHandle};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinError, JoinSet};
 
 use super::counters::{Counters, Tally};
-use super::{Fast, Service, mmsg};
+use super::{Fast, Service, mmsg, tcp};
 use crate::model::{Ede, Now, Transport};
 use crate::reply;
 use crate::wire::{self, Parsed};
@@ -37,7 +35,7 @@ pub(super) enum ReplyTo {
     /// From the socket and address the query came to.
     Udp { socket: Arc<UdpSocket>, to: SocketAddr, local: Option<mmsg::Local> },
     /// Over its connection; the turn is one of those the connection has at once.
-    Tcp { stream: BufDnsStreamHandle, to: SocketAddr, turn: OwnedSemaphorePermit },
+    Tcp { way: Box<tcp::Way>, turn: OwnedSemaphorePermit },
 }
 
 impl ReplyTo {
@@ -45,8 +43,8 @@ impl ReplyTo {
     fn send(self, octets: Vec<u8>) -> bool {
         match self {
             Self::Udp { socket, to, local } => mmsg::send(&socket, &mmsg::Reply { octets, to, local }).is_ok(),
-            Self::Tcp { mut stream, to, turn } => {
-                let sent = stream.send(SerialMessage::new(octets, to)).is_ok();
+            Self::Tcp { mut way, turn } => {
+                let sent = way.send(octets);
                 // Only now: the connection reads on, and thereby writes, when a turn comes back.
                 drop(turn);
                 sent

@@ -4,6 +4,11 @@
 //! must leave from the address the query was sent to (RFC 1035 section 4.2.1 as every stub enforces it), which a socket
 //! bound to a wildcard does only if told, by IP_PKTINFO and IPV6_RECVPKTINFO.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "indices run over arrays of our own, all of one length; what the kernel says of lengths goes through `get`"
+)]
+
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
@@ -106,6 +111,12 @@ impl Inbox {
         self.ask = (count * 2).clamp(8, BATCH);
         self.received = count;
         Ok(count)
+    }
+
+    /// Where datagram `i` of the last batch came from, without reading it; `None` beyond its end and for no address.
+    pub(super) fn source(&self, i: usize) -> Option<IpAddr> {
+        let header = self.headers[..self.received].get(i)?;
+        from_kernel(&self.addresses[i], header.msg_hdr.msg_namelen).map(|from| from.ip())
     }
 
     /// Datagram `i` of the last batch; `None` beyond its end.
@@ -327,15 +338,20 @@ fn to_kernel(from: SocketAddr, address: &mut Address) -> libc::socklen_t {
     }
 }
 
-/// Asks the kernel to tell each datagram's destination, and to ignore what strangers claim about the path MTU
-/// (RFC 9715 section 3; best effort).
-pub(super) fn keep_destination(socket: &UdpSocket, v6: bool) -> io::Result<()> {
-    if v6 {
-        let _ = option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT);
-        option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
-    } else {
-        let _ = option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT);
-        option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+/// Asks the kernel to tell each datagram's destination where the socket is bound to none, which is the dearer way; and to
+/// ignore what strangers claim about the path MTU and not to fragment (RFC 9715 section 3.1; best effort). Replies fit any
+/// link that carries IPv6.
+pub(super) fn keep_destination(socket: &UdpSocket, bound: IpAddr) -> io::Result<()> {
+    let wildcard = bound.is_unspecified();
+    match bound {
+        IpAddr::V6(_) => {
+            let _ = option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE);
+            if wildcard { option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1) } else { Ok(()) }
+        }
+        IpAddr::V4(_) => {
+            let _ = option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE);
+            if wildcard { option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1) } else { Ok(()) }
+        }
     }
 }
 

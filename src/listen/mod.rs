@@ -7,21 +7,36 @@
 //! Invariant: every message that [`Service`] wants answered is answered once, with SERVFAIL if the queue is full or
 //! the judgement panics; nothing here waits for a stub, and nothing a stub does grows without a limit of [`Config`].
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::model::{Now, Transport};
+use crate::range::prefix_of;
 
 mod counters;
 mod dispatch;
+mod fair;
 mod inherited;
 mod mmsg;
 mod tcp;
@@ -43,10 +58,29 @@ pub struct Config {
     pub in_flight: usize,
     /// TCP connections at once, all sources.
     pub tcp_connections: usize,
-    /// TCP connections at once from one source.
+    /// TCP connections at once of one client, all its addresses together.
     pub tcp_per_source: usize,
     /// A connection that says nothing for this long is closed.
     pub tcp_idle: Duration,
+}
+
+impl Config {
+    /// UDP worker threads of each address.
+    pub fn workers_each(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
+}
+
+/// What stands for all addresses of one client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    /// One of its addresses, always the same one.
+    pub address: IpAddr,
+    /// Whether the client is known: those who are not have limits together.
+    pub announced: bool,
 }
 
 /// What a listener needs from the rest: [`crate::pipeline`] implements it.
@@ -70,6 +104,12 @@ pub trait Service: Send + Sync + 'static {
 
     /// Writes the reply for a query that found the queue full: SERVFAIL with a reason.
     fn overloaded(&self, deferred: Self::Deferred, out: &mut Vec<u8>);
+
+    /// By what the connections of a client at `from` are counted. Unless the service knows better, each address stands for
+    /// itself, and those of an IPv6 /64 for each other, since one host may use any of them.
+    fn home(&self, from: IpAddr) -> Home {
+        Home { address: prefix_of(from.to_canonical(), (32, 64)), announced: true }
+    }
 }
 
 /// Outcome of [`Service::fast`].
@@ -145,10 +185,7 @@ impl Listener {
         if config.addresses.is_empty() {
             return Err(Error::NoAddress);
         }
-        let workers = match config.workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            workers => workers,
-        };
+        let workers = config.workers_each();
         let open = config.addresses.iter().map(|address| Sockets::open(*address, workers, &mut inherited));
         let sockets = open.collect::<Result<Vec<_>, _>>()?;
         inherited.all_taken()?;
@@ -170,6 +207,7 @@ impl Listener {
             queue: queue.clone(),
             counters: Arc::clone(&counters),
             table: tcp::Table::new(config.tcp_connections, config.tcp_per_source),
+            open: Arc::new(Semaphore::new(tcp::sockets(config.tcp_connections))),
             idle: config.tcp_idle,
             stop: stopped,
         });

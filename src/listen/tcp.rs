@@ -7,9 +7,9 @@
 //! first message and thus cannot be its single one.
 //!
 //! Memory of a connection is bounded: the stream reads only while nothing waits to be written, so a stub that does not
-//! read its replies is not read from either, and has at most [`table::PIPELINE`] replies waiting. Replies may overtake
+//! read its replies is not read from either, and has at most [`table::PIPELINE`] replies and [`UNREAD`] octets waiting. Replies may overtake
 //! each other (RFC 7766 section 6.2.1.1). A sender must complete a message within the time limit, however many pieces
-//! it comes in.
+//! it comes in. Who asks how long its connection may stay (RFC 7828) is told, and told to end it where places are scarce.
 
 use std::cell::RefCell;
 use std::io;
@@ -26,24 +26,42 @@ use hickory_server::net::tcp::TcpStream as FramedStream;
 use hickory_server::net::xfer::{BufDnsStreamHandle, DnsStreamHandle};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::guard::Guard;
 pub(super) use self::table::Table;
-use self::table::{Admission, PIPELINE, Seat};
+use self::table::{Admission, Connection, PIPELINE, Seat};
 use super::counters::{Counters, Tally};
 use super::dispatch::{self, DRAIN, Job, ReplyTo};
 use super::{Fast, Service};
 use crate::clock;
 use crate::model::Transport;
+use crate::reply;
+use crate::wire::{self, Parsed};
 
 mod guard;
 mod table;
 
-/// How long a new connection may take to send its first whole message.
-const FIRST_MESSAGE: Duration = Duration::from_secs(2);
+/// How long a new connection may take to send its first octet.
+const FIRST_OCTET: Duration = Duration::from_secs(2);
+
+/// How long a message may take from its first octet to its last; no longer than silence may be.
+const MESSAGE: Duration = Duration::from_secs(5);
+
+/// Octets of replies that may wait for one connection, and for all together: who reads has next to nothing waiting, so
+/// this is what stubs that do not read can hold. Past it their connections are closed.
+const UNREAD: usize = 256 << 10;
+const UNREAD_ALL: usize = 64 << 20;
+
+/// Buffers of a connection in the kernel, octets, doubled there for its own use: what the kernel would let one grow to is
+/// several megabytes. Queries are short; a pipeline of long replies moves with the round trip.
+const SEND_BUFFER: usize = 64 << 10;
+const RECEIVE_BUFFER: usize = 16 << 10;
+
+/// Between two lines of the log that say that accepting fails.
+const ACCEPT_TOLD: Duration = Duration::from_secs(10);
 
 /// Pause after an accept that failed for want of descriptors or memory, so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -64,9 +82,17 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // Accepted connections inherit them.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Sockets that may be open at once where `connections` may be served: an eighth more.
+pub(super) fn sockets(connections: usize) -> usize {
+    (connections.max(1) + connections.div_ceil(8).max(1)).min(Semaphore::MAX_PERMITS)
 }
 
 /// What all connections share.
@@ -75,6 +101,9 @@ pub(super) struct Shared<S: Service> {
     pub(super) queue: mpsc::Sender<Job<S::Deferred>>,
     pub(super) counters: Arc<Counters>,
     pub(super) table: Arc<Table>,
+    /// One permit for each socket that may be open: the table's places, and some for those that have given way and not
+    /// ended yet.
+    pub(super) open: Arc<Semaphore>,
     pub(super) idle: Duration,
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -83,6 +112,7 @@ pub(super) struct Shared<S: Service> {
 pub(super) async fn accept<S: Service>(listener: tokio::net::TcpListener, shared: Arc<Shared<S>>) {
     let mut connections = JoinSet::new();
     let mut stop = shared.stop.clone();
+    let mut said: Option<Instant> = None;
     loop {
         tokio::select! {
             biased;
@@ -91,12 +121,18 @@ pub(super) async fn accept<S: Service>(listener: tokio::net::TcpListener, shared
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
                     if let Some(seat) = admit(&shared, peer) {
-                        connections.spawn(serve(Arc::clone(&shared), socket, peer, seat));
+                        // Who gave way ends soon, but not at once: until then nobody else is let in, so that descriptors
+                        // are counted and not run out of.
+                        let Ok(open) = Arc::clone(&shared.open).acquire_owned().await else { break };
+                        connections.spawn(serve(Arc::clone(&shared), socket, peer, seat, open));
                     }
                 }
                 Err(error) if transient(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "accept failed");
+                    if said.is_none_or(|said| said.elapsed() >= ACCEPT_TOLD) {
+                        said = Some(Instant::now());
+                        tracing::warn!(%error, "accept failed; connections wait, datagrams are served");
+                    }
                     Counters::bump(&shared.counters.socket_errors);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -114,7 +150,7 @@ fn transient(error: &io::Error) -> bool {
 }
 
 fn admit<S: Service>(shared: &Shared<S>, peer: SocketAddr) -> Option<Seat> {
-    match shared.table.admit(peer.ip(), clock::now().mono) {
+    match shared.table.admit(shared.service.home(peer.ip()), clock::now().mono) {
         Admission::Seat(seat, made_room) => {
             Counters::bump(&shared.counters.tcp_accepted);
             if made_room {
@@ -130,26 +166,39 @@ fn admit<S: Service>(shared: &Shared<S>, peer: SocketAddr) -> Option<Seat> {
 }
 
 /// Serves one connection to its end.
-async fn serve<S: Service>(shared: Arc<Shared<S>>, socket: TcpStream, peer: SocketAddr, seat: Seat) {
+async fn serve<S: Service>(
+    shared: Arc<Shared<S>>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    seat: Seat,
+    _open: OwnedSemaphorePermit,
+) {
     let _ = socket.set_nodelay(true);
-    let socket = AsyncIoTokioAsStd(Guard::new(socket));
-    let (mut stream, mut replies) = Framed::from_stream_with_buffer_size(socket, peer, PIPELINE);
     let connection = Arc::clone(&seat.connection);
+    let socket = AsyncIoTokioAsStd(Guard::new(socket, Arc::clone(&connection.progress)));
+    let (mut stream, replies) = Framed::from_stream_with_buffer_size(socket, peer, PIPELINE);
+    let mut way = Way {
+        stream: replies,
+        to: peer,
+        connection: Arc::clone(&connection),
+        counters: Arc::clone(&shared.counters),
+        keepalive: None,
+    };
     let mut stop = shared.stop.clone();
-    let mut patience = FIRST_MESSAGE.min(shared.idle);
+    let mut patience = Patience::new(shared.idle);
     let grace = loop {
         let message = tokio::select! {
             biased;
             () = connection.evict.notified() => return,
             () = told(&mut stop) => break STOP_GRACE,
-            message = timeout(patience, next(&mut stream)) => message,
+            message = timeout_at(patience.ends(&connection), next(&mut stream)) => message,
         };
         match message {
             Ok(Some(Ok(message))) => {
                 connection.touch(clock::now().mono);
-                patience = shared.idle;
+                patience.again();
                 let (packet, _) = message.into_parts();
-                if !answer(&shared, &seat, &packet, peer, &mut replies).await {
+                if !answer(&shared, &seat, &packet, peer, &mut way).await {
                     return;
                 }
             }
@@ -160,39 +209,100 @@ async fn serve<S: Service>(shared: Arc<Shared<S>>, socket: TcpStream, peer: Sock
                 Counters::bump(&shared.counters.tcp_expired);
                 return;
             }
-            // Silence while we owe a reply is not the stub's.
-            Err(_) if !connection.is_idle() => {}
+            Err(_) if patience.is_left(&connection) => {}
             Err(_) => {
                 Counters::bump(&shared.counters.tcp_expired);
                 return;
             }
         }
     };
-    drop(replies);
-    let _ = timeout(DRAIN, settle(&mut stream, &seat, grace)).await;
+    drop(way);
+    tokio::select! {
+        () = connection.evict.notified() => {}
+        _ = timeout(DRAIN, settle(&mut stream, &seat, grace)) => {}
+    }
+}
+
+/// How long a stub may still be silent or slow.
+struct Patience {
+    idle: Duration,
+    /// When the next message must have begun.
+    quiet_until: Instant,
+}
+
+impl Patience {
+    fn new(idle: Duration) -> Self {
+        Self { idle, quiet_until: Instant::now() + FIRST_OCTET.min(idle) }
+    }
+
+    /// A message came.
+    fn again(&mut self) {
+        self.quiet_until = Instant::now() + self.idle;
+    }
+
+    /// When the message under way must be whole, or else begin.
+    fn ends(&self, connection: &Connection) -> Instant {
+        let Some(began) = connection.progress.began() else { return self.quiet_until };
+        let past = Duration::from_millis(clock::now().mono.saturating_sub(began));
+        Instant::now() + MESSAGE.min(self.idle).saturating_sub(past)
+    }
+
+    /// Whether the time that was over is not: a message has begun meanwhile, or silence is not the stub's, since we owe
+    /// it a reply.
+    fn is_left(&mut self, connection: &Connection) -> bool {
+        if connection.progress.began().is_some() {
+            return self.ends(connection) > Instant::now();
+        }
+        let waits = !connection.is_idle();
+        if waits {
+            self.again();
+        }
+        waits
+    }
+}
+
+/// The way back over a connection.
+#[derive(Clone)]
+pub(super) struct Way {
+    stream: BufDnsStreamHandle,
+    to: SocketAddr,
+    connection: Arc<Connection>,
+    counters: Arc<Counters>,
+    /// What the reply says of how long the connection may stay, tenths of a second (RFC 7828).
+    keepalive: Option<u16>,
+}
+
+impl Way {
+    /// Queues a reply; false if the connection is gone, or goes because its stub does not read.
+    pub(super) fn send(&mut self, mut octets: Vec<u8>) -> bool {
+        if let Some(tenths) = self.keepalive {
+            reply::add_option(&mut octets, wire::KEEPALIVE, &tenths.to_be_bytes(), usize::from(u16::MAX));
+        }
+        if !self.connection.progress.queue(octets.len(), UNREAD, UNREAD_ALL) {
+            Counters::bump(&self.counters.tcp_unread);
+            self.connection.evict.notify_one();
+            return false;
+        }
+        self.stream.send(SerialMessage::new(octets, self.to)).is_ok()
+    }
 }
 
 /// Judges one message and sees to its reply; false if the connection cannot go on.
-async fn answer<S: Service>(
-    shared: &Shared<S>,
-    seat: &Seat,
-    packet: &[u8],
-    peer: SocketAddr,
-    replies: &mut BufDnsStreamHandle,
-) -> bool {
+async fn answer<S: Service>(shared: &Shared<S>, seat: &Seat, packet: &[u8], peer: SocketAddr, way: &mut Way) -> bool {
     // Taken before judging, so that nothing is judged that could not be deferred. While all turns are taken nothing is
     // read, and a turn comes back with each reply.
     let Ok(turn) = Arc::clone(&seat.connection.turns).acquire_owned().await else { return false };
+    way.keepalive = keepalive(shared, packet);
     let mut tally = Tally::default();
     let reply = judge(shared, packet, peer, &mut tally, |deferred| Job {
         deferred,
-        reply_to: ReplyTo::Tcp { stream: replies.clone(), to: peer, turn },
+        reply_to: ReplyTo::Tcp { way: Box::new(way.clone()), turn },
         packet: packet.into(),
     });
     let mut alive = true;
     if let Some(reply) = reply
         && dispatch::count_reply(&reply, &mut tally)
-        && replies.send(SerialMessage::new(reply, peer)).is_err()
+        && !way.send(reply)
     {
         tally.replies -= 1;
         tally.send_failures += 1;
@@ -200,6 +310,16 @@ async fn answer<S: Service>(
     }
     tally.flush(&shared.counters);
     alive
+}
+
+/// What a query that asks for it is told of how long its connection may stay, tenths of a second: as long as silence may
+/// be, or no longer than its replies take where places are scarce (RFC 7828 section 3.4).
+fn keepalive<S: Service>(shared: &Shared<S>, packet: &[u8]) -> Option<u16> {
+    // Without an additional record there is no option.
+    let asks = packet.get(10..wire::HEADER).is_some_and(|additionals| additionals != [0, 0])
+        && matches!(wire::parse(packet), Parsed::Query(query) if query.options.keepalive);
+    let tenths = u16::try_from(shared.idle.as_millis() / 100).unwrap_or(u16::MAX);
+    asks.then(|| if shared.table.is_crowded() { 0 } else { tenths })
 }
 
 /// Judges one message; the reply, unless it was deferred. Replies are written into a buffer of the thread, so that a

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::counters::{Counters, Tally};
 use super::dispatch::{self, Job, ReplyTo};
+use super::fair::Fair;
 use super::mmsg::{self, BATCH, Inbox, Outbox, Reply};
 use super::{Fast, Service};
 use crate::clock;
@@ -43,7 +44,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     socket.set_read_timeout(Some(IDLE_TICK))?;
     socket.bind(&address.into())?;
     let socket = UdpSocket::from(socket);
-    mmsg::keep_destination(&socket, address.is_ipv6())?;
+    mmsg::keep_destination(&socket, address.ip())?;
     mmsg::raise_buffers(&socket, SOCKET_BUFFER);
     Ok(socket)
 }
@@ -52,7 +53,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 pub(super) fn share(inherited: Vec<UdpSocket>, workers: usize) -> io::Result<Vec<UdpSocket>> {
     for socket in &inherited {
         socket.set_read_timeout(Some(IDLE_TICK))?;
-        mmsg::keep_destination(socket, socket.local_addr()?.is_ipv6())?;
+        mmsg::keep_destination(socket, socket.local_addr()?.ip())?;
         mmsg::raise_buffers(socket, SOCKET_BUFFER);
     }
     let more = workers.saturating_sub(inherited.len());
@@ -76,6 +77,7 @@ impl<S: Service> Worker<S> {
     pub(super) fn run(self) {
         let mut inbox = Inbox::new();
         let mut outbox = Outbox::new();
+        let mut fair = Fair::new();
         let nowhere = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
         let mut replies: Vec<Reply> = (0..BATCH)
             .map(|_| Reply { octets: Vec::with_capacity(usize::from(reply::UDP_MAX)), to: nowhere, local: None })
@@ -98,7 +100,13 @@ impl<S: Service> Worker<S> {
             };
             let now = clock::now();
             let mut ready = 0;
+            let asks = fair.begin(count, now.mono);
             for i in 0..count {
+                if asks && inbox.source(i).is_some_and(|source| !fair.admits(source)) {
+                    tally.packets += 1;
+                    tally.shed += 1;
+                    continue;
+                }
                 // `ready` never passes `i`, and there are as many reply buffers as datagrams in a batch.
                 if let Some(slot) = replies.get_mut(ready)
                     && self.answer(&inbox, i, now, slot, &mut tally)
@@ -106,9 +114,10 @@ impl<S: Service> Worker<S> {
                     ready += 1;
                 }
             }
-            let sent = outbox.send(&self.socket, &replies[..ready]);
-            tally.replies -= (ready - sent) as u64;
-            tally.send_failures += (ready - sent) as u64;
+            let sent = outbox.send(&self.socket, replies.get(..ready).unwrap_or_default());
+            let failed = ready.saturating_sub(sent) as u64;
+            tally.replies = tally.replies.saturating_sub(failed);
+            tally.send_failures += failed;
             tally.flush(&self.counters);
         }
     }

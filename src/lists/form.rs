@@ -195,7 +195,8 @@ pub fn host_name(text: &str) -> Result<NameBuf, FormError> {
     if text.is_empty() {
         return Err(FormError::Empty);
     }
-    if text.parse::<std::net::IpAddr>().is_ok() {
+    // With the dot of the root behind it, too.
+    if text.strip_suffix('.').unwrap_or(text).parse::<std::net::IpAddr>().is_ok() {
         return Err(FormError::Address(shown()));
     }
     if let Some(bad) = text.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))) {
@@ -262,6 +263,7 @@ mod tests {
             ("b\u{fc}ro.example", "outside ASCII", "xn--"),
             ("a b.example", "which host names", "letters, digits"),
             ("10.0.0.1", "an address", "allow_range"),
+            ("=10.0.0.1.", "an address", "allow_range"),
             ("a..example", "empty label", "1 to 63"),
             (".", "every name", "unlisted"),
             ("com", "public suffix (ICANN)", "`=com`"),

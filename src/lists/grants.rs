@@ -7,6 +7,7 @@
 //! swaps.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashTable;
 use staunch_scoring::NameRef;
@@ -53,12 +54,13 @@ pub struct Grants {
     key: HashKey,
     by_name: HashTable<Vec<Allowance>>,
     len: usize,
+    version: u64,
 }
 
 impl Grants {
     /// None yet.
     pub fn new(key: HashKey) -> Self {
-        Self { key, by_name: HashTable::new(), len: 0 }
+        Self { key, by_name: HashTable::new(), len: 0, version: next_version() }
     }
 
     /// Adds a grant, in place of one with the same id.
@@ -82,6 +84,7 @@ impl Grants {
             }
         }
         self.len += 1;
+        self.version = next_version();
         Ok(())
     }
 
@@ -132,6 +135,11 @@ impl Grants {
         self.by_name.iter().flatten()
     }
 
+    /// Never the same for two tables of one process that may differ.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Number of grants, ended ones not yet dropped included.
     pub fn len(&self) -> usize {
         self.len
@@ -151,6 +159,7 @@ impl Grants {
             !held.is_empty()
         });
         self.len = len;
+        self.version = next_version();
         before - len
     }
 }
@@ -159,6 +168,11 @@ impl std::fmt::Debug for Grants {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
+}
+
+fn next_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn is_for(held: &[Allowance], wire: &[u8]) -> bool {

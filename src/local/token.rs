@@ -6,6 +6,20 @@
 //! an event, a charge or a look at policy; nothing of it is forwarded, and it tells nothing but the node's name, which is no
 //! secret. A sandbox that asks for it a million times learns what the first answer said.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use staunch_scoring::NameRef;
 
 use crate::identity::{NodeKey, mac};

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::closed::MULTICAST_REPORTS;
-use super::inet::{dispatch, link_local};
+use super::inet::dispatch;
 use super::name::Mac;
 use super::nft::{Chain, Table, set};
 use super::plan::{Plan, Port};
@@ -78,7 +78,7 @@ pub(super) fn table(plan: &Plan) -> Option<Table> {
 fn bound_port(plan: &Plan, port: &Port, name: String) -> Chain {
     let mut chain = Chain::plain(name, format!("What {} on {} may send.", port.name, port.bridge));
     let (v4, v6) = families(&port.bound);
-    let own_links: Vec<Ipv6Addr> = v6.iter().copied().filter(|v6| link_local(IpAddr::V6(*v6))).collect();
+    let own_links: Vec<Ipv6Addr> = v6.iter().copied().filter(|v6| v6.is_unicast_link_local()).collect();
     let mut arp = "arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp operation { request, reply }".to_owned();
     if let Some(mac) = port.mac {
         chain.rule(format!("ether saddr != {mac} counter drop"));

@@ -1,10 +1,10 @@
 //! What a lockdown closes by number, in one place.
 
 /// Ports of other ways to ask: DNS, NetBIOS names and datagrams, DNS over TLS and over QUIC, mDNS, LLMNR.
-pub(super) const OTHER_WAYS: [u16; 6] = [53, 137, 138, 853, 5353, 5355];
+pub(crate) const OTHER_WAYS: [u16; 6] = [53, 137, 138, 853, 5353, 5355];
 
 /// UDP port of Teredo servers (RFC 4380 section 2.7).
-pub(super) const TEREDO: u16 = 3544;
+pub(crate) const TEREDO: u16 = 3544;
 
 /// ICMP errors (RFC 792): never echoes, redirects or timestamps.
 pub(super) const ICMP4_ERRORS: [&str; 3] = ["destination-unreachable", "time-exceeded", "parameter-problem"];

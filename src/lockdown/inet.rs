@@ -11,8 +11,8 @@ use super::nft::{Chain, Set, Table, set};
 use super::plan::{Lead, Plan, Sandbox};
 use super::resolvers::shown;
 use super::settings::Mode;
-use crate::enforce::Family;
 use crate::enforce::mark::UNMARKED;
+use crate::enforce::{Family, is_link_local};
 use crate::metadata;
 
 /// Chain with one rule for each interface, in every mode; [`super::standing`] reads its comments.
@@ -118,18 +118,13 @@ fn guard(plan: &Plan) -> Vec<Chain> {
 fn bound_sources(plan: &Plan, sandbox: &Sandbox, name: String) -> Chain {
     let mut chain = Chain::plain(name, format!("What {} may send as.", sandbox.name));
     nobody_yet(plan, &mut chain);
-    if !sandbox.bound.iter().any(|address| link_local(*address)) {
+    if !sandbox.bound.iter().any(|address| is_link_local(*address)) {
         chain.why("Link-local addresses are on every link; what they may say is said in sandbox_to_host.");
         chain.rule("ip6 saddr fe80::/10 accept");
     }
     chain.rules(sources_in(&sandbox.bound, "accept"));
     chain.rule("counter drop");
     chain
-}
-
-/// Whether only neighbours on one link know it.
-pub(super) fn link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// Packets from before an address is had: IPv6 looks whether its own is taken (RFC 4862 section 5.4), DHCP asks for one.

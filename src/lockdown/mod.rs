@@ -27,6 +27,8 @@ mod words;
 
 use std::path::PathBuf;
 
+pub(crate) use closed::{OTHER_WAYS, TEREDO};
+
 pub use act::{Applied, apply, hints, remove, standing};
 pub use name::{InterfaceName, Mac, NameError};
 pub use plan::{Lead, Plan, PlanError, Port, Sandbox, check_table};

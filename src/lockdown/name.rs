@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::enforce::is_interface;
+use crate::enforce::{interface_covers, is_interface};
 
 /// An interface, or with a `*` at its end every interface whose name begins so.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,10 +22,7 @@ impl InterfaceName {
 
     /// Whether it stands for the interface called `name`.
     pub fn covers(&self, name: &str) -> bool {
-        match self.0.strip_suffix('*') {
-            Some(beginning) => name.starts_with(beginning),
-            None => self.0 == name,
-        }
+        interface_covers(&self.0, name)
     }
 
     /// As it was written.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::name::{InterfaceName, Mac, NameError};
 use super::resolvers::merged;
 use super::settings::{Bind, Bridge, DEFAULT_PORT, Mode, Resolver, Settings};
-use crate::enforce::is_table;
+use crate::enforce::{is_link_local, is_table};
 use crate::range::IpRange;
 
 /// Why settings are no plan.
@@ -344,8 +344,7 @@ fn leads(resolvers: &[Resolver]) -> Result<(Option<Lead>, Option<Lead>), PlanErr
                 _ => {}
             },
             Resolver::At(address) => {
-                let link_local = matches!(address.ip(), IpAddr::V6(v6) if v6.is_unicast_link_local());
-                if !can_be_a_sandbox(address.ip()) || link_local {
+                if !can_be_a_sandbox(address.ip()) || is_link_local(address.ip()) {
                     return Err(PlanError::Resolver(address));
                 }
                 addresses.insert(address);

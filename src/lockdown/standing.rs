@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::bridge::PORTS;
 use super::inet::{LED, sandbox_comment};
 use super::script::{Script, Told, is_ours};
-use crate::enforce::{Family, Image, Images};
+use crate::enforce::{Family, Image, Images, interface_covers};
 
 /// The chain that keeps the kernel's digest; no packet comes to it.
 pub const SEAL: &str = "seal";
@@ -66,10 +66,7 @@ pub struct Standing {
 impl Standing {
     /// Whether it covers the interface (or pattern) written so.
     pub fn covers(&self, interface: &str) -> bool {
-        self.interfaces.iter().any(|name| match name.strip_suffix('*') {
-            Some(beginning) => interface.starts_with(beginning),
-            None => name == interface,
-        })
+        self.interfaces.iter().any(|there| interface_covers(there, interface))
     }
 }
 

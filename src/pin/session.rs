@@ -72,9 +72,9 @@ impl Pin {
         self.live > 0 && now <= self.live + LIVE
     }
 
-    /// Whether `ports` are open until `until`.
-    fn covers(&self, ports: &Ports, until: u64) -> bool {
-        self.leases.iter().any(|(open, end)| *end >= until && open.covers(ports))
+    /// Until when `ports` are open.
+    fn open_until(&self, ports: &Ports) -> Option<u64> {
+        self.leases.iter().filter(|(open, _)| open.covers(ports)).map(|(_, end)| *end).max()
     }
 
     fn is_as_wide(&self, volume: Option<u64>) -> bool {
@@ -136,18 +136,32 @@ impl SessionPins {
         Epoch(self.epoch)
     }
 
+    /// Until when (mono milliseconds) what `asked` opens of `address` is open; `None` where some of it is not. Allocates nothing.
+    fn open_until(&self, asked: &Asked<'_>, address: IpAddr) -> Option<u64> {
+        let pin = self.pins.get(&address).filter(|pin| pin.is_as_wide(asked.volume) && pin.knows(asked.name))?;
+        pin.open_until(asked.ports)
+    }
+
     /// Whether what `asked` opens of `address` is open until `until` (mono milliseconds) at least. Allocates nothing.
     pub fn covers(&self, asked: &Asked<'_>, address: IpAddr, until: u64) -> bool {
-        self.pins
-            .get(&address)
-            .is_some_and(|pin| pin.covers(asked.ports, until) && pin.is_as_wide(asked.volume) && pin.knows(asked.name))
+        self.open_until(asked, address).is_some_and(|end| end >= until)
     }
 
     /// Whether what `asked` opens of each of `addresses` is open until `until` at least; marks them as answered now, so that
     /// what is in use is evicted last. Allocates nothing.
     pub fn cover_all(&mut self, asked: &Asked<'_>, addresses: &[IpAddr], until: u64) -> bool {
-        if !addresses.iter().all(|address| self.covers(asked, *address, until)) {
-            return false;
+        self.all_open_until(asked, addresses, until).is_some()
+    }
+
+    /// Until when what `asked` opens of all `addresses` is open, where that is `least` (mono milliseconds) or later; marks them
+    /// as answered now, so that what is in use is evicted last. Allocates nothing.
+    pub fn all_open_until(&mut self, asked: &Asked<'_>, addresses: &[IpAddr], least: u64) -> Option<u64> {
+        let mut end = u64::MAX;
+        for address in addresses {
+            end = end.min(self.open_until(asked, *address)?);
+        }
+        if end < least {
+            return None;
         }
         self.answered += 1;
         for address in addresses {
@@ -155,7 +169,7 @@ impl SessionPins {
                 pin.answered = self.answered;
             }
         }
-        true
+        Some(end)
     }
 
     /// Books an acknowledged pin that ends at `end` (mono milliseconds); the later end of old and new counts. `end`

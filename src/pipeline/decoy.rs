@@ -277,14 +277,11 @@ impl Search<'_, '_> {
             return None;
         }
         let decoys = policy.permit_decoys(&context, &mut inner, &decision, qtype, now, &random)?;
-        let snapshot = pipeline.ledger_step(&mut inner, decoys.charged());
+        pipeline.ledger_step(session, &mut inner, decoys.charged());
         let booked = (decoys.booked_as.as_ref(), decoys.charge.group);
         let step = ledger.as_mut().and_then(|ledger| ledger.book(booked.0, booked.1, now.wall));
         drop(ledger);
         drop(inner);
-        if let Some(state) = snapshot {
-            pipeline.journal_ledger(session, state);
-        }
         if let (Some(group), Some(state)) = (&group, step) {
             pipeline.journal_group(group, state, now.wall);
         }

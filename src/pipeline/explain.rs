@@ -218,6 +218,7 @@ fn explain(
         qtype,
         question: &[],
         edns: None,
+        options: Default::default(),
     };
     let name = query.qname.as_ref();
     let split = Split::of(name);
@@ -426,7 +427,7 @@ impl Pipeline {
             "schema": 1,
             "version": env!("CARGO_PKG_VERSION"),
             "mode": live.policy.mode,
-            "unready": self.unready(),
+            "unready": self.unready(now),
             "digest": live.digest,
             "sessions": self.sessions.len(),
             "groups": self.show_groups(now),
@@ -441,12 +442,12 @@ impl Pipeline {
     }
 
     /// Why the service should get no new sandboxes; `None` when all is well.
-    pub fn unready(&self) -> Option<String> {
+    pub fn unready(&self, now: Now) -> Option<String> {
         let live = self.live.load();
         if live.enforcing && live.policy.mode != Mode::Monitor && !self.enforcer.healthy() {
             return Some("the packet filter does not hold what was ordered".into());
         }
-        self.gate.report().missing()
+        self.gate.report(now.mono).missing()
     }
 
     /// Closes a session again that was closed when the process ended; one that nobody has announced yet, when it is.
@@ -478,19 +479,5 @@ impl Pipeline {
             let address = id.as_str().strip_prefix("unannounced:")?.parse().ok()?;
             self.sessions.adopt(address, self.hash(id)).ok().map(|(session, _)| session)
         })
-    }
-
-    /// Hands every ledger to the store, at the end of the process.
-    pub fn save_ledgers(&self) {
-        for session in self.sessions.all() {
-            let snapshot = {
-                let mut inner = session.inner.lock();
-                if inner.unstored == staunch_scoring::Bits::ZERO && !inner.dirty {
-                    continue;
-                }
-                self.snapshot(&mut inner)
-            };
-            self.put_ledger(&session, Some(snapshot));
-        }
     }
 }

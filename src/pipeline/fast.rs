@@ -7,13 +7,14 @@ use std::time::Instant;
 use staunch_scoring::{Bits, Listing, Outcome, Split};
 
 use super::show::{show, shown};
+use super::standing::{Basis, Said};
 use super::{Deferred, Leave, NOT_WHOLE, Pipeline, Step, Walk, decoy, is_guarded};
 use crate::cache::Key;
 use crate::event::{Source, Verdict};
 use crate::listen::Fast;
 use crate::model::{Ede, Now, Qtype, Reason, Transport};
 use crate::policy::Ask;
-use crate::session::{Context, Inner, Session};
+use crate::session::{Context, Held, Session};
 use crate::telemetry::Record;
 use crate::wire::Query;
 use crate::{local, reply};
@@ -63,6 +64,7 @@ impl Pipeline {
             shared: Vec::new(),
             withheld: Vec::new(),
             duration_us: 0,
+            count: 1,
         };
         let deferred = |record, step| {
             let walk = Walk {
@@ -123,6 +125,13 @@ impl Pipeline {
         let cached = entry.is_some() || failure.is_some() || unreachable;
         let old = live.repeats.hold_stale.as_millis() as u64;
         let stale = if cached { None } else { self.cache.get_stale(key, now.mono, old) };
+        // Past its share nothing leaves, so nothing is judged or booked. Who has waited already has its place, and a closed
+        // session hears that it is closed.
+        let asks = !cached && stale.is_none() && waited.is_none() && !inner.is_closed();
+        if asks && self.shares.has_room(&session, &context, from, now.mono).is_err() {
+            drop(inner);
+            return self.refuse_share(&session, record, query, started, now, out);
+        }
         let split = Split::of(qname);
         let known = self.ages.known(&context, split.icann(qname), now.wall);
         // Behind the session's lock, and until the charge is booked too: two sessions cannot both spend what is left.
@@ -163,8 +172,11 @@ impl Pipeline {
             return deferred(record, Step::Decoy(candidate));
         }
         record.rule = decision.rule.take();
+        // What changes nothing that a verdict rests on is booked quietly, and may stand for the same question.
+        let standing = waited.is_none() && again.is_none() && decision.may_stand(cached);
         if decision.would != Verdict::Answer {
-            let (reason, case) = self.case(&mut inner, &decision, tenant_key(&decision.split), now);
+            let inner = if standing { inner.quietly() } else { &mut inner };
+            let (reason, case) = self.case(inner, &decision, tenant_key(&decision.split), now);
             record.reason = Some(reason);
             record.case = Some(case);
         }
@@ -181,8 +193,8 @@ impl Pipeline {
         let is_held = matches!(outcome, Outcome::Held { .. });
         let empty = is_held && entry.is_none();
         let marks = inner.score.tenants_sinkholed();
-        live.policy.commit(&mut inner, &decision, outcome);
-        inner.counts.refused += u64::from(empty);
+        live.policy.commit(if standing { inner.quietly() } else { &mut inner }, &decision, outcome);
+        inner.quietly().counts.refused += u64::from(empty);
         let mut step = None;
         if let Some(ledger) = &mut ledger
             && outcome == Outcome::Forwarded
@@ -192,9 +204,8 @@ impl Pipeline {
         }
         drop(ledger);
         let charged = decision.booked(outcome);
-        let snapshot = if is_held && charged > Bits::ZERO { self.ledger_step(&mut inner, charged) } else { None };
-        if let Some(state) = snapshot {
-            self.journal_ledger(&session, state);
+        if is_held && charged > Bits::ZERO {
+            self.ledger_step(&session, &mut inner, charged);
         }
         let (permit, slow, nodata) = (decision.take_permit(), decision.is_slow(), decision.nodata);
         let opens = decision.opens;
@@ -210,12 +221,12 @@ impl Pipeline {
             }
             (_, outcome) if outcome == Outcome::Refused || empty => {
                 // A mark counts towards quarantine, so a restart must not take it back.
-                let marked = (inner.score.tenants_sinkholed() != marks).then(|| self.snapshot(&mut inner));
-                let pending = if record.reason == Some(Reason::Quarantined) { inner.pending() } else { None };
-                drop(inner);
-                if let Some(state) = marked {
-                    self.journal_ledger(&session, state);
+                if inner.score.tenants_sinkholed() != marks {
+                    self.journal_ledger(&session, &mut inner);
                 }
+                let pending = if record.reason == Some(Reason::Quarantined) { inner.pending() } else { None };
+                let basis = standing.then(|| Basis::new(inner.version(), &live, grants.version()));
+                drop(inner);
                 record.source = Source::Policy;
                 if let Some(pending) = pending {
                     return deferred(record, Step::Announce(Some(pending)));
@@ -224,7 +235,9 @@ impl Pipeline {
                     return deferred(record, Step::Page);
                 }
                 self.refuse(&live, query, nodata, &mut record, out);
-                self.done(record, started)
+                record.duration_us = micros(started);
+                let said = Said::Refusal(nodata);
+                self.handed_over(query, &session, basis.map(|basis| (basis, said)), record, now)
             }
             (_, Outcome::Refused | Outcome::Cached | Outcome::Held { .. }) => {
                 self.mark_monitored(&mut inner, &session, &context, &record, now);
@@ -245,23 +258,25 @@ impl Pipeline {
                 let denied = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall).is_some();
                 let held = !denied && entry.inside.is_none() && (!guarded || self.enforcer.healthy());
                 let shown =
-                    if held { shown(&live, &context, &mut inner, &record, (&entry, &opens), now) } else { None };
+                    held.then(|| shown(&live, &context, inner.quietly(), &record, (&entry, &opens), now)).flatten();
+                // An answer past its time, or from a sibling, is judged each time.
+                let stays = standing && source == Source::Cache && !entry.is_expired(now.mono);
+                let basis = stays.then(|| Basis::new(inner.version(), &live, grants.version()));
                 drop(inner);
                 match shown {
                     Some(ttl) => {
                         show(out, query, &mut record, &entry, ttl, now);
-                        self.done(record, started)
+                        record.duration_us = micros(started);
+                        let said = basis.map(|basis| (basis, Said::Answer(entry, ttl)));
+                        self.handed_over(query, &session, said, record, now)
                     }
                     None => deferred(record, Step::Pin(entry)),
                 }
             }
             (_, Outcome::Forwarded) => {
                 self.mark_monitored(&mut inner, &session, &context, &record, now);
-                let snapshot = self.ledger_step(&mut inner, charged);
+                self.ledger_step(&session, &mut inner, charged);
                 drop(inner);
-                if let Some(state) = snapshot {
-                    self.journal_ledger(&session, state);
-                }
                 if let (Some(group), Some(state)) = (&group, step) {
                     self.journal_group(group, state, now.wall);
                 }
@@ -283,7 +298,7 @@ impl Pipeline {
     /// Writes down that enforce mode would have closed a session that is answered.
     pub(super) fn mark_monitored(
         &self,
-        inner: &mut Inner,
+        inner: &mut Held<'_>,
         session: &Arc<Session>,
         context: &Context,
         record: &Record,
@@ -296,8 +311,28 @@ impl Pipeline {
 
     /// Closes the walk with its one event.
     pub(super) fn done(&self, mut record: Record, started: Instant) -> Fast<Deferred> {
-        record.duration_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
+        record.duration_us = micros(started);
         self.telemetry.record(record);
         Fast::Reply
     }
+
+    /// The same for what may stand for the same question.
+    fn handed_over(
+        &self,
+        query: &Query<'_>,
+        session: &Arc<Session>,
+        said: Option<(Basis, Said)>,
+        record: Record,
+        now: Now,
+    ) -> Fast<Deferred> {
+        match said {
+            Some((basis, said)) => self.keep_standing(query, session, basis, said, record, now),
+            None => self.telemetry.record(record),
+        }
+        Fast::Reply
+    }
+}
+
+fn micros(since: Instant) -> u32 {
+    u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX)
 }

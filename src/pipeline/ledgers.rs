@@ -1,6 +1,7 @@
 //! Ledgers of sessions and groups on their way between the walk, the store and operators.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use staunch_scoring::{Bits, GroupFacts, GroupSnapshot, NameRef, StateSnapshot};
@@ -19,39 +20,69 @@ fn owner(context: &Context) -> Option<&str> {
 }
 
 impl Pipeline {
-    /// What a session has been charged since its ledger was last handed to the store; a snapshot when it is enough.
-    pub(super) fn ledger_step(&self, inner: &mut Inner, charged: Bits) -> Option<StateSnapshot> {
-        /// How much may be spent between two snapshots: what a crash could give back to a session.
+    /// Books what a session has been charged; once it is enough, the journal is told.
+    pub(super) fn ledger_step(&self, session: &Session, inner: &mut Inner, charged: Bits) {
+        /// How much may be spent between two steps in the journal, but for what the next second's round tells it.
         const STEP: Bits = Bits::whole(64);
         inner.charged = inner.charged.plus(charged);
         inner.unstored = inner.unstored.plus(charged);
-        if inner.unstored < STEP {
-            return None;
+        if inner.unstored >= STEP {
+            self.journal_ledger(session, inner);
         }
-        Some(self.snapshot(inner))
     }
 
-    /// The ledger as the store keeps it; from here on it counts as stored.
-    pub(super) fn snapshot(&self, inner: &mut Inner) -> StateSnapshot {
+    /// The next step of the ledger for the journal; from here on it counts as told.
+    pub(super) fn step(&self, inner: &mut Inner) -> StateSnapshot {
         inner.unstored = Bits::ZERO;
         inner.dirty = false;
-        inner.score.snapshot()
+        inner.score.step()
     }
 
-    /// Journals a ledger without waiting for it.
-    pub(super) fn journal_ledger(&self, session: &Session, state: StateSnapshot) {
+    /// Tells the journal what has changed of a ledger, without waiting for it. Under the session's lock, since steps have to
+    /// come in their order.
+    pub(super) fn journal_ledger(&self, session: &Session, inner: &mut Inner) {
+        let state = self.step(inner);
         let record = store::Record::Ledger { session: session.id().clone(), state };
-        if let Err(error) = self.store.append(vec![record]) {
-            tracing::warn!(%error, session = %session.id(), "a mark was not journalled");
+        if let Err(error) = self.store.note(record) {
+            tracing::warn!(%error, session = %session.id(), "a ledger was not journalled");
+            // All of it in the next round.
+            inner.score.retell();
+            inner.dirty = true;
         }
     }
 
-    /// Hands a ledger to the store without waiting for it.
-    pub(super) fn put_ledger(&self, session: &Session, snapshot: Option<StateSnapshot>) {
-        if let Some(snapshot) = snapshot
-            && let Err(error) = self.store.put_ledger(session.id().clone(), snapshot)
-        {
-            tracing::warn!(%error, session = %session.id(), "a ledger was not handed to the store");
+    /// Tells the journal what it has not heard of any ledger: once a second, and at the end of the process. The index gets
+    /// a copy of those that have gone on, a minute after they have. Sleeps now and then, so that a round over very many
+    /// sessions leaves room in the store's queue.
+    pub fn save_ledgers(&self, now: Now) {
+        /// Ledgers between two pauses: an eighth of the queue.
+        const BURST: usize = 512;
+        /// About what that many lines take to be written.
+        const PAUSE: Duration = Duration::from_millis(5);
+        /// Copies in one round; others wait for the next.
+        const COPIES: usize = 256;
+        let (mut told, mut copies) = (0, 0);
+        for session in self.sessions.all() {
+            let mut inner = session.inner.lock();
+            if inner.unstored > Bits::ZERO || inner.dirty {
+                self.journal_ledger(&session, &mut inner);
+                told += 1;
+            }
+            let steps = inner.score.steps();
+            if copies >= COPIES || !inner.copied.is_due(steps, now.mono) {
+                drop(inner);
+                if told >= BURST {
+                    told = 0;
+                    std::thread::sleep(PAUSE);
+                }
+                continue;
+            }
+            copies += 1;
+            let state = inner.score.snapshot();
+            drop(inner);
+            if let Err(error) = self.store.put_ledger(session.id().clone(), state) {
+                tracing::warn!(%error, session = %session.id(), "a ledger was not copied to the index");
+            }
         }
     }
 
@@ -70,7 +101,7 @@ impl Pipeline {
     /// Tells the journal what a group has spent, without waiting for it.
     pub(super) fn journal_group(&self, group: &Group, state: GroupSnapshot, wall: u64) {
         let record = store::Record::Group { group: group.owner().to_owned(), at: wall, state };
-        if let Err(error) = self.store.append(vec![record]) {
+        if let Err(error) = self.store.note(record) {
             tracing::warn!(%error, "a group's ledger was not journalled");
         }
     }

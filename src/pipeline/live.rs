@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,6 +20,8 @@ use crate::{forward, learn};
 
 /// One configuration in force.
 pub struct Live {
+    /// Never the same for two configurations of one process: [`Live::next_version`].
+    pub version: u64,
     /// Who may ask what.
     pub policy: Policy,
     /// Authoritative zones of our own.
@@ -64,6 +67,12 @@ pub struct Live {
 }
 
 impl Live {
+    /// A version that no configuration of this process has had.
+    pub fn next_version() -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Whether enforced sessions get addresses only while the lockdown was found to stand.
     pub(crate) fn needs_lockdown(&self) -> bool {
         self.enforcing && self.lockdown.need == Need::Require

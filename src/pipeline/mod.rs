@@ -16,6 +16,7 @@ mod ledgers;
 mod listing;
 mod live;
 mod observed;
+mod pace;
 mod pins;
 mod prove;
 mod quarantine;
@@ -23,7 +24,9 @@ mod ranges;
 mod refresh;
 mod refusals;
 mod show;
+mod standing;
 mod tighten;
+mod waiting;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -37,18 +40,18 @@ use staunch_scoring::StateSnapshot;
 
 use crate::alert::Delivery;
 use crate::cache::{Cache, Entry};
+use crate::cookie::Cookies;
 use crate::enforce::{Class, Enforcer};
-use crate::event::Source;
 use crate::forward::Forwarder;
 use crate::learn::Book;
-use crate::listen::{Fast, Service};
+use crate::listen::{Fast, Home, Service};
 use crate::lists::Scope;
 use crate::local::token::Token;
-use crate::model::{CaseId, Ede, Mode, Now, SessionId, Transport};
+use crate::model::{CaseId, Mode, Now, SessionId, Transport};
 use crate::policy::{Permit, UnknownSource};
 use crate::readiness::Gate;
 use crate::reply;
-use crate::session::{Context, Groups, MAX_GROUPS, Quarantine, Session, Sessions};
+use crate::session::{Context, Groups, MAX_GROUPS, Past, Quarantine, Session, Sessions, Shares};
 use crate::store::{Durable, Store};
 use crate::telemetry::{Record, Telemetry};
 use crate::wire::{self, Parsed};
@@ -61,6 +64,7 @@ pub use listing::{ListSums, Listed};
 pub use live::{Learning, Live, Repeats, Sinkhole};
 pub use refresh::{Counters as HeldCounters, Held};
 pub(crate) use tighten::Cause;
+pub use waiting::Waiting;
 
 use delays::Delays;
 
@@ -112,8 +116,18 @@ pub struct Pipeline {
     unplaced: Mutex<HashMap<SessionId, Unplaced>>,
     /// Whether anybody tells what is connected to.
     connections_told: AtomicBool,
+    /// Verdicts that stand for the same question.
+    standing: standing::Standing,
     /// Questions that wait before they leave.
     delays: Delays,
+    /// Who may have how many questions waiting.
+    shares: Arc<Shares>,
+    /// Cookies of clients; none are answered without.
+    cookies: Option<Cookies>,
+    /// How often strangers are answered.
+    pace: pace::Pace,
+    /// Replies cut down because they were much longer than the query of an unproven source.
+    curtailed: AtomicU64,
     hasher: RandomState,
 }
 
@@ -192,6 +206,11 @@ impl Pipeline {
             opened: ranges::Opened::default(),
             groups: Groups::new(MAX_GROUPS, std::hash::BuildHasher::hash_one(&hasher, "shared")),
             delays: Delays::default(),
+            shares: Shares::new(crate::forward::EXCHANGES),
+            cookies: None,
+            pace: pace::Pace::default(),
+            curtailed: AtomicU64::new(0),
+            standing: standing::Standing::default(),
             connections_told: AtomicBool::new(false),
             unplaced: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),
@@ -214,6 +233,22 @@ impl Pipeline {
     /// Alerts that the sink furthest behind has yet to take.
     pub fn alerts_waiting(&self) -> u64 {
         self.delivery.lock().as_ref().map_or(0, Delivery::depth)
+    }
+
+    /// Questions that wait now.
+    pub fn waiting(&self) -> usize {
+        self.shares.taken()
+    }
+
+    /// Questions refused because this part of the slow path was used up.
+    pub fn past_share(&self, past: Past) -> u64 {
+        self.shares.refused(past)
+    }
+
+    /// Strangers' datagrams that were not answered because their network had many answers already, and replies cut down
+    /// because their source may be forged.
+    pub fn unproven(&self) -> (u64, u64) {
+        (self.pace.silent(), self.curtailed.load(std::sync::atomic::Ordering::Relaxed))
     }
 
     pub(crate) fn hash(&self, value: impl std::hash::Hash) -> u64 {
@@ -248,7 +283,7 @@ impl Pipeline {
 }
 
 impl Service for Pipeline {
-    type Deferred = Deferred;
+    type Deferred = Waiting;
 
     fn fast(
         &self,
@@ -257,11 +292,24 @@ impl Service for Pipeline {
         transport: Transport,
         now: Now,
         out: &mut Vec<u8>,
-    ) -> Fast<Deferred> {
+    ) -> Fast<Waiting> {
         match wire::parse(packet) {
-            Parsed::Query(query) if self.prove(&query, out) => Fast::Reply,
             Parsed::Query(query) => {
-                self.walk(&query, packet, from.ip().to_canonical(), transport, now, None, out, None)
+                let ending = self.ending(&query, packet, from, transport, now);
+                let from = from.ip().to_canonical();
+                let walked = if self.prove(&query, out) || self.stands(&query, from, transport, now, out) {
+                    Fast::Reply
+                } else {
+                    self.walk(&query, packet, from, transport, now, None, out, None)
+                };
+                match walked {
+                    Fast::Reply => {
+                        self.end_reply(out, &ending);
+                        Fast::Reply
+                    }
+                    Fast::Drop => Fast::Drop,
+                    Fast::Deferred(deferred) => self.seat(deferred, &query, ending, now, out),
+                }
             }
             Parsed::Reject(reject) => {
                 reply::reject(out, &reject);
@@ -271,17 +319,16 @@ impl Service for Pipeline {
         }
     }
 
-    async fn finish(&self, deferred: Deferred) -> Option<Vec<u8>> {
-        self.complete(deferred).await
+    async fn finish(&self, waiting: Waiting) -> Option<Vec<u8>> {
+        self.finish_waiting(waiting).await
     }
 
-    fn overloaded(&self, deferred: Deferred, out: &mut Vec<u8>) {
-        let Walk { packet, mut record, started, .. } = *deferred.walk;
-        let Parsed::Query(query) = wire::parse(&packet) else { return };
-        record.source = Source::Failed;
-        record.rcode = 2;
-        reply::servfail(out, &query, Ede::NotReady, "too many queries wait; try again");
-        self.done(record, started);
+    fn overloaded(&self, waiting: Waiting, out: &mut Vec<u8>) {
+        self.refuse_waiting(waiting, crate::clock::now(), out);
+    }
+
+    fn home(&self, from: IpAddr) -> Home {
+        self.home_of(from)
     }
 }
 

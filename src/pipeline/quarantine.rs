@@ -120,9 +120,13 @@ impl Pipeline {
                 note: note.to_owned(),
             },
             store::Record::Alert { alert: Box::new(alert) },
-            store::Record::Ledger { session: session.id().clone(), state: self.snapshot(inner) },
+            store::Record::Ledger { session: session.id().clone(), state: self.step(inner) },
         ];
         inner.pending = self.spool(records).map(|commit| Arc::new(Durable::new(commit)));
+        if inner.pending.is_none() {
+            // Its step is missing.
+            inner.score.retell();
+        }
     }
 
     /// Opens a session on an operator's word. `false` if it was not closed.

@@ -69,6 +69,9 @@ impl Pipeline {
         started: Instant,
         out: &mut Vec<u8>,
     ) -> Fast<Deferred> {
+        if transport == Transport::Udp && !self.pace.answers(from, now.mono) {
+            return Fast::Drop;
+        }
         let qname = query.qname.as_ref();
         let split = Split::of(qname);
         let case = CaseId::from_random(self.hash(("stranger", from)));
@@ -104,6 +107,7 @@ impl Pipeline {
             shared: Vec::new(),
             withheld: Vec::new(),
             duration_us: 0,
+            count: 1,
         };
         self.done(record, started)
     }

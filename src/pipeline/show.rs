@@ -20,8 +20,11 @@ pub(super) fn ttl_of(record: &Record, entry: &Entry, now: Now) -> u32 {
     if record.verdict == Verdict::Hold && entry.is_expired(now.mono) { STALE_TTL } else { entry.ttl_left(now.mono) }
 }
 
-/// The TTL under which a cached answer may be shown without asking the packet filter again; `None` if a pin of this
-/// session would not outlive it.
+/// The TTL under which a cached answer may be shown without asking the packet filter again; `None` if the pins of this
+/// session are to be renewed first.
+///
+/// Pins that have less left than the answer shorten what is shown (RFC 1035 section 3.2.1 makes a TTL an upper limit) down to
+/// half of it. Else an answer that lives longer than the longest pin would be pinned anew each time that it is asked for.
 pub(super) fn shown(
     live: &Live,
     context: &Context,
@@ -36,9 +39,12 @@ pub(super) fn shown(
         return Some(left);
     }
     let plan = pin::plan(&live.pins, left);
-    let until = now.mono + u64::from(plan.ttl) * 1000 + live.pins.grace().as_millis() as u64;
+    let grace = live.pins.grace().as_millis() as u64;
+    let least = now.mono + u64::from(plan.ttl.div_ceil(2)) * 1000 + grace;
     let asked = asked(live, record.qname.as_ref(), opens.ports, opens.volume);
-    inner.pins.cover_all(&asked, &entry.answer.pins, until).then_some(plan.ttl)
+    let end = inner.pins.all_open_until(&asked, &entry.answer.pins, least)?;
+    let room = end.saturating_sub(now.mono + grace) / 1000;
+    Some(plan.ttl.min(u32::try_from(room).unwrap_or(u32::MAX)))
 }
 
 /// Writes an answer that is pinned for `ttl` seconds and more. One from the cache that has expired says so: within the

@@ -107,6 +107,23 @@ impl<'a> Decision<'a> {
         self.permit.take()
     }
 
+    /// Whether it changes nothing that a verdict rests on, so that it stands for the same question as long as nothing else does:
+    /// an answer that is at hand, or a refusal that policy makes of what is written alone.
+    pub fn may_stand(&self, cached: bool) -> bool {
+        let written = matches!(
+            self.reason,
+            Some(
+                Reason::DenyRule | Reason::DenyList | Reason::NotAllowed | Reason::TypeNotAllowed | Reason::BadHostName
+            )
+        );
+        let lasting = match self.would {
+            Verdict::Answer => cached,
+            Verdict::Sinkhole => written,
+            Verdict::Hold | Verdict::Quarantine => false,
+        };
+        lasting && self.applied == self.would && self.tunnel_name.is_none()
+    }
+
     /// Whether it is to wait a random moment before it leaves.
     pub fn is_slow(&self) -> bool {
         self.mode == Mode::Enforce && self.assessment.slow

@@ -19,7 +19,7 @@ pub fn ede_of(reason: Reason) -> Ede {
         | Reason::LedgerGroup
         | Reason::Held
         | Reason::NotPublic => Ede::Blocked,
-        Reason::NotPinned => Ede::NotReady,
+        Reason::NotPinned | Reason::Share => Ede::NotReady,
     }
 }
 
@@ -40,6 +40,7 @@ fn words(reason: Reason) -> &'static str {
         Reason::UnknownSource => "this client is not a known session",
         Reason::NotPublic => "its answer leads to an address that is not public",
         Reason::NotPinned => "its address could not be opened",
+        Reason::Share => "too many questions wait; try again",
     }
 }
 

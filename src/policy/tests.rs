@@ -83,6 +83,7 @@ fn judged(
         qtype,
         question: &[],
         edns: None,
+        options: Default::default(),
     };
     let grants = Grants::new(HashKey::from_random([1; 24]));
     let now = Now { mono: 1_000, wall: 1_800_000_000_000 };
@@ -154,6 +155,7 @@ fn a_held_answer_is_no_refusal() {
         qtype: Qtype::A,
         question: &[],
         edns: None,
+        options: Default::default(),
     };
     for (outcome, refused, samples) in [(Outcome::Cached, 0, 0), (Outcome::Refused, 1, 1)] {
         let mut inner = Inner::new(1);
@@ -216,6 +218,7 @@ fn with_the_packs_limit_spent_a_repeat_is_held_and_a_new_name_refused() {
             qtype: Qtype::A,
             question: &[],
             edns: None,
+            options: Default::default(),
         };
         let ask = Ask {
             query: &query,

@@ -40,8 +40,8 @@ use crate::store::{Registered, Registration};
 pub use self::bootstrap::{Bootstrap, BootstrapError, MAX_OCTETS as MAX_BOOTSTRAP_OCTETS};
 pub use self::client::Outcome;
 pub use self::response::{ResponseError, registered};
-pub use self::url::{BaseUrl, is_askable};
-pub(crate) use self::url::{authority_of, redirect};
+pub(crate) use self::url::authority_of;
+pub use self::url::{BaseUrl, is_askable, redirect};
 
 /// Threads. Two, so that one slow server does not hold up the others; more would only help against many slow ones.
 const THREADS: usize = 2;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-pub use judge::{Facts, judge};
+pub use judge::{Facts, Listeners, judge};
 
 /// How often the facts are gathered. Chosen so that a lockdown that is gone is noticed "within seconds", at the price of
 /// reading its tables (a few milliseconds of the packet filter's owner) as often.
@@ -63,7 +63,7 @@ pub enum State {
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// `packet-filter`, `ranges`, `lockdown` or `listeners`.
+    /// `packet-filter`, `ranges`, `lockdown`, `listeners`; `round` where the last round is too long ago to count.
     pub id: String,
     /// How it ended.
     pub state: State,
@@ -99,6 +99,8 @@ impl Report {
 #[derive(Debug, Default)]
 pub struct Gate {
     report: Mutex<Report>,
+    /// Until when the last report counts at all, on the monotonic clock; 0: there was none.
+    counts_until: AtomicU64,
     /// Until when the last report says that all is whole, on the monotonic clock; 0: it does not.
     whole_until: AtomicU64,
     nudge: tokio::sync::Notify,
@@ -107,9 +109,10 @@ pub struct Gate {
 impl Gate {
     /// Takes a round's report, made at `mono` milliseconds on the monotonic clock.
     pub fn put(&self, report: Report, mono: u64) {
-        let until = if report.whole { mono.saturating_add(COUNTS.as_millis() as u64) } else { 0 };
+        let until = mono.saturating_add(COUNTS.as_millis() as u64);
         let mut last = self.report.lock();
-        self.whole_until.store(until, Relaxed);
+        self.whole_until.store(if report.whole { until } else { 0 }, Relaxed);
+        self.counts_until.store(until, Relaxed);
         *last = report;
     }
 
@@ -118,9 +121,18 @@ impl Gate {
         mono < self.whole_until.load(Relaxed)
     }
 
-    /// The last report.
-    pub fn report(&self) -> Report {
-        self.report.lock().clone()
+    /// The last report, as good as it is at `mono`: behind [`COUNTS`] it says neither that the service is ready nor that all
+    /// is whole, whatever was found.
+    pub fn report(&self, mono: u64) -> Report {
+        let last = self.report.lock();
+        let mut report = last.clone();
+        let until = self.counts_until.load(Relaxed);
+        if until > 0 && mono >= until {
+            let text = format!("nothing was checked for {} s", COUNTS.as_secs());
+            (report.ready, report.whole) = (false, false);
+            report.checks.push(Check { id: "round".into(), state: State::Failed, text });
+        }
+        report
     }
 
     /// Has the next round begin at once. Never blocks.
@@ -141,13 +153,28 @@ mod tests {
     #[test]
     fn a_good_report_counts_for_a_while_and_a_bad_one_not_at_all() {
         let gate = Gate::default();
-        assert!(!gate.is_whole(0) && gate.report().missing().is_some(), "nothing was checked");
+        assert!(!gate.is_whole(0) && gate.report(0).missing().is_some(), "nothing was checked");
         let good = Report { ready: true, whole: true, checks: Vec::new() };
         gate.put(good, 1000);
         assert!(gate.is_whole(1000) && gate.is_whole(16_999) && !gate.is_whole(17_000));
         let check = Check { id: "lockdown".into(), state: State::Failed, text: "it is missing".into() };
         gate.put(Report { ready: false, whole: false, checks: vec![check] }, 2000);
         assert!(!gate.is_whole(2000));
-        assert_eq!(gate.report().missing().as_deref(), Some("it is missing"));
+        assert_eq!(gate.report(2000).missing().as_deref(), Some("it is missing"));
+    }
+
+    #[test]
+    fn a_report_that_is_too_old_is_ready_no_longer_and_says_so() {
+        let gate = Gate::default();
+        assert_eq!(gate.report(u64::MAX).missing().as_deref(), Some("nothing was checked yet"));
+        gate.put(Report { ready: true, whole: true, checks: Vec::new() }, 1000);
+        let report = gate.report(16_999);
+        assert!(report.ready && report.whole && report.missing().is_none(), "{report:?}");
+        let report = gate.report(17_000);
+        assert!(!report.ready && !report.whole, "{report:?}");
+        assert_eq!(report.missing().as_deref(), Some("nothing was checked for 16 s"));
+        gate.put(Report { ready: true, whole: false, checks: Vec::new() }, 20_000);
+        assert!(gate.report(20_000).ready && gate.report(20_000).missing().is_none(), "the next round counts");
+        assert!(!gate.report(36_000).ready, "and no longer than any other, though it was not whole");
     }
 }

@@ -22,8 +22,14 @@ pub const MAX_GROUPS: usize = 4096;
 /// Between two searches of a full table for groups that can be forgotten, milliseconds.
 const SWEEP_MS: u64 = 60_000;
 
-/// How much may be spent between two notes in the journal: what a crash could hand back to a group.
+/// How much may be spent between two notes in the journal: what a crash could hand back to a group or a session.
 const STEP: Bits = Bits::whole(64);
+
+/// The step of one that has spent so much in all: a 256th where that is more. Limits are far below the sum at which it
+/// matters; in monitor mode, where nothing is withheld, a flood would otherwise write a ledger for every name.
+fn journal_step(spent: Bits) -> Bits {
+    STEP.max(Bits::from_steps(spent.steps() / 256))
+}
 
 /// How old the store's knowledge of a group's names may be, milliseconds. A name it does not know costs again.
 const NAMES_MS: u64 = 60_000;
@@ -87,7 +93,7 @@ impl GroupLedger {
         self.names_changed |= self.state.names() != names;
         self.changed |= charge > Bits::ZERO;
         self.unstored = self.unstored.plus(charge);
-        (self.unstored >= STEP).then(|| {
+        (self.unstored >= journal_step(self.state.spent(wall))).then(|| {
             self.unstored = Bits::ZERO;
             self.state.spending()
         })

@@ -6,13 +6,16 @@
 
 mod groups;
 mod resolved;
+mod share;
+mod state;
 mod table;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use staunch_scoring::{NameBuf, NameRef, SessionState, StateSnapshot};
 
@@ -24,10 +27,14 @@ use crate::store::Durable;
 
 pub use groups::{Group, GroupLedger, Groups, MAX_GROUPS};
 pub use resolved::Resolved;
+pub use share::{Past, Place, Shares};
+pub use state::{Held, StateLock};
 pub use table::{AddError, Announced, Sessions};
 
 /// Cases kept for a session, newest last; an older one is forgotten, so its name gets a new case id when asked again.
 const CASES: usize = 64;
+/// Least time between two events of a session whose share is used up, milliseconds.
+const TELL_MS: u64 = 1000;
 /// Refused names kept as samples for an alert.
 const SAMPLES: usize = 10;
 /// Distinct names under tunnel-only types that are remembered; policy closes the session at this many.
@@ -107,6 +114,33 @@ pub struct Told {
     pub narrowed: u64,
 }
 
+/// Which copy of a session's ledger the index has.
+#[derive(Debug, Default)]
+pub struct Copied {
+    /// Steps of the ledger it was made after.
+    steps: u64,
+    /// Since when the ledger is ahead of it, milliseconds; nothing where it is not.
+    behind: Option<u64>,
+}
+
+impl Copied {
+    /// How long the copy may lag behind. The journal has every step; the copy is for one that is damaged.
+    const LAG_MS: u64 = 60_000;
+
+    /// Whether a copy is to be made of a ledger of so many steps; it counts as made then.
+    pub fn is_due(&mut self, steps: u64, now: u64) -> bool {
+        if steps == self.steps {
+            return false;
+        }
+        let behind = *self.behind.get_or_insert(now);
+        let due = now.saturating_sub(behind) >= Self::LAG_MS;
+        if due {
+            *self = Self { steps, behind: None };
+        }
+        due
+    }
+}
+
 /// The changing part of a session.
 #[derive(Debug)]
 pub struct Inner {
@@ -138,6 +172,8 @@ pub struct Inner {
     pub charged: staunch_scoring::Bits,
     /// Bits charged since the ledger was last handed to the store.
     pub unstored: staunch_scoring::Bits,
+    /// What the index has of the ledger.
+    pub copied: Copied,
     /// The largest scores it reached in monitor mode, for learned thresholds.
     pub maxima: Maxima,
     /// Tries at random siblings this hour.
@@ -164,6 +200,7 @@ impl Inner {
             samples: VecDeque::new(),
             charged: staunch_scoring::Bits::ZERO,
             unstored: staunch_scoring::Bits::ZERO,
+            copied: Copied::default(),
             maxima: Maxima::default(),
             decoys: crate::decoy::Allowance::default(),
             cases: VecDeque::new(),
@@ -174,6 +211,7 @@ impl Inner {
     /// Takes over what was recorded before the process ended.
     pub fn restore(&mut self, snapshot: &StateSnapshot) {
         self.score = SessionState::restore(snapshot);
+        self.copied = Copied { steps: self.score.steps(), behind: None };
         self.charged = self.score.spent_session().plus(self.score.spent_listed()).plus(self.score.spent_below());
     }
 
@@ -302,26 +340,44 @@ pub struct Session {
     context: RwLock<Arc<Context>>,
     /// Everything that changes with queries. Held for microseconds, never across an await. Orders to the packet filter
     /// are submitted under it, so their order is the order of decisions.
-    pub inner: Mutex<Inner>,
+    pub inner: StateLock,
+    /// Its questions in the slow path; counted by [`Shares`].
+    waiting: AtomicU32,
+    /// When an event last told that its share was used up, milliseconds of [`crate::model::Now::mono`].
+    told: AtomicU64,
 }
 
 impl Session {
     fn new(context: Context, seed: u64) -> Self {
+        Self::of(Arc::new(context), seed)
+    }
+
+    fn of(context: Arc<Context>, seed: u64) -> Self {
         Self {
             id: context.announcement.id.clone(),
-            context: RwLock::new(Arc::new(context)),
-            inner: Mutex::new(Inner::new(seed)),
+            context: RwLock::new(context),
+            inner: StateLock::new(Inner::new(seed)),
+            waiting: AtomicU32::new(0),
+            told: AtomicU64::new(0),
         }
     }
 
     /// A session outside the table, shared by sources that found no room there.
     pub fn shared(context: Arc<Context>) -> Self {
-        Self { id: context.announcement.id.clone(), context: RwLock::new(context), inner: Mutex::new(Inner::new(0)) }
+        Self::of(context, 0)
     }
 
     /// Its name.
     pub fn id(&self) -> &SessionId {
         &self.id
+    }
+
+    /// Whether an event may tell now (milliseconds, monotonic) that its share of the slow path is used up: one a second,
+    /// so that a flood does not push the events of others out of their queue.
+    pub fn may_tell(&self, now: u64) -> bool {
+        let last = self.told.load(Ordering::Relaxed);
+        let due = last == 0 || now >= last.saturating_add(TELL_MS);
+        due && self.told.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// What is said of it now.

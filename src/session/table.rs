@@ -153,6 +153,7 @@ impl Sessions {
                 let is_new = |address: &&IpAddr| !before.announcement.addresses.contains(address);
                 changed.gained = announcement.addresses.iter().find(is_new).is_some();
                 *session.context.write() = Arc::new(Context::new(announcement.clone(), announced));
+                session.inner.raise();
                 session
             }
             None => {

@@ -6,8 +6,9 @@
 use std::io;
 use std::path::Path;
 
-use super::handle::{Quarantined, quarantined};
+use super::handle::Quarantined;
 use super::line::{self, Body, Line};
+use super::restore::quarantined;
 use super::segment::{self, Stretches};
 use super::shared::End;
 use super::{Error, Record, Store};

@@ -5,6 +5,7 @@
 //! segment without holding them all in memory.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::line::Mark;
 use super::{Error, Record};
@@ -24,7 +25,16 @@ pub(super) struct Cursor {
 pub(super) struct Session<T> {
     pub(super) announce: Option<T>,
     pub(super) quarantine: Option<T>,
-    pub(super) ledger: Option<T>,
+    pub(super) ledger: Option<Ledger<T>>,
+}
+
+/// A session's ledger: a whole state and the steps behind it, in order; no more than
+/// [`staunch_scoring::state::MOST_STEPS`], since whoever writes them begins anew by then.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Ledger<T> {
+    /// When the last one was written, milliseconds since the Unix epoch.
+    pub(super) at: u64,
+    pub(super) steps: Vec<T>,
 }
 
 impl<T> Session<T> {
@@ -81,12 +91,19 @@ impl<T> Fold<T> {
         }
     }
 
-    /// Adds a fact; `kept` is what to keep of it, if it is one to keep.
-    pub(super) fn record(&mut self, record: &Record, kept: impl FnOnce() -> T) {
+    /// Adds a fact written `at` (Unix milliseconds); `kept` is what to keep of it, if it is one to keep.
+    pub(super) fn record(&mut self, record: &Record, at: impl FnOnce() -> u64, kept: impl FnOnce() -> T) {
         match record {
             Record::Announce { announcement } => self.session(&announcement.id).announce = Some(kept()),
             Record::Quarantine { session, .. } => self.session(session).quarantine = Some(kept()),
-            Record::Ledger { session, .. } => self.session(session).ledger = Some(kept()),
+            Record::Ledger { session, state } => {
+                let ledger = self.session(session).ledger.get_or_insert(Ledger { at: 0, steps: Vec::new() });
+                if state.is_whole() {
+                    ledger.steps.clear();
+                }
+                ledger.at = at();
+                ledger.steps.push(kept());
+            }
             Record::Release { session, .. } => {
                 if let Some(entry) = self.sessions.get_mut(session) {
                     entry.quarantine = None;
@@ -128,9 +145,14 @@ impl<T> Fold<T> {
         self.sessions.entry(id.clone()).or_insert(Session::EMPTY)
     }
 
-    /// Forgets grants and groups' spending that ended before `now` (Unix milliseconds), and sinks nobody configured any more when there are
-    /// too many.
-    pub(super) fn prune(&mut self, now: u64, configured: &[String]) {
+    /// Forgets grants and groups' spending that ended before `now` (Unix milliseconds), ledgers that are all that is known of
+    /// a session and older than `keep_ledgers`, and sinks nobody configured any more when there are too many.
+    pub(super) fn prune(&mut self, now: u64, configured: &[String], keep_ledgers: Duration) {
+        let keep = u64::try_from(keep_ledgers.as_millis()).unwrap_or(u64::MAX);
+        self.sessions.retain(|_, session| match session {
+            Session { announce: None, quarantine: None, ledger: Some(ledger) } => ledger.at.saturating_add(keep) > now,
+            _ => true,
+        });
         self.grants.retain(|_, (until, _)| *until > now);
         self.groups.retain(|_, (until, _)| *until > now);
         if self.sinks.len() >= MAX_SINKS {
@@ -146,10 +168,16 @@ impl<T> Fold<T> {
             match record {
                 Record::Announce { announcement: crate::model::Announcement { id: session, .. } }
                 | Record::Quarantine { session, .. }
-                | Record::Ledger { session, .. }
                     if self.sessions.len() >= caps.sessions && !self.sessions.contains_key(session) =>
                 {
                     return Err(Error::TooMany { what: "sessions", cap: caps.sessions });
+                }
+                // Whoever can ask from many addresses makes as many ledgers; an eighth is left for what he cannot make.
+                Record::Ledger { session, .. }
+                    if self.sessions.len() >= caps.sessions - caps.sessions / 8
+                        && !self.sessions.contains_key(session) =>
+                {
+                    return Err(Error::TooMany { what: "ledgers", cap: caps.sessions - caps.sessions / 8 });
                 }
                 Record::Grant { grant } if self.grants.len() >= caps.grants && !self.grants.contains_key(&grant.id) => {
                     return Err(Error::TooMany { what: "grants", cap: caps.grants });
@@ -173,8 +201,8 @@ impl<T> Fold<T> {
             let Session { announce, quarantine, ledger } = entry;
             let announce = announce.as_mut().map(|t| (Kept::Other, t));
             let quarantine = quarantine.as_mut().map(|t| (Kept::Quarantine(id), t));
-            let ledger = ledger.as_mut().map(|t| (Kept::Other, t));
-            [announce, quarantine, ledger].into_iter().flatten()
+            let steps = ledger.iter_mut().flat_map(|ledger| &mut ledger.steps).map(|t| (Kept::Other, t));
+            announce.into_iter().chain(quarantine).chain(steps)
         });
         let grants = self.grants.values_mut().map(|(_, t)| (Kept::Other, t));
         let groups = self.groups.values_mut().map(|(_, t)| (Kept::Other, t));
@@ -187,7 +215,7 @@ impl<T> Fold<T> {
             let entry = Session {
                 announce: s.announce.map(&mut f),
                 quarantine: s.quarantine.map(&mut f),
-                ledger: s.ledger.map(&mut f),
+                ledger: s.ledger.map(|l| Ledger { at: l.at, steps: l.steps.into_iter().map(&mut f).collect() }),
             };
             (id, entry)
         });
@@ -218,12 +246,14 @@ pub(super) struct Caps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::{announce, grant, ledger, quarantine, release, session};
+    use crate::store::testing::{announce, grant, ledger, quarantine, release, session, step};
+
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
     fn folded(records: &[Record]) -> Fold<u64> {
         let mut fold = Fold::new();
         for (seq, record) in (1..).zip(records) {
-            fold.record(record, || seq);
+            fold.record(record, || seq, || seq);
         }
         fold
     }
@@ -233,17 +263,22 @@ mod tests {
         let end = |n| Record::End { session: session(n) };
         // Each row: records, then which of them stand: announce, quarantine, ledger of session 1.
         type Row<'a> = (&'a [Record], Option<[Option<u64>; 3]>);
-        let rows: [Row<'_>; 6] = [
+        let rows: [Row<'_>; 8] = [
             (&[announce(1), announce(1)], Some([Some(2), None, None])),
             (&[quarantine(1)], Some([None, Some(1), None])),
             (&[quarantine(1), release(1)], None),
             (&[announce(1), quarantine(1), ledger(1), release(1)], Some([Some(1), None, Some(3)])),
             (&[announce(1), quarantine(1), ledger(1), end(1)], None),
+            (&[ledger(1), ledger(1)], Some([None, None, Some(2)])),
+            (&[ledger(1), ledger(1), step(1), step(1)], Some([None, None, Some(2 + 3 + 4)])),
             (&[quarantine(1), release(1), quarantine(1), quarantine(2), release(2)], Some([None, Some(3), None])),
         ];
         for (records, expected) in rows {
             let fold = folded(records);
-            let got = fold.sessions.get(&session(1)).map(|s| [s.announce, s.quarantine, s.ledger]);
+            let got = fold.sessions.get(&session(1)).map(|s| {
+                let ledger = s.ledger.as_ref().map(|ledger| ledger.steps[..].iter().sum());
+                [s.announce, s.quarantine, ledger]
+            });
             assert_eq!(got, expected, "{records:?}");
         }
     }
@@ -251,10 +286,24 @@ mod tests {
     #[test]
     fn grants_end() {
         let mut fold = folded(&[grant("a", 1_000), grant("b", 2_000), grant("a", 3_000)]);
-        fold.prune(2_000, &[]);
+        fold.prune(2_000, &[], WEEK);
         assert_eq!(fold.grants.keys().collect::<Vec<_>>(), ["a"], "b ended at 2000, a was extended");
-        fold.prune(3_000, &[]);
+        fold.prune(3_000, &[], WEEK);
         assert!(fold.grants.is_empty());
+    }
+
+    #[test]
+    fn a_ledger_alone_is_kept_for_a_while_and_leaves_room_for_what_closes() {
+        let mut fold = folded(&[announce(1), ledger(1), quarantine(2), ledger(2), ledger(3), ledger(4)]);
+        let week = u64::try_from(WEEK.as_millis()).unwrap();
+        fold.prune(week + 5, &[], WEEK);
+        let mut left: Vec<_> = fold.sessions.keys().map(ToString::to_string).collect();
+        left.sort();
+        assert_eq!(left, [1, 2, 4].map(|n| session(n).to_string()), "the third was noted at 5");
+        let caps = Caps { sessions: 8, grants: 1 };
+        let fold = folded(&(0..7).map(ledger).collect::<Vec<_>>());
+        assert!(matches!(fold.admits(&[ledger(7)], caps), Err(Error::TooMany { what: "ledgers", cap: 7 })));
+        assert!(fold.admits(&[quarantine(7)], caps).is_ok() && fold.admits(&[ledger(6)], caps).is_ok());
     }
 
     #[test]
@@ -274,7 +323,7 @@ mod tests {
         let group = |n: usize, at| Record::Group { group: format!("g{n}"), at, state: Default::default() };
         let mut fold = folded(&[group(1, 0), group(2, 1_000), group(1, 2_000)]);
         assert_eq!(fold.groups["g1"].1, 3, "the newest");
-        fold.prune(GROUP_MS + 1_500, &[]);
+        fold.prune(GROUP_MS + 1_500, &[], WEEK);
         assert_eq!(fold.groups.keys().collect::<Vec<_>>(), ["g1"]);
         let mut fold = folded(&(0..MAX_GROUPS).map(|n| group(n, 10)).collect::<Vec<_>>());
         let caps = Caps { sessions: 1, grants: 1 };
@@ -282,7 +331,7 @@ mod tests {
         assert!(fold.admits(&[group(0, 20)], caps).is_ok(), "what is known is admitted");
         let later = group(MAX_GROUPS, GROUP_MS + 10);
         assert!(fold.admits(std::slice::from_ref(&later), caps).is_ok());
-        fold.record(&later, || 0);
+        fold.record(&later, || 0, || 0);
         assert_eq!(fold.groups.len(), 1, "what has ended made room");
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,15 +16,18 @@ use tokio::sync::oneshot;
 
 use super::commit::Commit;
 use super::fold::{Caps, Cursor, Fold};
-use super::index::thread::{self as index, Entry, Held, Message, Tables};
+use super::index::entry::Entry;
+use super::index::thread::{self as index, Message, Tables};
 use super::index::{Op, Tree, VALUE_VERSION};
-use super::journal::{Item, Journal};
-use super::line::{self, Json, Mark};
+use super::journal::Journal;
+use super::line::Mark;
+use super::queue::Group;
 use super::recover::{self, Damage, IndexDamage, Live, Next, Replay};
+use super::restore;
 use super::segment::Loc;
 use super::shared::{Counters, Shared, Status};
-use super::writer::{Command, Group, Writer, write_marks};
-use super::{Error, FirstSeen, Grant, GroupSeen, RangeUse, Record, Registered, Spool, rfc3339, wall_ms};
+use super::writer::{Command, Writer, write_marks};
+use super::{Error, FirstSeen, Grant, GroupSeen, RangeUse, Record, Registered, Spool, wall_ms};
 use crate::learn::InForce;
 use crate::model::{Announcement, CaseId, Reason, SessionId};
 
@@ -147,6 +150,8 @@ struct Inner {
     tables: Tables,
     /// Progress of each configured sink when the store was opened.
     cursors: HashMap<String, Cursor>,
+    /// The writer's, to wake it.
+    thread: Thread,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -165,22 +170,27 @@ impl Store {
         let Replay { mut fold, head, next, mut damage } = replay?;
         let lost = |_| Error::Index(super::IndexError::Panicked("while it was opened".into()));
         let index::Opened { store: index_store, held, damage: index_damage } = opened.map_err(lost)??;
-        fold.prune(now, &options.sinks);
+        fold.prune(now, &options.sinks, options.keep_ledgers);
         let had_journal = matches!(next, Next::Resume(_));
         damage.index = index_damage.or_else(|| {
             let lost = options.index == IndexKind::Sled && held.fresh && had_journal;
             lost.then(|| IndexDamage { aside: None, cause: "it was missing or had lost its contents".into() })
         });
-        let adopted = adopt(&fold, &held, head.seq, &mut damage);
-        let recovered = recovered(&fold, &held, &adopted, &options, now, damage);
-        let stale = stale_ledgers(&fold, &held, &options, now);
+        let adopted = restore::adopt(&fold, &held, head.seq, &mut damage);
+        let ledgers = restore::ledgers(&fold, &held, &options, now);
+        let recovered = restore::recovered(&fold, &held, &ledgers, &adopted, &options, now, damage);
+        let stale = restore::stale_ledgers(&fold, &held, &options, now);
 
         let head_seq = head.seq;
         let mut live = Vec::new();
         let mut fold = fold.map(|Live { seq, loc, time, record }| {
-            live.push(Entry { seq, time, record });
+            // Of a ledger the index keeps what its steps amount to.
+            if !matches!(record, Record::Ledger { .. }) {
+                live.push(Entry { seq, time, record });
+            }
             loc
         });
+        live.extend(ledgers.into_iter().map(restore::Told::entry));
         let start_failed = |error| Error::io("write the journal in", dir, error);
         let mut journal = match next {
             Next::Resume(resume) => Journal::resume(dir, resume).map_err(start_failed)?,
@@ -225,14 +235,17 @@ impl Store {
             sinks: options.sinks,
             segment_octets: options.segment_octets,
             keep_segments: options.keep_segments,
+            keep_ledgers: options.keep_ledgers,
             lock,
             queue: VecDeque::new(),
             failure: None,
             rotate_after: None,
             index_behind: false,
+            warned: None,
         };
-        let thread = thread::Builder::new().name("journal".into()).spawn(|| writer.run()).map_err(failed)?;
-        let inner = Inner { commands, shared, tables, cursors, writer: Mutex::new(Some(thread)) };
+        let writer = thread::Builder::new().name("journal".into()).spawn(|| writer.run()).map_err(failed)?;
+        let thread = writer.thread().clone();
+        let inner = Inner { commands, shared, tables, cursors, thread, writer: Mutex::new(Some(writer)) };
         let store = Self { inner: Arc::new(inner) };
         if !adopted.is_empty() {
             store.append(adopted)?.wait_blocking()?;
@@ -243,25 +256,28 @@ impl Store {
     /// Queues `records` to be written next to each other and to become durable together. Never waits: a full queue is
     /// an error, and then nothing of the call is written.
     pub fn append(&self, records: Vec<Record>) -> Result<Commit, Error> {
-        let time = rfc3339(wall_ms());
-        let mut octets = 0;
-        let count = records.len();
-        let mut items = Vec::with_capacity(count);
-        for (at, record) in records.iter().enumerate() {
-            let json = Json::record(record).map_err(|error| Error::Encode(Arc::new(error)))?;
-            if json.line_len() > line::MAX_LINE {
-                return Err(Error::TooLarge { octets: json.line_len() });
-            }
-            octets += 2 * json.line_len();
-            items.push(Item { time: time.clone(), json, more: at + 1 < count });
-        }
         let (reply, commit) = oneshot::channel();
-        self.send(Command::Append(Group { records, items, octets, reply: Some(reply) }))?;
+        self.send(Command::Append(Group::call(records, wall_ms(), reply)?))?;
+        // It may be lingering for calls that nobody waits for.
+        self.inner.thread.unpark();
         Ok(Commit(commit))
     }
 
-    /// Notes a session's ledger in the index, durable within seconds. For what must not be lost at all there is
-    /// [`Record::Ledger`]. Never waits.
+    /// Queues a fact that nobody waits for: durable within a moment if the disk is well, written before whatever is
+    /// appended later. What is noted of one session, group or sink in the meantime may become one line. Its line is made
+    /// on the journal's thread, and nobody is woken; one that cannot be written is counted and logged there. Never waits.
+    ///
+    /// # Errors
+    /// Where the queue is full or the store closed; nothing is written then.
+    pub fn note(&self, record: Record) -> Result<(), Error> {
+        self.send(Command::Append(Group::note(record, wall_ms())))
+    }
+
+    /// Copies a session's ledger to the index, durable within seconds, for the case that the journal is damaged; the
+    /// ledger itself is [`Record::Ledger`]s. Never waits.
+    ///
+    /// # Errors
+    /// Where the queue is full or the store closed; nothing is kept then.
     pub fn put_ledger(&self, session: SessionId, state: StateSnapshot) -> Result<(), Error> {
         self.send(Command::Ledger(Box::new(Record::Ledger { session, state })))
     }
@@ -327,6 +343,7 @@ impl Store {
         let Some(thread) = self.inner.writer.lock().take() else { return };
         // Fails only if the thread has ended already.
         let _ = self.inner.commands.send(Command::Shutdown);
+        self.inner.thread.unpark();
         let _ = thread.join();
     }
 
@@ -375,124 +392,6 @@ fn remove_unfinished(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Where acknowledged records may be gone from the journal, quarantines that the index still knows are taken over:
-/// the safe side. A release may be among what was lost; then an operator releases again.
-fn adopt(fold: &Fold<Live>, held: &Held, head: u64, damage: &mut Damage) -> Vec<Record> {
-    let journal_short = held.applied > head;
-    if !journal_short && damage.unreadable_total + damage.breaks_total + damage.unknown == 0 {
-        return Vec::new();
-    }
-    let adopted: Vec<Record> = held
-        .quarantines
-        .iter()
-        .filter(|entry| match &entry.record {
-            Record::Quarantine { session, .. } => {
-                fold.sessions.get(session).is_none_or(|known| known.quarantine.is_none())
-            }
-            _ => false,
-        })
-        .map(|entry| entry.record.clone())
-        .collect();
-    damage.adopted = adopted.len() as u64;
-    damage.journal_short = journal_short;
-    adopted
-}
-
-fn recovered(
-    fold: &Fold<Live>,
-    held: &Held,
-    adopted: &[Record],
-    options: &Options,
-    now: u64,
-    damage: Damage,
-) -> Recovered {
-    let mut out = Recovered { damage, learned: held.learned.clone(), ..Recovered::default() };
-    let mut ledgers: HashMap<SessionId, (u64, StateSnapshot)> = HashMap::new();
-    let kept = fold.sessions.values().flat_map(|s| [&s.announce, &s.quarantine]).flatten();
-    for live in kept.chain(fold.grants.values().map(|(_, live)| live)).chain(&fold.policy) {
-        match &live.record {
-            Record::Announce { announcement } => out.sessions.push(announcement.clone()),
-            Record::Grant { grant } => out.grants.push(grant.clone()),
-            Record::Policy { digest, learned, enforced, ranges } => {
-                out.ranges = ranges.clone();
-                out.policy = Some(digest.clone());
-                out.enforced = *enforced;
-                out.in_force = learned.clone();
-            }
-            quarantine => out.quarantined.extend(quarantined(quarantine, &live.time)),
-        }
-    }
-    for record in adopted {
-        out.quarantined.extend(quarantined(record, &rfc3339(now)));
-    }
-    for entry in held.ledgers.iter().filter(|entry| is_wanted(entry, fold, options, now)) {
-        if let Record::Ledger { session, state } = &entry.record {
-            ledgers.insert(session.clone(), (entry.seq, state.clone()));
-        }
-    }
-    for live in fold.sessions.values().filter_map(|s| s.ledger.as_ref()) {
-        if let Record::Ledger { session, state } = &live.record
-            && ledgers.get(session).is_none_or(|(seq, _)| *seq < live.seq)
-        {
-            ledgers.insert(session.clone(), (live.seq, state.clone()));
-        }
-    }
-    out.groups = groups(fold, held, options, now);
-    out.ledgers = ledgers.into_iter().map(|(session, (_, state))| (session, state)).collect();
-    let alerts = fold.alerts;
-    let behind = |sink: &String| fold.sinks.get(sink).map_or(0, |cursor| alerts.saturating_sub(cursor.nth));
-    out.undelivered = options.sinks.iter().map(|sink| Backlog { sink: sink.clone(), alerts: behind(sink) }).collect();
-    out
-}
-
-/// Groups as journal and index know them together: the journal every step of their spending, the index the rest of it
-/// and the names.
-fn groups(fold: &Fold<Live>, held: &Held, options: &Options, now: u64) -> Vec<(String, GroupSnapshot)> {
-    let mut groups: HashMap<&str, GroupSnapshot> = HashMap::new();
-    let journalled = fold.groups.values().map(|(_, live)| &live.record);
-    let indexed = held.groups.iter().filter(|entry| is_wanted(entry, fold, options, now)).map(|entry| &entry.record);
-    for record in journalled.chain(indexed) {
-        if let Record::Group { group, state, .. } = record {
-            let known = groups.remove(group.as_str());
-            groups.insert(group, known.map_or_else(|| state.clone(), |known| known.merge(state.clone())));
-        }
-    }
-    groups.into_iter().map(|(group, state)| (group.to_owned(), state)).collect()
-}
-
-/// A quarantine record with the time of its line.
-pub(super) fn quarantined(record: &Record, time: &str) -> Option<Quarantined> {
-    let Record::Quarantine { session, case, reason, by, note } = record else { return None };
-    let since = time.parse::<jiff::Timestamp>().ok().and_then(|t| u64::try_from(t.as_millisecond()).ok());
-    Some(Quarantined {
-        session: session.clone(),
-        case: *case,
-        reason: *reason,
-        by: by.clone(),
-        note: note.clone(),
-        since: since.unwrap_or(0),
-    })
-}
-
-/// Whether a ledger in the index is still of use: its session is known, or it is recent. A group's names are of use
-/// after its spending has ended.
-fn is_wanted(entry: &Entry, fold: &Fold<Live>, options: &Options, now: u64) -> bool {
-    match &entry.record {
-        Record::Ledger { session, .. } if fold.sessions.contains_key(session) => return true,
-        Record::Ledger { .. } | Record::Group { .. } => {}
-        _ => return false,
-    }
-    let at = entry.time.parse::<jiff::Timestamp>().map_or(0, |time| time.as_millisecond());
-    let age = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(at);
-    u128::try_from(age).is_ok_and(|age| age <= options.keep_ledgers.as_millis())
-}
-
-/// Removes ledgers from the index that are of no use any more.
-fn stale_ledgers(fold: &Fold<Live>, held: &Held, options: &Options, now: u64) -> Vec<Op> {
-    let stale = held.ledgers.iter().chain(&held.groups).filter(|entry| !is_wanted(entry, fold, options, now));
-    stale.filter_map(|entry| Entry::place(&entry.record)).map(|(tree, key)| Op::Delete(tree, key)).collect()
 }
 
 /// What the journal is to say about itself before anything new: repairs, and sinks that are new.

@@ -225,15 +225,18 @@ pub(super) fn claims_alert(raw: &[u8]) -> bool {
 
 /// Finds lines in a stretch without newlines that is not itself a line: two lines whose newline was damaged, or a line
 /// after a torn one. Yields `(offset, length)` of each candidate that begins like a line, its end cut at the last thing
-/// that looks like a line's end.
+/// that looks like a line's end, and then at the first, in case the rest is of a line whose beginning is lost.
 pub(super) fn candidates(raw: &[u8]) -> impl Iterator<Item = (usize, usize)> + '_ {
     let starts: Vec<usize> =
         raw.windows(START.len()).enumerate().filter(|(_, w)| *w == START).map(|(at, _)| at).collect();
     let ends: Vec<usize> = starts.iter().skip(1).copied().chain([raw.len()]).collect();
-    starts.into_iter().zip(ends).filter_map(move |(start, end)| {
-        let piece = raw.get(start..end)?;
-        let key = piece.windows(HASH_KEY.len()).rposition(|w| w == HASH_KEY)?;
-        (key + TAIL <= piece.len()).then_some((start, key + TAIL))
+    starts.into_iter().zip(ends).flat_map(move |(start, end)| {
+        let piece = raw.get(start..end).unwrap_or_default();
+        let is_key = |window: &[u8]| window == HASH_KEY;
+        let last = piece.windows(HASH_KEY.len()).rposition(is_key);
+        let first = piece.windows(HASH_KEY.len()).position(is_key).filter(|first| Some(*first) != last);
+        let whole = move |key: usize| (key + TAIL <= piece.len()).then_some((start, key + TAIL));
+        [last, first].into_iter().flatten().filter_map(whole)
     })
 }
 
@@ -301,7 +304,9 @@ mod tests {
     #[test]
     fn lines_joined_by_a_damaged_newline_are_found() {
         let (a, b) = (text(1, &policy("a")), text(2, &policy("b")));
-        for joint in [&b"\x0b"[..], b"", b"{\"seq\":torn"] {
+        // The last joint is what is left of a line whose beginning is lost.
+        let headless = [b"\0\0\0", a.split_at(7).1].concat();
+        for joint in [&b"\x0b"[..], b"", b"{\"seq\":torn", &headless] {
             let joined = [&a[..], joint, &b[..], b"rest"].concat();
             let found: Vec<u64> = candidates(&joined)
                 .filter_map(|(at, len)| decode(&joined[at..at + len]).ok())

@@ -1,8 +1,8 @@
 //! Durable state: an fsynced, hash-chained journal is the truth, sled is an index that can be rebuilt from it.
 //!
 //! Beside the stages: whoever decides something that must survive appends [`Record`]s and waits for the [`Commit`]
-//! before he tells anybody. [`Store::append`] itself never waits, so the query path may call it; the index is never on
-//! that path at all. [`crate::alert`] reads undelivered alerts back through a [`Spool`]. Knows no DNS and no verdicts.
+//! before he tells anybody. [`Store::append`] itself never waits, so the query path may call it; for what nobody waits for
+//! there is [`Store::note`], which costs it least. The index is never on that path at all. [`crate::alert`] reads undelivered alerts back through a [`Spool`]. Knows no DNS and no verdicts.
 //!
 //! The state directory holds `lock`, the segments `journal-NNNNNN.jsonl`, `index/`, and whatever was put aside as
 //! damaged. Only one process at a time may have it open.
@@ -17,8 +17,10 @@ mod handle;
 mod index;
 mod journal;
 mod line;
+mod queue;
 mod recover;
 mod registered;
+mod restore;
 mod segment;
 mod shared;
 mod slots;
@@ -51,8 +53,9 @@ use shared::{Counters, Shared};
 pub use spool::{Progress, Spool, Spooled};
 pub use verify::{Report, verify};
 
-/// Version of the journal's lines and of the index. A store with a higher one is not opened.
-pub const SCHEMA: u32 = 1;
+/// Version of the journal's lines and of the index. A store with a higher one is not opened. Until version 1 every line of a
+/// ledger was whole.
+pub const SCHEMA: u32 = 2;
 
 /// A fact that must survive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -115,7 +118,7 @@ pub enum Record {
     Ledger {
         /// Which.
         session: SessionId,
-        /// Its state.
+        /// Its state, or what has changed of it since the last one.
         state: staunch_scoring::StateSnapshot,
     },
     /// A group's ledger crossed a step; on restart it is at least this.
@@ -253,6 +256,12 @@ impl Error {
 fn wall_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Unix milliseconds of an RFC 3339 time. What is none is the epoch.
+fn unix_ms(time: &str) -> u64 {
+    let time = time.parse::<jiff::Timestamp>().unwrap_or_default();
+    u64::try_from(time.as_millisecond()).unwrap_or(0)
 }
 
 /// RFC 3339, UTC, milliseconds. Out of range is the epoch.

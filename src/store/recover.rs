@@ -187,7 +187,7 @@ pub(super) fn replay(dir: &Path, now: u64) -> Result<Replay, Error> {
         next += 1;
     }
     reader.damage.snapshots_skipped = skipped;
-    let Reader { fold, head, mut damage, more, .. } = reader;
+    let Reader { fold, head, mut damage, more, schema, .. } = reader;
     damage.partial_call = more;
     let next = match (last, numbers.last()) {
         (Some(tail), Some(number)) => {
@@ -199,7 +199,8 @@ pub(super) fn replay(dir: &Path, now: u64) -> Result<Replay, Error> {
                 let place = Place { segment: segment::file_name(*number), offset, octets };
                 damage.torn = Some(Torn { place, aside: aside.ok() });
             }
-            if tail.lines == 0 || damage.is_serious() {
+            // An earlier version must not take what is written from here on for damage in its own segment.
+            if tail.lines == 0 || damage.is_serious() || schema < SCHEMA {
                 Next::Start { number: number.saturating_add(1), head, older }
             } else {
                 let first = older.pop().map_or(head.seq + 1, |s| s.first);
@@ -218,6 +219,8 @@ struct Reader {
     head: Head,
     damage: Damage,
     more: bool,
+    /// Of the newest segment that says it.
+    schema: u32,
     /// A schema we do not know.
     newer: Option<u32>,
 }
@@ -258,6 +261,7 @@ impl Reader {
             head: Head::GENESIS,
             damage: Damage::default(),
             more: false,
+            schema: SCHEMA,
             newer: None,
         }
     }
@@ -332,18 +336,18 @@ impl Reader {
             Body::Mark(mark) => {
                 match mark {
                     Mark::Begin { schema, .. } if *schema > SCHEMA => self.newer = Some(*schema),
+                    Mark::Begin { schema, .. } => self.schema = *schema,
                     Mark::End { .. } => tail.snapshot_end = loc.offset + u64::from(loc.len) + 1,
                     _ => {}
                 }
                 self.fold.mark(mark);
             }
             Body::Record(record) => {
-                self.fold.record(record, || Live {
-                    seq: line.origin,
-                    loc,
-                    time: line.time.clone(),
-                    record: (**record).clone(),
-                });
+                self.fold.record(
+                    record,
+                    || super::unix_ms(&line.time),
+                    || Live { seq: line.origin, loc, time: line.time.clone(), record: (**record).clone() },
+                );
             }
         }
     }

@@ -182,6 +182,10 @@ fn pieces(segment: u32, stretch: &Stretch, visit: &mut dyn FnMut(Piece) -> bool)
     }
     let mut done = 0;
     for (at, len) in line::candidates(&stretch.octets) {
+        // Another end of a line that was found.
+        if at < done {
+            continue;
+        }
         let Some(piece) = stretch.octets.get(at..at + len).and_then(|octets| good(at, octets)) else { continue };
         if at > done && !visit(Piece::Bad { offset: stretch.offset + done as u64, len: (at - done) as u64 }) {
             return false;

@@ -125,7 +125,7 @@ impl Spool {
 
     fn note(&mut self) {
         if let Some(record) = self.unnoted.take()
-            && let Err(Error::QueueFull) = self.store.append(vec![record.clone()])
+            && let Err(Error::QueueFull) = self.store.note(record.clone())
         {
             self.unnoted = Some(record);
         }

@@ -1,34 +1,39 @@
 //! The one thread that writes the journal.
 //!
 //! Group commit: whatever has queued up (at most [`GROUP`] calls) becomes durable with one write and one sync, then
-//! every caller is told. Calls that nobody waits for may linger a moment so that they share a sync.
+//! every caller is told. Calls that nobody waits for linger a moment so that they share a sync: for [`LINGER`] the thread
+//! sleeps whatever is sent, unless somebody waits for it and wakes it.
 //!
 //! When the disk is full or fails, callers get the error at once; what tightens (quarantines, alerts, ledgers, context)
 //! is kept in bounded memory and written in order as soon as the disk allows, while what loosens (releases, grants, the
 //! end of a session) is not: an operator who was told "not recorded" must be able to rely on it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-use tokio::sync::oneshot;
 
 use super::fold::{Caps, Fold};
 use super::index::Op;
-use super::index::thread::{Entry, Message};
+use super::index::entry::Entry;
+use super::index::thread::Message;
 use super::journal::{Item, Journal};
 use super::line::{Json, Mark};
+use super::queue::{Group, coalesce};
 use super::segment::Loc;
 use super::{Error, Record, Shared, wall_ms};
 
-/// Most calls that share one sync.
-const GROUP: usize = 64;
-/// How long calls nobody waits for may linger, and how long a group is gathered at most.
-const LINGER: Duration = Duration::from_millis(2);
+/// Most calls that share one sync. Their lines are made and written in a few milliseconds, which whoever waits pays.
+const GROUP: usize = 1024;
+/// How long calls nobody waits for may linger.
+const LINGER: Duration = Duration::from_millis(20);
+/// How long a group is gathered at most once somebody waits.
+const AWAITED: Duration = Duration::from_millis(2);
+/// Between two warnings of notes that cannot be written.
+const WARN: Duration = Duration::from_secs(10);
 /// Pause after a failure before the disk is tried again; callers in between get the same error.
 const RETRY: Duration = Duration::from_millis(250);
 /// Pause after a failed rotation.
@@ -40,50 +45,12 @@ const BACKLOG_OCTETS: usize = 16 << 20;
 pub(super) enum Command {
     /// Write these together.
     Append(Group),
-    /// Note a session's or a group's ledger in the index; not in the journal.
+    /// Copy a session's or a group's ledger to the index; not to the journal.
     Ledger(Box<Record>),
     /// Change the index alone.
     Index(Vec<Op>),
     /// Write what is queued, and end.
     Shutdown,
-}
-
-/// The records of one call.
-pub(super) struct Group {
-    pub(super) records: Vec<Record>,
-    pub(super) items: Vec<Item>,
-    /// Octets held, roughly.
-    pub(super) octets: usize,
-    /// `None` once answered.
-    pub(super) reply: Option<oneshot::Sender<Result<u64, Error>>>,
-}
-
-impl Group {
-    fn awaited(&self) -> bool {
-        self.reply.as_ref().is_some_and(|reply| !reply.is_closed())
-    }
-
-    fn answer(&mut self, result: Result<u64, Error>) {
-        if let Some(reply) = self.reply.take() {
-            // The caller may have stopped waiting.
-            let _ = reply.send(result);
-        }
-    }
-
-    /// Whether it is kept for later when it cannot be written now.
-    fn tightens(&self) -> bool {
-        !self.records.iter().any(|r| matches!(r, Record::Release { .. } | Record::Grant { .. } | Record::End { .. }))
-    }
-
-    /// What a later call of the same key makes superfluous.
-    fn key(&self) -> Option<(u8, String)> {
-        match self.records.as_slice() {
-            [Record::Ledger { session, .. }] => Some((0, session.as_str().to_owned())),
-            [Record::Delivered { sink, .. }] => Some((1, sink.clone())),
-            [Record::Group { group, .. }] => Some((2, group.clone())),
-            _ => None,
-        }
-    }
 }
 
 /// Everything the thread owns.
@@ -99,6 +66,7 @@ pub(super) struct Writer {
     pub(super) sinks: Vec<String>,
     pub(super) segment_octets: u64,
     pub(super) keep_segments: usize,
+    pub(super) keep_ledgers: Duration,
     /// Released when the thread ends.
     pub(super) lock: File,
     pub(super) queue: VecDeque<Group>,
@@ -106,6 +74,8 @@ pub(super) struct Writer {
     pub(super) rotate_after: Option<Instant>,
     /// The index has missed something: its sequence stays where it is until the next start.
     pub(super) index_behind: bool,
+    /// When it was last told that notes could not be written.
+    pub(super) warned: Option<Instant>,
 }
 
 impl Writer {
@@ -119,6 +89,7 @@ impl Writer {
         // Told last, so that it has everything.
         let _ = self.index.send(Message::Shutdown);
         if let Some(thread) = self.index_thread.take() {
+            thread.thread().unpark();
             let _ = thread.join();
         }
         self.shared.close();
@@ -127,15 +98,13 @@ impl Writer {
 
     /// Takes what has queued up; false when the thread is to end.
     fn gather(&mut self) -> bool {
-        let first = if self.queue.is_empty() {
+        let mut next = if self.queue.is_empty() {
             self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
             self.commands.recv_timeout(RETRY)
         };
         let started = Instant::now();
-        let mut awaited = false;
-        let mut next = first;
-        let mut calls = 0;
+        let (mut awaited, mut calls) = (false, 0);
         loop {
             match next {
                 Ok(Command::Append(group)) => {
@@ -143,20 +112,24 @@ impl Writer {
                     calls += 1;
                     self.queue.push_back(group);
                 }
-                Ok(Command::Ledger(record)) => self.note_ledger(&record),
+                Ok(Command::Ledger(record)) => self.copy_ledger(*record),
                 Ok(Command::Index(ops)) => self.note(ops),
                 Ok(Command::Shutdown) | Err(RecvTimeoutError::Disconnected) => return false,
-                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            let left = LINGER.saturating_sub(started.elapsed());
-            if calls >= GROUP || left.is_zero() {
+            let waits = if awaited { AWAITED } else { LINGER };
+            if calls >= GROUP || started.elapsed() >= waits {
                 return true;
             }
-            next = match (awaited, self.commands.try_recv()) {
-                (_, Ok(command)) => Ok(command),
-                (true, Err(_)) => return true,
-                (false, Err(_)) if calls == 0 => return true,
-                (false, Err(_)) => self.commands.recv_timeout(left),
+            next = match self.commands.try_recv() {
+                Ok(command) => Ok(command),
+                Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+                Err(TryRecvError::Empty) if awaited || self.queue.is_empty() => return true,
+                Err(TryRecvError::Empty) => {
+                    // Woken by whoever waits; others are found when it is over.
+                    thread::park_timeout(LINGER.saturating_sub(started.elapsed()));
+                    Err(RecvTimeoutError::Timeout)
+                }
             };
         }
     }
@@ -165,6 +138,8 @@ impl Writer {
     fn drain(&mut self) {
         while !self.queue.is_empty() {
             self.refuse_excess();
+            coalesce(&mut self.queue, self.failure.is_some());
+            self.write_out();
             let result = match &self.failure {
                 Some((at, error)) if at.elapsed() < RETRY => Err(error.clone()),
                 _ => self.write_group().map_err(Arc::new),
@@ -188,13 +163,24 @@ impl Writer {
     /// Answers calls for which the fold has no room.
     fn refuse_excess(&mut self) {
         let (fold, caps) = (&self.fold, self.caps);
-        self.queue.retain_mut(|group| match fold.admits(&group.records, caps) {
-            Ok(()) => true,
-            Err(error) => {
-                group.answer(Err(error));
-                false
-            }
-        });
+        let given_up = give_up(&mut self.queue, |group| fold.admits(&group.records, caps));
+        self.told(given_up);
+    }
+
+    /// Makes the lines of notes.
+    fn write_out(&mut self) {
+        let given_up = give_up(&mut self.queue, Group::write_out);
+        self.told(given_up);
+    }
+
+    /// Counts records that were given up without anybody hearing of it, and tells it now and then.
+    fn told(&mut self, (records, error): (usize, Option<Error>)) {
+        let Some(error) = error else { return };
+        self.shared.counters.lost(records);
+        if self.warned.is_none_or(|at| at.elapsed() >= WARN) {
+            self.warned = Some(Instant::now());
+            tracing::warn!(%error, records, "records were not journalled");
+        }
     }
 
     fn write_group(&mut self) -> io::Result<()> {
@@ -203,7 +189,7 @@ impl Writer {
         }
         let calls = self.queue.len().min(GROUP);
         let started = Instant::now();
-        let locs = self.journal.append(self.queue.iter().take(calls).flat_map(|g| &g.items))?;
+        let locs = self.journal.append(self.queue.iter().take(calls).flat_map(Group::items))?;
         self.shared.counters.committed(locs.len(), started.elapsed());
         let first = (self.journal.head().seq + 1).saturating_sub(locs.len() as u64);
         let mut placed = (first..).zip(locs);
@@ -211,8 +197,8 @@ impl Writer {
         let mut done: Vec<(Group, u64)> = Vec::with_capacity(calls);
         for group in self.queue.drain(..calls) {
             let mut last = 0;
-            for ((record, item), (seq, loc)) in group.records.iter().zip(&group.items).zip(&mut placed) {
-                self.fold.record(record, || loc);
+            for ((record, item), (seq, loc)) in group.records.iter().zip(group.items()).zip(&mut placed) {
+                self.fold.record(record, || group.at, || loc);
                 ops.extend(Entry::ops(seq, &item.time, record));
                 last = seq;
             }
@@ -235,24 +221,15 @@ impl Writer {
             self.failure = Some((Instant::now(), error.clone()));
             self.shared.counters.write_failed();
         }
-        let mut later = HashSet::new();
-        let mut superseded: Vec<bool> =
-            self.queue.iter().rev().map(|group| group.key().is_some_and(|key| !later.insert(key))).collect();
-        superseded.reverse();
-        let mut superseded = superseded.into_iter();
         let mut octets = 0;
         let mut lost = 0;
         self.queue.retain_mut(|group| {
-            let superseded = superseded.next().unwrap_or(false);
             let room = octets + group.octets <= BACKLOG_OCTETS;
             let kept = group.tightens() && room;
             group.answer(Err(Error::NotDurable { kept, source: error.clone() }));
-            if group.tightens() && !room && !superseded {
-                lost += group.records.len();
-            }
-            let stays = kept && !superseded;
-            octets += if stays { group.octets } else { 0 };
-            stays
+            lost += if group.tightens() && !room { group.records.len() } else { 0 };
+            octets += if kept { group.octets } else { 0 };
+            kept
         });
         if lost > 0 {
             tracing::error!(records = lost, "records are lost: the journal has failed for too long");
@@ -260,11 +237,12 @@ impl Writer {
         }
     }
 
-    fn note_ledger(&mut self, record: &Record) {
+    fn copy_ledger(&mut self, record: Record) {
         // Everything queued so far is older than this.
-        let queued: usize = self.queue.iter().map(|g| g.items.len()).sum();
+        let queued: usize = self.queue.iter().map(|g| g.records.len()).sum();
         let seq = self.journal.head().seq + queued as u64;
-        self.note(Entry::ops(seq, &super::rfc3339(wall_ms()), record));
+        let entry = Entry { seq, time: super::rfc3339(wall_ms()), record };
+        self.note(entry.put().into_iter().collect());
     }
 
     /// Changes the index beside the journal: not part of the sequence that it has applied.
@@ -298,7 +276,7 @@ impl Writer {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        self.fold.prune(wall_ms(), &self.sinks);
+        self.fold.prune(wall_ms(), &self.sinks, self.keep_ledgers);
         let lost = self.journal.rotate(&mut self.fold, wall_ms())?;
         self.rotate_after = None;
         if lost > 0 {
@@ -332,6 +310,24 @@ impl Writer {
         let (octets, segments) = self.journal.size();
         self.shared.counters.journal(octets, segments, self.journal.head().seq);
     }
+}
+
+/// Takes calls out of the queue that cannot be written, and answers them; how many records nobody heard of, and why.
+fn give_up(
+    queue: &mut VecDeque<Group>,
+    mut check: impl FnMut(&mut Group) -> Result<(), Error>,
+) -> (usize, Option<Error>) {
+    let (mut records, mut last) = (0, None);
+    queue.retain_mut(|group| {
+        let Err(error) = check(group) else { return true };
+        if !group.awaited() {
+            records += group.records.len();
+            last = Some(error.clone());
+        }
+        group.answer(Err(error));
+        false
+    });
+    (records, last)
 }
 
 /// Writes marks at start, before anybody waits.

@@ -121,13 +121,15 @@ impl Metrics {
     pub(super) fn count(&self, record: &Record) {
         let mode = usize::from(record.mode == Mode::Enforce);
         let verdict = VERDICTS.iter().position(|v| *v == record.verdict).unwrap_or(0);
-        self.verdicts[mode][verdict].inc();
+        self.verdicts[mode][verdict].inc_by(record.count);
         if let Some(at) = record.reason.and_then(|reason| Reason::ALL.iter().position(|r| *r == reason)) {
-            self.reasons[at][usize::from(record.verdict == Verdict::Answer)].inc();
+            self.reasons[at][usize::from(record.verdict == Verdict::Answer)].inc_by(record.count);
         }
         let source = SOURCES.iter().position(|(s, _)| *s == record.source).unwrap_or(0);
-        self.sources[source][usize::from(record.transport == Transport::Tcp)].inc();
-        self.duration.observe(f64::from(record.duration_us) / 1e6);
+        self.sources[source][usize::from(record.transport == Transport::Tcp)].inc_by(record.count);
+        for _ in 0..record.count {
+            self.duration.observe(f64::from(record.duration_us) / 1e6);
+        }
         if let Some((_, charged)) = &record.scored {
             self.charged.inc_by(charged.as_f64());
         }

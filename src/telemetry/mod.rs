@@ -78,6 +78,8 @@ pub struct Record {
     pub withheld: Vec<IpAddr>,
     /// From packet to reply, microseconds.
     pub duration_us: u32,
+    /// How many questions this stands for: the same one of the same session, answered alike within a second.
+    pub count: u64,
 }
 
 impl Record {
@@ -105,11 +107,17 @@ impl Record {
             source: self.source,
             decoy: self.decoy,
             rcode: self.rcode,
-            score: self.scored.as_ref().map(|(assessment, charged)| scored(assessment, *charged)),
+            score: self.scored.as_ref().map(|(assessment, charged)| {
+                let mut score = scored(assessment, *charged);
+                // A line for every question: what a signal has no word on is not repeated each time.
+                score.readings.retain(|reading| reading.value.is_some());
+                score
+            }),
             pins: self.pins.clone(),
             shared: if self.shared.iter().any(|n| *n > 0) { self.shared.clone() } else { Vec::new() },
             withheld: self.withheld.clone(),
             duration_us: self.duration_us,
+            count: self.count,
         }
     }
 }

@@ -84,11 +84,14 @@ pub fn run(telemetry: &Telemetry, mut file: Option<LineFile>) {
                 batch.truncate(at);
                 continue;
             }
-            let line: Arc<str> = String::from_utf8_lossy(&batch[at..]).into();
+            // JSON is UTF-8.
+            let line: Arc<str> = std::str::from_utf8(&batch[at..]).unwrap_or_default().into();
             batch.push(b'\n');
             telemetry.recent.lock().push(&line, case);
-            // An error means that nobody listens.
-            let _ = telemetry.tap.send(line);
+            if telemetry.tap.receiver_count() > 0 {
+                // An error means that the last one has gone meanwhile.
+                let _ = telemetry.tap.send(line);
+            }
         }
         if !batch.is_empty() {
             if let Some(file) = &mut file {

@@ -66,6 +66,23 @@ fn a_query_is_read_whole() {
     assert_eq!(query.question, spelled, "kept as spelled for the echo");
     assert_eq!(query.qtype, Qtype::AAAA);
     assert_eq!(query.edns, Some(Edns { udp_payload: 4096, dnssec_ok: true }));
+    assert_eq!(query.options, Options { cookie: b"cookie!!", keepalive: false });
+}
+
+#[test]
+fn options_are_read_and_cookies_of_no_length_refused() {
+    let q = question("example.com", 1, 1);
+    let of = |rdata: &[u8]| message(RD, [1, 0, 0, 1], &[&q, &record(&[0], 41, 1232, 0, rdata)]);
+    let cookie = |length: usize| [&[0, 10, 0, length as u8][..], &vec![7; length]].concat();
+    for length in 0..60 {
+        let right = length == 8 || (16..=40).contains(&length);
+        assert_eq!(outcome(&of(&cookie(length))), if right { "query" } else { "1+opt" }, "{length} octets");
+    }
+    let first = of(&[cookie(8), cookie(16), vec![0, 11, 0, 0]].concat());
+    let Parsed::Query(query) = parse(&first) else { panic!("rejected") };
+    assert_eq!(query.options, Options { cookie: &[7; 8], keepalive: true });
+    let later = of(&[cookie(8), cookie(9)].concat());
+    assert_eq!(outcome(&later), "1+opt", "a malformed one is malformed wherever it stands");
 }
 
 #[test]

@@ -71,6 +71,73 @@ fn slow_senders_are_closed() {
     rig.await_count(|c| c.tcp_expired.load(Relaxed), 2);
 }
 
+/// A query that asks how long its connection may stay (RFC 7828).
+fn asks_for_time(id: u16, name: &str) -> Vec<u8> {
+    let mut packet = query(id, name);
+    packet.truncate(packet.len() - 2);
+    packet.extend([0, 4, 0, 11, 0, 0]);
+    packet
+}
+
+/// What a reply says of it, tenths of a second.
+fn told_time(reply: &[u8]) -> Option<u16> {
+    let at = reply.windows(4).position(|octets| octets == [0, 11, 0, 2])?;
+    Some(u16::from_be_bytes([reply[at + 4], reply[at + 5]]))
+}
+
+#[test]
+fn who_asks_is_told_how_long_a_connection_may_stay() {
+    let rig = Rig::start(&Config { tcp_connections: 8, ..config("127.0.0.1:0") });
+    let mut stream = rig.connect();
+    let mut ask = |packet: Vec<u8>| {
+        stream.write_all(&framed(&packet)).expect("send");
+        told_time(&receive_framed(&mut stream).expect("reply"))
+    };
+    assert_eq!(ask(asks_for_time(1, "fast.example")), Some(100));
+    assert_eq!(ask(asks_for_time(2, "wait30.example")), Some(100), "by the slow path too");
+    assert_eq!(ask(query(3, "fast.example")), None, "who does not ask is not told");
+    let _others: Vec<_> = (0..6).map(|_| rig.connect()).collect();
+    rig.await_count(|c| c.tcp_accepted.load(Relaxed), 7);
+    assert_eq!(ask(asks_for_time(4, "fast.example")), Some(0), "places are scarce");
+    let stub = rig.stub();
+    stub.send(&asks_for_time(5, "fast.example")).expect("send");
+    assert_eq!(told_time(&receive(&stub)), None, "means nothing over UDP");
+}
+
+#[test]
+fn a_message_has_its_own_time_and_silence_another() {
+    let rig = Rig::start(&Config { tcp_idle: Duration::from_secs(4), ..config("127.0.0.1:0") });
+    let whole = framed(&query(1, "fast.example"));
+    let (mut begun, mut dripping) = (rig.connect(), rig.connect());
+    let start = Instant::now();
+    begun.write_all(&whole[..9]).expect("send");
+    // The first octet came in time, so the rest may come later than two seconds after.
+    dripping.write_all(&whole[..1]).expect("send");
+    std::thread::sleep(Duration::from_millis(2500));
+    dripping.write_all(&whole[1..]).expect("still open");
+    assert!(receive_framed(&mut dripping).is_some());
+    assert!(receive_framed(&mut begun).is_none());
+    let waited = start.elapsed();
+    assert!((Duration::from_millis(3900)..Duration::from_secs(8)).contains(&waited), "{waited:?}");
+}
+
+#[test]
+fn replies_that_nobody_reads_are_bounded_in_octets() {
+    let rig = Rig::start(&Config { in_flight: 2000, queue: 2000, ..config("127.0.0.1:0") });
+    let mut greedy = rig.connect();
+    // Long replies from the slow path, and nobody reads them: the kernel takes the first few.
+    let packet = framed(&query(1, "bigwait5.example"));
+    greedy.set_write_timeout(Some(Duration::from_millis(200))).expect("option");
+    let mut sent = 0;
+    while sent < 2000 && greedy.write_all(&packet).is_ok() {
+        sent += 1;
+    }
+    rig.await_count(|c| c.tcp_unread.load(Relaxed), 1);
+    let mut other = rig.connect();
+    other.write_all(&framed(&query(2, "bigwait5.example"))).expect("send");
+    assert!(receive_framed(&mut other).is_some_and(|reply| reply.len() == 60_000), "who reads is served");
+}
+
 #[test]
 fn the_first_message_has_two_seconds() {
     let rig = Rig::local();

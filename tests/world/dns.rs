@@ -187,20 +187,34 @@ impl Message {
         self.additional.iter().find(|r| r.rtype == rtype::OPT)
     }
 
-    /// Extended DNS errors: info code and text.
-    pub fn errors(&self) -> Vec<(u16, String)> {
+    /// EDNS options: code and data.
+    pub fn options(&self) -> Vec<(u16, Vec<u8>)> {
         let Some(opt) = self.opt() else { return Vec::new() };
         let mut rest = opt.rdata.as_slice();
         let mut found = Vec::new();
         while let [c0, c1, l0, l1, body @ ..] = rest {
             let length = u16::from_be_bytes([*l0, *l1]) as usize;
             let Some(data) = body.get(..length) else { break };
-            if let (15, [i0, i1, text @ ..]) = (u16::from_be_bytes([*c0, *c1]), data) {
-                found.push((u16::from_be_bytes([*i0, *i1]), String::from_utf8_lossy(text).into_owned()));
-            }
+            found.push((u16::from_be_bytes([*c0, *c1]), data.to_vec()));
             rest = &body[length..];
         }
         found
+    }
+
+    /// The data of the first EDNS option of this code.
+    pub fn option(&self, code: u16) -> Option<Vec<u8>> {
+        self.options().into_iter().find(|(found, _)| *found == code).map(|(_, data)| data)
+    }
+
+    /// Extended DNS errors: info code and text.
+    pub fn errors(&self) -> Vec<(u16, String)> {
+        let error = |(code, data): (u16, Vec<u8>)| match (code, data.as_slice()) {
+            (15, [i0, i1, text @ ..]) => {
+                Some((u16::from_be_bytes([*i0, *i1]), String::from_utf8_lossy(text).into_owned()))
+            }
+            _ => None,
+        };
+        self.options().into_iter().filter_map(error).collect()
     }
 
     /// The case id in the texts of the extended errors and the TXT answers.

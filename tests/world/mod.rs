@@ -213,6 +213,17 @@ impl Agent {
     }
 }
 
+/// Copies the libraries that a program is linked to, loader included, to where they are looked for below `root`.
+pub fn copy_libraries(program: &Path, root: &Path) {
+    let listed = std::process::Command::new("ldd").arg(program).output().expect("ldd runs");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for library in listed.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
+        let to = root.join(library.strip_prefix("/").expect("absolute"));
+        std::fs::create_dir_all(to.parent().expect("a parent")).expect("directory");
+        std::fs::copy(library, &to).expect("copied");
+    }
+}
+
 /// Polls until `probe` gives something or `limit` has passed.
 pub fn wait_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();

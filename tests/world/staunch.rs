@@ -125,6 +125,8 @@ pub struct Staunch {
     pub config: PathBuf,
     /// The user it runs as, without any capability; root with all of them where none is named.
     user: Option<u32>,
+    /// How many descriptors it may open; as many as the test where none is said.
+    files: Option<u64>,
     /// Its state directory.
     pub state: PathBuf,
     socket: PathBuf,
@@ -135,6 +137,14 @@ impl Staunch {
     /// Starts it and waits until it says that it is ready.
     pub fn start(world: &World, config: &Config) -> Self {
         let mut this = Self::written(world, config);
+        this.spawn(world, Duration::from_secs(10));
+        this
+    }
+
+    /// Starts it with a hard limit of so many descriptors.
+    pub fn start_limited(world: &World, config: &Config, files: u64) -> Self {
+        let mut this = Self::written(world, config);
+        this.files = Some(files);
         this.spawn(world, Duration::from_secs(10));
         this
     }
@@ -163,7 +173,7 @@ impl Staunch {
         let path = world.path("staunch.toml");
         std::fs::write(&path, config.render(world, &state)).expect("the configuration written");
         let socket = state.join("admin.sock");
-        Self { child: None, config: path, user: None, state, socket, log: Arc::default() }
+        Self { child: None, config: path, user: None, files: None, state, socket, log: Arc::default() }
     }
 
     /// Starts it again after [`Self::kill`] and gives the time until it was ready.
@@ -264,6 +274,17 @@ impl Staunch {
             None => world.gw.command(binary()),
             Some(user) => without_privilege(world, user),
         };
+        if let Some(files) = self.files {
+            use std::os::unix::process::CommandExt;
+            let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
+            // SAFETY: one system call on a struct of its own, which touches no lock or heap.
+            unsafe {
+                command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &limit) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                });
+            }
+        }
         command.arg("serve").arg("--config").arg(&self.config).arg("--state-dir").arg(&self.state);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("standard error is a pipe");

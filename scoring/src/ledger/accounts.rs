@@ -74,9 +74,13 @@ pub(crate) struct Accounts {
     index: Box<[u16]>,
     /// For every domain that found no room.
     pub overflow: Account,
-    /// No more room, though `accounts` is not full: set where a restored state could not be matched.
+    /// No more room, though `accounts` is not full: set where a restored state could not be matched, or may lack some.
     closed: bool,
+    /// Which may have changed since [`Accounts::untouch`], a bit for each; the overflow account's is [`MAX_ACCOUNTS`].
+    touched: [u64; TOUCHED],
 }
+
+const TOUCHED: usize = MAX_ACCOUNTS / 64 + 1;
 
 impl Accounts {
     /// The account that `key` has, or would share for want of room; `None` where it would get its own and has none yet.
@@ -101,16 +105,28 @@ impl Accounts {
 
     /// The same, to write to.
     pub fn at_mut(&mut self, position: u16) -> Option<&mut Account> {
-        self.accounts.get_mut(usize::from(position).checked_sub(1)?)
+        let at = usize::from(position).checked_sub(1).filter(|at| *at < self.accounts.len())?;
+        self.touch(at);
+        self.accounts.get_mut(at)
+    }
+
+    /// Every position that [`Accounts::at`] knows.
+    pub fn positions(&self) -> impl Iterator<Item = u16> + use<> {
+        // Positions stay below MAX_ACCOUNTS.
+        1..=self.accounts.len() as u16
     }
 
     /// The account to book to, made if there is room.
     pub fn entry(&mut self, key: u64) -> &mut Account {
         let position = match self.slot(key) {
             Ok(position) => position,
-            Err(_) if self.is_full() => return &mut self.overflow,
+            Err(_) if self.is_full() => {
+                self.touch(MAX_ACCOUNTS);
+                return &mut self.overflow;
+            }
             Err(_) => self.add(Account { key, ..Account::default() }),
         };
+        self.touch(position);
         // `slot` and `add` only hand out positions of `accounts`.
         &mut self.accounts[position]
     }
@@ -131,7 +147,43 @@ impl Accounts {
 
     /// Every account, the overflow account last.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Account> {
+        self.touched = [u64::MAX; TOUCHED];
         self.accounts.iter_mut().chain(std::iter::once(&mut self.overflow))
+    }
+
+    /// Accounts of their own that may have changed since [`Accounts::untouch`], by position.
+    pub fn touched(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.iter().enumerate().filter(|(at, _)| self.is_touched(*at)).map(|(_, account)| account)
+    }
+
+    /// The overflow account, where it may have changed.
+    pub fn touched_overflow(&self) -> Option<&Account> {
+        self.is_touched(MAX_ACCOUNTS).then_some(&self.overflow)
+    }
+
+    /// From here on nothing has changed.
+    pub fn untouch(&mut self) {
+        self.touched = [0; TOUCHED];
+    }
+
+    fn is_touched(&self, at: usize) -> bool {
+        self.touched.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 != 0)
+    }
+
+    fn touch(&mut self, at: usize) {
+        if let Some(word) = self.touched.get_mut(at / 64) {
+            *word |= 1 << (at % 64);
+        }
+    }
+
+    /// Whether further domains share the overflow account though there is room.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Further domains share the overflow account from here on.
+    pub fn close(&mut self) {
+        self.closed = true;
     }
 
     /// Accounts as they were kept. More than fit, or a key twice, are added up in the overflow account.
@@ -201,7 +253,87 @@ impl Accounts {
     }
 }
 
+/// Numbers that are kept of an account beside its key.
+pub(crate) const WORDS: usize = 28;
+
 impl Account {
+    /// What is kept of it beside its key. Their order is the form on disk: new ones go to the end.
+    pub fn words(&self) -> [u64; WORDS] {
+        let [new, last, next_name, older, last_name] = self.history.words();
+        let ([rows, last_type], [counts, gap]) = (self.types.words(), self.times.words());
+        let [next_tick, later_tick] = self.ticks.words();
+        let bits = |bits: Bits| u64::from(bits.steps());
+        [
+            bits(self.spent),
+            new,
+            last_name,
+            rows,
+            bits(self.told),
+            bits(self.richest),
+            self.richest_symbols.into(),
+            self.labels.into(),
+            u64::from(self.sinkholed) | u64::from(self.paid) << 1,
+            self.next.into(),
+            self.answers.into(),
+            self.surge.into(),
+            self.form.into(),
+            last_type,
+            counts,
+            gap,
+            last,
+            next_name,
+            older,
+            next_tick,
+            later_tick,
+            bits(self.below),
+            bits(self.attempted),
+            bits(self.echo),
+            self.odd_types.into(),
+            self.name_errors.into(),
+            self.answer_volume.into(),
+            self.connected.into(),
+        ]
+    }
+
+    /// What was kept. A number that does not fit is the largest that does.
+    pub fn of_words(key: u64, words: [u64; WORDS]) -> Self {
+        let small = |word: u64| u16::try_from(word).unwrap_or(u16::MAX);
+        let wide = |word: u64| u32::try_from(word).unwrap_or(u32::MAX);
+        let bits = |word: u64| Bits::from_steps(wide(word));
+        #[rustfmt::skip]
+        let [
+            spent, new, last_name, rows, told, richest, richest_symbols, labels, flags, next, answers, surge, form,
+            last_type, counts, gap, last, next_name, older, next_tick, later_tick, below, attempted, echo, odd_types,
+            name_errors, answer_volume, connected,
+        ] = words;
+        Self {
+            key,
+            spent: bits(spent),
+            history: History::of_words([new, last, next_name, older, last_name]),
+            types: TypeHistory::of_words([rows, last_type]),
+            times: TimeHistory::of_words([counts, gap]),
+            ticks: TickHistory::of_words([next_tick, later_tick]),
+            below: bits(below),
+            attempted: bits(attempted),
+            told: bits(told),
+            richest: bits(richest),
+            richest_symbols: wide(richest_symbols),
+            echo: bits(echo),
+            echo_at: 0,
+            surge: small(surge),
+            odd_types: small(odd_types),
+            answers: small(answers),
+            name_errors: small(name_errors),
+            answer_volume: small(answer_volume),
+            connected: small(connected),
+            next: small(next),
+            labels: small(labels),
+            form: wide(form),
+            sinkholed: flags & 1 != 0,
+            paid: flags & 2 != 0,
+        }
+    }
+
     /// The account of a domain that turns out to be a platform: what its own names told its readers is part of it.
     pub fn as_platform(&self, key: u64) -> Self {
         let Self { spent, history, types, times, next, paid, .. } = *self;

@@ -49,6 +49,17 @@ pub(crate) struct Event {
 }
 
 impl History {
+    /// What is kept of it.
+    pub fn words(&self) -> [u64; 5] {
+        [self.new.into(), self.last.into(), self.next.into(), self.older.into(), self.last_name.into()]
+    }
+
+    /// What was kept.
+    pub fn of_words([new, last, next, older, last_name]: [u64; 5]) -> Self {
+        let [new, last, next, older] = [new, last, next, older].map(|word| u16::try_from(word).unwrap_or(u16::MAX));
+        Self { new, last, next, older, last_name: u32::try_from(last_name).unwrap_or(u32::MAX) }
+    }
+
     /// The event that `name` would be here; `paid` is whether the session has sent it, `next` the name that came
     /// behind the account's last one the time before.
     pub fn event(&self, name: Tag, paid: bool, next: Option<Tag>) -> Event {
@@ -137,6 +148,17 @@ pub(crate) struct Domains {
 }
 
 impl Domains {
+    /// What is kept of it.
+    pub fn words(&self) -> [u64; 5] {
+        [self.paid.into(), self.same.into(), self.next.into(), self.older.into(), self.last.into()]
+    }
+
+    /// What was kept.
+    pub fn of_words([paid, same, next, older, last]: [u64; 5]) -> Self {
+        let [same, next, older, last] = [same, next, older, last].map(|word| u16::try_from(word).unwrap_or(u16::MAX));
+        Self { paid: u32::try_from(paid).unwrap_or(u32::MAX), same, next, older, last }
+    }
+
     /// The turn to the domain at `position` (0 where it has no account of its own); `next` is the domain that came
     /// behind the last one the time before.
     pub fn turn(&self, position: u16, paid: bool, next: u16) -> (Turn, bool) {

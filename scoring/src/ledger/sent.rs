@@ -9,6 +9,9 @@
 /// session budget allows (a name costs some 5 bits at least).
 pub const MAX_SENT_NAMES: usize = 2_000;
 
+/// Most names noted as changed since the last step of the journal; with more the next step is whole.
+const MOST_TOUCHED: usize = 96;
+
 const FIRST: usize = 16;
 /// Ten slots for nine entries.
 const MOST: usize = MAX_SENT_NAMES.div_ceil(9) * 10;
@@ -26,6 +29,8 @@ pub(crate) fn tag(fingerprint: u64) -> Tag {
 pub(crate) struct Sent {
     slots: Box<[Slot]>,
     len: usize,
+    /// Names that were added, or got another one behind them, since [`Sent::untouch`]; may hold one more than once.
+    touched: Vec<Tag>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,8 +56,10 @@ impl Sent {
     pub fn follow(&mut self, tag: Tag, next: Tag) {
         if let Ok(at) = self.find(tag)
             && let Some(slot) = self.slots.get_mut(at)
+            && slot.next != next
         {
             slot.next = next;
+            self.touch(tag);
         }
     }
 
@@ -67,7 +74,38 @@ impl Sent {
         {
             *slot = Slot { tag, next: 0 };
             self.len += 1;
+            self.touch(tag);
         }
+    }
+
+    fn touch(&mut self, tag: Tag) {
+        if self.touched.len() <= MOST_TOUCHED && self.touched.last() != Some(&tag) {
+            if self.touched.len() == self.touched.capacity() {
+                self.touched.reserve_exact(self.touched.len().max(8).min(MOST_TOUCHED + 1 - self.touched.len()));
+            }
+            self.touched.push(tag);
+        }
+    }
+
+    /// What has changed since [`Sent::untouch`]; `None` where that was too much to note.
+    pub fn touched(&self) -> Option<Vec<(Tag, Tag)>> {
+        if self.touched.len() > MOST_TOUCHED {
+            return None;
+        }
+        let mut tags = self.touched.clone();
+        tags.sort_unstable();
+        tags.dedup();
+        Some(tags.into_iter().map(|tag| (tag, self.next(tag).unwrap_or(0))).collect())
+    }
+
+    /// From here on nothing has changed.
+    pub fn untouch(&mut self) {
+        self.touched.clear();
+    }
+
+    /// Names held.
+    pub fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether there is room for what is merely cheaper when it is remembered: forms and labels. Names come first.
@@ -87,7 +125,7 @@ impl Sent {
 
     /// Octets on the heap.
     pub fn heap_size(&self) -> usize {
-        size_of_val(&*self.slots)
+        size_of_val(&*self.slots) + self.touched.capacity() * size_of::<Tag>()
     }
 
     fn grow(&mut self) {
@@ -130,6 +168,7 @@ impl FromIterator<(Tag, Tag)> for Sent {
             sent.insert(tag);
             sent.follow(tag, next);
         }
+        sent.touched = Vec::new();
         sent
     }
 }

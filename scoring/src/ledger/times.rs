@@ -119,6 +119,16 @@ impl TimeHistory {
         self.at = slot(now).max(self.at);
     }
 
+    /// What is kept of it: counts and the last gap.
+    pub fn words(&self) -> [u64; 2] {
+        [self.counts, self.gap.into()]
+    }
+
+    /// What was kept; the clock it went by is not.
+    pub fn of_words([counts, gap]: [u64; 2]) -> Self {
+        Self { counts, at: 0, gap: u16::try_from(gap).unwrap_or(u16::MAX) }
+    }
+
     /// Gaps of a slot and more that were noted, and how many of them kept the rhythm.
     pub fn even(&self) -> (u32, u32) {
         let all: u64 = (RHYTHM..CLASSES).map(|class| self.count(class)).sum();
@@ -139,6 +149,17 @@ pub(crate) struct TickHistory {
 }
 
 impl TickHistory {
+    /// What is kept of it: the counts.
+    pub fn words(&self) -> [u64; 2] {
+        [self.next.into(), self.later.into()]
+    }
+
+    /// What was kept; the clock it went by is not.
+    pub fn of_words(words: [u64; 2]) -> Self {
+        let [next, later] = words.map(|word| u8::try_from(word).unwrap_or(u8::MAX));
+        Self { last: 0, next, later }
+    }
+
     /// Whether this tick or the one before it is one of them.
     pub fn is_active(&self, now: u64) -> bool {
         self.last != 0 && tick(now).saturating_sub(self.last) <= 1

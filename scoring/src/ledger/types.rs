@@ -40,6 +40,19 @@ pub(crate) fn price_alone(qtype: u16, flags: u8, allowed: u8) -> Bits {
 }
 
 impl TypeHistory {
+    /// What is kept of it: the rows one after another, and the last class.
+    pub fn words(&self) -> [u64; 2] {
+        let rows = self.rows.iter().rev().fold(0, |all, row| all << 16 | u64::from(*row));
+        [rows, self.last.into()]
+    }
+
+    /// What was kept. A class that does not exist is the first.
+    pub fn of_words([rows, last]: [u64; 2]) -> Self {
+        let row = |at: usize| (rows >> (16 * at)) as u16;
+        let last = u8::try_from(last).ok().filter(|last| usize::from(*last) < CLASSES);
+        Self { rows: std::array::from_fn(row), last: last.unwrap_or(0) }
+    }
+
     fn count(&self, class: usize) -> u16 {
         self.rows.get(usize::from(self.last)).map_or(0, |row| row >> (4 * class) & MOST)
     }

@@ -29,6 +29,7 @@ pub(super) fn after(before: LedgerView, facts: &Facts<'_>, charge: Charge) -> Le
 
 /// Books a forwarded query.
 pub(super) fn forwarded(state: &mut SessionState, facts: &Facts<'_>, at: &Place<'_>, charge: Charge, trail: &Trail) {
+    state.session.moved = state.session.moved.plus(charge.name.max(charge.icann).max(charge.session));
     if matches!(facts.listing, Listing::Exact { .. }) {
         state.session.listed = state.session.listed.plus(charge.name);
         return;
@@ -97,8 +98,12 @@ fn platform<'s>(state: &'s mut SessionState, at: &Place<'_>) -> &'s mut Account 
         let made = state.accounts.position(at.keys.icann);
         if own != 0 {
             // Whoever pointed at the domain points at the platform.
-            for account in state.accounts.iter_mut().filter(|account| account.next == own) {
-                account.next = made;
+            for position in state.accounts.positions() {
+                if state.accounts.at(position).is_some_and(|account| account.next == own)
+                    && let Some(account) = state.accounts.at_mut(position)
+                {
+                    account.next = made;
+                }
             }
             if state.session.domains.last == own {
                 state.session.domains.last = made;
@@ -138,6 +143,7 @@ fn unlisted(state: &mut SessionState, facts: &Facts<'_>, at: &Place<'_>, charge:
 
 /// Books a held name's part in what is asked again on the resolver's clock.
 pub(super) fn held(state: &mut SessionState, facts: &Facts<'_>, at: &Place<'_>, charge: Bits) {
+    state.session.moved = state.session.moved.plus(charge);
     let account = state.accounts.entry(at.keys.tenant);
     account.ticks.book(facts.now);
     if is_below(facts) {

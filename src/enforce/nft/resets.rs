@@ -9,6 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::checksum;
+
 /// Mark of these segments; the table's `untracked` chain keeps connection tracking from taking one for a new flow.
 pub(super) const MARK: u32 = 0x5354_4e48;
 
@@ -87,17 +89,8 @@ fn segment(from: SocketAddr, to: SocketAddr) -> [u8; 20] {
     }
     pseudo.extend_from_slice(&[0, libc::IPPROTO_TCP as u8, 0, segment.len() as u8]);
     pseudo.extend_from_slice(&segment);
-    segment[16..18].copy_from_slice(&checksum(&pseudo).to_be_bytes());
+    segment[16..18].copy_from_slice(&checksum::internet(&pseudo).to_be_bytes());
     segment
-}
-
-/// RFC 1071.
-fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes.chunks(2).map(|pair| pair.iter().fold(0, |word, b| word << 8 | u32::from(*b))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 #[cfg(test)]
@@ -117,7 +110,7 @@ mod tests {
             }
             whole.extend_from_slice(&[0, 6, 0, 20]);
             whole.extend_from_slice(&segment(from, to));
-            assert_eq!(checksum(&whole), 0);
+            assert_eq!(checksum::internet(&whole), 0);
         }
     }
 }

@@ -10,7 +10,7 @@ use super::super::netlink::{Routes, Way};
 use super::flows::{self, Flow};
 use super::resets::Resets;
 use super::{kernel, open};
-use crate::enforce::Error;
+use crate::enforce::{Error, interface_name};
 
 /// A tracked flow as a caller may judge it. Ports are 0 where the protocol has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,29 +102,5 @@ impl Places {
         }
         known.insert(address, place.clone());
         place
-    }
-}
-
-/// The name of the interface with this index in the calling thread's network namespace.
-fn interface_name(index: u32) -> Option<String> {
-    let mut name = [0u8; libc::IF_NAMESIZE];
-    // SAFETY: the buffer has the length that the call demands (IF_NAMESIZE).
-    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
-    if found.is_null() {
-        return None;
-    }
-    let length = name.iter().position(|octet| *octet == 0)?;
-    String::from_utf8(name.get(..length)?.to_vec()).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn interfaces_have_names_by_number() {
-        assert_eq!(interface_name(1).as_deref(), Some("lo"));
-        assert_eq!(interface_name(0), None);
-        assert_eq!(interface_name(u32::MAX), None);
     }
 }

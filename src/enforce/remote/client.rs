@@ -103,7 +103,7 @@ impl Open {
         self.stream.write_all(&octets).map_err(said)?;
         let mut buffer = [0; 16 * 1024];
         loop {
-            if let Some(reply) = self.incoming.next().map_err(io::Error::other)? {
+            if let Some(reply) = self.incoming.take().map_err(io::Error::other)? {
                 return Ok(reply);
             }
             match self.stream.read(&mut buffer) {

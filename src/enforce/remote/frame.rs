@@ -10,7 +10,7 @@ const HEAD: usize = 4;
 
 /// What stands on a stream and is no document of ours.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FrameError {
+pub enum FrameError {
     /// Longer than may be.
     #[error("a document of {0} octets, at most {DOCUMENT_MAX}")]
     TooLong(usize),
@@ -20,7 +20,11 @@ pub(super) enum FrameError {
 }
 
 /// A document as it goes on the stream.
-pub(super) fn encode<T: Serialize>(document: &T) -> Result<Vec<u8>, FrameError> {
+///
+/// # Errors
+///
+/// Where it is longer than [`DOCUMENT_MAX`].
+pub fn encode<T: Serialize>(document: &T) -> Result<Vec<u8>, FrameError> {
     let mut octets = vec![0; HEAD];
     serde_json::to_writer(&mut octets, document)?;
     let length = octets.len() - HEAD;
@@ -35,7 +39,7 @@ pub(super) fn encode<T: Serialize>(document: &T) -> Result<Vec<u8>, FrameError> 
 
 /// Octets of a stream, until they make a document.
 #[derive(Debug, Default)]
-pub(super) struct Incoming {
+pub struct Incoming {
     octets: Vec<u8>,
     /// How many at the front have been read already.
     read: usize,
@@ -43,7 +47,7 @@ pub(super) struct Incoming {
 
 impl Incoming {
     /// Takes octets in.
-    pub(super) fn push(&mut self, octets: &[u8]) {
+    pub fn push(&mut self, octets: &[u8]) {
         if self.read > 0 {
             self.octets.drain(..self.read);
             self.read = 0;
@@ -57,8 +61,12 @@ impl Incoming {
         self.octets.len()
     }
 
-    /// The next document, where it is whole. Behind an error nothing on this stream has a meaning.
-    pub(super) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+    /// The next document, where it is whole.
+    ///
+    /// # Errors
+    ///
+    /// Where what comes is no document of `T`'s form, or too long for one. Behind that nothing on this stream has a meaning.
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let rest = self.octets.get(self.read..).unwrap_or_default();
         let Some((head, rest)) = rest.split_first_chunk::<HEAD>() else { return Ok(None) };
         let length = u32::from_be_bytes(*head) as usize;
@@ -87,7 +95,7 @@ mod tests {
             let (mut incoming, mut out) = (Incoming::default(), Vec::new());
             for piece in stream.chunks(cut) {
                 incoming.push(piece);
-                while let Some(document) = incoming.next::<Request>().expect("ours") {
+                while let Some(document) = incoming.take::<Request>().expect("ours") {
                     out.push(document);
                 }
             }
@@ -99,7 +107,7 @@ mod tests {
     fn what_is_too_long_is_refused_before_it_is_awaited() {
         let mut incoming = Incoming::default();
         incoming.push(&u32::MAX.to_be_bytes());
-        assert!(matches!(incoming.next::<Request>(), Err(FrameError::TooLong(_))));
+        assert!(matches!(incoming.take::<Request>(), Err(FrameError::TooLong(_))));
         let why = "x".repeat(DOCUMENT_MAX);
         assert!(matches!(encode(&Reply::Refused { why }), Err(FrameError::TooLong(_))));
     }
@@ -111,7 +119,7 @@ mod tests {
             'all: for piece in pieces {
                 incoming.push(&piece);
                 loop {
-                    match incoming.next::<Request>() {
+                    match incoming.take::<Request>() {
                         Ok(Some(_)) => {}
                         Ok(None) => break,
                         Err(_) => break 'all,
@@ -125,7 +133,7 @@ mod tests {
             let mut incoming = Incoming::default();
             incoming.push(&(text.len() as u32).to_be_bytes());
             incoming.push(text.as_bytes());
-            let _ = incoming.next::<Request>();
+            let _ = incoming.take::<Request>();
         }
     }
 }

@@ -10,6 +10,19 @@
 //! change or remove the table's rules, load anything, or read or write a file. One resolver is served at a time. When it is gone or silent, nothing is
 //! opened: leases end by the kernel's timeouts, guards and quarantines stay.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod client;
 mod frame;
 mod peer;
@@ -20,8 +33,10 @@ mod session;
 use sha2::{Digest, Sha256};
 
 pub(super) use client::RemoteLink;
+pub use frame::{FrameError, Incoming, encode};
 pub use peer::{Peers, user_id};
 pub use service::{Settings, run};
+pub use session::{Answer, Mailbox, Session};
 
 use super::Config;
 
@@ -29,7 +44,7 @@ use super::Config;
 pub const DEFAULT_SOCKET: &str = "/run/staunch-enforcer/enforcer.sock";
 
 /// What both sides must have alike, in one text: the table is built by the one from settings that the other relies on.
-fn settings_digest(config: &Config) -> String {
+pub fn settings_digest(config: &Config) -> String {
     let Config { table, interfaces, guard_unknown, capacity, .. } = config;
     let text = format!("{table:?} {interfaces:?} {guard_unknown} {capacity}");
     Sha256::digest(text.as_bytes()).iter().take(16).map(|octet| format!("{octet:02x}")).collect()

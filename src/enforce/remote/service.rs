@@ -329,7 +329,7 @@ impl Client {
             }
         }
         for _ in 0..ROW {
-            let Some(request) = self.incoming.next::<Request>().map_err(io::Error::other)? else {
+            let Some(request) = self.incoming.take::<Request>().map_err(io::Error::other)? else {
                 self.more = false;
                 return Ok(());
             };

@@ -18,7 +18,7 @@ const OBSERVED_MAX: usize = 1 << 17;
 
 /// The latest look of the observer, until somebody asks.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Mailbox(Arc<Mutex<Seen>>);
+pub struct Mailbox(Arc<Mutex<Seen>>);
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -29,7 +29,7 @@ struct Seen {
 
 impl Mailbox {
     /// Puts a look in the place of the one before; what has changed since stays.
-    pub(super) fn put(&self, mut observed: Observed) {
+    pub fn put(&self, mut observed: Observed) {
         let mut seen = self.0.lock();
         for used in std::mem::take(&mut observed.volumes) {
             let key = (used.session, used.destination);
@@ -55,7 +55,7 @@ impl Mailbox {
 }
 
 /// What is known of the resolver that is connected.
-pub(super) struct Session {
+pub struct Session {
     table: String,
     settings: String,
     capacity: usize,
@@ -69,16 +69,16 @@ pub(super) struct Session {
 }
 
 /// An answer, and whether anything may follow it.
-pub(super) struct Answer {
+pub struct Answer {
     /// It.
-    pub(super) reply: Reply,
+    pub reply: Reply,
     /// Nothing more is answered.
-    pub(super) last: bool,
+    pub last: bool,
 }
 
 impl Session {
     /// For a resolver that has just connected.
-    pub(super) fn new(config: &Config, mailbox: Mailbox) -> Self {
+    pub fn new(config: &Config, mailbox: Mailbox) -> Self {
         Self {
             table: config.table.clone(),
             settings: super::settings_digest(config),
@@ -92,13 +92,13 @@ impl Session {
     }
 
     /// Whether it has shown that it belongs here.
-    pub(super) fn is_welcomed(&self) -> bool {
+    pub fn is_welcomed(&self) -> bool {
         self.welcomed
     }
 
     /// Answers. `look` gives how the packet filter stands, by a look that is new enough, and whether it was put back since this
     /// was last asked.
-    pub(super) fn answer(
+    pub fn answer(
         &mut self,
         request: Request,
         backend: &mut dyn Backend,

@@ -5,6 +5,19 @@
 //! (`192.0.2.1`, `tcp/443`), classes are numbers. Reading is total: what is not of these forms is an error, never a guess.
 //! The numbers that limit everything are in [`super`].
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod fault;
 #[cfg(test)]
 mod tests;

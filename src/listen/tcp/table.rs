@@ -1,18 +1,22 @@
 //! Which connections there are, and which gives way to a new one.
 //!
-//! Pure bookkeeping given `now`; [`super`] holds the sockets. A source at its own limit can only displace connections
-//! of its own. At the limit of all sources the connection that has been idle longest gives way, whosever it is: a
-//! source can hold no more than its share of them, and a busy connection is never cut. What filling the table gains an
-//! attacker with many addresses is that idle connections of others are closed, which RFC 7766 section 6.2.3 asks every
-//! client to expect.
+//! Pure bookkeeping given `now`; [`super`] holds the sockets. Connections are counted by [`Home`]: all addresses of a
+//! session, all of an IPv6 /64, together. A home at its own limit can only displace connections of its own, and those whom
+//! nobody announced, who have half of the table at most, only each other's. At the limit of all the connection that has
+//! been idle longest gives way, whosever it is: a home can hold no more than its share of them, and a busy connection is
+//! never cut. What filling the table gains an attacker with many addresses is that idle connections of others are closed,
+//! which RFC 7766 section 6.2.3 asks every client to expect.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
+
+use super::guard::Progress;
+use crate::listen::Home;
 
 /// Queries a connection may have in the slow path at once; more wait unread (RFC 7766 section 6.2.1.1).
 pub(super) const PIPELINE: usize = 16;
@@ -20,7 +24,9 @@ pub(super) const PIPELINE: usize = 16;
 /// The connections of one listener, all addresses.
 pub(in crate::listen) struct Table {
     total: usize,
-    per_source: usize,
+    per_home: usize,
+    /// Octets of replies that wait to be written, all connections.
+    unsent: Arc<AtomicUsize>,
     // Held for one lookup or one scan of `total` entries; orders admission against release.
     seats: Mutex<Seats>,
 }
@@ -29,16 +35,19 @@ pub(in crate::listen) struct Table {
 struct Seats {
     next: u64,
     by_id: HashMap<u64, Arc<Connection>>,
-    by_source: HashMap<IpAddr, usize>,
+    by_home: HashMap<IpAddr, usize>,
+    strangers: usize,
 }
 
 /// What the table and a connection's task share.
 pub(super) struct Connection {
-    source: IpAddr,
+    home: Home,
     /// When it last was admitted or sent a message, milliseconds of [`crate::model::Now::mono`].
     active: AtomicU64,
     /// One permit for each query that may be in the slow path.
     pub(super) turns: Arc<Semaphore>,
+    /// What was read of it and what waits to be written.
+    pub(super) progress: Arc<Progress>,
     /// Told once when the connection has to give way.
     pub(super) evict: Notify,
 }
@@ -79,32 +88,44 @@ impl Drop for Seat {
 impl Seats {
     fn remove(&mut self, id: u64) {
         let Some(connection) = self.by_id.remove(&id) else { return };
-        if let Some(count) = self.by_source.get_mut(&connection.source) {
+        self.strangers -= usize::from(!connection.home.announced);
+        if let Some(count) = self.by_home.get_mut(&connection.home.address) {
             *count -= 1;
             if *count == 0 {
-                self.by_source.remove(&connection.source);
+                self.by_home.remove(&connection.home.address);
             }
         }
     }
 }
 
 impl Table {
-    /// At most `total` connections, at most `per_source` from one address; 0 means 1.
-    pub(in crate::listen) fn new(total: usize, per_source: usize) -> Arc<Self> {
-        Arc::new(Self { total: total.max(1), per_source: per_source.max(1), seats: Mutex::default() })
+    /// At most `total` connections, at most `per_home` of one home; 0 means 1.
+    pub(in crate::listen) fn new(total: usize, per_home: usize) -> Arc<Self> {
+        let (total, per_home) = (total.max(1), per_home.max(1));
+        Arc::new(Self { total, per_home, unsent: Arc::default(), seats: Mutex::default() })
     }
 
-    /// Finds a place for a connection from `source` at `now` (milliseconds).
-    pub(super) fn admit(self: &Arc<Self>, source: IpAddr, now: u64) -> Admission {
+    /// Whether seven eighths of the places are taken, so that connections had better end soon.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.seats.lock().by_id.len() >= self.total - self.total / 8
+    }
+
+    /// Finds a place for a connection from `home` at `now` (milliseconds).
+    pub(super) fn admit(self: &Arc<Self>, home: Home, now: u64) -> Admission {
         let mut seats = self.seats.lock();
-        let own = seats.by_source.get(&source).copied().unwrap_or(0);
-        let own_limit = own >= self.per_source;
-        let evicts = own_limit || seats.by_id.len() >= self.total;
+        let own = seats.by_home.get(&home.address).copied().unwrap_or(0) >= self.per_home;
+        let strangers = !home.announced && seats.strangers >= self.total.div_ceil(2);
+        let evicts = own || strangers || seats.by_id.len() >= self.total;
         if evicts {
+            let gives_way = |connection: &Connection| match (own, strangers) {
+                (true, _) => connection.home.address == home.address,
+                (false, true) => !connection.home.announced,
+                (false, false) => true,
+            };
             let oldest = seats
                 .by_id
                 .iter()
-                .filter(|(_, c)| (!own_limit || c.source == source) && c.is_idle())
+                .filter(|(_, c)| gives_way(c) && c.is_idle())
                 .min_by_key(|(id, c)| (c.active.load(Relaxed), **id))
                 .map(|(id, c)| (*id, Arc::clone(c)));
             let Some((id, connection)) = oldest else { return Admission::Full };
@@ -114,13 +135,15 @@ impl Table {
         let id = seats.next;
         seats.next += 1;
         let connection = Arc::new(Connection {
-            source,
+            home,
             active: AtomicU64::new(now),
             turns: Arc::new(Semaphore::new(PIPELINE)),
+            progress: Progress::new(self.unsent.clone()),
             evict: Notify::new(),
         });
         seats.by_id.insert(id, Arc::clone(&connection));
-        *seats.by_source.entry(source).or_insert(0) += 1;
+        seats.strangers += usize::from(!home.announced);
+        *seats.by_home.entry(home.address).or_insert(0) += 1;
         Admission::Seat(Seat { id, table: Arc::clone(self), connection }, evicts)
     }
 }
@@ -129,8 +152,12 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn ip(last: u8) -> IpAddr {
-        IpAddr::from([10, 0, 0, last])
+    fn ip(last: u8) -> Home {
+        Home { address: IpAddr::from([10, 0, 0, last]), announced: true }
+    }
+
+    fn stranger(last: u8) -> Home {
+        Home { announced: false, ..ip(last) }
     }
 
     fn seat(admission: Admission) -> (Seat, bool) {
@@ -172,13 +199,27 @@ mod tests {
     }
 
     #[test]
+    fn strangers_have_half_and_displace_each_other() {
+        let table = Table::new(4, 2);
+        let (known, _) = seat(table.admit(ip(1), 0));
+        let (first, _) = seat(table.admit(stranger(2), 1));
+        let (_second, _) = seat(table.admit(stranger(3), 2));
+        assert!(!table.is_crowded());
+        let (_third, made_room) = seat(table.admit(stranger(4), 3));
+        assert!(made_room && evicted(&first) && !evicted(&known));
+        let (_more, made_room) = seat(table.admit(ip(5), 4));
+        assert!(!made_room && table.is_crowded(), "the other half is for those that were announced");
+    }
+
+    #[test]
     fn counts_return_to_zero() {
         let table = Table::new(3, 2);
-        let seats: Vec<_> = (0..50u8).map(|i| table.admit(ip(i % 5), u64::from(i))).collect();
+        let home = |i: u8| if i.is_multiple_of(2) { ip(i % 5) } else { stranger(i % 5) };
+        let seats: Vec<_> = (0..50u8).map(|i| table.admit(home(i), u64::from(i))).collect();
         assert_eq!(table.seats.lock().by_id.len(), 3);
-        assert!(table.seats.lock().by_source.values().all(|count| *count <= 2));
+        assert!(table.seats.lock().by_home.values().all(|count| *count <= 2));
         drop(seats);
         let seats = table.seats.lock();
-        assert!(seats.by_id.is_empty() && seats.by_source.is_empty());
+        assert!(seats.by_id.is_empty() && seats.by_home.is_empty() && seats.strangers == 0);
     }
 }

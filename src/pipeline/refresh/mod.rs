@@ -225,6 +225,7 @@ impl Pipeline {
             question: &[],
             // Only the flag is looked at.
             edns: question.dnssec_ok.then_some(Edns { udp_payload: 512, dnssec_ok: true }),
+            options: Default::default(),
         };
         let qname = query.qname.as_ref();
         let context = session.context();

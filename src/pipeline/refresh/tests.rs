@@ -56,7 +56,7 @@ impl World {
              [profile.batch.budgets]\necho = 4\necho_hour = 1\n\
              [[session]]\nid = \"a\"\naddresses = [\"127.0.0.1\"]\ntype = \"batch\"\n",
         );
-        let built = build::pipeline(Self::load(&dir, &text)).await.expect("a pipeline");
+        let built = build::pipeline(Self::load(&dir, &text), 64).await.expect("a pipeline");
         Self { pipeline: built.pipeline, dir, text, asked, failing, _events: built.events }
     }
 
@@ -228,7 +228,7 @@ fn what_is_closed_or_refused_meanwhile_is_not_asked() {
         let rule = "[[rule]]\nid = \"no\"\naction = \"deny\"\nnames = [\"site.example\"]\nowner = \"sec\"\n\
                     reason = \"test\"\nreview_by = \"2099-01-01\"\n";
         let loaded = World::load(&world.dir, &format!("{}{rule}", world.text));
-        build::apply(&world.pipeline, loaded).expect("a reload");
+        build::apply(&world.pipeline, loaded).await.expect("a reload");
         assert_eq!(world.pipeline.held.len(), 0, "a reload clears the table");
         world.pipeline.refresh(&due[0].0, &due[0].1).await;
         assert_eq!((world.asked(), world.counted(|c| &c.skipped)), (left, 2), "policy refuses it by now");

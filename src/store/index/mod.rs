@@ -3,7 +3,9 @@
 //!
 //! [`StateStore`] is all the rest of the store knows of it; [`MemoryStore`] and [`SledStore`] pass the same tests.
 
+pub(super) mod entry;
 mod memory;
+mod pending;
 mod sled;
 pub(super) mod thread;
 
@@ -27,7 +29,7 @@ pub enum Tree {
     Quarantine,
     /// Grants by id.
     Grant,
-    /// Newest ledger snapshot by session id.
+    /// Copy of the ledger by session id, whole; up to a minute behind the journal's.
     Ledger,
     /// Newest spending by group.
     Group,
@@ -86,6 +88,15 @@ pub enum Op {
     Delete(Tree, Vec<u8>),
 }
 
+impl Op {
+    /// Which key it changes.
+    fn place(&self) -> (Tree, &[u8]) {
+        match self {
+            Self::Put(tree, key, _) | Self::Delete(tree, key) => (*tree, key),
+        }
+    }
+}
+
 /// The index failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum IndexError {
@@ -113,7 +124,8 @@ pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// Trees of octet keys and values. Keys compare as octets, so numbers in them are written big-endian.
 pub trait StateStore: Send {
-    /// Applies the changes in order, those of one tree at once. Durable after the next [`flush`](Self::flush).
+    /// Applies the changes, those of one key in order. Durable after the next [`flush`](Self::flush); a crash before may
+    /// leave some of them.
     fn apply(&mut self, batch: Vec<Op>) -> Result<(), IndexError>;
 
     /// The value of a key.

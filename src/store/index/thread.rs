@@ -7,15 +7,15 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
+use super::entry::Entry;
+use super::pending::Pending;
 use super::{IndexError, MemoryStore, Op, SledStore, StateStore, Tree, VALUE_VERSION};
 use crate::store::recover::IndexDamage;
-use crate::store::{Counters, Error, FirstSeen, GroupSeen, IndexKind, Record, Registered, SCHEMA, wall_ms};
+use crate::store::{Counters, Error, FirstSeen, GroupSeen, IndexKind, Registered, SCHEMA, wall_ms};
 
 /// Directory of the index in the state directory.
 const DIRECTORY: &str = "index";
@@ -25,8 +25,11 @@ const FAILED: &str = "index.failed";
 const KEEP_ASIDE: usize = 3;
 /// Octets of page cache. Real use is several times that, so it stays small.
 const CACHE: u64 = 16 << 20;
-/// How often what was applied is made durable.
+/// How long a change waits at most until it is applied and made durable, all that wait together.
 const FLUSH: Duration = Duration::from_secs(1);
+/// How often what has come in is looked for while anything waits. Who sends wakes nobody: a wake-up for each change
+/// costs more than the change.
+const TICK: Duration = Duration::from_millis(50);
 
 /// Most values of [`Tree::Learned`] that are read: several times what is ever written.
 const MAX_LEARNED: usize = 128;
@@ -40,66 +43,6 @@ pub(in crate::store) enum Message {
     Reconcile { live: Vec<Entry>, applied: u64 },
     /// Flush and end.
     Shutdown,
-}
-
-/// A fact as the index keeps it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(in crate::store) struct Entry {
-    /// Journal sequence when it was noted.
-    pub(in crate::store) seq: u64,
-    /// RFC 3339.
-    pub(in crate::store) time: String,
-    pub(in crate::store) record: Record,
-}
-
-impl Entry {
-    /// Tree and key under which a record is kept, if it is.
-    pub(in crate::store) fn place(record: &Record) -> Option<(Tree, Vec<u8>)> {
-        Some(match record {
-            Record::Announce { announcement } => (Tree::Session, key(&announcement.id)),
-            Record::Quarantine { session, .. } => (Tree::Quarantine, key(session)),
-            Record::Ledger { session, .. } => (Tree::Ledger, key(session)),
-            Record::Grant { grant } => (Tree::Grant, grant.id.as_bytes().to_vec()),
-            Record::Group { group, state, .. } => {
-                let tree = if state.has_names() { Tree::GroupNames } else { Tree::Group };
-                (tree, group.as_bytes().to_vec())
-            }
-            _ => return None,
-        })
-    }
-
-    /// What a record changes in the index.
-    pub(in crate::store) fn ops(seq: u64, time: &str, record: &Record) -> Vec<Op> {
-        match record {
-            Record::Release { session, .. } => vec![Op::Delete(Tree::Quarantine, key(session))],
-            Record::End { session } => [Tree::Session, Tree::Quarantine, Tree::Ledger]
-                .into_iter()
-                .map(|tree| Op::Delete(tree, key(session)))
-                .collect(),
-            _ => Self { seq, time: time.to_owned(), record: record.clone() }.put().into_iter().collect(),
-        }
-    }
-
-    fn put(&self) -> Option<Op> {
-        let (tree, key) = Self::place(&self.record)?;
-        let mut value = vec![VALUE_VERSION];
-        serde_json::to_writer(&mut value, self).ok()?;
-        Some(Op::Put(tree, key, value))
-    }
-
-    fn read(value: &[u8]) -> Result<Self, IndexError> {
-        match value.split_first() {
-            Some((&VALUE_VERSION, json)) => {
-                serde_json::from_slice(json).map_err(|error| IndexError::Damaged(error.to_string()))
-            }
-            Some((version, _)) => Err(IndexError::Newer { found: u32::from(*version), known: VALUE_VERSION.into() }),
-            None => Err(IndexError::Damaged("empty value".into())),
-        }
-    }
-}
-
-fn key(session: &crate::model::SessionId) -> Vec<u8> {
-    session.as_str().as_bytes().to_vec()
 }
 
 /// An index ready for use, and what it held.
@@ -198,14 +141,16 @@ fn read(store: &mut dyn StateStore, now: u64) -> Result<Held, IndexError> {
         let octets = <[u8; 8]>::try_from(value.as_slice());
         octets.map(|octets| Some(u64::from_be_bytes(octets))).map_err(|_| IndexError::Damaged("meta".into()))
     };
+    let meta = |key: &[u8], value: &[u8]| Op::Put(Tree::Meta, key.to_vec(), value.to_vec());
     let schema = number(store, META_SCHEMA)?;
     match schema.map(|n| u32::try_from(n).unwrap_or(u32::MAX)) {
         Some(found) if found > SCHEMA => return Err(IndexError::Newer { found, known: SCHEMA }),
+        // Values of earlier ones are read as they are; what is written from here on they could not read.
+        Some(found) if found < SCHEMA => store.apply(vec![meta(META_SCHEMA, &u64::from(SCHEMA).to_be_bytes())])?,
         Some(_) => {}
         None => {
             let mut hash_key = [0; 16];
             getrandom::fill(&mut hash_key).map_err(|error| IndexError::Io(Arc::new(io::Error::other(error))))?;
-            let meta = |key: &[u8], value: &[u8]| Op::Put(Tree::Meta, key.to_vec(), value.to_vec());
             store.apply(vec![
                 meta(META_CREATED, &now.to_be_bytes()),
                 meta(META_HASH_KEY, &hash_key),
@@ -313,7 +258,8 @@ pub(in crate::store) fn spawn(
 ) -> io::Result<JoinHandle<()>> {
     let marker = dir.join(FAILED);
     thread::Builder::new().name("index".into()).spawn(move || {
-        let mut run = Run { store: Some(store), dirty: false, applied: None, counters, marker };
+        let (dirty, pending) = (false, Pending::default());
+        let mut run = Run { store: Some(store), dirty, applied: None, pending, counters, marker };
         run.attempt(|store, _| tables.load(store));
         // Also when that failed: a table that begins empty errs on the side of "new".
         tables.first_seen.loaded();
@@ -328,42 +274,71 @@ struct Run {
     store: Option<Box<dyn StateStore>>,
     dirty: bool,
     applied: Option<u64>,
+    pending: Pending,
     counters: Arc<Counters>,
     marker: PathBuf,
 }
 
 impl Run {
+    /// Gathers changes for [`FLUSH`] from the first one on, then applies and flushes them in one go. [`Message::Shutdown`]
+    /// is to be followed by an unpark; nothing else needs one.
     fn until_shutdown(&mut self, messages: &Receiver<Message>) {
-        let mut flushed = Instant::now();
-        loop {
-            match messages.recv_timeout(FLUSH) {
-                Ok(Message::Apply { ops, applied }) => {
-                    self.applied = applied.or(self.applied);
-                    self.attempt(|store, _| store.apply(ops));
-                }
-                Ok(Message::Reconcile { live, applied }) => {
-                    self.applied = Some(applied);
-                    self.attempt(|store, _| reconcile(store, &live));
-                }
-                Ok(Message::Shutdown) | Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {}
+        let mut on = true;
+        while on {
+            // Nothing waits: sleep until something comes.
+            on = messages.recv().is_ok_and(|message| self.take(message));
+            let due = Instant::now() + FLUSH;
+            while on && Instant::now() < due {
+                on = match messages.try_recv() {
+                    Ok(message) => self.take(message),
+                    Err(TryRecvError::Disconnected) => false,
+                    Err(TryRecvError::Empty) => {
+                        thread::park_timeout(TICK.min(due.saturating_duration_since(Instant::now())));
+                        true
+                    }
+                };
             }
-            if self.dirty && flushed.elapsed() >= FLUSH {
-                self.flush();
-                flushed = Instant::now();
-            }
+            self.flush();
         }
-        self.flush();
+    }
+
+    /// False where it is the last.
+    fn take(&mut self, message: Message) -> bool {
+        match message {
+            Message::Apply { ops, applied } => {
+                self.dirty |= applied.is_some_and(|applied| self.applied != Some(applied));
+                self.applied = applied.or(self.applied);
+                self.pending.take(ops);
+                if self.pending.is_full() {
+                    self.apply();
+                }
+            }
+            Message::Reconcile { live, applied } => {
+                self.apply();
+                self.applied = Some(applied);
+                self.attempt(|store, _| reconcile(store, &live));
+            }
+            Message::Shutdown => return false,
+        }
+        true
+    }
+
+    fn apply(&mut self) {
+        let ops = self.pending.drain();
+        if !ops.is_empty() {
+            self.attempt(|store, _| store.apply(ops));
+        }
     }
 
     fn flush(&mut self) {
+        self.apply();
         if !std::mem::take(&mut self.dirty) {
             return;
         }
         self.attempt(|store, applied| {
             if let Some(applied) = applied {
-                let value = applied.to_be_bytes().to_vec();
-                store.apply(vec![Op::Put(Tree::Meta, META_APPLIED.to_vec(), value)])?;
+                // Behind what it says was applied.
+                store.apply(vec![Op::Put(Tree::Meta, META_APPLIED.to_vec(), applied.to_be_bytes().to_vec())])?;
             }
             store.flush()
         });
@@ -426,4 +401,95 @@ fn reconcile(store: &mut dyn StateStore, live: &[Entry]) -> Result<(), IndexErro
         }
     }
     store.apply(ops)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::store::testing::quarantine;
+
+    /// Notes what is asked of it.
+    #[derive(Default)]
+    struct Asked {
+        batches: Vec<Vec<Op>>,
+        flushes: usize,
+    }
+
+    struct Recording(Arc<Mutex<Asked>>);
+
+    impl StateStore for Recording {
+        fn apply(&mut self, batch: Vec<Op>) -> Result<(), IndexError> {
+            if !batch.is_empty() {
+                self.0.lock().batches.push(batch);
+            }
+            Ok(())
+        }
+
+        fn get(&self, _: Tree, _: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+            Ok(None)
+        }
+
+        fn scan(&self, _: Tree, _: &[u8], _: &mut super::super::Visit<'_>) -> Result<(), IndexError> {
+            Ok(())
+        }
+
+        fn flush(&mut self) -> Result<(), IndexError> {
+            self.0.lock().flushes += 1;
+            Ok(())
+        }
+
+        fn size_on_disk(&self) -> u64 {
+            0
+        }
+    }
+
+    fn put(value: u64) -> Message {
+        let ops = vec![Op::Put(Tree::Session, b"one".to_vec(), value.to_be_bytes().to_vec())];
+        Message::Apply { ops, applied: Some(value) }
+    }
+
+    #[test]
+    fn changes_wait_for_one_another_and_the_last_one_is_applied() {
+        let asked = Arc::new(Mutex::new(Asked::default()));
+        let (sender, messages) = sync_channel(10_000);
+        let (dirty, pending, counters) = (false, Pending::default(), Arc::new(Counters::default()));
+        let store: Box<dyn StateStore> = Box::new(Recording(asked.clone()));
+        let marker = PathBuf::from("/nonexistent/failed");
+        let mut run = Run { store: Some(store), dirty, applied: None, pending, counters, marker };
+        let thread = thread::spawn(move || run.until_shutdown(&messages));
+        for value in 0..5_000 {
+            sender.send(put(value)).expect("it runs");
+        }
+        // Nobody wakes it, and it is durable all the same.
+        let begun = Instant::now();
+        while asked.lock().flushes == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            thread::sleep(Duration::from_millis(5));
+        }
+        let batches = asked.lock().batches.len();
+        sender.send(put(5_000)).expect("it runs");
+        // What is reconciled stands behind what came before it.
+        let entry = Entry { seq: 1, time: String::new(), record: quarantine(1) };
+        sender.send(Message::Reconcile { live: vec![entry], applied: 6_000 }).expect("it runs");
+        sender.send(Message::Shutdown).expect("it runs");
+        thread.thread().unpark();
+        thread.join().expect("ends");
+        let asked = asked.lock();
+        // Each round is the changes and the sequence they reach.
+        assert!(batches <= 2 * (1 + begun.elapsed().as_secs() as usize), "{batches} batches of 5,000 changes");
+        let of = |value: u64| {
+            asked.batches.iter().position(|batch| {
+                batch.contains(&Op::Put(Tree::Session, b"one".to_vec(), value.to_be_bytes().to_vec()))
+            })
+        };
+        let reconciled =
+            asked.batches.iter().position(|batch| batch.iter().any(|op| matches!(op, Op::Put(Tree::Quarantine, ..))));
+        assert!(of(4_999).is_some() && of(5_000) < reconciled, "{:?} {reconciled:?}", of(5_000));
+        let applied = asked.batches.last().expect("some");
+        assert_eq!(*applied, [Op::Put(Tree::Meta, META_APPLIED.to_vec(), 6_000u64.to_be_bytes().to_vec())]);
+    }
 }

@@ -160,7 +160,7 @@ fn a_later_version_is_not_opened_and_not_touched() {
     encode(&mut octets, 1, &GENESIS, "2026-01-02T03:04:05.678Z", Extra::None, &begin);
     let dir = place(&octets);
     let error = Store::open(dir.path(), options()).unwrap_err();
-    assert!(matches!(error, Error::NewerSchema { what: "journal", found: 2, known: 1 }), "{error}");
+    assert!(matches!(error, Error::NewerSchema { what: "journal", found: 3, known: 2 }), "{error}");
     assert_eq!(fs::read(segment::path(dir.path(), 1)).unwrap(), octets);
 
     let dir = tempfile::tempdir().unwrap();
@@ -171,7 +171,7 @@ fn a_later_version_is_not_opened_and_not_touched() {
     index.flush().unwrap();
     drop(index);
     let error = Store::open(dir.path(), Options::default()).unwrap_err();
-    assert!(matches!(error, Error::NewerSchema { what: "index", found: 2, .. }), "{error}");
+    assert!(matches!(error, Error::NewerSchema { what: "index", found: 3, .. }), "{error}");
     assert!(dir.path().join("index").exists());
 }
 

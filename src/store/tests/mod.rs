@@ -1,6 +1,7 @@
 //! The store as a whole, on a real directory.
 
 mod damage;
+mod ledgers;
 
 use std::collections::BTreeSet;
 use std::fs;

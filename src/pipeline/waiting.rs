@@ -1,0 +1,168 @@
+//! What waits in the slow path, with the room it takes there, and what every reply gets at its end.
+//!
+//! Between the listeners, which know a packet and where it came from, and the walk, which knows the question. Whoever has
+//! used up its share ([`crate::session::Shares`]) hears SERVFAIL at once and nothing is booked, since nothing leaves: being
+//! past a share is no signal, because how large it is depends on what others do and on how slow an upstream is.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use staunch_scoring::Split;
+
+use super::{Deferred, Pipeline};
+use crate::cookie::{self, Cookies, Judged};
+use crate::event::Source;
+use crate::listen::{Fast, Home};
+use crate::model::{Now, Reason, Transport};
+use crate::policy::ede_of;
+use crate::range::prefix_of;
+use crate::reply;
+use crate::session::{Place, Session, Shares};
+use crate::telemetry::Record;
+use crate::wire::{self, Query};
+
+/// A datagram to a source that nobody announced and that has not shown that it hears us is at most so many times as long
+/// as the one it answers: forged sources gain little by it.
+const AMPLIFY: usize = 10;
+
+/// What is told of a share that is used up. Not whose: that would tell what others do.
+const PAST_SHARE: &str = "too many questions wait; try again";
+
+/// A query that has to wait, and its place.
+pub struct Waiting {
+    pub(super) deferred: Deferred,
+    place: Place,
+    ending: Ending,
+}
+
+/// What a reply gets when it is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ending {
+    from: IpAddr,
+    /// Longest reply that the client takes, octets.
+    room: usize,
+    /// Longest datagram to somebody who may not be there, octets; no limit over TCP and for those who proved that they are.
+    unproven: usize,
+    cookie: Option<[u8; cookie::COOKIE]>,
+}
+
+impl Pipeline {
+    /// By what the connections of a client are counted: a session's by its first address, a stranger's by its host.
+    pub(super) fn home_of(&self, from: IpAddr) -> Home {
+        let from = from.to_canonical();
+        let found = self.sessions.by_address(from).map(|session| session.context()).filter(|context| context.announced);
+        match found.as_ref().and_then(|context| context.announcement.addresses.first()) {
+            Some(first) => Home { address: *first, announced: true },
+            None => Home { address: prefix_of(from, (32, 64)), announced: from.is_loopback() },
+        }
+    }
+
+    /// Gives the slow path room for `room` questions, and cookies a secret.
+    pub fn with_room(mut self, room: usize, secret: [u8; 16]) -> Self {
+        self.shares = Shares::new(room);
+        self.cookies = Some(Cookies::new(secret));
+        self
+    }
+
+    /// What the reply to `query` gets.
+    pub(super) fn ending(
+        &self,
+        query: &Query<'_>,
+        packet: &[u8],
+        from: SocketAddr,
+        transport: Transport,
+        now: Now,
+    ) -> Ending {
+        let from = from.ip().to_canonical();
+        let sent = query.options.cookie;
+        let judged: Option<Judged> = if sent.is_empty() {
+            None
+        } else {
+            // The low 32 bits of the Unix second are what a cookie holds.
+            self.cookies.as_ref().and_then(|cookies| cookies.judge(sent, from, (now.wall / 1000) as u32))
+        };
+        let proven = transport == Transport::Tcp || judged.is_some_and(|judged| judged.proven);
+        Ending {
+            from,
+            room: reply::limit(query, transport) + if sent.is_empty() { 0 } else { 4 + cookie::COOKIE },
+            unproven: if proven { usize::MAX } else { AMPLIFY * packet.len() },
+            cookie: judged.map(|judged| judged.reply),
+        }
+    }
+
+    /// Gives a reply its end.
+    pub(super) fn end_reply(&self, out: &mut Vec<u8>, ending: &Ending) {
+        if out.len() > ending.unproven && !self.is_there(ending.from) {
+            self.curtailed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            reply::curtail(out);
+        }
+        if let Some(cookie) = &ending.cookie {
+            reply::add_option(out, wire::COOKIE, cookie, ending.room);
+        }
+    }
+
+    /// Whether a source is somebody and not only written on a packet: announced, or this machine.
+    fn is_there(&self, from: IpAddr) -> bool {
+        from.is_loopback() || self.sessions.by_address(from).is_some_and(|session| session.context().announced)
+    }
+
+    /// Finds a deferred query its place; where its share is used up, it is answered.
+    pub(super) fn seat(
+        &self,
+        deferred: Deferred,
+        query: &Query<'_>,
+        ending: Ending,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> Fast<Waiting> {
+        let walk = &deferred.walk;
+        match self.shares.take(&walk.session, &walk.record.context, walk.from, now.mono) {
+            Ok(place) => Fast::Deferred(Waiting { deferred, place, ending }),
+            Err(_) => {
+                let walk = *deferred.walk;
+                self.refuse_share(&walk.session, walk.record, query, walk.started, now, out);
+                self.end_reply(out, &ending);
+                Fast::Reply
+            }
+        }
+    }
+
+    /// Answers a query whose session has used up its share. Of a flood of them one a second becomes an event; all are
+    /// counted.
+    pub(super) fn refuse_share(
+        &self,
+        session: &Session,
+        mut record: Record,
+        query: &Query<'_>,
+        started: Instant,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> Fast<Deferred> {
+        record.source = Source::Failed;
+        record.rcode = 2;
+        record.reason = Some(Reason::Share);
+        reply::servfail(out, query, ede_of(Reason::Share), PAST_SHARE);
+        if !session.may_tell(now.mono) {
+            return Fast::Reply;
+        }
+        record.split = Split::of(query.qname.as_ref());
+        self.done(record, started)
+    }
+
+    /// Finishes a query that waits, and gives its place back.
+    pub(super) async fn finish_waiting(&self, waiting: Waiting) -> Option<Vec<u8>> {
+        let Waiting { deferred, place, ending } = waiting;
+        let mut out = self.complete(deferred).await?;
+        drop(place);
+        self.end_reply(&mut out, &ending);
+        Some(out)
+    }
+
+    /// Answers a query for which the queue has no room though its share has.
+    pub(super) fn refuse_waiting(&self, waiting: Waiting, now: Now, out: &mut Vec<u8>) {
+        let walk = *waiting.deferred.walk;
+        let wire::Parsed::Query(query) = wire::parse(&walk.packet) else { return };
+        self.refuse_share(&walk.session, walk.record, &query, walk.started, now, out);
+        self.end_reply(out, &waiting.ending);
+    }
+}
