@@ -316,4 +316,12 @@ pub enum NoticeKind {
     Drift,
     /// A written range has not been used for a long time.
     RangeUnused,
+    /// A list cannot be fetched or put in force.
+    ListFailing,
+    /// It can again.
+    ListRecovered,
+    /// A fetched list has changed by so much that somebody has to let it in.
+    ListHeld,
+    /// Somebody has.
+    ListAccepted,
 }

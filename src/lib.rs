@@ -32,6 +32,7 @@ pub mod alert;
 pub mod clock;
 pub mod enforce;
 pub mod fds;
+pub mod feed;
 pub mod forward;
 pub mod identity;
 pub mod lines;

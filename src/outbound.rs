@@ -1,6 +1,6 @@
-//! Hosts that the service itself connects to: receivers of alerts, registries.
+//! Hosts that the service itself connects to: receivers of alerts, registries, publishers of lists.
 //!
-//! Between [`crate::alert`] and [`crate::rdap`], which connect, and a resolver of our own, so that this works where the
+//! Between [`crate::alert`], [`crate::rdap`] and [`crate::feed`], which connect, and a resolver of our own, so that this works where the
 //! system's is not to be used. Knows no protocol.
 
 use std::io;
@@ -30,6 +30,8 @@ pub(crate) enum Reach {
     Written,
     /// To public addresses alone, also where an address is written: somebody else says where.
     Public,
+    /// An address as written; by name to public addresses alone: what a name leads to is its owner's word.
+    PublicByName,
 }
 
 impl Reach {
@@ -37,6 +39,7 @@ impl Reach {
         match self {
             Self::Written => written || is_plausible(address),
             Self::Public => is_public(address),
+            Self::PublicByName => written || is_public(address),
         }
     }
 }
@@ -146,5 +149,14 @@ mod tests {
         assert!(addresses("127.0.0.1", 1, None, Reach::Public).is_err(), "written or not");
         assert!(addresses("127.0.0.1", 1, None, Reach::Written).is_ok());
         assert!(addresses("www.example", 1, Some(&Fixed(&["203.0.114.1"])), Reach::Public).is_ok());
+    }
+
+    #[test]
+    fn by_name_a_list_comes_from_public_addresses_and_from_others_as_written() {
+        let mixed: &[&str] = &["10.0.0.1", "203.0.114.1", "169.254.169.254"];
+        let found = addresses("lists.example", 443, Some(&Fixed(mixed)), Reach::PublicByName).unwrap();
+        assert_eq!(found, ["203.0.114.1:443".parse().unwrap()]);
+        assert!(addresses("lists.example", 443, Some(&Fixed(&["127.0.0.1"])), Reach::PublicByName).is_err());
+        assert!(addresses("127.0.0.1", 80, None, Reach::PublicByName).is_ok());
     }
 }

@@ -29,6 +29,7 @@ fn environment() -> Environment {
         state_dir: None,
         wall: WALL,
         entropy: [7; 24],
+        keep_tables: false,
     }
 }
 
@@ -484,6 +485,34 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
                 (5, "list[0].date", "registration", "nrd"),
                 (5, "list[0].date", "not a day", "YYYY-MM-DD"),
             ],
+        ),
+        (
+            "version = 1\n[[list]]\nid = \"l\"\npath = \"builtin:doh-resolvers\"\nformat = \"rpz\"\n",
+            &[(5, "list[0].format", "`rpz`", "`adblock`")],
+        ),
+        (
+            "version = 1\n[[list]]\nid = \"l\"\npath = \"x.txt\"\nurl = \"http://lists.example/x\"\ncategory = \"a b\"\n",
+            &[
+                (4, "list[0].path", "both a path and a url", "keep the one"),
+                (5, "list[0].url", "http to a name", "https://host/path"),
+                (6, "list[0].category", "no good as category", "A-Z"),
+            ],
+        ),
+        (
+            "version = 1\n[[list]]\nid = \"l\"\nurl = \"ftp://lists.example/x\"\nrefresh_hours = 0\nmax_mib = 4096\n\
+             max_growth = 0.5\nmin_share = 2\ntimeout_seconds = 0\n",
+            &[
+                (4, "list[0].url", "not an https URL", "https://host/path"),
+                (5, "list[0].refresh_hours", "out of range", "1 to 720"),
+                (6, "list[0].max_mib", "out of range", "1 to 1024"),
+                (7, "list[0].max_growth", "out of range", "1 to"),
+                (8, "list[0].min_share", "out of range", "0 to 1"),
+                (9, "list[0].timeout_seconds", "out of range", "1 to 3600"),
+            ],
+        ),
+        (
+            "version = 1\n[[list]]\nid = \"l\"\nurl = \"https://user:key@lists.example/x\"\n",
+            &[(4, "list[0].url", "no URL of a host", "https://host/path")],
         ),
         (
             "version = 1\n[[zone]]\nname = \"corp.test\"\nfile = \"no.zone\"\n[[zone]]\nname = \".\"\n",
@@ -945,6 +974,34 @@ fn own_lists_that_leave_a_shipped_one_out_are_told_of() {
     let (_, warnings) = good("version = 1\n[[list]]\nid = \"d\"\npath = \"builtin:doh-resolvers\"\n");
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].problem.contains("tunnel-services"), "{}", warnings[0]);
+}
+
+#[test]
+fn a_list_that_is_to_be_fetched_loads_without_a_copy_and_says_so() {
+    let text = "version = 1\n[[list]]\nid = \"doh-resolvers\"\nurl = \"https://lists.example/doh?key=secret\"\n\
+                [[list]]\nid = \"tunnel-services\"\nurl = \"http://192.0.2.7:8080/tunnels\"\nrefresh_hours = 6\n";
+    let (loaded, warnings) = good(text);
+    assert!(warnings.len() == 2 && warnings.iter().all(|w| w.problem == "not fetched yet"), "{warnings:?}");
+    assert!(warnings.iter().all(|w| !w.to_string().contains("secret")), "{warnings:?}");
+    let hours: Vec<_> = loaded.feeds.sources.iter().map(|s| (s.id.as_str(), s.refresh.as_secs() / 3600)).collect();
+    assert_eq!(hours, [("doh-resolvers", 24), ("tunnel-services", 6)]);
+    assert!(loaded.lists.deny.is_empty());
+}
+
+#[test]
+fn a_format_that_is_not_written_is_told_by_the_first_lines() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("policy.toml");
+    std::fs::write(dir.path().join("hosts.txt"), "0.0.0.0 a.example\n").expect("written");
+    let text = "version = 1\n[[list]]\nid = \"l\"\npath = \"hosts.txt\"\n";
+    std::fs::write(&path, text).expect("written");
+    let (loaded, _) = load_in(&path, &environment()).unwrap_or_else(|e| panic!("{e:#?}"));
+    let said = loaded.assumptions().iter().any(|said| said.starts_with("List l is read as hosts"));
+    assert!(said && loaded.list_reports[0].detected, "{:?}", loaded.assumptions());
+    std::fs::write(&path, format!("{text}format = \"hosts\"\n")).expect("written");
+    let (loaded, _) = load_in(&path, &environment()).unwrap_or_else(|e| panic!("{e:#?}"));
+    assert!(!loaded.list_reports[0].detected);
+    assert!(loaded.assumptions().iter().all(|said| !said.contains("List l")), "{:?}", loaded.assumptions());
 }
 
 #[test]

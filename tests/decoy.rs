@@ -36,6 +36,7 @@ fn policy(mode: &str, more: &str) -> Policy {
         state_dir: None,
         wall: WALL,
         entropy: [7; 24],
+        keep_tables: false,
     };
     let (loaded, _) = load_text(Path::new("policy.toml"), &text, &environment).expect("a configuration");
     Policy {

@@ -45,6 +45,7 @@ fn written(text: &str) -> Policy {
         state_dir: None,
         wall: WALL,
         entropy: [7; 24],
+        keep_tables: false,
     };
     let (loaded, _) =
         config::load_text(Path::new("packs.toml"), text, &environment).unwrap_or_else(|errors| panic!("{errors:?}"));

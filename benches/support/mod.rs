@@ -5,6 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use staunch::clock;
+use staunch::config::{Environment, Loaded};
 use staunch::daemon::build::{self, Built};
 use staunch::listen::{Fast, Service};
 use staunch::model::Transport;
@@ -18,16 +19,41 @@ pub const FROM: &str = "127.0.0.9:4000";
 pub struct Bench {
     pub pipeline: Arc<Pipeline>,
     pub runtime: Runtime,
+    pub file: std::path::PathBuf,
     _dir: tempfile::TempDir,
 }
 
 impl Bench {
     pub fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more written in the configuration; compiled tables are kept as a daemon keeps them.
+    pub fn with(more: &str) -> Self {
         let dir = tempfile::tempdir().expect("directory");
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("runtime");
-        let (loaded, _) = staunch::config::load(&config(dir.path(), upstream())).expect("configuration loads");
+        let file = config(dir.path(), upstream());
+        let text = std::fs::read_to_string(&file).expect("configuration") + more;
+        std::fs::write(&file, text).expect("configuration");
+        let loaded = Self::load(&file);
         let Built { pipeline, .. } = runtime.block_on(build::pipeline(loaded, 4096)).expect("pipeline");
-        Self { pipeline, runtime, _dir: dir }
+        Self { pipeline, runtime, file, _dir: dir }
+    }
+
+    fn load(file: &std::path::Path) -> Loaded {
+        let environment = Environment { keep_tables: true, ..Environment::system() };
+        staunch::config::load_in(file, &environment).expect("configuration loads").0
+    }
+
+    /// Reads the configuration again and puts it in force, as the daemon does it: what was in force goes when nobody
+    /// uses it any more.
+    pub fn reload(&self) {
+        let loaded = Self::load(&self.file);
+        let old = self.pipeline.live.load_full();
+        self.runtime.block_on(build::apply(&self.pipeline, loaded)).expect("in force");
+        while Arc::strong_count(&old) > 1 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 
     /// The walk on the listener's thread; the length of the reply.
@@ -37,6 +63,12 @@ impl Bench {
             Fast::Reply => out.len(),
             _ => panic!("this query is answered on the spot"),
         }
+    }
+
+    /// Whether a query is answered on the listener's thread.
+    pub fn at_once(&self, packet: &[u8], from: SocketAddr, out: &mut Vec<u8>) -> bool {
+        out.clear();
+        matches!(self.pipeline.fast(packet, from, Transport::Udp, clock::now(), out), Fast::Reply)
     }
 
     /// The whole walk, waiting included; the length of the reply.

@@ -1,8 +1,8 @@
 //! Lists and packs: what a file's line says holds for every spelling of its names, and each line that is passed over is told.
 
 use staunch::lists::{
-    AgeBuilder, Day, DenyBuilder, Entry, Format, GARBAGE_SHARE, HashKey, ListError, ListInfo, Reach, RuleForm,
-    Suffixes, pack, parse,
+    AgeBuilder, Day, Entry, Format, GARBAGE_SHARE, HashKey, ListError, ListInfo, Reach, RuleForm, Suffixes,
+    compile_texts, detect, pack, parse,
 };
 use staunch_scoring::{NameBuf, NameRef, QName};
 
@@ -10,9 +10,12 @@ use staunch_scoring::{NameBuf, NameRef, QName};
 pub fn run(octets: &[u8]) {
     let Some((kind, file)) = octets.split_first() else { return };
     match kind % 8 {
-        0 | 1 => list(file, Format::Domains),
-        2 | 3 => list(file, Format::Hosts),
-        4 | 5 => list(file, Format::Nrd),
+        0 => list(file, Format::Domains),
+        1 => list(file, Format::Adblock),
+        2 => list(file, Format::Hosts),
+        3 => list(file, Format::Dnsmasq),
+        4 => list(file, Format::Nrd),
+        5 => list(file, Format::Unbound),
         6 => a_pack(file),
         _ => forms(file),
     }
@@ -23,14 +26,16 @@ fn key() -> HashKey {
 }
 
 fn info() -> ListInfo {
-    ListInfo { id: "seed".into(), file: "seed.txt".into(), source: None, reviewed: None }
+    ListInfo { id: "seed".into(), file: "seed.txt".into(), source: None, category: None, reviewed: None }
 }
 
 /// What an entry says, kept.
 struct Kept {
     line: u32,
     name: NameBuf,
-    exact: bool,
+    reach: Reach,
+    exception: bool,
+    important: bool,
     day: Option<Day>,
 }
 
@@ -39,12 +44,15 @@ fn list(file: &[u8], format: Format) {
     let mut entries = Vec::new();
     let lines = 1 + file.iter().filter(|octet| **octet == b'\n').count() as u32;
     let report = parse(file, format, day, |entry| {
-        let Entry { line, name, exact, day, .. } = entry;
+        let Entry { line, name, reach, exception, important, day, .. } = entry;
         assert!((1..=lines).contains(&line), "line {line} of {lines}");
         assert_eq!(day.is_some(), format == Format::Nrd);
         assert!(!name.is_root(), "the root");
-        entries.push(Kept { line, name: name.to_owned(), exact, day });
+        entries.push(Kept { line, name: name.to_owned(), reach, exception, important, day });
+        Ok(())
     });
+    // Whatever a file is, it looks like something.
+    detect(file);
     match &report {
         Ok(report) => {
             assert_eq!((report.lines, report.entries as usize), (lines, entries.len()));
@@ -56,41 +64,55 @@ fn list(file: &[u8], format: Format) {
         Err(ListError::Garbage { bad, content, line, .. }) => {
             assert!(*bad > *content / GARBAGE_SHARE && *content <= lines && *line <= lines);
         }
-        Err(ListError::TooLarge) => panic!("too large: {} octets", file.len()),
+        Err(ListError::Charset { .. }) => {
+            assert!(file.starts_with(&[0xff]) || file.starts_with(&[0xfe]) || file[0] == 0)
+        }
+        Err(ListError::Endless { line }) => assert!(*line <= lines && file.len() > 64 * 1024),
+        Err(other) => panic!("{other}: {} octets", file.len()),
     }
     let good = report.is_ok();
     if format == Format::Nrd { ages(file, day, &entries, good) } else { denies(file, format, &entries, good) }
 }
 
 fn denies(file: &[u8], format: Format, entries: &[Kept], good: bool) {
-    let mut builder = DenyBuilder::new(key());
-    assert_eq!(builder.add(info(), file, format, None).is_ok(), good);
-    let table = builder.build();
-    if !good {
-        assert!(table.is_empty(), "a list that was refused denies nothing");
-        return;
-    }
-    for entry in entries.iter().take(200) {
-        for name in spellings(entry.name.as_ref()) {
-            let found = table.look_up(name.as_ref()).unwrap_or_else(|| panic!("{name:?} is listed"));
-            assert!(found.line <= entry.line || entries.iter().any(|other| other.line == found.line), "{name:?}");
+    let table = compile_texts(key(), Day(20_500), &[(info(), file, Some(format))]);
+    assert_eq!(table.is_ok(), good);
+    let Ok(table) = table else { return };
+    let look_up = |name: &NameBuf| {
+        let found = table.look_up(name.as_ref());
+        assert_eq!(found.is_some(), denied(entries, name), "{name:?}");
+        if let Some(found) = found {
+            assert!(entries.iter().any(|entry| !entry.exception && entry.line == found.line), "{name:?}");
         }
-        // One label in front: denied as an entry that is not exact says, here or above.
-        let Some(below) = below(entry.name.as_ref()) else { continue };
-        let covered = |other: &Kept| {
-            let other_name = other.name.as_ref();
-            if other.exact { below.as_ref() == other_name } else { below.as_ref().is_at_or_below(other_name) }
-        };
-        assert_eq!(table.look_up(below.as_ref()).is_some(), entries.iter().any(covered), "{below:?}");
+    };
+    for entry in entries.iter().take(100) {
+        spellings(entry.name.as_ref()).iter().for_each(look_up);
+        // One label in front, and one less.
+        below(entry.name.as_ref()).iter().for_each(look_up);
+        entry.name.as_ref().ancestors().skip(1).for_each(|above| look_up(&above.to_owned()));
     }
-    // Nothing is denied that no line covers.
     for name in ["unlisted.example", "com", "."] {
-        let name = NameBuf::from_text(name).expect("a name");
-        let covered = |entry: &Kept| {
-            if entry.exact { entry.name == name } else { name.as_ref().is_at_or_below(entry.name.as_ref()) }
-        };
-        assert_eq!(table.look_up(name.as_ref()).is_some(), entries.iter().any(covered), "{name:?}");
+        look_up(&NameBuf::from_text(name).expect("a name"));
     }
+}
+
+/// By the plain reading: some entry covers the name, and no exception does that applies to such an entry. What is said of
+/// one name in several lines counts together.
+fn denied(entries: &[Kept], name: &NameBuf) -> bool {
+    let covering = |exception: bool| {
+        entries.iter().filter(move |entry| entry.exception == exception).filter(|entry| {
+            let whole = entry.name == *name;
+            match entry.reach {
+                Reach::Exact => whole,
+                Reach::AtOrBelow => name.as_ref().is_at_or_below(entry.name.as_ref()),
+                Reach::Below => !whole && name.as_ref().is_at_or_below(entry.name.as_ref()),
+            }
+        })
+    };
+    let important = |of: &Kept| {
+        entries.iter().any(|entry| entry.exception == of.exception && entry.name == of.name && entry.important)
+    };
+    covering(false).any(|entry| covering(true).all(|exception| important(entry) && !important(exception)))
 }
 
 fn ages(file: &[u8], day: Option<Day>, entries: &[Kept], good: bool) {

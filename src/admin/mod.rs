@@ -4,6 +4,7 @@
 //! line. Only what an operator or a runtime may do is here; nothing of it can be reached from a sandbox's network.
 
 pub mod client;
+mod lists;
 pub mod protocol;
 mod receipt;
 mod serve;

@@ -115,6 +115,25 @@ pub enum Request {
         /// What it found.
         report: Box<Report>,
     },
+    /// Every list in force, and how fetching goes.
+    Lists,
+    /// Fetch a list now, or all.
+    FetchList {
+        /// Which; all that have a URL where none is named.
+        #[serde(default)]
+        list: Option<String>,
+    },
+    /// Let the version of a list in that a gate holds.
+    AcceptList {
+        /// Which.
+        list: String,
+        /// How the digest of the version begins that was looked at.
+        sha256: String,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// Read the configuration again; the old one stays if it does not load.
     Reload,
 }

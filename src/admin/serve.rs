@@ -336,6 +336,13 @@ impl Admin {
                 durable(Some(commit)).await?;
                 Ok(told)
             }
+            Request::Lists => Ok(pipeline.show_lists()),
+            Request::FetchList { list } => super::lists::fetch(pipeline, list.as_deref()),
+            Request::AcceptList { list, sha256, by, reason } => {
+                require("reason", &reason)?;
+                require("by", &by)?;
+                super::lists::accept(pipeline, &list, &sha256, &by, &reason, now)
+            }
             Request::Reload => match self.reload.reload().await {
                 Ok(digest) => Ok(json!({ "schema": 1, "digest": digest })),
                 Err(error) => Err(Response::error(ErrorCode::Invalid, error)),

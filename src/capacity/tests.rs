@@ -17,6 +17,7 @@ fn assuming(text: &str, assumptions: Assumptions) -> Capacity {
         state_dir: None,
         wall: WALL,
         entropy: [3; 24],
+        keep_tables: false,
     };
     let (loaded, _) = config::load_text(Path::new("p.toml"), &format!("version = 1\n{text}"), &environment)
         .unwrap_or_else(|errors| panic!("{errors:?}"));

@@ -92,6 +92,12 @@ pub enum Verb {
         #[arg(long, value_name = "PORTS", value_delimiter = ',')]
         ports: Vec<String>,
     },
+    /// Lists: what is in force, what is fetched, what waits for your word.
+    Lists {
+        /// What to do.
+        #[command(subcommand)]
+        verb: super::lists::ListsVerb,
+    },
     /// Watch decisions as they are made.
     Observe {
         /// Stay and print what comes.

@@ -126,6 +126,7 @@ mod tests {
             state_dir: None,
             wall: 1_795_132_800_000,
             entropy: [3; 24],
+            keep_tables: false,
         };
         let text = "version = 1\n[[rule]]\nid = \"hosts\"\naction = \"allow\"\nnames = [\"=a.example.org\", \"*.b.example.org\"]\n\
                     budget_bits = 512\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\n";

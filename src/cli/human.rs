@@ -14,7 +14,7 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-fn number(value: &Value) -> f64 {
+pub fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(0.0)
 }
 
@@ -321,6 +321,13 @@ pub fn status(v: &Value) -> String {
     for check in v["readiness"]["checks"].as_array().into_iter().flatten() {
         let (id, state) = (text(&check["id"]), text(&check["state"]));
         let _ = write!(out, "\n  {id:<13} {state:<12} {}", text(&check["text"]));
+    }
+    let lists = &v["lists"];
+    let _ = write!(out, "\nlists          {} in force, {} names denied", text(&lists["lists"]), text(&lists["names"]));
+    for (field, words) in [("missing", "NEVER FETCHED"), ("failing", "NOT FETCHED"), ("held", "WAITING")] {
+        if number(&lists[field]) > 0.0 {
+            let _ = write!(out, ", {} {words}", lists[field]);
+        }
     }
     for upstream in v["upstreams"].as_array().into_iter().flatten() {
         let _ = write!(out, "\nupstream       {}: {}", text(&upstream["server"]), text(&upstream["standing"]));

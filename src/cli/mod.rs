@@ -9,6 +9,7 @@ mod doctor;
 mod evaluate;
 mod healthcheck;
 mod human;
+mod lists;
 mod lockdown;
 mod verbs;
 

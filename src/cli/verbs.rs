@@ -17,6 +17,8 @@ use crate::model::Announcement;
 
 /// Time for one exchange with the daemon: it waits for one fsync at most.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// The same for a reload, which may have to read lists of many million names.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(180);
 
 pub fn run(args: Args) -> Exit {
     let socket = args.socket.clone().unwrap_or_else(default_socket);
@@ -84,7 +86,11 @@ pub fn run(args: Args) -> Exit {
         Verb::Lockdown { verb } => super::lockdown::run(verb, json),
         Verb::Status => ask(&socket, &Request::Status, json, human::status),
         Verb::Healthcheck(words) => super::healthcheck::run(&words, args.socket.as_deref(), json),
-        Verb::Reload => ask(&socket, &Request::Reload, json, |v| format!("configuration {} in force", v["digest"])),
+        Verb::Lists { verb } => super::lists::run(verb, &socket, json),
+        Verb::Reload => {
+            let words = |v: &Value| format!("configuration {} in force", v["digest"]);
+            ask_for(&socket, &Request::Reload, RELOAD_PATIENCE, json, words)
+        }
     }
 }
 
@@ -141,11 +147,15 @@ fn check(file: &Path, strict: bool, json: bool) -> Exit {
                 let packs: Vec<_> = loaded.pack_reports.iter().map(pack).collect();
                 let report = json!({
                     "schema": 1, "valid": true, "digest": loaded.digest(), "warnings": warnings, "packs": packs,
+                    "lists": loaded.list_reports,
                 });
                 say(&report.to_string());
             } else {
                 for warning in &warnings {
                     say(&format!("warning: {warning}"));
+                }
+                for report in &loaded.list_reports {
+                    say(&super::lists::line(&json!(report)));
                 }
                 for report in &loaded.pack_reports {
                     say(&pack_line(report));
@@ -227,8 +237,12 @@ fn verdict_exit(value: &Value, wanted: bool) -> Exit {
     }
 }
 
-fn ask(socket: &Path, request: &Request, json: bool, words: impl Fn(&Value) -> String) -> Exit {
-    match client::ask(socket, request, PATIENCE) {
+pub(super) fn ask(socket: &Path, request: &Request, json: bool, words: impl Fn(&Value) -> String) -> Exit {
+    ask_for(socket, request, PATIENCE, json, words)
+}
+
+fn ask_for(socket: &Path, request: &Request, patience: Duration, json: bool, words: impl Fn(&Value) -> String) -> Exit {
+    match client::ask(socket, request, patience) {
         Ok(value) => {
             print(&value, json, words);
             Exit::Ok

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use staunch_scoring::NameBuf;
@@ -17,13 +18,15 @@ use crate::pipeline::Repeats;
 use crate::policy::{Profiles, UnknownSource};
 use crate::range::IpRange;
 use crate::transfer::ZoneConfig;
-use crate::{enforce, forward, learn, listen, rdap, readiness};
+use crate::{enforce, feed, forward, learn, listen, rdap, readiness};
 
 /// Everything that was said or assumed.
 #[derive(Debug)]
 pub struct Loaded {
     /// The file, as given; `None` when serving without one.
     pub file: Option<PathBuf>,
+    /// What stood in it.
+    pub text: Option<Arc<str>>,
     pub(super) assumptions: Vec<String>,
     pub(super) digest: String,
     /// Listeners.
@@ -70,6 +73,8 @@ pub struct Loaded {
     pub rpz: Vec<ZoneConfig>,
     /// Where NOTIFY messages are taken.
     pub notify_listen: Vec<SocketAddr>,
+    /// Where lists are fetched from.
+    pub feeds: feed::Config,
     /// Who is asked for the age of domains.
     pub age: Age,
     /// Local zones.
@@ -297,8 +302,10 @@ pub enum SinkholeAction {
 pub struct ListReport {
     /// The list.
     pub id: String,
-    /// Its file, as given.
+    /// Its file or URL, as given.
     pub file: String,
+    /// Whether its format was told by its first lines.
+    pub detected: bool,
     /// Counts, and the first lines passed over.
     #[serde(flatten)]
     pub report: Report,

@@ -2,8 +2,8 @@
 //!
 //! Knows the stages; no stage knows it. [`spec`] is the file as written, [`document`] knows where each field stands,
 //! [`resolve`] checks and settles, [`Loaded`] is what is in force. Reads files (its own, lists, zones, keys) and, once,
-//! the system's resolv.conf; opens no socket and changes nothing. Loading runs aside and returns a whole: a reload
-//! swaps it in, a mistake leaves the old one in force.
+//! the system's resolv.conf; opens no socket and changes nothing but, where it is told to, the compiled tables of lists.
+//! Loading runs aside and returns a whole: a reload swaps it in, a mistake leaves the old one in force.
 
 mod document;
 mod loaded;
@@ -20,6 +20,7 @@ pub use loaded::{
     PackReport, Pins, Policy, Secret, Server, Sinkhole, SinkholeAction, SyslogTarget, Upstream, Zone,
 };
 pub use problem::{ConfigError, Warning};
+pub use resolve::OpenList;
 
 use document::Document;
 use problem::Problems;
@@ -38,8 +39,10 @@ pub struct Environment {
     pub state_dir: Option<PathBuf>,
     /// Milliseconds since the Unix epoch: what "expired" is measured by.
     pub wall: u64,
-    /// Keys the fingerprints of lists.
+    /// Keys the fingerprints of lists, unless compiled tables are kept, which have a key of their own.
     pub entropy: [u8; 24],
+    /// Whether compiled tables of lists are kept in the state directory, and found there again.
+    pub keep_tables: bool,
 }
 
 /// Where state lies when nobody says otherwise: `staunch` in the XDG state directory.
@@ -69,6 +72,7 @@ impl Environment {
             state_dir: None,
             wall,
             entropy,
+            keep_tables: false,
         }
     }
 }
@@ -87,6 +91,21 @@ pub fn load(path: &Path) -> Result<(Loaded, Vec<Warning>), Vec<ConfigError>> {
 /// As [`load`].
 pub fn load_in(path: &Path, environment: &Environment) -> Result<(Loaded, Vec<Warning>), Vec<ConfigError>> {
     load_text(path, &text_of(path)?, environment)
+}
+
+/// Opens the lists of the configuration at `path`, to be read line by line; all else in it is passed over.
+///
+/// # Errors
+/// What is wrong with the file or with lists.
+pub fn open_lists(path: &Path, environment: &Environment) -> Result<Vec<OpenList>, Vec<ConfigError>> {
+    let (file, text) = (path.display().to_string(), text_of(path)?);
+    let document = Document::parse(&file, &text).map_err(|error| vec![error])?;
+    let mut problems = Problems::new(&file, Some(&document));
+    let spec = document.decode(&mut problems);
+    let lists = resolve::open_lists(&spec, path, environment, &mut problems);
+    let (mut errors, _) = problems.into_parts();
+    errors.retain(|error| error.field.is_empty() || error.field.starts_with("list"));
+    if errors.is_empty() { Ok(lists) } else { Err(errors) }
 }
 
 /// Reads of the configuration at `path` what the enforcer runs by, and nothing that it names; `socket` goes before the file's.
@@ -152,7 +171,7 @@ pub fn load_text(
     let loaded = resolve::resolve(&spec, Some(path), environment, &mut problems);
     let (errors, warnings) = problems.into_parts();
     match loaded {
-        Some(loaded) if errors.is_empty() => Ok((loaded, warnings)),
+        Some(loaded) if errors.is_empty() => Ok((Loaded { text: Some(text.into()), ..loaded }, warnings)),
         _ => Err(errors),
     }
 }

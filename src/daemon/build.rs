@@ -8,18 +8,21 @@ use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
 use staunch_scoring::{Params, Scorer};
 
+use super::sinks::{SinkHosts, alert_config};
 use super::{Start, StartError, restore};
-use crate::alert::{self, Delivery};
+use crate::alert::Delivery;
 use crate::answer::{AllowRange, AnswerRules};
 use crate::cache::{self, Cache};
 use crate::config::{self, Endpoint, Loaded, Server, SinkholeAction};
 use crate::enforce::{Active, BackendKind, Enforcer};
+use crate::feed;
 use crate::forward::helper::HostLookup;
 use crate::forward::{self, Forwarder, Upstream, ZoneServers};
 use crate::identity::NodeKey;
 use crate::learn::{self, Base, Book, Enforced, NotLearned, Settled};
 use crate::lists::{Grants, HashKey, Scope};
 use crate::model::{Announcement, Mode, Qtype, SessionId, SessionType};
+use crate::outbound::HostResolver;
 use crate::pin::PinPolicy;
 use crate::pipeline::{Cause, Explanation, Learning, Live, Pipeline, Sinkhole, class_of, is_guarded};
 use crate::policy::{Policy, UnknownSource, Unlisted};
@@ -41,16 +44,29 @@ pub struct Built {
     pub events: JoinHandle<()>,
     /// Who we are.
     pub node: NodeKey,
+    /// Lists to fetch.
+    pub feeds: feed::Config,
+    /// Looks up hosts of our own interest.
+    pub resolver: Arc<dyn HostResolver>,
 }
 
 /// The configuration that `start` asks for.
 pub fn load(start: &Start) -> Result<Loaded, StartError> {
-    let mut environment = config::Environment::system();
+    load_text(start, None)
+}
+
+/// The same with the file's text at hand, which need not stand in the file any more.
+pub fn load_text(start: &Start, text: Option<&str>) -> Result<Loaded, StartError> {
+    let mut environment = config::Environment { keep_tables: true, ..config::Environment::system() };
     if let Some(dir) = &start.state_dir {
         environment.state_dir = Some(std::path::absolute(dir).context("--state-dir")?);
     }
     let Some(file) = &start.config else { return Ok(config::defaults_in(&environment)) };
-    let (loaded, warnings) = config::load_in(file, &environment).map_err(StartError::Config)?;
+    let loaded = match text {
+        Some(text) => config::load_text(file, text, &environment),
+        None => config::load_in(file, &environment),
+    };
+    let (loaded, warnings) = loaded.map_err(StartError::Config)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -96,10 +112,10 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
             .context("event file")?;
     let forwarder = Forwarder::with_exchanges(loaded.upstream.forward_config(upstreams, zones), room);
     let lookup = HostLookup::new(forwarder.clone()).context("helper look-ups")?;
-    let resolver = Arc::new(SinkHosts { lookup, runtime: tokio::runtime::Handle::current() });
+    let resolver: Arc<dyn HostResolver> = Arc::new(SinkHosts { lookup, runtime: tokio::runtime::Handle::current() });
     let rdap = loaded.age.rdap.clone().map(|config| Rdap::start(config, store.registered(), Some(resolver.clone())));
     let rdap = rdap.transpose().context("look-ups of registrations")?;
-    let delivery = Delivery::start(sinks, &store, Some(resolver)).context("alert sinks")?;
+    let delivery = Delivery::start(sinks, &store, Some(resolver.clone())).context("alert sinks")?;
     let cache = Cache::new(cache::Config::of_entries(loaded.answer.cache_entries));
     let sessions = Sessions::new(loaded.max_sessions);
     let configured = loaded.sessions.clone();
@@ -107,6 +123,7 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     let (digest, enforced) = (loaded.digest().to_owned(), loaded.policy.mode != Mode::Monitor);
     let (rpz, notify_listen) = (loaded.rpz.clone(), loaded.notify_listen.clone());
     let transfers = Keeper::new(&loaded.state_dir);
+    let feeds = loaded.feeds.clone();
     let live = live(loaded, grants, &settled)?;
     transfers.configure(&rpz, |zones| live.rpz.store(Arc::new(zones)));
     book.put_in_force(settled);
@@ -150,7 +167,7 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     // that had lost it, every lease would be closed that was made since.
     let record = vec![policy_record(&pipeline, digest, enforced)];
     pipeline.store.append(record).context("journal")?.await.context("journal")?;
-    Ok(Built { pipeline, events, node })
+    Ok(Built { pipeline, events, node, feeds, resolver })
 }
 
 /// Puts a new configuration in force: rules, lists, profiles, mode, zones, answers, sessions. Listeners, upstreams,
@@ -176,6 +193,7 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     let digest = loaded.digest().to_owned();
     let registries = loaded.age.rdap.clone();
     let rpz = loaded.rpz.clone();
+    let feeds = loaded.feeds.clone();
     let live = live(loaded, old.grants.clone(), &settled)?;
     if digest != old.digest {
         note_policy(pipeline, String::new(), old.policy.mode != Mode::Monitor).await;
@@ -188,6 +206,9 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     pipeline.transfers.start();
     if let (Some(rdap), Some(config)) = (&pipeline.ages.rdap, registries) {
         rdap.configure(config);
+    }
+    if let Some(running) = pipeline.feeds.get() {
+        running.configure(feeds);
     }
     // An answer may hold what the new rules take out.
     pipeline.cache.clear();
@@ -371,6 +392,8 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         grants,
         stranger: Arc::new(stranger(SessionId::unknown(), SessionType::Unannounced)),
         digest,
+        text: loaded.text,
+        list_reports: loaded.list_reports,
         configured,
         fixed,
         event_file: loaded.events.file.as_ref().map(|file| file.display().to_string()),
@@ -413,57 +436,6 @@ async fn addresses(loaded: &Loaded, servers: &[Server]) -> anyhow::Result<Vec<Up
         }
     }
     Ok(all)
-}
-
-fn alert_config(loaded: &Loaded) -> alert::Config {
-    let sinks = loaded.alerts.iter().map(|sink| alert::SinkConfig {
-        name: sink.name.clone(),
-        kind: match &sink.kind {
-            config::AlertSinkKind::Webhook { url, secret, timeout } => alert::SinkKind::Webhook {
-                url: url.clone(),
-                secret: secret.as_ref().map(|s| s.expose().to_vec()),
-                timeout: *timeout,
-            },
-            config::AlertSinkKind::Syslog { target } => alert::SinkKind::Syslog {
-                target: match target {
-                    config::SyslogTarget::Udp(address) => {
-                        alert::SyslogTarget::Udp { host: address.ip().to_string(), port: address.port() }
-                    }
-                    config::SyslogTarget::Tcp(address) => {
-                        alert::SyslogTarget::Tcp { host: address.ip().to_string(), port: address.port() }
-                    }
-                    config::SyslogTarget::Unix(path) => alert::SyslogTarget::Unix { path: path.clone() },
-                },
-            },
-            config::AlertSinkKind::File { path } => alert::SinkKind::File { path: path.clone() },
-        },
-    });
-    let hostname = hostname().unwrap_or_else(|| "-".into());
-    alert::Config { sinks: sinks.collect(), source: format!("/staunch/{hostname}"), hostname, ..Default::default() }
-}
-
-/// This host's name, from the kernel and not from /proc, of which a service manager may show processes alone.
-fn hostname() -> Option<String> {
-    let mut name = [0u8; 256];
-    // SAFETY: the length given is that of the buffer.
-    if unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } != 0 {
-        return None;
-    }
-    let name = std::ffi::CStr::from_bytes_until_nul(&name).ok()?.to_str().ok()?;
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
-/// Hosts of alert sinks, looked up through our own upstreams.
-struct SinkHosts {
-    lookup: HostLookup,
-    runtime: tokio::runtime::Handle,
-}
-
-impl crate::outbound::HostResolver for SinkHosts {
-    fn resolve(&self, host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
-        let found = self.runtime.block_on(self.lookup.lookup(host)).map_err(std::io::Error::other)?;
-        Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
-    }
 }
 
 /// Makes the packet filter hold exactly what the sessions need. `same_policy`: whether leases of before were made under the

@@ -4,7 +4,9 @@ pub mod build;
 mod http;
 mod privilege;
 mod ready;
+mod reload;
 mod sampled;
+mod sinks;
 mod supervisor;
 mod watchdog;
 mod zone_metrics;
@@ -20,11 +22,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::admin::{self, Admin};
 use crate::config::{self, ConfigError, Loaded};
 use crate::enforce::BackendKind;
+use crate::feed::Feeds;
 use crate::learn::NotLearned;
 use crate::listen::Listener;
 use crate::model::{Qtype, SessionType};
 use crate::pipeline::Pipeline;
 use crate::{clock, fds, listen, store};
+use reload::{Fetched, Reloader};
 use supervisor::Supervised;
 use watchdog::Watchdog;
 
@@ -180,8 +184,11 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     if let Some(address) = metrics {
         http::serve(address, pipeline.clone()).await.with_context(|| format!("metrics page on {address}"))?;
     }
-    let reload: Arc<dyn Reload> =
-        Arc::new(Reloader { start: start.clone(), pipeline: pipeline.clone(), turn: Default::default() });
+    let reloader = Reloader::start(start.clone(), &pipeline).context("thread for reloads")?;
+    let fetched = Fetched { reloader: reloader.clone(), pipeline: Arc::downgrade(&pipeline) };
+    let feeds = Feeds::start(built.feeds, Some(built.resolver), Arc::new(fetched)).context("thread for lists")?;
+    drop(pipeline.feeds.set(feeds));
+    let reload: Arc<dyn Reload> = Arc::new(reloader);
     let node = Arc::new(built.node);
     let admin = Arc::new(Admin { pipeline: pipeline.clone(), reload: reload.clone(), node });
     let admin_task = tokio::spawn(admin::serve(admin_socket, admin));
@@ -221,13 +228,17 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => {
-                supervisor::reloading();
-                let result = reload.reload().await;
-                match &result {
-                    Ok(digest) => tracing::info!(digest, "configuration reloaded"),
-                    Err(error) => tracing::error!(error, "the old configuration stays"),
-                }
-                supervisor::reloaded(&result);
+                // Aside: lists may take seconds, and ledgers and signals do not wait for them.
+                let reload = reload.clone();
+                drop(tokio::spawn(async move {
+                    supervisor::reloading();
+                    let result = reload.reload().await;
+                    match &result {
+                        Ok(digest) => tracing::info!(digest, "configuration reloaded"),
+                        Err(error) => tracing::error!(error, "the old configuration stays"),
+                    }
+                    supervisor::reloaded(&result);
+                }));
             }
         }
     }
@@ -281,35 +292,6 @@ fn not_learned(error: anyhow::Error) -> StartError {
             StartError::Config(problems.into_iter().map(error).collect())
         }
         Err(error) => StartError::Other(error),
-    }
-}
-
-struct Reloader {
-    start: Start,
-    pipeline: Arc<Pipeline>,
-    turn: tokio::sync::Mutex<()>,
-}
-
-impl Reload for Reloader {
-    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send + '_>> {
-        Box::pin(async move {
-            if self.start.config.is_none() {
-                return Err("there is no configuration file to read again".into());
-            }
-            // One behind the other: what was read last is in force last, and named last by the journal.
-            let _turn = self.turn.lock().await;
-            let start = self.start.clone();
-            let loaded = tokio::task::spawn_blocking(move || build::load(&start))
-                .await
-                .map_err(|error| error.to_string())?
-                .map_err(|error| match error {
-                    StartError::Config(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
-                    StartError::Other(error) => format!("{error:#}"),
-                })?;
-            let digest = build::apply(&self.pipeline, loaded).await.map_err(|error| format!("{error:#}"))?;
-            self.pipeline.gate.nudge();
-            Ok(digest)
-        })
     }
 }
 

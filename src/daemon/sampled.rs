@@ -5,9 +5,11 @@ use std::sync::{Arc, Weak};
 
 use crate::alert::SinkStatus;
 use crate::clock;
+use crate::config::ListReport;
 use crate::decoy::Kind;
 use crate::forward::{FailKind, Standing, UpstreamStatus};
 use crate::listen;
+use crate::lists::SkipKind;
 use crate::pipeline::{Ages, Pipeline};
 use crate::session::{Past, State};
 use crate::store;
@@ -32,6 +34,7 @@ impl Sampled for Stages {
         ages(&mut all, &pipeline.ages);
         decoys(&mut all, &pipeline);
         held(&mut all, &pipeline);
+        lists(&mut all, &pipeline);
         prefetch(&mut all, &pipeline);
         journal(&mut all, &pipeline.store.status());
         if let Some(delivery) = &*pipeline.delivery.lock() {
@@ -332,6 +335,37 @@ fn ages(all: &mut Vec<Sample>, ages: &Ages) {
             help: "Requests to registries by how they ended",
             label: Some(("outcome", outcome)),
             value: read(count),
+        });
+    }
+}
+
+fn lists(all: &mut Vec<Sample>, pipeline: &Pipeline) {
+    let sums = pipeline.list_sums();
+    all.extend([
+        plain("lists", "Lists in force", sums.lists as f64),
+        plain("list_names", "Distinct names that lists deny", sums.names as f64),
+        plain("list_octets", "Size of the table of these names", sums.octets as f64),
+        plain("lists_fetched", "Lists that are fetched", sums.fetched as f64),
+        plain("lists_missing", "Of these, without a good copy yet", sums.missing as f64),
+        plain("lists_failing", "Of these, whose last fetch failed", sums.failing as f64),
+        plain("lists_held", "Of these, with a version that waits for an operator", sums.held as f64),
+    ]);
+    let live = pipeline.live.load();
+    for kind in SkipKind::ALL {
+        let of = |list: &ListReport| f64::from(list.report.reasons.get(&kind).copied().unwrap_or(0));
+        all.push(Sample {
+            name: "list_skipped_lines",
+            help: "Lines of lists that were passed over",
+            label: Some(("reason", kind.as_str())),
+            value: live.list_reports.iter().map(of).sum(),
+        });
+    }
+    for (outcome, count) in pipeline.feeds.get().into_iter().flat_map(crate::feed::Feeds::outcomes) {
+        all.push(Sample {
+            name: "list_fetches_total",
+            help: "Fetches of lists by how they ended",
+            label: Some(("outcome", outcome.as_str())),
+            value: count as f64,
         });
     }
 }

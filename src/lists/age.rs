@@ -3,13 +3,16 @@
 //! A registrable domain that stands in such a list was registered on a known day; of one that does not, nothing is
 //! known here.
 
+use std::io::Read;
+
 use staunch_scoring::NameRef;
 
 use super::day::Day;
-use super::deny::ListInfo;
 use super::flat::Flat;
+use super::formats::Format;
 use super::hash::{HashKey, fingerprint};
-use super::parse::{Format, ListError, Report, parse};
+use super::parse::{ListError, Report, parse};
+use super::source::ListInfo;
 
 /// Collects lists; [`AgeBuilder::build`] makes the table.
 pub struct AgeBuilder {
@@ -31,14 +34,15 @@ impl AgeBuilder {
     ///
     /// # Errors
     /// [`ListError`]; the builder is then as it was before.
-    pub fn add(&mut self, info: ListInfo, octets: &[u8], day: Option<Day>) -> Result<Report, ListError> {
+    pub fn add(&mut self, info: ListInfo, from: impl Read, day: Option<Day>) -> Result<Report, ListError> {
         let list = u16::try_from(self.lists.len()).map_err(|_| ListError::TooLarge)?;
         let before = self.fingerprints.len();
-        let outcome = parse(octets, Format::Nrd, day, |entry| {
+        let outcome = parse(from, Format::Nrd, day, |entry| {
             if let Some(Day(day)) = entry.day {
                 self.fingerprints.push(fingerprint(entry.name, &self.key));
                 self.values.push(u32::from(day) << 16 | u32::from(list));
             }
+            Ok(())
         });
         match &outcome {
             Ok(_) => self.lists.push(info),
@@ -63,7 +67,7 @@ impl AgeBuilder {
 /// Registration days, ready to be asked. Lookups do not allocate.
 pub struct AgeTable {
     key: HashKey,
-    table: Flat,
+    table: Flat<u32>,
     lists: Vec<ListInfo>,
 }
 
@@ -119,10 +123,12 @@ mod tests {
     #[test]
     fn the_latest_registration_counts_and_unknown_stays_unknown() {
         let mut builder = AgeBuilder::new(test_key());
-        let info = |id: &str| ListInfo { id: id.into(), file: id.into(), source: None, reviewed: None };
-        builder.add(info("new"), b"a.example,2026-11-10\nb.example\n", Day::parse("2026-11-11")).expect("list");
-        builder.add(info("old"), b"a.example,2026-10-01\n", None).expect("list");
-        builder.add(info("bad"), b"a.example,2026-12-01\n<\n<\n", None).expect_err("garbage");
+        let info = |id: &str| ListInfo { id: id.into(), file: id.into(), source: None, category: None, reviewed: None };
+        builder
+            .add(info("new"), b"a.example,2026-11-10\nb.example\n".as_slice(), Day::parse("2026-11-11"))
+            .expect("list");
+        builder.add(info("old"), b"a.example,2026-10-01\n".as_slice(), None).expect("list");
+        builder.add(info("bad"), b"a.example,2026-12-01\n<\n<\n".as_slice(), None).expect_err("garbage");
         let table = builder.build();
         let wall = Day::parse("2026-11-12").expect("day").start();
         let days = |name: &str| table.days(NameBuf::from_text(name).expect("name").as_ref(), wall);

@@ -42,7 +42,7 @@ mod tests {
 
     use super::*;
     use crate::lists::hash::test_key;
-    use crate::lists::{DenyBuilder, EntryNote, Format, ListInfo, parse};
+    use crate::lists::{Day, EntryNote, Format, ListInfo, compile_texts, parse};
 
     #[test]
     fn every_shipped_entry_reads_and_has_its_source_and_day() {
@@ -56,6 +56,7 @@ mod tests {
                     entry.line
                 );
                 assert!(names.insert(entry.name.to_owned()), "{}:{}: twice", list.name, entry.line);
+                Ok(())
             })
             .expect(list.name);
             assert_eq!(report.skipped, 0, "{}: {:?}", list.name, report.first_skipped);
@@ -74,17 +75,17 @@ mod tests {
 
     #[test]
     fn shipped_lists_deny_what_they_should_and_no_more() {
-        let mut builder = DenyBuilder::new(test_key());
-        for list in BUILTIN {
+        let texts = BUILTIN.map(|list| {
             let info = ListInfo {
                 id: list.name.into(),
                 file: format!("{PREFIX}{}", list.name).into(),
                 source: None,
+                category: None,
                 reviewed: None,
             };
-            builder.add(info, list.text.as_bytes(), Format::Domains, None).expect(list.name);
-        }
-        let table = builder.build();
+            (info, list.text.as_bytes(), Some(Format::Domains))
+        });
+        let table = compile_texts(test_key(), Day(20_500), &texts).expect("compiles");
         let denied =
             |name: &str| table.look_up(NameBuf::from_text(name).expect("name").as_ref()).map(|m| m.list.id.clone());
         for name in

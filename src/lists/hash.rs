@@ -22,6 +22,15 @@ impl HashKey {
         Self { seed: word(0), left: word(1) | 1, right: word(2) | 1 }
     }
 
+    /// The octets it can be made of again: the multiplicands' lowest bits are set by then.
+    pub(super) fn to_octets(self) -> [u8; 24] {
+        let mut octets = [0; 24];
+        for (place, word) in octets.as_chunks_mut::<8>().0.iter_mut().zip([self.seed, self.left, self.right]) {
+            *place = word.to_le_bytes();
+        }
+        octets
+    }
+
     fn absorb(&self, state: u64, label: &[u8]) -> u64 {
         let mut state = state;
         let mut rest = label;

@@ -1,36 +1,51 @@
 //! Lists: what people and lists say of a name, before any score.
 //!
 //! Between [`crate::session`] (who asks) and scoring. Octets in, tables out; tables are built once, never change, and
-//! are swapped whole. Knows no file, no clock and no verdict: which of a rule, a grant and a list wins over the score is
+//! are swapped whole. Knows no path, no clock and no verdict: which of a rule, a grant and a list wins over the score is
 //! [`crate::policy`]'s matter, except for the order among rules, which [`RuleSet`] settles.
 //!
 //! Three sizes of table. What a person typed (rules, grants) is compared by exact strings. What machines publish by
 //! the million (deny lists, registration days) is compared by keyed 64-bit fingerprints in flat arrays, which can grow
-//! to tens of millions of names and can be built off-line. All walk a name once, from the right, without allocating.
+//! to tens of millions of names, can be built off-line and mapped ([`image`]). All walk a name once, from the right, without allocating.
 
 mod age;
 mod builtin;
+mod compile;
 mod day;
 mod deny;
+mod filter;
 mod flat;
 mod form;
+mod formats;
 mod grants;
 mod hash;
+mod image;
+mod mark;
+mod octets;
 pub mod pack;
 mod parse;
 mod rules;
+mod skip;
+mod source;
+mod text;
 mod written;
 
 pub use age::{AgeBuilder, AgeMatch, AgeTable};
 pub use builtin::{BUILTIN, Builtin, PACKS, PREFIX as BUILTIN_PREFIX, builtin, builtin_pack};
+pub use compile::{Input, MAX_EXCEPTIONS, MAX_NAMES, Reopen, Survey, compile, compile_texts, inspect, survey};
 pub use day::Day;
-pub use deny::{DenyBuilder, DenyMatch, DenyTable, EntryNote, ListInfo, MAX_NOTES};
+pub use deny::{DenyMatch, DenyTable};
 pub(crate) use flat::Flat;
 pub use form::{FormError, Reach, RuleForm, SuffixKind, host_name, public_suffix};
+pub use formats::{DETECTED_LINES, Format, detect};
 pub use grants::{Allowance, Grants, MAX_GRANTS, TooManyGrants};
 pub use hash::{HashKey, Suffix, Suffixes, fingerprint};
-pub use parse::{Entry, Format, GARBAGE_SHARE, ListError, MAX_ENTRIES, MAX_LINE, Report, SkipReason, Skipped, parse};
+pub use image::ImageError;
+pub use parse::{Entry, GARBAGE_SHARE, ListError, MAX_ENTRIES, MAX_LINE, Report, SHOWN_SKIPS, parse, parse_telling};
 pub use rules::{Action, Rule, RuleMatch, RuleSet, Scope, ScopeSet};
+pub use skip::{SkipKind, SkipReason, Skipped};
+pub use source::{EntryNote, ListInfo, MAX_NOTES};
+pub use text::MAX_TEXT_LINE;
 pub use written::WrittenRange;
 
 use std::sync::Arc;
@@ -81,6 +96,7 @@ impl Lists {
             }
             found.pack = self.packs.at(&suffix, scope, wall).or(found.pack);
         }
+        found.deny = found.deny.and_then(|deny| self.deny.unless_excepted(deny, name));
         found
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use staunch_scoring::{GroupFacts, NameRef, Outcome, QName, Split, StateSnapshot};
 
 use super::age::Known;
-use super::{AgeSources, Live, Pipeline, is_guarded, rewrite};
+use super::{AgeSources, Listed, Live, Pipeline, is_guarded, rewrite};
 use crate::cache::Key;
 use crate::decoy::Kind;
 use crate::event::{self, RuleRef, Scored, Source, Verdict};
@@ -56,6 +56,9 @@ pub struct Explanation {
     /// What a response policy zone says of the question. What zones say of answers is known only when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rpz: Option<event::Rpz>,
+    /// What lists say of it, where one decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list: Option<Listed>,
     /// Where the answer would come from.
     pub source: Source,
     /// Where the domain's age comes from, unless the name is answered locally.
@@ -245,6 +248,7 @@ fn explain(
         reason: None,
         rule: None,
         rpz: None,
+        list: None,
         source: Source::Local,
         age: None,
         decoy_parent: None,
@@ -289,6 +293,8 @@ fn explain(
         _ => Outcome::Refused,
     };
     explanation.score = Some(scored(&decision.assessment, decision.booked(outcome)));
+    let listed = |rule: &RuleRef| Listed::of(&live.policy.lists.deny, name, &rule.id);
+    explanation.list = decision.rule.as_ref().and_then(listed);
     explanation.rule = decision.rule;
     Ok(explanation)
 }

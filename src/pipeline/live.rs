@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::answer::AnswerRules;
+use crate::config::ListReport;
 use crate::lists::{Grants, Scope, WrittenRange};
 use crate::model::{Qtype, Reason, SessionId};
 use crate::pin::PinPolicy;
@@ -57,6 +58,10 @@ pub struct Live {
     pub stranger: Arc<Context>,
     /// Hex digest of the configuration.
     pub digest: String,
+    /// The configuration as it was read.
+    pub text: Option<Arc<str>>,
+    /// What was read from each list.
+    pub list_reports: Vec<ListReport>,
     /// Event file, for alerts to point at.
     pub event_file: Option<String>,
     /// How thresholds are learned.

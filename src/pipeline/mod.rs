@@ -13,6 +13,7 @@ mod fast;
 mod finish;
 mod learning;
 mod ledgers;
+mod listing;
 mod live;
 mod observed;
 mod pace;
@@ -65,6 +66,7 @@ pub(crate) use age::Known;
 pub use age::{AgeSources, Ages, RegisteredBy};
 pub use explain::{Explanation, explain_fresh};
 pub(crate) use explain::{Knowledge, Walked, walk};
+pub use listing::{ListSums, Listed};
 pub use live::{Learning, Live, Repeats, Sinkhole};
 pub use prefetch::{Counters as PrefetchCounters, Prefetch};
 pub use refresh::{Counters as HeldCounters, Held};
@@ -99,6 +101,8 @@ pub struct Pipeline {
     pub ages: Ages,
     /// Policy zones that are transferred.
     pub transfers: Keeper,
+    /// Lists that are fetched, once the service runs.
+    pub feeds: std::sync::OnceLock<crate::feed::Feeds>,
     /// What sessions in monitor mode have taught.
     pub book: Book,
     /// Alerts on their way.
@@ -237,6 +241,7 @@ impl Pipeline {
             enforcer,
             ages: Ages::new(&store),
             transfers: Keeper::new(std::path::Path::new("")),
+            feeds: std::sync::OnceLock::new(),
             store,
             book,
             delivery: Mutex::new(Some(delivery)),

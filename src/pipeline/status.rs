@@ -25,6 +25,7 @@ impl Pipeline {
             "enforcement": enforce,
             "readiness": self.readiness(now),
             "thresholds": self.thresholds(),
+            "lists": self.list_sums(),
             "rpz": self.transfers.status(),
         })
     }

@@ -40,6 +40,7 @@ use crate::store::{Registered, Registration};
 pub use self::bootstrap::{Bootstrap, BootstrapError, MAX_OCTETS as MAX_BOOTSTRAP_OCTETS};
 pub use self::client::Outcome;
 pub use self::response::{ResponseError, registered};
+pub(crate) use self::url::authority_of;
 pub use self::url::{BaseUrl, is_askable, redirect};
 
 /// Threads. Two, so that one slow server does not hold up the others; more would only help against many slow ones.

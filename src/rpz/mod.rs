@@ -232,7 +232,7 @@ pub struct Rules {
     file: Arc<str>,
     soa: Soa,
     key: HashKey,
-    names: crate::lists::Flat,
+    names: crate::lists::Flat<u32>,
     nodes: Box<[Node]>,
     clients: Prefixes,
     addresses: Prefixes,
@@ -287,7 +287,7 @@ impl Rules {
 
     /// Octets held.
     pub fn octets(&self) -> usize {
-        self.names.octets()
+        self.names.size()
             + size_of_val(&*self.nodes)
             + size_of_val(&*self.rules)
             + self.clients.octets()

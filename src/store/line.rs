@@ -241,7 +241,7 @@ pub(super) fn candidates(raw: &[u8]) -> impl Iterator<Item = (usize, usize)> + '
 }
 
 /// Lower-case hexadecimal.
-pub(super) fn hex(octets: &[u8]) -> String {
+pub(crate) fn hex(octets: &[u8]) -> String {
     octets.iter().fold(String::with_capacity(octets.len() * 2), |mut text, b| {
         // Writing to a string cannot fail.
         let _ = write!(text, "{b:02x}");

@@ -45,6 +45,7 @@ pub use first_seen::FirstSeen;
 pub use group_seen::GroupSeen;
 pub use handle::{Backlog, IndexKind, Options, Quarantined, Recovered, Store};
 pub use index::{IndexError, MemoryStore, Op, SledStore, StateStore, Tree, Visit};
+pub(crate) use line::hex;
 pub use recover::{Break, Damage, IndexDamage, Place, Torn};
 pub use registered::{Registered, Registration};
 pub use shared::Status;

@@ -9,7 +9,7 @@ use crate::config::document::Path;
 use crate::config::loaded::{Age, ListReport};
 use crate::config::problem::Warning;
 use crate::config::spec::Switch;
-use crate::lists::{AgeBuilder, Day, ListError, ListInfo};
+use crate::lists::{AgeBuilder, Day, ListInfo};
 use crate::rdap::{self, Bootstrap, MAX_BOOTSTRAP_OCTETS};
 
 /// Files looked at in the directory of day files.
@@ -139,18 +139,21 @@ impl Context<'_, '_> {
                 }
             };
             let id = format!("nrd-{day}");
-            let info = ListInfo { id: id.as_str().into(), file: file.as_str().into(), source: None, reviewed: None };
-            match age.add(info, &octets, Some(day)) {
+            let info = ListInfo {
+                id: id.as_str().into(),
+                file: file.as_str().into(),
+                source: None,
+                category: None,
+                reviewed: None,
+            };
+            match age.add(info, &octets[..], Some(day)) {
                 Ok(report) => {
                     self.digest_part(&id, &octets);
                     self.tell_skips(&file, &report);
-                    reports.push(ListReport { id, file, report });
+                    reports.push(ListReport { id, file, detected: false, report });
                 }
                 Err(error) => {
-                    let line = match &error {
-                        ListError::Binary { line } | ListError::Garbage { line, .. } => *line,
-                        ListError::TooLarge => 0,
-                    };
+                    let line = error.line();
                     self.day_file(&mut damage, &file, line, format!("the file is refused: {error}"));
                 }
             }
@@ -199,6 +202,7 @@ mod tests {
             state_dir: None,
             wall: Day::parse("2026-11-21").unwrap().start(),
             entropy: [7; 24],
+            keep_tables: false,
         }
     }
 

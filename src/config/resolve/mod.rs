@@ -6,6 +6,7 @@ mod age;
 mod decoy;
 mod enforce;
 mod evidence;
+mod feeds;
 mod filter;
 mod learn;
 mod lists;
@@ -22,13 +23,14 @@ use std::path::{Path as FilePath, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub use self::lists::OpenList;
 pub(super) use self::lists::read_limited;
 use super::Environment;
 use super::document::Path;
 use super::loaded::Loaded;
 use super::problem::Problems;
 use super::spec::V1;
-use crate::lists::Day;
+use crate::lists::{Day, HashKey};
 
 /// Days before a review or an expiry at which a warning starts.
 const NOTICE_DAYS: u16 = 14;
@@ -45,6 +47,8 @@ struct Context<'c, 'd> {
     problems: &'c mut Problems<'d>,
     assumptions: Vec<String>,
     digest: Sha256,
+    /// Of all fingerprints.
+    key: HashKey,
 }
 
 /// Resolves `spec`; `None` if a mistake was found, which `problems` then holds.
@@ -55,14 +59,14 @@ pub(super) fn resolve(
     problems: &mut Problems<'_>,
 ) -> Option<Loaded> {
     let directory = file.and_then(FilePath::parent).unwrap_or(FilePath::new(""));
-    let mut context =
-        Context { spec, environment, directory, problems, assumptions: Vec::new(), digest: Sha256::new() };
+    let mut context = Context::new(spec, environment, directory, problems);
     context.version(file.is_some());
     // Field order of the structs is fixed and the only map is ordered, so equal specs have equal text.
     let written = serde_json::to_vec(spec).unwrap_or_default();
     context.digest_part("spec", &written);
 
     let state_dir = context.state_dir();
+    let tables = context.tables(&state_dir);
     let listen = context.listen();
     let admin = context.admin(&state_dir);
     let metrics = context.metrics();
@@ -83,7 +87,7 @@ pub(super) fn resolve(
     let rules = context.rules();
     let ranges = context.written_ranges();
     let (packs, pack_reports) = context.packs();
-    let (lists, list_reports, ring_damage) = context.lists(rules, packs);
+    let (lists, list_reports, feeds, ring_damage) = context.lists(rules, packs, &state_dir, tables.as_ref());
     let rpz = context.rpz();
     let notify_listen = context.notify_listen(&rpz);
     let age = context.age(ring_damage);
@@ -93,6 +97,7 @@ pub(super) fn resolve(
     let digest = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
     let loaded = Loaded {
         file: file.map(PathBuf::from),
+        text: None,
         assumptions,
         digest,
         listen,
@@ -117,6 +122,7 @@ pub(super) fn resolve(
         pack_reports,
         rpz,
         notify_listen,
+        feeds,
         age,
         zones,
         events,
@@ -135,12 +141,36 @@ pub(super) fn enforcer(
     problems: &mut Problems<'_>,
 ) -> crate::enforce::remote::Settings {
     let directory = file.parent().unwrap_or(FilePath::new(""));
-    let mut context =
-        Context { spec, environment, directory, problems, assumptions: Vec::new(), digest: Sha256::new() };
+    let mut context = Context::new(spec, environment, directory, problems);
     context.version(true);
     let policy = context.policy(true);
     let enforce = context.enforce(policy.mode, policy.unknown_source);
     context.enforcer(enforce, socket)
+}
+
+/// The lists, opened.
+pub(super) fn open_lists(
+    spec: &V1,
+    file: &FilePath,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> Vec<OpenList> {
+    let directory = file.parent().unwrap_or(FilePath::new(""));
+    let mut context = Context::new(spec, environment, directory, problems);
+    let state_dir = context.state_dir();
+    context.open_lists(&state_dir)
+}
+
+impl<'c, 'd> Context<'c, 'd> {
+    fn new(
+        spec: &'c V1,
+        environment: &'c Environment,
+        directory: &'c FilePath,
+        problems: &'c mut Problems<'d>,
+    ) -> Self {
+        let key = HashKey::from_random(environment.entropy);
+        Self { spec, environment, directory, problems, assumptions: Vec::new(), digest: Sha256::new(), key }
+    }
 }
 
 impl Context<'_, '_> {

@@ -19,7 +19,7 @@ const MAX_RULE_BITS: f64 = 8_388_607.0;
 
 impl Context<'_, '_> {
     pub(super) fn hash_key(&self) -> HashKey {
-        HashKey::from_random(self.environment.entropy)
+        self.key
     }
 
     pub(super) fn rules(&mut self) -> RuleSet {

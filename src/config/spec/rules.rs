@@ -67,7 +67,19 @@ pub struct List {
     pub id: String,
     /// Relative to the file that names it, or `builtin:<name>`.
     pub path: String,
-    /// Default: domains.
+    /// Instead of a path: where it is fetched from.
+    pub url: Option<String>,
+    /// How often its server is asked.
+    pub refresh_hours: Option<u32>,
+    /// For one fetch.
+    pub timeout_seconds: Option<u32>,
+    /// Largest size of what is fetched.
+    pub max_mib: Option<u32>,
+    /// Held for a word of the operator's where it has more than so many times the entries.
+    pub max_growth: Option<f64>,
+    /// Held where it has less than this share of the entries.
+    pub min_share: Option<f64>,
+    /// Default: as its first lines look.
     pub format: Option<Format>,
     /// Default: age for nrd, deny for the others.
     pub action: Option<ListAction>,
@@ -75,6 +87,8 @@ pub struct List {
     pub date: Option<String>,
     /// Who publishes it.
     pub source: Option<String>,
+    /// What its names are, in a word.
+    pub category: Option<String>,
     /// When a person last looked at it.
     pub reviewed: Option<String>,
 }

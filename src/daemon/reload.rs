@@ -1,0 +1,168 @@
+//! Reloads: one thread that reads a configuration and puts it in force, one after the other, away from everything that
+//! answers queries.
+//!
+//! What was in force is kept here until nobody uses it any more, so that it is this thread that gives its memory back
+//! and never one that has a query in hand.
+
+use std::pin::Pin;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::{Reload, Start, StartError, build};
+use crate::clock;
+use crate::config::Loaded;
+use crate::event::{Notice, NoticeKind};
+use crate::feed::{Listener, Told};
+use crate::pipeline::{Live, Pipeline};
+use crate::telemetry::rfc3339;
+
+/// How often it is looked whether what was in force can go.
+const RETIRE: Duration = Duration::from_millis(50);
+
+/// How far loading stands back behind threads that answer: a tenth of their weight, so that it ends under load too.
+const NICE: libc::c_int = 10;
+
+/// What to read.
+enum What {
+    /// The file, as it is now.
+    File,
+    /// The text in force, for lists that have changed: what somebody is writing in the file is not ready for that.
+    Lists,
+}
+
+struct Job {
+    what: What,
+    done: oneshot::Sender<Result<String, String>>,
+}
+
+/// See the module. The thread ends with the last of these.
+#[derive(Clone)]
+pub(super) struct Reloader {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Reloader {
+    /// Starts the thread. `pipeline` is not kept alive by it.
+    pub(super) fn start(start: Start, pipeline: &Arc<Pipeline>) -> std::io::Result<Self> {
+        let (jobs, waiting) = mpsc::channel();
+        let pipeline = Arc::downgrade(pipeline);
+        let runtime = Handle::current();
+        thread::Builder::new().name("reload".into()).spawn(move || {
+            run(&start, &pipeline, &runtime, &waiting);
+        })?;
+        Ok(Self { jobs })
+    }
+
+    fn order(&self, what: What) -> oneshot::Receiver<Result<String, String>> {
+        let (done, result) = oneshot::channel();
+        // Where the thread is gone the sender is dropped with the job, which the receiver is told.
+        drop(self.jobs.send(Job { what, done }));
+        result
+    }
+}
+
+impl Reload for Reloader {
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send + '_>> {
+        let result = self.order(What::File);
+        Box::pin(async move { result.await.unwrap_or_else(|_| Err("the service is stopping".into())) })
+    }
+}
+
+fn run(start: &Start, pipeline: &Weak<Pipeline>, runtime: &Handle, jobs: &mpsc::Receiver<Job>) {
+    let mut retired: Vec<Arc<Live>> = Vec::new();
+    loop {
+        retired.retain(|live| Arc::strong_count(live) > 1);
+        let job = if retired.is_empty() {
+            jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            jobs.recv_timeout(RETIRE)
+        };
+        let job = match job {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let Some(pipeline) = pipeline.upgrade() else { return };
+        let old = pipeline.live.load_full();
+        let result = reload(start, &pipeline, runtime, &job.what);
+        if !Arc::ptr_eq(&old, &pipeline.live.load()) {
+            retired.push(old);
+        }
+        // Who asked may have gone away.
+        drop(job.done.send(result));
+    }
+}
+
+fn reload(start: &Start, pipeline: &Pipeline, runtime: &Handle, what: &What) -> Result<String, String> {
+    if start.config.is_none() {
+        return Err("there is no configuration file to read again".into());
+    }
+    let text = match what {
+        What::File => None,
+        What::Lists => pipeline.live.load().text.clone(),
+    };
+    let loaded = load(start, text.as_deref()).map_err(|error| match error {
+        StartError::Config(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        StartError::Other(error) => format!("{error:#}"),
+    })?;
+    // One behind the other: what was read last is in force last, and named last by the journal.
+    let digest = runtime.block_on(build::apply(pipeline, loaded)).map_err(|error| format!("{error:#}"))?;
+    pipeline.gate.nudge();
+    Ok(digest)
+}
+
+/// Reads on a thread of its own, which stands back behind all others: a list of ten million names takes seconds.
+fn load(start: &Start, text: Option<&str>) -> Result<Loaded, StartError> {
+    thread::scope(|scope| {
+        let aside = thread::Builder::new().name("load".into()).spawn_scoped(scope, || {
+            // SAFETY: no pointers; 0 means the calling thread, which ends with this.
+            if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } != 0 {
+                tracing::debug!("loading does not stand back: {}", std::io::Error::last_os_error());
+            }
+            build::load_text(start, text)
+        });
+        let joined = aside.map_err(anyhow::Error::from)?.join();
+        joined.unwrap_or_else(|_| Err(anyhow!("reading the configuration failed; see the log").into()))
+    })
+}
+
+/// What fetched lists need of the service.
+pub(super) struct Fetched {
+    pub(super) reloader: Reloader,
+    pub(super) pipeline: Weak<Pipeline>,
+}
+
+impl Listener for Fetched {
+    fn put_in_force(&self) -> Result<(), String> {
+        let result = self.reloader.order(What::Lists).blocking_recv();
+        let digest = result.unwrap_or_else(|_| Err("the service is stopping".into()))?;
+        tracing::info!(digest, "fetched lists are in force");
+        Ok(())
+    }
+
+    fn tell(&self, told: Told) {
+        let (kind, text) = match told {
+            Told::Failing { id, why } => {
+                (NoticeKind::ListFailing, format!("List {id} is not fetched; its last good copy stays: {why}."))
+            }
+            Told::Recovered { id } => (NoticeKind::ListRecovered, format!("List {id} is fetched again.")),
+            Told::Held { id, why } => (
+                NoticeKind::ListHeld,
+                format!("A new version of list {id} waits, the good one stays: {why}; `staunch lists show` has both."),
+            ),
+            Told::NotInForce { why } => {
+                (NoticeKind::ListFailing, format!("Fetched lists are not in force; those before stay: {why}"))
+            }
+        };
+        tracing::warn!("{text}");
+        if let Some(pipeline) = self.pipeline.upgrade() {
+            pipeline.telemetry.notice(Notice::new(kind, rfc3339(clock::now().wall), text));
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Lists on disk and from elsewhere: compiled tables, copies of what is fetched, and the fetching itself.
+//!
+//! Beside the walk: [`crate::lists`] reads and compiles, this stage keeps and fetches, [`crate::config`] asks for what is
+//! kept, the daemon puts it in force. Nothing here is ever waited for by a query.
+
+mod client;
+mod copies;
+mod files;
+mod gate;
+mod tables;
+mod told;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use copies::{Copies, Kept, Stamp};
+pub use tables::Tables;
+pub use told::{Listener, OrderError, Outcome, Standing, Told, Version};
+pub use worker::Feeds;
+
+use crate::lists::{Day, Format};
+
+/// Where lists are fetched from.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Config {
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// Each list that has a URL.
+    pub sources: Vec<Source>,
+}
+
+/// A list that is fetched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// Its id.
+    pub id: String,
+    /// `https`, or `http` to an address.
+    pub url: String,
+    /// How it is written, where that is said.
+    pub format: Option<Format>,
+    /// Day of registration for lines that have none.
+    pub day: Option<Day>,
+    /// How often its server is asked.
+    pub refresh: Duration,
+    /// For one fetch, from look-up to the last octet.
+    pub timeout: Duration,
+    /// Largest size, octets.
+    pub max_octets: u64,
+    /// Held where it has more than this many times the entries of the last good copy.
+    pub max_growth: f64,
+    /// Held where it has less than this share of them.
+    pub min_share: f64,
+}
+
+/// Where all of it lies.
+pub fn directory(state_dir: &Path) -> PathBuf {
+    state_dir.join("lists")
+}
+
+/// A URL as it may be told: what stands behind `?` or `#` may be a secret.
+pub fn shown_url(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
+}

@@ -1,0 +1,242 @@
+//! From lists to a table, away from queries: looked over once to know what they are, then read into the table that will
+//! hold them, so that nothing is kept beside it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+
+use sha2::{Digest, Sha256};
+
+use super::day::Day;
+use super::deny::{DenyTable, ListEntry};
+use super::filter::Filter;
+use super::flat::Flat;
+use super::formats::{self, Format};
+use super::hash::{HashKey, fingerprint};
+use super::mark::{MAX_LINES, Mark, Sets};
+use super::parse::{ListError, Report, parse, start_of_text};
+use super::skip::SkipReason;
+use super::source::{EntryNote, ListInfo, MAX_NOTES};
+use super::text::Lines;
+
+/// Entries of all lists together.
+pub const MAX_NAMES: u64 = 50_000_000;
+/// Exceptions of all lists together; further ones are passed over, so that what they name stays denied.
+pub const MAX_EXCEPTIONS: usize = 1_000_000;
+/// Octets looked at to tell a list's format.
+const DETECTION: u64 = 64 * 1024;
+
+/// Octets that can be read more than once.
+pub trait Reopen {
+    /// From the start.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn reopen(&mut self) -> io::Result<Box<dyn Read + '_>>;
+}
+
+impl Reopen for &[u8] {
+    fn reopen(&mut self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(*self))
+    }
+}
+
+impl Reopen for File {
+    fn reopen(&mut self) -> io::Result<Box<dyn Read + '_>> {
+        self.rewind()?;
+        Ok(Box::new(self))
+    }
+}
+
+/// What a list is, before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Survey {
+    /// SHA-256 of its octets.
+    pub digest: [u8; 32],
+    /// How it is written.
+    pub format: Format,
+    /// No entry more than this.
+    pub most: u64,
+}
+
+/// Looks a list over. Where its `format` is not given it is told by the first lines.
+///
+/// # Errors
+/// [`ListError`] where it is no text at all.
+pub fn survey(from: impl Read, format: Option<Format>) -> Result<Survey, ListError> {
+    let unreadable = |error: io::Error| ListError::Unreadable(error.to_string());
+    let mut from = Digesting { from, digest: Sha256::new() };
+    let mut start = Vec::new();
+    let format = match format {
+        Some(format) => format,
+        None => {
+            from.by_ref().take(DETECTION).read_to_end(&mut start).map_err(unreadable)?;
+            formats::detect(&start)
+        }
+    };
+    let mut most = 0u64;
+    let mut lines = Lines::of(start.chain(&mut from));
+    while let Some((number, line)) = lines.next()? {
+        let line = if number == 1 { start_of_text(line)? } else { line };
+        if line.contains(&0) {
+            return Err(ListError::Binary { line: number });
+        }
+        most += formats::most_entries(line.trim_ascii(), format);
+    }
+    drop(lines);
+    Ok(Survey { digest: from.digest.finalize().into(), format, most })
+}
+
+/// A list to be compiled.
+pub struct Input<'i> {
+    /// What is known of it.
+    pub info: ListInfo,
+    /// Day of registration for lines of [`Format::Nrd`] that have none.
+    pub day: Option<Day>,
+    /// What it was found to be.
+    pub survey: Survey,
+    /// Its octets.
+    pub octets: Box<dyn Reopen + 'i>,
+}
+
+/// Makes one table of all lists under `key`. A name's day is that of `before`, where that has it under the same key, else
+/// `today`.
+///
+/// # Errors
+/// Each list that is refused, by its number.
+pub fn compile(
+    mut inputs: Vec<Input<'_>>,
+    key: HashKey,
+    before: Option<&DenyTable>,
+    today: Day,
+) -> Result<DenyTable, Vec<(usize, ListError)>> {
+    let most: u64 = inputs.iter().map(|input| input.survey.most).sum();
+    if most > MAX_NAMES {
+        return Err(vec![(inputs.len().saturating_sub(1), ListError::TooLarge)]);
+    }
+    let mut table = Building { key, names: Flat::with_room_for(most as usize), ..Building::default() };
+    let mut errors = Vec::new();
+    let mut lists = Vec::new();
+    for (number, input) in inputs.iter_mut().enumerate() {
+        match table.read(input, number) {
+            Ok(list) => lists.push(list),
+            Err(error) => errors.push((number, error)),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let Building { mut names, mut sets, exceptions: read, min_labels, .. } = table;
+    names = names.compact();
+    let since = |key: u64| before.filter(|before| *before.key() == table.key).and_then(|before| before.since(key));
+    names.update(|key, mark| mark.with_since(since(key).unwrap_or(today)));
+    let mut exceptions = Flat::with_room_for(read.len());
+    for (fingerprint, mark) in read {
+        exceptions.insert(fingerprint, mark, |old, new| Mark::merged(old, new, &mut sets));
+    }
+    let exceptions = exceptions.compact();
+    let filter = Filter::of(names.iter().map(|(key, _)| key), names.len());
+    Ok(DenyTable { key: table.key, names, filter, exceptions, lists, sets, min_labels })
+}
+
+struct Building {
+    key: HashKey,
+    names: Flat<Mark>,
+    exceptions: Vec<(u64, Mark)>,
+    sets: Sets,
+    lines: u32,
+    min_labels: u8,
+}
+
+impl Default for Building {
+    fn default() -> Self {
+        Self {
+            key: HashKey::from_random([0; 24]),
+            names: Flat::default(),
+            exceptions: Vec::new(),
+            sets: Sets::default(),
+            lines: 0,
+            min_labels: u8::MAX,
+        }
+    }
+}
+
+impl Building {
+    fn read(&mut self, input: &mut Input<'_>, number: usize) -> Result<ListEntry, ListError> {
+        let base = self.lines;
+        let list = u16::try_from(number).map_err(|_| ListError::TooLarge)?;
+        let mut notes: Vec<(u32, EntryNote)> = Vec::new();
+        let mut singles = BTreeMap::new();
+        let mut fits = true;
+        let from = input.octets.reopen().map_err(|error| ListError::Unreadable(error.to_string()))?;
+        let mut from = Digesting { from, digest: Sha256::new() };
+        let report = parse(&mut from, input.survey.format, input.day, |entry| {
+            let single = singles.entry((entry.reach, entry.important));
+            let set = *single.or_insert_with(|| self.sets.single(list, entry.reach, entry.important));
+            let mark = Mark::new(base.saturating_add(entry.line), entry.reach, set);
+            let fingerprint = fingerprint(entry.name, &self.key);
+            if entry.exception {
+                if self.exceptions.len() >= MAX_EXCEPTIONS {
+                    return Err(SkipReason::TooManyExceptions);
+                }
+                self.exceptions.push((fingerprint, mark));
+                return Ok(());
+            }
+            let sets = &mut self.sets;
+            fits &= self.names.insert(fingerprint, mark, |old, new| Mark::merged(old, new, sets));
+            self.min_labels = self.min_labels.min(entry.name.label_count() as u8);
+            if notes.len() < MAX_NOTES && notes.last().is_none_or(|(line, _)| *line != entry.line) {
+                notes.extend(EntryNote::parse(entry.comment).map(|note| (entry.line, note)));
+            }
+            Ok(())
+        })?;
+        let digest: [u8; 32] = from.digest.finalize().into();
+        if digest != input.survey.digest || !fits {
+            return Err(ListError::Changed);
+        }
+        self.lines = base.checked_add(report.lines).filter(|lines| *lines < MAX_LINES).ok_or(ListError::TooLarge)?;
+        Ok(ListEntry { info: input.info.clone(), digest, base, notes, report })
+    }
+}
+
+/// Compiles lists that are in memory, for tests, benches and small tables.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_texts(
+    key: HashKey,
+    today: Day,
+    texts: &[(ListInfo, &[u8], Option<Format>)],
+) -> Result<DenyTable, Vec<(usize, ListError)>> {
+    let mut inputs = Vec::new();
+    let mut errors = Vec::new();
+    for (number, (info, text, format)) in texts.iter().enumerate() {
+        match survey(*text, *format) {
+            Ok(survey) => inputs.push(Input { info: info.clone(), day: Some(today), survey, octets: Box::new(*text) }),
+            Err(error) => errors.push((number, error)),
+        }
+    }
+    if errors.is_empty() { compile(inputs, key, None, today) } else { Err(errors) }
+}
+
+/// Digests what is read through it.
+struct Digesting<R> {
+    from: R,
+    digest: Sha256,
+}
+
+impl<R: Read> Read for Digesting<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(into)?;
+        self.digest.update(into.get(..length).unwrap_or_default());
+        Ok(length)
+    }
+}
+
+/// The report of a list that is read for nothing else.
+///
+/// # Errors
+/// As [`parse`].
+pub fn inspect(from: impl Read, format: Format, day: Option<Day>) -> Result<Report, ListError> {
+    parse(from, format, day, |_| Ok(()))
+}

@@ -1,0 +1,208 @@
+use proptest::prelude::*;
+use staunch_scoring::NameBuf;
+
+use super::*;
+use crate::lists::hash::test_key;
+use crate::lists::{Format, Input, ListError, Reopen, compile, compile_texts, survey};
+
+const TODAY: Day = Day(20_500);
+
+fn info(id: &str) -> ListInfo {
+    ListInfo { id: id.into(), file: format!("{id}.txt").into(), source: None, category: None, reviewed: None }
+}
+
+fn table(lists: &[(&str, &str, Format)]) -> DenyTable {
+    let texts: Vec<_> = lists.iter().map(|(id, text, format)| (info(id), text.as_bytes(), Some(*format))).collect();
+    compile_texts(test_key(), TODAY, &texts).expect("compiles")
+}
+
+fn decide(table: &DenyTable, name: &str) -> Option<(String, u32)> {
+    let name = NameBuf::from_text(name).expect("name");
+    table.look_up(name.as_ref()).map(|m| (m.list.id.to_string(), m.line))
+}
+
+fn named_by(table: &DenyTable, name: &str) -> Vec<String> {
+    let name = NameBuf::from_text(name).expect("name");
+    let found = table.look_up(name.as_ref()).expect("denied");
+    table.named_by(&found).map(|list| list.id.to_string()).collect()
+}
+
+#[test]
+fn entries_deny_as_their_format_means_and_name_their_line() {
+    let table = table(&[
+        ("empty", "", Format::Domains),
+        ("domains", "# head\nbad.example\n=one.example\n", Format::Domains),
+        ("hosts", "0.0.0.0 host.example other.example\n0.0.0.0 bad.example\n", Format::Hosts),
+        ("filters", "||*.below.example^\n|exact.example^\n", Format::Adblock),
+    ]);
+    for (name, expected) in [
+        ("bad.example", Some(("domains", 2))),
+        ("a.b.BAD.example", Some(("domains", 2))),
+        ("notbad.example", None),
+        ("one.example", Some(("domains", 3))),
+        ("a.one.example", None),
+        ("host.example", Some(("hosts", 1))),
+        ("other.example", Some(("hosts", 1))),
+        ("a.host.example", None),
+        ("below.example", None),
+        ("a.below.example", Some(("filters", 1))),
+        ("exact.example", Some(("filters", 2))),
+        ("a.exact.example", None),
+        ("example", None),
+        (".", None),
+    ] {
+        assert_eq!(decide(&table, name), expected.map(|(id, line)| (id.to_owned(), line)), "{name}");
+    }
+    assert_eq!(table.len(), 6, "bad.example stands in two lists");
+}
+
+#[test]
+fn of_two_entries_for_a_name_the_wider_stays_and_equals_are_both_told() {
+    let table = table(&[
+        ("narrow", "=x.example\nshared.example\n", Format::Domains),
+        ("wide", "x.example\nother.example\nshared.example\n", Format::Domains),
+    ]);
+    assert_eq!(decide(&table, "a.x.example"), Some(("wide".into(), 1)));
+    assert_eq!(decide(&table, "x.example"), Some(("wide".into(), 1)));
+    assert_eq!(named_by(&table, "x.example"), ["narrow", "wide"]);
+    assert_eq!(named_by(&table, "a.x.example"), ["wide"]);
+    assert_eq!(decide(&table, "shared.example"), Some(("narrow".into(), 2)));
+    assert_eq!(named_by(&table, "a.shared.example"), ["narrow", "wide"]);
+}
+
+#[test]
+fn an_exception_opens_what_its_own_list_closes_and_nothing_else() {
+    let table = table(&[
+        (
+            "one",
+            "||wide.example^\n@@||good.wide.example^\n||strict.example^$important\n@@||a.strict.example^\n\
+             @@||b.strict.example^$important\n@@||foreign.example^\n||shared.example^\n@@||shared.example^\n\
+             ||suffix.example^$denyallow=fine.suffix.example|ok.suffix.example\n",
+            Format::Adblock,
+        ),
+        ("two", "foreign.example\nshared.example\ndeep.good.wide.example\n", Format::Domains),
+    ]);
+    for (name, expected) in [
+        ("wide.example", Some(("one", 1))),
+        ("bad.wide.example", Some(("one", 1))),
+        ("good.wide.example", None),
+        ("a.good.wide.example", None),
+        ("deep.good.wide.example", Some(("two", 3))),
+        ("strict.example", Some(("one", 3))),
+        ("a.strict.example", Some(("one", 3))),
+        ("b.strict.example", None),
+        ("foreign.example", Some(("two", 1))),
+        ("shared.example", Some(("two", 0))),
+        ("suffix.example", Some(("one", 9))),
+        ("fine.suffix.example", None),
+        ("a.ok.suffix.example", None),
+    ] {
+        assert_eq!(decide(&table, name), expected.map(|(id, line)| (id.to_owned(), line)), "{name}");
+    }
+}
+
+#[test]
+fn notes_speak_in_the_match() {
+    let table = table(&[(
+        "noted",
+        "plain.example\nnoted.example # tunnel; source: https://noted.example/docs; reviewed: 2026-11-20\n\
+         half.example # source: somewhere\n",
+        Format::Domains,
+    )]);
+    let note =
+        |name: &str| table.look_up(NameBuf::from_text(name).expect("name").as_ref()).expect("denied").note.cloned();
+    assert_eq!(
+        note("a.noted.example"),
+        Some(EntryNote {
+            what: "tunnel".into(),
+            source: "https://noted.example/docs".into(),
+            reviewed: Day::parse("2026-11-20").expect("day"),
+        })
+    );
+    assert_eq!((note("plain.example"), note("half.example")), (None, None));
+}
+
+#[test]
+fn every_refused_list_is_told_and_no_table_is_made() {
+    let texts: Vec<(ListInfo, &[u8], Option<Format>)> = vec![
+        (info("good"), b"good.example\n", Some(Format::Domains)),
+        (info("bad"), b"zz\nlost.example\n<html>\n<p>\n<p>\n", Some(Format::Domains)),
+        (info("other"), b"0.0.0.0 x.example\n", Some(Format::Domains)),
+    ];
+    let errors = compile_texts(test_key(), TODAY, &texts).expect_err("two are no lists");
+    assert!(matches!(&errors[..], [(1, ListError::Garbage { .. }), (2, ListError::Garbage { .. })]), "{errors:?}");
+}
+
+#[test]
+fn names_keep_the_day_on_which_they_were_first_listed() {
+    let first = table(&[("l", "old.example\n", Format::Domains)]);
+    let text = b"new.example\nold.example\n".as_slice();
+    let again = |key| {
+        let survey = survey(text, None).expect("text");
+        let input = Input { info: info("l"), day: None, survey, octets: Box::new(text) };
+        compile(vec![input], key, Some(&first), Day(20_600)).expect("compiles")
+    };
+    let since = |table: &DenyTable, name: &str| {
+        table.look_up(NameBuf::from_text(name).expect("name").as_ref()).expect("denied").since
+    };
+    let table = again(test_key());
+    assert_eq!((since(&table, "old.example"), since(&table, "new.example")), (TODAY, Day(20_600)));
+    let foreign = again(HashKey::from_random([1; 24]));
+    assert_eq!(since(&foreign, "old.example"), Day(20_600), "another key knows nothing of it");
+}
+
+#[test]
+fn a_list_that_changes_between_its_two_readings_is_refused() {
+    struct Changing(Vec<&'static [u8]>);
+    impl Reopen for Changing {
+        fn reopen(&mut self) -> std::io::Result<Box<dyn std::io::Read + '_>> {
+            Ok(Box::new(self.0.remove(0)))
+        }
+    }
+    let survey = survey(b"a.example\n".as_slice(), None).expect("text");
+    for (octets, fine) in [(b"a.example\n".as_slice(), true), (b"b.example\nc.example\nd.example\ne.example\n", false)]
+    {
+        let input = Input { info: info("l"), day: None, survey, octets: Box::new(Changing(vec![octets])) };
+        let outcome = compile(vec![input], test_key(), None, TODAY);
+        assert_eq!(outcome.is_ok(), fine, "{outcome:?}");
+    }
+}
+
+#[test]
+fn stays_within_its_memory() {
+    let text: String = (0..50_000).map(|i| format!("host{i}.zone{}.example\n", i % 977)).collect();
+    let once = table(&[("many", &text, Format::Domains)]);
+    let many = table(&[("many", &text, Format::Domains), ("again", &text, Format::Domains)]);
+    for table in [once, many] {
+        assert_eq!(table.len(), 50_000);
+        assert!(table.octets() <= 40 * table.len(), "{} octets a name", table.octets() / table.len());
+    }
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_the_plain_reading(
+        listed in proptest::collection::vec((0u8..3, 0usize..2, any::<bool>(), proptest::collection::vec(0u8..3, 1..4)), 0..20),
+        asked in proptest::collection::vec(0u8..3, 1..5),
+    ) {
+        let text = |labels: &[u8]| labels.iter().map(|l| ["a", "b", "c-c"][*l as usize]).collect::<Vec<_>>().join(".");
+        let mut files = [String::new(), String::new()];
+        for (reach, list, exception, labels) in &listed {
+            let exception = if *exception { "@@" } else { "" };
+            let (before, after) = [("|", "^"), ("||", "^"), ("||*.", "^")][usize::from(*reach)];
+            files[*list] += &format!("{exception}{before}{}{after}\n", text(labels));
+        }
+        let table = table(&[("0", &files[0], Format::Adblock), ("1", &files[1], Format::Adblock)]);
+        let name: NameBuf = text(&asked).parse().expect("name");
+        let covers = |reach: u8, labels: &[u8]| {
+            let entry: NameBuf = text(labels).parse().expect("name");
+            let below = name.as_ref().is_at_or_below(entry.as_ref());
+            [name == entry, below, below && name != entry][usize::from(reach)]
+        };
+        let any = |list: usize, exception: bool| {
+            listed.iter().any(|(reach, of, is, labels)| *of == list && *is == exception && covers(*reach, labels))
+        };
+        let plain = (0..2).any(|list| any(list, false) && !any(list, true));
+        prop_assert_eq!(table.look_up(name.as_ref()).is_some(), plain, "{} in {:?}", name, files);
+    }
+}

@@ -1,0 +1,97 @@
+//! Filter lists for browsers, as far as they speak of whole hosts.
+
+use super::{Found, Name, each, list_name, refuse_registry};
+use crate::lists::form::Reach;
+use crate::lists::skip::SkipReason;
+
+pub(super) fn read_line<'l>(
+    line: &'l str,
+    mut sink: impl FnMut(Found<'_, 'l>) -> Result<(), SkipReason>,
+) -> Result<(), SkipReason> {
+    // Hiding and scripting rules, with or without hosts before them; regular expressions.
+    if ["##", "#@#", "#?#", "#$#", "#%#", "$$", "$@$"].iter().any(|mark| line.contains(mark)) || line.starts_with('/') {
+        return Err(SkipReason::Pattern);
+    }
+    let (exception, rule) = match line.strip_prefix("@@") {
+        Some(rest) => (true, rest),
+        None => (false, line),
+    };
+    // What follows a blank is a remark in lists that are made from hosts files.
+    let rule = rule.split_once(" #").map_or(rule, |(rule, _)| rule.trim_end());
+    let (body, options) = match rule.split_once('$') {
+        Some((body, options)) => (body, Options::read(options)?),
+        None => (rule, Options::default()),
+    };
+    if exception && (options.denyallow.is_some() || options.refuses) {
+        return Err(SkipReason::FilterOption);
+    }
+    let (name, reach) = host(body)?;
+    if reach != Reach::Exact && !exception {
+        refuse_registry(name.name.as_ref())?;
+    }
+    sink(Found { exception, important: options.important, ..name.denied(reach) })?;
+    let excepted = options.denyallow.into_iter().flat_map(|names| names.split('|'));
+    each(excepted, |word| {
+        let name = list_name(word)?;
+        sink(Found { exception: true, important: options.important, ..name.denied(Reach::AtOrBelow) })
+    })
+}
+
+/// The host that a pattern means, where it means a host and nothing else.
+fn host(body: &str) -> Result<(Name, Reach), SkipReason> {
+    let (anchored, rest) = match (body.strip_prefix("||"), body.strip_prefix('|')) {
+        (Some(rest), _) => (Some(Reach::AtOrBelow), rest),
+        (None, Some(rest)) => (Some(Reach::Exact), rest),
+        (None, None) => (None, body),
+    };
+    let bare = rest.strip_suffix('|').unwrap_or(rest);
+    let bare = bare.strip_suffix('^').unwrap_or(bare);
+    let ends = bare.len() < rest.len();
+    let (reach, rest) = match (anchored, ends) {
+        (Some(Reach::AtOrBelow), _) => (Reach::AtOrBelow, bare),
+        (Some(_), true) | (None, false) => (Reach::Exact, bare),
+        // Where only one end is held, it is a piece of many names.
+        (Some(_), false) | (None, true) => return Err(SkipReason::Pattern),
+    };
+    let (reach, rest) = match rest.strip_prefix("*.") {
+        Some(below) if reach == Reach::AtOrBelow => (Reach::Below, below),
+        _ => (reach, rest),
+    };
+    if rest == "*" || rest.is_empty() {
+        return Err(SkipReason::Everything);
+    }
+    if rest.contains(['*', '/', '^', '|', '?', '=', ',']) || rest.starts_with(':') || rest.contains("://") {
+        return Err(SkipReason::Pattern);
+    }
+    Ok((list_name(rest)?, reach))
+}
+
+/// Options of a rule that a resolver can keep.
+#[derive(Default)]
+struct Options<'o> {
+    important: bool,
+    refuses: bool,
+    denyallow: Option<&'o str>,
+}
+
+impl<'o> Options<'o> {
+    fn read(options: &'o str) -> Result<Self, SkipReason> {
+        let mut read = Self::default();
+        for option in options.split(',').map(str::trim) {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            match (name, value) {
+                ("important", "") => read.important = true,
+                ("all", "") => {}
+                ("denyallow", names) if !names.is_empty() => read.denyallow = Some(names),
+                ("dnsrewrite", answer) if is_refusal(answer) => read.refuses = true,
+                _ => return Err(SkipReason::FilterOption),
+            }
+        }
+        Ok(read)
+    }
+}
+
+fn is_refusal(answer: &str) -> bool {
+    let code = answer.trim_end_matches(';');
+    code.eq_ignore_ascii_case("NXDOMAIN") || code.eq_ignore_ascii_case("REFUSED")
+}
