@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use staunch::config::{
-    AlertSinkKind, Endpoint, Environment, Loaded, SinkholeAction, SyslogTarget, Warning, defaults_in, load_in,
-    load_text,
+    AlertSinkKind, Environment, Loaded, Server, SinkholeAction, SyslogTarget, Warning, defaults_in, load_in, load_text,
 };
 use staunch::enforce::BackendKind;
+use staunch::forward::Way;
 use staunch::lists::{Reach, Scope};
 use staunch::model::{Mode, Phase, Qtype, SessionType};
 use staunch::policy::{UnknownSource, Unlisted};
@@ -46,6 +46,29 @@ fn name(text: &str) -> NameBuf {
 type Case = (&'static str, &'static [(u32, &'static str, &'static str, &'static str)]);
 
 const RULE: &str = "version = 1\n[[rule]]\nid = \"r\"\naction = \"allow\"\nowner = \"o\"\nreason = \"r\"\n";
+
+#[test]
+fn a_server_says_how_it_is_asked() {
+    let text = "version = 1\n[upstream]\nservers = [\"192.0.2.53\", \"udp://192.0.2.54:5353\", \"tcp://[2001:db8::53]\",\n\
+                \"tls://192.0.2.55#dns.example\", \"tls://dns.example\", \"tls://dns.example:443#front.example\",\n\
+                { server = \"192.0.2.56\", mix_case = false }]\nbootstrap = [\"192.0.2.1\"]\n";
+    let (loaded, _) = load_text(Path::new("dir/policy.toml"), text, &environment()).expect("no mistake");
+    let servers: Vec<_> = loaded.upstream.servers.iter().map(Server::to_string).collect();
+    let expected = [
+        "192.0.2.53:53",
+        "192.0.2.54:5353",
+        "tcp://[2001:db8::53]:53",
+        "tls://192.0.2.55:853#dns.example",
+        "tls://dns.example:853#dns.example",
+        "tls://dns.example:443#front.example",
+        "192.0.2.56:53",
+    ];
+    assert_eq!(servers, expected);
+    let ways = loaded.upstream.servers.iter().map(|server| &server.way);
+    let mixed: Vec<_> =
+        ways.filter_map(|way| if let Way::Udp { mix_case } = way { Some(*mix_case) } else { None }).collect();
+    assert_eq!(mixed, [true, true, false]);
+}
 
 #[test]
 fn every_mistake_is_told_by_line_field_and_remedy() {
@@ -95,6 +118,35 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
         (
             "version = 1\n[upstream]\nservers = [\"resolver.example.net\"]\n",
             &[(3, "upstream.servers", "by name", "bootstrap")],
+        ),
+        (
+            "version = 1\n[upstream]\nservers = [\"https://192.0.2.53\", \"tls://192.0.2.53\", \"tls://[2001:db8::53]:5353\",\n\
+             \"192.0.2.53#dns.example\", \"tls://192.0.2.53#two words\",\n\
+             { server = \"tcp://192.0.2.54\", pins = [\"x\"], ca_file = \"no.pem\", mix_case = false },\n\
+             { server = \"tls://192.0.2.55#dns.example\", pins = [\"short\"], ca_file = \"no.pem\" }]\n",
+            &[
+                (3, "upstream.servers[0]", "`https` is no way", "tls://"),
+                (3, "upstream.servers[1]", "whose certificate", "tls://192.0.2.53#"),
+                (3, "upstream.servers[2]", "whose certificate", "tls://[2001:db8::53]#"),
+                (4, "upstream.servers[3]", "without TLS", "write tls://"),
+                (4, "upstream.servers[4]", "`two words`", "behind `#`"),
+                (5, "upstream.servers[5].pins", "without TLS", "write tls://"),
+                (5, "upstream.servers[5].ca_file", "without TLS", "write tls://"),
+                (5, "upstream.servers[5].mix_case", "datagrams only", "remove"),
+                (6, "upstream.servers[6].pins[0]", "`short` is no SHA-256", "44 characters"),
+                (6, "upstream.servers[6].ca_file", "`no.pem` cannot be read", "relative to"),
+            ],
+        ),
+        (
+            "version = 1\n[upstream]\nservers = [{ server = \"192.0.2.56\", case = true },\n{ pins = [] }]\n",
+            &[
+                (3, "upstream.servers[0].case", "unknown field", "mix_case"),
+                (4, "upstream.servers[1]", "missing field `server`", ""),
+            ],
+        ),
+        (
+            "version = 1\n[upstream]\nservers = [7]\n",
+            &[(3, "upstream.servers[0]", "invalid type: integer `7`", "a server as text, or a table")],
         ),
         (
             "version = 1\n[upstream]\nservers = [\"a b\", \"x:99999\"]\nbootstrap = [\"ns.example\"]\n",
@@ -723,12 +775,12 @@ review_by = "2027-06-01"
     assert_eq!(loaded.admin.group.as_deref(), Some("staunch"));
     assert_eq!((loaded.policy.mode, loaded.policy.canary_percent), (Mode::Canary, 25));
     assert_eq!(loaded.policy.unknown_source, UnknownSource::Profile);
-    let servers: Vec<_> = loaded.upstream.servers.iter().map(Endpoint::to_string).collect();
+    let servers: Vec<_> = loaded.upstream.servers.iter().map(Server::to_string).collect();
     assert_eq!(servers, ["192.0.2.53:53", "[2001:db8::53]:5353", "resolver.example.net:54"]);
     assert_eq!(loaded.upstream.addresses(), None, "one has to be looked up");
     let own = &loaded.upstream.zones[0];
     assert_eq!((own.zone.to_string().as_str(), own.owner.as_str()), ("corp.internal", "net-team"));
-    let servers: Vec<_> = own.servers.iter().map(Endpoint::to_string).collect();
+    let servers: Vec<_> = own.servers.iter().map(Server::to_string).collect();
     assert_eq!(servers, ["10.20.0.53:53", "dns.corp.example:5353"]);
     assert_eq!(loaded.upstream.forward_config(vec![], vec![]).udp_payload, 1232);
     assert!(loaded.answer.allow_ranges[0].ranges[0].contains("10.20.3.4".parse().expect("address")));

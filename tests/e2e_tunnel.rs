@@ -44,9 +44,10 @@ fn monitor_mode_records_the_same_verdicts_and_lets_the_tunnel_work() {
         let (would, did) = (of_session("would", "quarantine"), of_session("verdict", "quarantine"));
         let refused = of_session("verdict", "sinkhole");
         report("monitor", &world, outcome, &format!("{would} events with `would` quarantine"));
-        // Names go out in lower case in every mode, which is the end of dns2tcp (see `e2e_world`).
+        // Names go out in lower case, or in one drawn for each, in every mode, which is the end of dns2tcp (see `e2e_world`):
+        // where case is drawn it does not even get past its greeting, which alone is worth no verdict.
         assert_eq!(outcome.whole, !tunnel::needs_case(outcome.tool), "{:?}: {}", outcome.tool, outcome.log);
-        assert!(would > 0, "{:?}: no verdict recorded", outcome.tool);
+        assert!(would > 0 || tunnel::needs_case(outcome.tool), "{:?}: no verdict recorded", outcome.tool);
         assert_eq!((did, refused), (0, 0), "{:?}: monitor mode refused something", outcome.tool);
         assert_ne!(staunch.session_state(&id), "quarantined", "{:?}", outcome.tool);
     }

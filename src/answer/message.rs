@@ -87,7 +87,7 @@ pub(super) fn read_name(octets: &[u8], at: usize) -> Result<(Spelled, usize), Ve
 }
 
 /// Where the name at `at` ends in place, pointers not followed.
-fn skip_name(octets: &[u8], mut at: usize) -> Result<usize, VetError> {
+pub(crate) fn skip_name(octets: &[u8], mut at: usize) -> Result<usize, VetError> {
     loop {
         match usize::from(*octets.get(at).ok_or(VetError::Malformed)?) {
             0 => return Ok(at + 1),

@@ -45,6 +45,7 @@ use crate::model::Qtype;
 use crate::policy::Permit;
 
 pub use guard::{AllowRange, is_internal_name, is_public};
+pub(crate) use message::skip_name;
 pub use message::well_formed;
 pub use sibling::{says_the_same, vet_sibling};
 pub use vet::vet;

@@ -322,6 +322,21 @@ pub fn status(v: &Value) -> String {
         let (id, state) = (text(&check["id"]), text(&check["state"]));
         let _ = write!(out, "\n  {id:<13} {state:<12} {}", text(&check["text"]));
     }
+    for upstream in v["upstreams"].as_array().into_iter().flatten() {
+        let _ = write!(out, "\nupstream       {}: {}", text(&upstream["server"]), text(&upstream["standing"]));
+        if let Some(ms) = upstream["rtt_ms"].as_f64() {
+            let _ = write!(out, ", {ms:.1} ms");
+        }
+        if let Some(why) = upstream["unconnected"].as_str() {
+            let _ = write!(out, ", no connection ({why})");
+        }
+        if upstream["keeps_case"] == false {
+            out += ", folds letter case";
+        }
+        if upstream["cookies"] == true {
+            out += ", has cookies";
+        }
+    }
     if v["node"].is_object() {
         let (kid, key) = (text(&v["node"]["kid"]), text(&v["node"]["public_key"]));
         let _ = write!(out, "\nnode           {kid}\npublic key     {key}");

@@ -112,7 +112,7 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// In order of preference. Empty only without a configuration file, where the system has none either.
-    pub servers: Vec<Endpoint>,
+    pub servers: Vec<Server>,
     /// Look up the names among all servers, once.
     pub bootstrap: Vec<SocketAddr>,
     /// Zones with servers of their own, each once.
@@ -127,7 +127,11 @@ pub struct Upstream {
 
 impl Upstream {
     /// The settings of [`forward`] once every name has addresses.
-    pub fn forward_config(&self, upstreams: Vec<SocketAddr>, zones: Vec<forward::ZoneServers>) -> forward::Config {
+    pub fn forward_config(
+        &self,
+        upstreams: Vec<forward::Upstream>,
+        zones: Vec<forward::ZoneServers>,
+    ) -> forward::Config {
         forward::Config {
             upstreams,
             zones,
@@ -141,8 +145,8 @@ impl Upstream {
     pub fn addresses(&self) -> Option<Vec<SocketAddr>> {
         self.servers
             .iter()
-            .map(|server| match server {
-                Endpoint::Address(address) => Some(*address),
+            .map(|server| match server.endpoint {
+                Endpoint::Address(address) => Some(address),
                 Endpoint::Name { .. } => None,
             })
             .collect()
@@ -155,12 +159,31 @@ pub struct ForwardZone {
     /// The zone and all below it.
     pub zone: NameBuf,
     /// In order of preference; at least one.
-    pub servers: Vec<Endpoint>,
+    pub servers: Vec<Server>,
     /// Who answers for it.
     pub owner: String,
 }
 
 /// A server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// How it is asked.
+    pub way: forward::Way,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.way {
+            forward::Way::Udp { .. } => self.endpoint.fmt(f),
+            forward::Way::Tcp => write!(f, "tcp://{}", self.endpoint),
+            forward::Way::Tls(tls) => write!(f, "tls://{}#{}", self.endpoint, tls.name()),
+        }
+    }
+}
+
+/// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// By address.

@@ -12,10 +12,10 @@ use super::{Start, StartError, restore};
 use crate::alert::{self, Delivery};
 use crate::answer::{AllowRange, AnswerRules};
 use crate::cache::{self, Cache};
-use crate::config::{self, Endpoint, Loaded, SinkholeAction};
+use crate::config::{self, Endpoint, Loaded, Server, SinkholeAction};
 use crate::enforce::{Active, BackendKind, Enforcer};
 use crate::forward::helper::HostLookup;
-use crate::forward::{self, Forwarder, ZoneServers};
+use crate::forward::{self, Forwarder, Upstream, ZoneServers};
 use crate::identity::NodeKey;
 use crate::learn::{self, Base, Book, Enforced, NotLearned, Settled};
 use crate::lists::{Grants, HashKey, Scope};
@@ -93,12 +93,12 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     let (telemetry, events) =
         Telemetry::start(&telemetry::Config { file: loaded.events.lines(), queue: loaded.events.queue })
             .context("event file")?;
-    let lookup = HostLookup::by_zone(&upstreams, &zones, loaded.upstream.total_timeout).context("helper look-ups")?;
+    let forwarder = Forwarder::with_exchanges(loaded.upstream.forward_config(upstreams, zones), room);
+    let lookup = HostLookup::new(forwarder.clone()).context("helper look-ups")?;
     let resolver = Arc::new(SinkHosts { lookup, runtime: tokio::runtime::Handle::current() });
     let rdap = loaded.age.rdap.clone().map(|config| Rdap::start(config, store.registered(), Some(resolver.clone())));
     let rdap = rdap.transpose().context("look-ups of registrations")?;
     let delivery = Delivery::start(sinks, &store, Some(resolver)).context("alert sinks")?;
-    let forwarder = Forwarder::with_exchanges(loaded.upstream.forward_config(upstreams, zones), room);
     let cache = Cache::new(cache::Config::of_entries(loaded.answer.cache_entries));
     let sessions = Sessions::new(loaded.max_sessions);
     let configured = loaded.sessions.clone();
@@ -176,6 +176,7 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     // An answer may hold what the new rules take out.
     pipeline.cache.clear();
     pipeline.held.clear();
+    pipeline.prefetch.clear();
     let live = pipeline.live.load_full();
     for id in old.configured.iter().filter(|id| !live.configured.contains(id)) {
         if let Some(session) = pipeline.sessions.end(id) {
@@ -377,16 +378,19 @@ fn stranger(id: SessionId, kind: SessionType) -> Context {
     Context::new(announcement, false)
 }
 
-/// Servers by address; those by name are looked up once, by the bootstrap servers and nobody else.
-async fn addresses(loaded: &Loaded, servers: &[Endpoint]) -> anyhow::Result<Vec<SocketAddr>> {
+/// Upstreams by address; those by name are looked up once, by the bootstrap servers and nobody else.
+async fn addresses(loaded: &Loaded, servers: &[Server]) -> anyhow::Result<Vec<Upstream>> {
     let mut all = Vec::new();
-    for server in servers {
-        match server {
-            Endpoint::Address(address) => all.push(*address),
+    for Server { endpoint, way } in servers {
+        match endpoint {
+            Endpoint::Address(address) => all.push(Upstream { address: *address, way: way.clone() }),
             Endpoint::Name { host, port } => {
-                let lookup = HostLookup::new(&loaded.upstream.bootstrap, loaded.upstream.total_timeout)?;
+                let bootstrap = loaded.upstream.bootstrap.iter().map(|address| Upstream::udp(*address)).collect();
+                let config = loaded.upstream.forward_config(bootstrap, Vec::new());
+                let lookup = HostLookup::new(Forwarder::new(config))?;
                 let found = lookup.lookup(&host.to_string()).await.with_context(|| format!("upstream {host}"))?;
-                all.extend(found.into_iter().map(|address| SocketAddr::new(address, *port)));
+                let at = |address| Upstream { address: SocketAddr::new(address, *port), way: way.clone() };
+                all.extend(found.into_iter().map(at));
             }
         }
     }

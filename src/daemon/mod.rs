@@ -163,6 +163,9 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let built = build::pipeline(loaded, room).await.map_err(not_learned)?;
     let pipeline = built.pipeline;
 
+    // Ahead of the first question, so that it is known by then how to ask.
+    let forwarder = pipeline.forwarder.clone();
+    let manners_task = tokio::spawn(async move { forwarder.know_upstreams().await });
     pipeline.watch_flows(pipeline.enforcer.status().backend == BackendKind::Nft);
     ready::before_serving(&pipeline).await;
     let runtime = tokio::runtime::Handle::current();
@@ -181,6 +184,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let admin_task = tokio::spawn(admin::serve(admin_socket, admin));
 
     let held_task = tokio::spawn(pipeline.clone().keep_held_fresh());
+    let popular_task = tokio::spawn(pipeline.clone().keep_popular_fresh());
+    let late_task = tokio::spawn(pipeline.clone().keep_late_answers());
 
     let ready_task =
         tokio::spawn(ready::keep(pipeline.clone(), listener.local_addrs().to_vec(), socket.display().to_string()));
@@ -229,6 +234,9 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     listener.shutdown().await;
     admin_task.abort();
     held_task.abort();
+    popular_task.abort();
+    late_task.abort();
+    manners_task.abort();
     ready_task.abort();
     if ours {
         let _ = std::fs::remove_file(&socket);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use crate::alert::SinkStatus;
 use crate::clock;
 use crate::decoy::Kind;
-use crate::forward::{FailKind, Standing};
+use crate::forward::{FailKind, Standing, UpstreamStatus};
 use crate::listen;
 use crate::pipeline::{Ages, Pipeline};
 use crate::session::{Past, State};
@@ -32,6 +32,7 @@ impl Sampled for Stages {
         ages(&mut all, &pipeline.ages);
         decoys(&mut all, &pipeline);
         held(&mut all, &pipeline);
+        prefetch(&mut all, &pipeline);
         journal(&mut all, &pipeline.store.status());
         if let Some(delivery) = &*pipeline.delivery.lock() {
             alerts(&mut all, &delivery.status(), clock::now().wall);
@@ -133,6 +134,29 @@ fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {
         plain("upstream_all_down_total", "Of these, failed at once with every upstream down", read(&counters.all_down)),
         plain("upstream_mismatches_total", "Datagrams that fitted no question", read(&counters.mismatches)),
         plain("upstream_mismatch_floods_total", "Turns to TCP because of them", read(&counters.mismatch_floods)),
+        plain(
+            "upstream_flood_tcp_total",
+            "Tries over TCP from the start, because of a flood before",
+            read(&counters.flood_tcp),
+        ),
+        plain(
+            "upstream_doubted_total",
+            "Datagrams that fitted but for letter case or cookie; their questions went over TCP",
+            read(&counters.doubted),
+        ),
+        plain(
+            "upstream_trials_total",
+            "Questions of our own that try how upstreams treat datagrams",
+            read(&counters.trials),
+        ),
+        plain("upstream_connections_total", "Connections opened to upstreams", read(&counters.connections)),
+        plain("upstream_tls_handshakes_total", "Of these, TLS handshakes in full", read(&counters.tls_handshakes)),
+        plain("upstream_tls_resumed_total", "Of these, TLS sessions resumed", read(&counters.tls_resumed)),
+        plain(
+            "upstream_reconnected_total",
+            "Queries sent once more because the server had closed a connection",
+            read(&counters.reconnected),
+        ),
         plain("upstream_hedged_total", "Second queries before the first had failed", read(&counters.hedged)),
         plain(
             "upstream_hedges_denied_total",
@@ -149,7 +173,37 @@ fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             read(&counters.put_behind),
         ),
     ]);
-    let standing: Vec<_> = pipeline.forwarder.upstreams().iter().map(|upstream| upstream.standing).collect();
+    for (transport, count) in
+        [("udp", &counters.udp_queries), ("tcp", &counters.tcp_queries), ("tls", &counters.tls_queries)]
+    {
+        all.push(Sample {
+            name: "upstream_queries_total",
+            help: "Queries sent to upstreams",
+            label: Some(("transport", transport)),
+            value: read(count),
+        });
+    }
+    let upstreams = pipeline.forwarder.upstreams();
+    let number = |is_so: fn(&UpstreamStatus) -> bool| upstreams.iter().filter(|up| is_so(up)).count() as f64;
+    all.extend([
+        plain(
+            "upstreams_folding_case",
+            "Upstreams that do not keep letter case",
+            number(|up| up.keeps_case == Some(false)),
+        ),
+        plain(
+            "upstream_connections_open",
+            "Connections open to upstreams",
+            upstreams.iter().map(|up| up.connections).sum::<usize>() as f64,
+        ),
+        plain("upstreams_with_cookies", "Upstreams with DNS cookies", number(|up| up.has_cookies == Some(true))),
+        plain(
+            "upstreams_unconnected",
+            "Upstreams to which the last connection failed",
+            number(|up| up.unconnected.is_some()),
+        ),
+    ]);
+    let standing: Vec<_> = upstreams.iter().map(|upstream| upstream.standing).collect();
     for wanted in Standing::ALL {
         all.push(Sample {
             name: "upstreams",
@@ -208,6 +262,21 @@ fn held(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             "Held queries whose question found no room among those asked again",
             read(&counters.full),
         ),
+    ]);
+}
+
+fn prefetch(all: &mut Vec<Sample>, pipeline: &Pipeline) {
+    let counters = &pipeline.prefetch.counters;
+    all.extend([
+        plain("popular_questions", "Questions that are asked before their answers end", pipeline.prefetch.len() as f64),
+        plain("prefetched_total", "Questions asked before their answers ended", read(&counters.asked)),
+        plain("prefetch_failed_total", "Of these, without a usable answer", read(&counters.failed)),
+        plain(
+            "prefetch_refused_total",
+            "Popular questions that policy did not allow any more",
+            read(&counters.refused),
+        ),
+        plain("prefetch_table_full_total", "Questions not noted for want of room", read(&counters.full)),
     ]);
 }
 

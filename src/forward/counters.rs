@@ -21,6 +21,20 @@ pub struct Counters {
     pub udp_queries: AtomicU64,
     /// Queries over TCP.
     pub tcp_queries: AtomicU64,
+    /// Queries over TLS.
+    pub tls_queries: AtomicU64,
+    /// Connections opened, TCP and TLS.
+    pub connections: AtomicU64,
+    /// Of these, TLS handshakes in full.
+    pub tls_handshakes: AtomicU64,
+    /// Of these, TLS sessions resumed.
+    pub tls_resumed: AtomicU64,
+    /// Queries sent once more because the server closed a connection that had been of use.
+    pub reconnected: AtomicU64,
+    /// Queries of our own that try how an upstream treats datagrams.
+    pub trials: AtomicU64,
+    /// Datagrams that fitted but for the letter case or the cookie; their questions went over TCP.
+    pub doubted: AtomicU64,
     /// Datagrams that did not fit the question they came for.
     pub mismatches: AtomicU64,
     /// Turns to TCP because of too many such datagrams.

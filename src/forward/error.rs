@@ -28,11 +28,21 @@ pub enum FailKind {
     Down,
     /// We could not open a socket; says nothing about the upstream.
     Local,
+    /// TLS: the certificate is for another name.
+    TlsName,
+    /// TLS: the certificate is not of a root that is trusted, or is not sound.
+    TlsUntrusted,
+    /// TLS: the certificate is not valid at this time.
+    TlsExpired,
+    /// TLS: the server's key is none of the pinned ones.
+    TlsPin,
+    /// TLS: no handshake, for another reason.
+    TlsFailed,
 }
 
 impl FailKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::Timeout,
         Self::Unreachable,
         Self::Broken,
@@ -43,6 +53,11 @@ impl FailKind {
         Self::BadRcode,
         Self::Down,
         Self::Local,
+        Self::TlsName,
+        Self::TlsUntrusted,
+        Self::TlsExpired,
+        Self::TlsPin,
+        Self::TlsFailed,
     ];
 
     /// As in records, labels and EDE text.
@@ -50,7 +65,7 @@ impl FailKind {
         match self {
             Self::Timeout => "timeout",
             Self::Unreachable => "unreachable",
-            Self::Broken => "tcp-broken",
+            Self::Broken => "broken",
             Self::Mangled => "mangled",
             Self::ServFail => "servfail",
             Self::Refused => "refused",
@@ -58,12 +73,22 @@ impl FailKind {
             Self::BadRcode => "bad-rcode",
             Self::Down => "down",
             Self::Local => "local",
+            Self::TlsName => "tls-wrong-name",
+            Self::TlsUntrusted => "tls-untrusted",
+            Self::TlsExpired => "tls-expired",
+            Self::TlsPin => "tls-wrong-key",
+            Self::TlsFailed => "tls-failed",
         }
     }
 
-    /// Whether the upstream sent anything that is its own.
+    /// Whether the upstream sent anything that is its own. Whoever fails to prove who it is sent nothing.
     pub(super) fn answered(self) -> bool {
-        !matches!(self, Self::Timeout | Self::Unreachable | Self::Down | Self::Local)
+        !matches!(self, Self::Timeout | Self::Unreachable | Self::Down | Self::Local) && !self.is_tls()
+    }
+
+    /// Whether TLS stood in the way: no question was sent.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::TlsName | Self::TlsUntrusted | Self::TlsExpired | Self::TlsPin | Self::TlsFailed)
     }
 }
 
@@ -84,7 +109,7 @@ pub enum ForwardError {
     Busy,
     /// Every upstream is known to be down; nothing was sent.
     #[error("every upstream is down: {}", list(.0))]
-    AllDown(Vec<SocketAddr>),
+    AllDown(Vec<Failed>),
     /// Every try failed, in this order.
     #[error("every upstream failed: {}", list(.0))]
     Failed(Vec<Failed>),
@@ -110,17 +135,25 @@ impl ForwardError {
     /// Whether something may have been sent.
     pub fn has_left(&self) -> bool {
         match self {
-            Self::Failed(tries) => tries.iter().any(|failed| !matches!(failed.kind, FailKind::Down | FailKind::Local)),
+            Self::Failed(tries) => {
+                let stayed = |kind: FailKind| matches!(kind, FailKind::Down | FailKind::Local) || kind.is_tls();
+                tries.iter().any(|failed| !stayed(failed.kind))
+            }
             Self::Abandoned | Self::Late(_) => true,
             Self::Busy | Self::AllDown(_) => false,
         }
     }
 
-    /// Info code and text (RFC 8914): 22 if no upstream said anything, 23 if one did but it was of no use.
+    /// Info code and text (RFC 8914): 22 if no upstream said anything, 23 if one did but it was of no use, or is not who
+    /// it should be.
     pub fn ede(&self) -> (Ede, String) {
         let code = match self {
+            Self::AllDown(tries) | Self::Failed(tries)
+                if tries.iter().any(|t| t.kind.answered() || t.kind.is_tls()) =>
+            {
+                Ede::NetworkError
+            }
             Self::AllDown(_) | Self::Late(_) => Ede::NoReachableAuthority,
-            Self::Failed(tries) if tries.iter().any(|t| t.kind.answered()) => Ede::NetworkError,
             Self::Failed(tries) if !tries.is_empty() && tries.iter().all(|t| t.kind == FailKind::Local) => Ede::Other,
             Self::Failed(_) => Ede::NoReachableAuthority,
             Self::Busy | Self::Abandoned => Ede::Other,

@@ -1,11 +1,15 @@
-//! One try at one upstream: a datagram on a socket of its own, TCP where that is called for.
+//! One try at one upstream: a datagram on a socket of its own, or a place on a connection.
 //!
 //! The socket is fresh for every datagram sent, bound to port 0 (Linux picks among the ephemeral ports at random) and
 //! connected, so that only the upstream's address and port get through; with the id that is about 31 bits a forger has
-//! to guess. Ids come from the kernel's generator.
+//! to guess, and where the upstream keeps letter case or has cookies ([`super::manner`]) as many more. Ids come from the
+//! kernel's generator.
 //!
 //! Too many datagrams that do not fit turn the question to TCP, and for a minute all questions to that upstream; if TCP is
-//! of no use there, each question begins over UDP again, so that a flood never costs more than the questions it meets.
+//! of no use there, each question begins over UDP again, so that a flood never costs more than the questions it meets. A
+//! datagram that fits but for letter case or cookie turns its question to TCP too: whoever sent it knew id and port.
+//!
+//! An upstream of TCP or TLS alone is asked in that way or not at all.
 
 // Octets from outside are read here: nothing may panic on them.
 #![cfg_attr(
@@ -21,15 +25,19 @@
 )]
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::query::{Ask, Fit, Query};
+use super::edns::Opt;
+use super::flight::Seat;
+use super::manner::{Cookie, Reply};
+use super::query::{Ask, Case, Dress, Fit, Query};
+use super::stream::Heard;
+use super::upstream::Way;
 use super::{Counters, FailKind, Response, Server};
 use crate::answer::well_formed;
 
@@ -37,6 +45,8 @@ use crate::answer::well_formed;
 const MAX_MISMATCHES: u32 = 20;
 /// Largest datagram taken. Above anything we advertise, so that a longer one shows as mangled, not as cut.
 const MAX_DATAGRAM: usize = 4096;
+/// BADCOOKIE (RFC 7873 section 5.2.3): the lower four bits, and the upper eight.
+const BADCOOKIE: (u8, u8) = (7, 1);
 
 /// One try.
 pub(super) struct Try<'c> {
@@ -49,6 +59,8 @@ pub(super) struct Try<'c> {
     /// When this try is over.
     pub(super) end: Instant,
     pub(super) counters: &'c Counters,
+    /// Told when an upstream does not do what its trials have shown.
+    pub(super) doubts: &'c Notify,
 }
 
 /// What a datagram exchange led to.
@@ -57,6 +69,8 @@ enum Datagram {
     Got(Vec<u8>, u8),
     /// To be asked over TCP.
     TurnToTcp,
+    /// To be asked again, with the server's cookie.
+    Again,
 }
 
 impl Try<'_> {
@@ -64,30 +78,21 @@ impl Try<'_> {
     pub(super) async fn run(&self, ask: &Ask, noise: &Notify) -> Result<Response, FailKind> {
         let begun = Instant::now();
         let mut payload = Some(self.payload);
+        let mut again = false;
         loop {
-            let got = if self.server.health.wants_tcp(Instant::now()) {
-                Counters::add(&self.counters.flood_tcp);
-                Datagram::TurnToTcp
-            } else {
-                match timeout_at(self.end, self.datagram(ask, payload, noise)).await {
-                    Ok(got) => got?,
-                    Err(_) => return Err(FailKind::Timeout),
+            let (wire, rcode, streamed) = match self.server.upstream.way {
+                Way::Tcp | Way::Tls(_) => {
+                    let heard = self.streamed(ask, payload, self.end).await?;
+                    (heard.wire, heard.rcode, true)
                 }
-            };
-            let (wire, rcode, tcp) = match got {
-                Datagram::Got(wire, rcode) => (wire, rcode, false),
-                Datagram::TurnToTcp => {
-                    let end = (Instant::now() + self.time).min(self.end);
-                    let mut connected = false;
-                    let talk = self.stream(ask, payload, &mut connected);
-                    let got = timeout_at(end, talk).await.unwrap_or(Err(FailKind::Timeout));
-                    // A name that is slow says nothing of TCP.
-                    if matches!(got, Err(kind) if kind != FailKind::Timeout || !connected) {
-                        self.server.health.without_tcp();
+                Way::Udp { .. } => match self.first(ask, payload, noise).await? {
+                    Datagram::Again if !std::mem::replace(&mut again, true) => continue,
+                    Datagram::Got(wire, rcode) => (wire, rcode, false),
+                    Datagram::TurnToTcp | Datagram::Again => {
+                        let heard = self.turned(ask, payload).await?;
+                        (heard.wire, heard.rcode, true)
                     }
-                    let (wire, rcode) = got?;
-                    (wire, rcode, true)
-                }
+                },
             };
             // A server without EDNS says FORMERR (RFC 6891 section 7). Not remembered: a forged one must not cost more
             // than this one question.
@@ -97,7 +102,8 @@ impl Try<'_> {
             }
             return match rcode {
                 0 | 3 if well_formed(&wire) => {
-                    Ok(Response { wire, upstream: self.server.addr, rtt: begun.elapsed(), tcp })
+                    let upstream = self.server.upstream.address;
+                    Ok(Response { wire, upstream, rtt: begun.elapsed(), tcp: streamed, seat: Seat::default() })
                 }
                 0 | 3 => Err(FailKind::Mangled),
                 1 => Err(FailKind::FormErr),
@@ -108,14 +114,23 @@ impl Try<'_> {
         }
     }
 
+    /// A datagram, unless forgers are at work.
+    async fn first(&self, ask: &Ask, payload: Option<u16>, noise: &Notify) -> Result<Datagram, FailKind> {
+        if self.server.health.wants_tcp(Instant::now()) {
+            Counters::add(&self.counters.flood_tcp);
+            return Ok(Datagram::TurnToTcp);
+        }
+        timeout_at(self.end, self.datagram(ask, payload, noise)).await.unwrap_or(Err(FailKind::Timeout))
+    }
+
     async fn datagram(&self, ask: &Ask, payload: Option<u16>, noise: &Notify) -> Result<Datagram, FailKind> {
-        let query = Query::write(ask, random_id()?, payload);
-        let any: SocketAddr = match self.server.addr {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = UdpSocket::bind(any).await.map_err(|_| FailKind::Local)?;
-        socket.connect(self.server.addr).await.map_err(|e| kind_of(&e))?;
+        let (socket, local) = self.socket().await?;
+        let manner = &self.server.manner;
+        let case =
+            if self.server.mixes_case() && manner.keeps_case() == Some(true) { Case::Mixed } else { Case::Lower };
+        let cookie = payload.and_then(|_| manner.cookie(local));
+        let dress = Dress { payload, case, cookie: cookie.as_ref().map(Cookie::octets), ..Dress::default() };
+        let query = Query::write(ask, random_id()?, dress);
         socket.send(query.octets()).await.map_err(|e| kind_of(&e))?;
         Counters::add(&self.counters.udp_queries);
         let mut octets = Vec::with_capacity(MAX_DATAGRAM);
@@ -123,17 +138,37 @@ impl Try<'_> {
         loop {
             octets.clear();
             socket.recv_buf(&mut octets).await.map_err(|e| kind_of(&e))?;
-            let fit = query.fit(&octets);
+            let mut fit = query.fit(&octets);
+            let opt = cookie.and_then(|_| Opt::of(&octets));
+            let reply = cookie.map(|cookie| (cookie, cookie.reply(opt.as_ref())));
+            if matches!(reply, Some((_, Reply::Foreign))) {
+                fit = Fit::Foreign;
+            }
             if fit != Fit::Foreign {
                 self.server.health.heard(Instant::now());
             }
-            match fit {
-                Fit::Ours { truncated: true, .. } => {
-                    Counters::add(&self.counters.truncated);
+            match (fit, reply) {
+                // One that cannot parse the query may send its header back, which holds no cookie.
+                (Fit::Ours { rcode: 1, .. }, Some((_, Reply::None))) => return Ok(Datagram::Got(octets, 1)),
+                (Fit::Recased, _) | (Fit::Ours { .. }, Some((_, Reply::None))) => {
+                    Counters::add(&self.counters.doubted);
+                    self.doubts.notify_one();
                     return Ok(Datagram::TurnToTcp);
                 }
-                Fit::Ours { rcode, .. } => return Ok(Datagram::Got(octets, rcode)),
-                Fit::Foreign => {
+                (Fit::Ours { truncated, rcode }, reply) => {
+                    if let Some((sent, Reply::Server(new))) = reply {
+                        manner.keep(&sent, new);
+                        if (rcode, opt.map_or(0, |opt| opt.rcode)) == BADCOOKIE {
+                            return Ok(Datagram::Again);
+                        }
+                    }
+                    if truncated {
+                        Counters::add(&self.counters.truncated);
+                        return Ok(Datagram::TurnToTcp);
+                    }
+                    return Ok(Datagram::Got(octets, rcode));
+                }
+                (Fit::Foreign, _) => {
                     Counters::add(&self.counters.mismatches);
                     mismatches += 1;
                     if mismatches == 1 {
@@ -149,35 +184,103 @@ impl Try<'_> {
         }
     }
 
-    /// One question on a connection of its own (RFC 7766 section 8).
-    async fn stream(&self, ask: &Ask, payload: Option<u16>, connected: &mut bool) -> Result<(Vec<u8>, u8), FailKind> {
-        let query = Query::write(ask, random_id()?, payload);
-        let mut stream = TcpStream::connect(self.server.addr).await.map_err(|e| kind_of(&e))?;
-        *connected = true;
-        let mut framed = Vec::with_capacity(2 + query.octets().len());
-        framed.extend_from_slice(&(query.octets().len() as u16).to_be_bytes());
-        framed.extend_from_slice(query.octets());
-        stream.write_all(&framed).await.map_err(|_| FailKind::Broken)?;
-        Counters::add(&self.counters.tcp_queries);
-        let len = stream.read_u16().await.map_err(|_| FailKind::Broken)?;
-        let mut octets = vec![0; usize::from(len)];
-        stream.read_exact(&mut octets).await.map_err(|_| FailKind::Broken)?;
-        self.server.health.heard(Instant::now());
-        match query.fit(&octets) {
-            Fit::Ours { rcode, truncated: false } => Ok((octets, rcode)),
-            _ => Err(FailKind::Mangled),
+    /// Asks over TCP what could not be asked by datagrams.
+    async fn turned(&self, ask: &Ask, payload: Option<u16>) -> Result<Heard, FailKind> {
+        let end = (Instant::now() + self.time).min(self.end);
+        let got = self.streamed(ask, payload, end).await;
+        // A name that is slow says nothing of TCP.
+        if matches!(got, Err(kind) if kind != FailKind::Timeout || !self.server.pool.is_connected()) {
+            self.server.health.without_tcp();
         }
+        got
+    }
+
+    async fn streamed(&self, ask: &Ask, payload: Option<u16>, end: Instant) -> Result<Heard, FailKind> {
+        let dress = Dress { payload, ..Dress::default() };
+        let heard = match timeout_at(end, self.server.pool.ask(ask, dress, self.time)).await {
+            Ok(outcome) => outcome,
+            Err(_) => return Err(FailKind::Timeout),
+        };
+        if heard.as_ref().map_or_else(|unheard| unheard.spoke, |_| true) {
+            self.server.health.heard(Instant::now());
+        }
+        heard.map_err(|unheard| unheard.kind)
+    }
+
+    /// Asks about nothing that matters, with both letter cases in it and, if wanted, a cookie. `None`: no fitting answer.
+    pub(super) async fn trial(&self, with_cookie: bool) -> Option<Trial> {
+        timeout_at(self.end, self.try_manner(with_cookie)).await.ok().flatten()
+    }
+
+    async fn try_manner(&self, with_cookie: bool) -> Option<Trial> {
+        let (socket, local) = self.socket().await.ok()?;
+        let manner = &self.server.manner;
+        let cookie = if with_cookie { Some(manner.trial_cookie(local)?) } else { None };
+        let case = if self.server.mixes_case() { Case::Both } else { Case::Lower };
+        let dress = Dress {
+            payload: Some(self.payload),
+            case,
+            cookie: cookie.as_ref().map(Cookie::octets),
+            ..Dress::default()
+        };
+        let query = Query::write(&Ask::trial(), random_id().ok()?, dress);
+        socket.send(query.octets()).await.ok()?;
+        Counters::add(&self.counters.trials);
+        let mut octets = Vec::with_capacity(MAX_DATAGRAM);
+        loop {
+            octets.clear();
+            socket.recv_buf(&mut octets).await.ok()?;
+            let fit = query.fit(&octets);
+            let reply = cookie.map(|cookie| (cookie, cookie.reply(Opt::of(&octets).as_ref())));
+            if fit == Fit::Foreign || matches!(reply, Some((_, Reply::Foreign))) {
+                Counters::add(&self.counters.mismatches);
+                continue;
+            }
+            self.server.health.heard(Instant::now());
+            if octets.len() <= 12 {
+                // It could not parse the query and says so without it: nothing is shown by that.
+                return None;
+            }
+            let has_cookies = match reply {
+                Some((sent, Reply::Server(new))) => {
+                    manner.keep(&sent, new);
+                    true
+                }
+                _ => false,
+            };
+            return Some(Trial { keeps_case: fit != Fit::Recased, has_cookies });
+        }
+    }
+
+    async fn socket(&self) -> Result<(UdpSocket, IpAddr), FailKind> {
+        let to = self.server.upstream.address;
+        let any: SocketAddr = match to {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(any).await.map_err(|_| FailKind::Local)?;
+        socket.connect(to).await.map_err(|e| kind_of(&e))?;
+        let local = socket.local_addr().map_err(|_| FailKind::Local)?;
+        Ok((socket, local.ip()))
     }
 }
 
-fn random_id() -> Result<u16, FailKind> {
+/// What a trial has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Trial {
+    pub(super) keeps_case: bool,
+    pub(super) has_cookies: bool,
+}
+
+/// An id from the kernel's generator.
+pub(super) fn random_id() -> Result<u16, FailKind> {
     let mut id = [0; 2];
     getrandom::fill(&mut id).map_err(|_| FailKind::Local)?;
     Ok(u16::from_be_bytes(id))
 }
 
 /// Whether an error speaks of the upstream or of us.
-fn kind_of(error: &io::Error) -> FailKind {
+pub(super) fn kind_of(error: &io::Error) -> FailKind {
     match error.kind() {
         ErrorKind::ConnectionRefused
         | ErrorKind::ConnectionReset

@@ -3,9 +3,9 @@
 //! A zone's upstreams are the only ones for it. When they fail, nobody else is asked: its names are not for others' ears,
 //! and others would say that they do not exist.
 
-use std::net::SocketAddr;
-
 use staunch_scoring::{NameBuf, NameRef};
+
+use super::Upstream;
 
 /// A zone with upstreams of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct ZoneServers {
     /// The zone and all below it.
     pub zone: NameBuf,
     /// Its upstreams, in order of preference.
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<Upstream>,
 }
 
 /// Zones with something for each, the deepest first.

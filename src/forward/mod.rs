@@ -4,27 +4,40 @@
 //! the upstream sockets, each upstream's health, and one flight per question. Knows no session, no client packet and no
 //! cache, and never asks anybody but the configured upstreams.
 //!
-//! Invariants: a query is written from a permit's fields and our own settings alone (promise P2; see [`query`]). One
-//! other question exists, `. NS`, asked to learn whether a silent upstream lives; nothing in it is a session's choice.
+//! Invariants: a query is written from a permit's fields and our own settings alone (promise P2; see [`query`]), and an
+//! upstream is asked in the way that is configured for it, in no other. Questions of our own exist beside: `. NS`, asked to
+//! learn whether a silent upstream lives, `resolver.arpa SOA`, to learn how it treats datagrams ([`greet`]), and look-ups
+//! of hosts that the configuration names ([`helper`]); nothing in them is a session's choice.
 
 mod budget;
+mod case;
 mod counters;
+mod edns;
 mod error;
 mod exchange;
 mod flight;
+mod greet;
 mod health;
 pub mod helper;
 mod latency;
+mod manner;
 mod map;
 mod prober;
 mod query;
 mod race;
 mod sockets;
+mod stream;
+pub mod tls;
+mod upstream;
 
+#[cfg(test)]
+mod certs_for_test;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_faults;
+#[cfg(test)]
+mod tests_manner;
 #[cfg(test)]
 mod upstream_for_test;
 
@@ -41,13 +54,17 @@ use tokio::time::{Instant, timeout_at};
 use self::budget::Budget;
 pub use self::counters::Counters;
 pub use self::error::{FailKind, Failed, ForwardError};
-use self::flight::Flights;
+pub use self::flight::Flight;
+use self::flight::{Flights, Seat};
 use self::health::Health;
 pub use self::health::Standing;
+use self::manner::Manner;
 use self::map::Map;
 pub use self::map::{ZoneServers, Zones};
 use self::query::Ask;
 use self::sockets::Sockets;
+use self::stream::Pool;
+pub use self::upstream::{Upstream, Way};
 use crate::policy::Permit;
 
 /// Exchanges at once unless [`Forwarder::with_exchanges`] says otherwise; each holds at least one socket, and all together
@@ -63,7 +80,7 @@ const LEAST_HEDGE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Upstreams in order of preference.
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<Upstream>,
     /// Zones with upstreams of their own, each at most once.
     pub zones: Vec<ZoneServers>,
     /// Time in which an upstream that is well answers: for a turn to TCP, for finding one down, between repeats.
@@ -83,19 +100,36 @@ pub struct Response {
     pub upstream: SocketAddr,
     /// From the first packet to this upstream to the whole response.
     pub rtt: Duration,
-    /// Whether it came over TCP.
+    /// Whether it came over a connection, TCP or TLS.
     pub tcp: bool,
+    seat: Seat,
+}
+
+impl Response {
+    /// Says that it is where others find it: who asks the same from now on and does not find it starts an exchange. Until
+    /// then, for a moment, it is handed to whoever asks.
+    pub fn kept(&self) {
+        self.seat.give_up();
+    }
 }
 
 /// How an upstream stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamStatus {
-    /// Where.
-    pub upstream: SocketAddr,
+    /// Where, and how it is asked.
+    pub upstream: Upstream,
     /// Health.
     pub standing: Standing,
     /// Smoothed round trip (RFC 6298 section 2); `None` before the first response.
     pub rtt: Option<Duration>,
+    /// Whether it keeps the letter case that was drawn for a question; `None` where that is not known or not wanted.
+    pub keeps_case: Option<bool>,
+    /// Whether its datagrams hold our cookie (RFC 7873); `None` as long as that is not known.
+    pub has_cookies: Option<bool>,
+    /// Connections to it.
+    pub connections: usize,
+    /// Why the last one could not be had, if that was so.
+    pub unconnected: Option<FailKind>,
 }
 
 /// Asks upstreams. Cheap to clone; all clones share sockets, health and flights.
@@ -114,8 +148,22 @@ impl fmt::Debug for Forwarder {
 
 /// An upstream.
 struct Server {
-    addr: SocketAddr,
+    upstream: Upstream,
     health: Health,
+    manner: Manner,
+    pool: Pool,
+}
+
+impl Server {
+    fn new(upstream: Upstream, counters: &Arc<Counters>) -> Self {
+        let pool = Pool::new(upstream.clone(), counters.clone());
+        Self { upstream, health: Health::default(), manner: Manner::default(), pool }
+    }
+
+    /// Whether letter case is drawn for its questions, where it keeps it.
+    fn mixes_case(&self) -> bool {
+        matches!(self.upstream.way, Way::Udp { mix_case: true })
+    }
 }
 
 struct Inner {
@@ -128,7 +176,9 @@ struct Inner {
     exchanges: Arc<Semaphore>,
     sockets: Sockets,
     budget: Budget,
-    counters: Counters,
+    counters: Arc<Counters>,
+    /// An upstream does not do what its trials have shown, or is back.
+    doubts: Notify,
     /// An upstream was found down.
     fell: Notify,
     /// No strong ones: nobody can ask any more, and probers go home.
@@ -145,10 +195,14 @@ impl Forwarder {
     pub fn with_exchanges(config: Config, exchanges: usize) -> Self {
         let exchanges = exchanges.min(Semaphore::MAX_PERMITS);
         let handle = Arc::new(());
+        let counters = Arc::<Counters>::default();
         let mut servers = Vec::new();
-        let default = places(&config.upstreams, &mut servers);
-        let zones: Vec<_> =
-            config.zones.iter().map(|own| (own.zone.clone(), places(&own.upstreams, &mut servers))).collect();
+        let default = places(&config.upstreams, &mut servers, &counters);
+        let zones: Vec<_> = config
+            .zones
+            .iter()
+            .map(|own| (own.zone.clone(), places(&own.upstreams, &mut servers, &counters)))
+            .collect();
         Self {
             inner: Arc::new(Inner {
                 servers,
@@ -158,7 +212,8 @@ impl Forwarder {
                 exchanges: Arc::new(Semaphore::new(exchanges)),
                 sockets: Sockets::new(exchanges.saturating_mul(2)),
                 budget: Budget::default(),
-                counters: Counters::default(),
+                counters,
+                doubts: Notify::new(),
                 fell: Notify::new(),
                 handles: Arc::downgrade(&handle),
             }),
@@ -185,6 +240,36 @@ impl Forwarder {
         }
     }
 
+    /// Looks up for ourselves what the configuration names.
+    async fn look_up(&self, ask: Ask) -> Result<Arc<Response>, ForwardError> {
+        self.inner.flights.join_or_start(&self.inner, ask).await
+    }
+
+    /// Finds out how upstreams treat datagrams, again and again. Never returns. Until it has found out, questions leave in
+    /// lower case and without cookies.
+    pub async fn know_upstreams(&self) {
+        greet::keep(&self.inner).await;
+    }
+
+    /// The same for somebody who goes on without it at `until`: then the exchange under way comes along, to be heard by
+    /// somebody else.
+    pub async fn resolve_or_leave(
+        &self,
+        permit: Permit,
+        until: Instant,
+    ) -> (Result<Arc<Response>, ForwardError>, Option<Flight>) {
+        let ask = Ask::from(&permit);
+        Counters::add(&self.inner.counters.questions);
+        let mut flight = match self.inner.flights.board(&self.inner, ask) {
+            Ok(flight) => flight,
+            Err(error) => return (Err(error), None),
+        };
+        match timeout_at(until, flight.landed()).await {
+            Ok(outcome) => (outcome, None),
+            Err(_) => (Err(ForwardError::Late(self.inner.addresses(self.inner.members(&ask)))), Some(flight)),
+        }
+    }
+
     /// Says at once that nobody can be asked about `name`, where that is known.
     pub fn down_for(&self, name: NameRef<'_>) -> Option<ForwardError> {
         let members = self.inner.map.of(name);
@@ -193,6 +278,11 @@ impl Forwarder {
             Counters::add(&self.inner.counters.questions);
             self.inner.all_down(members)
         })
+    }
+
+    /// Whether there is anybody to ask about `name`.
+    pub fn has_upstreams(&self, name: NameRef<'_>) -> bool {
+        !self.inner.map.of(name).is_empty()
     }
 
     /// Time for a whole exchange.
@@ -214,21 +304,25 @@ impl Forwarder {
     pub fn upstreams(&self) -> Vec<UpstreamStatus> {
         let now = Instant::now();
         let status = |server: &Server| UpstreamStatus {
-            upstream: server.addr,
+            upstream: server.upstream.clone(),
             standing: server.health.standing(now),
             rtt: server.health.rtt(),
+            keeps_case: server.manner.keeps_case(),
+            has_cookies: server.manner.has_cookies(),
+            connections: server.pool.len(),
+            unconnected: server.pool.why_not(),
         };
         self.inner.servers.iter().map(status).collect()
     }
 }
 
-/// Places of `addresses` among `servers`; those that are new are added. An upstream that stands in two groups has one
+/// Places of `upstreams` among `servers`; those that are new are added. An upstream that stands in two groups has one
 /// health.
-fn places(addresses: &[SocketAddr], servers: &mut Vec<Server>) -> Vec<usize> {
+fn places(upstreams: &[Upstream], servers: &mut Vec<Server>, counters: &Arc<Counters>) -> Vec<usize> {
     let mut places = Vec::new();
-    for addr in addresses {
-        let place = servers.iter().position(|server| server.addr == *addr).unwrap_or_else(|| {
-            servers.push(Server { addr: *addr, health: Health::default() });
+    for upstream in upstreams {
+        let place = servers.iter().position(|server| server.upstream == *upstream).unwrap_or_else(|| {
+            servers.push(Server::new(upstream.clone(), counters));
             servers.len() - 1
         });
         if !places.contains(&place) {
@@ -255,11 +349,18 @@ impl Inner {
 
     fn all_down(&self, members: &[usize]) -> ForwardError {
         Counters::add(&self.counters.all_down);
-        ForwardError::AllDown(self.addresses(members))
+        ForwardError::AllDown(members.iter().map(|index| self.down(*index)).collect())
+    }
+
+    /// That upstream `index` is not asked: it is down, or nobody we trust answers in its place.
+    fn down(&self, index: usize) -> Failed {
+        let server = &self.servers[index];
+        let kind = server.pool.why_not().filter(|kind| kind.is_tls()).unwrap_or(FailKind::Down);
+        Failed { upstream: server.upstream.address, kind }
     }
 
     fn addresses(&self, members: &[usize]) -> Vec<SocketAddr> {
-        members.iter().map(|index| self.servers[*index].addr).collect()
+        members.iter().map(|index| self.servers[*index].upstream.address).collect()
     }
 
     /// How long upstream `index` may take before it is overdue.

@@ -129,6 +129,7 @@ fn ask(probes: &mut Probes, inner: &Arc<Inner>, index: usize) {
             time: inner.config.try_timeout,
             end: Instant::now() + inner.config.total_timeout.min(PATIENCE),
             counters: &inner.counters,
+            doubts: &inner.doubts,
         };
         match one.run(&Ask::PROBE, &Notify::new()).await {
             Ok(_) => true,
@@ -142,7 +143,9 @@ fn alive(inner: &Inner, index: usize) -> bool {
     let server = &inner.servers[index];
     if server.health.probed(Instant::now()) {
         Counters::add(&inner.counters.breakers_closed);
-        tracing::warn!(upstream = %server.addr, "upstream answers again");
+        tracing::warn!(upstream = %server.upstream, "upstream answers again");
+        // It may be another one by now.
+        inner.doubts.notify_one();
     }
     server.health.is_settled()
 }
@@ -150,5 +153,7 @@ fn alive(inner: &Inner, index: usize) -> bool {
 fn fell(inner: &Inner, index: usize) {
     inner.fell.notify_waiters();
     Counters::add(&inner.counters.breakers_opened);
-    tracing::warn!(upstream = %inner.servers[index].addr, "upstream is down");
+    let server = &inner.servers[index];
+    let why = inner.down(index).kind.as_str();
+    tracing::warn!(upstream = %server.upstream, why, "upstream is down");
 }

@@ -17,13 +17,19 @@
 use staunch_scoring::name::MAX_NAME;
 use staunch_scoring::{NameRef, QName};
 
+use super::{case, edns};
 use crate::model::Qtype;
 use crate::policy::Permit;
 
 /// Length of the header (RFC 1035 section 4.1.1).
 const HEADER: usize = 12;
-/// Longest query: header, question, OPT record.
-const MAX_QUERY: usize = HEADER + MAX_NAME + 4 + 11;
+/// Header, question, OPT record without options.
+const LONGEST_BARE: usize = HEADER + MAX_NAME + 4 + 11;
+/// Queries over TLS are padded to a multiple of this (RFC 8467 section 4.1).
+const BLOCK: usize = 128;
+/// Longest query: one over TLS, its options (keepalive, padding) included. Those over UDP and TCP carry a cookie of 44
+/// octets at most in their place.
+const MAX_QUERY: usize = (LONGEST_BARE + 8).next_multiple_of(BLOCK);
 
 /// What is asked: all that a permit says, and nothing else.
 #[derive(Clone, Copy)]
@@ -50,6 +56,17 @@ impl Ask {
     /// Are you there? Every resolver has the root's name servers at hand.
     pub(super) const PROBE: Self = Self { qname: None, qtype: Qtype::NS, dnssec_ok: false, checking_disabled: false };
 
+    /// How do you spell? A name with letters that is nobody's choice and that resolvers answer by themselves (RFC 9462
+    /// section 6.4); any response will do.
+    pub(super) fn trial() -> Self {
+        Self { qname: QName::from_text("resolver.arpa").ok(), qtype: Qtype::SOA, ..Self::PROBE }
+    }
+
+    /// A look-up of our own, of a host that the configuration names.
+    pub(super) fn host(name: NameRef<'_>, qtype: Qtype) -> Self {
+        Self { qname: Some(QName::copy_of(name)), qtype, ..Self::PROBE }
+    }
+
     /// The name.
     pub(super) fn name(&self) -> NameRef<'_> {
         self.qname.as_ref().map_or(NameRef::ROOT, QName::as_ref)
@@ -66,35 +83,93 @@ impl Ask {
     }
 }
 
+/// How a query is dressed: nothing in it is of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Dress<'c> {
+    /// UDP payload of the OPT record; without it there is no OPT record and no option.
+    pub(super) payload: Option<u16>,
+    /// Letter case of our own. The response must spell the name in just this way.
+    pub(super) case: Case,
+    /// Cookie option (RFC 7873): client part, then the server's where it is known.
+    pub(super) cookie: Option<&'c [u8]>,
+    /// Asks how long a connection may stay open (RFC 7828).
+    pub(super) keepalive: bool,
+    /// Padding (RFC 7830).
+    pub(super) pad: bool,
+}
+
+/// Letter case of a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Case {
+    /// Lower.
+    #[default]
+    Lower,
+    /// Each letter as drawn.
+    Mixed,
+    /// As drawn, both cases at least once.
+    Both,
+}
+
 /// A query in wire form.
 pub(super) struct Query {
     octets: [u8; MAX_QUERY],
     len: usize,
     question: usize,
+    is_cased: bool,
 }
 
 impl Query {
-    /// Writes the query: RD and AD, CD as permitted, one question of class IN, and an OPT record of our own with
-    /// `payload`, DO as permitted and no options; without `payload` no OPT record at all.
+    /// Writes the query: RD and AD, CD as permitted, one question of class IN, and an OPT record of our own, DO as
+    /// permitted, with the options of `dress`.
     ///
     /// AD asks the upstream to say whether the answer is authentic (RFC 6840 section 5.7). It is always set, so that it
     /// tells nothing of the client, and one answer serves those who want to know and those who do not.
-    pub(super) fn write(ask: &Ask, id: u16, payload: Option<u16>) -> Self {
-        let mut query = Self { octets: [0; MAX_QUERY], len: 0, question: 0 };
+    pub(super) fn write(ask: &Ask, id: u16, dress: Dress<'_>) -> Self {
+        let mut query = Self { octets: [0; MAX_QUERY], len: 0, question: 0, is_cased: false };
         let flags = 0x0120 | u16::from(ask.checking_disabled) << 4;
-        for word in [id, flags, 1, 0, 0, u16::from(payload.is_some())] {
+        for word in [id, flags, 1, 0, 0, u16::from(dress.payload.is_some())] {
             query.push(&word.to_be_bytes());
         }
         query.push(ask.qname());
+        if let Some(name) = query.octets.get_mut(HEADER..query.len) {
+            query.is_cased = match dress.case {
+                Case::Lower => false,
+                Case::Mixed => case::mix(name),
+                Case::Both => case::mix_both(name),
+            };
+        }
         query.push(&ask.qtype.0.to_be_bytes());
         query.push(&1u16.to_be_bytes());
         query.question = query.len;
-        if let Some(payload) = payload {
+        if let Some(payload) = dress.payload {
             query.push(&[0, 0, 41]);
             query.push(&payload.to_be_bytes());
             query.push(&[0, 0, u8::from(ask.dnssec_ok) << 7, 0, 0, 0]);
+            let options = query.len;
+            if let Some(cookie) = dress.cookie {
+                query.push_option(edns::COOKIE, cookie);
+            }
+            if dress.keepalive {
+                query.push_option(edns::KEEPALIVE, &[]);
+            }
+            if dress.pad {
+                // With the option's own code and length.
+                let over = query.len.saturating_add(4) % BLOCK;
+                let padding = if over == 0 { 0 } else { BLOCK.saturating_sub(over) };
+                query.push_option(edns::PADDING, [0; BLOCK].get(..padding).unwrap_or_default());
+            }
+            let length = query.len.saturating_sub(options) as u16;
+            if let Some(field) = query.octets.get_mut(options.saturating_sub(2)..options) {
+                field.copy_from_slice(&length.to_be_bytes());
+            }
         }
         query
+    }
+
+    fn push_option(&mut self, code: u16, data: &[u8]) {
+        self.push(&code.to_be_bytes());
+        self.push(&(data.len() as u16).to_be_bytes());
+        self.push(data);
     }
 
     fn push(&mut self, octets: &[u8]) {
@@ -127,17 +202,21 @@ impl Query {
         if rcode == 1 && header[4..6] == [0, 0] && octets.len() == HEADER {
             return Fit::Ours { rcode, truncated: false };
         }
-        let one_question = header[4..6] == [0, 1];
+        let theirs = octets.get(HEADER..self.question).unwrap_or_default();
+        let Some(((name, kind), (wanted, wanted_kind))) =
+            theirs.split_last_chunk::<4>().zip(question.split_last_chunk::<4>())
+        else {
+            return Fit::Foreign;
+        };
         // Length octets of labels are below any letter, so folding the whole is folding the name alone: type and class
         // octets that are letters stand behind it and are compared exactly.
-        let fits = octets.get(HEADER..self.question).and_then(|theirs| theirs.split_last_chunk::<4>()).is_some_and(
-            |(name, kind)| {
-                question
-                    .split_last_chunk::<4>()
-                    .is_some_and(|(own, wanted)| name.eq_ignore_ascii_case(own) && kind == wanted)
-            },
-        );
-        if one_question && fits { Fit::Ours { rcode, truncated: header[2] & 0x02 != 0 } } else { Fit::Foreign }
+        if header[4..6] != [0, 1] || kind != wanted_kind || !name.eq_ignore_ascii_case(wanted) {
+            return Fit::Foreign;
+        }
+        if self.is_cased && name != wanted {
+            return Fit::Recased;
+        }
+        Fit::Ours { rcode, truncated: header[2] & 0x02 != 0 }
     }
 }
 
@@ -151,6 +230,8 @@ pub(super) enum Fit {
         /// TC.
         truncated: bool,
     },
+    /// All of it but the letter case that was drawn for it.
+    Recased,
     /// It does not.
     Foreign,
 }
@@ -166,9 +247,13 @@ mod tests {
         Ask::from(&Permit::for_test(text, qtype))
     }
 
+    fn plain(payload: Option<u16>) -> Dress<'static> {
+        Dress { payload, ..Dress::default() }
+    }
+
     #[test]
     fn a_query_holds_the_permitted_fields_and_our_own_edns() {
-        let query = Query::write(&ask("WwW.Example.COM", Qtype::A), 0xabcd, Some(1232));
+        let query = Query::write(&ask("WwW.Example.COM", Qtype::A), 0xabcd, plain(Some(1232)));
         let mut expected = vec![0xab, 0xcd, 1, 0x20, 0, 1, 0, 0, 0, 0, 0, 1];
         expected.extend(b"\x03www\x07example\x03com\0\0\x01\0\x01");
         expected.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
@@ -176,28 +261,67 @@ mod tests {
         let parsed = Message::from_vec(query.octets()).expect("a query parses");
         assert_eq!(parsed.edns.expect("EDNS").max_payload(), 1232);
 
-        let bare = Query::write(&ask("www.example.com", Qtype::A), 1, None);
+        let bare = Query::write(&ask("www.example.com", Qtype::A), 1, plain(None));
         assert_eq!((bare.octets().len(), bare.octets()[11]), (33, 0));
         let flagged = Ask { dnssec_ok: true, checking_disabled: true, ..ask("a", Qtype::TXT) };
-        let parsed = Message::from_vec(Query::write(&flagged, 1, Some(1232)).octets()).expect("parses");
+        let parsed = Message::from_vec(Query::write(&flagged, 1, plain(Some(1232))).octets()).expect("parses");
         assert!(parsed.metadata.checking_disabled && parsed.metadata.authentic_data);
         assert!(parsed.edns.expect("EDNS").flags().dnssec_ok);
-        let probe = Query::write(&Ask::PROBE, 1, Some(1232));
+        let probe = Query::write(&Ask::PROBE, 1, plain(Some(1232)));
         assert_eq!(probe.octets()[12..17], [0, 0, 2, 0, 1]);
     }
 
     #[test]
     fn the_longest_name_fits() {
         let name = format!("{}.{}", vec!["a".repeat(63); 3].join("."), "b".repeat(61));
-        let query = Query::write(&ask(&name, Qtype::TXT), 1, Some(1232));
-        assert_eq!(query.octets().len(), MAX_QUERY);
+        let query = Query::write(&ask(&name, Qtype::TXT), 1, plain(Some(1232)));
+        assert_eq!(query.octets().len(), LONGEST_BARE);
         assert!(Message::from_vec(query.octets()).is_ok());
+        let cookie = [7; 40];
+        let full = Dress { cookie: Some(&cookie), keepalive: true, ..plain(Some(1232)) };
+        let padded = Dress { keepalive: true, pad: true, ..plain(Some(1232)) };
+        for (dress, len) in [(full, LONGEST_BARE + 48), (padded, MAX_QUERY)] {
+            let query = Query::write(&ask(&name, Qtype::TXT), 1, dress);
+            assert_eq!(query.octets().len(), len);
+            assert!(Message::from_vec(query.octets()).is_ok());
+        }
+    }
+
+    #[test]
+    fn options_stand_where_they_are_wanted_and_padding_fills_a_block() {
+        let cookie = *b"8 octets";
+        let dress = Dress { cookie: Some(&cookie), keepalive: true, ..plain(Some(1232)) };
+        let query = Query::write(&ask("www.example.com", Qtype::A), 1, dress);
+        assert_eq!(query.octets()[33 + 9..], *b"\x00\x10\x00\x0a\x00\x088 octets\x00\x0b\x00\x00");
+        for len in 1..60 {
+            let dress = Dress { pad: true, keepalive: true, ..plain(Some(1232)) };
+            let query = Query::write(&ask(&format!("{}.example", "a".repeat(len)), Qtype::A), 1, dress);
+            assert_eq!(query.octets().len(), 128, "label of {len}");
+            assert!(Message::from_vec(query.octets()).is_ok());
+        }
+        let bare = Dress { payload: None, ..dress };
+        assert_eq!(Query::write(&ask("www.example.com", Qtype::A), 1, bare).octets().len(), 33, "no OPT, no option");
+    }
+
+    #[test]
+    fn a_case_that_was_drawn_must_come_back() {
+        let dress = Dress { case: Case::Both, ..plain(Some(1232)) };
+        let query = Query::write(&ask("wWw.eXample.com", Qtype::A), 7, dress);
+        let name = &query.octets()[12..29];
+        assert!(name.eq_ignore_ascii_case(b"\x03www\x07example\x03com\0") && *name != *b"\x03www\x07example\x03com\0");
+        let mut good = query.octets().to_vec();
+        good[2] = 0x81;
+        assert_eq!(query.fit(&good), Fit::Ours { rcode: 0, truncated: false });
+        good[13] ^= 0x20;
+        assert_eq!(query.fit(&good), Fit::Recased);
+        good[14] = b'x';
+        assert_eq!(query.fit(&good), Fit::Foreign);
     }
 
     #[test]
     fn only_the_exact_question_fits() {
         // A type whose octets are letters must not be folded.
-        let query = Query::write(&ask("www.example.com", Qtype(0x4161)), 7, Some(1232));
+        let query = Query::write(&ask("www.example.com", Qtype(0x4161)), 7, plain(Some(1232)));
         let mut good = query.octets().to_vec();
         good[2] = 0x81;
         let ours = Fit::Ours { rcode: 0, truncated: false };
@@ -232,7 +356,7 @@ mod tests {
     proptest! {
         #[test]
         fn fit_is_total(octets in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Query::write(&ask("www.example.com", Qtype::A), 7, Some(1232)).fit(&octets);
+            let _ = Query::write(&ask("www.example.com", Qtype::A), 7, plain(Some(1232))).fit(&octets);
         }
     }
 }

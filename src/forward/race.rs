@@ -131,14 +131,10 @@ impl Race<'_> {
         let servers = &self.inner.servers;
         // Those that were known to be down are named too.
         let members = self.inner.members(&self.ask);
-        let down = members.iter().filter(|index| !self.asked.contains(index)).map(|index| (*index, FailKind::Down));
-        let told = self
-            .failures
-            .iter()
-            .copied()
-            .chain(down)
-            .map(|(index, kind)| Failed { upstream: servers[index].addr, kind });
-        Err(ForwardError::Failed(told.collect()))
+        let down = members.iter().filter(|index| !self.asked.contains(index)).map(|index| self.inner.down(*index));
+        let failed =
+            |(index, kind): &(usize, FailKind)| Failed { upstream: servers[*index].upstream.address, kind: *kind };
+        Err(ForwardError::Failed(self.failures.iter().map(failed).chain(down).collect()))
     }
 
     /// Writes down the silence of those that were asked and said nothing.
@@ -204,6 +200,7 @@ impl Race<'_> {
                 time: inner.config.try_timeout,
                 end,
                 counters: &inner.counters,
+                doubts: &inner.doubts,
             };
             let mut asking = pin!(one.run(&ask, &noise));
             let outcome = match timeout(due.after, &mut asking).await {
@@ -229,7 +226,7 @@ impl Race<'_> {
             let server = &self.inner.servers[*index];
             if server.health.compared(true, now) {
                 Counters::add(&self.inner.counters.put_behind);
-                tracing::warn!(upstream = %server.addr, "upstream fails what others answer; it is asked after them");
+                tracing::warn!(upstream = %server.upstream, "upstream fails what others answer; it is asked after them");
             }
         }
     }
@@ -265,8 +262,8 @@ fn note(inner: &Arc<Inner>, index: usize, outcome: &Result<Response, FailKind>) 
         Ok(response) => server.health.took(response.rtt),
         Err(kind) => {
             Counters::add(&inner.counters.failures[*kind as usize]);
-            tracing::debug!(upstream = %server.addr, kind = kind.as_str(), "upstream try failed");
-            if *kind == FailKind::Unreachable && server.health.unreachable(Instant::now()) {
+            tracing::debug!(upstream = %server.upstream, kind = kind.as_str(), "upstream try failed");
+            if (*kind == FailKind::Unreachable || kind.is_tls()) && server.health.unreachable(Instant::now()) {
                 tokio::spawn(prober::watch(inner.clone(), index));
             }
         }

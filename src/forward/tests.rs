@@ -6,13 +6,13 @@ use std::time::Duration;
 use hickory_proto::op::Message;
 use tokio::task::JoinSet;
 
-use super::upstream_for_test::{Act, Upstream, answer, bare, good, silent};
+use super::upstream_for_test::{Act, Fake, answer, bare, good, silent};
 use super::*;
 use crate::model::{Qtype, Transport};
 
-pub(super) fn config(upstreams: &[&Upstream]) -> Config {
+pub(super) fn config(upstreams: &[&Fake]) -> Config {
     Config {
-        upstreams: upstreams.iter().map(|u| u.addr).collect(),
+        upstreams: upstreams.iter().map(|u| Upstream::udp(u.addr)).collect(),
         zones: Vec::new(),
         try_timeout: Duration::from_millis(300),
         total_timeout: Duration::from_millis(800),
@@ -20,7 +20,7 @@ pub(super) fn config(upstreams: &[&Upstream]) -> Config {
     }
 }
 
-pub(super) fn forwarder(upstreams: &[&Upstream]) -> Forwarder {
+pub(super) fn forwarder(upstreams: &[&Fake]) -> Forwarder {
     Forwarder::new(config(upstreams))
 }
 
@@ -40,7 +40,7 @@ pub(super) fn last(found: &Result<Arc<Response>, ForwardError>) -> Option<u8> {
 
 #[tokio::test]
 async fn only_the_permitted_fields_leave() {
-    let up = Upstream::start(good(1)).await;
+    let up = Fake::start(good(1)).await;
     let forwarder = forwarder(&[&up]);
     let found = forwarder.resolve(permit("WWW.Example.Com")).await.expect("an answer");
     assert_eq!(found.upstream, up.addr);
@@ -57,7 +57,7 @@ async fn only_the_permitted_fields_leave() {
 #[tokio::test]
 async fn ids_and_ports_are_fresh_for_each_query() {
     use std::collections::HashSet;
-    let up = Upstream::start(good(1)).await;
+    let up = Fake::start(good(1)).await;
     let forwarder = forwarder(&[&up]);
     for i in 0..200 {
         forwarder.resolve(permit(&format!("n{i}.example"))).await.expect("an answer");
@@ -70,7 +70,7 @@ async fn ids_and_ports_are_fresh_for_each_query() {
 
 #[tokio::test]
 async fn what_does_not_fit_is_ignored() {
-    let up = Upstream::start(|query, _| {
+    let up = Fake::start(|query, _| {
         let good = answer(query, 7);
         let bent = |at: usize, value: u8| {
             let mut bent = answer(query, 66);
@@ -102,7 +102,7 @@ async fn what_does_not_fit_is_ignored() {
 
 #[tokio::test]
 async fn a_flood_of_wrong_ids_turns_to_tcp() {
-    let up = Upstream::start(|query, transport| match transport {
+    let up = Fake::start(|query, transport| match transport {
         Transport::Udp => {
             let mut forged = answer(query, 66);
             Act::Send(
@@ -128,7 +128,7 @@ async fn a_flood_of_wrong_ids_turns_to_tcp() {
 
 #[tokio::test]
 async fn truncation_turns_to_tcp() {
-    let up = Upstream::start(|query, transport| match transport {
+    let up = Fake::start(|query, transport| match transport {
         Transport::Udp => Act::Send(vec![bare(query, 0x8380)]),
         Transport::Tcp => Act::Send(vec![answer(query, 9)]),
     })
@@ -138,12 +138,14 @@ async fn truncation_turns_to_tcp() {
     assert_eq!(last(&found), Some(9));
     let queries = up.queries();
     assert_eq!(queries.iter().map(|(t, _)| *t).collect::<Vec<_>>(), [Transport::Udp, Transport::Tcp]);
-    assert_eq!(queries[0].1[2..], queries[1].1[2..], "the same question by either way");
+    assert_eq!(queries[0].1[2..42], queries[1].1[2..42], "the same question by either way");
+    assert_eq!(queries[0].1[42..], [0, 0]);
+    assert_eq!(queries[1].1[42..], [0, 4, 0, 11, 0, 0], "how long may the connection stay (RFC 7828)?");
 }
 
 #[tokio::test]
 async fn truncation_over_tcp_is_no_answer() {
-    let up = Upstream::start(|query, _| Act::Send(vec![bare(query, 0x8380)])).await;
+    let up = Fake::start(|query, _| Act::Send(vec![bare(query, 0x8380)])).await;
     let forwarder = forwarder(&[&up]);
     let error = forwarder.resolve(permit("www.example.com")).await.expect_err("nothing whole");
     assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind: FailKind::Mangled }]));
@@ -151,10 +153,9 @@ async fn truncation_over_tcp_is_no_answer() {
 
 #[tokio::test]
 async fn formerr_is_asked_again_without_edns_and_forgotten() {
-    let up = Upstream::start(|query, _| {
-        Act::Send(vec![if query[11] == 1 { bare(query, 0x8181) } else { answer(query, 3) }])
-    })
-    .await;
+    let up =
+        Fake::start(|query, _| Act::Send(vec![if query[11] == 1 { bare(query, 0x8181) } else { answer(query, 3) }]))
+            .await;
     let forwarder = forwarder(&[&up]);
     for i in 0..2 {
         let found = forwarder.resolve(permit(&format!("n{i}.example"))).await;
@@ -189,7 +190,7 @@ async fn the_next_upstream_answers_for_one_that_fails() {
         ("silence", |_, _| Act::Silence, Duration::from_millis(500)),
     ];
     for (what, script, within) in rows {
-        let (bad, well) = (Upstream::start(script).await, Upstream::start(good(5)).await);
+        let (bad, well) = (Fake::start(script).await, Fake::start(good(5)).await);
         let forwarder = forwarder(&[&bad, &well]);
         let (found, took) = timed(forwarder.resolve(permit("www.example.com"))).await;
         assert_eq!(last(&found), Some(5), "{what}: {found:?}");
@@ -200,8 +201,8 @@ async fn the_next_upstream_answers_for_one_that_fails() {
 
 #[tokio::test]
 async fn a_late_answer_is_in_time() {
-    let up = Upstream::start(|q, _| Act::Late(Duration::from_millis(60), answer(q, 8))).await;
-    let spare = Upstream::start(good(9)).await;
+    let up = Fake::start(|q, _| Act::Late(Duration::from_millis(60), answer(q, 8))).await;
+    let spare = Fake::start(good(9)).await;
     let found = forwarder(&[&up, &spare]).resolve(permit("slow.example")).await;
     assert_eq!(last(&found), Some(8));
     assert!(spare.queries().is_empty(), "nobody else was told the name");
@@ -210,7 +211,7 @@ async fn a_late_answer_is_in_time() {
 #[tokio::test]
 async fn a_lost_datagram_is_asked_again() {
     let first = std::sync::atomic::AtomicBool::new(true);
-    let up = Upstream::start(move |q, _| {
+    let up = Fake::start(move |q, _| {
         if q[12] != 0 && first.swap(false, Ordering::Relaxed) { Act::Silence } else { Act::Send(vec![answer(q, 2)]) }
     })
     .await;
@@ -223,12 +224,8 @@ async fn a_lost_datagram_is_asked_again() {
 async fn names_that_never_resolve_cannot_shut_an_upstream() {
     // An agent's own domain, whose servers keep the upstream waiting for ever.
     let up =
-        Upstream::start(
-            |q, _| {
-                if q[12..].starts_with(b"\x04hole") { Act::Silence } else { Act::Send(vec![answer(q, 1)]) }
-            },
-        )
-        .await;
+        Fake::start(|q, _| if q[12..].starts_with(b"\x04hole") { Act::Silence } else { Act::Send(vec![answer(q, 1)]) })
+            .await;
     let forwarder = forwarder(&[&up]);
     for _ in 0..3 {
         assert!(forwarder.resolve(permit("hole.example")).await.is_err());
@@ -242,10 +239,10 @@ async fn names_that_never_resolve_cannot_shut_an_upstream() {
 
 #[tokio::test]
 async fn a_closed_port_is_noticed_at_once() {
-    let gone = Upstream::start(silent).await.addr;
+    let gone = Fake::start(silent).await.addr;
     // The sockets are closed when the aborted tasks are dropped.
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let forwarder = Forwarder::new(Config { upstreams: vec![gone], ..config(&[]) });
+    let forwarder = Forwarder::new(Config { upstreams: vec![Upstream::udp(gone)], ..config(&[]) });
     let (found, took) = timed(forwarder.resolve(permit("n.example"))).await;
     let error = found.expect_err("nobody is there");
     assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: gone, kind: FailKind::Unreachable }]));
@@ -254,7 +251,7 @@ async fn a_closed_port_is_noticed_at_once() {
 
 #[tokio::test]
 async fn a_hundred_equal_questions_are_one_query() {
-    let up = Upstream::start(|q, _| Act::Late(Duration::from_millis(50), answer(q, 1))).await;
+    let up = Fake::start(|q, _| Act::Late(Duration::from_millis(50), answer(q, 1))).await;
     let forwarder = forwarder(&[&up]);
     let mut tasks = JoinSet::new();
     for _ in 0..100 {
@@ -267,7 +264,11 @@ async fn a_hundred_equal_questions_are_one_query() {
     let outcomes = tasks.join_all().await;
     assert!(outcomes.iter().all(|o| last(o) == Some(1)));
     assert_eq!(up.queries().len(), 1);
-    assert_eq!(forwarder.counters().coalesced.load(Ordering::Relaxed), 100);
+    assert_eq!(forwarder.counters().coalesced.load(Ordering::Relaxed), 100, "the first one started it");
+    // Until one of them has kept the answer, it is there for whoever comes.
+    assert_eq!(last(&forwarder.resolve(permit("same.example")).await), Some(1));
+    assert_eq!(up.queries().len(), 1);
+    outcomes[7].as_ref().expect("an answer").kept();
     assert_eq!(forwarder.in_flight(), 0);
 
     // Another type or name is another question.
@@ -282,7 +283,7 @@ async fn a_hundred_equal_questions_are_one_query() {
 
 #[tokio::test]
 async fn exchanges_are_capped_and_seats_come_back() {
-    let up = Upstream::start(|q, _| Act::Late(Duration::from_millis(60), answer(q, 1))).await;
+    let up = Fake::start(|q, _| Act::Late(Duration::from_millis(60), answer(q, 1))).await;
     let forwarder = Forwarder::with_exchanges(config(&[&up]), 4);
     let mut tasks = JoinSet::new();
     for i in 0..10 {
@@ -298,7 +299,7 @@ async fn exchanges_are_capped_and_seats_come_back() {
 
 #[tokio::test]
 async fn hosts_are_looked_up_with_the_given_servers_alone() {
-    let up = Upstream::start(|q, _| {
+    let up = Fake::start(|q, _| {
         let parsed = Message::from_vec(q).expect("a query");
         if parsed.queries[0].query_type().to_string() == "A" {
             Act::Send(vec![answer(q, 53)])
@@ -307,14 +308,14 @@ async fn hosts_are_looked_up_with_the_given_servers_alone() {
         }
     })
     .await;
-    let lookup = helper::HostLookup::new(&[up.addr], Duration::from_millis(500)).expect("a resolver");
+    let lookup = helper::HostLookup::new(forwarder(&[&up])).expect("a resolver");
     let found = lookup.lookup("resolver.example.net").await.expect("an address");
     assert_eq!(found, ["203.0.113.53".parse::<std::net::IpAddr>().expect("address")]);
     for literal in ["192.0.2.1", "2001:db8::1", "[2001:db8::1]"] {
         assert_eq!(lookup.lookup(literal).await.expect("itself").len(), 1);
     }
     assert!(up.queries().iter().all(|(_, q)| q[12..].starts_with(b"\x08resolver\x07example\x03net\0")));
-    let none = helper::HostLookup::new(&[], Duration::from_millis(500)).expect("no resolver");
+    let none = helper::HostLookup::new(forwarder(&[])).expect("no resolver");
     assert!(matches!(none.lookup("localhost").await, Err(helper::LookupError::NoServers(_))));
     up.becomes(|q, _| Act::Send(vec![bare(q, 0x8183)]));
     assert!(matches!(lookup.lookup("gone.example.net").await, Err(helper::LookupError::Lookup { .. })));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use staunch_scoring::NameBuf;
 
 use super::tests::{config, forwarder, last, permit, timed};
-use super::upstream_for_test::{Act, Upstream, answer, bare, good, silent};
+use super::upstream_for_test::{Act, Fake, answer, bare, good, silent};
 use super::*;
 use crate::model::{Ede, Transport};
 
@@ -30,7 +30,7 @@ async fn stands(forwarder: &Forwarder, index: usize, wanted: Standing, within: D
 
 #[tokio::test]
 async fn a_silent_upstream_costs_a_hedge_and_then_nothing() {
-    let (dead, well) = (Upstream::start(silent).await, Upstream::start(good(5)).await);
+    let (dead, well) = (Fake::start(silent).await, Fake::start(good(5)).await);
     let forwarder = forwarder(&[&dead, &well]);
     let (found, took) = timed(forwarder.resolve(permit("n.example"))).await;
     assert_eq!(last(&found), Some(5));
@@ -53,7 +53,7 @@ async fn a_silent_upstream_costs_a_hedge_and_then_nothing() {
 
 #[tokio::test]
 async fn with_all_upstreams_dead_nobody_waits_once_that_is_known() {
-    let (a, b) = (Upstream::start(silent).await, Upstream::start(silent).await);
+    let (a, b) = (Fake::start(silent).await, Fake::start(silent).await);
     let forwarder = forwarder(&[&a, &b]);
     let (found, took) = timed(forwarder.resolve(permit("n.example"))).await;
     let error = found.expect_err("both are dead");
@@ -96,7 +96,7 @@ async fn with_all_upstreams_dead_nobody_waits_once_that_is_known() {
 
 #[tokio::test]
 async fn a_dead_upstream_is_probed_twice_a_second_with_or_without_questions() {
-    let up = Upstream::start(silent).await;
+    let up = Fake::start(silent).await;
     let forwarder = forwarder(&[&up]);
     let _ = forwarder.resolve(permit("n.example")).await;
     stands(&forwarder, 0, Standing::Down, ms(600)).await;
@@ -121,8 +121,8 @@ async fn a_dead_upstream_is_probed_twice_a_second_with_or_without_questions() {
 #[tokio::test]
 async fn the_first_good_answer_wins_and_the_first_upstream_stays_in_the_race() {
     // Both are late; the one that was asked first is good before the one that was asked second.
-    let first = Upstream::start(|q, _| Act::Late(ms(160), answer(q, 1))).await;
-    let second = Upstream::start(|q, _| Act::Late(ms(400), answer(q, 2))).await;
+    let first = Fake::start(|q, _| Act::Late(ms(160), answer(q, 1))).await;
+    let second = Fake::start(|q, _| Act::Late(ms(400), answer(q, 2))).await;
     let forwarder = forwarder(&[&first, &second]);
     let (found, took) = timed(forwarder.resolve(permit("n.example"))).await;
     assert_eq!(last(&found), Some(1));
@@ -137,8 +137,8 @@ async fn the_first_good_answer_wins_and_the_first_upstream_stays_in_the_race() {
 
 #[tokio::test]
 async fn an_upstream_that_is_usually_slow_is_given_its_time() {
-    let slow = Upstream::start(|q, _| Act::Late(ms(90), answer(q, 1))).await;
-    let spare = Upstream::start(good(2)).await;
+    let slow = Fake::start(|q, _| Act::Late(ms(90), answer(q, 1))).await;
+    let spare = Fake::start(good(2)).await;
     let forwarder = forwarder(&[&slow, &spare]);
     for i in 0..20 {
         forwarder.resolve(permit(&format!("n{i}.example"))).await.expect("an answer");
@@ -153,7 +153,7 @@ async fn an_upstream_that_is_usually_slow_is_given_its_time() {
 async fn hedges_are_few_when_an_upstream_is_slow_for_long() {
     // Its probes are answered, so it is no suspect: it is slow, not dead.
     let slow = |q: &[u8], _| if q[12] == 0 { Act::Send(vec![answer(q, 1)]) } else { Act::Late(ms(250), answer(q, 1)) };
-    let (slow, spare) = (Upstream::start(slow).await, Upstream::start(|q, _| Act::Late(ms(500), answer(q, 2))).await);
+    let (slow, spare) = (Fake::start(slow).await, Fake::start(|q, _| Act::Late(ms(500), answer(q, 2))).await);
     let times = Config { try_timeout: ms(2000), total_timeout: ms(4000), ..config(&[&slow, &spare]) };
     let forwarder = Forwarder::new(times);
     let mut tasks = tokio::task::JoinSet::new();
@@ -178,13 +178,13 @@ async fn one_that_flaps_costs_no_failure_and_two_queries_at_most() {
     let up = Arc::new(AtomicBool::new(true));
     let state = up.clone();
     let flapping =
-        Upstream::start(
+        Fake::start(
             move |q, _| {
                 if state.load(Ordering::Relaxed) { Act::Send(vec![answer(q, 1)]) } else { Act::Silence }
             },
         )
         .await;
-    let well = Upstream::start(good(2)).await;
+    let well = Fake::start(good(2)).await;
     let forwarder = forwarder(&[&flapping, &well]);
     let begun = Instant::now();
     let mut asked = 0;
@@ -216,8 +216,8 @@ async fn one_that_flaps_costs_no_failure_and_two_queries_at_most() {
 
 #[tokio::test]
 async fn one_that_fails_what_the_other_answers_is_asked_after_it() {
-    let bad = Upstream::start(|q, _| Act::Send(vec![bare(q, 0x8182)])).await;
-    let well = Upstream::start(good(2)).await;
+    let bad = Fake::start(|q, _| Act::Send(vec![bare(q, 0x8182)])).await;
+    let well = Fake::start(good(2)).await;
     let forwarder = forwarder(&[&bad, &well]);
     for i in 0..40 {
         assert_eq!(last(&forwarder.resolve(permit(&format!("n{i}.example"))).await), Some(2));
@@ -233,7 +233,7 @@ async fn one_that_fails_what_the_other_answers_is_asked_after_it() {
 
 #[tokio::test]
 async fn names_that_fail_everywhere_put_nobody_behind() {
-    let [a, b] = [Upstream::start(|q, _| Act::Send(vec![bare(q, 0x8182)])).await, Upstream::start(silent).await];
+    let [a, b] = [Fake::start(|q, _| Act::Send(vec![bare(q, 0x8182)])).await, Fake::start(silent).await];
     b.becomes(|q, _| Act::Send(vec![bare(q, 0x8182)]));
     let forwarder = forwarder(&[&a, &b]);
     for i in 0..60 {
@@ -248,7 +248,7 @@ async fn a_flood_is_remembered_and_tcp_that_is_not_there_is_not() {
         Transport::Udp => Act::Send((1..=25u8).map(|i| [&[q[0], q[1] ^ i], &answer(q, 66)[2..]].concat()).collect()),
         Transport::Tcp => Act::Send(vec![answer(q, 7)]),
     };
-    let up = Upstream::start(flood).await;
+    let up = Fake::start(flood).await;
     let forwarder = forwarder(&[&up]);
     assert_eq!(last(&forwarder.resolve(permit("n.example")).await), Some(7));
     for i in 0..5 {
@@ -262,7 +262,7 @@ async fn a_flood_is_remembered_and_tcp_that_is_not_there_is_not() {
     // The same flood where connections break off: the next question goes over UDP again.
     up.becomes(move |q, transport| match transport {
         Transport::Udp => Act::Send(vec![answer(q, 8)]),
-        Transport::Tcp => Act::Silence,
+        Transport::Tcp => Act::Close,
     });
     assert!(forwarder.resolve(permit("m.example")).await.is_err());
     assert_eq!(last(&forwarder.resolve(permit("o.example")).await), Some(8));
@@ -272,7 +272,7 @@ async fn a_flood_is_remembered_and_tcp_that_is_not_there_is_not() {
 async fn two_lossy_upstreams_are_asked_again() {
     // Three of eight questions are lost, by their random ids.
     let lossy = |q: &[u8], _| if q[1] & 7 < 3 { Act::Silence } else { Act::Send(vec![answer(q, 1)]) };
-    let (a, b) = (Upstream::start(lossy).await, Upstream::start(lossy).await);
+    let (a, b) = (Fake::start(lossy).await, Fake::start(lossy).await);
     let forwarder = forwarder(&[&a, &b]);
     let mut answered = 0;
     for i in 0..24 {
@@ -283,7 +283,7 @@ async fn two_lossy_upstreams_are_asked_again() {
 
 #[tokio::test]
 async fn who_cannot_wait_is_told_who_was_slow() {
-    let up = Upstream::start(|q, _| Act::Late(ms(250), answer(q, 1))).await;
+    let up = Fake::start(|q, _| Act::Late(ms(250), answer(q, 1))).await;
     let forwarder = forwarder(&[&up]);
     let until = Instant::now() + ms(80);
     let patient = forwarder.clone();
@@ -299,11 +299,10 @@ async fn who_cannot_wait_is_told_who_was_slow() {
 
 #[tokio::test]
 async fn a_zones_names_go_to_its_upstreams_and_nowhere_else_even_when_they_are_dead() {
-    let (general, corp, deep) =
-        (Upstream::start(good(1)).await, Upstream::start(good(2)).await, Upstream::start(good(3)).await);
-    let zone = |text: &str, up: &Upstream| ZoneServers {
+    let (general, corp, deep) = (Fake::start(good(1)).await, Fake::start(good(2)).await, Fake::start(good(3)).await);
+    let zone = |text: &str, up: &Fake| ZoneServers {
         zone: NameBuf::from_text(text).expect("a zone"),
-        upstreams: vec![up.addr],
+        upstreams: vec![Upstream::udp(up.addr)],
     };
     let zones = vec![zone("corp.example", &corp), zone("lab.corp.example", &deep)];
     let forwarder = Forwarder::new(Config { zones, ..config(&[&general]) });
@@ -325,7 +324,7 @@ async fn a_zones_names_go_to_its_upstreams_and_nowhere_else_even_when_they_are_d
     assert!(forwarder.resolve(permit("x.corp.example")).await.is_err());
     stands(&forwarder, 1, Standing::Down, ms(800)).await;
     let (found, took) = timed(forwarder.resolve(permit("y.corp.example"))).await;
-    assert_eq!(found, Err(ForwardError::AllDown(vec![corp.addr])));
+    assert_eq!(found, Err(ForwardError::AllDown(vec![Failed { upstream: corp.addr, kind: FailKind::Down }])));
     assert!(took < ms(100), "{took:?}");
     assert!(forwarder.down_for(permit("y.corp.example").qname()).is_some());
     assert!(forwarder.down_for(permit("y.example").qname()).is_none());
@@ -344,9 +343,11 @@ async fn hosts_of_the_configuration_go_by_the_same_map() {
             Act::Send(vec![if is_a { answer(q, last) } else { bare(q, 0x8180) }])
         }
     };
-    let (general, corp) = (Upstream::start(address(1)).await, Upstream::start(address(2)).await);
-    let zones = [ZoneServers { zone: NameBuf::from_text("corp.example").expect("a zone"), upstreams: vec![corp.addr] }];
-    let lookup = helper::HostLookup::by_zone(&[general.addr], &zones, ms(500)).expect("resolvers");
+    let (general, corp) = (Fake::start(address(1)).await, Fake::start(address(2)).await);
+    let zone = NameBuf::from_text("corp.example").expect("a zone");
+    let zones = vec![ZoneServers { zone, upstreams: vec![Upstream::udp(corp.addr)] }];
+    let forwarder = Forwarder::new(Config { zones, ..config(&[&general]) });
+    let lookup = helper::HostLookup::new(forwarder).expect("a resolver");
     for (host, last) in [("soc.example.net", 1), ("SOC.corp.example", 2), ("corp.example.", 2)] {
         let found = lookup.lookup(host).await.expect("an address");
         assert_eq!(found, [std::net::IpAddr::from([203, 0, 113, last])], "{host}");
@@ -359,7 +360,7 @@ async fn hosts_of_the_configuration_go_by_the_same_map() {
 
 #[tokio::test]
 async fn who_comes_shortly_before_all_are_known_to_be_down_does_not_wait_for_long() {
-    let (a, b) = (Upstream::start(silent).await, Upstream::start(silent).await);
+    let (a, b) = (Fake::start(silent).await, Fake::start(silent).await);
     let forwarder = Forwarder::new(Config { total_timeout: ms(1500), ..config(&[&a, &b]) });
     let mut asked = tokio::task::JoinSet::new();
     let begun = Instant::now();

@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use crate::model::Transport;
 
@@ -20,6 +23,8 @@ pub(super) enum Act {
     Send(Vec<Vec<u8>>),
     /// The same after a while.
     Late(Duration, Vec<u8>),
+    /// Closes the connection.
+    Close,
 }
 
 pub(super) type Script = dyn Fn(&[u8], Transport) -> Act + Send + Sync;
@@ -27,14 +32,15 @@ pub(super) type Script = dyn Fn(&[u8], Transport) -> Act + Send + Sync;
 /// Queries, in order.
 type Heard = Vec<(Transport, Vec<u8>)>;
 
-pub(super) struct Upstream {
+pub(super) struct Fake {
     pub(super) addr: SocketAddr,
     queries: Arc<Mutex<Heard>>,
     script: Arc<Mutex<Arc<Script>>>,
+    connections: Arc<AtomicUsize>,
     tasks: [JoinHandle<()>; 2],
 }
 
-impl Drop for Upstream {
+impl Drop for Fake {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -42,8 +48,16 @@ impl Drop for Upstream {
     }
 }
 
-impl Upstream {
+impl Fake {
     pub(super) async fn start(script: impl Fn(&[u8], Transport) -> Act + Send + Sync + 'static) -> Self {
+        Self::start_with(None, script).await
+    }
+
+    /// The same with TLS on its TCP port.
+    pub(super) async fn start_with(
+        tls: Option<Arc<ServerConfig>>,
+        script: impl Fn(&[u8], Transport) -> Act + Send + Sync + 'static,
+    ) -> Self {
         // A port that is free for UDP may be taken for TCP: try another one then.
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind("127.0.0.1:0").await.expect("a loopback socket");
@@ -76,23 +90,30 @@ impl Upstream {
                 });
             }
         });
+        let connections = Arc::<AtomicUsize>::default();
+        let counted = connections.clone();
         let streams = tokio::spawn(async move {
-            while let Ok((mut stream, _)) = tcp.accept().await {
-                let heard = heard.clone();
+            while let Ok((stream, _)) = tcp.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let (heard, tls) = (heard.clone(), tls.clone());
                 tokio::spawn(async move {
-                    let Ok(len) = stream.read_u16().await else { return };
-                    let mut query = vec![0; usize::from(len)];
-                    if stream.read_exact(&mut query).await.is_err() {
-                        return;
-                    }
-                    for message in unfold(heard(Transport::Tcp, &query)).await {
-                        let _ = stream.write_u16(message.len() as u16).await;
-                        let _ = stream.write_all(&message).await;
+                    match tls {
+                        None => talk(stream, heard).await,
+                        Some(tls) => {
+                            if let Ok(stream) = TlsAcceptor::from(tls).accept(stream).await {
+                                talk(stream, heard).await;
+                            }
+                        }
                     }
                 });
             }
         });
-        Self { addr, queries, script, tasks: [datagrams, streams] }
+        Self { addr, queries, script, connections, tasks: [datagrams, streams] }
+    }
+
+    /// Connections so far.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Behaves otherwise from now on.
@@ -100,10 +121,10 @@ impl Upstream {
         *self.script.lock() = Arc::new(script);
     }
 
-    /// Queries so far, our own probes (`. NS`) left out.
+    /// Queries so far, our own (`. NS`, `resolver.arpa`) left out.
     pub(super) fn queries(&self) -> Heard {
         let all = self.queries.lock();
-        all.iter().filter(|(_, q)| q.get(12) != Some(&0)).cloned().collect()
+        all.iter().filter(|(_, q)| q.get(12) != Some(&0) && !is_trial(q)).cloned().collect()
     }
 
     /// Probes so far.
@@ -111,11 +132,49 @@ impl Upstream {
         let all = self.queries.lock();
         all.iter().filter(|(_, q)| q.get(12) == Some(&0)).count()
     }
+
+    /// Trials so far.
+    pub(super) fn trials(&self) -> usize {
+        self.queries.lock().iter().filter(|(_, q)| is_trial(q)).count()
+    }
+}
+
+fn is_trial(query: &[u8]) -> bool {
+    query.get(12..26).is_some_and(|name| name.eq_ignore_ascii_case(b"\x08resolver\x04arpa"))
+}
+
+/// Answers many questions on one connection, each in its time.
+async fn talk<S: AsyncRead + AsyncWrite + Send + 'static>(
+    stream: S,
+    heard: impl Fn(Transport, &[u8]) -> Act + Clone + Send + 'static,
+) {
+    let (mut reader, writer) = split(stream);
+    let writer = Arc::new(tokio::sync::Mutex::new(writer));
+    while let Ok(len) = reader.read_u16().await {
+        let mut query = vec![0; usize::from(len)];
+        if reader.read_exact(&mut query).await.is_err() {
+            return;
+        }
+        let act = heard(Transport::Tcp, &query);
+        if act == Act::Close {
+            let _ = writer.lock().await.shutdown().await;
+            return;
+        }
+        let writer = writer.clone();
+        tokio::spawn(async move {
+            for message in unfold(act).await {
+                let framed = [&(message.len() as u16).to_be_bytes(), &message[..]].concat();
+                let mut writer = writer.lock().await;
+                let _ = writer.write_all(&framed).await;
+                let _ = writer.flush().await;
+            }
+        });
+    }
 }
 
 async fn unfold(act: Act) -> Vec<Vec<u8>> {
     match act {
-        Act::Silence => Vec::new(),
+        Act::Silence | Act::Close => Vec::new(),
         Act::Send(messages) => messages,
         Act::Late(wait, message) => {
             tokio::time::sleep(wait).await;

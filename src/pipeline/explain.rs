@@ -426,6 +426,7 @@ impl Pipeline {
             "sessions": self.sessions.len(),
             "groups": self.show_groups(now),
             "cache_entries": self.cache.len(),
+            "upstreams": self.show_upstreams(),
             "events_dropped": self.telemetry.dropped(),
             "alerts_waiting": self.alerts_waiting(),
             "enforcement": enforce,

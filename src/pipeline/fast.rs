@@ -122,6 +122,9 @@ impl Pipeline {
         let source = if stood_in.is_some() { Source::Decoy } else { Source::Cache };
         let mut entry = if unreachable { None } else { stood_in.or_else(|| self.cache.get(key, now.mono)) };
         let failure = if unreachable || entry.is_some() { None } else { self.cache.failure(key, now.mono) };
+        if failure.is_some() {
+            entry = self.last_known(&live, key, now.mono);
+        }
         let cached = entry.is_some() || failure.is_some() || unreachable;
         let old = live.repeats.hold_stale.as_millis() as u64;
         let stale = if cached { None } else { self.cache.get_stale(key, now.mono, old) };

@@ -26,7 +26,7 @@ use crate::wire::{self, Parsed, Query};
 /// What is said of an answer that says nothing.
 const UNUSABLE: &str = "the upstream's answer was not usable";
 
-fn key_of(permit: &Permit) -> Key<'_> {
+pub(super) fn key_of(permit: &Permit) -> Key<'_> {
     Key {
         qname: permit.qname(),
         qtype: permit.qtype(),
@@ -93,17 +93,24 @@ impl Pipeline {
             walk.record.source = Source::Cache;
             return self.release(walk, query, entry, out).await;
         }
+        let stale = self.last_known(&live, key, now.mono);
         if let Some(failure) = self.cache.failure(key, now.mono) {
+            if let Some(stale) = stale {
+                return self.release_stale(walk, query, stale, out).await;
+            }
             return fail(walk, query, failure.ede, &failure.text, out);
         }
         let until = self.patience(walk);
-        let response = match self.forwarder.resolve_until(permit, until).await {
+        let response = match self.ask_upstream(permit, until, stale.is_some(), walk.started).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%error, "no upstream answered");
                 let (ede, text) = error.ede();
                 if error.has_left() {
                     self.note_failure(&live, key, ede, &text);
+                }
+                if let Some(stale) = stale {
+                    return self.release_stale(walk, query, stale, out).await;
                 }
                 return fail(walk, query, ede, &text, out);
             }
@@ -114,6 +121,9 @@ impl Pipeline {
             Err(error) => {
                 tracing::debug!(%error, "an answer was not usable");
                 self.note_failure(&live, key, Ede::NetworkError, UNUSABLE);
+                if let Some(stale) = stale {
+                    return self.release_stale(walk, query, stale, out).await;
+                }
                 return fail(walk, query, Ede::NetworkError, UNUSABLE, out);
             }
         };
@@ -126,6 +136,7 @@ impl Pipeline {
         if emptied {
             let withheld = walk.record.withheld.clone().into_boxed_slice();
             self.cache.put_inside(key, vetted.answer, withheld, now.mono, floor);
+            response.kept();
             return self.refuse_inside(&live, walk, query, now, out);
         }
         let hops = vetted.names.into_boxed_slice();
@@ -133,9 +144,33 @@ impl Pipeline {
             self.note_failure(&live, key, Ede::NetworkError, UNUSABLE);
             Arc::new(Entry::passing(vetted.answer, hops, now.mono))
         } else {
-            self.cache.put(key, vetted.answer, hops, now.mono, floor)
+            let kind = vetted.kind;
+            let entry = self.cache.put(key, vetted.answer, hops, now.mono, floor);
+            response.kept();
+            if kind == Kind::Positive {
+                self.note_popular(&live, &walk.session, key, entry.usable - entry.stored, now);
+            }
+            entry
         };
         self.release(walk, query, entry, out).await;
+    }
+
+    /// Shows an expired answer, by the present rules. An entry of before a change of rules is none any more.
+    async fn release_stale(&self, walk: &mut Walk, query: &Query<'_>, stale: Arc<Entry>, out: &mut Vec<u8>) {
+        let key = Key {
+            qname: query.qname.as_ref(),
+            qtype: query.qtype,
+            dnssec_ok: query.edns.is_some_and(|edns| edns.dnssec_ok),
+            checking_disabled: query.checking_disabled,
+        };
+        let (live, now) = (self.live.load_full(), clock::now());
+        match self.last_known(&live, key, now.mono).filter(|entry| entry.id == stale.id) {
+            Some(entry) => {
+                walk.record.source = Source::Cache;
+                self.release(walk, query, entry, out).await;
+            }
+            None => fail(walk, query, Ede::Other, "policy has changed meanwhile; ask again", out),
+        }
     }
 
     /// Until when an upstream is awaited: siblings and random waits are within the time of an exchange, of which half is

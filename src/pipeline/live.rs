@@ -96,6 +96,10 @@ pub struct Repeats {
     pub jitter: Duration,
     /// Whether names that are held are asked again on our own clock.
     pub refresh: bool,
+    /// How long after its end an answer may be shown where no upstream answers in time (RFC 8767); zero is never.
+    pub serve_stale: Duration,
+    /// Whether names that several owners' sessions asked for again are asked before their answers end.
+    pub prefetch: bool,
 }
 
 /// What a refused stub is given.

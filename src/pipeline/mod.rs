@@ -17,14 +17,17 @@ mod live;
 mod observed;
 mod pace;
 mod pins;
+mod prefetch;
 mod prove;
 mod quarantine;
 mod ranges;
 mod refresh;
 mod refusals;
 mod show;
+mod stale;
 mod standing;
 mod tighten;
+mod upstreams;
 mod waiting;
 
 use std::net::{IpAddr, SocketAddr};
@@ -60,6 +63,7 @@ pub use age::{AgeSources, Ages, RegisteredBy};
 pub use explain::{Explanation, explain_fresh};
 pub(crate) use explain::{Knowledge, Walked, walk};
 pub use live::{Learning, Live, Repeats, Sinkhole};
+pub use prefetch::{Counters as PrefetchCounters, Prefetch};
 pub use refresh::{Counters as HeldCounters, Held};
 pub(crate) use tighten::Cause;
 pub use waiting::Waiting;
@@ -78,6 +82,8 @@ pub struct Pipeline {
     pub cache: Cache,
     /// Names that are held and asked again on our own clock.
     pub held: Held,
+    /// Popular names that are asked before their answers end.
+    pub prefetch: Prefetch,
     /// What random siblings were found to get.
     pub decoys: crate::decoy::Table,
     /// Upstreams.
@@ -124,6 +130,8 @@ pub struct Pipeline {
     pace: pace::Pace,
     /// Replies cut down because they were much longer than the query of an unproven source.
     curtailed: AtomicU64,
+    /// Exchanges that go on when nobody waits for them any more.
+    late: stale::Latecomers,
     hasher: RandomState,
 }
 
@@ -207,12 +215,14 @@ impl Pipeline {
             pace: pace::Pace::default(),
             curtailed: AtomicU64::new(0),
             standing: standing::Standing::default(),
+            late: stale::Latecomers::default(),
             connections_told: AtomicBool::new(false),
             unplaced: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),
             sessions,
             cache,
             held: Held::default(),
+            prefetch: Prefetch::default(),
             decoys: crate::decoy::Table::default(),
             forwarder,
             enforcer,

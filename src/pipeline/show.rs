@@ -12,12 +12,15 @@ use crate::session::{Context, Inner};
 use crate::telemetry::Record;
 use crate::wire::Query;
 
-/// TTL of an answer that has expired and is shown because its question is held, seconds (RFC 8767 section 4).
+/// TTL of an answer that has expired and is shown because its question is held or no upstream answers, seconds (RFC 8767
+/// section 4).
 const STALE_TTL: u32 = 30;
 
 /// The TTL that a record's answer may be shown with as far as its age goes.
 pub(super) fn ttl_of(record: &Record, entry: &Entry, now: Now) -> u32 {
-    if record.verdict == Verdict::Hold && entry.is_expired(now.mono) { STALE_TTL } else { entry.ttl_left(now.mono) }
+    let is_stale = entry.is_expired(now.mono) && (record.verdict == Verdict::Hold || now.mono >= entry.usable);
+    // One that is not kept has no time of use beyond its own, and was not fetched from memory.
+    if is_stale && record.source == Source::Cache { STALE_TTL } else { entry.ttl_left(now.mono) }
 }
 
 /// The TTL under which a cached answer may be shown without asking the packet filter again; `None` if the pins of this

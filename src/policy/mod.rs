@@ -356,6 +356,14 @@ impl Policy {
             .then(|| Permit::new(decision.facts.qname, ask.query.qtype, dnssec_ok, ask.query.checking_disabled))
     }
 
+    /// Leave to ask a question again before its answer ends, on the resolver's own clock. Only of a name that a rule, a
+    /// grant or a pack names, and where policy would answer the session without a word.
+    pub fn permit_prefetch<'a>(&'a self, context: &Context, inner: &Inner, ask: &Ask<'a>) -> Option<Permit> {
+        let mut decision = self.decide(context, inner, ask);
+        let is_plain = decision.applied == Verdict::Answer && decision.would == Verdict::Answer;
+        if is_plain && decision.facts.listing != Listing::Unlisted { decision.take_permit() } else { None }
+    }
+
     /// Writes down what was done with a query that was judged on this same state.
     pub fn commit(&self, inner: &mut Inner, decision: &Decision<'_>, outcome: Outcome) {
         inner.counts.queries += 1;

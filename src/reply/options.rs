@@ -52,15 +52,16 @@ struct Ending {
 }
 
 fn ending(reply: &[u8]) -> Option<Ending> {
-    let header = reply.first_chunk::<HEADER>()?;
-    let word = |at: usize| u32::from(u16::from_be_bytes([header[at], header[at + 1]]));
+    // Its counts: questions, answers, authorities, additional records.
+    let &[_, _, _, _, q, r, a, b, c, d, e, f] = reply.first_chunk::<HEADER>()?;
+    let word = |high: u8, low: u8| u32::from(u16::from_be_bytes([high, low]));
     let mut at = HEADER;
-    for _ in 0..word(4) {
+    for _ in 0..word(q, r) {
         at = skip_name(reply, at)? + 4;
     }
     let question = at;
     let mut last = None;
-    for _ in 0..word(6) + word(8) + word(10) {
+    for _ in 0..word(a, b) + word(c, d) + word(e, f) {
         let fixed = skip_name(reply, at)?;
         let &[type_high, type_low, _, _, _, _, _, _, high, low] = reply.get(fixed..)?.first_chunk()?;
         last = (fixed == at + 1 && [type_high, type_low] == [0, 41]).then_some(at);

@@ -31,8 +31,9 @@ pub fn upstream() -> SocketAddr {
             let mut reply = packet[..end].to_vec();
             reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
             if is_a {
-                // The first label says whether the answer leads inside.
-                let address = if packet[13..].starts_with(b"inside") { [10, 0, 0, 1] } else { [203, 0, 113, 5] };
+                // The first label, in whatever case it was drawn, says whether the answer leads inside.
+                let inside = packet.get(13..19).is_some_and(|label| label.eq_ignore_ascii_case(b"inside"));
+                let address = if inside { [10, 0, 0, 1] } else { [203, 0, 113, 5] };
                 reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4]);
                 reply.extend_from_slice(&address);
             }
@@ -58,9 +59,14 @@ impl Daemon {
     }
 
     pub fn start_at(upstream: SocketAddr, metrics: &str, extra: &str) -> Self {
+        Self::start_by(&format!("servers = [\"{upstream}\"]"), metrics, extra)
+    }
+
+    /// With these lines under `[upstream]`.
+    pub fn start_by(upstream: &str, metrics: &str, extra: &str) -> Self {
         let dir = tempfile::tempdir().expect("directory");
         let text = format!(
-            "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\nmetrics = \"{metrics}\"\n[upstream]\nservers = [\"{upstream}\"]\n{extra}",
+            "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\nmetrics = \"{metrics}\"\n[upstream]\n{upstream}\n{extra}",
         );
         std::fs::write(dir.path().join("staunch.toml"), text).expect("configuration");
         let (child, address) = Self::spawn(dir.path(), Some(&dir.path().join("staunch.toml")));

@@ -21,7 +21,7 @@ pub struct Seen {
     pub raw: Vec<u8>,
     /// Over TCP.
     pub tcp: bool,
-    /// The name asked, case kept.
+    /// The name asked, in lower case: its case is drawn by the resolver.
     pub name: String,
     /// The type asked.
     pub qtype: u16,
@@ -68,6 +68,7 @@ struct State {
     delays: HashMap<String, Duration>,
     delegations: Vec<(String, SocketAddr)>,
     seen: Vec<Seen>,
+    trials: usize,
     fault: Option<Fault>,
     since: Option<Instant>,
     turns: u64,
@@ -118,6 +119,11 @@ impl Upstream {
     pub fn fails(&self, fault: Option<Fault>) {
         let mut state = self.lock();
         (state.fault, state.since) = (fault, Some(Instant::now()));
+    }
+
+    /// Questions by which the resolver tries how it is treated; they are none of those below.
+    pub fn trials(&self) -> usize {
+        self.lock().trials
     }
 
     /// Every query so far.
@@ -192,7 +198,12 @@ impl Upstream {
         let (delay, delegated, fault) = {
             let mut state = self.lock();
             let at = Instant::now();
-            state.seen.push(Seen { at, raw: raw.clone(), tcp, name: query.name.clone(), qtype: query.qtype, from });
+            if name == "resolver.arpa" {
+                state.trials += 1;
+            } else {
+                let (name, raw) = (name.clone(), raw.clone());
+                state.seen.push(Seen { at, raw, tcp, name, qtype: query.qtype, from });
+            }
             let fault = state.fault_now();
             if fault == Some(Fault::Silent) {
                 return None;

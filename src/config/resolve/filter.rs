@@ -25,6 +25,7 @@ impl Context<'_, '_> {
         let failure = seconds("failure_seconds", answer.failure_seconds, 1, 300);
         // RFC 8767 section 5: one to three days.
         let hold_stale = seconds("hold_stale_seconds", answer.hold_stale_seconds, 0, 259_200);
+        let serve_stale = seconds("serve_stale_seconds", answer.serve_stale_seconds, 0, 259_200);
         let jitter = self.within(section, "jitter_ms", answer.jitter_ms, 0, 2000);
         if answer.cache_entries == 0 && !floor.is_zero() {
             self.problems.warn(
@@ -34,7 +35,15 @@ impl Context<'_, '_> {
             );
         }
         let jitter = Duration::from_millis(u64::from(jitter));
-        Repeats { floor, failure, hold_stale, jitter, refresh: answer.refresh_held }
+        Repeats {
+            floor,
+            failure,
+            hold_stale,
+            jitter,
+            refresh: answer.refresh_held,
+            serve_stale,
+            prefetch: answer.prefetch,
+        }
     }
 
     pub(super) fn answer(&mut self) -> Answer {

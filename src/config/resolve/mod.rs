@@ -14,6 +14,7 @@ mod outside;
 mod packs;
 mod rules;
 mod sessions;
+mod upstream;
 
 use std::fmt::Display;
 use std::path::{Path as FilePath, PathBuf};

@@ -6,6 +6,7 @@
 
 mod enforce;
 mod rules;
+mod server;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ use crate::policy::{UnknownSource, Unlisted};
 
 pub use enforce::Enforce;
 pub use rules::{List, ListAction, Pack, Range, Rule};
+pub use server::UpstreamServer;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -119,8 +121,8 @@ impl Default for Policy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstream {
-    /// Addresses or names, with or without port. Default, in monitor mode only: those of the system's resolv.conf.
-    pub servers: Vec<String>,
+    /// In order of preference. Default, in monitor mode only: those of the system's resolv.conf.
+    pub servers: Vec<UpstreamServer>,
     /// Addresses that look up the names among `servers`, here and in `[[forward]]`, once, at start.
     pub bootstrap: Vec<String>,
     /// For one try at one server.
@@ -149,8 +151,8 @@ impl Default for Upstream {
 pub struct Forward {
     /// The zone: it and all below it are asked of these servers and of nobody else.
     pub zone: String,
-    /// Addresses or names, with or without port, in order of preference.
-    pub servers: Vec<String>,
+    /// In order of preference.
+    pub servers: Vec<UpstreamServer>,
     /// Who answers for it.
     pub owner: String,
     /// Why it exists.
@@ -181,6 +183,10 @@ pub struct Answer {
     pub jitter_ms: u32,
     /// Ask held names again every four minutes, at times that the sessions do not choose.
     pub refresh_held: bool,
+    /// How long after its end an answer may be shown where no upstream answers in time; 0 is never.
+    pub serve_stale_seconds: u32,
+    /// Ask names that sessions of several owners asked for again before their answers end.
+    pub prefetch: bool,
     /// Names that may resolve to private addresses.
     pub allow_range: Vec<AllowRange>,
     /// Zones whose 127/8 answers are shown.
@@ -199,6 +205,8 @@ impl Default for Answer {
             hold_stale_seconds: 21_600,
             jitter_ms: 250,
             refresh_held: true,
+            serve_stale_seconds: 0,
+            prefetch: false,
             allow_range: Vec::new(),
             show_loopback: Vec::new(),
         }

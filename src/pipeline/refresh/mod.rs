@@ -16,15 +16,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::table::{Due, Question, Table};
-use super::finish::{answered, is_emptied};
+pub(super) use self::table::Question;
+use self::table::{Due, Table};
 use super::{Live, Pipeline};
-use crate::answer::{self, Asked, Kind};
 use crate::cache::Key;
 use crate::clock;
 use crate::model::Now;
-use crate::policy::{Ask, Decision, Permit};
-use crate::session::Session;
+use crate::policy::{Ask, Decision, Permit, Policy};
+use crate::session::{Context, Inner, Session};
 use crate::wire::{Edns, Query};
 
 /// The time over which the questions of a tick are spread.
@@ -179,7 +178,10 @@ impl Pipeline {
         let mut asking = Vec::new();
         if !is_fresh && live.repeats.refresh {
             for session in sessions {
-                if let Some(leave) = self.permit_refresh(&live, session, question, now) {
+                let leave = self.judge_again(&live, session, question, now, |policy, context, inner, ask| {
+                    policy.permit_refresh(context, inner, ask)
+                });
+                if let Some(leave) = leave {
                     permit = Some(leave);
                     asking.push(session);
                 }
@@ -194,27 +196,23 @@ impl Pipeline {
                 return Counters::add(&counters.failed, 1);
             }
         };
-        let live = self.live.load_full();
-        let vetted = match answer::vet(&response.wire, Asked::from(&permit), &live.answers) {
-            Ok(vetted) if vetted.kind != Kind::Failure => vetted,
-            // The old answer stays, and nothing stands in its way: it is tried again in a tick.
-            _ => return Counters::add(&counters.failed, 1),
-        };
+        // Without a usable one the old answer stays, and nothing stands in its way: it is tried again in a tick.
+        let Some(told) = self.keep(&permit, &response) else { return Counters::add(&counters.failed, 1) };
         let tenant = Split::of(key.qname).tenant(key.qname);
         for session in asking {
-            session.inner.lock().score.observe(tenant, answered(&vetted));
-        }
-        let now = clock::now();
-        if is_emptied(&vetted) {
-            let withheld = vetted.rebinding.into_boxed_slice();
-            self.cache.put_inside(key, vetted.answer, withheld, now.mono, floor);
-        } else {
-            self.cache.put(key, vetted.answer, vetted.names.into_boxed_slice(), now.mono, floor);
+            session.inner.lock().score.observe(tenant, told);
         }
     }
 
-    /// Leave to ask a held question again, judged as if the session asked it now.
-    fn permit_refresh(&self, live: &Live, session: &Session, question: &Question, now: Now) -> Option<Permit> {
+    /// Leave to ask a question again on our own clock, judged as if the session asked it now.
+    pub(super) fn judge_again(
+        &self,
+        live: &Live,
+        session: &Session,
+        question: &Question,
+        now: Now,
+        leave: impl FnOnce(&Policy, &Context, &Inner, &Ask<'_>) -> Option<Permit>,
+    ) -> Option<Permit> {
         let query = Query {
             id: 0,
             recursion_desired: true,
@@ -246,12 +244,12 @@ impl Pipeline {
             grants: &grants,
             name_hash: 0,
         };
-        live.policy.permit_refresh(&context, &inner, &ask)
+        leave(&live.policy, &context, &inner, &ask)
     }
 }
 
 /// Each at a random moment within `spread`, soonest first; `None` where there is no randomness.
-fn at_random(due: Vec<Due>, spread: Duration) -> Option<Vec<(Duration, Due)>> {
+pub(super) fn at_random(due: Vec<Due>, spread: Duration) -> Option<Vec<(Duration, Due)>> {
     let mut octets = vec![0; due.len() * size_of::<u64>()];
     // From the system's generator: what an agent could compute, it could subtract.
     getrandom::fill(&mut octets).ok()?;

@@ -27,7 +27,7 @@ const IDLE: u64 = 10;
 
 /// A question that was held, with all that may leave of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Question {
+pub(in crate::pipeline) struct Question {
     pub qname: NameBuf,
     pub qtype: Qtype,
     pub dnssec_ok: bool,
@@ -44,7 +44,7 @@ impl Question {
         }
     }
 
-    fn of(key: Key<'_>) -> Self {
+    pub fn of(key: Key<'_>) -> Self {
         Self {
             qname: key.qname.to_owned(),
             qtype: key.qtype,

@@ -1,0 +1,363 @@
+//! One connection: a task that opens it, writes what is put on it, and hands each answer to whom it is for.
+//!
+//! Messages are told apart by their id, drawn at random among those not in use on the connection, and checked like a
+//! datagram: question, class, QR, opcode. One for nobody is counted and dropped (RFC 7766 section 7); one for somebody that
+//! answers another question is a failure of that question.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::Dialled;
+use crate::forward::edns::{KEEPALIVE, Opt};
+use crate::forward::exchange::{kind_of, random_id};
+use crate::forward::query::{Ask, Dress, Fit, Query};
+use crate::forward::upstream::{Upstream, Way};
+use crate::forward::{Counters, FailKind, tls};
+
+/// Questions on one connection at most. All exchanges there may be at once, so that one connection can carry them.
+const MOST: usize = 4096;
+/// How long a connection stays open without a question, where the server names no time. Chosen without a source: longer
+/// than the pauses of a busy sandbox, shorter than what servers allow by default (unbound 30 s, knot 10 s).
+const IDLE: Duration = Duration::from_secs(9);
+/// Longest time that a server can ask for (RFC 7828 allows 109 minutes).
+const LONGEST_IDLE: Duration = Duration::from_secs(120);
+/// Octets written at once.
+const BATCH: usize = 16 * 1024;
+/// Time to say goodbye.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// What it takes to open a connection.
+pub(super) struct Dial {
+    pub(super) to: Upstream,
+    /// Time for it, handshakes included.
+    pub(super) patience: Duration,
+    pub(super) dialled: Arc<Dialled>,
+    pub(super) counters: Arc<Counters>,
+}
+
+/// A connection, opening or open. Dropping it closes it.
+pub(super) struct Line {
+    queue: mpsc::UnboundedSender<Frame>,
+    shared: Arc<Shared>,
+}
+
+/// A framed query and its id.
+type Frame = (u16, Vec<u8>);
+
+struct Shared {
+    state: Mutex<State>,
+    counters: Arc<Counters>,
+    /// Told when nobody waits any more.
+    quiet: Notify,
+    /// Told when the connection is to be closed in an orderly way.
+    done: Notify,
+}
+
+struct State {
+    waiting: HashMap<u16, Waiter, foldhash::quality::RandomState>,
+    is_open: bool,
+    /// When something was last read.
+    heard: Option<Instant>,
+    /// When the last question was answered or given up.
+    quiet: Instant,
+    idle: Duration,
+    /// It takes no more questions: closed, or the server wants it closed.
+    is_retired: bool,
+    is_closed: bool,
+}
+
+struct Waiter {
+    query: Query,
+    since: Instant,
+    tell: oneshot::Sender<Result<(Vec<u8>, u8), Lost>>,
+}
+
+/// A question that got no answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lost {
+    pub(super) kind: FailKind,
+    /// It may be asked again: the connection had been of use before and broke before anything else came.
+    pub(super) again: bool,
+    /// An answer came, to something else.
+    pub(super) spoke: bool,
+}
+
+/// A question on a connection.
+pub(super) struct Seat {
+    id: u16,
+    outcome: oneshot::Receiver<Result<(Vec<u8>, u8), Lost>>,
+    shared: Arc<Shared>,
+}
+
+impl Seat {
+    /// The answer and its response code.
+    pub(super) async fn wait(mut self) -> Result<(Vec<u8>, u8), Lost> {
+        let lost = Lost { kind: FailKind::Broken, again: false, spoke: false };
+        (&mut self.outcome).await.unwrap_or(Err(lost))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        if state.waiting.remove(&self.id).is_some() {
+            state.quiet = Instant::now();
+            if state.waiting.is_empty() {
+                self.shared.quiet.notify_one();
+            }
+        }
+    }
+}
+
+impl Line {
+    /// Opens a connection in a task of its own, with a first question on it; further ones can be put on it at once.
+    pub(super) fn open(dial: Dial, ask: &Ask, dress: Dress<'_>) -> Result<(Self, Seat), FailKind> {
+        let (queue, frames) = mpsc::unbounded_channel();
+        let state = State {
+            waiting: HashMap::default(),
+            is_open: false,
+            heard: None,
+            quiet: Instant::now(),
+            idle: IDLE,
+            is_retired: false,
+            is_closed: false,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            counters: dial.counters.clone(),
+            quiet: Notify::new(),
+            done: Notify::new(),
+        });
+        let line = Self { queue, shared: shared.clone() };
+        // Ahead of the task, which may find out at once that nobody is there.
+        let seat = line.ask(ask, dress)?.ok_or(FailKind::Local)?;
+        tokio::spawn(async move {
+            let mut reached = false;
+            let end = match timeout(dial.patience, connect(&dial, &mut reached)).await {
+                Ok(Ok(stream)) => {
+                    dial.dialled.went_well();
+                    shared.state.lock().is_open = true;
+                    match stream {
+                        Stream::Tcp(stream) => serve(stream, frames, &shared).await,
+                        Stream::Tls(stream) => serve(*stream, frames, &shared).await,
+                    }
+                    FailKind::Broken
+                }
+                failed => {
+                    let late = if reached { FailKind::TlsFailed } else { FailKind::Timeout };
+                    let kind = failed.map_or(late, |outcome| outcome.err().unwrap_or(FailKind::Local));
+                    dial.dialled.failed(kind, Instant::now());
+                    tracing::debug!(upstream = %dial.to, kind = kind.as_str(), "no connection to an upstream");
+                    kind
+                }
+            };
+            shared.close(end);
+        });
+        Ok((line, seat))
+    }
+
+    /// Puts a question on it; `None` where it takes none any more.
+    pub(super) fn ask(&self, ask: &Ask, dress: Dress<'_>) -> Result<Option<Seat>, FailKind> {
+        let mut state = self.shared.state.lock();
+        if state.is_retired || state.is_closed || state.waiting.len() >= MOST {
+            return Ok(None);
+        }
+        // At most a sixteenth of all ids is in use.
+        let entry = loop {
+            match state.waiting.entry(random_id()?) {
+                Entry::Vacant(entry) => break entry,
+                Entry::Occupied(_) => {}
+            }
+        };
+        let id = *entry.key();
+        let query = Query::write(ask, id, dress);
+        let mut frame = Vec::with_capacity(2 + query.octets().len());
+        frame.extend_from_slice(&(query.octets().len() as u16).to_be_bytes());
+        frame.extend_from_slice(query.octets());
+        let (tell, outcome) = oneshot::channel();
+        entry.insert(Waiter { query, since: Instant::now(), tell });
+        if self.queue.send((id, frame)).is_err() {
+            state.waiting.remove(&id);
+            return Ok(None);
+        }
+        drop(state);
+        Ok(Some(Seat { id, outcome, shared: self.shared.clone() }))
+    }
+
+    /// Questions on it; `None` where it takes no more, or has said nothing for `patience` to one that is open.
+    pub(super) fn load(&self, now: Instant, patience: Duration) -> Option<usize> {
+        let state = self.shared.state.lock();
+        let stands_still = |waiter: &Waiter| {
+            now.saturating_duration_since(waiter.since) >= patience && state.heard.is_none_or(|at| at < waiter.since)
+        };
+        let takes = !state.is_retired && state.waiting.len() < MOST;
+        (takes && !state.waiting.values().any(stands_still)).then_some(state.waiting.len())
+    }
+
+    /// Whether it has been of use.
+    pub(super) fn is_used(&self) -> bool {
+        self.shared.state.lock().heard.is_some()
+    }
+
+    /// Whether it is open.
+    pub(super) fn is_open(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.is_open && !state.is_closed
+    }
+
+    /// Whether it takes no more questions.
+    pub(super) fn is_retired(&self) -> bool {
+        self.shared.state.lock().is_retired
+    }
+
+    /// Whether it is closed.
+    pub(super) fn is_over(&self) -> bool {
+        self.shared.state.lock().is_closed
+    }
+}
+
+impl Shared {
+    /// Hands a message to whom it is for.
+    fn deliver(&self, message: Vec<u8>, now: Instant) {
+        let id = message.first_chunk().map(|id| u16::from_be_bytes(*id));
+        let mut state = self.state.lock();
+        state.heard = Some(now);
+        let Some(waiter) = id.and_then(|id| state.waiting.remove(&id)) else {
+            drop(state);
+            return Counters::add(&self.counters.mismatches);
+        };
+        if let Some(idle) = keepalive(&message) {
+            state.idle = idle.min(LONGEST_IDLE);
+            state.is_retired |= idle.is_zero();
+        }
+        state.quiet = now;
+        if state.waiting.is_empty() {
+            self.quiet.notify_one();
+        }
+        drop(state);
+        let outcome = match waiter.query.fit(&message) {
+            Fit::Ours { rcode, truncated: false } => Ok((message, rcode)),
+            _ => Err(Lost { kind: FailKind::Mangled, again: false, spoke: true }),
+        };
+        let _ = waiter.tell.send(outcome);
+    }
+
+    /// The connection is over: whoever waits is told why.
+    fn close(&self, kind: FailKind) {
+        let mut state = self.state.lock();
+        (state.is_closed, state.is_retired) = (true, true);
+        let heard = state.heard;
+        for (_, waiter) in state.waiting.drain() {
+            let again = kind == FailKind::Broken && heard.is_some_and(|at| at <= waiter.since);
+            let _ = waiter.tell.send(Err(Lost { kind, again, spoke: false }));
+        }
+    }
+
+    /// Ends when nobody has asked for a while; from then on nobody can.
+    async fn idle(&self) {
+        loop {
+            let now = Instant::now();
+            let wake = {
+                let mut state = self.state.lock();
+                let idle = if state.is_retired { Duration::ZERO } else { state.idle };
+                if state.waiting.is_empty() && now >= state.quiet + idle {
+                    state.is_retired = true;
+                    return;
+                }
+                state.waiting.is_empty().then_some(state.quiet + idle)
+            };
+            match wake {
+                Some(at) => drop(timeout_at(at, self.quiet.notified()).await),
+                None => self.quiet.notified().await,
+            }
+        }
+    }
+}
+
+/// How long the server keeps a connection open for us (RFC 7828), if it says so.
+fn keepalive(message: &[u8]) -> Option<Duration> {
+    let opt = Opt::of(message)?;
+    let tenths = opt.option(KEEPALIVE)?.try_into().ok().map(u16::from_be_bytes)?;
+    Some(Duration::from_millis(100) * u32::from(tenths))
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// `reached` says that somebody listens.
+async fn connect(dial: &Dial, reached: &mut bool) -> Result<Stream, FailKind> {
+    let stream = TcpStream::connect(dial.to.address).await.map_err(|error| kind_of(&error))?;
+    *reached = true;
+    // Queries are written whole; waiting for more gains nothing.
+    let _ = stream.set_nodelay(true);
+    Counters::add(&dial.counters.connections);
+    let Way::Tls(settings) = &dial.to.way else { return Ok(Stream::Tcp(stream)) };
+    let connector = TlsConnector::from(settings.client());
+    let stream = connector.connect(settings.server_name(), stream).await.map_err(|error| tls::kind_of(&error))?;
+    let resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+    Counters::add(if resumed { &dial.counters.tls_resumed } else { &dial.counters.tls_handshakes });
+    Ok(Stream::Tls(Box::new(stream)))
+}
+
+/// Carries questions and answers until either side is done.
+async fn serve<S: AsyncRead + AsyncWrite>(stream: S, frames: mpsc::UnboundedReceiver<Frame>, shared: &Shared) {
+    let (reader, writer) = split(stream);
+    let idle = async {
+        shared.idle().await;
+        shared.done.notify_one();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = read(reader, shared) => {}
+        () = write(writer, frames, shared) => {}
+        () = idle => {}
+    }
+}
+
+async fn read<S: AsyncRead>(mut stream: ReadHalf<S>, shared: &Shared) {
+    while let Ok(len) = stream.read_u16().await {
+        let mut message = vec![0; usize::from(len)];
+        if stream.read_exact(&mut message).await.is_err() {
+            return;
+        }
+        shared.deliver(message, Instant::now());
+    }
+}
+
+async fn write<S: AsyncWrite>(mut stream: WriteHalf<S>, mut frames: mpsc::UnboundedReceiver<Frame>, shared: &Shared) {
+    let mut batch = Vec::new();
+    loop {
+        let mut next = tokio::select! {
+            frame = frames.recv() => frame,
+            () = shared.done.notified() => None,
+        };
+        if next.is_none() {
+            // TLS says so (close_notify), TCP sends FIN.
+            let _ = timeout(FAREWELL, stream.shutdown()).await;
+            return;
+        }
+        batch.clear();
+        while let Some((id, frame)) = next {
+            // Given up while the connection opened: nobody wants it asked any more.
+            if shared.state.lock().waiting.contains_key(&id) {
+                batch.extend_from_slice(&frame);
+            }
+            next = if batch.len() < BATCH { frames.try_recv().ok() } else { None };
+        }
+        if stream.write_all(&batch).await.is_err() || stream.flush().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Connections to real sockets: reuse, order, servers that close them, and TLS that fails.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::forward::certs_for_test::Root;
+use crate::forward::tests::{config, last, permit, timed};
+use crate::forward::tls::Tls;
+use crate::forward::upstream_for_test::{Act, Fake, answer, good};
+use crate::forward::{Config, FailKind, Failed, ForwardError, Forwarder, Upstream, Way};
+use crate::model::{Ede, Transport};
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn over_tcp(fake: &Fake) -> Forwarder {
+    Forwarder::new(Config { upstreams: vec![Upstream { address: fake.addr, way: Way::Tcp }], ..config(&[]) })
+}
+
+fn over_tls(fake: &Fake, tls: Tls) -> Forwarder {
+    Forwarder::new(Config { upstreams: vec![Upstream { address: fake.addr, way: Way::Tls(tls) }], ..config(&[]) })
+}
+
+fn datagrams(fake: &Fake) -> usize {
+    fake.queries().iter().filter(|(transport, _)| *transport == Transport::Udp).count() + fake.trials()
+}
+
+/// A good answer that asks for the connection to be kept for `tenths` of a second (RFC 7828).
+fn keep_for(query: &[u8], tenths: u16) -> Vec<u8> {
+    let mut out = answer(query, 1);
+    out[11] = 1;
+    out.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 6, 0, 11, 0, 2]);
+    out.extend(tenths.to_be_bytes());
+    out
+}
+
+/// The option codes of a query's OPT record.
+fn options(query: &[u8]) -> Vec<u16> {
+    let mut rest = &query[query.windows(3).position(|w| w == [0, 0, 41]).expect("an OPT record") + 11..];
+    let mut codes = Vec::new();
+    while let [a, b, c, d, tail @ ..] = rest {
+        codes.push(u16::from_be_bytes([*a, *b]));
+        rest = &tail[usize::from(u16::from_be_bytes([*c, *d]))..];
+    }
+    codes
+}
+
+#[tokio::test]
+async fn a_hundred_questions_share_connections_and_answers_come_in_any_order() {
+    let turn = AtomicUsize::new(0);
+    let up = Fake::start(move |q, _| {
+        // Later ones first, each with an address that tells the name.
+        let wait = 200 - 2 * turn.fetch_add(1, Ordering::Relaxed).min(99) as u64;
+        Act::Late(ms(wait), answer(q, q[14] - b'0' + 10 * (q[13] - b'0')))
+    })
+    .await;
+    let forwarder = over_tcp(&up);
+    let mut asked = JoinSet::new();
+    for i in 0..100u8 {
+        let forwarder = forwarder.clone();
+        asked.spawn(async move { (i, last(&forwarder.resolve(permit(&format!("{i:02}.example"))).await)) });
+    }
+    for (i, found) in asked.join_all().await {
+        assert_eq!(found, Some(i));
+    }
+    assert!(up.connections() <= 4, "{}", up.connections());
+    for i in 0..10 {
+        forwarder.resolve(permit(&format!("{i:02}.example"))).await.expect("an answer");
+    }
+    assert!(up.connections() <= 4, "they stay open");
+    assert_eq!(datagrams(&up), 0, "an upstream of TCP alone never gets a datagram");
+    let queries = up.queries();
+    assert!(queries.iter().all(|(_, q)| options(q) == [11]), "keepalive alone");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_closes_costs_no_answer() {
+    let turn = AtomicUsize::new(0);
+    let up = Fake::start(move |q, _| {
+        if turn.fetch_add(1, Ordering::Relaxed) % 2 == 1 { Act::Close } else { Act::Send(vec![answer(q, 1)]) }
+    })
+    .await;
+    let forwarder = over_tcp(&up);
+    // Answered; closed, asked once more and answered; closed again.
+    for i in 0..4 {
+        let found = forwarder.resolve(permit(&format!("n{i}.example"))).await;
+        assert_eq!(last(&found), Some(1), "{i}: {found:?}");
+    }
+    let counters = forwarder.counters();
+    assert_eq!(counters.reconnected.load(Ordering::Relaxed), 3);
+    assert_eq!(up.connections(), 4);
+    // One that closes at once was of no use before: no second try.
+    up.becomes(|_, _| Act::Close);
+    let before = up.queries().len();
+    let error = over_tcp(&up).resolve(permit("m.example")).await.expect_err("nothing");
+    assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind: FailKind::Broken }]));
+    assert_eq!(up.queries().len(), before + 1);
+}
+
+#[tokio::test]
+async fn the_server_says_how_long_a_connection_stays() {
+    for (tenths, connections) in [(0, 3), (2, 3), (600, 1)] {
+        let up = Fake::start(move |q, _| Act::Send(vec![keep_for(q, tenths)])).await;
+        let forwarder = over_tcp(&up);
+        for i in 0..3 {
+            forwarder.resolve(permit(&format!("n{i}.example"))).await.expect("an answer");
+            tokio::time::sleep(ms(300)).await;
+        }
+        assert_eq!(up.connections(), connections, "{tenths} tenths");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_stands_still_holds_up_nobody_for_long() {
+    let stuck = AtomicUsize::new(0);
+    let up = Fake::start(move |q, _| {
+        // Everything behind the first question of all is silence until a new connection is opened.
+        match stuck.fetch_add(1, Ordering::Relaxed) {
+            0 => Act::Send(vec![answer(q, 1)]),
+            1 => Act::Silence,
+            _ => Act::Send(vec![answer(q, 2)]),
+        }
+    })
+    .await;
+    let forwarder = over_tcp(&up);
+    assert_eq!(last(&forwarder.resolve(permit("a.example")).await), Some(1));
+    let waiting = forwarder.clone();
+    let hole = tokio::spawn(async move { waiting.resolve(permit("hole.example")).await });
+    tokio::time::sleep(ms(350)).await;
+    let (found, took) = timed(forwarder.resolve(permit("b.example"))).await;
+    assert_eq!(last(&found), Some(2));
+    assert!(took < ms(200), "{took:?}");
+    let _ = hole.await.expect("a task");
+}
+
+#[tokio::test]
+async fn nobody_listens_and_that_is_found_out_a_few_times_a_second() {
+    let gone = Fake::start(good(1)).await.addr;
+    tokio::time::sleep(ms(50)).await;
+    let upstreams = vec![Upstream { address: gone, way: Way::Tcp }];
+    let forwarder = Forwarder::new(Config { upstreams, ..config(&[]) });
+    let begun = Instant::now();
+    while begun.elapsed() < ms(200) {
+        let (found, took) = timed(forwarder.resolve(permit("n.example"))).await;
+        let kind = match found.expect_err("nobody is there") {
+            ForwardError::Failed(tries) | ForwardError::AllDown(tries) => tries[0].kind,
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(kind, FailKind::Unreachable | FailKind::Down), "{kind:?}");
+        assert!(took < ms(100), "{took:?}");
+        tokio::time::sleep(ms(2)).await;
+    }
+    assert_eq!(forwarder.counters().connections.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn over_tls_to_whom_the_root_has_named() {
+    let root = Root::new();
+    let shown = root.issue("dns.example", false);
+    let up = Fake::start_with(Some(shown.config), good(5)).await;
+    let tls = Tls::new("dns.example", vec![[0; 32], shown.pin], Some(root.pem.as_bytes())).expect("settings");
+    let forwarder = over_tls(&up, tls);
+    for i in 0..20 {
+        let found = forwarder.resolve(permit(&format!("n{i}.example"))).await;
+        assert_eq!(last(&found), Some(5), "{found:?}");
+    }
+    assert_eq!((up.connections(), datagrams(&up)), (1, 0));
+    for (_, query) in up.queries() {
+        assert_eq!(query.len() % 128, 0, "padded (RFC 8467)");
+        assert_eq!(options(&query), [11, 12]);
+    }
+    let counters = forwarder.counters();
+    assert_eq!(counters.tls_queries.load(Ordering::Relaxed), 20);
+    assert_eq!(counters.tls_handshakes.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_tls_session_is_resumed() {
+    let root = Root::new();
+    // Closed behind each answer, as by a server that is short of connections.
+    let up =
+        Fake::start_with(Some(root.issue("dns.example", false).config), |q, _| Act::Send(vec![keep_for(q, 0)])).await;
+    let forwarder = over_tls(&up, Tls::new("dns.example", Vec::new(), Some(root.pem.as_bytes())).expect("settings"));
+    for i in 0..5 {
+        assert!(forwarder.resolve(permit(&format!("n{i}.example"))).await.is_ok());
+        tokio::time::sleep(ms(50)).await;
+    }
+    let counters = forwarder.counters();
+    let (full, resumed) =
+        (counters.tls_handshakes.load(Ordering::Relaxed), counters.tls_resumed.load(Ordering::Relaxed));
+    assert_eq!((full, resumed), (1, 4));
+}
+
+#[tokio::test]
+async fn who_is_not_the_one_named_is_told_by_kind_and_never_asked() {
+    let (root, other) = (Root::new(), Root::new());
+    let good_one = root.issue("dns.example", false);
+    let pinned = |pin| Tls::new("dns.example", vec![pin], Some(root.pem.as_bytes())).expect("settings");
+    let named = |name: &str| Tls::new(name, Vec::new(), Some(root.pem.as_bytes())).expect("settings");
+    let web = Tls::new("dns.example", Vec::new(), None).expect("settings");
+    let rows = [
+        (Some(root.issue("other.example", false)), named("dns.example"), FailKind::TlsName),
+        (Some(other.issue("dns.example", false)), named("dns.example"), FailKind::TlsUntrusted),
+        (Some(root.issue("dns.example", false)), web, FailKind::TlsUntrusted),
+        (Some(root.issue("dns.example", true)), named("dns.example"), FailKind::TlsExpired),
+        (Some(root.issue("dns.example", false)), pinned(good_one.pin), FailKind::TlsPin),
+        (None, named("dns.example"), FailKind::TlsFailed),
+    ];
+    for (shown, tls, kind) in rows {
+        // What speaks no TLS closes at what it hears.
+        let up = Fake::start_with(shown.map(|shown| shown.config), |q, transport| match transport {
+            Transport::Udp => Act::Send(vec![answer(q, 66)]),
+            Transport::Tcp => Act::Close,
+        })
+        .await;
+        let forwarder = over_tls(&up, tls);
+        let (found, took) = timed(forwarder.resolve(permit("secret.example"))).await;
+        let error = found.expect_err("nobody to trust");
+        assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind }]));
+        assert!(took < ms(1000), "{kind:?} took {took:?}");
+        assert!(!error.has_left(), "no question was sent");
+        let (code, text) = error.ede();
+        assert_eq!(code, Ede::NetworkError);
+        assert!(text.contains(&format!("{} {}", up.addr, kind.as_str())), "{text}");
+        assert_eq!(datagrams(&up), 0, "{kind:?}: no other way is tried");
+        let spoken = up.queries().iter().any(|(_, q)| q.windows(6).any(|w| w == b"secret"));
+        assert!(!spoken, "{kind:?}: the name was not told");
+    }
+}
+
+#[tokio::test]
+async fn a_tls_upstream_that_is_found_down_is_told_with_its_reason_and_comes_back() {
+    let (root, other) = (Root::new(), Root::new());
+    let up = Fake::start_with(Some(other.issue("dns.example", false).config), good(1)).await;
+    let spare = Fake::start(good(2)).await;
+    let tls = Tls::new("dns.example", Vec::new(), Some(root.pem.as_bytes())).expect("settings");
+    let upstream = Upstream { address: up.addr, way: Way::Tls(tls.clone()) };
+    let upstreams = vec![upstream.clone(), Upstream::udp(spare.addr)];
+    let both = Forwarder::new(Config { upstreams, ..config(&[]) });
+    // Another upstream of the same configuration answers meanwhile.
+    assert_eq!(last(&both.resolve(permit("n.example")).await), Some(2));
+    let alone = Forwarder::new(Config { upstreams: vec![upstream], ..config(&[]) });
+    let begun = Instant::now();
+    let error = loop {
+        let error = alone.resolve(permit("n.example")).await.expect_err("nobody to trust");
+        if matches!(error, ForwardError::AllDown(_)) {
+            break error;
+        }
+        assert!(begun.elapsed() < ms(5000), "not down: {error:?}");
+        tokio::time::sleep(ms(20)).await;
+    };
+    assert!(error.ede().1.contains("tls-untrusted"), "{error}");
+    assert_eq!(error.ede().0, Ede::NetworkError);
+}

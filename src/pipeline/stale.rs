@@ -1,0 +1,105 @@
+//! Answers that have expired, where no upstream answers in time (RFC 8767), and answers that come too late for whom asked.
+//!
+//! Off unless configured. The name was judged before, as for any question, and its aliases are judged and its addresses
+//! pinned by what is in force now; an entry never outlives a change of rules, which clears the cache. It is shown for 30 s
+//! with EDE 3 (Stale Answer).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use staunch_scoring::Answered;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::finish::{answered, is_emptied};
+use super::{Live, Pipeline};
+use crate::answer::{self, Asked, Kind};
+use crate::cache::{Entry, Key};
+use crate::clock;
+use crate::forward::{Flight, ForwardError, Response};
+use crate::policy::Permit;
+
+/// How long a client waits before it is shown an expired answer (RFC 8767 section 5, client response timer).
+const CLIENT_TIMER: Duration = Duration::from_millis(1800);
+/// Exchanges that go on when nobody waits for them any more. At the limit an answer is lost and asked for again.
+const LATE: usize = 256;
+
+/// An exchange whose client was shown an expired answer.
+type Late = (Permit, Flight);
+
+/// Exchanges that go on.
+pub(super) struct Latecomers {
+    hand: mpsc::Sender<Late>,
+    take: Mutex<Option<mpsc::Receiver<Late>>>,
+}
+
+impl Default for Latecomers {
+    fn default() -> Self {
+        let (hand, take) = mpsc::channel(LATE);
+        Self { hand, take: Mutex::new(Some(take)) }
+    }
+}
+
+impl Pipeline {
+    /// The expired answer that may be shown where there is no other.
+    pub(super) fn last_known(&self, live: &Live, key: Key<'_>, now: u64) -> Option<Arc<Entry>> {
+        let most = live.repeats.serve_stale.as_millis() as u64;
+        if most == 0 { None } else { self.cache.get_stale(key, now, most) }
+    }
+
+    /// Asks an upstream, until `until`, or, where there is an expired answer to show, no longer than a client should wait
+    /// since `started`. What comes later is kept.
+    pub(super) async fn ask_upstream(
+        &self,
+        permit: Permit,
+        until: Instant,
+        has_stale: bool,
+        started: std::time::Instant,
+    ) -> Result<Arc<Response>, ForwardError> {
+        if !has_stale {
+            return self.forwarder.resolve_until(permit, until).await;
+        }
+        let until = until.min(Instant::from_std(started) + CLIENT_TIMER);
+        let (outcome, flight) = self.forwarder.resolve_or_leave(permit, until).await;
+        if let Some(flight) = flight {
+            let _ = self.late.hand.try_send((permit, flight));
+        }
+        outcome
+    }
+
+    /// Keeps answers that come late. Never returns; a second call does, at once.
+    pub async fn keep_late_answers(self: Arc<Self>) {
+        let Some(mut late) = self.late.take.lock().take() else { return };
+        let mut landing = JoinSet::new();
+        while let Some((permit, mut flight)) = late.recv().await {
+            let pipeline = self.clone();
+            landing.spawn(async move {
+                if let Ok(response) = flight.landed().await {
+                    pipeline.keep(&permit, &response);
+                }
+            });
+            while landing.try_join_next().is_some() {}
+        }
+    }
+
+    /// Keeps an answer that nobody waits for; what the score is told of it. `None`, and nothing kept, where it says nothing.
+    pub(super) fn keep(&self, permit: &Permit, response: &Response) -> Option<Answered> {
+        let live = self.live.load_full();
+        let vetted = answer::vet(&response.wire, Asked::from(permit), &live.answers).ok()?;
+        if vetted.kind == Kind::Failure {
+            return None;
+        }
+        let told = answered(&vetted);
+        let (now, floor) = (clock::now(), live.repeats.floor.as_millis() as u64);
+        let key = super::finish::key_of(permit);
+        if is_emptied(&vetted) {
+            self.cache.put_inside(key, vetted.answer, vetted.rebinding.into_boxed_slice(), now.mono, floor);
+        } else {
+            self.cache.put(key, vetted.answer, vetted.names.into_boxed_slice(), now.mono, floor);
+        }
+        response.kept();
+        Some(told)
+    }
+}
