@@ -4,8 +4,8 @@
 //! [`crate::listen`], whose queue the room stands for. Counts without locks; knows no clock and no policy.
 //!
 //! A share is a part of what is free at the moment (the dynamic threshold of shared-memory switches): one session alone
-//! gets a twelfth of the room, and the more take theirs the less each gets, so nobody has to say beforehand how many
-//! there will be. Where others have questions waiting too, or had within a second, a session gets a third of that: what one has
+//! gets a quarter of the room, and the more take theirs the less each gets, so nobody has to say beforehand how many
+//! there will be. Where others have questions waiting too, or had within a second, a session gets a 33rd of it: what one has
 //! under way is what another's question stands behind at a busy upstream. Sessions of one owner, and strangers of one
 //! network, share such a part together, so that many sessions of one tenant are one tenant.
 //!
@@ -26,11 +26,13 @@ use crate::range::prefix_of;
 /// A session that nobody crowds may have this many questions waiting whatever others do. Chosen without a source: a
 /// page of a browser or an installer's batch asks for about so many names at once.
 const FLOOR: u32 = 16;
+/// The floor is at most one part in so many of the room.
+const FLOOR_PART: u32 = 8;
 /// What a session may have in the last of the room.
 const LAST: u32 = 4;
 /// A session gets one part in so many of what is free and not kept, alone and beside others. Of the default room that is
-/// 341 and 123 questions, above what a browser has under way (64 look-ups of two types).
-const ALONE_PART: u32 = 8;
+/// 1,024 questions, an installer's thousand at once, and 123, above what a browser has under way (64 look-ups of two types).
+const ALONE_PART: u32 = 2;
 const SESSION_PART: u32 = 24;
 /// How long a session counts as beside others after one of them had a question waiting, milliseconds.
 const BESIDE_MS: u64 = 1000;
@@ -199,7 +201,7 @@ impl Shares {
         if free == 0 {
             return Err(Past::All);
         }
-        let floor = FLOOR.min(self.capacity / ALONE_PART).max(LAST);
+        let floor = FLOOR.min(self.capacity / FLOOR_PART).max(LAST);
         let kept = self.capacity / KEPT_PART;
         let own = match free.checked_sub(kept) {
             Some(open) => floor.max(open / part),
