@@ -1,4 +1,5 @@
-//! What asking the lists costs a query: a million denied names, a few thousand rules, both in one walk.
+//! What asking the lists costs a query: a million denied names, a few thousand rules, both in one walk; a million rules of a
+//! policy zone.
 //!
 //! `cargo bench --bench lists`. Names are synthetic, 17 octets on average; misses have three labels, hits stand two
 //! labels below an entry or are one. Build time and size are printed first.
@@ -11,6 +12,8 @@ mod scale;
 mod support;
 
 use std::hint::black_box;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group};
@@ -18,7 +21,8 @@ use staunch::lists::{
     Action, AgeBuilder, Day, DenyTable, Format, HashKey, ListInfo, Lists, Rule, RuleForm, RuleSet, Scope, ScopeSet,
     compile_texts,
 };
-use staunch::model::SessionType;
+use staunch::model::{Ede, SessionType};
+use staunch::rpz;
 use staunch_scoring::{Bits, NameBuf};
 
 const NAMES: u64 = 1_000_000;
@@ -121,7 +125,54 @@ fn lists(c: &mut Criterion) {
     over("both in one walk, miss", names(|n| format!("www.{}.com", label(n))), false, &either);
 }
 
-criterion_group!(benches, lists);
+/// A zone of the shape of public feeds: a domain and all below it.
+fn rpz(c: &mut Criterion) {
+    let mut text = String::from("$TTL 60\n@ IN SOA ns.test. admin.test. 1 3600 600 86400 60\n");
+    for n in 0..NAMES / 2 {
+        text += &format!("{0} CNAME .\n*.{0} CNAME .\n", listed(n));
+    }
+    let origin = NameBuf::from_text("rpz.test").expect("name");
+    let start = Instant::now();
+    let rules = rpz::parse(text.as_bytes(), origin.as_ref(), "bench.zone", &key(), false).expect("zone");
+    println!(
+        "{} rules of a policy zone: read and built in {:?}, {:.1} octets a rule",
+        rules.len(),
+        start.elapsed(),
+        rules.octets() as f64 / rules.len() as f64
+    );
+    let settings = rpz::Settings {
+        id: "rpz.test".into(),
+        policy: rpz::Override::Given,
+        log: true,
+        trusted: false,
+        max_ttl: 60,
+        ede: Ede::Blocked,
+    };
+    let zone = rpz::Zone { settings, rules: rules.into(), counters: Arc::default(), awaited: false };
+    let four = [zone.clone(), zone.clone(), zone.clone(), zone.clone()];
+    let client: IpAddr = [192, 0, 2, 1].into();
+    let mut group = c.benchmark_group("rpz");
+    group.throughput(Throughput::Elements(1));
+    let half = |n: u64| listed(n / 2);
+    for (id, zones, asked, hit) in [
+        ("1e6 hit, the name itself", rpz::Snapshot::new([zone.clone()]), names(half), true),
+        ("1e6 hit, two labels below", rpz::Snapshot::new([zone.clone()]), names(|n| format!("a.b.{}", half(n))), true),
+        ("1e6 miss, three labels", rpz::Snapshot::new([zone]), names(|n| format!("www.{}.com", label(n))), false),
+        ("four zones of 1e6, miss", rpz::Snapshot::new(four), names(|n| format!("www.{}.com", label(n))), false),
+    ] {
+        let ask = |name: &NameBuf| zones.question(name.as_ref(), client).hit.is_some();
+        assert!(asked.iter().all(|name| ask(name) == hit), "{id}");
+        let mut at = 0;
+        group.bench_function(id, |b| {
+            b.iter(|| {
+                at = (at + 1) % asked.len();
+                black_box(ask(black_box(&asked[at])))
+            });
+        });
+    }
+}
+
+criterion_group!(benches, lists, rpz);
 
 fn main() {
     let args: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();

@@ -16,6 +16,7 @@ need dns2tcpc dns2tcp
 need dns2tcpd dns2tcp
 need conntrack conntrack
 need dig dnsutils
+need nsupdate dnsutils
 need curl curl
 need python3 python3
 need node nodejs

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use staunch_scoring::{Band, Bits, LedgerView, Reading};
 
 use crate::model::{CaseId, Mode, Phase, Qtype, Reason, SessionId, SessionType, Transport};
+use crate::rpz::{Action, Trigger};
 
 /// Version of [`Event`] and [`Alert`] as written: `schema` in every record.
 pub const SCHEMA: u32 = 1;
@@ -113,6 +114,9 @@ pub struct Event {
     /// The rule or list that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRef>,
+    /// What a response policy zone says of it, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpz: Option<Rpz>,
     /// Where the answer came from.
     pub source: Source,
     /// What random siblings of the name were found to get, where they were asked.
@@ -147,6 +151,19 @@ fn one() -> u64 {
 
 fn is_one(count: &u64) -> bool {
     *count == 1
+}
+
+/// What a response policy zone says of a query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rpz {
+    /// The zone.
+    pub zone: Arc<str>,
+    /// What matched.
+    pub trigger: Trigger,
+    /// What it does.
+    pub action: Action,
+    /// Whether that was done; if not, the zone is disabled, or the session is only watched.
+    pub applied: bool,
 }
 
 /// The score as recorded.

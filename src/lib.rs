@@ -23,6 +23,7 @@ pub mod ports;
 pub mod probe;
 pub mod range;
 pub mod reply;
+pub mod rpz;
 pub mod session;
 pub mod wire;
 
@@ -41,6 +42,7 @@ pub mod outbound;
 pub mod rdap;
 pub mod readiness;
 pub mod store;
+pub mod transfer;
 pub mod zones;
 
 // What joins them.

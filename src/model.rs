@@ -287,6 +287,8 @@ pub enum Reason {
     DenyRule,
     /// A deny list names it.
     DenyList,
+    /// A response policy zone says something else of it, of who asks, or of its answer.
+    Rpz,
     /// The profile answers only what a rule allows.
     NotAllowed,
     /// The type is not one the profile answers.
@@ -319,9 +321,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that must exist from the start.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::DenyRule,
         Self::DenyList,
+        Self::Rpz,
         Self::NotAllowed,
         Self::TypeNotAllowed,
         Self::BadHostName,
@@ -343,6 +346,7 @@ impl Reason {
         match self {
             Self::DenyRule => "deny-rule",
             Self::DenyList => "deny-list",
+            Self::Rpz => "rpz",
             Self::NotAllowed => "not-allowed",
             Self::TypeNotAllowed => "type-not-allowed",
             Self::BadHostName => "bad-host-name",
@@ -383,6 +387,24 @@ pub enum Ede {
     NoReachableAuthority = 22,
     /// 23: an upstream could be reached but the exchange failed.
     NetworkError = 23,
+}
+
+impl Ede {
+    /// The code of a number, of those that we send.
+    pub fn from_code(code: u16) -> Option<Self> {
+        let all = [
+            Self::Other,
+            Self::StaleAnswer,
+            Self::ForgedAnswer,
+            Self::NotReady,
+            Self::Blocked,
+            Self::Filtered,
+            Self::Prohibited,
+            Self::NoReachableAuthority,
+            Self::NetworkError,
+        ];
+        all.into_iter().find(|ede| *ede as u16 == code)
+    }
 }
 
 /// Names one refusal on every channel: EDE, TXT, event, alert, journal, `staunch why`. `c` and 12 of `0-9a-z` without

@@ -49,6 +49,12 @@ impl RangeError {
 }
 
 impl IpRange {
+    /// Every address of both families.
+    pub const EVERYTHING: [Self; 2] = [
+        Self { network: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), prefix: 0 },
+        Self { network: IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), prefix: 0 },
+    ];
+
     /// Reads `address/length`, or an address alone for the range of one.
     ///
     /// # Errors

@@ -204,6 +204,36 @@ pub fn stale(out: &mut Vec<u8>, query: &Query<'_>, answer: &WireAnswer, transpor
     answer_with(out, query, answer, transport, |_| ttl, false, &[(Ede::StaleAnswer, text)]);
 }
 
+/// An answer that policy has put in the place of another, its TTLs at most `cap` seconds, with the reasons. Otherwise as
+/// [`from_answer`].
+pub fn rewritten(
+    out: &mut Vec<u8>,
+    query: &Query<'_>,
+    answer: &WireAnswer,
+    transport: Transport,
+    cap: u32,
+    reasons: &[(Ede, &str)],
+) {
+    answer_with(out, query, answer, transport, |ttl| ttl.min(cap), false, reasons);
+}
+
+/// Nothing, and that the stub is to ask again over TCP.
+pub fn truncated(out: &mut Vec<u8>, query: &Query<'_>, ede: Ede, text: &str) {
+    begin(out, query, NOERROR, TC);
+    opt(out, query, &[(ede, text)]);
+}
+
+/// The reason that a reply of our own gives, if it gives one.
+pub fn reason_in(reply: &[u8]) -> Option<(Ede, String)> {
+    use hickory_proto::op::Message;
+    use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+    let message = Message::from_vec(reply).ok()?;
+    let EdnsOption::Unknown(_, data) = message.edns?.option(EdnsCode::from(15)).cloned()? else { return None };
+    let (code, text) = data.split_first_chunk::<2>()?;
+    let text = String::from_utf8_lossy(text).into_owned();
+    Some((Ede::from_code(u16::from_be_bytes(*code))?, text))
+}
+
 /// An answer with each record's TTL put through `ttl`, AD if it is `authentic`, and with reasons.
 fn answer_with(
     out: &mut Vec<u8>,

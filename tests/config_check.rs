@@ -8,8 +8,11 @@ use staunch::config::{
 use staunch::enforce::BackendKind;
 use staunch::forward::Way;
 use staunch::lists::{Reach, Scope};
+use staunch::model::Ede;
 use staunch::model::{Mode, Phase, Qtype, SessionType};
 use staunch::policy::{UnknownSource, Unlisted};
+use staunch::rpz::Override;
+use staunch::transfer::Source;
 use staunch_scoring::{Bits, NameBuf};
 
 const EXAMPLE: &str = include_str!("../deploy/staunch.example.toml");
@@ -84,6 +87,32 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
             &[(3, "server.lissen", "unknown field", "`listen`"), (4, "server.workers", "-1", "0 or more")],
         ),
         ("version = 1\n[policy]\nmode = \"on\"\n", &[(3, "policy.mode", "`on`", "`enforce`")]),
+        // Response policy zones.
+        ("version = 1\n[[rpz]]\nfile = \"z\"\n", &[(2, "rpz[0].name", "empty", "write a name")]),
+        ("version = 1\n[[rpz]]\nname = \"z.test\"\n", &[(2, "rpz[0]", "from nowhere", "`primaries`")]),
+        (
+            "version = 1\n[[rpz]]\nname = \"z.test\"\nfile = \"nowhere.zone\"\nrequired = true\npassthru = \"trust\"\n",
+            &[
+                (2, "rpz[0].owner", "owner is missing", "who answers"),
+                (2, "rpz[0].reason", "reason is missing", "why"),
+                (4, "rpz[0].file", "cannot be read", "relative"),
+                (5, "rpz[0].required", "only zones that are transferred", "remove"),
+            ],
+        ),
+        (
+            "version = 1\n[[rpz]]\nname = \"z.test\"\nfile = \"z\"\nprimaries = [\"192.0.2.1\"]\npolicy = \"cname\"\n",
+            &[(2, "rpz[0].cname", "no name to lead to", "garden"), (5, "rpz[0].primaries", "a file and from", "keep")],
+        ),
+        (
+            "version = 1\n[[rpz]]\nname = \"z.test\"\nprimaries = [\"primary.test\"]\ncname = \"x.test\"\n\
+             tsig = { name = \"k\", algorithm = \"hmac-md5\", secret_file = \"nowhere\" }\nmax_transfer_octets = 1\n",
+            &[
+                (4, "rpz[0].primaries[0]", "not the address", "not looked up"),
+                (5, "rpz[0].cname", "never used", "policy = \"cname\""),
+                (6, "rpz[0].tsig.algorithm", "hmac-md5", "hmac-sha256"),
+                (6, "rpz[0].tsig.secret_file", "cannot be read", "relative"),
+            ],
+        ),
         // Addresses.
         (
             "version = 1\n[server]\nlisten = [\n \"127.0.0.1\",\n \"::1\",\n \"localhost:53\",\n]\n",
@@ -895,6 +924,49 @@ review_by = "2027-06-01"
     assert_ne!(changed_list, before);
     write("policy.toml", &text.replace("sinkhole = 3.5", "sinkhole = 3.4"));
     assert_ne!(digest(()), changed_list);
+}
+
+#[test]
+fn policy_zones_are_read_in_their_order_and_their_mistakes_told_by_their_lines() {
+    let dir = tempfile::tempdir().expect("directory");
+    let write = |file: &str, text: &str| std::fs::write(dir.path().join(file), text).expect(file);
+    let head = "$TTL 60\n@ SOA . . 7 1 1 1 1\n";
+    write("first.zone", &format!("{head}a.example CNAME .\n"));
+    write("third.zone", &format!("{head}x.rpz-nsip CNAME .\na.example CNAME .\n"));
+    write("key", "c2l4dGVlbiBvciBtb3JlIG9jdGV0cw==\n");
+    std::fs::set_permissions(dir.path().join("key"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("mode");
+    let path = dir.path().join("policy.toml");
+    let load = |text: &str| {
+        write("policy.toml", text);
+        load_in(&path, &environment())
+    };
+    let text = "version = 1\n[server]\nnotify_listen = [\"192.0.2.1:5353\"]\n\
+        [[rpz]]\nname = \"first.test\"\nfile = \"first.zone\"\npolicy = \"cname\"\ncname = \"*.garden.test\"\nede = \"filtered\"\n\
+        [[rpz]]\nname = \"second.test.\"\nprimaries = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\nrequired = true\non_expire = \"disable\"\n\
+        tsig = { name = \"Transfer.\", algorithm = \"HMAC-SHA512\", secret_file = \"key\" }\n\
+        [[rpz]]\nname = \"third.test\"\nfile = \"third.zone\"\nunsupported = \"ignore\"\nlog = false\n\
+        [[rpz]]\nname = \"off.test\"\nfile = \"first.zone\"\nenabled = false\n";
+    let (loaded, warnings) = load(text).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    let names: Vec<_> = loaded.rpz.iter().map(|zone| zone.settings.id.to_string()).collect();
+    assert_eq!(names, ["first.test", "second.test", "third.test"]);
+    assert_eq!(loaded.rpz[0].settings.policy, Override::Cname(name("*.garden.test")));
+    assert_eq!((loaded.rpz[0].settings.ede, loaded.rpz[2].settings.log), (Ede::Filtered, false));
+    let Source::Primaries(primaries) = &loaded.rpz[1].source else { panic!("{:?}", loaded.rpz[1]) };
+    assert_eq!(primaries.servers[1], "[2001:db8::53]:5353".parse().expect("address"));
+    assert!(primaries.required && !primaries.keep_expired && primaries.tsig.is_some());
+    assert_eq!(loaded.notify_listen, ["192.0.2.1:5353".parse().expect("address")]);
+    let told: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    assert!(told.iter().any(|warning| warning.starts_with("third.zone: 1 records")), "{told:?}");
+
+    let mut errors = load(&text.replace("\"ignore\"", "\"refuse\"")).expect_err("refused");
+    let error = errors.pop().expect("one");
+    assert_eq!((error.file.as_str(), error.line, errors.len()), ("third.zone", 3, 0));
+    assert!(error.problem.contains("rpz-nsip") && error.remedy.contains("remove it"), "{error}");
+    // What a zone says is part of what is in force.
+    let digest = loaded.digest().to_owned();
+    write("first.zone", &format!("{head}b.example CNAME .\n"));
+    assert_ne!(load(text).unwrap_or_else(|errors| panic!("{errors:#?}")).0.digest(), digest);
 }
 
 #[test]

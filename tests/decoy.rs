@@ -93,6 +93,7 @@ fn ask<'a>(query: &'a Query<'a>, grants: &'a Grants, now: Now, cached: bool) -> 
         group_seen_days: None,
         group: None,
         grants,
+        rpz: None,
         name_hash: 1,
     }
 }

@@ -142,6 +142,7 @@ impl<'p> Session<'p> {
             group_seen_days: None,
             group: None,
             grants: &self.grants,
+            rpz: None,
             name_hash: self.queries as u64,
         };
         let decision = self.policy.decide(&self.context, &self.inner, &ask);

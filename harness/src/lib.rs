@@ -14,6 +14,7 @@ pub mod lists;
 pub mod mutate;
 pub mod query;
 pub mod rdap;
+pub mod rpz;
 pub mod seeds;
 pub mod tree;
 
@@ -38,4 +39,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "frames", run: frames::run, mutations: 1000 },
     Target { name: "journal", run: journal::run, mutations: 4 },
     Target { name: "rdap", run: rdap::run, mutations: 3000 },
+    Target { name: "rpz", run: rpz::run, mutations: 1000 },
 ];

@@ -15,14 +15,14 @@ pub(super) const HEADER: usize = 12;
 
 /// A name as spelled in the message, expanded.
 #[derive(Clone, Copy)]
-pub(super) struct Spelled {
+pub(crate) struct Spelled {
     wire: [u8; 255],
     len: u8,
 }
 
 impl Spelled {
     /// Its wire octets, root label included.
-    pub(super) fn as_wire(&self) -> &[u8] {
+    pub(crate) fn as_wire(&self) -> &[u8] {
         self.wire.get(..usize::from(self.len)).unwrap_or_default()
     }
 
@@ -49,7 +49,7 @@ impl Spelled {
 }
 
 /// Reads the name at `at`, following pointers; returns it and where the next field starts.
-pub(super) fn read_name(octets: &[u8], at: usize) -> Result<(Spelled, usize), VetError> {
+pub(crate) fn read_name(octets: &[u8], at: usize) -> Result<(Spelled, usize), VetError> {
     let mut name = Spelled { wire: [0; 255], len: 0 };
     let mut len = 0;
     let mut pos = at;

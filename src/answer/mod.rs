@@ -23,6 +23,7 @@
     )
 )]
 
+mod behind;
 mod chain;
 mod denial;
 mod emit;
@@ -44,9 +45,10 @@ use staunch_scoring::{NameBuf, NameRef};
 use crate::model::Qtype;
 use crate::policy::Permit;
 
+pub use behind::{Alias, vet_behind};
 pub use guard::{AllowRange, is_internal_name, is_public};
-pub(crate) use message::skip_name;
 pub use message::well_formed;
+pub(crate) use message::{read_name, skip_name};
 pub use sibling::{says_the_same, vet_sibling};
 pub use vet::vet;
 

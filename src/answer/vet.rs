@@ -11,7 +11,8 @@ use super::guard::{Showing, is_internal_name};
 use super::message::{Message, Record, Spelled};
 use super::rdata::{self, Signature, Svcb};
 use super::{
-    AnswerRules, Asked, BARE_NEGATIVE_TTL, FAILURE_TTL, Kind, MAX_ADDRESSES, MAX_RECORDS, VetError, Vetted, WireAnswer,
+    Alias, AnswerRules, Asked, BARE_NEGATIVE_TTL, FAILURE_TTL, Kind, MAX_ADDRESSES, MAX_RECORDS, VetError, Vetted,
+    WireAnswer,
 };
 use crate::model::Qtype;
 
@@ -35,6 +36,16 @@ pub fn vet(response: &[u8], asked: Asked<'_>, rules: &AnswerRules) -> Result<Vet
 
 /// As [`vet`], the message already walked.
 pub(super) fn vet_message(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Result<Vetted, VetError> {
+    vet_message_behind(message, &[], asked, rules)
+}
+
+/// As [`vet_message`], with `aliases` in front of what is shown.
+pub(super) fn vet_message_behind(
+    message: &Message<'_>,
+    aliases: &[Alias<'_>],
+    asked: Asked<'_>,
+    rules: &AnswerRules,
+) -> Result<Vetted, VetError> {
     if message.qname() != asked.qname.as_wire() || message.qtype != asked.qtype.0 || message.qclass != CLASS_IN {
         return Err(VetError::WrongQuestion);
     }
@@ -45,10 +56,16 @@ pub(super) fn vet_message(message: &Message<'_>, asked: Asked<'_>, rules: &Answe
         return Ok(failure());
     }
     let Some(chain) = Chain::follow(message, asked, rules) else { return Ok(failure()) };
-    let mut vetting = Vetting::new(message, asked, rules);
+    let mut vetting = Vetting::new(message, aliases, asked, rules);
+    vetting.front()?;
     vetting.aliases(&chain)?;
     vetting.finals(&chain)?;
     vetting.conclude(&chain)
+}
+
+/// The name that the client has asked for.
+fn first<'a>(front: &[Alias<'a>], asked: Asked<'a>) -> NameRef<'a> {
+    front.first().map_or(asked.qname, |alias| alias.owner)
 }
 
 /// SERVFAIL, with nothing in it.
@@ -77,6 +94,8 @@ fn failure() -> Vetted {
 /// The answer under construction.
 struct Vetting<'v, 'm> {
     message: &'v Message<'m>,
+    /// Aliases of our own that lead to the name asked for.
+    front: &'v [Alias<'v>],
     asked: Asked<'v>,
     rules: &'v AnswerRules,
     to: Writer,
@@ -101,12 +120,13 @@ struct Vetting<'v, 'm> {
 }
 
 impl<'v, 'm> Vetting<'v, 'm> {
-    fn new(message: &'v Message<'m>, asked: Asked<'v>, rules: &'v AnswerRules) -> Self {
+    fn new(message: &'v Message<'m>, front: &'v [Alias<'v>], asked: Asked<'v>, rules: &'v AnswerRules) -> Self {
         Self {
             message,
+            front,
             asked,
             rules,
-            to: Writer::behind(asked.qname.as_wire()),
+            to: Writer::behind(first(front, asked).as_wire()),
             written: 0,
             shown: 0,
             found: 0,
@@ -175,6 +195,19 @@ impl<'v, 'm> Vetting<'v, 'm> {
         if within && signature.is_of_wildcard(name) && self.absent.last().is_none_or(|last| !last.is_of(name)) {
             self.absent.push(Absent::expanded(Spelled::of(name), zone));
         }
+    }
+
+    /// Writes our own aliases.
+    fn front(&mut self) -> Result<(), VetError> {
+        let front = self.front;
+        for (i, alias) in front.iter().enumerate() {
+            let target = front.get(i + 1).map_or(self.asked.qname, |next| next.owner);
+            self.record(alias.owner.as_wire(), CNAME, alias.ttl, |v| {
+                v.to.data_name(target.as_wire(), false);
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Writes the aliases.
@@ -402,9 +435,10 @@ impl<'v, 'm> Vetting<'v, 'm> {
     fn emptied(self, chain: &Chain) -> Vetted {
         let names = self.names(chain);
         let dropped = self.message.answers().iter().filter(|r| r.rtype != RRSIG).count().min(usize::from(u16::MAX));
-        let mut to = Writer::behind(self.asked.qname.as_wire());
+        let qname = first(self.front, self.asked).as_wire();
+        let mut to = Writer::behind(qname);
         let ttl = BARE_NEGATIVE_TTL.min(self.rules.max_ttl);
-        let length_at = to.begin(self.asked.qname.as_wire(), SOA, ttl);
+        let length_at = to.begin(qname, SOA, ttl);
         to.octets(b"\x0frebinding-guard\x07staunch\x07invalid\0\x06nobody\x07invalid\0");
         for value in [1, 3600, 600, 86400, ttl] {
             to.octets(&u32::to_be_bytes(value));

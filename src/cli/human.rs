@@ -356,10 +356,29 @@ pub fn status(v: &Value) -> String {
         let _ = write!(out, "\ngroups         {:.1} bits by owners without room", number(&v["groups"]["shared_bits"]));
     }
     let _ = write!(out, "\nconfiguration  {}", text(&v["digest"]));
+    for zone in v["rpz"].as_array().into_iter().flatten() {
+        let _ = write!(out, "\npolicy zone    {}", policy_zone(zone));
+    }
     if v["thresholds"]["from"] == "learned" {
         for threshold in v["thresholds"]["profiles"].as_array().into_iter().flatten() {
             let _ = write!(out, "\nthresholds     {}", settled(threshold));
         }
+    }
+    out
+}
+
+/// One policy zone.
+fn policy_zone(zone: &Value) -> String {
+    let mut out = format!("{}: {} rules", text(&zone["zone"]), zone["rules"]);
+    match zone["serial"].as_u64() {
+        Some(serial) => out += &format!(", serial {serial}"),
+        None => out += ", no copy yet",
+    }
+    if zone["expired"] == true {
+        out += ", EXPIRED";
+    }
+    if zone["error"].is_string() {
+        out += &format!(", last try failed: {}", text(&zone["error"]));
     }
     out
 }

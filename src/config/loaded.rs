@@ -17,6 +17,7 @@ use crate::model::{Announcement, Mode};
 use crate::pipeline::Repeats;
 use crate::policy::{Profiles, UnknownSource};
 use crate::range::IpRange;
+use crate::transfer::ZoneConfig;
 use crate::{enforce, feed, forward, learn, listen, rdap, readiness};
 
 /// Everything that was said or assumed.
@@ -68,6 +69,10 @@ pub struct Loaded {
     pub list_reports: Vec<ListReport>,
     /// What was read from each pack.
     pub pack_reports: Vec<PackReport>,
+    /// Response policy zones in force, in their order.
+    pub rpz: Vec<ZoneConfig>,
+    /// Where NOTIFY messages are taken.
+    pub notify_listen: Vec<SocketAddr>,
     /// Where lists are fetched from.
     pub feeds: feed::Config,
     /// Who is asked for the age of domains.

@@ -30,6 +30,7 @@ use crate::rdap::Rdap;
 use crate::session::{Context, Sessions};
 use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry};
+use crate::transfer::{self, Keeper};
 use crate::zones::Zones;
 
 /// For all that was ordered of the packet filter: loading a hundred thousand leases takes longer than one pin may.
@@ -120,11 +121,15 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     let configured = loaded.sessions.clone();
     let grants = Arc::new(ArcSwap::from_pointee(Grants::new(HashKey::from_random(random()?))));
     let (digest, enforced) = (loaded.digest().to_owned(), loaded.policy.mode != Mode::Monitor);
+    let (rpz, notify_listen) = (loaded.rpz.clone(), loaded.notify_listen.clone());
+    let transfers = Keeper::new(&loaded.state_dir);
     let feeds = loaded.feeds.clone();
     let live = live(loaded, grants, &settled)?;
+    transfers.configure(&rpz, |zones| live.rpz.store(Arc::new(zones)));
     book.put_in_force(settled);
     let pipeline = Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry, book);
-    let pipeline = Arc::new(pipeline.with_registries(rdap).with_node(&node).with_room(room, random()?));
+    let pipeline = pipeline.with_registries(rdap).with_node(&node).with_room(room, random()?);
+    let pipeline = Arc::new(pipeline.with_transfers(transfers));
     for announcement in configured {
         let id = announcement.id.clone();
         let seed = pipeline.hash(&id);
@@ -139,6 +144,12 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
             .degraded("durable state was damaged; what could be read is in force, see the log", crate::clock::now());
     }
     reconcile(&pipeline, same_policy).await?;
+    for address in notify_listen {
+        let socket = super::privilege::with_low_ports(|| std::net::UdpSocket::bind(address));
+        let taken = socket.and_then(|socket| pipeline.transfers.listen(socket));
+        taken.with_context(|| format!("[server] notify_listen {address}"))?;
+    }
+    pipeline.keep_zones();
     let watched = Arc::downgrade(&pipeline);
     pipeline.enforcer.on_health(move |healthy| {
         // The last of the pipeline is gone only when the process ends.
@@ -181,13 +192,18 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     let settled = settle(&pipeline.book, &loaded, old.policy.mode != Mode::Monitor)?;
     let digest = loaded.digest().to_owned();
     let registries = loaded.age.rdap.clone();
+    let rpz = loaded.rpz.clone();
     let feeds = loaded.feeds.clone();
     let live = live(loaded, old.grants.clone(), &settled)?;
     if digest != old.digest {
         note_policy(pipeline, String::new(), old.policy.mode != Mode::Monitor).await;
     }
     pipeline.book.put_in_force(settled);
-    pipeline.live.store(Arc::new(live));
+    pipeline.transfers.configure(&rpz, |zones| {
+        live.rpz.store(Arc::new(zones));
+        pipeline.live.store(Arc::new(live));
+    });
+    pipeline.transfers.start();
     if let (Some(rdap), Some(config)) = (&pipeline.ages.rdap, registries) {
         rdap.configure(config);
     }
@@ -267,6 +283,7 @@ fn fixed(loaded: &Loaded) -> Vec<(&'static str, String)> {
         ("[server] state_dir", format!("{:?}", loaded.state_dir)),
         ("[server] admin_socket or admin_group", format!("{:?}", loaded.admin)),
         ("[server] metrics", format!("{:?}", loaded.metrics)),
+        ("[server] notify_listen", format!("{:?}", loaded.notify_listen)),
         ("[upstream] or [[forward]]", format!("{:?}", loaded.upstream)),
         ("[answer] cache_entries", format!("{:?}", loaded.answer.cache_entries)),
         (
@@ -357,6 +374,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
     Ok(Live {
         version: Live::next_version(),
         zones,
+        rpz: ArcSwap::from_pointee(transfer::without_transfers(&loaded.rpz)),
         forwarded: forward::Zones::new(loaded.upstream.zones.iter().map(|own| own.zone.clone())),
         answers,
         pins,

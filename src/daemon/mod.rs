@@ -9,6 +9,7 @@ mod sampled;
 mod sinks;
 mod supervisor;
 mod watchdog;
+mod zone_metrics;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -178,6 +179,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let listeners = listener.counters().clone();
     let stages = sampled::Stages { pipeline: Arc::downgrade(&pipeline), listeners };
     pipeline.telemetry.metrics.register(Arc::new(stages));
+    let zones = zone_metrics::ZoneMetrics(Arc::downgrade(&pipeline));
+    pipeline.telemetry.metrics.register_collector(Box::new(zones));
     if let Some(address) = metrics {
         http::serve(address, pipeline.clone()).await.with_context(|| format!("metrics page on {address}"))?;
     }
@@ -243,6 +246,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(watchdog);
     listener.shutdown().await;
+    pipeline.transfers.stop();
     admin_task.abort();
     held_task.abort();
     popular_task.abort();

@@ -79,7 +79,7 @@ pub fn first_look(
     let Parsed::Query(query) = wire::parse(packet) else { return None };
     let knowledge = Knowledge::nothing(hash(name));
     let now = Now { mono: 1000, wall: 0 };
-    match walk(live, &grants, &context, &Inner::new(SEED), &query, now, &knowledge) {
+    match walk(live, &grants, &live.rpz.load(), &context, &Inner::new(SEED), &query, now, &knowledge) {
         Walked::Zone | Walked::Local => None,
         Walked::Judged { decision, .. } => Some((decision.applied, decision.reason, decision.assessment)),
     }
@@ -136,9 +136,12 @@ impl<'c> Replay<'c> {
             standing: &|_| None,
             group: None,
             enters: None,
+            // A recorded question knows no address, so policy zones are not asked.
+            client: None,
             name_hash: hash(name),
         };
-        let walked = walk(self.live, self.grants, self.context, &self.inner, &query, now, &knowledge);
+        let zones = self.live.rpz.load();
+        let walked = walk(self.live, self.grants, &zones, self.context, &self.inner, &query, now, &knowledge);
         let (decision, cached) = match walked {
             Walked::Zone | Walked::Local => {
                 self.run.local += 1;

@@ -14,7 +14,7 @@ const LOAD_PERCENT: usize = 60;
 const KEY: usize = size_of::<u64>();
 
 /// What a table can hold beside a fingerprint.
-pub(super) trait Value: Copy {
+pub(crate) trait Value: Copy {
     /// Octets of one.
     const OCTETS: usize;
     /// From [`Self::OCTETS`] octets; `None` from another number of them.
@@ -45,7 +45,7 @@ value!(u32);
 value!(u64);
 
 /// See the module.
-pub(super) struct Flat<V> {
+pub(crate) struct Flat<V> {
     octets: Octets,
     /// Where in them the table begins.
     at: usize,
@@ -67,7 +67,7 @@ pub(super) fn octets_of<V: Value>(slots: usize) -> Option<usize> {
 
 impl<V: Value> Flat<V> {
     /// An empty table with room for `count` entries.
-    pub(super) fn with_room_for(count: usize) -> Self {
+    pub(crate) fn with_room_for(count: usize) -> Self {
         // One slot more than the load asks for, so that a probe always meets an empty one.
         let slots = if count == 0 { 0 } else { count * 100 / LOAD_PERCENT + 1 };
         let octets = Octets::Owned(vec![0; slots * (KEY + V::OCTETS)]);
@@ -89,7 +89,7 @@ impl<V: Value> Flat<V> {
 
     /// Adds an entry; where the fingerprint is there already, `merge(old, new)` says what stays. False where the table
     /// is full or is not our own to change.
-    pub(super) fn insert(&mut self, fingerprint: u64, value: V, merge: impl FnOnce(V, V) -> V) -> bool {
+    pub(crate) fn insert(&mut self, fingerprint: u64, value: V, merge: impl FnOnce(V, V) -> V) -> bool {
         let key = fingerprint.max(1);
         let (slots, keys_end) = (self.slots, self.slots * KEY);
         let Some(mut slot) = home(key, slots) else { return false };
@@ -120,7 +120,7 @@ impl<V: Value> Flat<V> {
 
     /// The value of a fingerprint.
     #[inline]
-    pub(super) fn find(&self, fingerprint: u64) -> Option<V> {
+    pub(crate) fn find(&self, fingerprint: u64) -> Option<V> {
         let key = fingerprint.max(1);
         let mut slot = home(key, self.slots)?;
         let table = self.octets.get(self.at..)?;
@@ -176,7 +176,7 @@ impl<V: Value> Flat<V> {
     }
 
     /// Distinct fingerprints.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
@@ -186,7 +186,7 @@ impl<V: Value> Flat<V> {
     }
 
     /// Octets held.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.slots * (KEY + V::OCTETS)
     }
 

@@ -35,6 +35,7 @@ pub use builtin::{BUILTIN, Builtin, PACKS, PREFIX as BUILTIN_PREFIX, builtin, bu
 pub use compile::{Input, MAX_EXCEPTIONS, MAX_NAMES, Reopen, Survey, compile, compile_texts, inspect, survey};
 pub use day::Day;
 pub use deny::{DenyMatch, DenyTable};
+pub(crate) use flat::Flat;
 pub use form::{FormError, Reach, RuleForm, SuffixKind, host_name, public_suffix};
 pub use formats::{DETECTED_LINES, Format, detect};
 pub use grants::{Allowance, Grants, MAX_GRANTS, TooManyGrants};

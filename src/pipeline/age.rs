@@ -165,7 +165,17 @@ impl Pipeline {
         if let (Some(wait), Some(rdap)) = (self.ask_age(&walk, now), &self.ages.rdap) {
             wait.ended(rdap.hold(), now.mono).await;
         }
-        self.walk(&query, &walk.packet, walk.from, walk.transport, clock::now(), Some(walk.started), out, None)
+        self.walk(
+            &query,
+            &walk.packet,
+            walk.from,
+            walk.transport,
+            clock::now(),
+            Some(walk.started),
+            out,
+            None,
+            walk.aliased,
+        )
     }
 }
 

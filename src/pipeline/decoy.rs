@@ -151,6 +151,7 @@ impl Pipeline {
                 Some(walk.started),
                 &mut out,
                 Some(again),
+                walk.aliased,
             ) {
                 Fast::Reply => Some(out),
                 Fast::Drop => None,
@@ -268,6 +269,8 @@ impl Search<'_, '_> {
             group_seen_days: known.group_seen_days,
             group: ledger.as_ref().map(|ledger| ledger.facts(qname, now.wall)),
             grants: &grants,
+            // The walk that led here has asked them.
+            rpz: None,
             name_hash: 0,
         };
         let decision = policy.decide(&context, &inner, &ask);

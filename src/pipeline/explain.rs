@@ -1,5 +1,6 @@
 //! What the pipeline says of itself: explanations, sessions, status. Reads, never changes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -7,16 +8,17 @@ use serde_json::{Value, json};
 use staunch_scoring::{GroupFacts, NameRef, Outcome, QName, Split, StateSnapshot};
 
 use super::age::Known;
-use super::{AgeSources, Listed, Live, Pipeline, is_guarded};
+use super::{AgeSources, Listed, Live, Pipeline, is_guarded, rewrite};
 use crate::cache::Key;
 use crate::decoy::Kind;
-use crate::event::{RuleRef, Scored, Source, Verdict};
+use crate::event::{self, RuleRef, Scored, Source, Verdict};
 use crate::lists::{Allowance, Grants, RuleForm};
 use crate::local;
 use crate::model::{Announcement, Mode, Now, Qtype, Reason, SessionId};
 use crate::pin::Details;
-use crate::policy::{Ask, Decision};
+use crate::policy::{Ask, AskZones, Decision};
 use crate::ports::Ports;
+use crate::rpz;
 use crate::session::{AddError, Context, Inner, Quarantine, Session};
 use crate::store::{Grant, Quarantined};
 use crate::telemetry::{rfc3339, scored};
@@ -51,6 +53,9 @@ pub struct Explanation {
     /// The rule or list that decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRef>,
+    /// What a response policy zone says of the question. What zones say of answers is known only when there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rpz: Option<event::Rpz>,
     /// What lists say of it, where one decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub list: Option<Listed>,
@@ -83,7 +88,8 @@ pub fn explain_fresh(
     qtype: Qtype,
     now: Now,
 ) -> Result<Explanation, String> {
-    let knowledge = Knowledge::nothing(1);
+    let client = context.announcement.addresses.first().copied();
+    let knowledge = Knowledge { client, ..Knowledge::nothing(1) };
     explain(live, context, &Inner::new(0), &parse(name)?, qtype, now, &knowledge)
 }
 
@@ -103,6 +109,8 @@ pub(crate) struct Knowledge<'k> {
     pub ages: &'k dyn Fn(NameRef<'_>) -> Known,
     /// Keyed hash of the full name.
     pub name_hash: u64,
+    /// Where the question would come from.
+    pub client: Option<IpAddr>,
 }
 
 impl Knowledge<'_> {
@@ -115,6 +123,7 @@ impl Knowledge<'_> {
             standing: &|_| None,
             group: None,
             enters: None,
+            client: None,
             name_hash,
         }
     }
@@ -148,9 +157,11 @@ fn parse(name: &str) -> Result<QName, String> {
 }
 
 /// The walk up to the verdict, in the order of the live one. Changes nothing.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn walk<'a>(
     live: &'a Live,
     grants: &'a Grants,
+    zones: &'a rpz::Snapshot,
     context: &Context,
     inner: &Inner,
     query: &'a Query<'a>,
@@ -183,6 +194,7 @@ pub(crate) fn walk<'a>(
         group_seen_days: known.group_seen_days,
         group: if cached { None } else { knowledge.group },
         grants,
+        rpz: knowledge.client.filter(|_| !zones.is_empty()).map(|client| AskZones { zones, client, tcp: false }),
         name_hash: knowledge.name_hash,
     };
     let mut decision = live.policy.decide(context, inner, &ask);
@@ -235,6 +247,7 @@ fn explain(
         would: Verdict::Answer,
         reason: None,
         rule: None,
+        rpz: None,
         list: None,
         source: Source::Local,
         age: None,
@@ -242,8 +255,9 @@ fn explain(
         score: None,
     };
     let grants = live.grants.load();
+    let zones = live.rpz.load();
     let (decision, cached, stood_in, decoy_parent, unreachable) =
-        match walk(live, &grants, context, inner, &query, now, knowledge) {
+        match walk(live, &grants, &zones, context, inner, &query, now, knowledge) {
             Walked::Zone => {
                 explanation.source = Source::Zone;
                 return Ok(explanation);
@@ -255,6 +269,10 @@ fn explain(
         };
     explanation.decoy_parent = decoy_parent.map(|parent| parent.to_string());
     let known = (knowledge.ages)(split.icann(name));
+    let refuses = decision.reason == Some(Reason::Rpz);
+    let applied = !refuses || decision.applied != Verdict::Answer;
+    let said = decision.rpz.map(|hit| (hit, applied)).or(decision.rpz_logged.map(|hit| (hit, false)));
+    explanation.rpz = said.map(|(hit, applied)| rewrite::noted(&hit, applied));
     explanation.mode = decision.mode;
     explanation.verdict = decision.applied;
     explanation.would = decision.would;
@@ -302,8 +320,17 @@ impl Pipeline {
         let group = self.group_facts(&context, qname.as_ref(), now.wall);
         let key = Key { qname: qname.as_ref(), qtype, dnssec_ok: false, checking_disabled: false };
         let enters = self.would_enter(&live, session, key);
-        let knowledge =
-            Knowledge { cached: &cached, stale: &stale, ages: &ages, standing: &standing, group, enters, name_hash };
+        let client = context.announcement.addresses.first().copied();
+        let knowledge = Knowledge {
+            cached: &cached,
+            stale: &stale,
+            ages: &ages,
+            standing: &standing,
+            group,
+            enters,
+            name_hash,
+            client,
+        };
         explain(&live, &context, &inner, &qname, qtype, now, &knowledge)
     }
 
@@ -417,38 +444,6 @@ impl Pipeline {
             "octets_out": details.octets_out,
             "octets_limit": details.octets_limit,
         })
-    }
-
-    /// The service in one object.
-    pub fn status(&self, now: Now) -> Value {
-        let live = self.live.load();
-        let enforce = self.enforcer.status();
-        json!({
-            "schema": 1,
-            "version": env!("CARGO_PKG_VERSION"),
-            "mode": live.policy.mode,
-            "unready": self.unready(now),
-            "digest": live.digest,
-            "sessions": self.sessions.len(),
-            "groups": self.show_groups(now),
-            "cache_entries": self.cache.len(),
-            "upstreams": self.show_upstreams(),
-            "events_dropped": self.telemetry.dropped(),
-            "alerts_waiting": self.alerts_waiting(),
-            "enforcement": enforce,
-            "readiness": self.readiness(now),
-            "thresholds": self.thresholds(),
-            "lists": self.list_sums(),
-        })
-    }
-
-    /// Why the service should get no new sandboxes; `None` when all is well.
-    pub fn unready(&self, now: Now) -> Option<String> {
-        let live = self.live.load();
-        if live.enforcing && live.policy.mode != Mode::Monitor && !self.enforcer.healthy() {
-            return Some("the packet filter does not hold what was ordered".into());
-        }
-        self.gate.report(now.mono).missing()
     }
 
     /// Closes a session again that was closed when the process ended; one that nobody has announced yet, when it is.

@@ -8,12 +8,12 @@ use staunch_scoring::{Bits, Listing, Outcome, Split};
 
 use super::show::{show, shown};
 use super::standing::{Basis, Said};
-use super::{Deferred, Leave, NOT_WHOLE, Pipeline, Step, Walk, decoy, is_guarded};
+use super::{Deferred, Leave, NO_COPY, NOT_WHOLE, Pipeline, Step, Walk, decoy, is_guarded, rewrite};
 use crate::cache::Key;
 use crate::event::{Source, Verdict};
 use crate::listen::Fast;
-use crate::model::{Ede, Now, Qtype, Reason, Transport};
-use crate::policy::Ask;
+use crate::model::{Ede, Mode, Now, Qtype, Reason, Transport};
+use crate::policy::{Ask, AskZones};
 use crate::session::{Context, Held, Session};
 use crate::telemetry::Record;
 use crate::wire::Query;
@@ -21,7 +21,7 @@ use crate::{local, reply};
 
 impl Pipeline {
     /// The synchronous half of the walk. `waited`: since when, for a query that has waited for its domain's age. `again`:
-    /// what became of a first walk that asked siblings.
+    /// what became of a first walk that asked siblings. `aliased`: whether a policy zone has led here, so that none is asked.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn walk(
         &self,
@@ -33,6 +33,7 @@ impl Pipeline {
         waited: Option<Instant>,
         out: &mut Vec<u8>,
         again: Option<decoy::Again>,
+        aliased: bool,
     ) -> Fast<Deferred> {
         let started = waited.unwrap_or_else(Instant::now);
         let live = self.live.load();
@@ -56,6 +57,7 @@ impl Pipeline {
             reason: None,
             case: None,
             rule: None,
+            rpz: None,
             source: Source::Local,
             decoy: again.as_ref().and_then(|again| again.kind),
             rcode: 0,
@@ -74,6 +76,7 @@ impl Pipeline {
                 wall: now.wall,
                 started,
                 session: session.clone(),
+                aliased,
                 record,
             };
             Fast::Deferred(Deferred { walk: Box::new(walk), step })
@@ -83,6 +86,7 @@ impl Pipeline {
         // An address that no pin could open is not asked for and not shown: nothing leaves, nothing is charged.
         let unreachable = guarded && context.cannot_reach(query.qtype);
         let grants = live.grants.load();
+        let zones = live.rpz.load();
         // Held from here until the charge is booked: a session's own questions are judged one behind the other.
         let mut inner = session.inner.lock();
         // What never leaves is neither scored nor charged; a closed session gets not even that.
@@ -112,6 +116,13 @@ impl Pipeline {
                 record.rcode = 2;
                 record.reason = Some(Reason::NotPinned);
                 reply::servfail(out, query, Ede::NotReady, NOT_WHOLE);
+                return self.done(record, started);
+            }
+            if record.mode == Mode::Enforce && zones.awaited().is_some() {
+                drop(inner);
+                record.source = Source::Failed;
+                record.rcode = 2;
+                reply::servfail(out, query, Ede::NotReady, NO_COPY);
                 return self.done(record, started);
             }
         }
@@ -151,6 +162,11 @@ impl Pipeline {
             group_seen_days: known.group_seen_days,
             group: ledger.as_ref().map(|ledger| ledger.facts(qname, now.wall)),
             grants: &grants,
+            rpz: (!aliased && !zones.is_empty()).then(|| AskZones {
+                zones: &zones,
+                client: from,
+                tcp: transport == Transport::Tcp,
+            }),
             name_hash: if query.qtype.is_tunnel_only() { self.hash(qname) } else { 0 },
         };
         let mut decision = live.policy.decide(&context, &inner, &ask);
@@ -175,8 +191,9 @@ impl Pipeline {
             return deferred(record, Step::Decoy(candidate));
         }
         record.rule = decision.rule.take();
+        rewrite::note_question(&mut record, &decision);
         // What changes nothing that a verdict rests on is booked quietly, and may stand for the same question.
-        let standing = waited.is_none() && again.is_none() && decision.may_stand(cached);
+        let standing = waited.is_none() && again.is_none() && !aliased && decision.may_stand(cached);
         if decision.would != Verdict::Answer {
             let inner = if standing { inner.quietly() } else { &mut inner };
             let (reason, case) = self.case(inner, &decision, tenant_key(&decision.split), now);
@@ -212,6 +229,7 @@ impl Pipeline {
         }
         let (permit, slow, nodata) = (decision.take_permit(), decision.is_slow(), decision.nodata);
         let opens = decision.opens;
+        let rewritten = decision.rpz.filter(|_| record.reason == Some(Reason::Rpz));
         let for_siblings = again.as_ref().map_or(Bits::ZERO, |again| again.charged);
         record.scored = Some((decision.assessment, charged.plus(for_siblings)));
 
@@ -228,11 +246,21 @@ impl Pipeline {
                     self.journal_ledger(&session, &mut inner);
                 }
                 let pending = if record.reason == Some(Reason::Quarantined) { inner.pending() } else { None };
-                let basis = standing.then(|| Basis::new(inner.version(), &live, grants.version()));
+                let basis = standing.then(|| Basis::new(inner.version(), &live, grants.version(), zones.version()));
                 drop(inner);
                 record.source = Source::Policy;
                 if let Some(pending) = pending {
                     return deferred(record, Step::Announce(Some(pending)));
+                }
+                if let Some(hit) = rewritten {
+                    return match rewrite::at_once(&live, query, &hit, nodata, &mut record, out) {
+                        Some(Fast::Drop) => {
+                            self.done(record, started);
+                            Fast::Drop
+                        }
+                        Some(_) => self.done(record, started),
+                        None => deferred(record, Step::Rewrite(rewrite::Rewrite::of(&hit))),
+                    };
                 }
                 if guarded && !live.sinkhole.page_for(query.qtype, nodata, record.reason).is_empty() {
                     return deferred(record, Step::Page);
@@ -259,12 +287,18 @@ impl Pipeline {
                 };
                 self.ages.note_cached(&record, &known, entry.answer.rcode, now);
                 let denied = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall).is_some();
+                let zones = zones.as_ref();
+                let denied = denied
+                    || (!aliased
+                        && rewrite::says_anything(
+                            &live, zones, &context, &grants, qname, from, transport, &entry, now,
+                        ));
                 let held = !denied && entry.inside.is_none() && (!guarded || self.enforcer.healthy());
                 let shown =
                     held.then(|| shown(&live, &context, inner.quietly(), &record, (&entry, &opens), now)).flatten();
                 // An answer past its time, or from a sibling, is judged each time.
                 let stays = standing && source == Source::Cache && !entry.is_expired(now.mono);
-                let basis = stays.then(|| Basis::new(inner.version(), &live, grants.version()));
+                let basis = stays.then(|| Basis::new(inner.version(), &live, grants.version(), zones.version()));
                 drop(inner);
                 match shown {
                     Some(ttl) => {

@@ -64,11 +64,13 @@ impl Pipeline {
             Step::Pin(entry) => self.release(&mut walk, &query, entry, &mut out).await,
             Step::Zone => self.zone(&mut walk, &query, &packet, &mut out).await,
             Step::Page => self.page(&mut walk, &query, &mut out).await,
+            Step::Rewrite(rewrite) => self.rewrite_question(&mut walk, &query, &rewrite, &mut out).await,
             Step::Announce(pending) => self.announce_refusal(&mut walk, &query, pending, &mut out).await,
         }
         let Walk { record, started, .. } = *walk;
         self.done(record, started);
-        Some(out)
+        // Silence, where a policy zone wants it.
+        (!out.is_empty()).then_some(out)
     }
 
     async fn forward(&self, walk: &mut Walk, query: &Query<'_>, leave: Leave, out: &mut Vec<u8>) {
@@ -197,6 +199,9 @@ impl Pipeline {
             walk.record.withheld = withheld.to_vec();
             return self.refuse_inside(&live, walk, query, now, out);
         }
+        if self.rewrite_answer(&live, walk, query, &entry, now, out).await {
+            return;
+        }
         let plan = pin::plan(&live.pins, ttl_of(&walk.record, &entry, now));
         // As policy has it now: it may have changed while the answer was under way.
         let context = walk.session.context();
@@ -216,7 +221,7 @@ impl Pipeline {
 
     /// The guard has taken everything out of an answer: NODATA that says so. It is applied in every mode. An approval is a
     /// change of rules, which clears the cache, so it takes effect at once.
-    fn refuse_inside(&self, live: &Live, walk: &mut Walk, query: &Query<'_>, now: Now, out: &mut Vec<u8>) {
+    pub(super) fn refuse_inside(&self, live: &Live, walk: &mut Walk, query: &Query<'_>, now: Now, out: &mut Vec<u8>) {
         let reason = Reason::NotPublic;
         let key = self.hash((walk.session.id(), query.qname.as_ref(), "inside"));
         let case = {

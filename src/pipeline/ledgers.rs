@@ -63,14 +63,16 @@ impl Pipeline {
         const COPIES: usize = 256;
         let (mut told, mut copies) = (0, 0);
         for session in self.sessions.all() {
-            let mut inner = session.inner.lock();
+            let mut held = session.inner.lock();
+            // No verdict rests on what the store was told.
+            let inner = held.quietly();
             if inner.unstored > Bits::ZERO || inner.dirty {
-                self.journal_ledger(&session, &mut inner);
+                self.journal_ledger(&session, inner);
                 told += 1;
             }
             let steps = inner.score.steps();
             if copies >= COPIES || !inner.copied.is_due(steps, now.mono) {
-                drop(inner);
+                drop(held);
                 if told >= BURST {
                     told = 0;
                     std::thread::sleep(PAUSE);
@@ -79,7 +81,7 @@ impl Pipeline {
             }
             copies += 1;
             let state = inner.score.snapshot();
-            drop(inner);
+            drop(held);
             if let Err(error) = self.store.put_ledger(session.id().clone(), state) {
                 tracing::warn!(%error, session = %session.id(), "a ledger was not copied to the index");
             }

@@ -16,7 +16,7 @@ use crate::policy::Policy;
 use crate::readiness::{Lockdown, Need};
 use crate::session::Context;
 use crate::zones::Zones;
-use crate::{forward, learn};
+use crate::{forward, learn, rpz};
 
 /// One configuration in force.
 pub struct Live {
@@ -26,6 +26,8 @@ pub struct Live {
     pub policy: Policy,
     /// Authoritative zones of our own.
     pub zones: Zones,
+    /// Response policy zones; replaced by transfers too.
+    pub rpz: ArcSwap<rpz::Snapshot>,
     /// Zones with upstreams of their own.
     pub forwarded: forward::Zones,
     /// What of an answer may be shown.

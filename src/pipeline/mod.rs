@@ -24,9 +24,11 @@ mod quarantine;
 mod ranges;
 mod refresh;
 mod refusals;
+mod rewrite;
 mod show;
 mod stale;
 mod standing;
+mod status;
 mod tighten;
 mod upstreams;
 mod waiting;
@@ -57,6 +59,7 @@ use crate::reply;
 use crate::session::{Context, Groups, MAX_GROUPS, Past, Quarantine, Session, Sessions, Shares};
 use crate::store::{Durable, Store};
 use crate::telemetry::{Record, Telemetry};
+use crate::transfer::Keeper;
 use crate::wire::{self, Parsed};
 
 pub(crate) use age::Known;
@@ -96,6 +99,8 @@ pub struct Pipeline {
     pub store: Store,
     /// How old domains are.
     pub ages: Ages,
+    /// Policy zones that are transferred.
+    pub transfers: Keeper,
     /// Lists that are fetched, once the service runs.
     pub feeds: std::sync::OnceLock<crate::feed::Feeds>,
     /// What sessions in monitor mode have taught.
@@ -154,6 +159,8 @@ pub struct Walk {
     wall: u64,
     started: Instant,
     session: Arc<Session>,
+    /// Whether a policy zone has led here.
+    aliased: bool,
     record: Record,
 }
 
@@ -177,6 +184,8 @@ enum Step {
     Zone,
     /// Pins for the block page's addresses.
     Page,
+    /// What a policy zone answers in place of an upstream.
+    Rewrite(rewrite::Rewrite),
     /// The journal, before a quarantine is announced.
     Announce(Option<Arc<Durable>>),
 }
@@ -231,6 +240,7 @@ impl Pipeline {
             forwarder,
             enforcer,
             ages: Ages::new(&store),
+            transfers: Keeper::new(std::path::Path::new("")),
             feeds: std::sync::OnceLock::new(),
             store,
             book,
@@ -238,6 +248,29 @@ impl Pipeline {
             telemetry,
             hasher,
         }
+    }
+
+    /// With the keeper of policy zones that are transferred.
+    pub fn with_transfers(self, transfers: Keeper) -> Self {
+        Self { transfers, ..self }
+    }
+
+    /// Begins to ask for policy zones; what comes is put in force for the queries that follow.
+    pub fn keep_zones(self: &Arc<Self>) {
+        let (publish, alarm) = (Arc::downgrade(self), Arc::downgrade(self));
+        self.transfers.tell(
+            Box::new(move |zones| {
+                if let Some(pipeline) = publish.upgrade() {
+                    pipeline.live.load().rpz.store(Arc::new(zones));
+                }
+            }),
+            Box::new(move |text| {
+                if let Some(pipeline) = alarm.upgrade() {
+                    pipeline.degraded(text, crate::clock::now());
+                }
+            }),
+        );
+        self.transfers.start();
     }
 
     /// Alerts that the sink furthest behind has yet to take.
@@ -310,7 +343,7 @@ impl Service for Pipeline {
                 let walked = if self.prove(&query, out) || self.stands(&query, from, transport, now, out) {
                     Fast::Reply
                 } else {
-                    self.walk(&query, packet, from, transport, now, None, out, None)
+                    self.walk(&query, packet, from, transport, now, None, out, None, false)
                 };
                 match walked {
                     Fast::Reply => {
@@ -344,6 +377,9 @@ impl Service for Pipeline {
 
 /// What an enforced session hears while the lockdown it must have does not stand.
 const NOT_WHOLE: &str = "the sandbox's other ways out are not closed; nothing is answered until they are";
+
+/// What an enforced session hears while a policy zone that it must have was never transferred.
+const NO_COPY: &str = "a policy zone has no copy yet; nothing is answered until it has";
 
 /// The class of a session, by which written ranges are open to it.
 pub(crate) fn class_of(context: &Context) -> Class {

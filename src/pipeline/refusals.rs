@@ -99,6 +99,7 @@ impl Pipeline {
             reason: Some(Reason::UnknownSource),
             case: Some(case),
             rule: None,
+            rpz: None,
             source: Source::Policy,
             decoy: None,
             rcode: 3,

@@ -3,7 +3,7 @@
 //! An answer from memory and a refusal by a rule or list change nothing that a verdict rests on (`Outcome::Cached` books
 //! nothing), so the same question of the same session would be judged alike. From the second time on within [`STANDS`], such a
 //! question is counted and gets its answer by the verdict that was made, as long as the session's state, its context, the
-//! configuration and the grants are those it was made on, its pins and the answer last, and the ways out are closed. Its
+//! configuration, the policy zones and the grants are those it was made on, its pins and the answer last, and the ways out are closed. Its
 //! events are one, with their number.
 //!
 //! Capacity: [`BUCKETS`] times [`WAYS`] verdicts, about 1.5 KiB each. A question that finds its bucket full takes the oldest
@@ -34,11 +34,12 @@ pub(super) struct Basis {
     session: u64,
     live: u64,
     grants: u64,
+    zones: u64,
 }
 
 impl Basis {
-    pub(super) fn new(session: u64, live: &Live, grants: u64) -> Self {
-        Self { session, live: live.version, grants }
+    pub(super) fn new(session: u64, live: &Live, grants: u64, zones: u64) -> Self {
+        Self { session, live: live.version, grants, zones }
     }
 }
 
@@ -134,7 +135,8 @@ impl Pipeline {
         if let Some(stand) = slot.stand.as_deref_mut()
             && now.mono < until
             && stand.is_of(&session, query, from, transport)
-            && stand.basis == Basis::new(session.inner.version(), &live, live.grants.load().version())
+            && stand.basis
+                == Basis::new(session.inner.version(), &live, live.grants.load().version(), live.rpz.load().version())
             && self.give(&live, stand, query, transport, now, out)
         {
             stand.count += 1;

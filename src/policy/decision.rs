@@ -1,12 +1,26 @@
 //! One verdict and all that led to it; the one place where modes part.
 
+use std::net::IpAddr;
+
 use staunch_scoring::{Assessment, Bits, Facts, Outcome, Split};
 
 use super::{Opens, Permit};
 use crate::event::{RuleRef, Verdict};
 use crate::lists::Scope;
 use crate::model::{Mode, Reason};
+use crate::rpz;
 use crate::wire::Query;
+
+/// Response policy zones and what they are asked by.
+#[derive(Debug, Clone, Copy)]
+pub struct AskZones<'a> {
+    /// The zones.
+    pub zones: &'a rpz::Snapshot,
+    /// Where the question comes from.
+    pub client: IpAddr,
+    /// Whether it came over TCP.
+    pub tcp: bool,
+}
 
 /// What is to be done with a query, and all that led to it.
 #[derive(Debug)]
@@ -31,6 +45,10 @@ pub struct Decision<'a> {
     pub facts: Facts<'a>,
     /// What an answer opens.
     pub opens: Opens<'a>,
+    /// What response policy zones say of the question: refused for it, or let pass.
+    pub rpz: Option<rpz::Hit<'a>>,
+    /// What a disabled zone says of it.
+    pub rpz_logged: Option<rpz::Hit<'a>>,
     permit: Option<Permit>,
     pub(super) tunnel_name: Option<u64>,
     pub(super) scope: Scope,
@@ -96,6 +114,8 @@ impl<'a> Decision<'a> {
             assessment,
             facts,
             opens,
+            rpz: None,
+            rpz_logged: None,
             permit,
             tunnel_name: judgement.tunnel_name,
             scope,

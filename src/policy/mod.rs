@@ -19,11 +19,12 @@ use staunch_scoring::{
 use crate::event::{RuleRef, Verdict};
 use crate::lists::{Action, Allowance, DenyMatch, Grants, Lists, Reach, RuleMatch, Scope};
 use crate::model::{Mode, Now, Qtype, Reason};
+use crate::rpz;
 use crate::session::{Context, Inner, TUNNEL_TYPE_NAMES};
 use crate::wire::Query;
 
-pub use decision::Decision;
 use decision::Judgement;
+pub use decision::{AskZones, Decision};
 pub use decoy::{Decoys, Suspect};
 pub use opens::Opens;
 pub use permit::Permit;
@@ -93,6 +94,8 @@ pub struct Ask<'a> {
     pub group: Option<GroupFacts>,
     /// Runtime allowances.
     pub grants: &'a Grants,
+    /// Response policy zones; `None` where none is to be asked.
+    pub rpz: Option<AskZones<'a>>,
     /// Keyed hash of the full name.
     pub name_hash: u64,
 }
@@ -130,8 +133,16 @@ impl Policy {
         let trial = found.rule.filter(|hit| self.is_on_trial(context, hit));
         let grant = ask.grants.look_up(qname, &context.announcement.id, ask.now.wall);
         // A pack speaks only of what would be scored: it opens nothing that is closed.
-        let scored = grant.is_none() && in_force.is_none() && found.deny.is_none() && profile.has_packs();
-        let pack = found.pack.filter(|hit| scored && packs::knows(hit.rule, ask.query.qtype) && is_host_name(qname));
+        let scored = grant.is_none() && in_force.is_none() && found.deny.is_none();
+        let packed = scored && profile.has_packs();
+        let pack = found.pack.filter(|hit| packed && packs::knows(hit.rule, ask.query.qtype) && is_host_name(qname));
+        // What a person wrote for this place, or allowed just now, goes before what zones say of a name.
+        let named = ask.rpz.filter(|_| grant.is_none() && in_force.is_none());
+        let tcp = named.is_some_and(|rpz| rpz.tcp);
+        let named = named.map_or_else(rpz::Named::default, |rpz| rpz.zones.question(qname, rpz.client));
+        let passed = named.hit.filter(|hit| hit.action.lets_pass(tcp));
+        let rewritten = named.hit.filter(|_| passed.is_none());
+        let vouched = passed.filter(|hit| hit.zone.settings.trusted && hit.action == rpz::Action::Passthru);
         // Of two dates the later one counts, and what was seen under an earlier registration says nothing of this one.
         let listed_days = self.lists.age.days(split.icann(qname), ask.now.wall);
         let registered_days = younger(listed_days, ask.registered_days);
@@ -147,7 +158,12 @@ impl Policy {
             flags: u8::from(ask.query.edns.is_some_and(|edns| edns.dnssec_ok))
                 | u8::from(ask.query.checking_disabled) << 1,
             qtypes_allowed: profile.qtypes.len().min(255) as u8,
-            listing: self.listing(profile, ask, grant, in_force, pack),
+            listing: match vouched {
+                Some(_) if scored && profile.unlisted == Unlisted::Score => {
+                    Listing::Below { budget: profile.budgets.tenant }
+                }
+                _ => self.listing(profile, ask, grant, in_force, pack),
+            },
             registered_days,
             first_seen_days: ask.first_seen_days.and_then(|days| younger(Some(days), registered_days)),
             group_seen_days: ask.group_seen_days.and_then(|days| younger(Some(days), registered_days)),
@@ -159,8 +175,19 @@ impl Policy {
         };
         let assessment = self.scorer.assess(&inner.score, &facts);
         let granted = grant.map(Allowance::reference);
-        let mut judgement =
-            self.judge(context, inner, ask, profile, granted, in_force, found.deny, pack, &facts, &assessment);
+        let mut judgement = self.judge(
+            context,
+            inner,
+            ask,
+            profile,
+            granted,
+            in_force,
+            found.deny,
+            pack,
+            (rewritten, vouched),
+            &facts,
+            &assessment,
+        );
         // A rule that is enforced ahead of a monitored session applies to the refusals it makes itself.
         let mode = match in_force.and_then(|hit| hit.rule.mode) {
             Some(mode) if judgement.by_rule => self.resolve(mode, context),
@@ -173,7 +200,12 @@ impl Policy {
             judgement = Judgement::refuse(Reason::DenyRule, Some(hit.reference()));
         }
         let opens = opens::of(profile, grant, in_force.filter(|hit| hit.rule.action == Action::Allow), pack.is_some());
-        Decision::new(judgement, applied, mode, inner.is_closed(), split, assessment, facts, opens, ask.query, scope)
+        let rpz = if judgement.reason == Some(Reason::Rpz) { rewritten } else { passed };
+        let closed = inner.is_closed();
+        let mut decision =
+            Decision::new(judgement, applied, mode, closed, split, assessment, facts, opens, ask.query, scope);
+        (decision.rpz, decision.rpz_logged) = (rpz, named.logged);
+        decision
     }
 
     /// What the scorer is told of rules and grants.
@@ -210,6 +242,7 @@ impl Policy {
         hit: Option<RuleMatch<'_>>,
         denied: Option<DenyMatch<'_>>,
         pack: Option<RuleMatch<'_>>,
+        (rewritten, vouched): (Option<rpz::Hit<'_>>, Option<rpz::Hit<'_>>),
         facts: &Facts<'_>,
         assessment: &Assessment,
     ) -> Judgement {
@@ -261,6 +294,15 @@ impl Policy {
                 None => Judgement::answer(Some(rule)),
             };
         }
+        // A profile that answers only what rules allow is not widened by a zone's own answers.
+        if let Some(hit) = rewritten
+            && (hit.action != rpz::Action::Local || profile.unlisted == Unlisted::Score)
+        {
+            let mut refusal = Judgement::refuse(Reason::Rpz, Some(hit.reference()));
+            refusal.nodata =
+                hit.action == rpz::Action::Nodata || (hit.action == rpz::Action::Nxdomain && self.allows_below(ask));
+            return refusal;
+        }
         if let Some(entry) = denied {
             let mut refusal = Judgement::refuse(Reason::DenyList, Some(entry.reference()));
             refusal.nodata = self.allows_below(ask);
@@ -270,6 +312,20 @@ impl Policy {
             let mut refusal = Judgement::refuse(Reason::NotAllowed, None);
             refusal.nodata = self.allows_below(ask);
             return refusal;
+        }
+        if let Some(hit) = vouched {
+            let rule = Some(hit.reference());
+            if !type_allowed {
+                return Judgement { nodata: true, ..Judgement::refuse(Reason::TypeNotAllowed, rule) };
+            }
+            if assessment.band == Band::Hold {
+                return Judgement::hold(rule);
+            }
+            // As with a rule: before the score, never before the ledger.
+            return match assessment.overdraw {
+                Some(scope) => Judgement::refuse(overdrawn(scope), rule),
+                None => Judgement::answer(rule),
+            };
         }
         let known = pack.map(|hit| hit.reference());
         // Packs share one limit, so that many entries tell no more than one.

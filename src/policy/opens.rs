@@ -45,6 +45,16 @@ impl Policy {
         }
         Some(of(profile, None, allowed, found.pack.is_some() && profile.has_packs()))
     }
+
+    /// Whether a grant names `name`, or a rule in force does: any for `any_rule`, else one that allows it.
+    pub fn is_written(&self, context: &Context, grants: &Grants, name: NameRef<'_>, wall: u64, any_rule: bool) -> bool {
+        if grants.look_up(name, &context.announcement.id, wall).is_some() {
+            return true;
+        }
+        let rule = self.lists.rules.look_up(name, Scope::of(context.kind(), context.phase()), wall);
+        let rule = rule.filter(|hit| !self.is_on_trial(context, hit));
+        rule.is_some_and(|hit| any_rule || hit.rule.action == Action::Allow)
+    }
 }
 
 /// What is opened for a name that a grant, an allow rule or a pack names, the first of them that does, or none.

@@ -10,6 +10,7 @@ pub fn ede_of(reason: Reason) -> Ede {
         Reason::DenyRule | Reason::NotAllowed => Ede::Filtered,
         Reason::Quarantined | Reason::UnknownSource => Ede::Prohibited,
         Reason::DenyList
+        | Reason::Rpz
         | Reason::TypeNotAllowed
         | Reason::BadHostName
         | Reason::Score
@@ -28,6 +29,7 @@ fn words(reason: Reason) -> &'static str {
     match reason {
         Reason::DenyRule => "a deny rule names it",
         Reason::DenyList => "it is on a deny list",
+        Reason::Rpz => "a response policy zone names it",
         Reason::NotAllowed => "no rule allows it",
         Reason::TypeNotAllowed => "this record type is not answered here",
         Reason::BadHostName => "not a valid host name",
@@ -43,6 +45,9 @@ fn words(reason: Reason) -> &'static str {
         Reason::Share => "too many questions wait; try again",
     }
 }
+
+/// Most octets of a zone's name that a text shows.
+const MAX_ZONE: usize = 100;
 
 /// Room for the longest refusal text.
 const ROOM: usize = 200;
@@ -65,6 +70,22 @@ impl RefusalText {
             reason.as_str(),
             words(reason)
         );
+        if let Some(contact) = contact {
+            let _ = write!(text, " Ask {contact}.");
+        }
+        text
+    }
+
+    /// The words beside what a response policy zone makes of an answer. `refused`: whether that is nothing.
+    pub fn rpz(zone: &str, refused: bool, case: CaseId, contact: Option<&str>) -> Self {
+        let mut text = Self { octets: [0; ROOM], len: 0 };
+        // A zone's name is as long as a name may be; the case must not be pushed out by it.
+        let zone = zone.get(..MAX_ZONE.min(zone.len())).unwrap_or("");
+        let reason = Reason::Rpz.as_str();
+        let _ = match refused {
+            true => write!(text, "Refused by policy ({reason}): zone {zone}. Do not retry or bypass. Case {case}."),
+            false => write!(text, "Rewritten by policy ({reason}): zone {zone}. Case {case}."),
+        };
         if let Some(contact) = contact {
             let _ = write!(text, " Ask {contact}.");
         }
@@ -112,6 +133,11 @@ mod tests {
             assert!(text.as_str().len() <= ROOM);
             assert!(text.as_str().contains("Case czzzzzzzzzzzz."), "{}", text.as_str());
             assert!(text.as_str().contains(reason.as_str()));
+        }
+        for refused in [true, false] {
+            let text =
+                RefusalText::rpz(&"z".repeat(250), refused, CaseId::from_random(u64::MAX), Some("soc@site.example"));
+            assert!(text.as_str().contains("Case czzzzzzzzzzzz."), "{}", text.as_str());
         }
         let held = RefusalText::held(CaseId::from_random(u64::MAX));
         assert!(held.as_str().ends_with("Case czzzzzzzzzzzz."), "{}", held.as_str());

@@ -99,6 +99,7 @@ fn judged(
         group_seen_days: None,
         group: None,
         grants: &grants,
+        rpz: None,
         name_hash: 1,
     };
     let mut decision = policy.decide(&context, &inner, &ask);
@@ -106,8 +107,19 @@ fn judged(
     let profile = policy.profiles.of(kind, None);
     let found = policy.lists.look_up(query.qname.as_ref(), Scope::of(kind, None), now.wall);
     let (facts, assessment) = (&decision.facts, &decision.assessment);
-    let judgement =
-        policy.judge(&context, &inner, &ask, profile, None, found.rule, found.deny, found.pack, facts, assessment);
+    let judgement = policy.judge(
+        &context,
+        &inner,
+        &ask,
+        profile,
+        None,
+        found.rule,
+        found.deny,
+        found.pack,
+        (None, None),
+        facts,
+        assessment,
+    );
     (judgement.would, judgement.reason, judgement.nodata)
 }
 
@@ -171,6 +183,7 @@ fn a_held_answer_is_no_refusal() {
             group_seen_days: None,
             group: None,
             grants: &grants,
+            rpz: None,
             name_hash: 1,
         };
         let mut decision = policy.decide(&context, &inner, &ask);
@@ -231,6 +244,7 @@ fn with_the_packs_limit_spent_a_repeat_is_held_and_a_new_name_refused() {
             group_seen_days: None,
             group: None,
             grants: &grants,
+            rpz: None,
             name_hash: 1,
         };
         let decision = policy.decide(&context, &inner, &ask);

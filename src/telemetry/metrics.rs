@@ -1,4 +1,4 @@
-//! Counters with closed label sets: no name, session or address is ever a label value.
+//! Counters with closed label sets: no name that is asked for, session or address is ever a label value.
 
 use std::sync::Arc;
 
@@ -111,6 +111,11 @@ impl Metrics {
     /// Adds values that live elsewhere.
     pub fn register(&self, sampled: Arc<dyn Sampled>) {
         self.registry.lock().register_collector(Box::new(Page(sampled)));
+    }
+
+    /// Adds values whose labels a configuration gives.
+    pub fn register_collector(&self, collector: Box<dyn Collector>) {
+        self.registry.lock().register_collector(collector);
     }
 
     /// A decision holds in memory only.

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use staunch_scoring::{Assessment, Bits, QName, Split};
 use tokio::sync::broadcast;
 
-use crate::event::{Event, Notice, RuleRef, SCHEMA, Scored, Source, Verdict};
+use crate::event::{Event, Notice, Rpz, RuleRef, SCHEMA, Scored, Source, Verdict};
 use crate::lines::{self, LineFile};
 use crate::model::{CaseId, Mode, Qtype, Reason, Transport};
 use crate::session::Context;
@@ -62,6 +62,8 @@ pub struct Record {
     pub case: Option<CaseId>,
     /// The rule or list.
     pub rule: Option<RuleRef>,
+    /// What a response policy zone says of it.
+    pub rpz: Option<Rpz>,
     /// Where the answer came from.
     pub source: Source,
     /// What random siblings were found to get.
@@ -104,6 +106,7 @@ impl Record {
             reason: self.reason,
             case: self.case,
             rule: self.rule.clone(),
+            rpz: self.rpz.clone(),
             source: self.source,
             decoy: self.decoy,
             rcode: self.rcode,

@@ -14,6 +14,8 @@ use super::{UPSTREAM, World};
 pub struct Config {
     /// `monitor` or `enforce`.
     pub mode: &'static str,
+    /// Lines for `[server]`.
+    pub server: String,
     /// Lines for `[policy]`.
     pub policy: String,
     /// Lines for `[upstream]`; where they begin with `servers`, instead of the usual one.
@@ -34,6 +36,7 @@ impl Config {
         let none = String::new;
         Self {
             mode: "enforce",
+            server: none(),
             policy: none(),
             upstream: none(),
             backend: "nft",
@@ -86,12 +89,13 @@ impl Config {
             true => world.agents.iter().map(usual_session).collect(),
         };
         format!(
-            "version = 1\n\n[server]\nlisten = [{listen}]\nstate_dir = {state:?}\nmetrics = \"127.0.0.1:9153\"\n\n\
+            "version = 1\n\n[server]\nlisten = [{listen}]\nstate_dir = {state:?}\nmetrics = \"127.0.0.1:9153\"\n{server}\n\
              [policy]\nmode = {mode:?}\n{policy}\n\n[upstream]\n{usual}{upstream}\n\n\
              [enforce]\nbackend = {backend:?}\ntable = \"staunch\"\ninterfaces = [{interfaces}]\n{lockdown}{enforce}\n\n\
              {sessions}\n{tables}",
             listen = list(listen.collect()),
             mode = self.mode,
+            server = self.server,
             policy = self.policy,
             usual = if self.upstream.starts_with("servers") {
                 String::new()

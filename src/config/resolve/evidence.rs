@@ -145,7 +145,7 @@ impl Context<'_, '_> {
         Some(AlertSinkKind::Webhook { url: url.into(), secret, timeout: Duration::from_millis(timeout) })
     }
 
-    fn secret(&mut self, path: &Path, written: &str) -> Option<Secret> {
+    pub(super) fn secret(&mut self, path: &Path, written: &str) -> Option<Secret> {
         let file = self.beside(written);
         let octets = match read_limited(&file, MAX_SECRET_OCTETS) {
             Ok(octets) => octets.trim_ascii_end().to_vec(),

@@ -13,6 +13,7 @@ mod lists;
 mod network;
 mod outside;
 mod packs;
+mod rpz;
 mod rules;
 mod sessions;
 mod upstream;
@@ -87,6 +88,8 @@ pub(super) fn resolve(
     let ranges = context.written_ranges();
     let (packs, pack_reports) = context.packs();
     let (lists, list_reports, feeds, ring_damage) = context.lists(rules, packs, &state_dir, tables.as_ref());
+    let rpz = context.rpz();
+    let notify_listen = context.notify_listen(&rpz);
     let age = context.age(ring_damage);
     let zones = context.zones();
     let alerts = context.alerts(&state_dir);
@@ -117,6 +120,8 @@ pub(super) fn resolve(
         lists,
         list_reports,
         pack_reports,
+        rpz,
+        notify_listen,
         feeds,
         age,
         zones,

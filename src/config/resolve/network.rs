@@ -154,7 +154,7 @@ impl Context<'_, '_> {
         Policy { mode: policy.mode, canary_percent, unknown_source }
     }
 
-    fn socket_address(&mut self, path: &Path, text: &str, example: &str) -> Option<SocketAddr> {
+    pub(super) fn socket_address(&mut self, path: &Path, text: &str, example: &str) -> Option<SocketAddr> {
         if let Ok(address) = text.parse() {
             return Some(address);
         }

@@ -5,6 +5,7 @@
 //! outside [`super`] uses these types.
 
 mod enforce;
+mod rpz;
 mod rules;
 mod server;
 
@@ -17,6 +18,7 @@ use crate::model::{Mode, Phase, SessionType};
 use crate::policy::{UnknownSource, Unlisted};
 
 pub use enforce::Enforce;
+pub use rpz::{OnExpire, Rpz, RpzEde, RpzPassthru, RpzPolicy, Tsig, Unsupported};
 pub use rules::{List, ListAction, Pack, Range, Rule};
 pub use server::UpstreamServer;
 
@@ -58,6 +60,8 @@ pub struct V1 {
     pub list: Option<Vec<List>>,
     /// Packs of known look-alikes; where there is no such table at all, the shipped ones.
     pub pack: Option<Vec<Pack>>,
+    /// Response policy zones, the first goes first.
+    pub rpz: Vec<Rpz>,
     /// Where ages of domains come from.
     pub age: Age,
     /// Local zones.
@@ -84,6 +88,8 @@ pub struct Server {
     pub admin_group: Option<String>,
     /// Loopback address of the metrics page, or `off`.
     pub metrics: String,
+    /// Addresses with ports where primaries of policy zones say that there is something new, over UDP.
+    pub notify_listen: Vec<String>,
 }
 
 impl Default for Server {
@@ -95,6 +101,7 @@ impl Default for Server {
             admin_socket: None,
             admin_group: None,
             metrics: "127.0.0.1:9153".into(),
+            notify_listen: Vec::new(),
         }
     }
 }

@@ -22,7 +22,7 @@ use super::{Live, Pipeline};
 use crate::cache::Key;
 use crate::clock;
 use crate::model::Now;
-use crate::policy::{Ask, Decision, Permit, Policy};
+use crate::policy::{Ask, AskZones, Decision, Permit, Policy};
 use crate::session::{Context, Inner, Session};
 use crate::wire::{Edns, Query};
 
@@ -231,6 +231,8 @@ impl Pipeline {
         let split = Split::of(qname);
         let known = self.ages.known(&context, split.icann(qname), now.wall);
         let inner = session.inner.lock();
+        let zones = live.rpz.load();
+        let client = context.announcement.addresses.first().copied();
         let ask = Ask {
             query: &query,
             now,
@@ -242,6 +244,8 @@ impl Pipeline {
             group_seen_days: known.group_seen_days,
             group: self.group_facts(&context, qname, now.wall),
             grants: &grants,
+            // No reply is waited for, so what only asks for TCP holds nothing back.
+            rpz: client.map(|client| AskZones { zones: &zones, client, tcp: true }),
             name_hash: 0,
         };
         leave(&live.policy, &context, &inner, &ask)

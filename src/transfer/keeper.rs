@@ -1,0 +1,346 @@
+//! Keeps every transferred zone fresh: one task a zone, the last good copy on disk, and one snapshot of all zones in force.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use staunch_scoring::NameRef;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::records::Copy;
+use super::task::Task;
+use super::{Primaries, Source, TsigKey, ZoneConfig, notify};
+use crate::rpz::{Counters, Rules, Snapshot, Soa, Zone, process_key};
+
+/// Puts zones in force.
+type Publish = Box<dyn Fn(Snapshot) + Send + Sync>;
+/// Tells somebody.
+type Alarm = Box<dyn Fn(&str) + Send + Sync>;
+
+/// A zone's copy in force.
+pub(super) struct Held {
+    pub(super) copy: Arc<Copy>,
+    pub(super) rules: Arc<Rules>,
+    /// When a primary was last heard to have nothing newer, milliseconds since the Unix epoch.
+    pub(super) checked: u64,
+}
+
+/// How a zone stands.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ZoneStatus {
+    /// Its name.
+    pub zone: String,
+    /// `file` or `primaries`.
+    pub source: &'static str,
+    /// Serial of the copy in force; nothing where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<u32>,
+    /// Triggers.
+    pub rules: usize,
+    /// Octets of the tables that queries are judged by.
+    pub octets: usize,
+    /// Octets of the copy that changes are applied to.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub copy_octets: usize,
+    /// Records that were left out because they have no meaning here.
+    #[serde(skip_serializing_if = "is_zero_u32")]
+    pub left_out: u32,
+    /// When a primary was last heard to have nothing newer (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checked: Option<String>,
+    /// Whether it is past the time that its SOA gives it.
+    pub expired: bool,
+    /// Transfers that were put in force.
+    pub transfers: u64,
+    /// Tries that failed.
+    pub failures: u64,
+    /// What went wrong last, until something goes right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands in a reference")]
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands in a reference")]
+fn is_zero_u32(n: &u32) -> bool {
+    *n == 0
+}
+
+/// One zone.
+pub(super) struct Slot {
+    config: ZoneConfig,
+    counters: Arc<Counters>,
+    pub(super) held: Option<Held>,
+    pub(super) expired: bool,
+    told: Arc<Notify>,
+    pub(super) transfers: u64,
+    pub(super) failures: u64,
+    pub(super) error: Option<String>,
+    task: Option<JoinHandle<()>>,
+}
+
+/// What tasks share.
+pub(super) struct Shared {
+    dir: PathBuf,
+    /// Held while a snapshot is put in force, so that a reload and a transfer cannot undo each other.
+    slots: Mutex<Vec<Slot>>,
+    publish: OnceLock<Publish>,
+    alarm: OnceLock<Alarm>,
+    refused_notifies: AtomicU64,
+}
+
+/// The keeper of all zones.
+pub struct Keeper {
+    shared: Arc<Shared>,
+    listeners: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Keeper {
+    /// Copies lie in `rpz` within `state_dir`. Asks nobody yet.
+    pub fn new(state_dir: &Path) -> Self {
+        let shared = Shared {
+            dir: state_dir.join("rpz"),
+            slots: Mutex::default(),
+            publish: OnceLock::new(),
+            alarm: OnceLock::new(),
+            refused_notifies: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared), listeners: Mutex::default() }
+    }
+
+    /// Where snapshots go, and what somebody should know. To be said once.
+    pub fn tell(&self, publish: Publish, alarm: Alarm) {
+        let _ = self.shared.publish.set(publish);
+        let _ = self.shared.alarm.set(alarm);
+    }
+
+    /// Takes over a configuration: copies and counters of zones that stay are kept, the last good copies of new ones are read
+    /// from disk. `put` puts the snapshot in force, together with all else of the configuration, before any transfer can.
+    pub fn configure<T>(&self, zones: &[ZoneConfig], put: impl FnOnce(Snapshot) -> T) -> T {
+        let mut slots = self.shared.slots.lock();
+        let mut old = std::mem::take(&mut *slots);
+        for config in zones {
+            let before = old.iter().position(|slot| slot.config.name == config.name).map(|at| old.swap_remove(at));
+            slots.push(self.shared.slot(config, before));
+        }
+        for slot in old {
+            if let Some(task) = slot.task {
+                task.abort();
+            }
+        }
+        put(self.shared.snapshot(&slots))
+    }
+
+    /// Begins to ask primaries, for every zone that nobody asks for yet. Within a runtime.
+    pub fn start(&self) {
+        for slot in self.shared.slots.lock().iter_mut() {
+            let Source::Primaries(primaries) = &slot.config.source else { continue };
+            if slot.task.is_none() {
+                let task = Task {
+                    shared: self.shared.clone(),
+                    zone: slot.config.name.clone(),
+                    primaries: primaries.clone(),
+                    told: slot.told.clone(),
+                };
+                slot.task = Some(tokio::spawn(task.run()));
+            }
+        }
+    }
+
+    /// Takes NOTIFY messages from this socket. Within a runtime.
+    ///
+    /// # Errors
+    /// The socket cannot be taken over.
+    pub fn listen(&self, socket: std::net::UdpSocket) -> std::io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let socket = tokio::net::UdpSocket::from_std(socket)?;
+        self.listeners.lock().push(tokio::spawn(notify::listen(socket, self.shared.clone())));
+        Ok(())
+    }
+
+    /// How each zone stands, in their order.
+    pub fn status(&self) -> Vec<ZoneStatus> {
+        self.shared.slots.lock().iter().map(Slot::status).collect()
+    }
+
+    /// What each zone's rules have done.
+    pub fn counters(&self) -> Vec<(Arc<str>, Arc<Counters>)> {
+        let slots = self.shared.slots.lock();
+        slots.iter().map(|slot| (slot.config.settings.id.clone(), slot.counters.clone())).collect()
+    }
+
+    /// NOTIFY messages that were nobody's, or not signed as they must be.
+    pub fn refused_notifies(&self) -> u64 {
+        self.shared.refused_notifies.load(Ordering::Relaxed)
+    }
+
+    /// Ends all tasks.
+    pub fn stop(&self) {
+        for slot in self.shared.slots.lock().iter_mut() {
+            if let Some(task) = slot.task.take() {
+                task.abort();
+            }
+        }
+        for listener in self.listeners.lock().drain(..) {
+            listener.abort();
+        }
+    }
+}
+
+impl Slot {
+    pub(super) fn soa(&self) -> Option<Soa> {
+        self.held.as_ref().map(|held| held.rules.soa())
+    }
+
+    fn status(&self) -> ZoneStatus {
+        let rules = match (&self.config.source, &self.held) {
+            (Source::File(rules), _) => Some(rules),
+            (Source::Primaries(_), held) => held.as_ref().map(|held| &held.rules),
+        };
+        ZoneStatus {
+            zone: self.config.name.to_string(),
+            source: match self.config.source {
+                Source::File(_) => "file",
+                Source::Primaries(_) => "primaries",
+            },
+            serial: rules.map(|rules| rules.soa().serial),
+            rules: rules.map_or(0, |rules| rules.len()),
+            octets: rules.map_or(0, |rules| rules.octets()),
+            copy_octets: self.held.as_ref().map_or(0, |held| held.copy.records.octets()),
+            left_out: rules.map_or(0, |rules| rules.left_out()),
+            checked: self.held.as_ref().map(|held| crate::telemetry::rfc3339(held.checked)),
+            expired: self.expired,
+            transfers: self.transfers,
+            failures: self.failures,
+            error: self.error.clone(),
+        }
+    }
+}
+
+impl Shared {
+    fn slot(&self, config: &ZoneConfig, before: Option<Slot>) -> Slot {
+        let mut slot = before.unwrap_or_else(|| Slot {
+            config: config.clone(),
+            counters: Arc::default(),
+            held: None,
+            expired: false,
+            told: Arc::default(),
+            transfers: 0,
+            failures: 0,
+            error: None,
+            task: None,
+        });
+        let is_same = match (&slot.config.source, &config.source) {
+            (Source::Primaries(before), Source::Primaries(now)) => before == now,
+            _ => false,
+        };
+        if !is_same && let Some(task) = slot.task.take() {
+            task.abort();
+        }
+        slot.config = config.clone();
+        match &config.source {
+            Source::File(_) => (slot.held, slot.expired) = (None, false),
+            Source::Primaries(primaries) if slot.held.is_none() => slot.held = self.last_good(config, primaries),
+            // What is left out may have changed, so its rules are made anew.
+            Source::Primaries(primaries) if !is_same => slot.held = self.made_anew(config, primaries, slot.held.take()),
+            Source::Primaries(_) => {}
+        }
+        slot
+    }
+
+    fn made_anew(&self, config: &ZoneConfig, primaries: &Primaries, held: Option<Held>) -> Option<Held> {
+        let held = held?;
+        let (name, file) = (config.name.as_ref(), self.file(config.name.as_ref()));
+        match held.copy.rules(name, &file.display().to_string(), process_key(), primaries.lenient) {
+            Ok(rules) => Some(Held { rules: Arc::new(rules), ..held }),
+            Err(errors) => {
+                tracing::error!(zone = %name, %errors, "the copy in force stays although the new settings refuse it");
+                Some(held)
+            }
+        }
+    }
+
+    pub(super) fn file(&self, zone: NameRef<'_>) -> PathBuf {
+        // A host name, as the configuration has checked.
+        self.dir.join(format!("{zone}.zone"))
+    }
+
+    /// The last good copy on disk, if there is one that reads.
+    fn last_good(&self, config: &ZoneConfig, primaries: &Primaries) -> Option<Held> {
+        let (name, file) = (config.name.as_ref(), self.file(config.name.as_ref()));
+        let octets = match std::fs::read(&file) {
+            Ok(octets) => octets,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::error!(zone = %name, %error, "the last good copy cannot be read");
+                return None;
+            }
+        };
+        let shown = file.display().to_string();
+        let read = Copy::read(&octets, name, primaries.max_octets).and_then(|copy| {
+            let rules = copy.rules(name, &shown, process_key(), primaries.lenient).map_err(|e| e.to_string())?;
+            Ok((copy, rules))
+        });
+        match read {
+            Ok((copy, rules)) => {
+                let checked = std::fs::metadata(&file).and_then(|m| m.modified()).ok();
+                let checked = checked.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+                let checked = checked.map_or(0, |since| since.as_millis() as u64);
+                Some(Held { copy: Arc::new(copy), rules: Arc::new(rules), checked })
+            }
+            Err(error) => {
+                tracing::error!(zone = %name, error, "the last good copy is damaged");
+                None
+            }
+        }
+    }
+
+    fn snapshot(&self, slots: &[Slot]) -> Snapshot {
+        Snapshot::new(slots.iter().map(|slot| {
+            let empty = || Arc::new(Rules::empty(slot.config.name.as_ref(), *process_key()));
+            let (rules, awaited) = match (&slot.config.source, &slot.held) {
+                (Source::File(rules), _) => (rules.clone(), false),
+                (Source::Primaries(primaries), Some(_)) if slot.expired && !primaries.keep_expired => (empty(), false),
+                (Source::Primaries(_), Some(held)) => (held.rules.clone(), false),
+                (Source::Primaries(primaries), None) => (empty(), primaries.required),
+            };
+            Zone { settings: slot.config.settings.clone(), rules, counters: slot.counters.clone(), awaited }
+        }))
+    }
+
+    /// Changes one zone and puts all in force. `None`: the zone is no longer there.
+    pub(super) fn change<T>(&self, zone: NameRef<'_>, change: impl FnOnce(&mut Slot) -> (T, bool)) -> Option<T> {
+        let mut slots = self.slots.lock();
+        let slot = slots.iter_mut().find(|slot| slot.config.name.as_ref() == zone)?;
+        let (value, publish) = change(slot);
+        if publish && let Some(put) = self.publish.get() {
+            put(self.snapshot(&slots));
+        }
+        Some(value)
+    }
+
+    pub(super) fn alarm(&self, text: &str) {
+        if let Some(alarm) = self.alarm.get() {
+            alarm(text);
+        }
+    }
+
+    pub(super) fn count_refused_notify(&self) {
+        self.refused_notifies.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Key and bell of a zone that `address` is a primary of.
+    pub(super) fn primary_of(&self, zone: NameRef<'_>, address: IpAddr) -> Option<(Option<TsigKey>, Arc<Notify>)> {
+        let slots = self.slots.lock();
+        let slot = slots.iter().find(|slot| slot.config.name.as_ref() == zone)?;
+        let Source::Primaries(primaries) = &slot.config.source else { return None };
+        notify::is_primary(&primaries.servers, address).then(|| (primaries.tsig.clone(), slot.told.clone()))
+    }
+}

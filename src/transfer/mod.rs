@@ -1,0 +1,78 @@
+//! Response policy zones that come by transfer: AXFR (RFC 5936) and IXFR (RFC 1995) from configured primaries, signed where a
+//! key is written (RFC 8945), at the times that the SOA says and when a primary says so (RFC 1996).
+//!
+//! Between the primaries and [`crate::rpz`]. A zone is put in force whole, or not at all: whatever fails keeps the last good copy
+//! in force, which is on disk too (`rpz/` in the state directory) and is there at the next start before any primary is asked.
+//! Off the query path: a transfer ends in a new [`Snapshot`] that later queries see.
+//!
+//! Knows no session and no verdict. What it has to tell goes out by two functions that the daemon hands in.
+
+mod client;
+mod keeper;
+mod message;
+mod notify;
+mod records;
+mod schedule;
+mod stream;
+mod task;
+mod tsig;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use staunch_scoring::NameBuf;
+
+use crate::rpz::{Rules, Settings, Snapshot, Zone, process_key};
+
+pub use keeper::{Keeper, ZoneStatus};
+pub use tsig::{Algorithm, TsigError, TsigKey, Verifier};
+
+/// A zone as the configuration has it.
+#[derive(Debug, Clone)]
+pub struct ZoneConfig {
+    /// Its name.
+    pub name: NameBuf,
+    /// What is written beside its records.
+    pub settings: Settings,
+    /// Where its records come from.
+    pub source: Source,
+}
+
+/// Where a zone's records come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A file, read with the configuration.
+    File(Arc<Rules>),
+    /// Primaries.
+    Primaries(Primaries),
+}
+
+/// Whom a zone is transferred from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Primaries {
+    /// In order of preference; at least one.
+    pub servers: Vec<SocketAddr>,
+    /// The key that all messages are signed by.
+    pub tsig: Option<TsigKey>,
+    /// Whether enforced sessions are answered nothing before the first copy is there.
+    pub required: bool,
+    /// Whether the zone stays in force when it has expired.
+    pub keep_expired: bool,
+    /// Whether triggers and actions without a meaning here are left out instead of refusing the zone.
+    pub lenient: bool,
+    /// Most octets of a transfer, and of a copy.
+    pub max_octets: u64,
+}
+
+/// The zones as a configuration alone has them: those from files, and the others without any record.
+pub fn without_transfers(zones: &[ZoneConfig]) -> Snapshot {
+    Snapshot::new(zones.iter().map(|zone| Zone {
+        settings: zone.settings.clone(),
+        rules: match &zone.source {
+            Source::File(rules) => rules.clone(),
+            Source::Primaries(_) => Arc::new(Rules::empty(zone.name.as_ref(), *process_key())),
+        },
+        counters: Arc::default(),
+        awaited: false,
+    }))
+}

@@ -1,0 +1,187 @@
+//! The records of a transferred zone, kept so that changes can be applied and the zone written down: one flat array, about 45
+//! octets for a rule of a usual feed beside the rules themselves.
+
+use std::io::Write;
+
+use hashbrown::HashSet;
+use staunch_scoring::{NameRef, QName};
+
+use super::message::{Read, TYPE_SOA};
+use crate::lists::HashKey;
+use crate::model::Qtype;
+use crate::rpz::{self, Builder, Errors, RecordOf, Rules};
+
+/// Line of the first record in a written zone: a comment and the SOA stand before it.
+const FIRST_LINE: u32 = 3;
+
+/// All records of a zone but its SOA, in the order in which they came.
+#[derive(Clone, Default)]
+pub(super) struct Records {
+    /// For each: length of the owner, owner, type, data; then the TTL.
+    octets: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<u32>,
+}
+
+/// Why changes cannot be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Misfit {
+    /// They begin at another serial.
+    #[error("the changes begin at serial {0}")]
+    Serial(u32),
+    /// What they take away is not there.
+    #[error("the changes take away what is not there")]
+    Missing,
+    /// The zone is larger than may be.
+    #[error("the zone is larger than `max_transfer_octets`")]
+    TooLarge,
+}
+
+impl Records {
+    pub(super) fn octets(&self) -> usize {
+        self.octets.len() + 4 * self.ends.len()
+    }
+
+    pub(super) fn push(
+        &mut self,
+        owner: NameRef<'_>,
+        rtype: u16,
+        ttl: u32,
+        rdata: &[u8],
+        most: u64,
+    ) -> Result<(), Misfit> {
+        self.octets.push(owner.wire_len() as u8);
+        self.octets.extend_from_slice(owner.as_wire());
+        self.octets.extend_from_slice(&rtype.to_be_bytes());
+        self.octets.extend_from_slice(rdata);
+        self.octets.extend_from_slice(&ttl.to_be_bytes());
+        let end = u32::try_from(self.octets.len()).map_err(|_| Misfit::TooLarge)?;
+        self.ends.push(end);
+        let large = self.octets.len() as u64 > most || self.ends.len() as u64 > u64::from(rpz::MAX_RECORDS);
+        if large { Err(Misfit::TooLarge) } else { Ok(()) }
+    }
+
+    pub(super) fn push_read(&mut self, record: &Read, most: u64) -> Result<(), Misfit> {
+        self.push(record.owner.as_ref(), record.rtype, record.ttl, &record.rdata, most)
+    }
+
+    /// Each record's octets but its TTL: what tells it from others (RFC 2181 section 5).
+    fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.all().map(|octets| octets.get(..octets.len().saturating_sub(4)).unwrap_or_default())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(from, to)| self.octets.get(from as usize..*to as usize).unwrap_or_default())
+    }
+
+    /// The records, read again.
+    fn iter(&self) -> impl Iterator<Item = (QName, u16, u32, &[u8])> {
+        self.all().filter_map(|octets| {
+            let (len, rest) = octets.split_first()?;
+            let (owner, rest) = rest.split_at_checked(usize::from(*len))?;
+            let (rtype, rest) = rest.split_first_chunk::<2>()?;
+            let (rdata, ttl) = rest.split_last_chunk::<4>()?;
+            let (owner, _) = QName::read(owner).ok()?;
+            Some((owner, u16::from_be_bytes(*rtype), u32::from_be_bytes(*ttl), rdata))
+        })
+    }
+
+    /// Without `gone`, then with `new`. Everything that goes must be there.
+    pub(super) fn changed(&self, gone: &Self, new: &Self, most: u64) -> Result<Self, Misfit> {
+        let mut going: HashSet<&[u8], foldhash::quality::RandomState> = gone.keys().collect();
+        let coming: HashSet<&[u8], foldhash::quality::RandomState> = new.keys().collect();
+        let wanted = going.len();
+        let mut found = HashSet::<&[u8], foldhash::quality::RandomState>::default();
+        let mut next = Self { octets: Vec::with_capacity(self.octets.len() + new.octets.len()), ends: Vec::new() };
+        for (octets, key) in self.all().zip(self.keys()) {
+            if going.contains(key) {
+                found.insert(key);
+            } else if !coming.contains(key) {
+                next.octets.extend_from_slice(octets);
+                next.ends.push(next.octets.len() as u32);
+            }
+        }
+        if found.len() != wanted {
+            return Err(Misfit::Missing);
+        }
+        going.clear();
+        for octets in new.all() {
+            next.octets.extend_from_slice(octets);
+            next.ends.push(u32::try_from(next.octets.len()).map_err(|_| Misfit::TooLarge)?);
+        }
+        if next.octets.len() as u64 > most { Err(Misfit::TooLarge) } else { Ok(next) }
+    }
+}
+
+/// A zone as transferred.
+#[derive(Clone)]
+pub(super) struct Copy {
+    /// Data of the SOA.
+    pub(super) soa: Vec<u8>,
+    pub(super) soa_ttl: u32,
+    pub(super) records: Records,
+}
+
+impl Copy {
+    /// Makes rules of it; `file` is where it is, or will be, written.
+    pub(super) fn rules(&self, origin: NameRef<'_>, file: &str, key: &HashKey, lenient: bool) -> Result<Rules, Errors> {
+        let mut builder = Builder::new(origin, *key, lenient);
+        let mut errors = Errors::default();
+        let soa =
+            RecordOf { owner: origin, rtype: TYPE_SOA, ttl: self.soa_ttl, rdata: &self.soa, line: FIRST_LINE - 1 };
+        let all = self.records.iter().zip(FIRST_LINE..);
+        builder.add(&soa).map_err(Errors::from)?;
+        for ((owner, rtype, ttl, rdata), line) in all {
+            if let Err(problem) = builder.add(&RecordOf { owner: owner.as_ref(), rtype, ttl, rdata, line }) {
+                errors.push(problem);
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        builder.finish(file).map_err(Errors::from)
+    }
+
+    /// Writes it as a zone file, one record a line.
+    pub(super) fn write(&self, origin: NameRef<'_>, to: &mut impl Write) -> std::io::Result<()> {
+        writeln!(to, "; the last good copy of {origin}, written by staunch: changes to this file are lost")?;
+        line(to, origin, self.soa_ttl, TYPE_SOA, &self.soa)?;
+        for (owner, rtype, ttl, rdata) in self.records.iter() {
+            line(to, owner.as_ref(), ttl, rtype, rdata)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what [`Copy::write`] has written.
+    pub(super) fn read(octets: &[u8], origin: NameRef<'_>, most: u64) -> Result<Self, String> {
+        let mut copy = Self { soa: Vec::new(), soa_ttl: 0, records: Records::default() };
+        let mut outcome = Ok(());
+        rpz::records(octets, origin, |record| {
+            if record.rtype == TYPE_SOA && record.owner == origin {
+                (copy.soa, copy.soa_ttl) = (record.rdata.to_vec(), record.ttl);
+            } else if let Err(error) = copy.records.push(record.owner, record.rtype, record.ttl, record.rdata, most) {
+                outcome = Err(error.to_string());
+            }
+        })
+        .map_err(|errors| errors.to_string())?;
+        outcome?;
+        if copy.soa.is_empty() { Err("there is no SOA".into()) } else { Ok(copy) }
+    }
+}
+
+fn line(to: &mut impl Write, owner: NameRef<'_>, ttl: u32, rtype: u16, rdata: &[u8]) -> std::io::Result<()> {
+    let dot = if owner.is_root() { "" } else { "." };
+    write!(to, "{owner}{dot} {ttl} IN ")?;
+    if rtype == Qtype::CNAME.0
+        && let Ok(target) = NameRef::from_wire(rdata)
+    {
+        let dot = if target.is_root() { "" } else { "." };
+        return writeln!(to, "CNAME {target}{dot}");
+    }
+    write!(to, "TYPE{rtype} \\# {} ", rdata.len())?;
+    for octet in rdata {
+        write!(to, "{octet:02x}")?;
+    }
+    writeln!(to)
+}

@@ -1,0 +1,252 @@
+//! One zone's task: asks its primaries in time, puts what is new in force, writes it down, and sees when the zone expires.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use staunch_scoring::{NameBuf, NameRef};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::client::{self, Failure};
+use super::keeper::{Held, Shared, Slot};
+use super::records::Copy;
+use super::stream::{Change, Outcome, apply};
+use super::{Primaries, schedule};
+use crate::clock;
+use crate::rpz::{Errors, process_key};
+
+/// Shortest time between two questions to a zone's primaries, whatever they announce.
+const PACE: Duration = Duration::from_secs(1);
+/// How long a changed copy waits for the disk behind the last one: this many times as long as that took, so that a busy feed of
+/// millions of rules does not keep the disk busy, and a minute at most.
+const WRITE_SHARE: u32 = 20;
+const WRITE_MAX: Duration = Duration::from_secs(60);
+
+/// What one zone's task knows.
+pub(super) struct Task {
+    pub(super) shared: Arc<Shared>,
+    pub(super) zone: NameBuf,
+    pub(super) primaries: Primaries,
+    pub(super) told: Arc<Notify>,
+}
+
+/// Why a zone was not brought up to date.
+enum Problem {
+    Transfer(SocketAddr, Failure),
+    Content(SocketAddr, Errors),
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Transfer(server, failure) => write!(f, "{server}: {failure}"),
+            Self::Content(server, errors) => write!(f, "{server}: the zone is refused: {errors}"),
+        }
+    }
+}
+
+impl Task {
+    pub(super) async fn run(self) {
+        let (mut failures, mut unwritten) = (0u32, false);
+        let mut writable = Instant::now();
+        self.watch_expiry();
+        loop {
+            let outcome = self.ask_all().await;
+            let now = clock::now().wall;
+            let next = match outcome {
+                Ok(changed) => {
+                    failures = 0;
+                    unwritten |= changed;
+                    self.heard(now, changed)
+                }
+                Err(problem) => {
+                    let next = self.failed(&problem, failures, now);
+                    failures = failures.saturating_add(1);
+                    next
+                }
+            };
+            self.watch_expiry();
+            if unwritten && Instant::now() >= writable {
+                let begun = Instant::now();
+                self.write().await;
+                (unwritten, writable) = (false, Instant::now() + (begun.elapsed() * WRITE_SHARE).min(WRITE_MAX));
+            }
+            tokio::time::sleep(PACE).await;
+            let Some(next) = next else { return };
+            let mut wait = Duration::from_millis(next.saturating_sub(clock::now().wall));
+            if unwritten {
+                wait = wait.min(writable.saturating_duration_since(Instant::now()));
+            }
+            if let Some(end) = self.end() {
+                // Whether it has expired is looked at in time, and what follows is one more question, which does no harm.
+                let left = Duration::from_millis(end.saturating_sub(clock::now().wall)).max(PACE);
+                wait = if self.is_expired() { wait } else { wait.min(left) };
+            }
+            let _ = tokio::time::timeout(wait, self.told.notified()).await;
+        }
+    }
+
+    /// Asks the primaries one after the other. Whether there is a new copy.
+    async fn ask_all(&self) -> Result<bool, Problem> {
+        let mut last = None;
+        for server in &self.primaries.servers {
+            match self.ask(*server).await {
+                Ok(changed) => return Ok(changed),
+                Err(problem) => last = Some(problem),
+            }
+        }
+        // There is at least one server.
+        last.map_or(Ok(false), Err)
+    }
+
+    async fn ask(&self, server: SocketAddr) -> Result<bool, Problem> {
+        let have = self.shared.change(self.zone.as_ref(), |slot| (slot.held.as_ref().map(|h| h.copy.clone()), false));
+        let have = have.flatten();
+        let failed = |failure| Problem::Transfer(server, failure);
+        let get = |whole| client::transfer(server, self.zone.as_ref(), have.as_deref(), whole, &self.primaries);
+        let copy = match get(false).await.map_err(failed)? {
+            Outcome::Current => return Ok(false),
+            Outcome::Whole(copy) => copy,
+            Outcome::Changes(changes) => match self.applied(have.clone(), changes).await {
+                Some(copy) => copy,
+                // What does not fit on our copy says nothing of the zone: the whole of it does.
+                None => match get(true).await.map_err(failed)? {
+                    Outcome::Whole(copy) => copy,
+                    _ => return Ok(false),
+                },
+            },
+        };
+        self.take(server, copy).await
+    }
+
+    async fn applied(&self, have: Option<Arc<Copy>>, changes: Vec<Change>) -> Option<Copy> {
+        let (have, most) = (have?, self.primaries.max_octets);
+        // Off the runtime's threads: a large zone takes a second.
+        let applied = tokio::task::spawn_blocking(move || apply(&have, changes, most)).await.ok()?;
+        let misfit = match applied {
+            Ok(copy) => return Some(copy),
+            Err(misfit) => misfit,
+        };
+        tracing::warn!(zone = %self.zone, %misfit, "changes do not fit; the whole zone is asked for");
+        None
+    }
+
+    /// Makes rules of a new copy and puts them in force; a copy that does not load changes nothing.
+    async fn take(&self, server: SocketAddr, copy: Copy) -> Result<bool, Problem> {
+        let (zone, lenient) = (self.zone.clone(), self.primaries.lenient);
+        let file = self.shared.file(zone.as_ref()).display().to_string();
+        let made = tokio::task::spawn_blocking(move || {
+            let rules = copy.rules(zone.as_ref(), &file, process_key(), lenient)?;
+            Ok::<_, Errors>((copy, rules))
+        });
+        let (copy, rules) = match made.await {
+            Ok(made) => made.map_err(|errors| Problem::Content(server, errors))?,
+            Err(_) => return Err(Problem::Transfer(server, Failure::Malformed)),
+        };
+        let serial = rules.soa().serial;
+        let held = Held { copy: Arc::new(copy), rules: Arc::new(rules), checked: clock::now().wall };
+        let rules = held.rules.len();
+        self.shared.change(self.zone.as_ref(), |slot| {
+            slot.held = Some(held);
+            slot.expired = false;
+            slot.transfers += 1;
+            ((), true)
+        });
+        tracing::info!(zone = %self.zone, %server, serial, rules, "a policy zone is in force");
+        Ok(true)
+    }
+
+    /// Notes that a primary was heard; when to ask again, or nothing if the zone is no longer there.
+    fn heard(&self, now: u64, changed: bool) -> Option<u64> {
+        let was_expired = self.is_expired();
+        let next = self.shared.change(self.zone.as_ref(), |slot| {
+            slot.error = None;
+            let publish = std::mem::take(&mut slot.expired);
+            if let Some(held) = &mut slot.held {
+                held.checked = now;
+            }
+            (schedule::refreshed(slot.soa().unwrap_or_default(), now), publish)
+        });
+        if was_expired {
+            self.shared.alarm(&format!("policy zone {} is fresh again", self.zone));
+        }
+        if !changed {
+            // The file's time is when the primary was last heard, for the next start.
+            let file = std::fs::File::options().append(true).open(self.shared.file(self.zone.as_ref()));
+            if let Err(error) = file.and_then(|file| file.set_modified(std::time::SystemTime::now())) {
+                tracing::debug!(%error, zone = %self.zone, "the copy's time could not be set");
+            }
+        }
+        next
+    }
+
+    fn failed(&self, problem: &Problem, failures: u32, now: u64) -> Option<u64> {
+        let text = problem.to_string();
+        tracing::warn!(zone = %self.zone, problem = text, "a policy zone was not brought up to date; what is in force stays");
+        let awaited = self.shared.change(self.zone.as_ref(), |slot| {
+            slot.failures += 1;
+            slot.error = Some(text.clone());
+            ((schedule::failed(slot.soa(), failures, now), slot.held.is_none()), false)
+        });
+        let (next, is_missing) = awaited?;
+        if is_missing && failures == 0 {
+            self.shared.alarm(&format!("policy zone {} has no copy yet: {text}", self.zone));
+        }
+        Some(next)
+    }
+
+    fn end(&self) -> Option<u64> {
+        let held = |slot: &mut Slot| {
+            let end = slot.held.as_ref().map(|held| schedule::expires(held.rules.soa(), held.checked));
+            (end, false)
+        };
+        self.shared.change(self.zone.as_ref(), held).flatten()
+    }
+
+    fn is_expired(&self) -> bool {
+        self.shared.change(self.zone.as_ref(), |slot| (slot.expired, false)).unwrap_or_default()
+    }
+
+    /// Sees whether the zone has expired, and says so once.
+    fn watch_expiry(&self) {
+        let now = clock::now().wall;
+        if self.is_expired() || self.end().is_none_or(|end| now < end) {
+            return;
+        }
+        self.shared.change(self.zone.as_ref(), |slot| {
+            slot.expired = true;
+            ((), true)
+        });
+        let what = match self.primaries.keep_expired {
+            true => "its last copy stays in force",
+            false => "it is out of force until it is transferred again",
+        };
+        self.shared.alarm(&format!("policy zone {} has expired: no primary was heard; {what}", self.zone));
+    }
+
+    /// Writes the copy in force to disk.
+    async fn write(&self) {
+        let held =
+            self.shared.change(self.zone.as_ref(), |slot| (slot.held.as_ref().map(|held| held.copy.clone()), false));
+        let Some(copy) = held.flatten() else { return };
+        let (zone, file) = (self.zone.clone(), self.shared.file(self.zone.as_ref()));
+        let written = tokio::task::spawn_blocking(move || write_whole(&copy, zone.as_ref(), &file)).await;
+        if let Ok(Err(error)) = written {
+            tracing::error!(%error, zone = %self.zone, "the last good copy could not be written");
+        }
+    }
+}
+
+/// Under another name first, so that there is always one whole copy.
+fn write_whole(copy: &Copy, zone: NameRef<'_>, file: &Path) -> std::io::Result<()> {
+    if let Some(dir) = file.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    let new = file.with_extension("new");
+    let mut to = std::io::BufWriter::new(std::fs::File::create(&new)?);
+    copy.write(zone, &mut to)?;
+    to.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    std::fs::rename(&new, file)
+}
