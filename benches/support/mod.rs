@@ -65,12 +65,6 @@ impl Bench {
         }
     }
 
-    /// Whether a query is answered on the listener's thread.
-    pub fn at_once(&self, packet: &[u8], from: SocketAddr, out: &mut Vec<u8>) -> bool {
-        out.clear();
-        matches!(self.pipeline.fast(packet, from, Transport::Udp, clock::now(), out), Fast::Reply)
-    }
-
     /// The whole walk, waiting included; the length of the reply.
     pub fn whole(&self, packet: &[u8], from: SocketAddr, out: &mut Vec<u8>) -> usize {
         out.clear();
