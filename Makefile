@@ -39,4 +39,4 @@ lint: ## format, warnings, licences, units, shell scripts
 	$(MAKE) shellcheck
 
 shellcheck: ## every shell script
-	shellcheck -S warning .ci/run deploy/oci/*.sh deploy/github-action/*.sh scripts/*.sh tests/systemd/*.sh
+	shellcheck -S warning .ci/run benches/peers/*.sh deploy/oci/*.sh deploy/github-action/*.sh scripts/*.sh tests/systemd/*.sh
