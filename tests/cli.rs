@@ -61,6 +61,54 @@ fn explain_is_the_live_path_bit_for_bit() {
     assert_eq!(code(&output), 11);
 }
 
+/// Events of a name and how many questions they stand for.
+fn told(daemon: &Daemon, name: &str) -> (usize, u64) {
+    let output = daemon.run(&["observe", "--last", "500", "--json"]);
+    let lines = String::from_utf8(output.stdout).expect("UTF-8");
+    let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let counts: Vec<u64> = events.filter(|e| e["qname"] == *name).map(|e| e["count"].as_u64().unwrap_or(1)).collect();
+    (counts.len(), counts.iter().sum())
+}
+
+#[test]
+fn a_verdict_that_stands_is_counted_and_falls_with_what_it_rests_on() {
+    let daemon = Daemon::start(ENFORCE);
+    let ask = |name: &str| daemon.ask(name, 1).0;
+    let many = |name: &str, rcode: u8| (0..50).for_each(|_| assert_eq!(ask(name), rcode, "{name}"));
+    // Each question is told of, most of them in few lines, and all are counted.
+    many("www.site.example", 0);
+    many("a.dump.example", 3);
+    let shown = daemon.json(&["session", "show", "s1"]);
+    let counts = &shown["session"];
+    assert_eq!((counts["queries"].as_u64(), counts["refused"].as_u64()), (Some(100), Some(50)), "{shown:#}");
+    for name in ["www.site.example", "a.dump.example"] {
+        let until = Instant::now() + Duration::from_secs(5);
+        while told(&daemon, name).1 < 50 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let (lines, questions) = told(&daemon, name);
+        assert!(questions == 50 && lines < 25, "{name}: {lines} lines for {questions} questions");
+    }
+    // Each is asked often again right before something changes, and the next question is judged by what has changed.
+    many("a.dump.example", 3);
+    let grant = ["allow", "=a.dump.example", "--for", "5m", "--reason", "look", "--owner", "jane", "--session", "s1"];
+    assert_eq!(code(&daemon.run(&grant)), 0);
+    assert_eq!(ask("a.dump.example"), 0, "a grant");
+    many("www.site.example", 0);
+    assert_eq!(code(&daemon.run(&["session", "quarantine", "s1", "--reason", "test", "--by", "jane"])), 0);
+    assert_eq!(ask("www.site.example"), 3, "a quarantine");
+    assert_eq!(code(&daemon.run(&["session", "release", "s1", "--by", "jane", "--reason", "reviewed"])), 0);
+    many("www.site.example", 0);
+    let file = daemon.dir.path().join("staunch.toml");
+    let written = std::fs::read_to_string(&file).expect("the configuration");
+    let rule = "\n[[rule]]\nid = \"site\"\naction = \"deny\"\nnames = [\"=www.site.example\"]\nowner = \"o\"\nreason = \"r\"\n";
+    std::fs::write(&file, written + rule).expect("written");
+    many("www.site.example", 0);
+    let reloaded = daemon.run(&["reload"]);
+    assert_eq!(code(&reloaded), 0, "{reloaded:?}");
+    assert_eq!(ask("www.site.example"), 3, "a reload");
+}
+
 #[test]
 fn explain_knows_what_siblings_were_found_to_get() {
     let daemon = Daemon::start(&ENFORCE.replace("enabled = false", "enabled = true"));

@@ -3,6 +3,7 @@
 //! Every reply ends with its OPT record if it has one; so it is found by stepping over the records, and nothing else of
 //! the message is touched. Total on any octets: what does not have that form stays as it is.
 
+use crate::answer::skip_name;
 use crate::wire::HEADER;
 
 use super::{ARCOUNT, TC, count};
@@ -57,29 +58,17 @@ fn ending(reply: &[u8]) -> Option<Ending> {
     let word = |high: u8, low: u8| u32::from(u16::from_be_bytes([high, low]));
     let mut at = HEADER;
     for _ in 0..word(q, r) {
-        at = skip_name(reply, at)? + 4;
+        at = skip_name(reply, at).ok()? + 4;
     }
     let question = at;
     let mut last = None;
     for _ in 0..word(a, b) + word(c, d) + word(e, f) {
-        let fixed = skip_name(reply, at)?;
+        let fixed = skip_name(reply, at).ok()?;
         let &[type_high, type_low, _, _, _, _, _, _, high, low] = reply.get(fixed..)?.first_chunk()?;
         last = (fixed == at + 1 && [type_high, type_low] == [0, 41]).then_some(at);
         at = fixed + 10 + usize::from(u16::from_be_bytes([high, low]));
     }
     (at == reply.len()).then_some(Ending { question, opt: last })
-}
-
-/// Behind the name that begins at `at`; pointers are not followed.
-fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        match *message.get(at)? {
-            0 => return Some(at + 1),
-            length @ 1..=63 => at += 1 + usize::from(length),
-            0xc0.. => return Some(at + 2),
-            _ => return None,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! TTLs of a message that somebody else has built.
 
+use crate::answer::skip_name;
+
 /// Makes no record of `message` live longer than `cap` seconds. Stops at the first octet that fits no message, so that
 /// nothing behind it is touched; OPT records, whose TTL field holds flags (RFC 6891 section 6.1.3), stay as they are.
 pub fn cap_ttls(message: &mut [u8], cap: u32) {
@@ -10,12 +12,12 @@ pub fn cap_ttls(message: &mut [u8], cap: u32) {
     let Some(counts) = (0..4).map(|i| word(message, 4 + 2 * i)).collect::<Option<Vec<u16>>>() else { return };
     let mut at = 12;
     for _ in 0..counts.first().copied().unwrap_or(0) {
-        let Some(end) = skip_name(message, at) else { return };
+        let Ok(end) = skip_name(message, at) else { return };
         at = end + 4;
     }
     let records: u32 = counts.iter().skip(1).map(|count| u32::from(*count)).sum();
     for _ in 0..records {
-        let Some(owner_end) = skip_name(message, at) else { return };
+        let Ok(owner_end) = skip_name(message, at) else { return };
         let (Some(rtype), Some(length)) = (word(message, owner_end), word(message, owner_end + 8)) else { return };
         if rtype != OPT
             && let Some(field) = message.get_mut(owner_end + 4..owner_end + 8)
@@ -24,17 +26,6 @@ pub fn cap_ttls(message: &mut [u8], cap: u32) {
             field.copy_from_slice(&u32::from_be_bytes(octets).min(cap).to_be_bytes());
         }
         at = owner_end + 10 + usize::from(length);
-    }
-}
-
-/// Where the name at `at` ends; a compression pointer ends it.
-fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        match *message.get(at)? {
-            0 => return Some(at + 1),
-            length if length >= 0xc0 => return Some(at + 2),
-            length => at += 1 + usize::from(length),
-        }
     }
 }
 
