@@ -95,7 +95,8 @@ fn a_verdict_that_stands_is_counted_and_falls_with_what_it_rests_on() {
     assert_eq!(code(&daemon.run(&grant)), 0);
     assert_eq!(ask("a.dump.example"), 0, "a grant");
     many("www.site.example", 0);
-    assert_eq!(code(&daemon.run(&["session", "quarantine", "s1", "--reason", "test", "--by", "jane"])), 0);
+    // Payload under a type that only tunnels use closes the session, with no verb in between that settles anything.
+    assert_ne!(daemon.ask(&format!("{}.evil.example", chunk(1)), 10).1, 1, "nothing is answered");
     assert_eq!(ask("www.site.example"), 3, "a quarantine");
     assert_eq!(code(&daemon.run(&["session", "release", "s1", "--by", "jane", "--reason", "reviewed"])), 0);
     many("www.site.example", 0);
