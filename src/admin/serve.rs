@@ -310,10 +310,11 @@ impl Admin {
                 if pipeline.live.load().grants.load().len() >= MAX_GRANTS {
                     return Err(Response::error(ErrorCode::Failed, TooManyGrants.to_string()));
                 }
-                let until = now.wall + seconds * 1000;
-                let id = CaseId::from_random(pipeline.hash((&name, now.wall, until))).to_string();
+                let from = now.wall.shown;
+                let until = from + seconds * 1000;
+                let id = CaseId::from_random(pipeline.hash((&name, from, until))).to_string();
                 let id = format!("g{}", &id[1..9]);
-                let grant = Grant { id, name, session, ports, owner, reason, from: now.wall, until };
+                let grant = Grant { id, name, session, ports, owner, reason, from, until };
                 self.append(store::Record::Grant { grant: grant.clone() }).await?;
                 pipeline.grant(grant.clone(), now).map_err(|error| Response::error(ErrorCode::Failed, error))?;
                 Ok(json!({ "schema": 1, "grant": grant }))

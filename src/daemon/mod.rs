@@ -25,7 +25,7 @@ use crate::enforce::BackendKind;
 use crate::feed::Feeds;
 use crate::learn::NotLearned;
 use crate::listen::Listener;
-use crate::model::{Qtype, SessionType};
+use crate::model::{Now, Qtype, SessionType};
 use crate::pipeline::Pipeline;
 use crate::{clock, fds, listen, store};
 use reload::{Fetched, Reloader};
@@ -209,6 +209,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     ledgers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut standing = tokio::time::interval(Duration::from_millis(500));
     standing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut set = clock::Watch::default();
     let mut learning = tokio::time::interval(LEARNING);
     learning.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -216,6 +217,10 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
             _ = standing.tick() => pipeline.settle_standing(clock::now(), false),
             _ = learning.tick() => pipeline.fold_sessions(clock::now()),
             _ = ledgers.tick() => {
+                let now = clock::now();
+                if let Some(by) = set.look(now.wall) {
+                    clock_was_set(&pipeline, by, now);
+                }
                 pipeline.save_groups(clock::now(), false);
                 // The one goes through all sessions, the other judges what very many have open where a grant for all of
                 // them has ended.
@@ -278,6 +283,19 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     Ok(())
 }
 
+/// Tells that somebody has set the wall clock, by so many milliseconds.
+fn clock_was_set(pipeline: &Pipeline, by: i64, now: Now) {
+    let text = format!(
+        "the wall clock was set {} by {} s, or the machine slept: pins, grants, quarantines, budgets and ages go on by the \
+         monotonic clock, and a rule that ends on a written day opens nothing once either clock has reached it; where the \
+         clock is right now, a restart takes it over",
+        if by < 0 { "back" } else { "forward" },
+        by.unsigned_abs() / 1000,
+    );
+    tracing::warn!("{text}");
+    pipeline.degraded(&text, now);
+}
+
 /// Too small a sample is a mistake of the configuration, told like any other.
 fn not_learned(error: anyhow::Error) -> StartError {
     match error.downcast::<NotLearned>() {
@@ -335,7 +353,7 @@ fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
         pipeline.restore_ledger(id, ledger);
     }
     for (owner, ledger) in recovered.groups {
-        pipeline.groups.restore(&owner, &ledger, now.wall);
+        pipeline.groups.restore(&owner, &ledger, now.wall.steady);
     }
     for quarantined in recovered.quarantined {
         pipeline.restore_quarantine(quarantined);

@@ -38,7 +38,7 @@ impl Sampled for Stages {
         prefetch(&mut all, &pipeline);
         journal(&mut all, &pipeline.store.status());
         if let Some(delivery) = &*pipeline.delivery.lock() {
-            alerts(&mut all, &delivery.status(), clock::now().wall);
+            alerts(&mut all, &delivery.status(), clock::now().wall.shown);
         }
         sessions(&mut all, &pipeline);
         all
@@ -56,6 +56,11 @@ fn read(counter: &AtomicU64) -> f64 {
 fn own(all: &mut Vec<Sample>, pipeline: &Pipeline) {
     let enforce = pipeline.enforcer.status();
     all.extend([
+        plain(
+            "wall_clock_set_seconds",
+            "How far somebody has set the wall clock since the start; negative for back",
+            clock::now().wall.set_by() as f64 / 1e3,
+        ),
         plain("cache_entries", "Answers at hand", pipeline.cache.len() as f64),
         plain("groups", "Groups of sessions with a ledger of their own", pipeline.groups.len() as f64),
         plain(

@@ -111,9 +111,9 @@ impl Pipeline {
     /// Hands what has changed of every group to the store; all of it where this is the `last` time.
     pub fn save_groups(&self, now: Now, last: bool) {
         for group in self.groups.all() {
-            let unsaved = group.ledger.lock().unsaved(now.wall, last);
+            let unsaved = group.ledger.lock().unsaved(now.wall.steady, last);
             if let Some(state) = unsaved
-                && let Err(error) = self.store.put_group(group.owner(), now.wall, state)
+                && let Err(error) = self.store.put_group(group.owner(), now.wall.steady, state)
             {
                 tracing::warn!(%error, "a group's ledger was not handed to the store");
             }
@@ -129,7 +129,7 @@ impl Pipeline {
         let ledger = group.ledger.lock();
         Some(json!({
             "owner": owner,
-            "spent_bits": ledger.spent(now.wall),
+            "spent_bits": ledger.spent(now.wall.steady),
             "names": ledger.names(),
             // Judged together with others, since the table of groups is full.
             "shared": group.owner().is_empty(),
@@ -142,7 +142,7 @@ impl Pipeline {
             .groups
             .all()
             .iter()
-            .map(|group| (group.ledger.lock().spent(now.wall), group.owner().to_owned()))
+            .map(|group| (group.ledger.lock().spent(now.wall.steady), group.owner().to_owned()))
             .filter(|(spent, owner)| !owner.is_empty() && *spent > Bits::ZERO)
             .collect();
         spending.sort_unstable_by(|a, b| b.cmp(a));
@@ -150,7 +150,7 @@ impl Pipeline {
             spending.iter().take(SHOWN).map(|(spent, owner)| json!({ "owner": owner, "spent_bits": spent })).collect();
         json!({
             "known": self.groups.len(),
-            "shared_bits": self.groups.shared().ledger.lock().spent(now.wall),
+            "shared_bits": self.groups.shared().ledger.lock().spent(now.wall.steady),
             "spending_most": shown,
         })
     }

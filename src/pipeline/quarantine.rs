@@ -55,7 +55,7 @@ impl Pipeline {
             reason,
             by: "staunch".into(),
             note: alert.summary.clone(),
-            since: now.wall,
+            since: now.wall.shown,
             applied: false,
             recorded: false,
         });
@@ -98,7 +98,7 @@ impl Pipeline {
             reason,
             by: by.to_owned(),
             note: note.to_owned(),
-            since: now.wall,
+            since: now.wall.shown,
             applied: true,
             recorded: false,
         });
@@ -268,9 +268,9 @@ impl Pipeline {
         let id = &a.id;
         Alert {
             schema: SCHEMA,
-            id: format!("{case}-{}-{:x}", alert_word(kind), now.wall),
+            id: format!("{case}-{}-{:x}", alert_word(kind), now.wall.shown),
             kind,
-            time: rfc3339(now.wall),
+            time: rfc3339(now.wall.shown),
             case,
             session: id.clone(),
             session_type: a.kind,

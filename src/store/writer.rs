@@ -25,6 +25,7 @@ use super::line::{Json, Mark};
 use super::queue::{Group, coalesce};
 use super::segment::Loc;
 use super::{Error, Record, Shared, wall_ms};
+use crate::clock;
 
 /// Most calls that share one sync. Their lines are made and written in a few milliseconds, which whoever waits pays.
 const GROUP: usize = 1024;
@@ -276,7 +277,8 @@ impl Writer {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        self.fold.prune(wall_ms(), &self.sinks, self.keep_ledgers);
+        // A clock that was set forward must not let a ledger be forgotten, and with it what was spent.
+        self.fold.prune(clock::now().wall.earliest(), &self.sinks, self.keep_ledgers);
         let lost = self.journal.rotate(&mut self.fold, wall_ms())?;
         self.rotate_after = None;
         if lost > 0 {
