@@ -273,6 +273,13 @@ impl Admin {
                 require("reason", &reason)?;
                 require("by", &by)?;
                 let session = self.session(&session)?;
+                // Known beforehand: what nobody could know of after a crash is not done at all.
+                if pipeline.store.status().failing {
+                    return Err(Response::error(
+                        ErrorCode::Failed,
+                        "not released: the journal cannot be written; `staunch status` says when it can",
+                    ));
+                }
                 let released = pipeline.release_by(&session, &by, &reason, Bits::whole(extend), now);
                 let commit = released.commit.map_err(|error| {
                     Response::error(

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use staunch_scoring::{Bits, GroupFacts, GroupSnapshot, NameRef, StateSnapshot};
 
 use super::Pipeline;
+use crate::clock;
 use crate::model::Now;
 use crate::session::{Context, Group, Inner, Session};
+use crate::sparing::Sparing;
 use crate::store;
 
 /// Groups named in the service's status, those that have spent most.
@@ -17,6 +19,13 @@ const SHOWN: usize = 10;
 /// The owner whose sessions are one group; nobody else has one.
 fn owner(context: &Context) -> Option<&str> {
     context.announcement.owner.as_deref().filter(|owner| !owner.is_empty())
+}
+
+/// Tells that the store did not take something. Where it does not, it does not for very many sessions at once.
+fn not_taken(told: &Sparing, error: &store::Error, what: &str) {
+    if let Some(kept_back) = told.turn(clock::now().mono) {
+        tracing::warn!(%error, kept_back, "{what}");
+    }
 }
 
 impl Pipeline {
@@ -44,7 +53,8 @@ impl Pipeline {
         let state = self.step(inner);
         let record = store::Record::Ledger { session: session.id().clone(), state };
         if let Err(error) = self.store.note(record) {
-            tracing::warn!(%error, session = %session.id(), "a ledger was not journalled");
+            static TOLD: Sparing = Sparing::new();
+            not_taken(&TOLD, &error, "a ledger was not journalled");
             // All of it in the next round.
             inner.score.retell();
             inner.dirty = true;
@@ -83,7 +93,8 @@ impl Pipeline {
             let state = inner.score.snapshot();
             drop(held);
             if let Err(error) = self.store.put_ledger(session.id().clone(), state) {
-                tracing::warn!(%error, session = %session.id(), "a ledger was not copied to the index");
+                static TOLD: Sparing = Sparing::new();
+                not_taken(&TOLD, &error, "a ledger was not copied to the index");
             }
         }
     }
@@ -104,7 +115,8 @@ impl Pipeline {
     pub(super) fn journal_group(&self, group: &Group, state: GroupSnapshot, wall: u64) {
         let record = store::Record::Group { group: group.owner().to_owned(), at: wall, state };
         if let Err(error) = self.store.note(record) {
-            tracing::warn!(%error, "a group's ledger was not journalled");
+            static TOLD: Sparing = Sparing::new();
+            not_taken(&TOLD, &error, "a group's ledger was not journalled");
         }
     }
 
@@ -115,7 +127,8 @@ impl Pipeline {
             if let Some(state) = unsaved
                 && let Err(error) = self.store.put_group(group.owner(), now.wall.steady, state)
             {
-                tracing::warn!(%error, "a group's ledger was not handed to the store");
+                static TOLD: Sparing = Sparing::new();
+                not_taken(&TOLD, &error, "a group's ledger was not handed to the store");
             }
         }
     }

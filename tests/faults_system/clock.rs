@@ -44,7 +44,14 @@ fn a_wall_clock_that_is_set_changes_no_lifetime_and_is_told() {
     let Some(world) = World::create(3) else { return };
     let Some(library) = library() else { return without("faketime") };
     let [one, batch, closed] = &world.agents[..] else { unreachable!("three sandboxes were made") };
-    for name in ["*.granted.example", "s0.briefly.example", "s1.briefly.example", "*.open.example", "soon.rule.example", "late.rule.example"] {
+    for name in [
+        "*.granted.example",
+        "s0.briefly.example",
+        "s1.briefly.example",
+        "*.open.example",
+        "soon.rule.example",
+        "late.rule.example",
+    ] {
         world.upstream.add_site(name, WEB.into());
     }
     let soc = Soc::start(&world.gw, SocketAddr::from((SOC, 8080)));
@@ -63,9 +70,12 @@ fn a_wall_clock_that_is_set_changes_no_lifetime_and_is_told() {
              reason = \"a test needs it\"\nexpires = \"{expires}\"\n"
         ));
     }
-    for (agent, id, kind) in [(one, "one", "interactive"), (batch, "batch", "batch"), (closed, "closed", "interactive")] {
-        config.sessions +=
-            &format!("[[session]]\nid = \"{id}\"\naddresses = [\"{}\"]\ntype = \"{kind}\"\nowner = \"{id}\"\n\n", agent.address);
+    for (agent, id, kind) in [(one, "one", "interactive"), (batch, "batch", "batch"), (closed, "closed", "interactive")]
+    {
+        config.sessions += &format!(
+            "[[session]]\nid = \"{id}\"\naddresses = [\"{}\"]\ntype = \"{kind}\"\nowner = \"{id}\"\n\n",
+            agent.address
+        );
     }
     let clock = world.path("clock");
     set(&clock, 0);
@@ -104,7 +114,8 @@ fn a_wall_clock_that_is_set_changes_no_lifetime_and_is_told() {
         set(&clock, seconds);
         let said = format!("the wall clock was set {word} by");
         assert!(wait_for(Duration::from_secs(10), || (logged(&staunch, &said) > 0).then_some(())).is_some(), "{word}");
-        let told = || soc.alerts().into_iter().find(|alert| alert["summary"].as_str().is_some_and(|s| s.contains(&said)));
+        let told =
+            || soc.alerts().into_iter().find(|alert| alert["summary"].as_str().is_some_and(|s| s.contains(&said)));
         let alert = wait_for(Duration::from_secs(10), told).unwrap_or_else(|| panic!("no alert: {}", staunch.tail()));
         assert_eq!(alert["kind"], "degraded");
         let shown = metric(&world, "staunch_wall_clock_set_seconds");
@@ -113,7 +124,10 @@ fn a_wall_clock_that_is_set_changes_no_lifetime_and_is_told() {
         assert!(is_shown(one, "www.site.example"), "{word}: {}", staunch.tail());
         assert_eq!(asked(), 1, "{word}: the cached answer is as old as it was");
         assert!(one.dial(WEB.into(), 80).0.is_ok(), "{word}: its pin stands");
-        assert!(is_shown(batch, &format!("n{turn}.granted.example")), "{word}: a grant lasts as long as it was given for");
+        assert!(
+            is_shown(batch, &format!("n{turn}.granted.example")),
+            "{word}: a grant lasts as long as it was given for"
+        );
         assert_eq!(staunch.session_state("closed"), "quarantined", "{word}");
         assert_eq!(ask(closed, "www.site.example").rcode(), rcode::NXDOMAIN, "{word}");
         assert!(closed.dial(WEB.into(), 80).0.is_err(), "{word}");
@@ -128,7 +142,10 @@ fn a_wall_clock_that_is_set_changes_no_lifetime_and_is_told() {
         assert!(in_time || given.elapsed() > Duration::from_secs(7), "{word}: {:?}", given.elapsed());
         let ended = wait_for(Duration::from_secs(20), || (!brief()).then(|| given.elapsed()));
         let ended = ended.unwrap_or_else(|| panic!("{word}: a grant of 8 s still stands after {:?}", given.elapsed()));
-        println!("FIGURE: clock set {word} by ten days: a grant of 8 s ended {:.1} s after it was given", ended.as_secs_f32());
+        println!(
+            "FIGURE: clock set {word} by ten days: a grant of 8 s ended {:.1} s after it was given",
+            ended.as_secs_f32()
+        );
         assert!(ended >= Duration::from_secs(7), "{word}: {ended:?}");
     }
     assert_eq!(logged(&staunch, "the wall clock was set"), 2, "each time once");
