@@ -7,6 +7,10 @@ mod world;
 mod clock;
 #[path = "faults_system/disk.rs"]
 mod disk;
+#[path = "faults_hostile/flood.rs"]
+mod flood;
+#[path = "faults_hostile/honest.rs"]
+mod honest;
 #[path = "faults_system/inject.rs"]
 mod inject;
 #[path = "faults_system/memory.rs"]

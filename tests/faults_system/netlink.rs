@@ -50,7 +50,9 @@ fn an_order_that_the_kernel_does_not_take_shows_no_address_and_is_mended() {
 
     // Now and then one call fails: the word on a batch that took effect, or the batch itself.
     let mut next = 1;
-    for faults in ["recvfrom:error=ENOBUFS:when=20+90", "sendto:error=ENOBUFS:when=20+90", "sendto:error=EBUSY:when=20+90"] {
+    for faults in
+        ["recvfrom:error=ENOBUFS:when=20+90", "sendto:error=ENOBUFS:when=20+90", "sendto:error=EBUSY:when=20+90"]
+    {
         let kernel = Inject::on(&world, &staunch, "enforce", &[faults]);
         let (mut shown, mut slowest) = (0, Duration::ZERO);
         for n in next..next + 50 {
@@ -76,7 +78,10 @@ fn an_order_that_the_kernel_does_not_take_shows_no_address_and_is_mended() {
     let failed = kernel.stop();
     let begun = Instant::now();
     assert!(wait_for(Duration::from_secs(5), healthy).is_some(), "{}", staunch.tail());
-    println!("FIGURE: {failed} words of the kernel lost: whole again {} ms after the first that came", begun.elapsed().as_millis());
+    println!(
+        "FIGURE: {failed} words of the kernel lost: whole again {} ms after the first that came",
+        begun.elapsed().as_millis()
+    );
     // Dumped and compared: what nobody was shown is not open, whatever the kernel made of the batches.
     for n in &refused {
         assert!(agent.dial(address(*n), 80).0.is_err(), "{n} is open and nobody was told of it");

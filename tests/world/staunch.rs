@@ -131,6 +131,8 @@ pub struct Staunch {
     user: Option<u32>,
     /// Set in its environment.
     env: Vec<(&'static str, String)>,
+    /// The `cgroup.procs` of the control group it is in.
+    group: Option<PathBuf>,
     /// How many descriptors it may open; as many as the test where none is said.
     files: Option<u64>,
     /// Its state directory.
@@ -151,6 +153,14 @@ impl Staunch {
     pub fn start_limited(world: &World, config: &Config, files: u64) -> Self {
         let mut this = Self::written(world, config);
         this.files = Some(files);
+        this.spawn(world, Duration::from_secs(10));
+        this
+    }
+
+    /// Starts it in a control group, whose `cgroup.procs` this is.
+    pub fn start_grouped(world: &World, config: &Config, group: PathBuf) -> Self {
+        let mut this = Self::written(world, config);
+        this.group = Some(group);
         this.spawn(world, Duration::from_secs(10));
         this
     }
@@ -187,7 +197,17 @@ impl Staunch {
         let path = world.path("staunch.toml");
         std::fs::write(&path, config.render(world, &state)).expect("the configuration written");
         let socket = state.join("admin.sock");
-        Self { child: None, config: path, user: None, env: Vec::new(), files: None, state, socket, log: Arc::default() }
+        Self {
+            child: None,
+            config: path,
+            user: None,
+            env: Vec::new(),
+            group: None,
+            files: None,
+            state,
+            socket,
+            log: Arc::default(),
+        }
     }
 
     /// Starts it again after [`Self::kill`] and gives the time until it was ready.
@@ -295,6 +315,17 @@ impl Staunch {
             unsafe {
                 command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &limit) {
                     0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                });
+            }
+        }
+        if let Some(group) = &self.group {
+            use std::os::{fd::AsRawFd, unix::process::CommandExt};
+            let group = std::fs::File::options().write(true).open(group).expect("the control group");
+            // SAFETY: one system call on a descriptor that the closure owns; `0` is whoever writes it.
+            unsafe {
+                command.pre_exec(move || match libc::write(group.as_raw_fd(), b"0".as_ptr().cast(), 1) {
+                    1 => Ok(()),
                     _ => Err(std::io::Error::last_os_error()),
                 });
             }
