@@ -8,6 +8,7 @@ mod reload;
 mod sampled;
 mod sinks;
 mod supervisor;
+mod tasks;
 mod watchdog;
 mod zone_metrics;
 
@@ -30,6 +31,7 @@ use crate::pipeline::Pipeline;
 use crate::{clock, fds, listen, store};
 use reload::{Fetched, Reloader};
 use supervisor::Supervised;
+use tasks::{Panics, Tasks};
 use watchdog::Watchdog;
 
 /// How often what sessions teach is taken over; a crash loses at most this much of it, and a second or two of the
@@ -191,14 +193,14 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let reload: Arc<dyn Reload> = Arc::new(reloader);
     let node = Arc::new(built.node);
     let admin = Arc::new(Admin { pipeline: pipeline.clone(), reload: reload.clone(), node });
-    let admin_task = tokio::spawn(admin::serve(admin_socket, admin));
-
-    let held_task = tokio::spawn(pipeline.clone().keep_held_fresh());
-    let popular_task = tokio::spawn(pipeline.clone().keep_popular_fresh());
-    let late_task = tokio::spawn(pipeline.clone().keep_late_answers());
-
-    let ready_task =
-        tokio::spawn(ready::keep(pipeline.clone(), listener.local_addrs().to_vec(), socket.display().to_string()));
+    let mut tasks = Tasks::default();
+    tasks.spawn("the admin socket", admin::serve(admin_socket, admin));
+    tasks.spawn("asking held names again", pipeline.clone().keep_held_fresh());
+    tasks.spawn("asking popular names ahead", pipeline.clone().keep_popular_fresh());
+    tasks.spawn("keeping late answers", pipeline.clone().keep_late_answers());
+    let (listening, socket_text) = (listener.local_addrs().to_vec(), socket.display().to_string());
+    tasks.spawn("readiness", ready::keep(pipeline.clone(), listening, socket_text));
+    let mut panics = Panics::default();
     let watchdog = supervised.watchdog.map(|period| {
         Watchdog::start(period, listener.beats().to_vec(), pipeline.enforcer.clone()).context("watchdog")
     });
@@ -220,6 +222,13 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
                 let now = clock::now();
                 if let Some(by) = set.look(now.wall) {
                     clock_was_set(&pipeline, by, now);
+                }
+                let panicked = listener.counters().panics.load(std::sync::atomic::Ordering::Relaxed);
+                if let Some(fresh) = panics.look(panicked, now.mono) {
+                    broken(&pipeline, &format!("{fresh} questions met a mistake in the service and were answered SERVFAIL"), now);
+                }
+                for what in tasks.ended() {
+                    broken(&pipeline, &format!("a part of the service has ended: {what}; restart it"), now);
                 }
                 pipeline.save_groups(clock::now(), false);
                 // The one goes through all sessions, the other judges what very many have open where a grant for all of
@@ -252,12 +261,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     drop(watchdog);
     listener.shutdown().await;
     pipeline.transfers.stop();
-    admin_task.abort();
-    held_task.abort();
-    popular_task.abort();
-    late_task.abort();
+    tasks.abort();
     manners_task.abort();
-    ready_task.abort();
     if ours {
         let _ = std::fs::remove_file(&socket);
     }
@@ -281,6 +286,12 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     });
     let _ = tokio::time::timeout(Duration::from_secs(5), joined).await;
     Ok(())
+}
+
+/// Tells of a mistake in the service itself.
+fn broken(pipeline: &Pipeline, what: &str, now: Now) {
+    tracing::error!("{what}");
+    pipeline.degraded(what, now);
 }
 
 /// Tells that somebody has set the wall clock, by so many milliseconds.
