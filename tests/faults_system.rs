@@ -1,5 +1,5 @@
 //! What the machine below does to the daemon: a wall clock that is set, a disk that fails or is full, a kernel that refuses
-//! orders to the packet filter, memory that is short.
+//! orders to the packet filter, memory that is short; and all the rest at once, for a while.
 
 mod world;
 
@@ -17,6 +17,8 @@ mod inject;
 mod memory;
 #[path = "faults_system/netlink.rs"]
 mod netlink;
+#[path = "faults_system/soak.rs"]
+mod soak;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
