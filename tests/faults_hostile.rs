@@ -11,13 +11,14 @@ mod flood;
 mod honest;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use flood::{flood, holds};
+use flood::{closed_loop, flood, holds, replayed};
 use honest::{Honest, Told};
+use world::cgroup::Cgroup;
 use world::dns::{Data, Message, Query, rcode, rtype};
 use world::staunch::{Config, Staunch};
 use world::{Agent, WEB, World};
@@ -124,7 +125,7 @@ fn outstanding_misses_and_floods_of_one_session_leave_room_for_another() {
     assert_eq!(hostile.ask("again.fresh.example", rtype::A).expect("an answer").rcode(), rcode::NOERROR);
 
     // Datagrams for a name at hand, far more than can be judged.
-    let peak = flood_answered(hostile);
+    let peak = closed_loop(hostile, Duration::from_secs(1));
     let (told, (sent, codes)) =
         under(&world, "f", || flood(hostile, Duration::from_secs(4), |_| "www.site.example".into()));
     let shed = metric(&world, "staunch_shed_total");
@@ -153,22 +154,59 @@ fn outstanding_misses_and_floods_of_one_session_leave_room_for_another() {
     assert!(after < memory + 250.0 && again < after + 60.0, "{memory} {after} {again}");
 }
 
-/// Answers a second to one stub that always has a few questions under way.
-fn flood_answered(agent: &Agent) -> usize {
-    let server = SocketAddr::from((agent.gateway, 53));
-    agent.ns.blocking(move || {
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-        socket.connect(server).expect("connected");
-        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("option");
-        let packet = Query::new("www.site.example", rtype::A).edns(1232).encode();
-        let (begun, mut answered, mut buffer) = (Instant::now(), 0, [0; 2048]);
-        (0..48).for_each(|_| _ = socket.send(&packet));
-        while begun.elapsed() < Duration::from_secs(1) {
-            answered += usize::from(socket.recv(&mut buffer).is_ok());
-            let _ = socket.send(&packet);
-        }
-        answered
-    })
+/// More questions for a name at hand than the daemon can answer, many times over, to the very address and port that an honest
+/// session asks: with all processors, and with a fifth of one.
+#[test]
+fn a_flood_of_many_times_what_can_be_answered_keeps_nobody_else_out() {
+    let Some(world) = world() else { return };
+    let (agent, before, time) = (&world.agents[0], Duration::from_secs(2), Duration::from_secs(5));
+    // Behind the same address of the resolver as the flood, and so in the same queues.
+    let beside = Ipv4Addr::new(10, 77, 1, 9);
+    agent.ns.ip(&["addr add 10.77.1.9/24 dev eth0"]);
+    let sessions = format!(
+        "{}[[session]]\nid = \"beside\"\naddresses = [\"{beside}\"]\ntype = \"interactive\"\nowner = \"honest\"\n\n",
+        sessions(&world)
+    );
+    let config = Config { sessions, ..Config::monitor() };
+    for part in [100, 20] {
+        let group = match part {
+            100 => None,
+            _ => match Cgroup::cpu(part) {
+                Ok(group) => Some(group),
+                // Whether a machine lets somebody make one is not a matter of installing something.
+                Err(why) => return println!("SKIPPED: {why}"),
+            },
+        };
+        let staunch = match &group {
+            None => Staunch::start(&world, &config),
+            Some(group) => Staunch::start_grouped(&world, &config, group.joined_by()),
+        };
+        assert!(closed_loop(agent, Duration::from_millis(500)) > 0, "at hand from here on");
+        let (memory, _) = holds(&staunch);
+        let during = |tag: &str, attack: &dyn Fn() -> (usize, usize)| {
+            let honest = Honest::start_from(agent, beside, &format!("{tag}{part}"));
+            let outcome = attack();
+            (honest.stop(), outcome)
+        };
+        let (quiet, (peak, _)) = during("q", &|| (closed_loop(agent, before), 0));
+        let (told, (sent, answered)) = during("x", &|| replayed(agent, time));
+        let (seconds, peak) = (time.as_secs() as usize, peak / before.as_secs() as usize);
+        println!(
+            "FIGURE: hostile flood {}/s where {}/s can be answered, {part} % of a processor or more: {}/s answered, {} shed, {} times barred; honest at \
+             the same address {}, before {}; memory {memory:.0} to {:.0} MiB",
+            sent / seconds,
+            peak,
+            answered / seconds,
+            metric(&world, "staunch_shed_total"),
+            metric(&world, "staunch_barred_total"),
+            told.line(),
+            quiet.line(),
+            holds(&staunch).0,
+        );
+        assert!(group.is_none() || sent > 4 * peak * seconds, "a flood: {sent} {peak}");
+        assert!(told.amiss() < 30.0, "{} before {}", told.line(), quiet.line());
+        assert!(holds(&staunch).0 < memory + 24.0, "{memory}");
+    }
 }
 
 #[test]

@@ -106,6 +106,11 @@ fn listeners(all: &mut Vec<Sample>, counters: &listen::Counters) {
         plain("rejected_total", "Messages that were no query we answer", read(&counters.rejects)),
         plain("queue_full_total", "Queries answered SERVFAIL because too many waited", read(&counters.queue_full)),
         plain("shed_total", "Datagrams of the busiest sources dropped unread under overload", read(&counters.shed)),
+        plain(
+            "barred_total",
+            "Times that a flood faster than could be discarded was barred in the kernel",
+            read(&counters.barred),
+        ),
         plain("tcp_evicted_total", "Idle connections closed for a new one", read(&counters.tcp_evicted)),
         plain("tcp_expired_total", "Connections closed for being slow or silent", read(&counters.tcp_expired)),
         plain("tcp_unread_total", "Connections closed because their replies were not read", read(&counters.tcp_unread)),

@@ -38,6 +38,8 @@ counters! {
     rejects,
     /// Datagrams dropped unread because their source sent more than the others while more came than could be judged.
     shed,
+    /// Times that sources were dropped by the kernel for a moment, because more came than could be discarded.
+    barred,
     /// Messages handed to the slow path.
     deferred,
     /// Messages that found the slow path's queue full and were answered SERVFAIL.

@@ -5,7 +5,8 @@
 //! are shed, before anything of their datagrams is read. The level falls with every window of time in which the queue was
 //! never empty and rises with every other, so it settles where the queue just empties: whoever sends less than that is not
 //! touched, and those above it share what is left evenly (max-min fairness). Shed datagrams are counted, and not
-//! answered.
+//! answered. Where even the lowest level does not empty the queue, the flood is faster than a worker discards, and its
+//! sources are named for [`super::bar`].
 //!
 //! Pure. Costs two comparisons a batch while there is no backlog. A table of fixed size is all the state: sources that fall
 //! into one slot share it, the slots are chosen by a keyed hash, and one in so many is what a flood can hit beside itself.
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 
 use foldhash::quality::RandomState;
 
+use super::bar::SOURCES;
 use super::mmsg::BATCH;
 use crate::range::prefix_of;
 
@@ -28,6 +30,12 @@ const WINDOW: u64 = 10;
 const OPEN: u32 = 16_384;
 /// The lowest level: so many in a window a source may always send to each worker, 800 a second.
 const LEAST: u32 = 8;
+/// Down to here the level falls by half, below by a quarter.
+const STEEP: u32 = 256;
+/// So many datagrams in a window make a source one that may be barred: 25,600 a second to one worker.
+const HEAVY: u32 = 256;
+/// So many windows at the lowest level without an empty queue show that discarding does not help.
+const OVERRUN: u32 = 2;
 
 /// Counts of one worker.
 pub(super) struct Fair {
@@ -39,8 +47,15 @@ pub(super) struct Fair {
     ends: u64,
     /// Whether a batch of it emptied the queue.
     drained: bool,
+    /// Whether the last batch did.
+    emptied: bool,
     /// Most datagrams of one slot in a window.
     level: u32,
+    /// Windows in a row at the lowest level in which the queue was never empty: discarding is not fast enough.
+    overrun: u32,
+    /// Sources of very many datagrams in the window under way, and in the one before it.
+    heavy: Vec<IpAddr>,
+    heaviest: Vec<IpAddr>,
 }
 
 impl Fair {
@@ -51,7 +66,11 @@ impl Fair {
             window: 1,
             ends: 0,
             drained: true,
+            emptied: true,
             level: OPEN,
+            overrun: 0,
+            heavy: Vec::with_capacity(SOURCES),
+            heaviest: Vec::with_capacity(SOURCES),
         }
     }
 
@@ -59,11 +78,16 @@ impl Fair {
     /// about ([`Self::admits`]).
     pub(super) fn begin(&mut self, count: usize, now: u64) -> bool {
         if now >= self.ends {
-            // Windows without a batch were quiet ones.
-            let quiet = (now - self.ends) / WINDOW;
+            // Windows without a batch were quiet ones, unless the worker left a full queue: then it was kept from running.
+            let quiet = if self.emptied { (now - self.ends) / WINDOW } else { 0 };
             let rises = quiet.min(100) + u64::from(self.drained);
+            self.overrun = if rises == 0 && self.level == LEAST { self.overrun + 1 } else { 0 };
+            std::mem::swap(&mut self.heavy, &mut self.heaviest);
+            self.heavy.clear();
             if rises == 0 {
-                self.level = (self.level - self.level / 4).max(LEAST);
+                // High levels are passed quickly: they bind nobody but a flood.
+                let fall = if self.level > STEEP { 2 } else { 4 };
+                self.level = (self.level - self.level / fall).max(LEAST);
             }
             for _ in 0..rises {
                 self.level = (self.level + self.level.div_ceil(8)).min(OPEN);
@@ -72,6 +96,7 @@ impl Fair {
             self.window = self.window.wrapping_add(1);
         }
         let backlog = count >= BATCH;
+        self.emptied = !backlog;
         self.drained |= !backlog;
         backlog || self.level < OPEN
     }
@@ -84,7 +109,20 @@ impl Fair {
             (*window, *count) = (self.window, 0);
         }
         *count = count.saturating_add(1);
+        if *count == HEAVY && self.heavy.len() < SOURCES {
+            self.heavy.push(source);
+        }
         *count <= self.level
+    }
+
+    /// Who has to be kept out of the queue itself, since more comes than a worker can discard; told once, and again only if
+    /// it is still so some windows later.
+    pub(super) fn overrun(&mut self) -> Option<&[IpAddr]> {
+        if self.overrun < OVERRUN || self.heaviest.is_empty() {
+            return None;
+        }
+        self.overrun = 0;
+        Some(&self.heaviest)
     }
 }
 
@@ -183,6 +221,35 @@ mod tests {
         // The rest of its time the worker still judges for the flood.
         let all: u32 = rig.judged.iter().sum();
         assert!(all > 80_000, "{all} of 200,000 judged");
+    }
+
+    #[test]
+    fn a_flood_faster_than_it_is_discarded_is_named_and_no_other() {
+        let mut fair = Fair::new();
+        // Never an empty queue; one of 32 is somebody else's.
+        let named = (0..20_000).find_map(|turn| {
+            let asks = fair.begin(BATCH, 1000 + turn / 10);
+            (0..BATCH).for_each(|n| _ = asks && fair.admits(source(if n == 0 { 7 } else { 1 })));
+            fair.overrun().map(|sources| (turn, sources.to_vec()))
+        });
+        let (turn, sources) = named.expect("named in the end");
+        assert_eq!(sources, [source(1)]);
+        assert!(turn / 10 < 400, "within 0.4 s: {} ms", turn / 10);
+        assert!(fair.overrun().is_none(), "told once");
+        // What can be discarded is nobody's business here.
+        let mut rig = Rig::new(2);
+        rig.run(&[5.0, 0.1], 200_000, true);
+        assert!(rig.fair.overrun().is_none());
+    }
+
+    #[test]
+    fn a_worker_that_was_kept_from_running_does_not_take_it_for_quiet() {
+        let (mut kept, mut quiet) = (Fair::new(), Fair::new());
+        for turn in 0..200 {
+            kept.begin(BATCH, 1000 + turn * 5 * WINDOW);
+            quiet.begin(if turn % 4 == 0 { BATCH } else { 1 }, 1000 + turn * 5 * WINDOW);
+        }
+        assert!(kept.level == LEAST && quiet.level > OPEN / 2, "{} {}", kept.level, quiet.level);
     }
 
     #[test]

@@ -34,6 +34,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::model::{Now, Transport};
 use crate::range::prefix_of;
 
+mod bar;
 mod counters;
 mod dispatch;
 mod fair;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
+use super::bar::Bar;
 use super::counters::{Counters, Tally};
 use super::dispatch::{self, Job, ReplyTo};
 use super::fair::Fair;
@@ -77,7 +78,7 @@ impl<S: Service> Worker<S> {
     pub(super) fn run(self) {
         let mut inbox = Inbox::new();
         let mut outbox = Outbox::new();
-        let mut fair = Fair::new();
+        let (mut fair, mut bar) = (Fair::new(), Bar::default());
         let nowhere = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
         let mut replies: Vec<Reply> = (0..BATCH)
             .map(|_| Reply { octets: Vec::with_capacity(usize::from(reply::UDP_MAX)), to: nowhere, local: None })
@@ -86,6 +87,9 @@ impl<S: Service> Worker<S> {
         while !self.stop.load(Relaxed) {
             // Nobody else writes it.
             self.beat.store(self.beat.load(Relaxed).wrapping_add(1), Relaxed);
+            if bar.is_down() {
+                bar.lift_in_time(&self.socket, clock::now().mono);
+            }
             let count = match inbox.receive(&self.socket) {
                 Ok(count) => count,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
@@ -101,6 +105,14 @@ impl<S: Service> Worker<S> {
             let now = clock::now();
             let mut ready = 0;
             let asks = fair.begin(count, now.mono);
+            if !bar.is_down()
+                && let Some(sources) = fair.overrun()
+            {
+                match bar.lower(&self.socket, sources, now.mono) {
+                    Ok(()) => tally.barred += 1,
+                    Err(error) => tracing::debug!(%error, "a flood could not be barred"),
+                }
+            }
             for i in 0..count {
                 if asks && inbox.source(i).is_some_and(|source| !fair.admits(source)) {
                     tally.packets += 1;

@@ -1,6 +1,6 @@
 //! The session that does no harm: asks at a steady pace, whatever becomes of its answers, and writes down what it sees.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -73,12 +73,17 @@ pub fn quantile(sorted: &[f64], percent: usize) -> f64 {
 impl Honest {
     /// Begins; `tag` makes the fresh names this run's own.
     pub fn start(agent: &Agent, tag: &str) -> Self {
+        Self::start_from(agent, Ipv4Addr::UNSPECIFIED, tag)
+    }
+
+    /// The same from this address of the sandbox.
+    pub fn start_from(agent: &Agent, from: Ipv4Addr, tag: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, server, tag) = (stop.clone(), SocketAddr::from((agent.gateway, 53)), tag.to_owned());
         let thread = {
             let (tell, told) = std::sync::mpsc::channel();
             let inside = agent.ns.thread(move || {
-                let _ = tell.send(ask_on(server, &tag, &stopped));
+                let _ = tell.send(ask_on((from, server), &tag, &stopped));
             });
             std::thread::spawn(move || {
                 let _ = inside.join();
@@ -95,8 +100,8 @@ impl Honest {
     }
 }
 
-fn ask_on(server: SocketAddr, tag: &str, stop: &AtomicBool) -> Told {
-    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+fn ask_on((from, server): (Ipv4Addr, SocketAddr), tag: &str, stop: &AtomicBool) -> Told {
+    let socket = UdpSocket::bind((from, 0)).expect("a socket");
     socket.connect(server).expect("connected");
     let mut told = Told::default();
     // By id: when it left and whether it is fresh.

@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::flood::{flood, holds};
 use crate::honest::Honest;
+use crate::world::cgroup::Cgroup;
 use crate::world::dns::{Data, Query, rtype};
 use crate::world::staunch::{Config, Staunch};
 use crate::world::{WEB, World};
@@ -17,60 +18,10 @@ const NOWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
 /// What the group may hold, octets. The promise is made for 512 MiB and default limits.
 const CAP: u64 = 192 << 20;
 
-/// A control group with a limit of memory, of whichever version this machine has.
-struct Group {
-    path: PathBuf,
-    is_v2: bool,
-}
-
-impl Group {
-    fn create() -> Result<Self, String> {
-        let name = format!("staunch-test-{}", std::process::id());
-        let v2 = Path::new("/sys/fs/cgroup");
-        let is_v2 = std::fs::read_to_string(v2.join("cgroup.controllers")).is_ok_and(|all| all.contains("memory"));
-        let (root, file) =
-            if is_v2 { (v2.to_owned(), "memory.max") } else { (v2.join("memory"), "memory.limit_in_bytes") };
-        if is_v2 {
-            let _ = std::fs::write(root.join("cgroup.subtree_control"), "+memory");
-        }
-        let path = root.join(name);
-        let failed = |error: std::io::Error| format!("no control group with a limit of memory: {error}");
-        std::fs::create_dir(&path).map_err(failed)?;
-        let group = Self { path, is_v2 };
-        std::fs::write(group.path.join(file), CAP.to_string()).map_err(failed)?;
-        if is_v2 {
-            // Nothing is to be put aside on a disk.
-            let _ = std::fs::write(group.path.join("memory.swap.max"), "0");
-        }
-        Ok(group)
-    }
-
-    /// The most it has held, octets; what it holds now where the kernel does not keep that.
-    fn most(&self) -> u64 {
-        let files = if self.is_v2 { ["memory.peak", "memory.current"] } else { ["memory.max_usage_in_bytes"; 2] };
-        let number = |file: &&str| std::fs::read_to_string(self.path.join(file)).ok()?.trim().parse().ok();
-        files.iter().find_map(number).expect("what the group holds")
-    }
-
-    /// How many processes of it the kernel has killed for want of memory.
-    fn killed(&self) -> u64 {
-        let file = self.path.join(if self.is_v2 { "memory.events" } else { "memory.oom_control" });
-        let text = std::fs::read_to_string(file).expect("events of the group");
-        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        line.and_then(|n| n.parse().ok()).expect("a count of kills")
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.path);
-    }
-}
-
 #[test]
 fn with_little_memory_nothing_grows_past_it() {
     let Some(world) = World::create(2) else { return };
-    let group = match Group::create() {
+    let group = match Cgroup::memory(CAP) {
         Ok(group) => group,
         // Whether a machine lets somebody make one is not a matter of installing something.
         Err(why) => return println!("SKIPPED: {why}"),
@@ -79,7 +30,7 @@ fn with_little_memory_nothing_grows_past_it() {
     world.upstream.add_site("*.fresh.example", WEB.into());
     world.upstream.delegate("stuck.example", SocketAddr::from((NOWHERE, 5399)));
     world.upstream.add("*.large.example", 300, Data::Txt("x".repeat(12_000)));
-    let staunch = Staunch::start_grouped(&world, &Config::monitor(), group.path.join("cgroup.procs"));
+    let staunch = Staunch::start_grouped(&world, &Config::monitor(), group.joined_by());
     let server = SocketAddr::from((hostile.gateway, 53));
     let (idle, _) = holds(&staunch);
     let steady = Honest::start(honest, "h");

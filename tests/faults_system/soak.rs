@@ -68,8 +68,9 @@ fn a_while_of_everything_leaks_and_loses_nothing() {
     }
     let soc = Soc::start(&world.gw, SocketAddr::from((SOC, 8080)));
     let usual = |more: &str| {
-        let mut config =
-            Config::enforce().rule("fresh", "allow", "\"fresh.example\", \"=www.site.example\"", "budget_bits = 8388607\n").tables(&format!(
+        let mut config = Config::enforce()
+            .rule("fresh", "allow", "\"fresh.example\", \"=www.site.example\"", "budget_bits = 8388607\n")
+            .tables(&format!(
                 "[[alert]]\nname = \"soc\"\nkind = \"webhook\"\nurl = \"{}\"\ntimeout_ms = 1000\n{more}",
                 soc.url
             ));

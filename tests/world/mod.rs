@@ -10,6 +10,7 @@
 #![allow(dead_code)] // Every test takes what it needs.
 
 pub mod capture;
+pub mod cgroup;
 pub mod client;
 pub mod dns;
 pub mod echo;
