@@ -93,8 +93,7 @@ pub fn check(response: &[u8], qname: NameRef<'_>, qtype: Qtype, settings: Settin
     answers(&came, &shown, asked, settings);
     authorities(&came, &shown, asked, &vetted, &chain);
     addresses(&vetted, &shown, settings);
-    // Asked for by its type, a CNAME that came with its DNAME is shown alone; one that we made is not.
-    if vetted.kind == Kind::Positive && qtype.0 != CNAME {
+    if vetted.kind == Kind::Positive {
         twice(&vetted, &reply, asked, &rules);
     }
     as_reply(&vetted, asked);

@@ -7,7 +7,6 @@ use super::message::{Message, Record, Spelled, read_name};
 use super::rdata;
 use super::vet::{CLASS_IN, CNAME, DNAME};
 use super::{AnswerRules, Asked, MAX_HOPS};
-use crate::model::Qtype;
 
 /// One alias record on the chain.
 pub(super) struct Step {
@@ -39,10 +38,14 @@ pub(super) struct Chain {
 
 impl Chain {
     /// `None` for a chain that loops, is too long, or makes a name that is too long.
+    ///
+    /// A question of type CNAME or ANY is answered by what stands at its name and follows no alias but a DNAME's: nothing
+    /// exists below one (RFC 6672 section 2.3), so the CNAME there is its work, and no proof without it.
     pub(super) fn follow(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Option<Self> {
         let mut chain = Self { steps: Vec::new(), hops: Vec::new(), end: Spelled::of(asked.qname), internal: false };
-        while asked.qtype != Qtype::ANY && !chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
-            let Some((steps, target)) = chain.hop(message)? else { break };
+        let for_aliases = asked.is_for_aliases();
+        while for_aliases || !chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
+            let Some((steps, target)) = chain.hop(message, for_aliases)? else { break };
             let name = target.as_name()?;
             if is_internal_name(name) && !rules.names_inside(asked.qname) {
                 chain.internal = true;
@@ -65,16 +68,16 @@ impl Chain {
         message.answers().iter().filter(move |r| r.class == CLASS_IN && message.owner(r) == end)
     }
 
-    /// The next alias, if there is one. The outer `None` is a DNAME whose substitution does not fit (RFC 6672 section
-    /// 2.2).
+    /// The next alias, if there is one; `redirected`: only by a DNAME. The outer `None` is a DNAME whose substitution does
+    /// not fit (RFC 6672 section 2.2).
     #[allow(clippy::type_complexity)]
-    fn hop(&self, message: &Message<'_>) -> Option<Option<(Vec<Step>, Spelled)>> {
+    fn hop(&self, message: &Message<'_>, redirected: bool) -> Option<Option<(Vec<Step>, Spelled)>> {
         let cname = self
             .at_end(message)
             .filter(|r| r.rtype == CNAME)
             .find_map(|r| rdata::target(message, r).ok().map(|target| (*r, target)));
         let Some((record, owner, dname_target)) = self.dname(message) else {
-            return Some(cname.map(|(record, target)| {
+            return Some(cname.filter(|_| !redirected).map(|(record, target)| {
                 let step = Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Record(record) };
                 (vec![step], target.folded())
             }));

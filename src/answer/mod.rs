@@ -104,6 +104,13 @@ pub struct Asked<'q> {
     pub dnssec_ok: bool,
 }
 
+impl Asked<'_> {
+    /// Whether aliases themselves are asked for, not what they lead to.
+    fn is_for_aliases(self) -> bool {
+        matches!(self.qtype, Qtype::CNAME | Qtype::ANY)
+    }
+}
+
 impl<'q> From<&'q Permit> for Asked<'q> {
     fn from(permit: &'q Permit) -> Self {
         Self { qname: permit.qname(), qtype: permit.qtype(), dnssec_ok: permit.dnssec_ok() }

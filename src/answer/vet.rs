@@ -335,7 +335,8 @@ impl<'v, 'm> Vetting<'v, 'm> {
             Kind::Positive
         } else {
             let soa = self.soa(chain)?;
-            bare = !soa;
+            // An alias that was asked for is an answer, whether or not the upstream looked further.
+            bare = !soa && (chain.steps.is_empty() || !self.asked.is_for_aliases());
             if bare {
                 self.ttl = self.ttl.min(BARE_NEGATIVE_TTL);
             }
