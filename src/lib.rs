@@ -17,6 +17,7 @@ pub mod lists;
 pub mod local;
 pub mod metadata;
 pub mod model;
+pub mod nat64;
 pub mod pin;
 pub mod policy;
 pub mod ports;

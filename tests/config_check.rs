@@ -352,6 +352,23 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
             ],
         ),
         (
+            "version = 1\n[answer]\nnat64_prefixes = [\"10.0.0.0/8\", \"64:ff9b::1/96\", \"2001:db8::/95\"]\n",
+            &[
+                (3, "answer.nat64_prefixes[0]", "not a NAT64 prefix", "of length 32"),
+                (3, "answer.nat64_prefixes[1]", "bits set", "write `64:ff9b::/96`"),
+                (3, "answer.nat64_prefixes[2]", "not a NAT64 prefix", "64:ff9b::/96"),
+            ],
+        ),
+        (
+            "version = 1\n[answer]\nnat64_prefixes = [\"64:ff9b::/96\", \"a\", \"b\", \"c\", \"d\"]\n",
+            &[
+                (3, "answer.nat64_prefixes", "5 prefixes", "at most 4"),
+                (3, "answer.nat64_prefixes[1]", "not an address range", "write for example"),
+                (3, "answer.nat64_prefixes[2]", "not an address range", "write for example"),
+                (3, "answer.nat64_prefixes[3]", "not an address range", "write for example"),
+            ],
+        ),
+        (
             "version = 1\n[[answer.allow_range]]\nname = \"com\"\nranges = [\"10.0.0.1/8\", \"x\", \"0.0.0.0/0\"]\n",
             &[
                 (2, "answer.allow_range[0].owner", "owner is missing", "who answers"),

@@ -43,6 +43,7 @@ use std::net::IpAddr;
 use staunch_scoring::{NameBuf, NameRef};
 
 use crate::model::Qtype;
+use crate::nat64::Nat64;
 use crate::policy::Permit;
 
 pub use behind::{Alias, vet_behind};
@@ -130,6 +131,8 @@ pub struct AnswerRules {
     pub allow_ranges: Vec<AllowRange>,
     /// Zones at and below which 127/8 is shown, never pinned: block lists that answer so.
     pub show_loopback: Vec<NameBuf>,
+    /// Prefixes behind which a NAT64 reaches IPv4, beside the well-known one: addresses behind them are what they lead to.
+    pub nat64: Vec<Nat64>,
     /// Our own addresses: listening addresses, gateway addresses of the sandboxes' interfaces.
     pub own: Vec<IpAddr>,
 }
@@ -143,6 +146,7 @@ impl Default for AnswerRules {
             strip_hints: true,
             allow_ranges: Vec::new(),
             show_loopback: Vec::new(),
+            nat64: Vec::new(),
             own: Vec::new(),
         }
     }

@@ -14,6 +14,7 @@ use crate::event::RuleRef;
 use crate::lists::pack::PackEntry;
 use crate::lists::{Lists, Report, RuleForm, WrittenRange};
 use crate::model::{Announcement, Mode};
+use crate::nat64::Nat64;
 use crate::pipeline::Repeats;
 use crate::policy::{Profiles, UnknownSource};
 use crate::range::IpRange;
@@ -229,6 +230,8 @@ pub struct Answer {
     pub max_ttl: Duration,
     /// How often a question may leave, and what is answered where it may not.
     pub repeats: Repeats,
+    /// Prefixes by which a NAT64 leads to IPv4.
+    pub nat64: Vec<Nat64>,
     /// Names that may resolve to private addresses.
     pub allow_ranges: Vec<AllowRange>,
     /// Zones whose 127/8 answers are shown and never pinned.

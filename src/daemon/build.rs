@@ -362,6 +362,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         strip_hints: loaded.answer.strip_hints,
         allow_ranges: loaded.answer.allow_ranges.iter().map(allow_range).collect(),
         show_loopback: loaded.answer.show_loopback.iter().map(|zone| zone.zone.clone()).collect(),
+        nat64: loaded.answer.nat64.clone(),
         own: own.chain(host_addresses()).collect(),
     };
     let pins = PinPolicy::new(loaded.pins.min, loaded.pins.max, loaded.pins.grace).context("[enforce] pin times")?;

@@ -101,7 +101,7 @@ impl Pipeline {
             {
                 drop(inner);
                 record.rcode = u16::from(answer.rcode);
-                reply::local(out, query, &answer);
+                reply::local(out, query, &answer.behind(&live.answers.nat64, qname, query.qtype));
                 return self.done(record, started);
             }
             if query.qtype == Qtype::ANY {

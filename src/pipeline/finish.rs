@@ -214,7 +214,7 @@ impl Pipeline {
             return;
         }
         self.note_exposed(walk, &entry.answer.pins);
-        self.note_drift(walk, opens.rule, &entry.answer.pins, now);
+        self.note_drift(&live, walk, opens.rule, &entry.answer.pins, now);
         self.note_resolved(walk, &entry.answer.pins);
         show(out, query, &mut walk.record, &entry, plan.ttl, now);
     }

@@ -9,6 +9,7 @@ use crate::config::loaded::{AllowRange, Answer, LoopbackZone, Sinkhole, Sinkhole
 use crate::config::spec::{self, SinkholeKind};
 use crate::event::RuleRef;
 use crate::lists::{RuleForm, host_name, public_suffix};
+use crate::nat64::{MAX_PREFIXES, Nat64};
 use crate::pipeline::Repeats;
 use crate::range::IpRange;
 
@@ -61,6 +62,7 @@ impl Context<'_, '_> {
                 86_400,
             ))),
             repeats: self.repeats(&section, &answer),
+            nat64: self.nat64_prefixes(&section.key("nat64_prefixes")),
             allow_ranges: self.allow_ranges(&section.key("allow_range")),
             show_loopback: self.show_loopback(&section.key("show_loopback")),
         }
@@ -168,6 +170,25 @@ impl Context<'_, '_> {
             }
         }
         read
+    }
+
+    fn nat64_prefixes(&mut self, section: &Path) -> Vec<Nat64> {
+        let mut prefixes = Vec::new();
+        let written = self.spec.answer.nat64_prefixes.clone();
+        if written.len() > MAX_PREFIXES {
+            self.problems.error(
+                section,
+                format!("{} prefixes", written.len()),
+                format!("name at most {MAX_PREFIXES}: those of the network that sandboxes are in"),
+            );
+        }
+        for (i, text) in written.iter().take(MAX_PREFIXES).enumerate() {
+            match Nat64::parse(text) {
+                Ok(prefix) => prefixes.push(prefix),
+                Err(error) => self.problems.error(&section.at(i), error.to_string(), error.remedy()),
+            }
+        }
+        prefixes
     }
 
     fn show_loopback(&mut self, section: &Path) -> Vec<LoopbackZone> {

@@ -194,6 +194,8 @@ pub struct Answer {
     pub serve_stale_seconds: u32,
     /// Ask names that sessions of several owners asked for again before their answers end.
     pub prefetch: bool,
+    /// Prefixes by which a DNS64 upstream leads to IPv4, beside the well-known one.
+    pub nat64_prefixes: Vec<String>,
     /// Names that may resolve to private addresses.
     pub allow_range: Vec<AllowRange>,
     /// Zones whose 127/8 answers are shown.
@@ -214,6 +216,7 @@ impl Default for Answer {
             refresh_held: true,
             serve_stale_seconds: 0,
             prefetch: false,
+            nat64_prefixes: Vec::new(),
             allow_range: Vec::new(),
             show_loopback: Vec::new(),
         }
