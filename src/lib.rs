@@ -18,6 +18,7 @@ pub mod local;
 pub mod metadata;
 pub mod model;
 pub mod nat64;
+pub mod partition;
 pub mod pin;
 pub mod policy;
 pub mod ports;

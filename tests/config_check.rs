@@ -352,6 +352,17 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
             ],
         ),
         (
+            "version = 1\n[answer]\nfloor_seconds = 0\nprivate_timing = true\nprefetch = true\ncache_shared_by = \"group\"\n",
+            &[
+                (4, "answer.private_timing", "every question waits", "floor_seconds"),
+                (5, "answer.prefetch", "none of them sees", "cache_shared_by"),
+            ],
+        ),
+        (
+            "version = 1\n[answer]\ncache_shared_by = \"owner\"\n",
+            &[(3, "answer.cache_shared_by", "unknown word `owner`", "`group`")],
+        ),
+        (
             "version = 1\n[answer]\nnat64_prefixes = [\"10.0.0.0/8\", \"64:ff9b::1/96\", \"2001:db8::/95\"]\n",
             &[
                 (3, "answer.nat64_prefixes[0]", "not a NAT64 prefix", "of length 32"),

@@ -19,7 +19,7 @@ use crate::pipeline::Repeats;
 use crate::policy::{Profiles, UnknownSource};
 use crate::range::IpRange;
 use crate::transfer::ZoneConfig;
-use crate::{enforce, feed, forward, learn, listen, rdap, readiness};
+use crate::{enforce, feed, forward, learn, listen, partition, rdap, readiness};
 
 /// Everything that was said or assumed.
 #[derive(Debug)]
@@ -230,6 +230,8 @@ pub struct Answer {
     pub max_ttl: Duration,
     /// How often a question may leave, and what is answered where it may not.
     pub repeats: Repeats,
+    /// Who is answered from what others have asked.
+    pub sharing: partition::Rules,
     /// Prefixes by which a NAT64 leads to IPv4.
     pub nat64: Vec<Nat64>,
     /// Names that may resolve to private addresses.

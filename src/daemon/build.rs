@@ -388,6 +388,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
             contact: loaded.sinkhole.contact.clone(),
         },
         repeats: loaded.answer.repeats,
+        sharing: loaded.answer.sharing,
         enforcing: loaded.enforce.backend != BackendKind::Off,
         lockdown: loaded.lockdown,
         grants,

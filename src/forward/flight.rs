@@ -12,28 +12,36 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::query::Ask;
 use super::{Counters, ForwardError, Inner, Response, race};
+use crate::partition::Partition;
 
 /// How long a flight that has landed is there at most: nobody may have kept its answer.
 const LANDED: Duration = Duration::from_millis(100);
 
 type Outcome = Result<Arc<Response>, ForwardError>;
 
-/// Name, and type with DO and CD.
-type Key = (Box<[u8]>, u32);
+/// Name, type with DO and CD, and who shares the outcome.
+type Key = (Box<[u8]>, u32, Partition);
 
 /// An exchange under way, as somebody who waits for it holds it. Dropping it does not end the exchange.
 #[derive(Debug, Clone)]
-pub struct Flight(watch::Receiver<Option<Outcome>>);
+pub struct Flight {
+    outcome: watch::Receiver<Option<Outcome>>,
+    /// How much longer than the exchange its outcome is waited for, so that nobody notices that it was under way.
+    late: Duration,
+}
 
 impl Flight {
     /// Its outcome.
     pub async fn landed(&mut self) -> Outcome {
-        let landed = self.0.wait_for(Option::is_some).await.map_err(|_| ForwardError::Abandoned)?;
-        landed.clone().unwrap_or(Err(ForwardError::Abandoned))
+        let landed = self.outcome.wait_for(Option::is_some).await.map_err(|_| ForwardError::Abandoned)?.clone();
+        if !self.late.is_zero() {
+            tokio::time::sleep(std::mem::take(&mut self.late)).await;
+        }
+        landed.unwrap_or(Err(ForwardError::Abandoned))
     }
 }
 
@@ -41,7 +49,7 @@ impl Flight {
 /// that has landed is gone within [`LANDED`].
 #[derive(Default)]
 pub(super) struct Flights {
-    map: Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>, foldhash::quality::RandomState>>,
+    map: Mutex<HashMap<Key, (watch::Receiver<Option<Outcome>>, Instant), foldhash::quality::RandomState>>,
 }
 
 impl Flights {
@@ -52,18 +60,21 @@ impl Flights {
 
     /// Takes a seat. Looking and starting happen under one lock, so that no two flights ask the same.
     pub(super) fn board(&self, inner: &Arc<Inner>, ask: Ask) -> Result<Flight, ForwardError> {
-        let key: Key = (ask.qname().into(), ask.kind());
+        let sharing = ask.sharing();
+        let key: Key = (ask.qname().into(), ask.kind(), sharing.partition);
         let mut map = self.map.lock();
-        if let Some(flight) = map.get(&key) {
+        if let Some((outcome, begun)) = map.get(&key) {
             Counters::add(&inner.counters.coalesced);
-            return Ok(Flight(flight.clone()));
+            let late = if sharing.private { begun.elapsed() } else { Duration::ZERO };
+            return Ok(Flight { outcome: outcome.clone(), late });
         }
         let Ok(permit) = inner.exchanges.clone().try_acquire_owned() else {
             Counters::add(&inner.counters.busy);
             return Err(ForwardError::Busy);
         };
         let (tell, outcome) = watch::channel(None);
-        map.insert(key.clone(), outcome.clone());
+        let begun = Instant::now();
+        map.insert(key.clone(), (outcome.clone(), begun));
         drop(map);
         let landing = Landing { inner: inner.clone(), key, is_over: AtomicBool::new(false), over: Notify::new() };
         tokio::spawn(async move {
@@ -71,6 +82,7 @@ impl Flights {
             let mut found = race::run(&landing.inner, ask).await;
             if let Ok(response) = &mut found {
                 response.seat = Seat(Some(landing.clone()));
+                response.took = begun.elapsed();
             }
             let is_answered = found.is_ok();
             // Told before the flight is gone: who comes in between still finds this outcome.
@@ -81,7 +93,7 @@ impl Flights {
             }
             landing.end();
         });
-        Ok(Flight(outcome))
+        Ok(Flight { outcome, late: Duration::ZERO })
     }
 
     /// Flights under way.

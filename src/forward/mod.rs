@@ -100,6 +100,8 @@ pub struct Response {
     pub upstream: SocketAddr,
     /// From the first packet to this upstream to the whole response.
     pub rtt: Duration,
+    /// From the start of the exchange to its end, whoever else was asked meanwhile.
+    pub took: Duration,
     /// Whether it came over a connection, TCP or TLS.
     pub tcp: bool,
     seat: Seat,
@@ -223,8 +225,9 @@ impl Forwarder {
 
     /// Asks the upstreams what `permit` allows. Must run inside a tokio runtime with I/O and time.
     ///
-    /// The same question (name, type, DO, CD) asked again meanwhile shares the exchange and its outcome. Takes at most
-    /// the total timeout; dropping the future does not end an exchange that others wait for.
+    /// The same question (name, type, DO, CD) asked again meanwhile, in the same partition, shares the exchange and its
+    /// outcome; a private one hears of it as long after it asked as the first did. Takes at most the total timeout, and as
+    /// long as that more for a private one; dropping the future does not end an exchange that others wait for.
     pub async fn resolve(&self, permit: Permit) -> Result<Arc<Response>, ForwardError> {
         let ask = Ask::from(&permit);
         let inner = &self.inner;

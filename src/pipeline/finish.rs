@@ -7,6 +7,7 @@ use staunch_scoring::Answered;
 use tokio::time::Instant;
 
 use super::pins::asked;
+use super::private::is_whole;
 use super::show::{show, ttl_of};
 use super::{Deferred, Leave, Live, Pipeline, Step, Walk};
 use crate::answer::{self, Asked, Kind, Vetted};
@@ -32,6 +33,7 @@ pub(super) fn key_of(permit: &Permit) -> Key<'_> {
         qtype: permit.qtype(),
         dnssec_ok: permit.dnssec_ok(),
         checking_disabled: permit.checking_disabled(),
+        partition: permit.sharing().partition,
     }
 }
 
@@ -90,13 +92,15 @@ impl Pipeline {
             }
         }
         // The same question may have been answered since this one was judged.
-        let now = clock::now();
-        if let Some(entry) = self.cache.get(key, now.mono) {
+        let (now, begun) = (clock::now(), Instant::now());
+        let private = permit.sharing().private;
+        if let Some(entry) = self.cache.get(key, now.mono).filter(|entry| !private || is_whole(&live, entry, now)) {
+            self.as_if_asked(&live, walk, key, begun, entry.took).await;
             walk.record.source = Source::Cache;
             return self.release(walk, query, entry, out).await;
         }
-        let stale = self.last_known(&live, key, now.mono);
-        if let Some(failure) = self.cache.failure(key, now.mono) {
+        let stale = self.last_known(&live, key, now.mono).filter(|_| self.view(walk, private, key, now).is_ever());
+        if let Some(failure) = self.cache.failure(key, now.mono).filter(|_| !private) {
             if let Some(stale) = stale {
                 return self.release_stale(walk, query, stale, out).await;
             }
@@ -109,7 +113,7 @@ impl Pipeline {
                 tracing::debug!(%error, "no upstream answered");
                 let (ede, text) = error.ede();
                 if error.has_left() {
-                    self.note_failure(&live, key, ede, &text);
+                    self.note_failure(&live, walk, key, ede, &text);
                 }
                 if let Some(stale) = stale {
                     return self.release_stale(walk, query, stale, out).await;
@@ -118,11 +122,16 @@ impl Pipeline {
             }
         };
         let live = self.live.load_full();
+        // Who has waited for another's exchange to be over once more finds its answer kept.
+        if private && let Some(entry) = self.cache.get(key, clock::now().mono) {
+            self.as_if_asked(&live, walk, key, begun, entry.took).await;
+            return self.release(walk, query, entry, out).await;
+        }
         let vetted = match answer::vet(&response.wire, Asked::from(&permit), &live.answers) {
             Ok(vetted) => vetted,
             Err(error) => {
                 tracing::debug!(%error, "an answer was not usable");
-                self.note_failure(&live, key, Ede::NetworkError, UNUSABLE);
+                self.note_failure(&live, walk, key, Ede::NetworkError, UNUSABLE);
                 if let Some(stale) = stale {
                     return self.release_stale(walk, query, stale, out).await;
                 }
@@ -135,23 +144,26 @@ impl Pipeline {
         walk.session.inner.lock().score.observe(walk.record.split.tenant(permit.qname()), answered(&vetted));
         walk.record.withheld = vetted.rebinding;
         let floor = live.repeats.floor.as_millis() as u64;
+        let took = u32::try_from(response.took.as_millis()).unwrap_or(u32::MAX);
         if emptied {
             let withheld = walk.record.withheld.clone().into_boxed_slice();
-            self.cache.put_inside(key, vetted.answer, withheld, now.mono, floor);
+            self.cache.put_inside(key, vetted.answer, withheld, now.mono, floor, took);
             response.kept();
+            self.as_if_asked(&live, walk, key, begun, took).await;
             return self.refuse_inside(&live, walk, query, now, out);
         }
         let hops = vetted.names.into_boxed_slice();
         let entry = if vetted.kind == Kind::Failure {
-            self.note_failure(&live, key, Ede::NetworkError, UNUSABLE);
+            self.note_failure(&live, walk, key, Ede::NetworkError, UNUSABLE);
             Arc::new(Entry::passing(vetted.answer, hops, now.mono))
         } else {
             let kind = vetted.kind;
-            let entry = self.cache.put(key, vetted.answer, hops, now.mono, floor);
+            let entry = self.cache.put(key, vetted.answer, hops, now.mono, floor, took);
             response.kept();
             if kind == Kind::Positive {
                 self.note_popular(&live, &walk.session, key, entry.usable - entry.stored, now);
             }
+            self.as_if_asked(&live, walk, key, begun, took).await;
             entry
         };
         self.release(walk, query, entry, out).await;
@@ -159,11 +171,13 @@ impl Pipeline {
 
     /// Shows an expired answer, by the present rules. An entry of before a change of rules is none any more.
     async fn release_stale(&self, walk: &mut Walk, query: &Query<'_>, stale: Arc<Entry>, out: &mut Vec<u8>) {
+        let partition = self.live.load().sharing_of(&walk.session.context()).partition;
         let key = Key {
             qname: query.qname.as_ref(),
             qtype: query.qtype,
             dnssec_ok: query.edns.is_some_and(|edns| edns.dnssec_ok),
             checking_disabled: query.checking_disabled,
+            partition,
         };
         let (live, now) = (self.live.load_full(), clock::now());
         match self.last_known(&live, key, now.mono).filter(|entry| entry.id == stale.id) {
@@ -182,7 +196,8 @@ impl Pipeline {
         (Instant::from_std(walk.started) + total).max(Instant::now() + total / 2)
     }
 
-    fn note_failure(&self, live: &Live, key: Key<'_>, ede: Ede, text: &str) {
+    fn note_failure(&self, live: &Live, walk: &Walk, key: Key<'_>, ede: Ede, text: &str) {
+        self.note_view(live, walk, key, live.repeats.failure);
         let until = clock::now().mono + live.repeats.failure.as_millis() as u64;
         self.cache.put_failure(key, Failure { ede, text: text.into(), until });
     }
@@ -202,7 +217,8 @@ impl Pipeline {
         if self.rewrite_answer(&live, walk, query, &entry, now, out).await {
             return;
         }
-        let plan = pin::plan(&live.pins, ttl_of(&walk.record, &entry, now));
+        let ttl = ttl_of(&walk.record, &entry, now).min(self.cap(&live, walk, query, now));
+        let plan = pin::plan(&live.pins, ttl);
         // As policy has it now: it may have changed while the answer was under way.
         let context = walk.session.context();
         let grants = live.grants.load();

@@ -11,12 +11,13 @@ use crate::answer::AnswerRules;
 use crate::config::ListReport;
 use crate::lists::{Grants, Scope, WrittenRange};
 use crate::model::{Qtype, Reason, SessionId};
+use crate::partition::{Partition, Sharing};
 use crate::pin::PinPolicy;
 use crate::policy::Policy;
 use crate::readiness::{Lockdown, Need};
 use crate::session::Context;
 use crate::zones::Zones;
-use crate::{forward, learn, rpz};
+use crate::{forward, learn, partition, rpz};
 
 /// One configuration in force.
 pub struct Live {
@@ -44,6 +45,8 @@ pub struct Live {
     pub sinkhole: Sinkhole,
     /// How often a question may leave.
     pub repeats: Repeats,
+    /// Who is answered from what others have asked.
+    pub sharing: partition::Rules,
     /// Whether a packet filter stands behind the answers.
     pub enforcing: bool,
     /// What is wanted of the lockdown.
@@ -73,6 +76,17 @@ impl Live {
     pub fn next_version() -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// With whom a session shares answers.
+    pub(crate) fn sharing_of(&self, context: &Context) -> Sharing {
+        context.partitions.sharing(self.sharing)
+    }
+
+    /// With whom it shares what is found of siblings: who is to learn nothing of others finds out for itself.
+    pub(crate) fn findings_of(&self, context: &Context) -> Partition {
+        let sharing = self.sharing_of(context);
+        if sharing.private { context.partitions.alone() } else { sharing.partition }
     }
 
     /// Whether enforced sessions get addresses only while the lockdown was found to stand.

@@ -19,6 +19,7 @@ mod observed;
 mod pace;
 mod pins;
 mod prefetch;
+mod private;
 mod prove;
 mod quarantine;
 mod ranges;

@@ -94,10 +94,11 @@ impl Pipeline {
         let told = answered(&vetted);
         let (now, floor) = (clock::now(), live.repeats.floor.as_millis() as u64);
         let key = super::finish::key_of(permit);
+        let took = u32::try_from(response.took.as_millis()).unwrap_or(u32::MAX);
         if is_emptied(&vetted) {
-            self.cache.put_inside(key, vetted.answer, vetted.rebinding.into_boxed_slice(), now.mono, floor);
+            self.cache.put_inside(key, vetted.answer, vetted.rebinding.into_boxed_slice(), now.mono, floor, took);
         } else {
-            self.cache.put(key, vetted.answer, vetted.names.into_boxed_slice(), now.mono, floor);
+            self.cache.put(key, vetted.answer, vetted.names.into_boxed_slice(), now.mono, floor, took);
         }
         response.kept();
         Some(told)

@@ -22,6 +22,7 @@ use super::{Live, Pipeline};
 use crate::cache::Key;
 use crate::clock;
 use crate::model::Now;
+use crate::partition::Sharing;
 use crate::policy::{Ask, AskZones, Decision, Permit, Policy};
 use crate::session::{Context, Inner, Session};
 use crate::wire::{Edns, Query};
@@ -248,7 +249,9 @@ impl Pipeline {
             rpz: client.map(|client| AskZones { zones: &zones, client, tcp: true }),
             name_hash: 0,
         };
-        leave(&live.policy, &context, &inner, &ask)
+        // For the part of the cache that it was asked for; nobody waits for it.
+        let sharing = Sharing { partition: question.partition, private: false };
+        leave(&live.policy, &context, &inner, &ask).map(|permit| permit.shared(sharing))
     }
 }
 
