@@ -22,9 +22,11 @@ pub mod helper;
 mod latency;
 mod manner;
 mod map;
+mod port;
 mod prober;
 mod query;
 mod race;
+mod random;
 mod sockets;
 mod stream;
 pub mod tls;
@@ -54,7 +56,7 @@ use tokio::time::{Instant, timeout_at};
 use self::budget::Budget;
 pub use self::counters::Counters;
 pub use self::error::{FailKind, Failed, ForwardError};
-pub use self::flight::Flight;
+pub use self::flight::{Flight, Landed};
 use self::flight::{Flights, Seat};
 use self::health::Health;
 pub use self::health::Standing;
@@ -104,15 +106,6 @@ pub struct Response {
     pub took: Duration,
     /// Whether it came over a connection, TCP or TLS.
     pub tcp: bool,
-    seat: Seat,
-}
-
-impl Response {
-    /// Says that it is where others find it: who asks the same from now on and does not find it starts an exchange. Until
-    /// then, for a moment, it is handed to whoever asks.
-    pub fn kept(&self) {
-        self.seat.give_up();
-    }
 }
 
 /// How an upstream stands.
@@ -133,6 +126,9 @@ pub struct UpstreamStatus {
     /// Why the last one could not be had, if that was so.
     pub unconnected: Option<FailKind>,
 }
+
+/// How much later than wanted an exchange may end.
+const SLACK: Duration = Duration::from_millis(50);
 
 /// Asks upstreams. Cheap to clone; all clones share sockets, health and flights.
 #[derive(Clone)]
@@ -228,15 +224,17 @@ impl Forwarder {
     /// The same question (name, type, DO, CD) asked again meanwhile, in the same partition, shares the exchange and its
     /// outcome; a private one hears of it as long after it asked as the first did. Takes at most the total timeout, and as
     /// long as that more for a private one; dropping the future does not end an exchange that others wait for.
-    pub async fn resolve(&self, permit: Permit) -> Result<Arc<Response>, ForwardError> {
-        let ask = Ask::from(&permit);
-        let inner = &self.inner;
-        Counters::add(&inner.counters.questions);
-        inner.flights.join_or_start(inner, ask).await
+    pub async fn resolve(&self, permit: Permit) -> Result<Landed, ForwardError> {
+        Counters::add(&self.inner.counters.questions);
+        self.look_up(Ask::from(&permit)).await
     }
 
     /// The same for somebody who cannot wait beyond `until`; the exchange goes on for others.
-    pub async fn resolve_until(&self, permit: Permit, until: Instant) -> Result<Arc<Response>, ForwardError> {
+    pub async fn resolve_until(&self, permit: Permit, until: Instant) -> Result<Landed, ForwardError> {
+        // An exchange that begins now ends by itself hardly later: no second clock for the many that nothing has held up.
+        if until + SLACK >= Instant::now() + self.inner.config.total_timeout {
+            return self.resolve(permit).await;
+        }
         match timeout_at(until, self.resolve(permit)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(permit.qname())))),
@@ -244,8 +242,11 @@ impl Forwarder {
     }
 
     /// Looks up for ourselves what the configuration names.
-    async fn look_up(&self, ask: Ask) -> Result<Arc<Response>, ForwardError> {
-        self.inner.flights.join_or_start(&self.inner, ask).await
+    async fn look_up(&self, ask: Ask) -> Result<Landed, ForwardError> {
+        match self.inner.flights.board(&self.inner, ask)? {
+            Seat::Lead(lead) => lead.land().await,
+            Seat::Follow(flight) => flight.landed().await.map(Landed::from),
+        }
     }
 
     /// Finds out how upstreams treat datagrams, again and again. Never returns. Until it has found out, questions leave in
@@ -260,14 +261,19 @@ impl Forwarder {
         &self,
         permit: Permit,
         until: Instant,
-    ) -> (Result<Arc<Response>, ForwardError>, Option<Flight>) {
+    ) -> (Result<Landed, ForwardError>, Option<Flight>) {
         let ask = Ask::from(&permit);
         Counters::add(&self.inner.counters.questions);
-        let mut flight = match self.inner.flights.board(&self.inner, ask) {
-            Ok(flight) => flight,
+        let seat = match self.inner.flights.board(&self.inner, ask) {
+            Ok(seat) => seat,
             Err(error) => return (Err(error), None),
         };
-        match timeout_at(until, flight.landed()).await {
+        let flight = seat.flight();
+        let outcome = match seat {
+            Seat::Lead(lead) => timeout_at(until, lead.land()).await,
+            Seat::Follow(flight) => timeout_at(until, flight.landed()).await.map(|outcome| outcome.map(Landed::from)),
+        };
+        match outcome {
             Ok(outcome) => (outcome, None),
             Err(_) => (Err(ForwardError::Late(self.inner.addresses(self.inner.members(&ask)))), Some(flight)),
         }
@@ -348,6 +354,11 @@ impl Inner {
         living.retain(|(standing, _)| *standing != Standing::Down);
         living.sort_by_key(|(standing, _)| *standing);
         living.into_iter().map(|(_, index)| index).collect()
+    }
+
+    /// Whether one of `members` may be asked.
+    fn is_served(&self, members: &[usize], now: Instant) -> bool {
+        members.iter().any(|index| self.servers[*index].health.standing(now) != Standing::Down)
     }
 
     fn all_down(&self, members: &[usize]) -> ForwardError {

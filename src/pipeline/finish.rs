@@ -124,6 +124,7 @@ impl Pipeline {
         let live = self.live.load_full();
         // Who has waited for another's exchange to be over once more finds its answer kept.
         if private && let Some(entry) = self.cache.get(key, clock::now().mono) {
+            response.kept();
             self.as_if_asked(&live, walk, key, begun, entry.took).await;
             return self.release(walk, query, entry, out).await;
         }
