@@ -91,6 +91,20 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
         ("version = 1\n[[rpz]]\nfile = \"z\"\n", &[(2, "rpz[0].name", "empty", "write a name")]),
         ("version = 1\n[[rpz]]\nname = \"z.test\"\n", &[(2, "rpz[0]", "from nowhere", "`primaries`")]),
         (
+            "version = 1\n[[rpz]]\nname = \"z.test\"\nprimaries = [\"udp://192.0.2.1\", \"tls://192.0.2.1\", \"192.0.2.1#x.test\", \
+             \"tls://x.test#x.test\", { server = \"192.0.2.2\", pins = [\"x\"], mix_case = true }, \
+             { server = \"tls://192.0.2.2#x.test\", ca_file = \"none.pem\" }]\n",
+            &[
+                (4, "rpz[0].primaries[0]", "no way to transfer", "tls://"),
+                (4, "rpz[0].primaries[1]", "whose certificate", "#primary.example"),
+                (4, "rpz[0].primaries[2]", "without TLS", "tls://"),
+                (4, "rpz[0].primaries[3]", "not the address", "not looked up"),
+                (4, "rpz[0].primaries[4].mix_case", "datagrams only", "remove"),
+                (4, "rpz[0].primaries[4].pins", "without TLS", "tls://"),
+                (4, "rpz[0].primaries[5].ca_file", "cannot be read", "relative"),
+            ],
+        ),
+        (
             "version = 1\n[[rpz]]\nname = \"z.test\"\nfile = \"nowhere.zone\"\nrequired = true\npassthru = \"trust\"\n",
             &[
                 (2, "rpz[0].owner", "owner is missing", "who answers"),
@@ -971,7 +985,7 @@ fn policy_zones_are_read_in_their_order_and_their_mistakes_told_by_their_lines()
     };
     let text = "version = 1\n[server]\nnotify_listen = [\"192.0.2.1:5353\"]\n\
         [[rpz]]\nname = \"first.test\"\nfile = \"first.zone\"\npolicy = \"cname\"\ncname = \"*.garden.test\"\nede = \"filtered\"\n\
-        [[rpz]]\nname = \"second.test.\"\nprimaries = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\nrequired = true\non_expire = \"disable\"\n\
+        [[rpz]]\nname = \"second.test.\"\nprimaries = [\"192.0.2.53\", \"[2001:db8::53]:5353\", \"tls://192.0.2.54#primary.example\"]\nrequired = true\non_expire = \"disable\"\n\
         tsig = { name = \"Transfer.\", algorithm = \"HMAC-SHA512\", secret_file = \"key\" }\n\
         [[rpz]]\nname = \"third.test\"\nfile = \"third.zone\"\nunsupported = \"ignore\"\nlog = false\n\
         [[rpz]]\nname = \"off.test\"\nfile = \"first.zone\"\nenabled = false\n";
@@ -981,7 +995,10 @@ fn policy_zones_are_read_in_their_order_and_their_mistakes_told_by_their_lines()
     assert_eq!(loaded.rpz[0].settings.policy, Override::Cname(name("*.garden.test")));
     assert_eq!((loaded.rpz[0].settings.ede, loaded.rpz[2].settings.log), (Ede::Filtered, false));
     let Source::Primaries(primaries) = &loaded.rpz[1].source else { panic!("{:?}", loaded.rpz[1]) };
-    assert_eq!(primaries.servers[1], "[2001:db8::53]:5353".parse().expect("address"));
+    let address = |n: usize| (primaries.servers[n].address.to_string(), primaries.servers[n].tls.is_some());
+    assert_eq!(address(1), ("[2001:db8::53]:5353".into(), false));
+    assert_eq!(address(2), ("192.0.2.54:853".into(), true));
+    assert_eq!(primaries.servers[2].to_string(), "tls://192.0.2.54:853#primary.example");
     assert!(primaries.required && !primaries.keep_expired && primaries.tsig.is_some());
     assert_eq!(loaded.notify_listen, ["192.0.2.1:5353".parse().expect("address")]);
     let told: Vec<_> = warnings.iter().map(ToString::to_string).collect();

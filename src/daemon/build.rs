@@ -149,8 +149,10 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     }
     reconcile(&pipeline, same_policy).await?;
     for address in notify_listen {
-        let socket = super::privilege::with_low_ports(|| std::net::UdpSocket::bind(address));
-        let taken = socket.and_then(|socket| pipeline.transfers.listen(socket));
+        let sockets = super::privilege::with_low_ports(|| {
+            Ok((std::net::UdpSocket::bind(address)?, std::net::TcpListener::bind(address)?))
+        });
+        let taken = sockets.and_then(|(udp, tcp)| pipeline.transfers.listen(udp, tcp));
         taken.with_context(|| format!("[server] notify_listen {address}"))?;
     }
     pipeline.keep_zones();

@@ -33,7 +33,7 @@ pub mod tls;
 mod upstream;
 
 #[cfg(test)]
-mod certs_for_test;
+pub(crate) mod certs_for_test;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

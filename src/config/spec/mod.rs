@@ -90,7 +90,7 @@ pub struct Server {
     pub admin_group: Option<String>,
     /// Loopback address of the metrics page, or `off`.
     pub metrics: String,
-    /// Addresses with ports where primaries of policy zones say that there is something new, over UDP.
+    /// Addresses with ports where primaries of policy zones say that there is something new, UDP and TCP alike.
     pub notify_listen: Vec<String>,
 }
 
