@@ -137,6 +137,9 @@ async fn observe(
     wanted: &Wanted,
 ) -> std::io::Result<()> {
     let telemetry = &admin.pipeline.telemetry;
+    // What verdicts that stand have answered so far is an event too.
+    admin.pipeline.settle_standing(clock::now(), true);
+    telemetry.caught_up().await;
     let mut tap = telemetry.subscribe();
     send(write, &Response::Ok(Value::Null)).await?;
     let mut newest: Vec<_> = telemetry.last(usize::MAX).into_iter().filter(|line| wanted.accepts(line)).collect();

@@ -78,6 +78,11 @@ pub fn run(telemetry: &Telemetry, mut file: Option<LineFile>) {
                     (serde_json::to_writer(&mut batch, &event), event.case)
                 }
                 Item::Notice(notice) => (serde_json::to_writer(&mut batch, &notice), None),
+                Item::Mark(mark) => {
+                    // Who waited may have gone away.
+                    let _ = mark.send(());
+                    continue;
+                }
             };
             // Writing JSON into memory fails only for map keys that are not strings; an event has none.
             if written.is_err() {
