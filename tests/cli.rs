@@ -108,6 +108,63 @@ fn a_verdict_that_stands_is_counted_and_falls_with_what_it_rests_on() {
 }
 
 #[test]
+fn the_metrics_page_has_limits_of_its_own() {
+    use std::io::{Read, Write};
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let daemon = Daemon::start_at(([192, 0, 2, 53], 53).into(), &format!("127.0.0.1:{port}"), ENFORCE);
+    let open = || {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("time limit");
+        stream
+    };
+    let get = |request: &str| {
+        let mut stream = open();
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut reply = String::new();
+        let read = stream.read_to_string(&mut reply);
+        read.map(|_| reply)
+    };
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", daemon.child.id())).expect("/proc").count();
+    let before = descriptors();
+    // Two hundred that begin a request and never end it: an honest one is answered all the same.
+    let slow: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut stream = open();
+            stream.write_all(b"GET /metr").expect("sent");
+            stream
+        })
+        .collect();
+    let page = get("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("a page");
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("application/openmetrics-text"), "{page}");
+    assert!(descriptors() <= before + 20, "{} beside {before}", descriptors());
+    let closed = |page: &str| {
+        let line = page.lines().find(|line| line.starts_with("staunch_page_closed_total")).expect("a counter");
+        line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok()).expect("a number")
+    };
+    assert!(closed(&page) >= 180.0, "{}", closed(&page));
+    // The last of them end by the time they may take.
+    let begun = Instant::now();
+    let mut last = slow.into_iter().next_back().expect("one");
+    let mut rest = Vec::new();
+    let _ = last.read_to_end(&mut rest);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+
+    let long = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(64 << 10));
+    assert!(get(&long).map_or(true, |reply| reply.starts_with("HTTP/1.1 431")), "a long head");
+    let many = format!("GET /metrics HTTP/1.1\r\n{}\r\n", "X: a\r\n".repeat(200));
+    assert!(get(&many).map_or(true, |reply| reply.starts_with("HTTP/1.1 431")), "many fields");
+    for (request, status) in [
+        ("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "405"),
+        ("GET /other HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
+        ("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", "200"),
+        ("nonsense\r\n\r\n", "400"),
+    ] {
+        let reply = get(request).expect("a reply");
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {reply}");
+    }
+}
+
+#[test]
 fn explain_knows_what_siblings_were_found_to_get() {
     let daemon = Daemon::start(&ENFORCE.replace("enabled = false", "enabled = true"));
     let names: Vec<String> = (0..3).map(|i| format!("{}{}.evil.example", chunk(i), chunk(i + 50))).collect();

@@ -177,12 +177,15 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let listener = privilege::with_low_ports(|| Listener::start_with(&listen, inherited, pipeline.clone(), &runtime))
         .context("could not listen; another resolver may hold the address")?;
     let listeners = listener.counters().clone();
-    let stages = sampled::Stages { pipeline: Arc::downgrade(&pipeline), listeners };
+    let page_closed = http::Closed::default();
+    let stages = sampled::Stages { pipeline: Arc::downgrade(&pipeline), listeners, page_closed: page_closed.clone() };
     pipeline.telemetry.metrics.register(Arc::new(stages));
     let zones = zone_metrics::ZoneMetrics(Arc::downgrade(&pipeline));
     pipeline.telemetry.metrics.register_collector(Box::new(zones));
     if let Some(address) = metrics {
-        http::serve(address, pipeline.clone()).await.with_context(|| format!("metrics page on {address}"))?;
+        http::serve(address, pipeline.clone(), page_closed)
+            .await
+            .with_context(|| format!("metrics page on {address}"))?;
     }
     let reloader = Reloader::start(start.clone(), &pipeline).context("thread for reloads")?;
     let fetched = Fetched { reloader: reloader.clone(), pipeline: Arc::downgrade(&pipeline) };

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use super::http;
 use crate::alert::SinkStatus;
 use crate::clock;
 use crate::config::ListReport;
@@ -21,6 +22,8 @@ pub struct Stages {
     pub pipeline: Weak<Pipeline>,
     /// What the listeners count.
     pub listeners: Arc<listen::Counters>,
+    /// What the page itself counts.
+    pub page_closed: http::Closed,
 }
 
 impl Sampled for Stages {
@@ -29,6 +32,8 @@ impl Sampled for Stages {
         let mut all = Vec::new();
         own(&mut all, &pipeline);
         listeners(&mut all, &self.listeners);
+        let help = "Connections to this page closed at a limit of their number or time";
+        all.push(plain("page_closed_total", help, read(&self.page_closed)));
         shares(&mut all, &pipeline);
         upstream(&mut all, &pipeline);
         ages(&mut all, &pipeline.ages);
