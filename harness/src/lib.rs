@@ -8,6 +8,7 @@
 pub mod answer;
 pub mod config;
 pub mod dns;
+pub mod edns;
 pub mod frames;
 pub mod journal;
 pub mod lists;
@@ -40,4 +41,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "journal", run: journal::run, mutations: 4 },
     Target { name: "rdap", run: rdap::run, mutations: 3000 },
     Target { name: "rpz", run: rpz::run, mutations: 1000 },
+    Target { name: "edns", run: edns::run, mutations: 10_000 },
 ];

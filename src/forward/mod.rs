@@ -12,7 +12,7 @@
 mod budget;
 mod case;
 mod counters;
-mod edns;
+pub mod edns;
 mod error;
 mod exchange;
 mod flight;

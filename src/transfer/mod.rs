@@ -7,6 +7,19 @@
 //!
 //! Knows no session and no verdict. What it has to tell goes out by two functions that the daemon hands in.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod client;
 mod connection;
 mod keeper;
