@@ -9,7 +9,6 @@ mod leases;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 #[cfg(doc)]
@@ -17,6 +16,9 @@ use super::VOLUMES_A_LEASE;
 use super::mark::FIRST_GENERATION;
 use super::{Active, Class, Command, DESTINATIONS_MAX, Error, Kept, SESSIONS_MAX};
 use crate::ports::Port;
+
+/// Looked up several times for each pin; addresses are others' choice, so the hash has a key.
+type Map<K, V> = hashbrown::HashMap<K, V, foldhash::quality::RandomState>;
 
 /// What one lease opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,9 +54,9 @@ pub(in crate::enforce) struct Entry {
     /// Those before, oldest first, while flows that may live on are taken over.
     pub retiring: Vec<u32>,
     /// What is open and until when, mono milliseconds.
-    pub leases: HashMap<Target, u64>,
+    pub leases: Map<Target, u64>,
     /// By destination; kept when the lease ends, so that a new one does not begin at nothing.
-    pub volumes: HashMap<IpAddr, Volume>,
+    pub volumes: Map<IpAddr, Volume>,
 }
 
 impl Entry {
@@ -108,7 +110,7 @@ pub(in crate::enforce) enum Undo {
 /// The wanted state.
 #[derive(Debug, Clone)]
 pub(in crate::enforce) struct State {
-    sessions: HashMap<IpAddr, Entry>,
+    sessions: Map<IpAddr, Entry>,
     capacity: usize,
     pins: [usize; 2],
     volumes: [usize; 2],
@@ -131,7 +133,7 @@ impl State {
     /// to be above all that flows of this host carry.
     pub(in crate::enforce) fn new(capacity: u32, first: u32) -> Self {
         Self {
-            sessions: HashMap::new(),
+            sessions: Map::default(),
             capacity: capacity as usize,
             pins: [0; 2],
             volumes: [0; 2],
@@ -225,7 +227,7 @@ impl State {
         }
         entry.retiring.push(entry.generation);
         entry.generation = next;
-        let keep: HashMap<IpAddr, &Kept> = keep.iter().map(|kept| (kept.destination.to_canonical(), kept)).collect();
+        let keep: Map<IpAddr, &Kept> = keep.iter().map(|kept| (kept.destination.to_canonical(), kept)).collect();
         let gone = |target: &&Target| !keep.get(&target.address).is_some_and(|kept| kept.opens(target.port));
         let gone: Vec<Target> = entry.leases.keys().filter(gone).copied().collect();
         let mut volumes = Vec::new();
