@@ -57,7 +57,7 @@ impl Flight {
             told.await;
         }
         if !self.late.is_zero() {
-            sleep(self.late).await;
+            Box::pin(sleep(self.late)).await;
         }
         self.flying.outcome.get().cloned().unwrap_or(Err(ForwardError::Abandoned))
     }

@@ -65,10 +65,8 @@ impl Pipeline {
     /// Waits until an answer that took so many milliseconds is due since `begun`, and makes it the session's own: whoever had
     /// it from the upstream and who has it from them wait for the same moment, by the same timer.
     pub(super) async fn as_if_asked(&self, live: &Live, walk: &Walk, key: Key<'_>, begun: Instant, took: u32) {
-        if live.sharing.private {
-            sleep_until(begun + due(took)).await;
-            self.note_view(live, walk, key, live.repeats.floor);
-        }
+        sleep_until(begun + due(took)).await;
+        self.note_view(live, walk, key, live.repeats.floor);
     }
 
     /// The longest TTL that a walk's answer may be shown with, so that it says nothing of others.
