@@ -3,7 +3,7 @@ CARGO ?= cargo
 # Where tests may make namespaces, skipping them would be a silent failure.
 PRIVILEGE := $(if $(filter 0,$(shell id -u)),STAUNCH_REQUIRE_PRIVILEGE=1)
 
-.PHONY: help setup demo test bench fuzz lint shellcheck static
+.PHONY: help setup demo test bench fuzz soak lint shellcheck static
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1  \2/p' $(MAKEFILE_LIST)
@@ -30,6 +30,11 @@ FUZZ_SECONDS ?= 30
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (30), from its seeds
 	@CARGO=$(CARGO) scripts/fuzz.sh $(FUZZ_SECONDS)
+
+SOAK_SECONDS ?= 600
+
+soak: setup ## mixed load with faults for SOAK_SECONDS (600): no leak, no panic, no alert lost
+	STAUNCH_SOAK_SECONDS=$(SOAK_SECONDS) $(PRIVILEGE) $(CARGO) test --release --test faults_system soak -- --nocapture
 
 lint: ## format, warnings, licences, units, shell scripts
 	$(CARGO) fmt --all --check

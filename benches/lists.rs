@@ -21,7 +21,7 @@ use staunch::lists::{
     Action, AgeBuilder, Day, DenyTable, Format, HashKey, ListInfo, Lists, Rule, RuleForm, RuleSet, Scope, ScopeSet,
     compile_texts,
 };
-use staunch::model::{Ede, SessionType};
+use staunch::model::{Ede, SessionType, Wall};
 use staunch::rpz;
 use staunch_scoring::{Bits, NameBuf};
 
@@ -92,7 +92,7 @@ fn lists(c: &mut Criterion) {
         packs: RuleSet::compile(Vec::new(), key()),
     };
     let scope = Scope::of(SessionType::Interactive, None);
-    let wall = Day::parse("2026-11-21").expect("day").start();
+    let wall = Wall::at(Day::parse("2026-11-21").expect("day").start());
 
     let mut group = c.benchmark_group("lists");
     group.throughput(Throughput::Elements(1));

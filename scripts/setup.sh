@@ -29,6 +29,8 @@ need systemd-analyze systemd # the gate on units, and the systemd that the tests
 need crun crun
 need shellcheck shellcheck
 need setcap libcap2-bin
+need strace strace # system calls that fail
+need faketime faketime # a wall clock that is set
 need setpriv util-linux
 need unbound unbound
 need named bind9

@@ -27,6 +27,7 @@ pub mod range;
 pub mod reply;
 pub mod rpz;
 pub mod session;
+pub mod sparing;
 pub mod wire;
 
 // Clocks, sockets, files, the kernel.

@@ -4,6 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::clock;
+use crate::sparing::Sparing;
+
 /// Where lines go and how much of them stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -25,6 +28,8 @@ pub struct LineFile {
     rotate_bytes: u64,
     keep: u32,
     failing: bool,
+    /// When it was last told that it fails, and that it does not any more.
+    told: [Sparing; 2],
 }
 
 #[derive(Debug)]
@@ -44,31 +49,54 @@ impl LineFile {
     pub fn open(config: &Config, what: &'static str) -> io::Result<Self> {
         let open = Some(Open::append(&config.file)?);
         let rotate_bytes = config.rotate_bytes.max(1 << 16);
-        Ok(Self { path: config.file.clone(), what, open, rotate_bytes, keep: config.keep, failing: false })
+        Ok(Self {
+            path: config.file.clone(),
+            what,
+            open,
+            rotate_bytes,
+            keep: config.keep,
+            failing: false,
+            told: Default::default(),
+        })
     }
 
     /// Writes whole lines, the last with its newline. What they record goes on without its record where that fails: the
-    /// operator is told once when it begins and once when it ends.
-    pub fn write(&mut self, lines: &[u8]) {
-        match (self.try_write(lines), self.failing) {
-            (Err(error), false) => {
-                tracing::error!(%error, file = %self.path.display(), "{} cannot be written", self.what);
-                self.failing = true;
+    /// operator is told when it begins and when it ends, once a minute at most. Returns how many octets of them the file
+    /// holds now; where that ends within a line, the next write begins on a new one.
+    pub fn write(&mut self, lines: &[u8]) -> usize {
+        let mut written = 0;
+        let result = self.try_write(lines, &mut written);
+        let changed = result.is_err() != self.failing;
+        self.failing = result.is_err();
+        if changed {
+            let (file, now) = (self.path.display(), clock::now().mono);
+            let [failing, again] = &self.told;
+            match (result, failing, again) {
+                (Err(error), told, _) if let Some(kept_back) = told.turn(now) => {
+                    tracing::error!(%error, %file, kept_back, "{} cannot be written", self.what);
+                }
+                (Ok(()), _, told) if let Some(kept_back) = told.turn(now) => {
+                    tracing::warn!(%file, kept_back, "{} are written again", self.what);
+                }
+                _ => {}
             }
-            (Ok(()), true) => {
-                tracing::warn!(file = %self.path.display(), "{} are written again", self.what);
-                self.failing = false;
-            }
-            _ => {}
         }
+        written
     }
 
-    fn try_write(&mut self, lines: &[u8]) -> io::Result<()> {
+    /// Whether the last write failed.
+    pub fn is_failing(&self) -> bool {
+        self.failing
+    }
+
+    fn try_write(&mut self, lines: &[u8], written: &mut usize) -> io::Result<()> {
         let open = match &mut self.open {
             Some(open) => open,
             None => self.open.insert(Open::append(&self.path)?),
         };
-        open.size += append_lines(&mut open.file, &mut open.torn, lines)?;
+        let result = append_lines(&mut open.file, &mut open.torn, lines, written);
+        open.size += *written as u64;
+        result?;
         if open.size >= self.rotate_bytes {
             rotate(&self.path, self.keep)?;
             // What is open now is the rotated file, whatever becomes of the new one.
@@ -93,28 +121,27 @@ impl Open {
     }
 }
 
-/// Writes whole lines behind what is there, on a new line if that is `torn`. Returns the octets written; after an error
-/// `torn` says whether a part of a line was left behind.
-fn append_lines(out: &mut impl Write, torn: &mut bool, lines: &[u8]) -> io::Result<u64> {
-    let mut total = 0;
-    for piece in [if *torn { b"\n".as_slice() } else { b"" }, lines] {
+/// Writes whole lines behind what is there, on a new line if that is `torn`, and counts how much of them it has `written`;
+/// after an error `torn` says whether a part of a line was left behind.
+fn append_lines(out: &mut impl Write, torn: &mut bool, lines: &[u8], written: &mut usize) -> io::Result<()> {
+    for (piece, counts) in [(if *torn { b"\n".as_slice() } else { b"" }, 0), (lines, 1)] {
         let mut rest = piece;
         while !rest.is_empty() {
-            let written = match out.write(rest) {
+            let taken = match out.write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => written,
+                Ok(taken) => taken,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            let Some((done, left)) = rest.split_at_checked(written) else {
+            let Some((done, left)) = rest.split_at_checked(taken) else {
                 return Err(io::Error::other("more was written than was given"));
             };
             *torn = !done.ends_with(b"\n");
             rest = left;
-            total += written as u64;
+            *written += counts * taken;
         }
     }
-    Ok(total)
+    Ok(())
 }
 
 /// Moves the file out of the way, older ones with it. Nothing to move is no error: somebody else has moved it.
@@ -208,14 +235,15 @@ mod tests {
     fn a_torn_line_never_joins_the_next() {
         for room in 0..=10 {
             let mut disk = Full { written: Vec::new(), room };
-            let mut torn = false;
-            let first = append_lines(&mut disk, &mut torn, b"one\ntwo\n");
+            let (mut torn, mut written) = (false, 0);
+            let first = append_lines(&mut disk, &mut torn, b"one\ntwo\n", &mut written);
             assert_eq!(first.is_ok(), room >= 8, "room {room}");
+            assert_eq!(written, room.min(8));
             // Still full: a second failure does not forget the first.
             disk.room = 0;
-            assert!(append_lines(&mut disk, &mut torn, b"three\n").is_err());
+            assert!(append_lines(&mut disk, &mut torn, b"three\n", &mut written).is_err());
             disk.room = usize::MAX;
-            append_lines(&mut disk, &mut torn, b"four\n").expect("there is room");
+            append_lines(&mut disk, &mut torn, b"four\n", &mut written).expect("there is room");
             let text = String::from_utf8(disk.written).expect("text");
             assert_eq!(text.lines().last(), Some("four"), "room {room}: {text:?}");
             assert!(!text.contains("\n\n") && !text.starts_with('\n'), "no empty line: {text:?}");

@@ -13,8 +13,41 @@ use serde::{Deserialize, Serialize};
 pub struct Now {
     /// Milliseconds since the process started, never going back (CLOCK_MONOTONIC). All lifetimes use this.
     pub mono: u64,
-    /// Milliseconds since the Unix epoch. Only for display, records and rule expiry.
-    pub wall: u64,
+    /// What day it is: for records, and for what ends on a written day.
+    pub wall: Wall,
+}
+
+/// A reading of the wall clock beside what it would read had nobody set it since the process started. Both are milliseconds
+/// since the Unix epoch, and the same where nobody has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Wall {
+    /// What the clock says, for records that people read.
+    pub shown: u64,
+    /// What it said at the start, and the monotonic clock since: for what lasts longer than a process but has to last the
+    /// same time whatever is done to the clock. Never goes back.
+    pub steady: u64,
+}
+
+impl Wall {
+    /// A clock that nobody has set.
+    pub const fn at(ms: u64) -> Self {
+        Self { shown: ms, steady: ms }
+    }
+
+    /// The later of both: what opens something ends as soon as either clock has reached its end.
+    pub fn latest(self) -> u64 {
+        self.shown.max(self.steady)
+    }
+
+    /// The earlier of both: what closes something, or what is to be forgotten, stays until both have reached its end.
+    pub fn earliest(self) -> u64 {
+        self.shown.min(self.steady)
+    }
+
+    /// How far somebody has set the clock since the start, milliseconds; positive where it was set forward.
+    pub fn set_by(self) -> i64 {
+        self.shown.wrapping_sub(self.steady).cast_signed()
+    }
 }
 
 /// A record type (RFC 1035 section 3.2.2; the IANA registry).

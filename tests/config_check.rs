@@ -9,7 +9,7 @@ use staunch::enforce::BackendKind;
 use staunch::forward::Way;
 use staunch::lists::{Reach, Scope};
 use staunch::model::Ede;
-use staunch::model::{Mode, Phase, Qtype, SessionType};
+use staunch::model::{Mode, Phase, Qtype, SessionType, Wall};
 use staunch::policy::{UnknownSource, Unlisted};
 use staunch::rpz::Override;
 use staunch::transfer::Source;
@@ -652,7 +652,11 @@ fn reviews_and_expiries_warn_ahead() {
         let told = warnings.first().map(|w| (w.file.as_str(), w.line, w.problem.as_str()));
         assert_eq!(told, expected.map(|problem| ("policy.toml", 8, problem)), "{more}");
         assert_eq!(warnings.len(), usize::from(expected.is_some()));
-        let found = loaded.lists.rules.look_up(name("x.a.example").as_ref(), Scope::of(SessionType::Batch, None), WALL);
+        let found = loaded.lists.rules.look_up(
+            name("x.a.example").as_ref(),
+            Scope::of(SessionType::Batch, None),
+            Wall::at(WALL),
+        );
         assert_eq!(found.is_some(), !more.contains("expires = \"2026-11-21\""), "{more}");
     }
 }
@@ -714,7 +718,8 @@ fn packs_ship_are_switched_off_and_are_replaced() {
     let text = "version = 1\n[upstream]\nservers = [\"192.0.2.53\"]\n[[pack]]\nid = \"mine\"\npath = \"own.toml\"\nprofiles = [\"batch\"]\n";
     let (own, warnings) = load_text(&file, text, &environment()).expect("loads");
     let wanted = name("a.hash.example.org");
-    let found = |kind| own.lists.packs.look_up(wanted.as_ref(), Scope::of(kind, None), 0).map(|hit| hit.reference());
+    let found =
+        |kind| own.lists.packs.look_up(wanted.as_ref(), Scope::of(kind, None), Wall::at(0)).map(|hit| hit.reference());
     let by = found(SessionType::Batch).expect("for batch sessions");
     assert_eq!((&*by.id, &*by.file, by.line), ("mine/own", "own.toml", 5));
     assert!(found(SessionType::Interactive).is_none(), "and for no others");
@@ -925,7 +930,8 @@ review_by = "2027-06-01"
     // Rules and lists, found in one walk.
     let scope = Scope::of(SessionType::Batch, Some(Phase::Build));
     let line = text.lines().zip(1..).find(|(l, _)| l.contains("files.example.org")).map_or(0, |(_, n)| n);
-    let found = loaded.lists.look_up(name("a.files.example.org").as_ref(), scope, WALL).rule.expect("covered");
+    let found =
+        loaded.lists.look_up(name("a.files.example.org").as_ref(), scope, Wall::at(WALL)).rule.expect("covered");
     assert_eq!(
         (found.reach, found.rule.budget, found.rule.mode),
         (Reach::AtOrBelow, Bits::whole(65536), Some(Mode::Enforce))
@@ -934,8 +940,9 @@ review_by = "2027-06-01"
     let opened = found.rule.ports.as_ref().map(ToString::to_string);
     assert_eq!((opened.as_deref(), found.rule.expected.len()), (Some("any"), 1));
     let other = Scope::of(SessionType::Interactive, None);
-    assert!(loaded.lists.look_up(name("index.example.org").as_ref(), other, WALL).rule.is_none());
-    let denied = loaded.lists.look_up(name("x.worse.example").as_ref(), scope, WALL).deny.expect("listed").reference();
+    assert!(loaded.lists.look_up(name("index.example.org").as_ref(), other, Wall::at(WALL)).rule.is_none());
+    let denied =
+        loaded.lists.look_up(name("x.worse.example").as_ref(), scope, Wall::at(WALL)).deny.expect("listed").reference();
     assert_eq!((&*denied.id, &*denied.file, denied.line), ("doh-resolvers", "bad.txt", 4));
     assert!(loaded.lists.deny.look_up(name("x.two.example").as_ref()).is_none(), "hosts entries are exact");
     assert_eq!(loaded.lists.age.days(name("new.example").as_ref(), WALL), Some(1.5));

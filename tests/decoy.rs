@@ -14,7 +14,7 @@ use staunch::config::{Environment, load_text};
 use staunch::decoy::{LABEL, RANDOM, STAND_IN};
 use staunch::event::Verdict;
 use staunch::lists::{Grants, HashKey};
-use staunch::model::{Announcement, Mode, Now, Qtype, SessionId, SessionType};
+use staunch::model::{Announcement, Mode, Now, Qtype, SessionId, SessionType, Wall};
 use staunch::policy::{Ask, Decision, Permit, Policy, Suspect, UnknownSource};
 use staunch::session::{Context, Inner};
 use staunch::wire::{Edns, Query};
@@ -64,7 +64,7 @@ fn context() -> Context {
 
 fn now(seconds: f64) -> Now {
     let ms = (seconds * 1e3) as u64;
-    Now { mono: ms, wall: WALL + ms }
+    Now { mono: ms, wall: Wall::at(WALL + ms) }
 }
 
 fn query(name: NameRef<'_>, qtype: Qtype) -> Query<'static> {
@@ -265,7 +265,7 @@ fn replay(rows: &[corpus::Row], policy: &Policy, zones: Zones) -> BTreeMap<Strin
         let key = (name.clone(), qtype.0);
         let cached = run.cached.get(&key).is_some_and(|at| seconds - at < 60.0);
         let query = query(name.as_ref(), qtype);
-        let at = Now { mono: (seconds * 1e3) as u64, wall: WALL };
+        let at = Now { mono: (seconds * 1e3) as u64, wall: Wall::at(WALL) };
         if run.closed {
             continue;
         }

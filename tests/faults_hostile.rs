@@ -5,6 +5,8 @@
 
 mod world;
 
+#[path = "faults_hostile/flood.rs"]
+mod flood;
 #[path = "faults_hostile/honest.rs"]
 mod honest;
 
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use flood::{flood, holds};
 use honest::{Honest, Told};
 use world::dns::{Data, Message, Query, rcode, rtype};
 use world::staunch::{Config, Staunch};
@@ -46,15 +49,6 @@ fn world() -> Option<World> {
     Some(world)
 }
 
-/// What the process holds: resident MiB and open descriptors.
-fn holds(staunch: &Staunch) -> (f64, usize) {
-    let pid = staunch.pid().expect("it runs");
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
-    let kib: f64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
-    (kib / 1024.0, std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").count())
-}
-
 /// The metrics page's value of a series, as it is written there.
 fn metric(world: &World, series: &str) -> f64 {
     let page = world.gw.blocking(|| {
@@ -80,33 +74,6 @@ fn quiet(world: &World) -> Told {
     let (told, ()) = under(world, "q", || std::thread::sleep(Duration::from_secs(2)));
     println!("FIGURE: hostile none: honest {}", told.line());
     told
-}
-
-/// Sends datagrams from a sandbox until the time is up, as fast as one thread can; replies are read and counted by code.
-fn flood(agent: &Agent, time: Duration, name: impl Fn(usize) -> String + Send) -> (usize, [usize; 16]) {
-    let server = SocketAddr::from((agent.gateway, 53));
-    agent.ns.blocking(move || {
-        // Of several ports, so that no worker of the resolver is left in peace.
-        let sockets = [(); 8].map(|()| {
-            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-            socket.connect(server).expect("connected");
-            socket.set_nonblocking(true).expect("option");
-            socket
-        });
-        let (begun, mut sent, mut codes, mut buffer) = (Instant::now(), 0, [0; 16], [0; 2048]);
-        while begun.elapsed() < time {
-            for socket in sockets.iter().cycle().take(64) {
-                let query = Query { id: sent as u16, ..Query::new(&name(sent), rtype::A).edns(1232) };
-                sent += usize::from(socket.send(&query.encode()).is_ok());
-            }
-            for socket in &sockets {
-                while let Ok(length) = socket.recv(&mut buffer) {
-                    codes[usize::from(buffer[3] & 0xf)] += usize::from(length > 11);
-                }
-            }
-        }
-        (sent, codes)
-    })
 }
 
 fn assert_served(what: &str, told: &Told, before: &Told, amiss: f64) {

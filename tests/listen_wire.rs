@@ -427,6 +427,7 @@ fn a_panic_is_answered_and_does_not_end_a_worker() {
         stub.send(&query).expect("send");
         let reply = receive(&stub);
         assert_eq!((id(&reply), rcode(&reply)), (i as u16, 2), "{name}");
+        assert!(reply.ends_with(b"\0\x0f\0\x10\0\0internal error"), "EDE 0: {reply:02x?}");
         stream.write_all(&framed(&query)).expect("send");
         let reply = receive_framed(&mut stream).expect("reply");
         assert_eq!((id(&reply), rcode(&reply)), (i as u16, 2), "{name}");

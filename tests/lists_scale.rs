@@ -142,7 +142,7 @@ impl Lists for Daemon {
         let mut feed = Value::Null;
         until("the fetch has ended", || {
             feed = self.feed();
-            let soon = staunch::clock::now().wall + 30_000;
+            let soon = staunch::clock::now().wall.shown + 30_000;
             feed["next"].as_u64().is_some_and(|next| next > soon)
         });
         let text = |field: &str| feed[field].as_str().unwrap_or_default().to_owned();

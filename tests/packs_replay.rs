@@ -14,7 +14,7 @@ use staunch::config::{self, Environment};
 use staunch::event::Verdict;
 use staunch::lists::{Grants, HashKey};
 use staunch::local;
-use staunch::model::{Announcement, Mode, Now, Qtype, Reason, SessionId, SessionType};
+use staunch::model::{Announcement, Mode, Now, Qtype, Reason, SessionId, SessionType, Wall};
 use staunch::policy::{Ask, Policy, UnknownSource};
 use staunch::session::{Context, Inner};
 use staunch::wire::Query;
@@ -133,7 +133,7 @@ impl<'p> Session<'p> {
         let split = Split::of(name.as_ref());
         let ask = Ask {
             query: &query,
-            now: Now { mono: (seconds * 1e3) as u64, wall: WALL },
+            now: Now { mono: (seconds * 1e3) as u64, wall: Wall::at(WALL) },
             split,
             cached: self.cached.get(&key).is_some_and(|at| seconds - at < CACHED_SECONDS),
             at_hand: self.cached.contains_key(&key),

@@ -77,13 +77,13 @@ fn a_service_that_needs_its_lockdown_answers_no_address_without_it() {
     let status = wait_for(ROUNDS, || {
         let output = staunch.run(&["status", "--json"]);
         let status: Value = serde_json::from_slice(&output.stdout).ok()?;
-        (status["readiness"]["checks"].as_array()?.len() == 4).then_some(status)
+        (status["readiness"]["checks"].as_array()?.len() == 5).then_some(status)
     });
     let status = status.expect("the service is up");
     assert_eq!(status["readiness"]["ready"], false, "{status}");
     let (state, text) = check(&status, "lockdown");
     assert!(state == "failed" && text.contains("is missing") && text.contains("staunch lockdown apply"), "{text}");
-    for id in ["packet-filter", "ranges", "listeners"] {
+    for id in ["packet-filter", "ranges", "listeners", "records"] {
         assert_eq!(check(&status, id).0, "ok", "{status}");
     }
     assert!(

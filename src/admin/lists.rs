@@ -50,6 +50,6 @@ pub(super) fn accept(
         version.entries, version.sha256
     );
     tracing::info!("{text}");
-    pipeline.telemetry.notice(Notice::new(NoticeKind::ListAccepted, rfc3339(now.wall), text));
+    pipeline.telemetry.notice(Notice::new(NoticeKind::ListAccepted, rfc3339(now.wall.shown), text));
     Ok(json!({ "schema": 1, "list": list, "version": version }))
 }

@@ -19,7 +19,7 @@ pub(super) fn sign(pipeline: &Pipeline, node: &NodeKey, report: Report, now: Now
     let live = pipeline.live.load();
     let receipt = Receipt {
         schema: 1,
-        time: rfc3339(now.wall),
+        time: rfc3339(now.wall.shown),
         node: node.kid().into(),
         version: env!("CARGO_PKG_VERSION").into(),
         mode: json!(live.policy.mode).as_str().unwrap_or_default().into(),

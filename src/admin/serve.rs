@@ -276,6 +276,13 @@ impl Admin {
                 require("reason", &reason)?;
                 require("by", &by)?;
                 let session = self.session(&session)?;
+                // Known beforehand: what nobody could know of after a crash is not done at all.
+                if pipeline.store.status().failing {
+                    return Err(Response::error(
+                        ErrorCode::Failed,
+                        "not released: the journal cannot be written; `staunch status` says when it can",
+                    ));
+                }
                 let released = pipeline.release_by(&session, &by, &reason, Bits::whole(extend), now);
                 let commit = released.commit.map_err(|error| {
                     Response::error(
@@ -313,10 +320,11 @@ impl Admin {
                 if pipeline.live.load().grants.load().len() >= MAX_GRANTS {
                     return Err(Response::error(ErrorCode::Failed, TooManyGrants.to_string()));
                 }
-                let until = now.wall + seconds * 1000;
-                let id = CaseId::from_random(pipeline.hash((&name, now.wall, until))).to_string();
+                let from = now.wall.shown;
+                let until = from + seconds * 1000;
+                let id = CaseId::from_random(pipeline.hash((&name, from, until))).to_string();
                 let id = format!("g{}", &id[1..9]);
-                let grant = Grant { id, name, session, ports, owner, reason, from: now.wall, until };
+                let grant = Grant { id, name, session, ports, owner, reason, from, until };
                 self.append(store::Record::Grant { grant: grant.clone() }).await?;
                 pipeline.grant(grant.clone(), now).map_err(|error| Response::error(ErrorCode::Failed, error))?;
                 Ok(json!({ "schema": 1, "grant": grant }))

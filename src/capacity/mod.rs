@@ -17,7 +17,7 @@ use serde::Serialize;
 use staunch_scoring::{Bits, NameBuf, Split};
 
 use crate::lists::{Action, Lists, Reach, Rule, Scope};
-use crate::model::{Phase, Qtype, SessionType};
+use crate::model::{Phase, Qtype, SessionType, Wall};
 use crate::policy::{Profile, Profiles, Unlisted};
 
 pub use exact::bits_a_query;
@@ -280,11 +280,9 @@ impl Worked<'_> {
 
     /// Allow rules that are for this kind of session and have not ended.
     fn allowing(&self) -> impl Iterator<Item = &Rule> {
-        self.lists
-            .rules
-            .rules()
-            .iter()
-            .filter(|rule| rule.action == Action::Allow && rule.scopes.contains(self.scope) && self.wall < rule.expires)
+        self.lists.rules.rules().iter().filter(|rule| {
+            rule.action == Action::Allow && rule.scopes.contains(self.scope) && !rule.is_over(Wall::at(self.wall))
+        })
     }
 
     fn rules(&self, rules: &[&Rule], below: f64, hourly: f64) -> Vec<RuleCapacity> {

@@ -8,6 +8,7 @@ mod reload;
 mod sampled;
 mod sinks;
 mod supervisor;
+mod tasks;
 mod watchdog;
 mod zone_metrics;
 
@@ -25,11 +26,12 @@ use crate::enforce::BackendKind;
 use crate::feed::Feeds;
 use crate::learn::NotLearned;
 use crate::listen::Listener;
-use crate::model::{Qtype, SessionType};
+use crate::model::{Now, Qtype, SessionType};
 use crate::pipeline::Pipeline;
 use crate::{clock, fds, listen, store};
 use reload::{Fetched, Reloader};
 use supervisor::Supervised;
+use tasks::{Panics, Tasks};
 use watchdog::Watchdog;
 
 /// How often what sessions teach is taken over; a crash loses at most this much of it, and a second or two of the
@@ -195,14 +197,14 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let reload: Arc<dyn Reload> = Arc::new(reloader);
     let node = Arc::new(built.node);
     let admin = Arc::new(Admin { pipeline: pipeline.clone(), reload: reload.clone(), node });
-    let admin_task = tokio::spawn(admin::serve(admin_socket, admin));
-
-    let held_task = tokio::spawn(pipeline.clone().keep_held_fresh());
-    let popular_task = tokio::spawn(pipeline.clone().keep_popular_fresh());
-    let late_task = tokio::spawn(pipeline.clone().keep_late_answers());
-
-    let ready_task =
-        tokio::spawn(ready::keep(pipeline.clone(), listener.local_addrs().to_vec(), socket.display().to_string()));
+    let mut tasks = Tasks::default();
+    tasks.spawn("the admin socket", admin::serve(admin_socket, admin));
+    tasks.spawn("asking held names again", pipeline.clone().keep_held_fresh());
+    tasks.spawn("asking popular names ahead", pipeline.clone().keep_popular_fresh());
+    tasks.spawn("keeping late answers", pipeline.clone().keep_late_answers());
+    let (listening, socket_text) = (listener.local_addrs().to_vec(), socket.display().to_string());
+    tasks.spawn("readiness", ready::keep(pipeline.clone(), listening, socket_text));
+    let mut panics = Panics::default();
     let watchdog = supervised.watchdog.map(|period| {
         Watchdog::start(period, listener.beats().to_vec(), pipeline.enforcer.clone()).context("watchdog")
     });
@@ -213,6 +215,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     ledgers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut standing = tokio::time::interval(Duration::from_millis(500));
     standing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut set = clock::Watch::default();
     let mut learning = tokio::time::interval(LEARNING);
     learning.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -220,6 +223,17 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
             _ = standing.tick() => pipeline.settle_standing(clock::now(), false),
             _ = learning.tick() => pipeline.fold_sessions(clock::now()),
             _ = ledgers.tick() => {
+                let now = clock::now();
+                if let Some(by) = set.look(now.wall) {
+                    clock_was_set(&pipeline, by, now);
+                }
+                let panicked = listener.counters().panics.load(std::sync::atomic::Ordering::Relaxed);
+                if let Some(fresh) = panics.look(panicked, now.mono) {
+                    broken(&pipeline, &format!("{fresh} questions met a mistake in the service and were answered SERVFAIL"), now);
+                }
+                for what in tasks.ended() {
+                    broken(&pipeline, &format!("a part of the service has ended: {what}; restart it"), now);
+                }
                 pipeline.save_groups(clock::now(), false);
                 // The one goes through all sessions, the other judges what very many have open where a grant for all of
                 // them has ended.
@@ -251,12 +265,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     drop(watchdog);
     listener.shutdown().await;
     pipeline.transfers.stop();
-    admin_task.abort();
-    held_task.abort();
-    popular_task.abort();
-    late_task.abort();
+    tasks.abort();
     manners_task.abort();
-    ready_task.abort();
     if ours {
         let _ = std::fs::remove_file(&socket);
     }
@@ -280,6 +290,25 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     });
     let _ = tokio::time::timeout(Duration::from_secs(5), joined).await;
     Ok(())
+}
+
+/// Tells of a mistake in the service itself.
+fn broken(pipeline: &Pipeline, what: &str, now: Now) {
+    tracing::error!("{what}");
+    pipeline.degraded(what, now);
+}
+
+/// Tells that somebody has set the wall clock, by so many milliseconds.
+fn clock_was_set(pipeline: &Pipeline, by: i64, now: Now) {
+    let text = format!(
+        "the wall clock was set {} by {} s, or the machine slept: pins, grants, quarantines, budgets and ages go on by the \
+         monotonic clock, and a rule that ends on a written day opens nothing once either clock has reached it; where the \
+         clock is right now, a restart takes it over",
+        if by < 0 { "back" } else { "forward" },
+        by.unsigned_abs() / 1000,
+    );
+    tracing::warn!("{text}");
+    pipeline.degraded(&text, now);
 }
 
 /// Too small a sample is a mistake of the configuration, told like any other.
@@ -339,7 +368,7 @@ fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
         pipeline.restore_ledger(id, ledger);
     }
     for (owner, ledger) in recovered.groups {
-        pipeline.groups.restore(&owner, &ledger, now.wall);
+        pipeline.groups.restore(&owner, &ledger, now.wall.steady);
     }
     for quarantined in recovered.quarantined {
         pipeline.restore_quarantine(quarantined);

@@ -11,7 +11,7 @@ use crate::enforce::BackendKind;
 use crate::lockdown::{self, SEAL, Standing};
 use crate::model::Mode;
 use crate::pipeline::{Live, Pipeline};
-use crate::readiness::{self, Facts, Listeners, Need, Report, State, ask};
+use crate::readiness::{self, Facts, Listeners, Need, Records, Report, State, ask};
 
 /// How long the packet filter's owner may take to read a table, or to take an order for ranges.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -64,6 +64,7 @@ pub async fn keep(pipeline: Arc<Pipeline>, listening: Vec<SocketAddr>, socket: S
 /// One round. Its questions do not wait for each other: one that hangs must not make the whole round late.
 async fn look(pipeline: &Pipeline, live: &Live, asked: impl Future<Output = Listeners>) -> Report {
     let (ranges, standing, listeners) = tokio::join!(ranges(pipeline, live), standing(pipeline, live), asked);
+    let store = pipeline.store.status();
     readiness::judge(&Facts {
         mode: live.policy.mode,
         backend: pipeline.enforcer.status().backend,
@@ -72,6 +73,11 @@ async fn look(pipeline: &Pipeline, live: &Live, asked: impl Future<Output = List
         lockdown: &live.lockdown,
         standing,
         listeners,
+        records: Records {
+            journal: store.failing,
+            index: store.index_failed,
+            events: pipeline.telemetry.spill().failing,
+        },
     })
 }
 

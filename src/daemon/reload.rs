@@ -162,7 +162,7 @@ impl Listener for Fetched {
         };
         tracing::warn!("{text}");
         if let Some(pipeline) = self.pipeline.upgrade() {
-            pipeline.telemetry.notice(Notice::new(kind, rfc3339(clock::now().wall), text));
+            pipeline.telemetry.notice(Notice::new(kind, rfc3339(clock::now().wall.shown), text));
         }
     }
 }

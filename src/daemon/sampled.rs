@@ -43,7 +43,7 @@ impl Sampled for Stages {
         prefetch(&mut all, &pipeline);
         journal(&mut all, &pipeline.store.status());
         if let Some(delivery) = &*pipeline.delivery.lock() {
-            alerts(&mut all, &delivery.status(), clock::now().wall);
+            alerts(&mut all, &delivery.status(), clock::now().wall.shown);
         }
         sessions(&mut all, &pipeline);
         all
@@ -59,8 +59,13 @@ fn read(counter: &AtomicU64) -> f64 {
 }
 
 fn own(all: &mut Vec<Sample>, pipeline: &Pipeline) {
-    let enforce = pipeline.enforcer.status();
+    let (enforce, spill) = (pipeline.enforcer.status(), pipeline.telemetry.spill());
     all.extend([
+        plain(
+            "wall_clock_set_seconds",
+            "How far somebody has set the wall clock since the start; negative for back",
+            clock::now().wall.set_by() as f64 / 1e3,
+        ),
         plain("cache_entries", "Answers at hand", pipeline.cache.len() as f64),
         plain("groups", "Groups of sessions with a ledger of their own", pipeline.groups.len() as f64),
         plain(
@@ -69,6 +74,9 @@ fn own(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             pipeline.groups.crowded() as f64,
         ),
         plain("events_dropped_total", "Events dropped because the queue was full", pipeline.telemetry.dropped() as f64),
+        flag("events_failing", "1 if the last write of events failed", spill.failing),
+        plain("events_spilled", "Events that wait in memory for the disk", spill.waiting as f64),
+        plain("events_shed_total", "Events given up for want of that memory", spill.shed as f64),
         plain("alerts_waiting", "Alerts not yet taken by every sink", pipeline.alerts_waiting() as f64),
         plain(
             "enforcement_healthy",

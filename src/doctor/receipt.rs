@@ -119,7 +119,8 @@ mod tests {
             state: readiness::State::Failed,
             text: "\u{1}".repeat(1 << 20),
         };
-        largest.readiness.checks = ["packet-filter", "ranges", "lockdown", "listeners", "round"].map(check).into();
+        largest.readiness.checks =
+            ["packet-filter", "ranges", "lockdown", "listeners", "records", "round"].map(check).into();
         let request = crate::admin::protocol::Request::Receipt { report: Box::new(largest.report.clone()) };
         assert!(serde_json::to_vec(&request).expect("JSON").len() < crate::admin::protocol::MAX_REQUEST);
         let text = largest.clone().sign(&key).expect("signed");

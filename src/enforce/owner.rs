@@ -409,7 +409,7 @@ impl Owner {
         if commands.is_empty() {
             return;
         }
-        let mut results = self.backend.apply(commands).into_iter();
+        let (mut results, mut alarmed) = (self.backend.apply(commands).into_iter(), false);
         let shared = &*self.shared;
         for (command, (at, reply)) in commands.drain(..).zip(waiting.drain(..)) {
             // A backend that gives fewer results than commands has not said that the rest took effect.
@@ -423,6 +423,7 @@ impl Owner {
                     tracing::debug!(session = %command.session(), %error, "packet filter command failed");
                     shared.slow.lock().0 = Some(error.to_string());
                     if alarming(&command, error) && shared.set_healthy(false) {
+                        alarmed = true;
                         tracing::warn!(%error, "packet filter lacks what was ordered: no addresses are answered");
                     }
                     shared.failed.fetch_add(1, Relaxed)
@@ -430,6 +431,10 @@ impl Owner {
             };
             // Nobody waits any more where the deadline has passed.
             let _ = reply.send(result);
+        }
+        if alarmed {
+            // A word of the kernel that was lost is found out now and not a turn later: until then nothing is answered.
+            self.check();
         }
     }
 
@@ -470,7 +475,7 @@ impl Owner {
         }
         let was = self.shared.set_healthy(result.is_ok());
         match result {
-            Ok(Health::Restored) => tracing::warn!("packet filter had been changed by somebody else; put back"),
+            Ok(Health::Restored) => tracing::warn!("packet filter was not as ordered; put back"),
             Ok(Health::Intact) if !was => tracing::warn!("packet filter stands again"),
             Err(error) if was => {
                 tracing::warn!(%error, "packet filter is not in place: no addresses are answered in enforce mode");

@@ -18,7 +18,7 @@ use super::corpus::{Asked, Label, Session};
 use super::outcome::{Alarm, AttackRun, Forwarded, Left, PairRun, SessionRun, Stop};
 use crate::event::Verdict;
 use crate::lists::Grants;
-use crate::model::{Announcement, CaseId, Now, Qtype, Reason, SessionId, SessionType};
+use crate::model::{Announcement, CaseId, Now, Qtype, Reason, SessionId, SessionType, Wall};
 use crate::pipeline::{Knowledge, Known, Live, Walked, walk};
 use crate::policy::Decision;
 use crate::session::{Context, Inner, Quarantine};
@@ -56,7 +56,7 @@ pub fn session(live: &Live, session: &Session, settings: Settings) -> SessionRun
     let mut packet = Vec::new();
     for row in &session.rows {
         // A monotonic clock that starts at a second, so that nothing happens at 0.
-        let now = Now { mono: 1000 + row.at, wall: session.start + row.at };
+        let now = Now { mono: 1000 + row.at, wall: Wall::at(session.start + row.at) };
         replay.row(row, now, &mut packet);
     }
     let Replay { inner, mut run, .. } = replay;
@@ -78,7 +78,7 @@ pub fn first_look(
     question(packet, name, qtype);
     let Parsed::Query(query) = wire::parse(packet) else { return None };
     let knowledge = Knowledge::nothing(hash(name));
-    let now = Now { mono: 1000, wall: 0 };
+    let now = Now { mono: 1000, wall: Wall::at(0) };
     match walk(live, &grants, &live.rpz.load(), &context, &Inner::new(SEED), &query, now, &knowledge) {
         Walked::Zone | Walked::Local => None,
         Walked::Judged { decision, .. } => Some((decision.applied, decision.reason, decision.assessment)),
@@ -208,7 +208,7 @@ impl<'c> Replay<'c> {
             reason,
             by: "staunch".into(),
             note: String::new(),
-            since: now.wall,
+            since: now.wall.shown,
             applied: true,
             recorded: false,
         });

@@ -88,12 +88,12 @@ impl Feeds {
                 let kept = Copies::of(&config.state_dir, &source.id).kept();
                 // A copy from elsewhere is no copy of this one.
                 let fresh = kept.good.as_ref().is_some_and(|good| good.url == source.url);
-                let age = now.wall.saturating_sub(kept.checked);
+                let age = now.wall.shown.saturating_sub(kept.checked);
                 let refresh = source.refresh.as_millis() as u64;
                 let wait = if fresh { pause(refresh, 0, draw()).saturating_sub(age) } else { 0 };
                 // After a start many lists may be due: the first answers to queries matter more.
                 let wait = if fresh { wait.max(pause(30_000, 0, draw())) } else { 0 };
-                let (due, next) = (now.mono + wait, now.wall + wait);
+                let (due, next) = (now.mono + wait, now.wall.shown + wait);
                 State { source: source.clone(), due, next, outcome: None, problem: None, failures: 0 }
             });
             state.source = source.clone();
@@ -114,7 +114,7 @@ impl Feeds {
         let mut inner = self.shared.inner.lock();
         let mut ordered = 0;
         for (_, state) in inner.lists.iter_mut().filter(|(known, _)| id.is_none_or(|id| id == known.as_str())) {
-            (state.due, state.next) = (now.mono, now.wall);
+            (state.due, state.next) = (now.mono, now.wall.shown);
             ordered += 1;
         }
         drop(inner);
@@ -281,7 +281,7 @@ fn note(shared: &Shared, listener: &dyn Listener, source: &Source, (outcome, pro
         }
         state.failures = if failed { state.failures.saturating_add(1) } else { 0 };
         let wait = pause(source.refresh.as_millis() as u64, state.failures, draw());
-        (state.due, state.next) = (now.mono + wait, now.wall + wait);
+        (state.due, state.next) = (now.mono + wait, now.wall.shown + wait);
         (state.outcome, state.problem) = (Some(outcome), problem);
     }
     told.into_iter().for_each(|told| listener.tell(told));
@@ -300,7 +300,7 @@ fn try_fetch(shared: &Shared, client: &Client, copies: &Copies, source: &Source)
     let newest = kept.held.as_ref().or(kept.good.as_ref());
     let known = newest.filter(|stamp| stamp.url == source.url && is_whole(copies, stamp));
     let mut draft = copies.draft().map_err(Failure::Disk)?;
-    let now = clock::now().wall;
+    let now = clock::now().wall.shown;
     let (etag, last_modified) = match client.fetch(&source.url, known, source.timeout, source.max_octets, &mut draft)? {
         Fetched::Unchanged => {
             let _disk = shared.disk.lock();

@@ -32,7 +32,7 @@ pub struct Allowance {
     pub session: Option<SessionId>,
     /// What is opened of these names' addresses, instead of the profile's ports.
     pub ports: Option<Ports>,
-    /// When it ends, milliseconds since the Unix epoch.
+    /// When it ends, by [`crate::model::Wall::steady`]: it lasts as long as it was given for, whatever is done to the clock.
     pub until: u64,
 }
 
@@ -93,15 +93,15 @@ impl Grants {
         self.retain(|grant| *grant.id != *id) != 0
     }
 
-    /// Drops the grants that ended before or at `wall` (milliseconds since the Unix epoch); how many. A lookup passes
+    /// Drops the grants that ended before or at `steady` (milliseconds since the Unix epoch); how many. A lookup passes
     /// over ended grants by itself: this only frees their room.
-    pub fn expire(&mut self, wall: u64) -> usize {
-        self.retain(|grant| grant.until > wall)
+    pub fn expire(&mut self, steady: u64) -> usize {
+        self.retain(|grant| grant.until > steady)
     }
 
-    /// The grant that covers `name` for `session` at `wall`: the one with the longest name, an exact one first, then
+    /// The grant that covers `name` for `session` at `steady`: the one with the longest name, an exact one first, then
     /// the one that ends last.
-    pub fn look_up(&self, name: NameRef<'_>, session: &SessionId, wall: u64) -> Option<&Allowance> {
+    pub fn look_up(&self, name: NameRef<'_>, session: &SessionId, steady: u64) -> Option<&Allowance> {
         if self.len == 0 {
             return None;
         }
@@ -110,7 +110,7 @@ impl Grants {
             let Some(held) = self.by_name.find(suffix.hash, |held| is_for(held, suffix.wire)) else { continue };
             let here = held
                 .iter()
-                .filter(|grant| grant.until > wall && grant.session.as_ref().is_none_or(|s| s == session))
+                .filter(|grant| grant.until > steady && grant.session.as_ref().is_none_or(|s| s == session))
                 .filter(|grant| match grant.form.reach {
                     Reach::Exact => suffix.is_whole,
                     Reach::AtOrBelow => true,
@@ -122,11 +122,11 @@ impl Grants {
         best
     }
 
-    /// Whether a grant in force at `wall` allows some name strictly below `name`. Looks at every grant: for refusals.
-    pub fn allows_below(&self, name: NameRef<'_>, wall: u64) -> bool {
+    /// Whether a grant in force at `steady` allows some name strictly below `name`. Looks at every grant: for refusals.
+    pub fn allows_below(&self, name: NameRef<'_>, steady: u64) -> bool {
         self.iter().any(|grant| {
             let granted = grant.form.name.as_ref();
-            grant.until > wall && (granted.is_below(name) || (granted == name && grant.form.reach != Reach::Exact))
+            grant.until > steady && (granted.is_below(name) || (granted == name && grant.form.reach != Reach::Exact))
         })
     }
 

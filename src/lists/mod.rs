@@ -52,6 +52,8 @@ use std::sync::Arc;
 
 use staunch_scoring::NameRef;
 
+use crate::model::Wall;
+
 /// All tables of one policy, under one key.
 #[derive(Debug)]
 pub struct Lists {
@@ -77,9 +79,8 @@ pub struct Found<'l> {
 }
 
 impl Lists {
-    /// Asks the rules and the deny lists in one walk over the name, for a session of `scope` at `wall` (milliseconds
-    /// since the Unix epoch).
-    pub fn look_up(&self, name: NameRef<'_>, scope: Scope, wall: u64) -> Found<'_> {
+    /// Asks the rules and the deny lists in one walk over the name, for a session of `scope` at `wall`.
+    pub fn look_up(&self, name: NameRef<'_>, scope: Scope, wall: Wall) -> Found<'_> {
         if self.rules.key() != self.deny.key() || self.rules.key() != self.packs.key() {
             // A table that was built elsewhere, under its own key.
             return Found {

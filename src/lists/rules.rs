@@ -13,7 +13,7 @@ use staunch_scoring::{Bits, NameBuf, NameRef};
 use super::hash::{HashKey, Suffix, Suffixes};
 use super::{Reach, RuleForm};
 use crate::event::RuleRef;
-use crate::model::{Mode, Phase, Qtype, SessionType};
+use crate::model::{Mode, Phase, Qtype, SessionType, Wall};
 use crate::ports::Ports;
 use crate::range::IpRange;
 
@@ -112,7 +112,8 @@ pub struct Rule {
     pub expected: Vec<IpRange>,
     /// Applied instead of the policy's mode.
     pub mode: Option<Mode>,
-    /// Stops matching at this time, milliseconds since the Unix epoch; [`Rule::NEVER`] for no end.
+    /// Stops matching at this time, milliseconds since the Unix epoch; [`Rule::NEVER`] for no end. Where somebody has set the
+    /// clock, the reading that leaves less open counts ([`Rule::is_over`]).
     pub expires: u64,
     /// Who answers for it.
     pub owner: String,
@@ -123,6 +124,12 @@ pub struct Rule {
 impl Rule {
     /// No expiry.
     pub const NEVER: u64 = u64::MAX;
+
+    /// Whether it has ended: what allows as soon as either clock says so, what denies when both do.
+    pub fn is_over(&self, wall: Wall) -> bool {
+        let at = if self.action == Action::Allow { wall.latest() } else { wall.earliest() };
+        self.expires <= at
+    }
 }
 
 /// The rule that decides about a name.
@@ -216,8 +223,8 @@ impl RuleSet {
         set
     }
 
-    /// The rule that decides about `name` for a session of `scope` at `wall` (milliseconds since the Unix epoch).
-    pub fn look_up(&self, name: NameRef<'_>, scope: Scope, wall: u64) -> Option<RuleMatch<'_>> {
+    /// The rule that decides about `name` for a session of `scope` at `wall`.
+    pub fn look_up(&self, name: NameRef<'_>, scope: Scope, wall: Wall) -> Option<RuleMatch<'_>> {
         let mut best = None;
         for suffix in Suffixes::of(name, &self.key) {
             if let Some(found) = self.at(&suffix, scope, wall) {
@@ -229,7 +236,7 @@ impl RuleSet {
 
     /// The decision of the forms on one suffix of a walk under this set's key.
     #[inline]
-    pub(super) fn at(&self, suffix: &Suffix<'_>, scope: Scope, wall: u64) -> Option<RuleMatch<'_>> {
+    pub(super) fn at(&self, suffix: &Suffix<'_>, scope: Scope, wall: Wall) -> Option<RuleMatch<'_>> {
         let index = *self.by_name.find(suffix.hash, |&i| self.is_name(i, suffix.wire))?;
         let node = self.nodes.get(index as usize)?;
         node.forms.iter().find_map(|candidate| {
@@ -239,7 +246,7 @@ impl RuleSet {
                 Reach::Below => !suffix.is_whole,
             };
             let rule = self.rules.get(candidate.rule as usize)?;
-            (reached && rule.scopes.contains(scope) && wall < rule.expires).then_some(RuleMatch {
+            (reached && rule.scopes.contains(scope) && !rule.is_over(wall)).then_some(RuleMatch {
                 index: candidate.rule,
                 rule,
                 reach: candidate.reach,
@@ -348,7 +355,7 @@ mod tests {
     fn decide(set: &RuleSet, name: &str) -> Option<(String, Reach, u8)> {
         let name = NameBuf::from_text(name).expect("name");
         let scope = Scope::of(INTERACTIVE.0, INTERACTIVE.1);
-        set.look_up(name.as_ref(), scope, 0).map(|m| (m.rule.id.to_string(), m.reach, m.labels))
+        set.look_up(name.as_ref(), scope, Wall::at(0)).map(|m| (m.rule.id.to_string(), m.reach, m.labels))
     }
 
     #[test]
@@ -391,8 +398,18 @@ mod tests {
         let set = RuleSet::compile(vec![short, rule("long", Action::Deny, &["example.org"])], test_key());
         let name = NameBuf::from_text("a.example.org").expect("name");
         let at = |wall| set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), wall).map(|m| &*m.rule.id);
-        assert_eq!(at(999), Some("short"));
-        assert_eq!(at(1000), Some("long"));
+        assert_eq!(at(Wall::at(999)), Some("short"));
+        assert_eq!(at(Wall::at(1000)), Some("long"));
+        // Set forward or back across its end: the clock that leaves less open is believed.
+        for wall in [Wall { shown: 1000, steady: 10 }, Wall { shown: 10, steady: 1000 }] {
+            assert_eq!(at(wall), Some("long"), "{wall:?}");
+        }
+        let mut deny = rule("deny", Action::Deny, &["=a.example.org"]);
+        deny.expires = 1000;
+        let set = RuleSet::compile(vec![deny], test_key());
+        let denied = |wall| set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), wall).is_some();
+        assert!(denied(Wall { shown: 1000, steady: 10 }) && denied(Wall { shown: 10, steady: 1000 }));
+        assert!(!denied(Wall::at(1000)), "both have reached its end");
     }
 
     #[test]
@@ -409,7 +426,11 @@ mod tests {
             (SessionType::Scheduled, Some(Phase::Run), true),
             (SessionType::Unannounced, None, false),
         ] {
-            assert_eq!(set.look_up(name.as_ref(), Scope::of(kind, phase), 0).is_some(), expected, "{kind:?} {phase:?}");
+            assert_eq!(
+                set.look_up(name.as_ref(), Scope::of(kind, phase), Wall::at(0)).is_some(),
+                expected,
+                "{kind:?} {phase:?}"
+            );
         }
     }
 
@@ -417,7 +438,7 @@ mod tests {
     fn matches_point_at_the_line_of_the_name() {
         let set = RuleSet::compile(vec![rule("r", Action::Allow, &["=a.example", "b.example"])], test_key());
         let name = NameBuf::from_text("x.b.example").expect("name");
-        let found = set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), 0).expect("covered");
+        let found = set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), Wall::at(0)).expect("covered");
         assert_eq!(found.reference(), RuleRef { id: "r".into(), file: "policy.toml".into(), line: 2 });
     }
 
@@ -463,7 +484,7 @@ mod tests {
                 })
                 .map(|(i, _)| i as u32);
             let set = RuleSet::compile(rules, test_key());
-            let found = set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), 0).map(|m| m.index);
+            let found = set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), Wall::at(0)).map(|m| m.index);
             prop_assert_eq!(found, plain);
         }
     }

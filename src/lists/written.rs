@@ -2,6 +2,7 @@
 
 use super::ScopeSet;
 use crate::event::RuleRef;
+use crate::model::Wall;
 use crate::ports::Ports;
 use crate::range::IpRange;
 
@@ -23,4 +24,11 @@ pub struct WrittenRange {
     pub reason: String,
     /// No longer open from this time on, milliseconds since the Unix epoch; [`super::Rule::NEVER`] for no end.
     pub expires: u64,
+}
+
+impl WrittenRange {
+    /// Whether it has ended, as soon as either clock says so.
+    pub fn is_over(&self, wall: Wall) -> bool {
+        self.expires <= wall.latest()
+    }
 }

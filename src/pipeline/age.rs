@@ -97,9 +97,9 @@ impl Ages {
             return;
         }
         let domain = walk.record.split.icann(qname);
-        self.first_seen.saw(domain, now.wall);
+        self.first_seen.saw(domain, now.wall.steady);
         if let Some(group) = walk.record.context.announcement.owner.as_deref() {
-            self.group_seen.saw(group, domain, now.wall);
+            self.group_seen.saw(group, domain, now.wall.steady);
         }
     }
 
@@ -112,7 +112,7 @@ impl Ages {
             && rcode == 0
             && record.would == Verdict::Answer
         {
-            self.group_seen.saw(group, record.split.icann(record.qname.as_ref()), now.wall);
+            self.group_seen.saw(group, record.split.icann(record.qname.as_ref()), now.wall.steady);
         }
     }
 }

@@ -264,10 +264,10 @@ impl Search<'_, '_> {
         let grants = self.live.grants.load();
         let qname = self.query.qname.as_ref();
         let split = Split::of(qname);
-        let known = pipeline.ages.known(&context, split.icann(qname), now.wall);
+        let known = pipeline.ages.known(&context, split.icann(qname), now.wall.steady);
         let mut inner = session.inner.lock();
         // Behind the session's lock, and until the charge is booked.
-        let group = pipeline.group_of(&context, now.wall);
+        let group = pipeline.group_of(&context, now.wall.steady);
         let mut ledger = group.as_ref().map(|group| group.ledger.lock());
         let ask = Ask {
             query: self.query,
@@ -275,10 +275,10 @@ impl Search<'_, '_> {
             split,
             cached: false,
             at_hand: false,
-            registered_days: known.registered_days(now.wall),
+            registered_days: known.registered_days(now.wall.steady),
             first_seen_days: known.first_seen_days,
             group_seen_days: known.group_seen_days,
-            group: ledger.as_ref().map(|ledger| ledger.facts(qname, now.wall)),
+            group: ledger.as_ref().map(|ledger| ledger.facts(qname, now.wall.steady)),
             grants: &grants,
             // The walk that led here has asked them.
             rpz: None,
@@ -293,11 +293,11 @@ impl Search<'_, '_> {
         let decoys = policy.permit_decoys(&context, &mut inner, &decision, qtype, now, &random)?;
         pipeline.ledger_step(session, &mut inner, decoys.charged());
         let booked = (decoys.booked_as.as_ref(), decoys.charge.group);
-        let step = ledger.as_mut().and_then(|ledger| ledger.book(booked.0, booked.1, now.wall));
+        let step = ledger.as_mut().and_then(|ledger| ledger.book(booked.0, booked.1, now.wall.steady));
         drop(ledger);
         drop(inner);
         if let (Some(group), Some(state)) = (&group, step) {
-            pipeline.journal_group(group, state, now.wall);
+            pipeline.journal_group(group, state, now.wall.steady);
         }
         Some(decoys)
     }

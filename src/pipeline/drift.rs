@@ -41,7 +41,7 @@ impl Pipeline {
                 self.note_used(&rule.id, now);
                 continue;
             }
-            if !self.drift.is_news(self.hash(&rule.id), *address, now.wall) {
+            if !self.drift.is_news(self.hash(&rule.id), *address, now.wall.steady) {
                 continue;
             }
             let qname = walk.record.qname.as_ref().to_string();
@@ -55,7 +55,7 @@ impl Pipeline {
                 address: Some(*address),
                 names: vec![qname],
                 rule: walk.record.rule.clone(),
-                ..Notice::new(NoticeKind::Drift, rfc3339(now.wall), text)
+                ..Notice::new(NoticeKind::Drift, rfc3339(now.wall.shown), text)
             });
         }
     }
@@ -65,9 +65,9 @@ impl Pipeline {
         let mut used = self.drift.used.lock();
         match used.get_mut(id) {
             // To the day is as exactly as it is kept.
-            Some(known) if known.at + DAY > now.wall => {}
-            Some(known) => known.at = now.wall,
-            None => drop(used.insert(id.to_owned(), RangeUse { id: id.to_owned(), at: now.wall, told: 0 })),
+            Some(known) if known.at + DAY > now.wall.steady => {}
+            Some(known) => known.at = now.wall.steady,
+            None => drop(used.insert(id.to_owned(), RangeUse { id: id.to_owned(), at: now.wall.steady, told: 0 })),
         }
     }
 
@@ -83,7 +83,7 @@ impl Pipeline {
         used.retain(|id, _| written.iter().any(|reference| *reference.id == **id));
         for reference in written {
             let id = reference.id.to_string();
-            used.entry(id.clone()).or_insert(RangeUse { id, at: now.wall, told: 0 });
+            used.entry(id.clone()).or_insert(RangeUse { id, at: now.wall.steady, told: 0 });
         }
         let mut used: Vec<RangeUse> = used.values().cloned().collect();
         used.sort_unstable_by(|a, b| a.id.cmp(&b.id));
@@ -94,10 +94,10 @@ impl Pipeline {
     pub(super) fn tell_unused(&self, live: &Live, now: Now) {
         self.used_ranges(live, now);
         for (reference, owner) in written(live) {
-            let Some(days) = self.drift.unused_for(&reference.id, now.wall) else { continue };
+            let Some(days) = self.drift.unused_for(&reference.id, now.wall.steady) else { continue };
             let text =
                 format!("nobody has used the ranges of `{}` for {days} days: are they still needed?", reference.id);
-            let notice = Notice::new(NoticeKind::RangeUnused, rfc3339(now.wall), text);
+            let notice = Notice::new(NoticeKind::RangeUnused, rfc3339(now.wall.shown), text);
             self.telemetry.notice(Notice { owner: Some(owner), rule: Some(reference), ..notice });
         }
     }

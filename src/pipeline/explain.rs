@@ -189,7 +189,7 @@ pub(crate) fn walk<'a>(
         split,
         cached,
         at_hand: !cached && (knowledge.stale)(name),
-        registered_days: known.registered_days(now.wall),
+        registered_days: known.registered_days(now.wall.steady),
         first_seen_days: known.first_seen_days,
         group_seen_days: known.group_seen_days,
         group: if cached { None } else { knowledge.group },
@@ -318,10 +318,10 @@ impl Pipeline {
             let is_there = || self.cache.get_stale(key, now.mono, live.repeats.hold_stale.as_millis() as u64).is_some();
             self.view_in(&inner, sharing.private, key, now).is_ever() && is_there()
         };
-        let ages = |domain: NameRef<'_>| self.ages.known(&context, domain, now.wall);
+        let ages = |domain: NameRef<'_>| self.ages.known(&context, domain, now.wall.steady);
         let name_hash = self.hash(qname.as_ref());
         let standing = |parent: NameRef<'_>| self.decoys.standing(live.findings_of(&context), parent, qtype, now.mono);
-        let group = self.group_facts(&context, qname.as_ref(), now.wall);
+        let group = self.group_facts(&context, qname.as_ref(), now.wall.steady);
         let key = Key { qname: qname.as_ref(), qtype, dnssec_ok: false, checking_disabled: false, partition };
         let enters = self.would_enter(&live, session, key);
         let client = context.announcement.addresses.first().copied();
@@ -357,7 +357,8 @@ impl Pipeline {
         Ok(session)
     }
 
-    /// Puts an allowance in force.
+    /// Puts an allowance in force for what is left of its time: never longer than it was given for, whatever the clock was
+    /// set to since.
     pub fn grant(&self, grant: Grant, now: Now) -> Result<(), String> {
         let live = self.live.load();
         let form = RuleForm::parse(&grant.name).map_err(|error| error.to_string())?;
@@ -365,11 +366,13 @@ impl Pipeline {
             [] => None,
             written => Some(Ports::read(written).map_err(|error| format!("{error}: {}", error.remedy()))?),
         };
-        let allowance = Allowance { id: grant.id.into(), form, session: grant.session, ports, until: grant.until };
+        let left = grant.until.saturating_sub(now.wall.shown).min(grant.until.saturating_sub(grant.from));
+        let until = now.wall.steady.saturating_add(left);
+        let allowance = Allowance { id: grant.id.into(), form, session: grant.session, ports, until };
         let mut result = Ok(());
         live.grants.rcu(|grants| {
             let mut next = (**grants).clone();
-            next.expire(now.wall);
+            next.expire(now.wall.steady);
             result = next.insert(allowance.clone()).map_err(|error| error.to_string());
             next
         });

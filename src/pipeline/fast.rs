@@ -44,7 +44,7 @@ impl Pipeline {
         let qname = query.qname.as_ref();
         let tenant_key = |split: &Split| self.hash((session.id(), split.tenant(qname)));
         let mut record = Record {
-            wall: now.wall,
+            wall: now.wall.shown,
             context: context.clone(),
             address: from,
             transport,
@@ -73,7 +73,7 @@ impl Pipeline {
                 packet: packet.into(),
                 from,
                 transport,
-                wall: now.wall,
+                wall: now.wall.shown,
                 started,
                 session: session.clone(),
                 aliased,
@@ -152,9 +152,9 @@ impl Pipeline {
             return self.refuse_share(&session, record, query, started, now, out);
         }
         let split = Split::of(qname);
-        let known = self.ages.known(&context, split.icann(qname), now.wall);
+        let known = self.ages.known(&context, split.icann(qname), now.wall.steady);
         // Behind the session's lock, and until the charge is booked too: two sessions cannot both spend what is left.
-        let group = if cached { None } else { self.group_of(&context, now.wall) };
+        let group = if cached { None } else { self.group_of(&context, now.wall.steady) };
         let mut ledger = group.as_ref().map(|group| group.ledger.lock());
         let ask = Ask {
             query,
@@ -162,10 +162,10 @@ impl Pipeline {
             split,
             cached,
             at_hand: stale.is_some(),
-            registered_days: known.registered_days(now.wall),
+            registered_days: known.registered_days(now.wall.steady),
             first_seen_days: known.first_seen_days,
             group_seen_days: known.group_seen_days,
-            group: ledger.as_ref().map(|ledger| ledger.facts(qname, now.wall)),
+            group: ledger.as_ref().map(|ledger| ledger.facts(qname, now.wall.steady)),
             grants: &grants,
             rpz: (!aliased && !zones.is_empty()).then(|| AskZones {
                 zones: &zones,
@@ -225,7 +225,7 @@ impl Pipeline {
             && outcome == Outcome::Forwarded
             && decision.facts.listing == Listing::Unlisted
         {
-            step = ledger.book(qname, decision.assessment.charge.group, now.wall);
+            step = ledger.book(qname, decision.assessment.charge.group, now.wall.steady);
         }
         drop(ledger);
         let charged = decision.booked(outcome);
@@ -321,7 +321,7 @@ impl Pipeline {
                 self.ledger_step(&session, &mut inner, charged);
                 drop(inner);
                 if let (Some(group), Some(state)) = (&group, step) {
-                    self.journal_group(group, state, now.wall);
+                    self.journal_group(group, state, now.wall.steady);
                 }
                 record.source = Source::Upstream;
                 match permit {

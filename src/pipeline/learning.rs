@@ -15,7 +15,7 @@ impl Pipeline {
     pub fn fold_session(&self, session: &Session, now: Now) {
         let mut inner = session.inner.lock();
         let closed = inner.quarantine.is_some();
-        self.book.fold(&mut inner.maxima, closed, now.wall);
+        self.book.fold(&mut inner.maxima, closed, now.wall.shown);
     }
 
     /// Takes over what all sessions have reached, and hands what has changed to the store.

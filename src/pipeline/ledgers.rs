@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use staunch_scoring::{Bits, GroupFacts, GroupSnapshot, NameRef, StateSnapshot};
 
 use super::Pipeline;
+use crate::clock;
 use crate::model::Now;
 use crate::session::{Context, Group, Inner, Session};
+use crate::sparing::Sparing;
 use crate::store;
 
 /// Groups named in the service's status, those that have spent most.
@@ -17,6 +19,13 @@ const SHOWN: usize = 10;
 /// The owner whose sessions are one group; nobody else has one.
 fn owner(context: &Context) -> Option<&str> {
     context.announcement.owner.as_deref().filter(|owner| !owner.is_empty())
+}
+
+/// Tells that the store did not take something. Where it does not, it does not for very many sessions at once.
+fn not_taken(told: &Sparing, error: &store::Error, what: &str) {
+    if let Some(kept_back) = told.turn(clock::now().mono) {
+        tracing::warn!(%error, kept_back, "{what}");
+    }
 }
 
 impl Pipeline {
@@ -44,7 +53,8 @@ impl Pipeline {
         let state = self.step(inner);
         let record = store::Record::Ledger { session: session.id().clone(), state };
         if let Err(error) = self.store.note(record) {
-            tracing::warn!(%error, session = %session.id(), "a ledger was not journalled");
+            static TOLD: Sparing = Sparing::new();
+            not_taken(&TOLD, &error, "a ledger was not journalled");
             // All of it in the next round.
             inner.score.retell();
             inner.dirty = true;
@@ -83,7 +93,8 @@ impl Pipeline {
             let state = inner.score.snapshot();
             drop(held);
             if let Err(error) = self.store.put_ledger(session.id().clone(), state) {
-                tracing::warn!(%error, session = %session.id(), "a ledger was not copied to the index");
+                static TOLD: Sparing = Sparing::new();
+                not_taken(&TOLD, &error, "a ledger was not copied to the index");
             }
         }
     }
@@ -104,18 +115,20 @@ impl Pipeline {
     pub(super) fn journal_group(&self, group: &Group, state: GroupSnapshot, wall: u64) {
         let record = store::Record::Group { group: group.owner().to_owned(), at: wall, state };
         if let Err(error) = self.store.note(record) {
-            tracing::warn!(%error, "a group's ledger was not journalled");
+            static TOLD: Sparing = Sparing::new();
+            not_taken(&TOLD, &error, "a group's ledger was not journalled");
         }
     }
 
     /// Hands what has changed of every group to the store; all of it where this is the `last` time.
     pub fn save_groups(&self, now: Now, last: bool) {
         for group in self.groups.all() {
-            let unsaved = group.ledger.lock().unsaved(now.wall, last);
+            let unsaved = group.ledger.lock().unsaved(now.wall.steady, last);
             if let Some(state) = unsaved
-                && let Err(error) = self.store.put_group(group.owner(), now.wall, state)
+                && let Err(error) = self.store.put_group(group.owner(), now.wall.steady, state)
             {
-                tracing::warn!(%error, "a group's ledger was not handed to the store");
+                static TOLD: Sparing = Sparing::new();
+                not_taken(&TOLD, &error, "a group's ledger was not handed to the store");
             }
         }
     }
@@ -129,7 +142,7 @@ impl Pipeline {
         let ledger = group.ledger.lock();
         Some(json!({
             "owner": owner,
-            "spent_bits": ledger.spent(now.wall),
+            "spent_bits": ledger.spent(now.wall.steady),
             "names": ledger.names(),
             // Judged together with others, since the table of groups is full.
             "shared": group.owner().is_empty(),
@@ -142,7 +155,7 @@ impl Pipeline {
             .groups
             .all()
             .iter()
-            .map(|group| (group.ledger.lock().spent(now.wall), group.owner().to_owned()))
+            .map(|group| (group.ledger.lock().spent(now.wall.steady), group.owner().to_owned()))
             .filter(|(spent, owner)| !owner.is_empty() && *spent > Bits::ZERO)
             .collect();
         spending.sort_unstable_by(|a, b| b.cmp(a));
@@ -150,7 +163,7 @@ impl Pipeline {
             spending.iter().take(SHOWN).map(|(spent, owner)| json!({ "owner": owner, "spent_bits": spent })).collect();
         json!({
             "known": self.groups.len(),
-            "shared_bits": self.groups.shared().ledger.lock().spent(now.wall),
+            "shared_bits": self.groups.shared().ledger.lock().spent(now.wall.steady),
             "spending_most": shown,
         })
     }

@@ -53,7 +53,7 @@ use crate::learn::Book;
 use crate::listen::{Fast, Home, Service};
 use crate::lists::Scope;
 use crate::local::token::Token;
-use crate::model::{CaseId, Mode, Now, SessionId, Transport};
+use crate::model::{CaseId, Mode, Now, SessionId, Transport, Wall};
 use crate::policy::{Permit, UnknownSource};
 use crate::readiness::Gate;
 use crate::reply;
@@ -114,8 +114,8 @@ pub struct Pipeline {
     strangers: Arc<Session>,
     /// Which names share addresses.
     pub exposure: crate::exposure::Exposure,
-    /// When ended grants and rules were last looked for, milliseconds since the Unix epoch.
-    checked: AtomicU64,
+    /// When ended grants and rules were last looked for.
+    checked: Mutex<Wall>,
     /// Whether the ways out are closed, as was last found.
     pub gate: Gate,
     /// What answers for this node's token.
@@ -217,7 +217,7 @@ impl Pipeline {
         Self {
             strangers,
             exposure: crate::exposure::Exposure::default(),
-            checked: AtomicU64::new(crate::clock::now().wall),
+            checked: Mutex::new(crate::clock::now().wall),
             gate: Gate::default(),
             token: None,
             drift: drift::Drift::default(),
@@ -301,7 +301,7 @@ impl Pipeline {
     }
 
     /// A case id that nobody outside can foretell and that one session meets again for the same key.
-    fn fresh_case(&self, key: u64, wall: u64) -> CaseId {
+    fn fresh_case(&self, key: u64, wall: impl std::hash::Hash) -> CaseId {
         CaseId::from_random(self.hash((key, wall)))
     }
 

@@ -99,7 +99,7 @@ impl Pipeline {
             names,
             octets: Some(used.octets),
             limit: used.limit,
-            ..Notice::new(kind, rfc3339(now.wall), text)
+            ..Notice::new(kind, rfc3339(now.wall.shown), text)
         });
     }
 }

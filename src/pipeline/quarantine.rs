@@ -5,10 +5,12 @@ use std::sync::Arc;
 use staunch_scoring::{Bits, NameRef};
 
 use super::{Cause, Live, Pipeline};
+use crate::clock;
 use crate::enforce::Command;
 use crate::event::{Alert, AlertKind, SCHEMA};
 use crate::model::{CaseId, Mode, Now, Reason};
 use crate::session::{Announced, Context, Inner, Quarantine, Session};
+use crate::sparing::Sparing;
 use crate::store::{self, Commit, Durable};
 use crate::telemetry::{Record, rfc3339};
 
@@ -55,7 +57,7 @@ impl Pipeline {
             reason,
             by: "staunch".into(),
             note: alert.summary.clone(),
-            since: now.wall,
+            since: now.wall.shown,
             applied: false,
             recorded: false,
         });
@@ -98,7 +100,7 @@ impl Pipeline {
             reason,
             by: by.to_owned(),
             note: note.to_owned(),
-            since: now.wall,
+            since: now.wall.shown,
             applied: true,
             recorded: false,
         });
@@ -206,7 +208,10 @@ impl Pipeline {
         match self.store.append(records) {
             Ok(commit) => Some(commit),
             Err(error) => {
-                tracing::error!(%error, "the journal did not take a decision; it holds in memory");
+                static TOLD: Sparing = Sparing::new();
+                if let Some(kept_back) = TOLD.turn(clock::now().mono) {
+                    tracing::error!(%error, kept_back, "the journal did not take a decision; it holds in memory");
+                }
                 self.telemetry.metrics.not_durable();
                 None
             }
@@ -268,9 +273,9 @@ impl Pipeline {
         let id = &a.id;
         Alert {
             schema: SCHEMA,
-            id: format!("{case}-{}-{:x}", alert_word(kind), now.wall),
+            id: format!("{case}-{}-{:x}", alert_word(kind), now.wall.shown),
             kind,
-            time: rfc3339(now.wall),
+            time: rfc3339(now.wall.shown),
             case,
             session: id.clone(),
             session_type: a.kind,

@@ -71,9 +71,9 @@ fn covers(other: &Range, range: &Range) -> bool {
         && other.ports.covers(&range.ports)
 }
 
-/// Written ranges that are open now, numbered by their place in the configuration.
+/// Written ranges that are open now by both clocks, numbered by their place in the configuration.
 fn as_ordered(written: &[WrittenRange], now: Now) -> Vec<Range> {
-    let open = written.iter().zip(0..).filter(|(range, _)| range.expires > now.wall);
+    let open = written.iter().zip(0..).filter(|(range, _)| !range.is_over(now.wall));
     let ordered = open.flat_map(|(written, id)| {
         written.ranges.iter().map(move |range| Range {
             id,

@@ -86,7 +86,7 @@ impl Pipeline {
         };
         reply::refusal(out, query, &refusal);
         let record = Record {
-            wall: now.wall,
+            wall: now.wall.shown,
             context: live.stranger.clone(),
             address: from,
             transport,

@@ -20,7 +20,7 @@ use crate::clock;
 use crate::event::{self, Source, Verdict};
 use crate::listen::Fast;
 use crate::lists::{Grants, Reach, RuleForm};
-use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, Transport};
+use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, Transport, Wall};
 use crate::pin;
 use crate::policy::{Decision, Policy, RefusalText};
 use crate::range::IpRange;
@@ -144,7 +144,7 @@ struct Written<'w> {
     policy: &'w Policy,
     context: &'w Context,
     grants: &'w Grants,
-    wall: u64,
+    wall: Wall,
 }
 
 impl Exempt for Written<'_> {
@@ -167,7 +167,7 @@ pub(super) fn says_anything(
     entry: &Entry,
     now: Now,
 ) -> bool {
-    if zones.is_empty() || grants.look_up(qname, &context.announcement.id, now.wall).is_some() {
+    if zones.is_empty() || grants.look_up(qname, &context.announcement.id, now.wall.steady).is_some() {
         return false;
     }
     let written = Written { policy: &live.policy, context, grants, wall: now.wall };
@@ -235,7 +235,7 @@ impl Pipeline {
         let context = walk.session.context();
         let found = {
             let grants = live.grants.load();
-            if grants.look_up(qname, &context.announcement.id, now.wall).is_some() {
+            if grants.look_up(qname, &context.announcement.id, now.wall.steady).is_some() {
                 return false;
             }
             let written = Written { policy: &live.policy, context: &context, grants: &grants, wall: now.wall };

@@ -140,7 +140,7 @@ impl Pipeline {
             && self.give(&live, stand, query, transport, now, out)
         {
             stand.count += 1;
-            stand.last = now.wall;
+            stand.last = now.wall.shown;
             return true;
         }
         let over = slot.stand.take();

@@ -94,13 +94,13 @@ impl Pipeline {
     pub fn close_ended(&self, now: Now) {
         let live = self.live.load_full();
         let grants = live.grants.load_full();
-        let ended: Vec<&Allowance> = grants.iter().filter(|grant| grant.until <= now.wall).collect();
-        let before = self.checked.swap(now.wall, std::sync::atomic::Ordering::Relaxed);
-        // Days end rules and ranges; a clock that was set back ends nothing.
-        let over = |expires: u64| expires != Rule::NEVER && expires > before && expires <= now.wall;
-        let rules = live.policy.lists.rules.iter().any(|rule| rule.action == Action::Allow && over(rule.expires));
-        let ranges = live.ranges.iter().any(|range| over(range.expires));
-        if before / DAY != now.wall / DAY {
+        let ended: Vec<&Allowance> = grants.iter().filter(|grant| grant.until <= now.wall.steady).collect();
+        let before = std::mem::replace(&mut *self.checked.lock(), now.wall);
+        let closes = |rule: &Rule| rule.action == Action::Allow && !rule.is_over(before) && rule.is_over(now.wall);
+        let rules = live.policy.lists.rules.iter().any(closes);
+        // A range whose end was passed by a clock that is set right again is open again.
+        let ranges = live.ranges.iter().any(|range| range.is_over(before) != range.is_over(now.wall));
+        if before.steady / DAY != now.wall.steady / DAY {
             self.tell_unused(&live, now);
         }
         if ranges {
@@ -109,7 +109,7 @@ impl Pipeline {
         if !ended.is_empty() {
             live.grants.rcu(|grants| {
                 let mut next = (**grants).clone();
-                next.expire(now.wall);
+                next.expire(now.wall.steady);
                 next
             });
         }

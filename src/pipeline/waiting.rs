@@ -79,7 +79,7 @@ impl Pipeline {
             None
         } else {
             // The low 32 bits of the Unix second are what a cookie holds.
-            self.cookies.as_ref().and_then(|cookies| cookies.judge(sent, from, (now.wall / 1000) as u32))
+            self.cookies.as_ref().and_then(|cookies| cookies.judge(sent, from, (now.wall.steady / 1000) as u32))
         };
         let proven = transport == Transport::Tcp || judged.is_some_and(|judged| judged.proven);
         Ending {

@@ -18,7 +18,7 @@ use staunch_scoring::{
 
 use crate::event::{RuleRef, Verdict};
 use crate::lists::{Action, Allowance, DenyMatch, Grants, Lists, Reach, RuleMatch, Scope};
-use crate::model::{Mode, Now, Qtype, Reason};
+use crate::model::{Mode, Now, Qtype, Reason, Wall};
 use crate::rpz;
 use crate::session::{Context, Inner, TUNNEL_TYPE_NAMES};
 use crate::wire::Query;
@@ -131,7 +131,7 @@ impl Policy {
         let found = self.lists.look_up(qname, scope, ask.now.wall);
         let in_force = found.rule.filter(|hit| !self.is_on_trial(context, hit));
         let trial = found.rule.filter(|hit| self.is_on_trial(context, hit));
-        let grant = ask.grants.look_up(qname, &context.announcement.id, ask.now.wall);
+        let grant = ask.grants.look_up(qname, &context.announcement.id, ask.now.wall.steady);
         // A pack speaks only of what would be scored: it opens nothing that is closed.
         let scored = grant.is_none() && in_force.is_none() && found.deny.is_none();
         let packed = scored && profile.has_packs();
@@ -144,7 +144,7 @@ impl Policy {
         let rewritten = named.hit.filter(|_| passed.is_none());
         let vouched = passed.filter(|hit| hit.zone.settings.trusted && hit.action == rpz::Action::Passthru);
         // Of two dates the later one counts, and what was seen under an earlier registration says nothing of this one.
-        let listed_days = self.lists.age.days(split.icann(qname), ask.now.wall);
+        let listed_days = self.lists.age.days(split.icann(qname), ask.now.wall.steady);
         let registered_days = younger(listed_days, ask.registered_days);
         let facts = Facts {
             now: ask.now.mono,
@@ -361,7 +361,7 @@ impl Policy {
     /// Whether a rule or a grant allows some name below the one asked for.
     fn allows_below(&self, ask: &Ask<'_>) -> bool {
         let qname = ask.query.qname.as_ref();
-        self.lists.rules.allows_below(qname) || ask.grants.allows_below(qname, ask.now.wall)
+        self.lists.rules.allows_below(qname) || ask.grants.allows_below(qname, ask.now.wall.steady)
     }
 
     /// What refuses an answer for an alias on its chain: a list entry or deny rule that names the hop. `None` too where
@@ -372,15 +372,15 @@ impl Policy {
         grants: &Grants,
         qname: NameRef<'_>,
         hops: &[NameBuf],
-        wall: u64,
+        wall: Wall,
     ) -> Option<(Reason, RuleRef, Mode)> {
         let session = &context.announcement.id;
-        if hops.is_empty() || grants.look_up(qname, session, wall).is_some() {
+        if hops.is_empty() || grants.look_up(qname, session, wall.steady).is_some() {
             return None;
         }
         let mode = self.mode_of(context);
         hops.iter().map(NameBuf::as_ref).find_map(|hop| {
-            if grants.look_up(hop, session, wall).is_some() {
+            if grants.look_up(hop, session, wall.steady).is_some() {
                 return None;
             }
             let found = self.lists.look_up(hop, Scope::of(context.kind(), context.phase()), wall);
@@ -396,9 +396,9 @@ impl Policy {
     }
 
     /// Whether a rule in force or a grant allows a name that would otherwise be answered locally.
-    pub fn allows(&self, context: &Context, grants: &Grants, qname: NameRef<'_>, wall: u64) -> bool {
+    pub fn allows(&self, context: &Context, grants: &Grants, qname: NameRef<'_>, wall: Wall) -> bool {
         let found = self.lists.rules.look_up(qname, Scope::of(context.kind(), context.phase()), wall);
-        grants.look_up(qname, &context.announcement.id, wall).is_some()
+        grants.look_up(qname, &context.announcement.id, wall.steady).is_some()
             || found.is_some_and(|hit| hit.rule.action == Action::Allow)
     }
 

@@ -4,7 +4,7 @@ use staunch_scoring::NameRef;
 
 use super::{Policy, Profile, Unlisted};
 use crate::lists::{Action, Allowance, Grants, Rule, RuleMatch, Scope};
-use crate::model::Mode;
+use crate::model::{Mode, Wall};
 use crate::ports::Ports;
 use crate::session::Context;
 
@@ -28,11 +28,11 @@ impl Policy {
         context: &Context,
         grants: &'a Grants,
         qname: NameRef<'_>,
-        wall: u64,
+        wall: Wall,
     ) -> Option<Opens<'a>> {
         let profile = self.profiles.of(context.kind(), context.phase());
         let refuses = self.mode_of(context) == Mode::Enforce;
-        let grant = grants.look_up(qname, &context.announcement.id, wall);
+        let grant = grants.look_up(qname, &context.announcement.id, wall.steady);
         if grant.is_some() {
             return Some(of(profile, grant, None, false));
         }
@@ -47,8 +47,15 @@ impl Policy {
     }
 
     /// Whether a grant names `name`, or a rule in force does: any for `any_rule`, else one that allows it.
-    pub fn is_written(&self, context: &Context, grants: &Grants, name: NameRef<'_>, wall: u64, any_rule: bool) -> bool {
-        if grants.look_up(name, &context.announcement.id, wall).is_some() {
+    pub fn is_written(
+        &self,
+        context: &Context,
+        grants: &Grants,
+        name: NameRef<'_>,
+        wall: Wall,
+        any_rule: bool,
+    ) -> bool {
+        if grants.look_up(name, &context.announcement.id, wall.steady).is_some() {
             return true;
         }
         let rule = self.lists.rules.look_up(name, Scope::of(context.kind(), context.phase()), wall);

@@ -86,7 +86,7 @@ fn judged(
         options: Default::default(),
     };
     let grants = Grants::new(HashKey::from_random([1; 24]));
-    let now = Now { mono: 1_000, wall: 1_800_000_000_000 };
+    let now = Now { mono: 1_000, wall: Wall::at(1_800_000_000_000) };
     let split = Split::of(query.qname.as_ref());
     let ask = Ask {
         query: &query,
@@ -174,7 +174,7 @@ fn a_held_answer_is_no_refusal() {
         inner.score = SessionState::new(1);
         let ask = Ask {
             query: &query,
-            now: Now { mono: 1_000, wall: 1_800_000_000_000 },
+            now: Now { mono: 1_000, wall: Wall::at(1_800_000_000_000) },
             split: Split::of(query.qname.as_ref()),
             cached: false,
             at_hand: false,
@@ -235,7 +235,7 @@ fn with_the_packs_limit_spent_a_repeat_is_held_and_a_new_name_refused() {
         };
         let ask = Ask {
             query: &query,
-            now: Now { mono: seconds * 1000, wall: 1_800_000_000_000 + seconds * 1000 },
+            now: Now { mono: seconds * 1000, wall: Wall::at(1_800_000_000_000 + seconds * 1000) },
             split: Split::of(query.qname.as_ref()),
             cached: false,
             at_hand: true,

@@ -188,7 +188,7 @@ impl Rdap {
     /// of it is missing or due. Takes no lock but the table's.
     pub fn wants(&self, domain: NameRef<'_>, now: Now) -> bool {
         is_askable(domain)
-            && self.shared.registered.get(domain, now.wall).is_none_or(|known| now.wall >= known.due)
+            && self.shared.registered.get(domain, now.wall.steady).is_none_or(|known| now.wall.steady >= known.due)
             && self.shared.config.load().bootstrap.service(domain).is_some()
     }
 
@@ -262,7 +262,7 @@ impl Shared {
                 let now = clock::now();
                 for domain in queue.give_up(now.mono) {
                     self.counters.given_up.fetch_add(1, Ordering::Relaxed);
-                    self.registered.postpone(domain.as_ref(), now.wall, now.wall + AGAIN_FAILED_MS);
+                    self.postpone(domain.as_ref(), now);
                 }
                 match queue.next(config.per_minute, now.mono) {
                     Next::Look(job) => job,
@@ -276,7 +276,7 @@ impl Shared {
                     }
                 }
             };
-            let wall = clock::now().wall;
+            let wall = clock::now().wall.shown;
             self.counters.requests.fetch_add(1, Ordering::Relaxed);
             let outcome = self.client.look_up(job.url(), job.domain.as_ref(), wall, config.timeout);
             tracing::debug!(?outcome, "an age was looked up");
@@ -288,16 +288,21 @@ impl Shared {
                 _ => Report::Answered,
             };
             // Before those who wait are told, so that they find it.
-            self.note(job.domain.as_ref(), outcome, now.wall);
+            self.note(job.domain.as_ref(), outcome, now.wall.steady);
             let domain = job.domain.clone();
             let ended = self.queue.lock().done(job, report, now.mono);
             if ended && report != Report::Answered {
                 self.counters.given_up.fetch_add(1, Ordering::Relaxed);
-                self.registered.postpone(domain.as_ref(), now.wall, now.wall + AGAIN_FAILED_MS);
+                self.postpone(domain.as_ref(), now);
             } else if !ended {
                 self.changed.notify_one();
             }
         }
+    }
+
+    /// Does not ask for this domain again for a while.
+    fn postpone(&self, domain: NameRef<'_>, now: Now) {
+        self.registered.postpone(domain, now.wall.steady, now.wall.steady + AGAIN_FAILED_MS);
     }
 
     /// Keeps what a look-up said. `now` is Unix milliseconds.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use staunch_scoring::NameBuf;
 
 use super::*;
+use crate::model::Wall;
 use crate::store::{IndexKind, Options, Store};
 
 /// What a registry answers.
@@ -142,7 +143,7 @@ impl World {
     }
 
     fn known(&self, name: &str) -> Option<Registration> {
-        self.store.registered().get(domain(name).as_ref(), clock::now().wall)
+        self.store.registered().get(domain(name).as_ref(), clock::now().wall.steady)
     }
 
     fn ask(&self, name: &str, session: u64) -> Asked {
@@ -316,7 +317,7 @@ fn what_a_registry_does_not_tell_is_unknown_for_a_time() {
 }
 
 fn today() -> String {
-    crate::lists::Day::of_wall(clock::now().wall).to_string()
+    crate::lists::Day::of_wall(clock::now().wall.steady).to_string()
 }
 
 #[test]
@@ -386,7 +387,7 @@ fn dates_survive_a_restart_and_a_later_registration_replaces_them() {
     let name = domain("shop.example");
     let later = |days: u64| {
         let now = clock::now();
-        Now { mono: now.mono, wall: now.wall + days * DAY_MS }
+        Now { mono: now.mono, wall: Wall::at(now.wall.shown + days * DAY_MS) }
     };
     let store = open();
     let rdap = Rdap::start(config(&[&registry.url()]), store.registered(), None).expect("threads");
@@ -399,12 +400,12 @@ fn dates_survive_a_restart_and_a_later_registration_replaces_them() {
     let store = open();
     let registered = store.registered();
     until(|| registered.known() == 1);
-    assert_eq!(registered.get(name.as_ref(), later(0).wall).expect("kept").registered, Some(day("2001-02-03")));
+    assert_eq!(registered.get(name.as_ref(), later(0).wall.steady).expect("kept").registered, Some(day("2001-02-03")));
     let rdap = Rdap::start(config(&[&registry.url()]), registered.clone(), None).expect("threads");
     assert!(matches!(rdap.ask(name.as_ref(), 1, later(29)), Asked::No), "an old domain, asked less than a month ago");
     assert!(matches!(rdap.ask(name.as_ref(), 1, later(31)), Asked::Waits(_)));
     until(|| rdap.waiting() == 0);
-    let known = registered.get(name.as_ref(), later(0).wall).expect("known");
+    let known = registered.get(name.as_ref(), later(0).wall.steady).expect("known");
     assert_eq!(known.registered, Some(day(&today())), "registered again: new");
     assert_eq!(known.due - known.checked, AGAIN_YOUNG_MS, "and asked for daily");
     assert_eq!(registry.requests().len(), 2);

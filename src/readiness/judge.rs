@@ -22,6 +22,19 @@ pub struct Facts<'a> {
     pub standing: Option<Result<Standing, String>>,
     /// What our own sockets answered.
     pub listeners: Listeners,
+    /// What cannot be written down.
+    pub records: Records,
+}
+
+/// Which records the disk does not take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Records {
+    /// Decisions: a crash would lose quarantines and alerts.
+    pub journal: bool,
+    /// The index, which is built anew at the next start.
+    pub index: bool,
+    /// Events, which wait in memory as far as there is room.
+    pub events: bool,
 }
 
 /// What our own listening sockets answered in one round.
@@ -37,7 +50,7 @@ pub struct Listeners {
 
 /// The report. Verdicts of monitor mode are not applied, so that nothing of the packet filter is needed for it.
 pub fn judge(facts: &Facts<'_>) -> Report {
-    let checks = vec![filter(facts), ranges(facts), lockdown(facts), listeners(facts)];
+    let checks = vec![filter(facts), ranges(facts), lockdown(facts), listeners(facts), records(facts)];
     let failed = |id: &str| checks.iter().any(|check| check.id == id && check.state != State::Ok);
     Report {
         ready: checks.iter().all(|check| check.state != State::Failed),
@@ -116,6 +129,22 @@ fn listeners(facts: &Facts<'_>) -> Check {
     check(id, state, format!("no answer from our own {}{yet}", silent.join(", ")))
 }
 
+/// Questions are answered all the same, so this is no reason to show no address; but nobody should be sent to a service whose
+/// quarantines would not outlive it.
+fn records(facts: &Facts<'_>) -> Check {
+    let Records { journal, index, events } = facts.records;
+    let failing: Vec<_> = [(journal, "decisions (the journal)"), (index, "the index"), (events, "events")]
+        .into_iter()
+        .filter_map(|(fails, what)| fails.then_some(what))
+        .collect();
+    let state = match (journal, index || events) {
+        (true, _) => by_mode(facts.mode),
+        (false, true) => State::Warned,
+        (false, false) => return check("records", State::Ok, "the disk takes what is recorded"),
+    };
+    check("records", state, format!("the disk does not take {}: look at its room and its health", failing.join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +176,7 @@ mod tests {
             lockdown,
             standing: Some(standing),
             listeners: Listeners { all: 2, ..Listeners::default() },
+            records: Records::default(),
         }
     }
 
@@ -197,6 +227,12 @@ mod tests {
         assert_eq!(outcome(&late, "ranges"), (false, false, State::Failed));
         let mut silent = facts(&wanted, Ok(standing()));
         silent.listeners.silent = vec!["10.0.0.1:53 over UDP".into()];
+        let mut full = facts(&wanted, Ok(standing()));
+        full.records = Records { events: true, ..Records::default() };
+        assert_eq!(outcome(&full, "records"), (true, true, State::Warned));
+        full.records.journal = true;
+        assert_eq!(outcome(&full, "records"), (false, true, State::Failed), "addresses are shown all the same");
+        assert!(judge(&full).missing().expect("told").contains("decisions (the journal), events"));
         // The way out is closed all the same: addresses may be shown to whoever can ask.
         assert_eq!(outcome(&silent, "listeners"), (false, true, State::Failed));
         assert!(judge(&silent).missing().expect("told").contains("10.0.0.1:53 over UDP"));

@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-pub use judge::{Facts, Listeners, judge};
+pub use judge::{Facts, Listeners, Records, judge};
 
 /// How often the facts are gathered. Chosen so that a lockdown that is gone is noticed "within seconds", at the price of
 /// reading its tables (a few milliseconds of the packet filter's owner) as often.
@@ -63,7 +63,7 @@ pub enum State {
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// `packet-filter`, `ranges`, `lockdown`, `listeners`; `round` where the last round is too long ago to count.
+    /// `packet-filter`, `ranges`, `lockdown`, `listeners`, `records`; `round` where the last round is too long ago to count.
     pub id: String,
     /// How it ended.
     pub state: State,

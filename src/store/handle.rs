@@ -147,6 +147,8 @@ pub struct Store {
 
 struct Inner {
     commands: SyncSender<Command>,
+    /// How many it holds.
+    queue: usize,
     shared: Arc<Shared>,
     tables: Tables,
     /// Progress of each configured sink when the store was opened.
@@ -223,7 +225,8 @@ impl Store {
         if !stale.is_empty() {
             let _ = index.try_send(Message::Apply { ops: stale, applied: None });
         }
-        let (commands, receiver) = sync_channel(options.queue.max(1));
+        let queue = options.queue.max(1);
+        let (commands, receiver) = sync_channel(queue);
         let cursors = fold.sinks.clone();
         let writer = Writer {
             journal,
@@ -242,11 +245,11 @@ impl Store {
             failure: None,
             rotate_after: None,
             index_behind: false,
-            warned: None,
+            told: super::writer::Told::default(),
         };
         let writer = thread::Builder::new().name("journal".into()).spawn(|| writer.run()).map_err(failed)?;
         let thread = writer.thread().clone();
-        let inner = Inner { commands, shared, tables, cursors, thread, writer: Mutex::new(Some(writer)) };
+        let inner = Inner { commands, queue, shared, tables, cursors, thread, writer: Mutex::new(Some(writer)) };
         let store = Self { inner: Arc::new(inner) };
         if !adopted.is_empty() {
             store.append(adopted)?.wait_blocking()?;
@@ -258,7 +261,7 @@ impl Store {
     /// an error, and then nothing of the call is written.
     pub fn append(&self, records: Vec<Record>) -> Result<Commit, Error> {
         let (reply, commit) = oneshot::channel();
-        self.send(Command::Append(Group::call(records, wall_ms(), reply)?))?;
+        self.send(Command::Append(Group::call(records, wall_ms(), reply)?), true)?;
         // It may be lingering for calls that nobody waits for.
         self.inner.thread.unpark();
         Ok(Commit(commit))
@@ -271,7 +274,7 @@ impl Store {
     /// # Errors
     /// Where the queue is full or the store closed; nothing is written then.
     pub fn note(&self, record: Record) -> Result<(), Error> {
-        self.send(Command::Append(Group::note(record, wall_ms())))
+        self.send(Command::Append(Group::note(record, wall_ms())), false)
     }
 
     /// Copies a session's ledger to the index, durable within seconds, for the case that the journal is damaged; the
@@ -280,7 +283,7 @@ impl Store {
     /// # Errors
     /// Where the queue is full or the store closed; nothing is kept then.
     pub fn put_ledger(&self, session: SessionId, state: StateSnapshot) -> Result<(), Error> {
-        self.send(Command::Ledger(Box::new(Record::Ledger { session, state })))
+        self.send(Command::Ledger(Box::new(Record::Ledger { session, state })), false)
     }
 
     /// Keeps what was learned of profiles in the index, durable within seconds, or forgets it. Never waits.
@@ -295,13 +298,13 @@ impl Store {
             }
             None => Op::Delete(Tree::Learned, key.into_bytes()),
         });
-        self.send(Command::Index(ops.collect()))
+        self.send(Command::Index(ops.collect()), false)
     }
 
     /// Notes a group's ledger in the index, durable within seconds; `at` is Unix milliseconds. For what must not be lost
     /// at all there is [`Record::Group`]. Never waits.
     pub fn put_group(&self, group: &str, at: u64, state: GroupSnapshot) -> Result<(), Error> {
-        self.send(Command::Ledger(Box::new(Record::Group { group: group.to_owned(), at, state })))
+        self.send(Command::Ledger(Box::new(Record::Group { group: group.to_owned(), at, state })), false)
     }
 
     /// Since when domains are known. Keep it: reading it takes no lock.
@@ -348,10 +351,19 @@ impl Store {
         let _ = thread.join();
     }
 
-    fn send(&self, command: Command) -> Result<(), Error> {
-        self.inner.commands.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => Error::QueueFull,
-            TrySendError::Disconnected(_) => Error::Closed,
+    /// Hands a command to the writer. A quarter of its queue is for what somebody has decided: a disk that hangs must not cost
+    /// an alert its place because notes, which are said anew, came before it.
+    fn send(&self, command: Command, decided: bool) -> Result<(), Error> {
+        let limit = if decided { self.inner.queue } else { self.inner.queue - self.inner.queue / 4 };
+        if !self.inner.shared.enters(limit) {
+            return Err(Error::QueueFull);
+        }
+        self.inner.commands.try_send(command).map_err(|error| {
+            self.inner.shared.taken();
+            match error {
+                TrySendError::Full(_) => Error::QueueFull,
+                TrySendError::Disconnected(_) => Error::Closed,
+            }
         })
     }
 

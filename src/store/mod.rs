@@ -254,8 +254,7 @@ impl Error {
 
 /// Unix milliseconds.
 fn wall_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    crate::clock::now().wall.shown
 }
 
 /// Unix milliseconds of an RFC 3339 time. What is none is the epoch.

@@ -85,6 +85,11 @@ impl Group {
         !self.records.iter().any(|r| matches!(r, Record::Release { .. } | Record::Grant { .. } | Record::End { .. }))
     }
 
+    /// Whether it tells of a decision that nobody says anew: an alert or a quarantine.
+    pub(super) fn decides(&self) -> bool {
+        self.records.iter().any(|r| matches!(r, Record::Alert { .. } | Record::Quarantine { .. }))
+    }
+
     /// Takes in what `older`, which waits before it and is of the same key, says and it does not; `false` where the two
     /// cannot be one.
     fn absorb(&mut self, older: &mut Self) -> bool {

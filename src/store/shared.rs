@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -30,11 +30,27 @@ pub(super) struct Shared {
     pub(super) counters: Arc<Counters>,
     state: Mutex<State>,
     changed: Condvar,
+    /// Commands in the writer's queue.
+    queued: AtomicUsize,
 }
 
 impl Shared {
     pub(super) fn new(dir: PathBuf, counters: Arc<Counters>) -> Self {
-        Self { dir, counters, state: Mutex::default(), changed: Condvar::new() }
+        Self { dir, counters, state: Mutex::default(), changed: Condvar::new(), queued: AtomicUsize::new(0) }
+    }
+
+    /// Counts one into the writer's queue; `false`, and nothing is counted, where `limit` are in it.
+    pub(super) fn enters(&self, limit: usize) -> bool {
+        let counted = self.queued.fetch_add(1, Ordering::Relaxed) < limit;
+        if !counted {
+            self.taken();
+        }
+        counted
+    }
+
+    /// The writer has taken one out of its queue, or one did not enter it.
+    pub(super) fn taken(&self) {
+        self.queued.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn publish(&self, segment: u32, offset: u64, alerts: u64) {
@@ -186,4 +202,19 @@ pub struct Status {
     pub index_skipped: u64,
     /// The index failed and is not used any more by this process.
     pub index_failed: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_queue_is_left_to_those_who_may_use_all_of_it() {
+        let shared = Shared::new(PathBuf::new(), Arc::default());
+        let notes = (0..10).filter(|_| shared.enters(6)).count();
+        let decisions = (0..10).filter(|_| shared.enters(8)).count();
+        assert_eq!((notes, decisions), (6, 2));
+        shared.taken();
+        assert!(!shared.enters(6) && shared.enters(8), "what is refused is not counted");
+    }
 }

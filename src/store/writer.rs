@@ -25,6 +25,8 @@ use super::line::{Json, Mark};
 use super::queue::{Group, coalesce};
 use super::segment::Loc;
 use super::{Error, Record, Shared, wall_ms};
+use crate::clock;
+use crate::sparing::Sparing;
 
 /// Most calls that share one sync. Their lines are made and written in a few milliseconds, which whoever waits pays.
 const GROUP: usize = 1024;
@@ -32,8 +34,6 @@ const GROUP: usize = 1024;
 const LINGER: Duration = Duration::from_millis(20);
 /// How long a group is gathered at most once somebody waits.
 const AWAITED: Duration = Duration::from_millis(2);
-/// Between two warnings of notes that cannot be written.
-const WARN: Duration = Duration::from_secs(10);
 /// Pause after a failure before the disk is tried again; callers in between get the same error.
 const RETRY: Duration = Duration::from_millis(250);
 /// Pause after a failed rotation.
@@ -51,6 +51,15 @@ pub(super) enum Command {
     Index(Vec<Op>),
     /// Write what is queued, and end.
     Shutdown,
+}
+
+/// Warnings that a disk which fails, or fails now and then, would repeat.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    failing: Sparing,
+    again: Sparing,
+    notes: Sparing,
+    lost: Sparing,
 }
 
 /// Everything the thread owns.
@@ -74,8 +83,8 @@ pub(super) struct Writer {
     pub(super) rotate_after: Option<Instant>,
     /// The index has missed something: its sequence stays where it is until the next start.
     pub(super) index_behind: bool,
-    /// When it was last told that notes could not be written.
-    pub(super) warned: Option<Instant>,
+    /// When it was last told what.
+    pub(super) told: Told,
 }
 
 impl Writer {
@@ -108,12 +117,19 @@ impl Writer {
         loop {
             match next {
                 Ok(Command::Append(group)) => {
+                    self.shared.taken();
                     awaited |= group.awaited();
                     calls += 1;
                     self.queue.push_back(group);
                 }
-                Ok(Command::Ledger(record)) => self.copy_ledger(*record),
-                Ok(Command::Index(ops)) => self.note(ops),
+                Ok(Command::Ledger(record)) => {
+                    self.shared.taken();
+                    self.copy_ledger(*record);
+                }
+                Ok(Command::Index(ops)) => {
+                    self.shared.taken();
+                    self.note(ops);
+                }
                 Ok(Command::Shutdown) | Err(RecvTimeoutError::Disconnected) => return false,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -146,8 +162,10 @@ impl Writer {
             };
             match result {
                 Ok(()) => {
-                    if self.failure.take().is_some() {
-                        tracing::info!("the journal can be written again");
+                    if self.failure.take().is_some()
+                        && let Some(kept_back) = self.told.again.turn(clock::now().mono)
+                    {
+                        tracing::info!(kept_back, "the journal can be written again");
                     }
                 }
                 Err(error) => {
@@ -177,9 +195,8 @@ impl Writer {
     fn told(&mut self, (records, error): (usize, Option<Error>)) {
         let Some(error) = error else { return };
         self.shared.counters.lost(records);
-        if self.warned.is_none_or(|at| at.elapsed() >= WARN) {
-            self.warned = Some(Instant::now());
-            tracing::warn!(%error, records, "records were not journalled");
+        if let Some(kept_back) = self.told.notes.turn(clock::now().mono) {
+            tracing::warn!(%error, records, kept_back, "records were not journalled");
         }
     }
 
@@ -214,26 +231,26 @@ impl Writer {
 
     /// Tells every caller, and keeps what must not be lost.
     fn fail(&mut self, error: Arc<io::Error>) {
-        if self.failure.is_none() {
-            tracing::error!(%error, "the journal cannot be written");
+        if let Some(kept_back) = self.told.failing.turn(clock::now().mono) {
+            tracing::error!(%error, kept_back, "the journal cannot be written; decisions hold in memory");
         }
         if self.failure.as_ref().is_none_or(|(at, _)| at.elapsed() >= RETRY) {
             self.failure = Some((Instant::now(), error.clone()));
             self.shared.counters.write_failed();
         }
-        let mut octets = 0;
-        let mut lost = 0;
+        let kept = keep(&self.queue);
+        let (mut lost, mut kept) = (0, kept.into_iter());
         self.queue.retain_mut(|group| {
-            let room = octets + group.octets <= BACKLOG_OCTETS;
-            let kept = group.tightens() && room;
+            let kept = kept.next().unwrap_or(false);
             group.answer(Err(Error::NotDurable { kept, source: error.clone() }));
-            lost += if group.tightens() && !room { group.records.len() } else { 0 };
-            octets += if kept { group.octets } else { 0 };
+            lost += if group.tightens() && !kept { group.records.len() } else { 0 };
             kept
         });
         if lost > 0 {
-            tracing::error!(records = lost, "records are lost: the journal has failed for too long");
             self.shared.counters.lost(lost);
+            if let Some(kept_back) = self.told.lost.turn(clock::now().mono) {
+                tracing::error!(records = lost, kept_back, "records are lost: the journal has failed for too long");
+            }
         }
     }
 
@@ -276,7 +293,8 @@ impl Writer {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        self.fold.prune(wall_ms(), &self.sinks, self.keep_ledgers);
+        // A clock that was set forward must not let a ledger be forgotten, and with it what was spent.
+        self.fold.prune(clock::now().wall.earliest(), &self.sinks, self.keep_ledgers);
         let lost = self.journal.rotate(&mut self.fold, wall_ms())?;
         self.rotate_after = None;
         if lost > 0 {
@@ -312,6 +330,23 @@ impl Writer {
     }
 }
 
+/// Which calls are kept while the disk fails: what tightens, as far as there is room, and alerts and quarantines before all
+/// else, however much of anything has come before them.
+fn keep(queue: &VecDeque<Group>) -> Vec<bool> {
+    let mut kept = vec![false; queue.len()];
+    let mut octets = 0;
+    for decisions in [true, false] {
+        for (kept, group) in kept.iter_mut().zip(queue) {
+            let wanted = group.tightens() && group.decides() == decisions;
+            if wanted && octets + group.octets <= BACKLOG_OCTETS {
+                octets += group.octets;
+                *kept = true;
+            }
+        }
+    }
+    kept
+}
+
 /// Takes calls out of the queue that cannot be written, and answers them; how many records nobody heard of, and why.
 fn give_up(
     queue: &mut VecDeque<Group>,
@@ -344,4 +379,25 @@ pub(super) fn write_marks(journal: &mut Journal, fold: &mut Fold<Loc>, marks: &[
     journal.append(items.iter())?;
     marks.iter().for_each(|mark| fold.mark(mark));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{Asks, announce, quarantine, session};
+
+    #[test]
+    fn while_the_disk_fails_decisions_are_kept_before_what_is_said_anew() {
+        let ledger = |n| Record::Ledger { session: session(n), state: Asks::default().state.step() };
+        let release = Record::Release { session: session(1), by: "ops".into(), note: "seen".into() };
+        let records = [ledger(1), release, ledger(2), quarantine(3), announce(4), quarantine(5)];
+        let mut queue: VecDeque<_> = records.into_iter().map(|record| Group::note(record, 7)).collect();
+        let kept = |queue: &VecDeque<Group>| keep(queue).iter().map(|kept| u8::from(*kept)).collect::<Vec<_>>();
+        assert_eq!(kept(&queue), [1, 0, 1, 1, 1, 1], "a release is never kept");
+        // Each takes half of the room.
+        queue.iter_mut().for_each(|group| group.octets = BACKLOG_OCTETS / 2);
+        assert_eq!(kept(&queue), [0, 0, 0, 1, 0, 1], "both quarantines, though others were first");
+        queue.truncate(4);
+        assert_eq!(kept(&queue), [1, 0, 0, 1], "what is left goes to the oldest");
+    }
 }

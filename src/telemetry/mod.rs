@@ -1,9 +1,10 @@
 //! Telemetry: one event a decision to a file and to observers, and counters.
 //!
 //! The query path hands over a [`Record`] through a bounded ring and never waits; a writer thread turns records into
-//! [`Event`] lines. A full ring drops the event and counts it. Alerts do not travel here: they are journalled.
+//! [`Event`] lines. A full ring drops the event and counts it; what the disk does not take waits in bounded memory. Alerts do not travel here: they are journalled.
 
 mod metrics;
+mod spill;
 mod writer;
 
 use std::net::IpAddr;
@@ -126,6 +127,17 @@ impl Record {
     }
 }
 
+/// How the event file fares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpillStatus {
+    /// The last write failed.
+    pub failing: bool,
+    /// Events that wait in memory for the disk.
+    pub waiting: u64,
+    /// Events given up for want of that memory, since the start; those of answers first.
+    pub shed: u64,
+}
+
 /// A score in the form records keep.
 pub fn scored(assessment: &Assessment, charged: Bits) -> Scored {
     Scored {
@@ -157,6 +169,9 @@ enum Item {
 pub struct Telemetry {
     ring: ArrayQueue<Item>,
     dropped: AtomicU64,
+    spilled: AtomicU64,
+    shed: AtomicU64,
+    failing: AtomicBool,
     /// Counters.
     pub metrics: Metrics,
     tap: broadcast::Sender<Arc<str>>,
@@ -171,6 +186,9 @@ impl Telemetry {
         let telemetry = Arc::new(Self {
             ring: ArrayQueue::new(config.queue.max(64)),
             dropped: AtomicU64::new(0),
+            spilled: AtomicU64::new(0),
+            shed: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
             metrics: Metrics::new(),
             tap,
             recent: Mutex::default(),
@@ -210,6 +228,15 @@ impl Telemetry {
     /// Events dropped because the ring was full.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// How the event file fares.
+    pub fn spill(&self) -> SpillStatus {
+        SpillStatus {
+            failing: self.failing.load(Ordering::Relaxed),
+            waiting: self.spilled.load(Ordering::Relaxed),
+            shed: self.shed.load(Ordering::Relaxed),
+        }
     }
 
     /// A stream of event lines from now on. A reader that falls behind loses lines and is told how many.

@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-use super::{Item, Telemetry};
+use super::spill::{self, Spill};
+use super::{Item, SpillStatus, Telemetry};
+use crate::event::Verdict;
 use crate::lines::LineFile;
 use crate::model::CaseId;
 
@@ -15,6 +17,10 @@ use crate::model::CaseId;
 const LAST: usize = 1024;
 /// Cases kept in memory for `why`; older ones are looked up in the event file.
 const CASES: usize = 4096;
+/// Most octets of one write, and of events between two.
+const BATCH: usize = 48 * 1024;
+/// Pause after a failed write.
+const RETRY: Duration = Duration::from_millis(250);
 /// How long the writer sleeps when there is nothing to do: the age of an event when an observer sees it.
 const NAP: Duration = Duration::from_millis(10);
 
@@ -63,50 +69,107 @@ impl Recent {
 }
 
 /// Drains the ring until told to stop.
-pub fn run(telemetry: &Telemetry, mut file: Option<LineFile>) {
-    let mut batch = Vec::with_capacity(64 * 1024);
+pub fn run(telemetry: &Telemetry, file: Option<LineFile>) {
+    let mut out = file.map(Out::new);
+    let (mut lines, mut scratch) = (Vec::new(), Vec::new());
     loop {
         let stopping = telemetry.stop.load(Ordering::Acquire);
-        batch.clear();
-        while batch.len() < 48 * 1024
+        let mut octets = 0;
+        while octets < BATCH
             && let Some(item) = telemetry.ring.pop()
         {
-            let at = batch.len();
-            let (written, case) = match item {
-                Item::Decision(record) => {
-                    let event = record.to_event();
-                    (serde_json::to_writer(&mut batch, &event), event.case)
-                }
-                Item::Notice(notice) => (serde_json::to_writer(&mut batch, &notice), None),
+            let item = match item {
                 Item::Mark(mark) => {
                     // Who waited may have gone away.
                     let _ = mark.send(());
                     continue;
                 }
+                item => item,
             };
-            // Writing JSON into memory fails only for map keys that are not strings; an event has none.
-            if written.is_err() {
-                batch.truncate(at);
-                continue;
-            }
-            // JSON is UTF-8.
-            let line: Arc<str> = std::str::from_utf8(&batch[at..]).unwrap_or_default().into();
-            batch.push(b'\n');
+            let Some((line, case, answer)) = written(&item, &mut scratch) else { continue };
+            octets += line.len() + 1;
             telemetry.recent.lock().push(&line, case);
             if telemetry.tap.receiver_count() > 0 {
                 // An error means that the last one has gone meanwhile.
-                let _ = telemetry.tap.send(line);
+                let _ = telemetry.tap.send(line.clone());
             }
+            lines.push((line, answer));
         }
-        if !batch.is_empty() {
-            if let Some(file) = &mut file {
-                file.write(&batch);
-            }
-        } else if stopping {
+        let idle = lines.is_empty();
+        if let Some(out) = &mut out {
+            let status = out.write(&mut lines, Instant::now());
+            telemetry.failing.store(status.failing, Ordering::Relaxed);
+            telemetry.spilled.store(status.waiting, Ordering::Relaxed);
+            telemetry.shed.store(status.shed, Ordering::Relaxed);
+        }
+        lines.clear();
+        if idle && stopping {
             return;
-        } else {
+        } else if idle {
             std::thread::sleep(NAP);
         }
+    }
+}
+
+/// An event's line, its case, and whether it tells of an answer.
+fn written(item: &Item, scratch: &mut Vec<u8>) -> Option<(Arc<str>, Option<CaseId>, bool)> {
+    scratch.clear();
+    let (result, case, answer) = match item {
+        Item::Decision(record) => {
+            let event = record.to_event();
+            let answer = event.verdict == Verdict::Answer && event.would == Verdict::Answer;
+            (serde_json::to_writer(&mut *scratch, &event), event.case, answer)
+        }
+        Item::Notice(notice) => (serde_json::to_writer(&mut *scratch, notice), None, false),
+        // It says nothing.
+        Item::Mark(_) => return None,
+    };
+    // Writing JSON into memory fails only for map keys that are not strings; an event has none.
+    result.ok()?;
+    Some((std::str::from_utf8(scratch).ok()?.into(), case, answer))
+}
+
+/// The file, and what waits for it.
+struct Out {
+    file: LineFile,
+    spill: Spill,
+    batch: Vec<u8>,
+    /// Not before this; while the disk fails.
+    retry: Option<Instant>,
+}
+
+impl Out {
+    fn new(file: LineFile) -> Self {
+        Self { file, spill: Spill::new(spill::CAPACITY), batch: Vec::with_capacity(BATCH + 4096), retry: None }
+    }
+
+    /// Writes these lines behind what waits; what the disk does not take waits.
+    fn write(&mut self, lines: &mut Vec<(Arc<str>, bool)>, now: Instant) -> SpillStatus {
+        for (line, answer) in lines.drain(..) {
+            self.spill.push(line, answer);
+        }
+        while !self.spill.is_empty() && self.retry.is_none_or(|at| now >= at) {
+            self.batch.clear();
+            let mut all = self.spill.lines();
+            while self.batch.len() < BATCH
+                && let Some(line) = all.next()
+            {
+                self.batch.extend_from_slice(line.as_bytes());
+                self.batch.push(b'\n');
+            }
+            drop(all);
+            let mut taken = self.file.write(&self.batch);
+            // A line that was cut short is written again, whole.
+            while let Some(line) = self.spill.first()
+                && taken > line.len()
+            {
+                taken -= line.len() + 1;
+                self.spill.pop();
+            }
+            self.retry = self.file.is_failing().then(|| now + RETRY);
+        }
+        let waiting = self.spill.len() as u64;
+        SpillStatus { failing: self.file.is_failing(), waiting, shed: self.spill.shed() }
     }
 }
 

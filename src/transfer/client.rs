@@ -91,7 +91,7 @@ async fn exchange(
     getrandom::fill(&mut id).map_err(|_| Failure::Random)?;
     let id = u16::from_be_bytes(id);
     let mut request = message::request(id, zone, since.as_deref());
-    let time = || clock::now().wall / 1000;
+    let time = || clock::now().wall.shown / 1000;
     let mut verifier = primaries.tsig.as_ref().map(|key| {
         let mac = key.sign(&mut request, None, time());
         Verifier::new(key, mac)

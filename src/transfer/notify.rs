@@ -116,7 +116,7 @@ fn take(octets: &[u8], from: SocketAddr, shared: &Shared) -> Option<Vec<u8>> {
         return None;
     }
     let (key, told) = shared.primary_of(zone.as_ref(), from.ip().to_canonical())?;
-    let time = clock::now().wall / 1000;
+    let time = clock::now().wall.shown / 1000;
     let mac = match &key {
         Some(key) => match key.check(octets, time) {
             Ok(mac) => Some(mac),

@@ -53,7 +53,7 @@ impl Task {
         self.watch_expiry();
         loop {
             let outcome = self.ask_all().await;
-            let now = clock::now().wall;
+            let now = clock::now().wall.steady;
             let next = match outcome {
                 Ok(changed) => {
                     failures = 0;
@@ -74,13 +74,13 @@ impl Task {
             }
             tokio::time::sleep(PACE).await;
             let Some(next) = next else { return };
-            let mut wait = Duration::from_millis(next.saturating_sub(clock::now().wall));
+            let mut wait = Duration::from_millis(next.saturating_sub(clock::now().wall.steady));
             if unwritten {
                 wait = wait.min(writable.saturating_duration_since(Instant::now()));
             }
             if let Some(end) = self.end() {
                 // Whether it has expired is looked at in time, and what follows is one more question, which does no harm.
-                let left = Duration::from_millis(end.saturating_sub(clock::now().wall)).max(PACE);
+                let left = Duration::from_millis(end.saturating_sub(clock::now().wall.steady)).max(PACE);
                 wait = if self.is_expired() { wait } else { wait.min(left) };
             }
             let _ = tokio::time::timeout(wait, self.told.notified()).await;
@@ -145,7 +145,7 @@ impl Task {
             Err(_) => return Err(Problem::Transfer(server.clone(), Failure::Malformed)),
         };
         let serial = rules.soa().serial;
-        let held = Held { copy: Arc::new(copy), rules: Arc::new(rules), checked: clock::now().wall };
+        let held = Held { copy: Arc::new(copy), rules: Arc::new(rules), checked: clock::now().wall.steady };
         let rules = held.rules.len();
         self.shared.change(self.zone.as_ref(), |slot| {
             slot.held = Some(held);
@@ -210,7 +210,7 @@ impl Task {
 
     /// Sees whether the zone has expired, and says so once.
     fn watch_expiry(&self) {
-        let now = clock::now().wall;
+        let now = clock::now().wall.steady;
         if self.is_expired() || self.end().is_none_or(|end| now < end) {
             return;
         }

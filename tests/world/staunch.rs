@@ -129,6 +129,10 @@ pub struct Staunch {
     pub config: PathBuf,
     /// The user it runs as, without any capability; root with all of them where none is named.
     user: Option<u32>,
+    /// Set in its environment.
+    env: Vec<(&'static str, String)>,
+    /// The `cgroup.procs` of the control group it is in.
+    group: Option<PathBuf>,
     /// How many descriptors it may open; as many as the test where none is said.
     files: Option<u64>,
     /// Its state directory.
@@ -149,6 +153,22 @@ impl Staunch {
     pub fn start_limited(world: &World, config: &Config, files: u64) -> Self {
         let mut this = Self::written(world, config);
         this.files = Some(files);
+        this.spawn(world, Duration::from_secs(10));
+        this
+    }
+
+    /// Starts it in a control group, whose `cgroup.procs` this is.
+    pub fn start_grouped(world: &World, config: &Config, group: PathBuf) -> Self {
+        let mut this = Self::written(world, config);
+        this.group = Some(group);
+        this.spawn(world, Duration::from_secs(10));
+        this
+    }
+
+    /// Starts it with this in its environment.
+    pub fn start_in(world: &World, config: &Config, env: Vec<(&'static str, String)>) -> Self {
+        let mut this = Self::written(world, config);
+        this.env = env;
         this.spawn(world, Duration::from_secs(10));
         this
     }
@@ -177,7 +197,17 @@ impl Staunch {
         let path = world.path("staunch.toml");
         std::fs::write(&path, config.render(world, &state)).expect("the configuration written");
         let socket = state.join("admin.sock");
-        Self { child: None, config: path, user: None, files: None, state, socket, log: Arc::default() }
+        Self {
+            child: None,
+            config: path,
+            user: None,
+            env: Vec::new(),
+            group: None,
+            files: None,
+            state,
+            socket,
+            log: Arc::default(),
+        }
     }
 
     /// Starts it again after [`Self::kill`] and gives the time until it was ready.
@@ -289,6 +319,18 @@ impl Staunch {
                 });
             }
         }
+        if let Some(group) = &self.group {
+            use std::os::{fd::AsRawFd, unix::process::CommandExt};
+            let group = std::fs::File::options().write(true).open(group).expect("the control group");
+            // SAFETY: one system call on a descriptor that the closure owns; `0` is whoever writes it.
+            unsafe {
+                command.pre_exec(move || match libc::write(group.as_raw_fd(), b"0".as_ptr().cast(), 1) {
+                    1 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                });
+            }
+        }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.arg("serve").arg("--config").arg(&self.config).arg("--state-dir").arg(&self.state);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("standard error is a pipe");

@@ -143,7 +143,7 @@ impl Watch {
         match (&result, &was) {
             (Err(error), None) => tracing::warn!(%error, "packet filter is not in place"),
             (Ok(_), Some(_)) => tracing::warn!("packet filter stands again"),
-            (Ok(Health::Restored), None) => tracing::warn!("packet filter had been changed by somebody else; put back"),
+            (Ok(Health::Restored), None) => tracing::warn!("packet filter was not as ordered; put back"),
             _ => {}
         }
         self.restored |= matches!(result, Ok(Health::Restored));

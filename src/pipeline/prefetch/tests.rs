@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU32;
 use super::*;
 use crate::daemon::{Start, build};
 use crate::listen::{Fast, Service};
-use crate::model::Transport;
+use crate::model::{Transport, Wall};
 
 /// Addresses of sessions: `a` and `b` are of one owner, `c` of another, `d` of nobody.
 const A: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
@@ -99,7 +99,9 @@ impl World {
     async fn look(&self, later: u64) -> u32 {
         let before = self.asked();
         let now = clock::now();
-        self.pipeline.prefetch(Now { mono: now.mono + later, wall: now.wall + later }, Duration::ZERO).await;
+        self.pipeline
+            .prefetch(Now { mono: now.mono + later, wall: Wall::at(now.wall.shown + later) }, Duration::ZERO)
+            .await;
         self.asked() - before
     }
 

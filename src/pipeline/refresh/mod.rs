@@ -230,7 +230,7 @@ impl Pipeline {
         let context = session.context();
         let grants = live.grants.load();
         let split = Split::of(qname);
-        let known = self.ages.known(&context, split.icann(qname), now.wall);
+        let known = self.ages.known(&context, split.icann(qname), now.wall.steady);
         let inner = session.inner.lock();
         let zones = live.rpz.load();
         let client = context.announcement.addresses.first().copied();
@@ -240,10 +240,10 @@ impl Pipeline {
             split,
             cached: false,
             at_hand: true,
-            registered_days: known.registered_days(now.wall),
+            registered_days: known.registered_days(now.wall.steady),
             first_seen_days: known.first_seen_days,
             group_seen_days: known.group_seen_days,
-            group: self.group_facts(&context, qname, now.wall),
+            group: self.group_facts(&context, qname, now.wall.steady),
             grants: &grants,
             // No reply is waited for, so what only asks for TCP holds nothing back.
             rpz: client.map(|client| AskZones { zones: &zones, client, tcp: true }),
