@@ -25,6 +25,7 @@ pub mod range;
 pub mod reply;
 pub mod rpz;
 pub mod session;
+pub mod validate;
 pub mod wire;
 
 // Clocks, sockets, files, the kernel.

@@ -375,6 +375,20 @@ pub enum Ede {
     StaleAnswer = 3,
     /// 4: the answer was forged (a sinkhole address).
     ForgedAnswer = 4,
+    /// 5: whether the answer is authentic cannot be found out.
+    DnssecIndeterminate = 5,
+    /// 6: the answer is not as it was signed.
+    DnssecBogus = 6,
+    /// 7: no signature is within its time any more.
+    SignatureExpired = 7,
+    /// 8: no signature is within its time yet.
+    SignatureNotYetValid = 8,
+    /// 9: no key fits what vouches for it.
+    DnskeyMissing = 9,
+    /// 10: a signature that must be there is not.
+    RrsigsMissing = 10,
+    /// 12: the proof that something is not there is not.
+    NsecMissing = 12,
     /// 14: not ready to serve.
     NotReady = 14,
     /// 15: refused by the operator's security policy.
@@ -396,6 +410,13 @@ impl Ede {
             Self::Other,
             Self::StaleAnswer,
             Self::ForgedAnswer,
+            Self::DnssecIndeterminate,
+            Self::DnssecBogus,
+            Self::SignatureExpired,
+            Self::SignatureNotYetValid,
+            Self::DnskeyMissing,
+            Self::RrsigsMissing,
+            Self::NsecMissing,
             Self::NotReady,
             Self::Blocked,
             Self::Filtered,

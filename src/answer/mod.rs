@@ -46,11 +46,15 @@ use crate::model::Qtype;
 use crate::policy::Permit;
 
 pub use behind::{Alias, vet_behind};
+pub(crate) use chain::Chain;
+pub(crate) use denial::{HASH, Nsec, Nsec3, has_type, wildcard_below};
 pub use guard::{AllowRange, is_internal_name, is_public};
 pub use message::well_formed;
-pub(crate) use message::{read_name, skip_name};
+pub(crate) use message::{Message, Record, Spelled, read_name, skip_name};
+pub(crate) use rdata::canonical;
 pub use sibling::{says_the_same, vet_sibling};
 pub use vet::vet;
+pub(crate) use vet::CLASS_IN;
 
 /// Most records of one response that are kept; a response with more on its chain is refused.
 ///
@@ -171,6 +175,8 @@ pub struct Vetted {
     pub names: Vec<NameBuf>,
     /// Records of the answer section that were left out: off the chain, malformed, too many.
     pub dropped: u16,
+    /// Nothing of it was left out, edited, or made here: what may be called authentic where it is.
+    pub whole: bool,
     /// Octets of the vetted records' data: what this answer can have told the session. Of the authority section only what
     /// is beyond the size of an honest proof.
     pub data_octets: u32,

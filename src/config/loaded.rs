@@ -15,6 +15,7 @@ use crate::lists::pack::PackEntry;
 use crate::lists::{Lists, Report, RuleForm, WrittenRange};
 use crate::model::{Announcement, Mode};
 use crate::pipeline::Repeats;
+use crate::validate::{Anchors, Limits};
 use crate::policy::{Profiles, UnknownSource};
 use crate::range::IpRange;
 use crate::transfer::ZoneConfig;
@@ -43,6 +44,8 @@ pub struct Loaded {
     pub upstream: Upstream,
     /// What of an answer is shown.
     pub answer: Answer,
+    /// Whether and how answers are checked against their signatures.
+    pub dnssec: Dnssec,
     /// The packet filter.
     pub enforce: enforce::Config,
     /// What is wanted of the lockdown.
@@ -233,6 +236,17 @@ pub struct Answer {
     pub allow_ranges: Vec<AllowRange>,
     /// Zones whose 127/8 answers are shown and never pinned.
     pub show_loopback: Vec<LoopbackZone>,
+}
+
+/// Whether and how answers are checked against their signatures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dnssec {
+    /// Whether they are.
+    pub validate: bool,
+    /// Whom to trust, and where not to look.
+    pub anchors: Anchors,
+    /// What one question may cost.
+    pub limits: Limits,
 }
 
 /// Leave to show and pin addresses that are otherwise refused.

@@ -6,8 +6,9 @@
 //!
 //! Invariants: a query is written from a permit's fields and our own settings alone (promise P2; see [`query`]), and an
 //! upstream is asked in the way that is configured for it, in no other. Questions of our own exist beside: `. NS`, asked to
-//! learn whether a silent upstream lives, `resolver.arpa SOA`, to learn how it treats datagrams ([`greet`]), and look-ups
-//! of hosts that the configuration names ([`helper`]); nothing in them is a session's choice.
+//! learn whether a silent upstream lives, `resolver.arpa SOA`, to learn how it treats datagrams ([`greet`]), look-ups
+//! of hosts that the configuration names ([`helper`]); nothing in them is a session's choice. Where answers are validated,
+//! keys are looked up too ([`Forwarder::look_up_keys`]): of names that upstreams have by then.
 
 mod budget;
 mod case;
@@ -66,6 +67,7 @@ use self::sockets::Sockets;
 use self::stream::Pool;
 pub use self::upstream::{Upstream, Way};
 use crate::policy::Permit;
+use crate::validate::Need;
 
 /// Exchanges at once unless [`Forwarder::with_exchanges`] says otherwise; each holds at least one socket, and all together
 /// at most twice as many.
@@ -136,6 +138,8 @@ pub struct UpstreamStatus {
 #[derive(Clone)]
 pub struct Forwarder {
     inner: Arc<Inner>,
+    /// Whether every question asks for signatures, unchecked.
+    proofs: bool,
     /// Lives as long as there is somebody who can ask.
     _handle: Arc<()>,
 }
@@ -204,6 +208,7 @@ impl Forwarder {
             .map(|own| (own.zone.clone(), places(&own.upstreams, &mut servers, &counters)))
             .collect();
         Self {
+            proofs: false,
             inner: Arc::new(Inner {
                 servers,
                 map: Map::new(default, zones),
@@ -221,12 +226,23 @@ impl Forwarder {
         }
     }
 
+    /// With questions that all ask for signatures (DO), and that upstreams leave the checking to us (CD; RFC 6840 section
+    /// 5.9), whatever the client's query said: an answer is then what the zones say, and the flags tell nothing of the client.
+    pub fn asking_for_proofs(self, proofs: bool) -> Self {
+        Self { proofs, ..self }
+    }
+
+    fn ask(&self, permit: &Permit) -> Ask {
+        let ask = Ask::from(permit);
+        if self.proofs { ask.with_proofs() } else { ask }
+    }
+
     /// Asks the upstreams what `permit` allows. Must run inside a tokio runtime with I/O and time.
     ///
     /// The same question (name, type, DO, CD) asked again meanwhile shares the exchange and its outcome. Takes at most
     /// the total timeout; dropping the future does not end an exchange that others wait for.
     pub async fn resolve(&self, permit: Permit) -> Result<Arc<Response>, ForwardError> {
-        let ask = Ask::from(&permit);
+        let ask = self.ask(&permit);
         let inner = &self.inner;
         Counters::add(&inner.counters.questions);
         inner.flights.join_or_start(inner, ask).await
@@ -237,6 +253,16 @@ impl Forwarder {
         match timeout_at(until, self.resolve(permit)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(permit.qname())))),
+        }
+    }
+
+    /// Looks up keys, or what vouches for them, where the validator needs them: the types DS and DNSKEY, of a judged name's
+    /// own ancestors and of those of names on its answer's chain. Ends at `until`; the exchange goes on for others.
+    pub async fn look_up_keys(&self, need: &Need, until: Instant) -> Result<Arc<Response>, ForwardError> {
+        let ask = Ask::host(need.name(), need.qtype()).with_proofs();
+        match timeout_at(until, self.look_up(ask)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(need.name())))),
         }
     }
 
@@ -258,7 +284,7 @@ impl Forwarder {
         permit: Permit,
         until: Instant,
     ) -> (Result<Arc<Response>, ForwardError>, Option<Flight>) {
-        let ask = Ask::from(&permit);
+        let ask = self.ask(&permit);
         Counters::add(&self.inner.counters.questions);
         let mut flight = match self.inner.flights.board(&self.inner, ask) {
             Ok(flight) => flight,

@@ -118,7 +118,7 @@ impl Pipeline {
             }
         };
         let live = self.live.load_full();
-        let vetted = match answer::vet(&response.wire, Asked::from(&permit), &live.answers) {
+        let mut vetted = match answer::vet(&response.wire, Asked::from(&permit), &live.answers) {
             Ok(vetted) => vetted,
             Err(error) => {
                 tracing::debug!(%error, "an answer was not usable");
@@ -133,7 +133,7 @@ impl Pipeline {
         self.ages.note_answer(walk, vetted.kind, permit.qname(), now);
         let emptied = is_emptied(&vetted);
         walk.session.inner.lock().score.observe(walk.record.split.tenant(permit.qname()), answered(&vetted));
-        walk.record.withheld = vetted.rebinding;
+        walk.record.withheld = std::mem::take(&mut vetted.rebinding);
         let floor = live.repeats.floor.as_millis() as u64;
         if emptied {
             let withheld = walk.record.withheld.clone().into_boxed_slice();
@@ -141,6 +141,11 @@ impl Pipeline {
             response.kept();
             return self.refuse_inside(&live, walk, query, now, out);
         }
+        if let Err(unproved) = self.validate(&live, &permit, &response, &mut vetted, until).await {
+            self.note_failure(&live, key, unproved.ede, unproved.text);
+            return fail(walk, query, unproved.ede, unproved.text, out);
+        }
+        let now = clock::now();
         let hops = vetted.names.into_boxed_slice();
         let entry = if vetted.kind == Kind::Failure {
             self.note_failure(&live, key, Ede::NetworkError, UNUSABLE);

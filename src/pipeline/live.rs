@@ -15,6 +15,7 @@ use crate::pin::PinPolicy;
 use crate::policy::Policy;
 use crate::readiness::{Lockdown, Need};
 use crate::session::Context;
+use crate::validate::Validator;
 use crate::zones::Zones;
 use crate::{forward, learn, rpz};
 
@@ -32,6 +33,8 @@ pub struct Live {
     pub forwarded: forward::Zones,
     /// What of an answer may be shown.
     pub answers: AnswerRules,
+    /// Checks signatures, where that is wanted.
+    pub validator: Option<Validator>,
     /// Lifetimes of pins.
     pub pins: PinPolicy,
     /// Addresses that one name may hold open for one session.

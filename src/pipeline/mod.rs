@@ -31,6 +31,7 @@ mod standing;
 mod status;
 mod tighten;
 mod upstreams;
+mod validated;
 mod waiting;
 
 use std::net::{IpAddr, SocketAddr};

@@ -4,6 +4,7 @@
 //! names, days) stay texts here and are read by [`super::resolve`], which can say which element is wrong. Nothing
 //! outside [`super`] uses these types.
 
+mod dnssec;
 mod enforce;
 mod rpz;
 mod rules;
@@ -17,6 +18,7 @@ use crate::learn::Source;
 use crate::model::{Mode, Phase, SessionType};
 use crate::policy::{UnknownSource, Unlisted};
 
+pub use dnssec::{Dnssec, NegativeTrustAnchor};
 pub use enforce::Enforce;
 pub use rpz::{OnExpire, Rpz, RpzEde, RpzPassthru, RpzPolicy, Tsig, Unsupported};
 pub use rules::{List, ListAction, Pack, Range, Rule};
@@ -38,6 +40,8 @@ pub struct V1 {
     pub forward: Vec<Forward>,
     /// What of an answer is shown.
     pub answer: Answer,
+    /// Whether answers are checked against their signatures.
+    pub dnssec: Dnssec,
     /// The packet filter.
     pub enforce: Enforce,
     /// How refusals look.
