@@ -53,8 +53,8 @@ pub use message::well_formed;
 pub(crate) use message::{Message, Record, Spelled, read_name, skip_name};
 pub(crate) use rdata::canonical;
 pub use sibling::{says_the_same, vet_sibling};
-pub use vet::vet;
 pub(crate) use vet::CLASS_IN;
+pub use vet::vet;
 
 /// Most records of one response that are kept; a response with more on its chain is refused.
 ///

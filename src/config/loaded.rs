@@ -15,10 +15,10 @@ use crate::lists::pack::PackEntry;
 use crate::lists::{Lists, Report, RuleForm, WrittenRange};
 use crate::model::{Announcement, Mode};
 use crate::pipeline::Repeats;
-use crate::validate::{Anchors, Limits};
 use crate::policy::{Profiles, UnknownSource};
 use crate::range::IpRange;
 use crate::transfer::ZoneConfig;
+use crate::validate::{Anchors, Limits};
 use crate::{enforce, feed, forward, learn, listen, rdap, readiness};
 
 /// Everything that was said or assumed.

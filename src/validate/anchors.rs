@@ -16,7 +16,9 @@ const MAX_ANCHORS: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnchorError {
     /// A line is not of this form.
-    #[error("line {0}: not `name [TTL] [IN] DS tag algorithm type digest` or `name [TTL] [IN] DNSKEY flags 3 algorithm key`")]
+    #[error(
+        "line {0}: not `name [TTL] [IN] DS tag algorithm type digest` or `name [TTL] [IN] DNSKEY flags 3 algorithm key`"
+    )]
     Form(usize),
     /// Its algorithm or digest is not known here, or the key must not sign a zone.
     #[error("line {0}: a key, algorithm or digest by which nothing can be checked here")]
@@ -103,8 +105,7 @@ impl Anchors {
         let zone = NameBuf::from_text(words.next().ok_or_else(form)?).map_err(|_| form())?;
         let kind = words.find(|word| !word.eq_ignore_ascii_case("IN") && word.parse::<u32>().is_err());
         let kind = kind.ok_or_else(form)?;
-        let numbers: Vec<u16> =
-            words.by_ref().take(3).map(str::parse).collect::<Result<_, _>>().map_err(|_| form())?;
+        let numbers: Vec<u16> = words.by_ref().take(3).map(str::parse).collect::<Result<_, _>>().map_err(|_| form())?;
         let [first, second, third] = *numbers else { return Err(form()) };
         let octet = |number: u16| u8::try_from(number).map_err(|_| form());
         let data: String = words.collect();
@@ -200,7 +201,7 @@ mod tests {
         assert_eq!((anchors.positive[0].1.len(), anchors.positive[1].1[0].algorithm), (1, 15));
         // RFC 8080 section 6: the tag of that key.
         assert_eq!(anchors.positive[1].1[0].tag, 3613);
-        assert_eq!(anchored(&anchors, "www.corp.example").as_deref(), Some("corp.example."));
+        assert_eq!(anchored(&anchors, "www.corp.example").as_deref(), Some("corp.example"));
         assert_eq!(anchored(&anchors, "www.example").as_deref(), Some("."));
         // Where the root is not in it, the one built in stays.
         let only = Anchors::read("corp.example. IN DS 1 13 2 00").expect("anchors");
@@ -240,7 +241,7 @@ mod tests {
             ("corp.example", None),
             ("dev.example", None),
             ("x.dev.example", None),
-            ("x.lab.dev.example", Some("lab.dev.example.")),
+            ("x.lab.dev.example", Some("lab.dev.example")),
             ("x.other.example", None),
         ] {
             assert_eq!(anchored(&anchors, of).as_deref(), zone, "{of}");

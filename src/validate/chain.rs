@@ -179,8 +179,7 @@ fn keys(
 ) -> Result<(State, u32), Halt> {
     let set = Set::in_answer(message, zone, DNSKEY);
     let all: Vec<Key> = set.data().filter_map(Key::read).take(MAX_KEYS).collect();
-    let entry: Vec<Key> =
-        all.iter().filter(|key| vouched.iter().any(|ds| ds.is_of(zone, key))).cloned().collect();
+    let entry: Vec<Key> = all.iter().filter(|key| vouched.iter().any(|ds| ds.is_of(zone, key))).cloned().collect();
     if entry.is_empty() {
         return Err(Halt::Bogus(Bogus::NoKey));
     }

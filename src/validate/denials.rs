@@ -49,12 +49,7 @@ impl<'m> Denials<'m> {
     ///
     /// # Errors
     /// One of them is not as it was signed.
-    pub(super) fn of(
-        message: &'m Message<'m>,
-        zone: &Zone<'m>,
-        now: u32,
-        work: &mut Work,
-    ) -> Result<Self, Halt> {
+    pub(super) fn of(message: &'m Message<'m>, zone: &Zone<'m>, now: u32, work: &mut Work) -> Result<Self, Halt> {
         let mut all = Self { zone: zone.name, nsecs: Vec::new(), nsec3s: Vec::new(), ttl: u32::MAX };
         let mut seen: Vec<(&[u8], u16)> = Vec::new();
         for record in message.authorities() {
@@ -85,7 +80,13 @@ impl<'m> Denials<'m> {
     }
 
     /// Whether it is proved that `name` has no `rtype`.
-    pub(super) fn no_type(&self, name: NameRef<'_>, rtype: u16, limits: Limits, work: &mut Work) -> Result<Denied, Halt> {
+    pub(super) fn no_type(
+        &self,
+        name: NameRef<'_>,
+        rtype: u16,
+        limits: Limits,
+        work: &mut Work,
+    ) -> Result<Denied, Halt> {
         if self.nsec_no_type(name, rtype) {
             return Ok(Denied::Yes);
         }
@@ -207,9 +208,8 @@ impl<'m> Denials<'m> {
         let Some(encloser) = self.nsec_covering(name).and_then(|nsec| nsec.encloser(name)) else { return false };
         let wildcard = wildcard_below(encloser);
         // One that is too long does not exist.
-        let is_covered = wildcard.is_none_or(|wildcard| {
-            wildcard.as_name().is_some_and(|wildcard| self.nsec_covering(wildcard).is_some())
-        });
+        let is_covered = wildcard
+            .is_none_or(|wildcard| wildcard.as_name().is_some_and(|wildcard| self.nsec_covering(wildcard).is_some()));
         encloser != name && is_covered
     }
 

@@ -74,12 +74,8 @@ impl Validator {
 
     /// Answers judged so far.
     pub fn judged(&self) -> u64 {
-        let counters = [
-            &self.counters.secure,
-            &self.counters.insecure,
-            &self.counters.bogus,
-            &self.counters.indeterminate,
-        ];
+        let counters =
+            [&self.counters.secure, &self.counters.insecure, &self.counters.bogus, &self.counters.indeterminate];
         counters.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
     }
 }

@@ -73,7 +73,8 @@ impl Work {
 
     /// Checks one signature.
     pub(super) fn check(&mut self, check: impl FnOnce() -> bool) -> Result<bool, Halt> {
-        if self.failures >= self.limits.failures || self.signatures >= self.limits.failures.saturating_mul(PER_FAILURE) {
+        if self.failures >= self.limits.failures || self.signatures >= self.limits.failures.saturating_mul(PER_FAILURE)
+        {
             return Err(Halt::Unknown(Unknown::Work));
         }
         self.signatures += 1;

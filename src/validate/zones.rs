@@ -67,7 +67,9 @@ pub(super) struct Zones {
 
 impl Default for Zones {
     fn default() -> Self {
-        Self { names: Cache::with(NAMES, OCTETS, Octets, foldhash::quality::RandomState::default(), Default::default()) }
+        Self {
+            names: Cache::with(NAMES, OCTETS, Octets, foldhash::quality::RandomState::default(), Default::default()),
+        }
     }
 }
 

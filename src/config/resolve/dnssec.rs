@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::lists::read_limited;
 use super::Context;
+use super::lists::read_limited;
 use crate::config::document::Path;
 use crate::config::loaded::{Dnssec, Upstream};
 use crate::lists::host_name;
