@@ -143,6 +143,7 @@ impl Pipeline {
         }
         if let Err(unproved) = self.validate(&live, &permit, &response, &mut vetted, until).await {
             self.note_failure(&live, key, unproved.ede, unproved.text);
+            response.kept();
             return fail(walk, query, unproved.ede, unproved.text, out);
         }
         let now = clock::now();

@@ -142,6 +142,8 @@ pub struct Pipeline {
     curtailed: AtomicU64,
     /// Exchanges that go on when nobody waits for them any more.
     late: stale::Latecomers,
+    /// What was found of answers that were checked against their signatures.
+    pub validated: crate::validate::Counters,
     hasher: RandomState,
 }
 
@@ -230,6 +232,7 @@ impl Pipeline {
             curtailed: AtomicU64::new(0),
             standing: standing::Standing::default(),
             late: stale::Latecomers::default(),
+            validated: crate::validate::Counters::default(),
             connections_told: AtomicBool::new(false),
             unplaced: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),

@@ -43,7 +43,7 @@ impl Pipeline {
         let Some(validator) = live.validator.as_ref().filter(|_| is_checked) else { return Ok(()) };
         let mut work = Work::new(validator.limits());
         let verdict = self.judge(live, validator, permit, response, until, &mut work).await;
-        validator.counters.note(verdict, &work);
+        self.validated.note(verdict, &work);
         let (answer, whole) = (&mut vetted.answer, vetted.whole);
         answer.authentic_data = false;
         match verdict {

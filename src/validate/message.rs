@@ -1,8 +1,6 @@
 //! The verdict on a whole answer: each alias on the question's chain, what stands at its end, or the proof that nothing
 //! does (RFC 4035 section 5).
 
-use std::sync::atomic::Ordering;
-
 use staunch_scoring::NameRef;
 
 use super::chain::{Halt, Need, Zone, seconds};
@@ -70,13 +68,6 @@ impl Validator {
             Err(Halt::Bogus(why)) => Step::Done(Verdict::Bogus(why)),
             Err(Halt::Unknown(why)) => Step::Done(Verdict::Indeterminate(why)),
         }
-    }
-
-    /// Answers judged so far.
-    pub fn judged(&self) -> u64 {
-        let counters =
-            [&self.counters.secure, &self.counters.insecure, &self.counters.bogus, &self.counters.indeterminate];
-        counters.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
     }
 }
 

@@ -164,14 +164,12 @@ pub struct Validator {
     anchors: Anchors,
     limits: Limits,
     zones: Zones,
-    /// What happened so far.
-    pub counters: Counters,
 }
 
 impl Validator {
     /// Knows no key yet.
     pub fn new(anchors: Anchors, limits: Limits) -> Self {
-        Self { anchors, limits, zones: Zones::default(), counters: Counters::default() }
+        Self { anchors, limits, zones: Zones::default() }
     }
 
     /// What one question may cost.
