@@ -18,6 +18,8 @@ class Server:
     program = ""
     # The most workers it can have.
     most = 64
+    # Whether a connection may stay as long as its client likes.
+    stream = True
     # Whose network it is in: its packet filter, and the connection tracking that comes with it, is not to be the others' cost.
     own_place = False
 
@@ -92,7 +94,7 @@ class Staunch(Server):
                 many.writelines(f"host{n}.listed{n % 65_521}.example\n" for n in range(self.listed))
             lists += f'[[list]]\nid = "many"\npath = "{self.path("many.txt")}"\n'
         session = '[[session]]\nid = "s{0}"\naddresses = ["{1}"]\ntype = "interactive"\nowner = "o{0}"\n'
-        spread = (f"10.77.{1 + n // 250}.{1 + n % 250}" for n in range(self.sessions))
+        spread = map(world.source, range(self.sessions))
         sessions = "".join(session.format(n, address) for n, address in enumerate(["127.0.0.1", *spread]))
         text = f"""version = 1
 [server]
@@ -255,6 +257,7 @@ class Dnsmasq(Server):
     """A small forwarder; one worker."""
 
     name = "dnsmasq"
+    stream = False
     program = "dnsmasq"
     most = 1
 

@@ -13,7 +13,12 @@ CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 SIGKILL = 9
 # Sources of the sessions that ask at the same time; all of it is local to the namespace.
-SOURCES = "10.77.0.0/16"
+SOURCES = "10.76.0.0/15"
+
+
+def source(number):
+    """The address of one of them."""
+    return f"10.{76 + number // 62_500}.{1 + number // 250 % 250}.{1 + number % 250}"
 
 
 class Place:
@@ -47,7 +52,7 @@ def run(*command, stdin=None):
 
 def spread(sources):
     """Every flow to a server's port gets a source of its own among so many: one load generator is many sessions."""
-    entries = ", ".join(f"{n} : 10.77.{1 + n // 250}.{1 + n % 250}" for n in range(sources))
+    entries = ", ".join(f"{n} : {source(n)}" for n in range(sources))
     run(
         "nft",
         "-f",

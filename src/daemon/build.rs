@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
@@ -35,7 +36,10 @@ use crate::validate::Validator;
 use crate::zones::Zones;
 
 /// For all that was ordered of the packet filter: loading a hundred thousand leases takes longer than one pin may.
-const RECONCILED: std::time::Duration = std::time::Duration::from_secs(10);
+const RECONCILED: Duration = Duration::from_secs(10);
+
+/// How long the packet filter's full queue is left alone.
+const FULL: Duration = Duration::from_millis(5);
 
 /// A joined pipeline and what its end has to wait for.
 pub struct Built {
@@ -244,7 +248,8 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
         }
         pipeline.guard(&live, &session, Cause::Policy, now);
     }
-    if !live.enforcing || follows(pipeline).await {
+    let follows = !live.enforcing || caught_up(pipeline).await.is_ok() && pipeline.enforcer.healthy();
+    if follows {
         note_policy(pipeline, digest.clone(), live.policy.mode != Mode::Monitor).await;
     } else {
         tracing::warn!(
@@ -254,10 +259,16 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     Ok(digest)
 }
 
-/// Whether the packet filter has carried out all that was ordered so far.
-async fn follows(pipeline: &Pipeline) -> bool {
-    let Ok(behind) = pipeline.enforcer.view(IpAddr::from([0, 0, 0, 0])) else { return false };
-    behind.wait(RECONCILED).await.is_ok() && pipeline.enforcer.healthy()
+/// Waits until the packet filter has carried out all that was ordered so far: what is asked of it waits behind its orders,
+/// and with an order for each of very many sessions it is full of them for a while.
+async fn caught_up(pipeline: &Pipeline) -> Result<(), crate::enforce::Error> {
+    let end = Instant::now() + RECONCILED;
+    loop {
+        match pipeline.enforcer.view(IpAddr::from([0, 0, 0, 0])) {
+            Err(crate::enforce::Error::QueueFull) if Instant::now() < end => tokio::time::sleep(FULL).await,
+            behind => return behind?.wait(end.saturating_duration_since(Instant::now())).await.map(drop),
+        }
+    }
 }
 
 /// Has the journal name the policy that leases are made by, `digest`. A journal that fails keeps nobody from a tighter policy.
@@ -467,9 +478,8 @@ async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow::Result<()>
     ticket.wait(RECONCILED).await.context("the packet filter could not be reconciled")?;
     if !same_policy {
         pipeline.tighten_all(&live, now);
-        // Behind all that was ordered; where very much is closed the first pins would wait for longer than they may.
-        let behind = pipeline.enforcer.view(IpAddr::from([0, 0, 0, 0]))?;
-        behind.wait(RECONCILED).await.context("leases of another policy could not be closed")?;
+        // Where very much is closed the first pins would wait for longer than they may.
+        caught_up(pipeline).await.context("leases of another policy could not be closed")?;
     }
     if live.policy.mode != Mode::Monitor && !pipeline.enforcer.healthy() {
         bail!("the packet filter is not healthy, and mode {:?} needs it", live.policy.mode);

@@ -6,13 +6,13 @@
 
 use staunch_scoring::name::MAX_NAME;
 
+use super::random;
+
 /// Draws the case of every letter of `name`, wire octets in lower case. Length octets are below any letter. `false`, and
 /// nothing changed, where there is no randomness.
 pub(super) fn mix(name: &mut [u8]) -> bool {
     let mut bits = [0u8; MAX_NAME.div_ceil(8)];
-    if getrandom::fill(&mut bits).is_err() {
-        return false;
-    }
+    let Some(()) = bits.get_mut(..name.len().div_ceil(8)).and_then(random::fill) else { return false };
     for (at, octet) in name.iter_mut().enumerate() {
         let is_upper = bits.get(at / 8).is_some_and(|eight| eight >> (at % 8) & 1 == 1);
         if is_upper {

@@ -1,9 +1,7 @@
 //! One try at one upstream: a datagram on a socket of its own, or a place on a connection.
 //!
-//! The socket is fresh for every datagram sent, bound to port 0 (Linux picks among the ephemeral ports at random) and
-//! connected, so that only the upstream's address and port get through; with the id that is about 31 bits a forger has
-//! to guess, and where the upstream keeps letter case or has cookies ([`super::manner`]) as many more. Ids come from the
-//! kernel's generator.
+//! Each datagram leaves from a socket of its own ([`super::port`]): with the id that is about 31 bits a forger has to guess,
+//! and where the upstream keeps letter case or has cookies ([`super::manner`]) as many more.
 //!
 //! Too many datagrams that do not fit turn the question to TCP, and for a minute all questions to that upstream; if TCP is
 //! of no use there, each question begins over UDP again, so that a flood never costs more than the questions it meets. A
@@ -25,16 +23,16 @@
 )]
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::edns::Opt;
-use super::flight::Seat;
 use super::manner::{Cookie, Reply};
+use super::port::{Port, random_id};
 use super::query::{Ask, Case, Dress, Fit, Query};
 use super::stream::Heard;
 use super::upstream::Way;
@@ -43,8 +41,6 @@ use crate::answer::well_formed;
 
 /// Datagrams that do not fit before the question goes over TCP, where guessing is hopeless.
 const MAX_MISMATCHES: u32 = 20;
-/// Largest datagram taken. Above anything we advertise, so that a longer one shows as mangled, not as cut.
-const MAX_DATAGRAM: usize = 4096;
 /// BADCOOKIE (RFC 7873 section 5.2.3): the lower four bits, and the upper eight.
 const BADCOOKIE: (u8, u8) = (7, 1);
 
@@ -56,7 +52,7 @@ pub(super) struct Try<'c> {
     pub(super) payload: u16,
     /// Time of a turn to TCP.
     pub(super) time: Duration,
-    /// When this try is over.
+    /// When what goes over a connection is over. Who asks ends what goes by datagrams.
     pub(super) end: Instant,
     pub(super) counters: &'c Counters,
     /// Told when an upstream does not do what its trials have shown.
@@ -74,8 +70,8 @@ enum Datagram {
 }
 
 impl Try<'_> {
-    /// Asks. `noise` is told of the first datagram that does not fit.
-    pub(super) async fn run(&self, ask: &Ask, noise: &Notify) -> Result<Response, FailKind> {
+    /// Asks. `noise` is set at the first datagram that does not fit.
+    pub(super) async fn run(&self, ask: &Ask, noise: &AtomicBool) -> Result<Response, FailKind> {
         let begun = Instant::now();
         let mut payload = Some(self.payload);
         let mut again = false;
@@ -103,7 +99,7 @@ impl Try<'_> {
             return match rcode {
                 0 | 3 if well_formed(&wire) => {
                     let upstream = self.server.upstream.address;
-                    Ok(Response { wire, upstream, rtt: begun.elapsed(), tcp: streamed, seat: Seat::default() })
+                    Ok(Response { wire, upstream, rtt: begun.elapsed(), tcp: streamed })
                 }
                 0 | 3 => Err(FailKind::Mangled),
                 1 => Err(FailKind::FormErr),
@@ -115,29 +111,31 @@ impl Try<'_> {
     }
 
     /// A datagram, unless forgers are at work.
-    async fn first(&self, ask: &Ask, payload: Option<u16>, noise: &Notify) -> Result<Datagram, FailKind> {
+    async fn first(&self, ask: &Ask, payload: Option<u16>, noise: &AtomicBool) -> Result<Datagram, FailKind> {
         if self.server.health.wants_tcp(Instant::now()) {
             Counters::add(&self.counters.flood_tcp);
             return Ok(Datagram::TurnToTcp);
         }
-        timeout_at(self.end, self.datagram(ask, payload, noise)).await.unwrap_or(Err(FailKind::Timeout))
+        self.datagram(ask, payload, noise).await
     }
 
-    async fn datagram(&self, ask: &Ask, payload: Option<u16>, noise: &Notify) -> Result<Datagram, FailKind> {
-        let (socket, local) = self.socket().await?;
+    async fn datagram(&self, ask: &Ask, payload: Option<u16>, noise: &AtomicBool) -> Result<Datagram, FailKind> {
         let manner = &self.server.manner;
         let case =
             if self.server.mixes_case() && manner.keeps_case() == Some(true) { Case::Mixed } else { Case::Lower };
-        let cookie = payload.and_then(|_| manner.cookie(local));
+        let port = Port::open(self.server.upstream.address)?;
+        let cookie = if payload.is_some() && manner.has_cookies() == Some(true) {
+            manner.cookie(port.local().map_err(|_| FailKind::Local)?)
+        } else {
+            None
+        };
         let dress = Dress { payload, case, cookie: cookie.as_ref().map(Cookie::octets), ..Dress::default() };
         let query = Query::write(ask, random_id()?, dress);
-        socket.send(query.octets()).await.map_err(|e| kind_of(&e))?;
+        let port = port.send(query.octets())?;
         Counters::add(&self.counters.udp_queries);
-        let mut octets = Vec::with_capacity(MAX_DATAGRAM);
         let mut mismatches = 0;
         loop {
-            octets.clear();
-            socket.recv_buf(&mut octets).await.map_err(|e| kind_of(&e))?;
+            let octets = port.receive().await?;
             let mut fit = query.fit(&octets);
             let opt = cookie.and_then(|_| Opt::of(&octets));
             let reply = cookie.map(|cookie| (cookie, cookie.reply(opt.as_ref())));
@@ -172,7 +170,7 @@ impl Try<'_> {
                     Counters::add(&self.counters.mismatches);
                     mismatches += 1;
                     if mismatches == 1 {
-                        noise.notify_one();
+                        noise.store(true, Relaxed);
                     }
                     if mismatches >= MAX_MISMATCHES {
                         Counters::add(&self.counters.mismatch_floods);
@@ -213,9 +211,9 @@ impl Try<'_> {
     }
 
     async fn try_manner(&self, with_cookie: bool) -> Option<Trial> {
-        let (socket, local) = self.socket().await.ok()?;
+        let port = Port::open(self.server.upstream.address).ok()?;
         let manner = &self.server.manner;
-        let cookie = if with_cookie { Some(manner.trial_cookie(local)?) } else { None };
+        let cookie = if with_cookie { Some(manner.trial_cookie(port.local().ok()?)?) } else { None };
         let case = if self.server.mixes_case() { Case::Both } else { Case::Lower };
         let dress = Dress {
             payload: Some(self.payload),
@@ -224,12 +222,10 @@ impl Try<'_> {
             ..Dress::default()
         };
         let query = Query::write(&Ask::trial(), random_id().ok()?, dress);
-        socket.send(query.octets()).await.ok()?;
+        let port = port.send(query.octets()).ok()?;
         Counters::add(&self.counters.trials);
-        let mut octets = Vec::with_capacity(MAX_DATAGRAM);
         loop {
-            octets.clear();
-            socket.recv_buf(&mut octets).await.ok()?;
+            let octets = port.receive().await.ok()?;
             let fit = query.fit(&octets);
             let reply = cookie.map(|cookie| (cookie, cookie.reply(Opt::of(&octets).as_ref())));
             if fit == Fit::Foreign || matches!(reply, Some((_, Reply::Foreign))) {
@@ -251,18 +247,6 @@ impl Try<'_> {
             return Some(Trial { keeps_case: fit != Fit::Recased, has_cookies });
         }
     }
-
-    async fn socket(&self) -> Result<(UdpSocket, IpAddr), FailKind> {
-        let to = self.server.upstream.address;
-        let any: SocketAddr = match to {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = UdpSocket::bind(any).await.map_err(|_| FailKind::Local)?;
-        socket.connect(to).await.map_err(|e| kind_of(&e))?;
-        let local = socket.local_addr().map_err(|_| FailKind::Local)?;
-        Ok((socket, local.ip()))
-    }
 }
 
 /// What a trial has shown.
@@ -270,13 +254,6 @@ impl Try<'_> {
 pub(super) struct Trial {
     pub(super) keeps_case: bool,
     pub(super) has_cookies: bool,
-}
-
-/// An id from the kernel's generator.
-pub(super) fn random_id() -> Result<u16, FailKind> {
-    let mut id = [0; 2];
-    getrandom::fill(&mut id).map_err(|_| FailKind::Local)?;
-    Ok(u16::from_be_bytes(id))
 }
 
 /// Whether an error speaks of the upstream or of us.

@@ -1,142 +1,241 @@
 //! One flight per question: who asks what is being asked already shares its outcome.
 //!
 //! Identical questions in parallel would hand an off-path attacker as many chances per guess, and sessions could make
-//! upstream traffic out of nothing. A flight that has landed with an answer is there until somebody says that it is kept
-//! ([`Response::kept`](super::Response::kept)), so that between the exchange and the cache nobody finds neither.
+//! upstream traffic out of nothing. Whoever asks first leads: its own task does the exchange, and the flight is over when it
+//! says that the answer is where others find it ([`Landed::kept`]), so that between the exchange and the cache nobody finds
+//! neither. Where the leader goes away before, the exchange goes on in a task of its own.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::hash::BuildHasher;
+use std::ops::Deref;
+use std::pin::{Pin, pin};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::sleep;
 
 use super::query::Ask;
 use super::{Counters, ForwardError, Inner, Response, race};
 
-/// How long a flight that has landed is there at most: nobody may have kept its answer.
+/// How long a flight that nobody leads any more is there behind its landing: nobody may have kept its answer.
 const LANDED: Duration = Duration::from_millis(100);
 
 type Outcome = Result<Arc<Response>, ForwardError>;
 
-/// Name, and type with DO and CD.
-type Key = (Box<[u8]>, u32);
+/// An exchange under way.
+struct Flying {
+    ask: Ask,
+    outcome: OnceLock<Outcome>,
+    told: Notify,
+    /// Whether a datagram came that does not fit.
+    noise: AtomicBool,
+}
 
 /// An exchange under way, as somebody who waits for it holds it. Dropping it does not end the exchange.
-#[derive(Debug, Clone)]
-pub struct Flight(watch::Receiver<Option<Outcome>>);
+#[derive(Clone)]
+pub struct Flight(Arc<Flying>);
 
 impl Flight {
     /// Its outcome.
-    pub async fn landed(&mut self) -> Outcome {
-        let landed = self.0.wait_for(Option::is_some).await.map_err(|_| ForwardError::Abandoned)?;
-        landed.clone().unwrap_or(Err(ForwardError::Abandoned))
+    pub async fn landed(&self) -> Outcome {
+        let told = self.0.told.notified();
+        let mut told = pin!(told);
+        // From here on the word is not missed.
+        told.as_mut().enable();
+        if self.0.outcome.get().is_none() {
+            told.await;
+        }
+        self.0.outcome.get().cloned().unwrap_or(Err(ForwardError::Abandoned))
+    }
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Flight")
     }
 }
 
 /// Exchanges under way. Bounded by the forwarder's semaphore: a flight holds one permit from take-off to landing, and one
-/// that has landed is gone within [`LANDED`].
+/// that has landed is here as long as somebody is at work on its answer, or for [`LANDED`].
 #[derive(Default)]
 pub(super) struct Flights {
-    map: Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>, foldhash::quality::RandomState>>,
+    table: Mutex<HashTable<Arc<Flying>>>,
+    hasher: RandomState,
+}
+
+/// A place in a flight.
+pub(super) enum Seat {
+    /// Nobody asked before.
+    Lead(Lead),
+    /// Somebody did.
+    Follow(Flight),
+}
+
+impl Seat {
+    /// The flight, for somebody else to wait for.
+    pub(super) fn flight(&self) -> Flight {
+        match self {
+            Self::Lead(lead) => Flight(lead.landing.flying.clone()),
+            Self::Follow(flight) => flight.clone(),
+        }
+    }
 }
 
 impl Flights {
-    /// Waits for the flight that asks `ask`, starting it if there is none.
-    pub(super) async fn join_or_start(&self, inner: &Arc<Inner>, ask: Ask) -> Outcome {
-        self.board(inner, ask)?.landed().await
-    }
-
     /// Takes a seat. Looking and starting happen under one lock, so that no two flights ask the same.
-    pub(super) fn board(&self, inner: &Arc<Inner>, ask: Ask) -> Result<Flight, ForwardError> {
-        let key: Key = (ask.qname().into(), ask.kind());
-        let mut map = self.map.lock();
-        if let Some(flight) = map.get(&key) {
+    pub(super) fn board(&self, inner: &Arc<Inner>, ask: Ask) -> Result<Seat, ForwardError> {
+        let hash = self.hash(&ask);
+        let mut table = self.table.lock();
+        if let Some(flying) = table.find(hash, |flying| flying.ask.is(&ask)) {
             Counters::add(&inner.counters.coalesced);
-            return Ok(Flight(flight.clone()));
+            return Ok(Seat::Follow(Flight(flying.clone())));
         }
         let Ok(permit) = inner.exchanges.clone().try_acquire_owned() else {
             Counters::add(&inner.counters.busy);
             return Err(ForwardError::Busy);
         };
-        let (tell, outcome) = watch::channel(None);
-        map.insert(key.clone(), outcome.clone());
-        drop(map);
-        let landing = Landing { inner: inner.clone(), key, is_over: AtomicBool::new(false), over: Notify::new() };
-        tokio::spawn(async move {
-            let landing = Arc::new(landing);
-            let mut found = race::run(&landing.inner, ask).await;
-            if let Ok(response) = &mut found {
-                response.seat = Seat(Some(landing.clone()));
-            }
-            let is_answered = found.is_ok();
-            // Told before the flight is gone: who comes in between still finds this outcome.
-            let _ = tell.send(Some(found.map(Arc::new)));
-            drop(permit);
-            if is_answered {
-                let _ = timeout(LANDED, landing.over.notified()).await;
-            }
-            landing.end();
-        });
-        Ok(Flight(outcome))
+        let noise = AtomicBool::new(false);
+        let flying = Arc::new(Flying { ask, outcome: OnceLock::new(), told: Notify::new(), noise });
+        table.insert_unique(hash, flying.clone(), |flying| self.hash(&flying.ask));
+        drop(table);
+        Ok(Seat::Lead(Lead { landing: Landing { inner: inner.clone(), flying }, permit }))
     }
 
     /// Flights under way.
     pub(super) fn len(&self) -> usize {
-        self.map.lock().len()
+        self.table.lock().len()
+    }
+
+    fn hash(&self, ask: &Ask) -> u64 {
+        self.hasher.hash_one((ask.qname(), ask.kind()))
+    }
+
+    fn remove(&self, flying: &Arc<Flying>) {
+        let mut table = self.table.lock();
+        if let Ok(found) = table.find_entry(self.hash(&flying.ask), |other| Arc::ptr_eq(other, flying)) {
+            found.remove();
+        }
     }
 }
 
-/// Takes the flight off the map, once, however its task ends.
+/// Who has to do the exchange.
+pub(super) struct Lead {
+    landing: Landing,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Lead {
+    /// Does the exchange. Dropping the future leaves the rest of it to a task.
+    pub(super) async fn land(self) -> Result<Landed, ForwardError> {
+        let (inner, flying) = (self.landing.inner.clone(), self.landing.flying.clone());
+        let permit = self.permit;
+        let race = Box::pin(async move {
+            let _permit = permit;
+            race::run(&inner, &flying.ask, &flying.noise).await
+        });
+        let mut led = Led(Some((race, self.landing)));
+        let outcome = match &mut led.0 {
+            Some((race, _)) => race.as_mut().await,
+            // It is taken below and in `drop` alone.
+            None => Err(ForwardError::Abandoned),
+        };
+        let Some((_, landing)) = led.0.take() else { return Err(ForwardError::Abandoned) };
+        match outcome {
+            Ok(response) => {
+                let response = Arc::new(response);
+                landing.tell(Ok(response.clone()));
+                Ok(Landed { response, _landing: Some(landing) })
+            }
+            Err(error) => {
+                landing.tell(Err(error.clone()));
+                Err(error)
+            }
+        }
+    }
+}
+
+type Race = Pin<Box<dyn Future<Output = Result<Response, ForwardError>> + Send>>;
+
+/// An exchange that its leader does.
+struct Led(Option<(Race, Landing)>);
+
+impl Drop for Led {
+    fn drop(&mut self) {
+        let Some((race, landing)) = self.0.take() else { return };
+        // One that has panicked cannot go on, and whoever waits learns it from the landing's end.
+        if let Ok(runtime) = Handle::try_current()
+            && !std::thread::panicking()
+        {
+            runtime.spawn(async move {
+                let outcome = race.await.map(Arc::new);
+                let is_answered = outcome.is_ok();
+                landing.tell(outcome);
+                if is_answered {
+                    sleep(LANDED).await;
+                }
+            });
+        }
+    }
+}
+
+/// Takes the flight off the table, however it ends.
 struct Landing {
     inner: Arc<Inner>,
-    key: Key,
-    is_over: AtomicBool,
-    over: Notify,
+    flying: Arc<Flying>,
 }
 
 impl Landing {
-    fn end(&self) {
-        if !self.is_over.swap(true, Ordering::Relaxed) {
-            self.inner.flights.map.lock().remove(&self.key);
-            self.over.notify_one();
-        }
+    /// Tells whoever waits; what was told first holds.
+    fn tell(&self, outcome: Outcome) {
+        let _ = self.flying.outcome.set(outcome);
+        self.flying.told.notify_waiters();
     }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// The flight that an answer came with.
-#[derive(Clone, Default)]
-pub(super) struct Seat(Option<Arc<Landing>>);
-
-impl Seat {
-    /// The answer is where others find it.
-    pub(super) fn give_up(&self) {
-        if let Some(landing) = &self.0 {
-            landing.end();
+        // Off the table first: who comes from now on begins anew.
+        self.inner.flights.remove(&self.flying);
+        if self.flying.outcome.get().is_none() {
+            self.tell(Err(ForwardError::Abandoned));
         }
     }
 }
 
-/// It says nothing of an answer.
-impl PartialEq for Seat {
-    fn eq(&self, _: &Self) -> bool {
-        true
+/// An upstream's answer and, for who led the exchange, the flight, which is there until this is dropped.
+pub struct Landed {
+    response: Arc<Response>,
+    _landing: Option<Landing>,
+}
+
+impl Landed {
+    /// Says that the answer is where others find it: who asks the same from now on and does not find it there starts an
+    /// exchange. Until then, whoever asks is handed it.
+    pub fn kept(self) {}
+}
+
+impl Deref for Landed {
+    type Target = Response;
+
+    fn deref(&self) -> &Response {
+        &self.response
     }
 }
 
-impl Eq for Seat {}
+impl From<Arc<Response>> for Landed {
+    fn from(response: Arc<Response>) -> Self {
+        Self { response, _landing: None }
+    }
+}
 
-impl fmt::Debug for Seat {
+impl fmt::Debug for Landed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Seat")
+        self.response.fmt(f)
     }
 }

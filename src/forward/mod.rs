@@ -23,9 +23,11 @@ pub mod helper;
 mod latency;
 mod manner;
 mod map;
+mod port;
 mod prober;
 mod query;
 mod race;
+mod random;
 mod sockets;
 mod stream;
 pub mod tls;
@@ -55,7 +57,7 @@ use tokio::time::{Instant, timeout_at};
 use self::budget::Budget;
 pub use self::counters::Counters;
 pub use self::error::{FailKind, Failed, ForwardError};
-pub use self::flight::Flight;
+pub use self::flight::{Flight, Landed};
 use self::flight::{Flights, Seat};
 use self::health::Health;
 pub use self::health::Standing;
@@ -104,15 +106,6 @@ pub struct Response {
     pub rtt: Duration,
     /// Whether it came over a connection, TCP or TLS.
     pub tcp: bool,
-    seat: Seat,
-}
-
-impl Response {
-    /// Says that it is where others find it: who asks the same from now on and does not find it starts an exchange. Until
-    /// then, for a moment, it is handed to whoever asks.
-    pub fn kept(&self) {
-        self.seat.give_up();
-    }
 }
 
 /// How an upstream stands.
@@ -133,6 +126,9 @@ pub struct UpstreamStatus {
     /// Why the last one could not be had, if that was so.
     pub unconnected: Option<FailKind>,
 }
+
+/// How much later than wanted an exchange may end.
+const SLACK: Duration = Duration::from_millis(50);
 
 /// Asks upstreams. Cheap to clone; all clones share sockets, health and flights.
 #[derive(Clone)]
@@ -241,15 +237,17 @@ impl Forwarder {
     ///
     /// The same question (name, type, DO, CD) asked again meanwhile shares the exchange and its outcome. Takes at most
     /// the total timeout; dropping the future does not end an exchange that others wait for.
-    pub async fn resolve(&self, permit: Permit) -> Result<Arc<Response>, ForwardError> {
-        let ask = self.ask(&permit);
-        let inner = &self.inner;
-        Counters::add(&inner.counters.questions);
-        inner.flights.join_or_start(inner, ask).await
+    pub async fn resolve(&self, permit: Permit) -> Result<Landed, ForwardError> {
+        Counters::add(&self.inner.counters.questions);
+        self.look_up(self.ask(&permit)).await
     }
 
     /// The same for somebody who cannot wait beyond `until`; the exchange goes on for others.
-    pub async fn resolve_until(&self, permit: Permit, until: Instant) -> Result<Arc<Response>, ForwardError> {
+    pub async fn resolve_until(&self, permit: Permit, until: Instant) -> Result<Landed, ForwardError> {
+        // An exchange that begins now ends by itself hardly later: no second clock for the many that nothing has held up.
+        if until + SLACK >= Instant::now() + self.inner.config.total_timeout {
+            return self.resolve(permit).await;
+        }
         match timeout_at(until, self.resolve(permit)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(permit.qname())))),
@@ -258,7 +256,7 @@ impl Forwarder {
 
     /// Looks up keys, or what vouches for them, where the validator needs them: the types DS and DNSKEY, of a judged name's
     /// own ancestors and of those of names on its answer's chain. Ends at `until`; the exchange goes on for others.
-    pub async fn look_up_keys(&self, need: &Need, until: Instant) -> Result<Arc<Response>, ForwardError> {
+    pub async fn look_up_keys(&self, need: &Need, until: Instant) -> Result<Landed, ForwardError> {
         let ask = Ask::host(need.name(), need.qtype()).with_proofs();
         match timeout_at(until, self.look_up(ask)).await {
             Ok(outcome) => outcome,
@@ -267,8 +265,11 @@ impl Forwarder {
     }
 
     /// Looks up for ourselves what the configuration names.
-    async fn look_up(&self, ask: Ask) -> Result<Arc<Response>, ForwardError> {
-        self.inner.flights.join_or_start(&self.inner, ask).await
+    async fn look_up(&self, ask: Ask) -> Result<Landed, ForwardError> {
+        match self.inner.flights.board(&self.inner, ask)? {
+            Seat::Lead(lead) => lead.land().await,
+            Seat::Follow(flight) => flight.landed().await.map(Landed::from),
+        }
     }
 
     /// Finds out how upstreams treat datagrams, again and again. Never returns. Until it has found out, questions leave in
@@ -283,14 +284,19 @@ impl Forwarder {
         &self,
         permit: Permit,
         until: Instant,
-    ) -> (Result<Arc<Response>, ForwardError>, Option<Flight>) {
+    ) -> (Result<Landed, ForwardError>, Option<Flight>) {
         let ask = self.ask(&permit);
         Counters::add(&self.inner.counters.questions);
-        let mut flight = match self.inner.flights.board(&self.inner, ask) {
-            Ok(flight) => flight,
+        let seat = match self.inner.flights.board(&self.inner, ask) {
+            Ok(seat) => seat,
             Err(error) => return (Err(error), None),
         };
-        match timeout_at(until, flight.landed()).await {
+        let flight = seat.flight();
+        let outcome = match seat {
+            Seat::Lead(lead) => timeout_at(until, lead.land()).await,
+            Seat::Follow(flight) => timeout_at(until, flight.landed()).await.map(|outcome| outcome.map(Landed::from)),
+        };
+        match outcome {
             Ok(outcome) => (outcome, None),
             Err(_) => (Err(ForwardError::Late(self.inner.addresses(self.inner.members(&ask)))), Some(flight)),
         }
@@ -371,6 +377,11 @@ impl Inner {
         living.retain(|(standing, _)| *standing != Standing::Down);
         living.sort_by_key(|(standing, _)| *standing);
         living.into_iter().map(|(_, index)| index).collect()
+    }
+
+    /// Whether one of `members` may be asked.
+    fn is_served(&self, members: &[usize], now: Instant) -> bool {
+        members.iter().any(|index| self.servers[*index].health.standing(now) != Standing::Down)
     }
 
     fn all_down(&self, members: &[usize]) -> ForwardError {

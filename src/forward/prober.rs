@@ -7,11 +7,11 @@
 //! or none, so that the first question after an outage finds the upstream in use again.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 
 use super::exchange::Try;
 use super::query::Ask;
@@ -123,17 +123,19 @@ fn ask(probes: &mut Probes, inner: &Arc<Inner>, index: usize) {
     let inner = inner.clone();
     probes.spawn(async move {
         Counters::add(&inner.counters.probes);
+        let end = Instant::now() + inner.config.total_timeout.min(PATIENCE);
         let one = Try {
             server: &inner.servers[index],
             payload: inner.config.udp_payload,
             time: inner.config.try_timeout,
-            end: Instant::now() + inner.config.total_timeout.min(PATIENCE),
+            end,
             counters: &inner.counters,
             doubts: &inner.doubts,
         };
-        match one.run(&Ask::PROBE, &Notify::new()).await {
-            Ok(_) => true,
-            Err(kind) => kind.answered(),
+        match timeout_at(end, one.run(&Ask::PROBE, &AtomicBool::new(false))).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(kind)) => kind.answered(),
+            Err(_) => false,
         }
     });
 }

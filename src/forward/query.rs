@@ -87,6 +87,11 @@ impl Ask {
     pub(super) fn kind(&self) -> u32 {
         u32::from(self.qtype.0) << 2 | u32::from(self.dnssec_ok) << 1 | u32::from(self.checking_disabled)
     }
+
+    /// Whether `other` asks the same.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.qname() == other.qname() && self.kind() == other.kind()
+    }
 }
 
 /// How a query is dressed: nothing in it is of the client.

@@ -7,13 +7,15 @@
 //! last upstream is found down, nobody waits any longer.
 
 use std::collections::VecDeque;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::futures::Notified;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::Try;
 use super::query::Ask;
@@ -22,9 +24,9 @@ use super::{Counters, FailKind, Failed, ForwardError, Inner, Response, Standing,
 /// A further try is only begun with at least this much time left. Chosen without a source: above most round trips.
 const LEAST_TRY: Duration = Duration::from_millis(100);
 
-/// Asks.
-pub(super) async fn run(inner: &Arc<Inner>, ask: Ask) -> Result<Response, ForwardError> {
-    let members = inner.members(&ask);
+/// Asks. `noise` is set at the first datagram that does not fit.
+pub(super) async fn run(inner: &Arc<Inner>, ask: &Ask, noise: &AtomicBool) -> Result<Response, ForwardError> {
+    let members = inner.members(ask);
     let now = Instant::now();
     let waiting = inner.living(members, now);
     if waiting.is_empty() {
@@ -38,23 +40,42 @@ pub(super) async fn run(inner: &Arc<Inner>, ask: Ask) -> Result<Response, Forwar
         waiting,
         asked: Vec::new(),
         failures: Vec::new(),
-        tries: JoinSet::new(),
-        noise: Arc::default(),
+        tries: Vec::new(),
+        noise,
     };
     race.run().await
 }
 
 struct Race<'i> {
     inner: &'i Arc<Inner>,
-    ask: Ask,
+    ask: &'i Ask,
     end: Instant,
     /// Not yet asked, best first.
     waiting: VecDeque<usize>,
     /// In order; twice where it was asked twice.
     asked: Vec<usize>,
     failures: Vec<(usize, FailKind)>,
-    tries: JoinSet<(usize, Result<Response, FailKind>)>,
-    noise: Arc<Notify>,
+    tries: Vec<Running<'i>>,
+    noise: &'i AtomicBool,
+}
+
+/// A try under way. All of them are run by the exchange's own task, so that one that goes well costs no other.
+struct Running<'i> {
+    index: usize,
+    begun: Instant,
+    /// When its upstream is overdue, until that was told.
+    overdue: Option<Instant>,
+    outcome: Pin<Box<dyn Future<Output = Result<Response, FailKind>> + Send + 'i>>,
+}
+
+/// What an exchange goes on with.
+enum Event {
+    Done(usize, Result<Response, FailKind>),
+    /// A datagram that does not fit came, and there is somebody else to ask.
+    Noise,
+    /// An upstream was found down.
+    Fell,
+    Time,
 }
 
 impl Race<'_> {
@@ -63,63 +84,76 @@ impl Race<'_> {
         let mut hedge = self.begin_next().filter(|_| !self.waiting.is_empty()).map(Hedge::of);
         let mut repeat = Instant::now() + self.inner.config.try_timeout;
         let mut denied = false;
+        let inner = self.inner;
+        let mut fell = pin!(inner.fell.notified());
+        let mut timer = pin!(sleep_until(self.due(hedge.as_ref(), repeat)));
+        // From here on none is missed.
+        fell.as_mut().enable();
+        let mut is_served = inner.is_served(inner.members(self.ask), Instant::now());
         while !self.tries.is_empty() {
-            let (noise, fell) = (self.noise.clone(), self.inner.fell.notified());
-            // Behind `notified`, so that none is missed.
-            if self.inner.living(self.inner.members(&self.ask), Instant::now()).is_empty() {
+            if !is_served {
                 self.give_up();
                 break;
             }
-            let at = hedge.as_ref().map_or(repeat, |hedge| hedge.at);
-            tokio::select! {
-                Some(done) = self.tries.join_next() => {
-                    let Ok((index, outcome)) = done else { return Err(ForwardError::Abandoned) };
-                    match outcome {
-                        Ok(response) => {
-                            self.compare(index);
-                            return Ok(response);
-                        }
-                        Err(kind) => {
-                            if !self.failures.contains(&(index, kind)) {
-                                self.failures.push((index, kind));
-                            }
-                            if self.begin_next().is_some() {
-                                hedge = None;
-                                repeat = Instant::now() + self.inner.config.try_timeout;
-                            }
-                        }
+            let due = self.due(hedge.as_ref(), repeat);
+            if timer.deadline() != due {
+                timer.as_mut().reset(due);
+            }
+            match std::future::poll_fn(|cx| self.poll(cx, fell.as_mut(), timer.as_mut())).await {
+                Event::Done(index, Ok(response)) => {
+                    self.compare(index);
+                    return Ok(response);
+                }
+                Event::Done(index, Err(kind)) => {
+                    if !self.failures.contains(&(index, kind)) {
+                        self.failures.push((index, kind));
+                    }
+                    if self.begin_next().is_some() {
+                        hedge = None;
+                        repeat = Instant::now() + inner.config.try_timeout;
                     }
                 }
-                () = noise.notified(), if !self.waiting.is_empty() => {
+                Event::Noise => {
                     self.begin_next();
                     hedge = None;
-                    repeat = Instant::now() + self.inner.config.try_timeout;
+                    repeat = Instant::now() + inner.config.try_timeout;
                 }
-                () = fell => {}
-                () = sleep_until(at), if at < self.end => {
+                Event::Fell => {
+                    fell.set(inner.fell.notified());
+                    fell.as_mut().enable();
+                    is_served = inner.is_served(inner.members(self.ask), Instant::now());
+                }
+                Event::Time => {
                     let now = Instant::now();
+                    self.tell_overdue(now);
+                    if now >= self.end {
+                        self.give_up();
+                        break;
+                    }
                     match &mut hedge {
+                        Some(waits) if now < waits.at => {}
                         Some(waits) if !self.may_hedge(waits, now) => {
                             if !std::mem::replace(&mut denied, true) {
-                                Counters::add(&self.inner.counters.hedges_denied);
+                                Counters::add(&inner.counters.hedges_denied);
                             }
                             waits.at = (now + waits.after).min(waits.patience).max(now + LEAST_TRY / 4);
                         }
                         Some(_) => {
                             hedge = None;
                             if self.begin_next().is_some() {
-                                Counters::add(&self.inner.counters.hedged);
+                                Counters::add(&inner.counters.hedged);
                             }
-                            repeat = now + self.inner.config.try_timeout;
+                            repeat = now + inner.config.try_timeout;
                         }
+                        None if now < repeat => {}
                         None => {
                             let begun = if self.begin_next().is_some() {
-                                Some(self.inner.config.try_timeout)
+                                Some(inner.config.try_timeout)
                             } else {
                                 self.begin_again().then_some(LEAST_TRY)
                             };
                             if begun.is_some() {
-                                Counters::add(&self.inner.counters.repeated);
+                                Counters::add(&inner.counters.repeated);
                             }
                             repeat = begun.map_or(self.end, |wait| now + wait);
                         }
@@ -130,11 +164,51 @@ impl Race<'_> {
         Counters::add(&self.inner.counters.failed);
         let servers = &self.inner.servers;
         // Those that were known to be down are named too.
-        let members = self.inner.members(&self.ask);
+        let members = self.inner.members(self.ask);
         let down = members.iter().filter(|index| !self.asked.contains(index)).map(|index| self.inner.down(*index));
         let failed =
             |(index, kind): &(usize, FailKind)| Failed { upstream: servers[*index].upstream.address, kind: *kind };
         Err(ForwardError::Failed(self.failures.iter().map(failed).chain(down).collect()))
+    }
+
+    /// When there is something to do at the latest.
+    fn due(&self, hedge: Option<&Hedge>, repeat: Instant) -> Instant {
+        let overdue = self.tries.iter().filter_map(|running| running.overdue);
+        overdue.chain([hedge.map_or(repeat, |hedge| hedge.at)]).fold(self.end, Instant::min)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, fell: Pin<&mut Notified<'_>>, timer: Pin<&mut Sleep>) -> Poll<Event> {
+        let mut done = None;
+        for (place, running) in self.tries.iter_mut().enumerate() {
+            if let Poll::Ready(outcome) = running.outcome.as_mut().poll(cx) {
+                done = Some((place, outcome));
+                break;
+            }
+        }
+        if let Some((place, outcome)) = done {
+            let index = self.tries.remove(place).index;
+            note(self.inner, index, &outcome);
+            return Poll::Ready(Event::Done(index, outcome));
+        }
+        // What is set while nobody else is to be asked is of no use any more.
+        if self.noise.swap(false, Relaxed) && !self.waiting.is_empty() {
+            return Poll::Ready(Event::Noise);
+        }
+        if fell.poll(cx).is_ready() {
+            return Poll::Ready(Event::Fell);
+        }
+        timer.poll(cx).map(|()| Event::Time)
+    }
+
+    /// Has those looked after that should have answered by now.
+    fn tell_overdue(&mut self, now: Instant) {
+        for running in &mut self.tries {
+            if running.overdue.take_if(|overdue| *overdue <= now).is_some()
+                && self.inner.servers[running.index].health.overdue(running.begun)
+            {
+                tokio::spawn(prober::watch(self.inner.clone(), running.index));
+            }
+        }
     }
 
     /// Writes down the silence of those that were asked and said nothing.
@@ -186,35 +260,20 @@ impl Race<'_> {
         self.asked.push(index);
         let begun = Instant::now();
         let due = Due { begun, after: self.inner.hedge_after(index), patience: self.inner.config.try_timeout / 2 };
-        let (inner, ask, noise, end) = (self.inner.clone(), self.ask, self.noise.clone(), self.end);
-        self.tries.spawn(async move {
-            let Some(_socket) = inner.sockets.take(further) else {
-                let outcome = Err(FailKind::Local);
-                note(&inner, index, &outcome);
-                return (index, outcome);
-            };
-            let server = &inner.servers[index];
+        let (inner, ask, noise, end) = (self.inner, self.ask, self.noise, self.end);
+        let outcome = Box::pin(async move {
+            let Some(_socket) = inner.sockets.take(further) else { return Err(FailKind::Local) };
             let one = Try {
-                server,
+                server: &inner.servers[index],
                 payload: inner.config.udp_payload,
                 time: inner.config.try_timeout,
                 end,
                 counters: &inner.counters,
                 doubts: &inner.doubts,
             };
-            let mut asking = pin!(one.run(&ask, &noise));
-            let outcome = match timeout(due.after, &mut asking).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    if server.health.overdue(begun) {
-                        tokio::spawn(prober::watch(inner.clone(), index));
-                    }
-                    asking.await
-                }
-            };
-            note(&inner, index, &outcome);
-            (index, outcome)
+            one.run(ask, noise).await
         });
+        self.tries.push(Running { index, begun, overdue: Some(begun + due.after), outcome });
         due
     }
 

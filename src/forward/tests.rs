@@ -34,7 +34,7 @@ pub(super) async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
 }
 
 /// Last octet of the address in a response made by `answer`.
-pub(super) fn last(found: &Result<Arc<Response>, ForwardError>) -> Option<u8> {
+pub(super) fn last(found: &Result<Landed, ForwardError>) -> Option<u8> {
     found.as_ref().ok().and_then(|r| r.wire.last().copied())
 }
 
@@ -258,6 +258,7 @@ async fn a_hundred_equal_questions_are_one_query() {
         let forwarder = forwarder.clone();
         tasks.spawn(async move { forwarder.resolve(permit("same.example")).await });
     }
+    tokio::task::yield_now().await;
     // Whoever gives up takes nothing from the others.
     let quitter = forwarder.clone();
     let _ = tokio::time::timeout(Duration::from_millis(5), quitter.resolve(permit("same.example"))).await;
@@ -265,10 +266,10 @@ async fn a_hundred_equal_questions_are_one_query() {
     assert!(outcomes.iter().all(|o| last(o) == Some(1)));
     assert_eq!(up.queries().len(), 1);
     assert_eq!(forwarder.counters().coalesced.load(Ordering::Relaxed), 100, "the first one started it");
-    // Until one of them has kept the answer, it is there for whoever comes.
+    // Until who began it has kept the answer, it is there for whoever comes.
     assert_eq!(last(&forwarder.resolve(permit("same.example")).await), Some(1));
     assert_eq!(up.queries().len(), 1);
-    outcomes[7].as_ref().expect("an answer").kept();
+    outcomes.into_iter().for_each(|outcome| outcome.expect("an answer").kept());
     assert_eq!(forwarder.in_flight(), 0);
 
     // Another type or name is another question.
@@ -282,6 +283,28 @@ async fn a_hundred_equal_questions_are_one_query() {
 }
 
 #[tokio::test]
+async fn who_began_an_exchange_and_leaves_takes_nothing_from_the_others() {
+    let up = Fake::start(|q, _| Act::Late(Duration::from_millis(50), answer(q, 1))).await;
+    let forwarder = forwarder(&[&up]);
+    let (leader, follower) = (forwarder.clone(), forwarder.clone());
+    let leader = tokio::spawn(async move { leader.resolve(permit("same.example")).await });
+    tokio::task::yield_now().await;
+    let follower = tokio::spawn(async move { follower.resolve(permit("same.example")).await });
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    leader.abort();
+    assert_eq!(last(&follower.await.expect("a task")), Some(1));
+    // For a moment it is there for whoever comes; then it is asked anew.
+    assert_eq!(last(&forwarder.resolve(permit("same.example")).await), Some(1));
+    assert_eq!(up.queries().len(), 1);
+    while forwarder.in_flight() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(last(&forwarder.resolve(permit("same.example")).await), Some(1));
+    assert_eq!(up.queries().len(), 2);
+    assert_eq!(forwarder.in_flight(), 0);
+}
+
+#[tokio::test]
 async fn exchanges_are_capped_and_seats_come_back() {
     let up = Fake::start(|q, _| Act::Late(Duration::from_millis(60), answer(q, 1))).await;
     let forwarder = Forwarder::with_exchanges(config(&[&up]), 4);
@@ -291,7 +314,7 @@ async fn exchanges_are_capped_and_seats_come_back() {
         tasks.spawn(async move { timed(forwarder.resolve(permit(&format!("n{i}.example")))).await });
     }
     let outcomes = tasks.join_all().await;
-    let busy: Vec<_> = outcomes.iter().filter(|(o, _)| *o == Err(ForwardError::Busy)).collect();
+    let busy: Vec<_> = outcomes.iter().filter(|(o, _)| matches!(o, Err(ForwardError::Busy))).collect();
     assert_eq!(busy.len(), 6);
     assert!(busy.iter().all(|(_, took)| *took < Duration::from_millis(30)), "told at once");
     assert!(forwarder.resolve(permit("later.example")).await.is_ok());

@@ -289,7 +289,7 @@ async fn who_cannot_wait_is_told_who_was_slow() {
     let patient = forwarder.clone();
     let other = tokio::spawn(async move { patient.resolve(permit("n.example")).await });
     let (found, took) = timed(forwarder.resolve_until(permit("n.example"), until)).await;
-    assert_eq!(found, Err(ForwardError::Late(vec![up.addr])));
+    assert_eq!(found.as_ref().map(drop), Err(&ForwardError::Late(vec![up.addr])));
     assert!(took < ms(200), "{took:?}");
     let (code, text) = found.expect_err("late").ede();
     assert_eq!(code, Ede::NoReachableAuthority);
@@ -324,7 +324,7 @@ async fn a_zones_names_go_to_its_upstreams_and_nowhere_else_even_when_they_are_d
     assert!(forwarder.resolve(permit("x.corp.example")).await.is_err());
     stands(&forwarder, 1, Standing::Down, ms(800)).await;
     let (found, took) = timed(forwarder.resolve(permit("y.corp.example"))).await;
-    assert_eq!(found, Err(ForwardError::AllDown(vec![Failed { upstream: corp.addr, kind: FailKind::Down }])));
+    assert_eq!(found.map(drop), Err(ForwardError::AllDown(vec![Failed { upstream: corp.addr, kind: FailKind::Down }])));
     assert!(took < ms(100), "{took:?}");
     assert!(forwarder.down_for(permit("y.corp.example").qname()).is_some());
     assert!(forwarder.down_for(permit("y.example").qname()).is_none());

@@ -169,7 +169,7 @@ async fn cookies_are_sent_to_who_has_them_and_must_come_back() {
 }
 
 /// Last octet of the address in front of an OPT record with 16 octets of cookie.
-fn last_but_opt(found: &Result<Arc<Response>, ForwardError>) -> Option<u8> {
+fn last_but_opt(found: &Result<Landed, ForwardError>) -> Option<u8> {
     let wire = &found.as_ref().ok()?.wire;
     wire.len().checked_sub(32).and_then(|at| wire.get(at).copied())
 }

@@ -146,7 +146,6 @@ impl Pipeline {
             response.kept();
             return fail(walk, query, unproved.ede, unproved.text, out);
         }
-        let now = clock::now();
         let hops = vetted.names.into_boxed_slice();
         let entry = if vetted.kind == Kind::Failure {
             self.note_failure(&live, key, Ede::NetworkError, UNUSABLE);

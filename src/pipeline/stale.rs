@@ -18,7 +18,7 @@ use super::{Live, Pipeline};
 use crate::answer::{self, Asked, Kind};
 use crate::cache::{Entry, Key};
 use crate::clock;
-use crate::forward::{Flight, ForwardError, Response};
+use crate::forward::{Flight, ForwardError, Landed, Response};
 use crate::policy::Permit;
 
 /// How long a client waits before it is shown an expired answer (RFC 8767 section 5, client response timer).
@@ -57,7 +57,7 @@ impl Pipeline {
         until: Instant,
         has_stale: bool,
         started: std::time::Instant,
-    ) -> Result<Arc<Response>, ForwardError> {
+    ) -> Result<Landed, ForwardError> {
         if !has_stale {
             return self.forwarder.resolve_until(permit, until).await;
         }
@@ -73,7 +73,7 @@ impl Pipeline {
     pub async fn keep_late_answers(self: Arc<Self>) {
         let Some(mut late) = self.late.take.lock().take() else { return };
         let mut landing = JoinSet::new();
-        while let Some((permit, mut flight)) = late.recv().await {
+        while let Some((permit, flight)) = late.recv().await {
             let pipeline = self.clone();
             landing.spawn(async move {
                 if let Ok(response) = flight.landed().await {
@@ -104,7 +104,6 @@ impl Pipeline {
         } else {
             self.cache.put(key, vetted.answer, vetted.names.into_boxed_slice(), now.mono, floor);
         }
-        response.kept();
         Some(told)
     }
 }

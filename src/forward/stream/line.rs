@@ -19,7 +19,8 @@ use tokio_rustls::client::TlsStream;
 
 use super::Dialled;
 use crate::forward::edns::{KEEPALIVE, Opt};
-use crate::forward::exchange::{kind_of, random_id};
+use crate::forward::exchange::kind_of;
+use crate::forward::port::random_id;
 use crate::forward::query::{Ask, Dress, Fit, Query};
 use crate::forward::upstream::{Upstream, Way};
 use crate::forward::{Counters, FailKind, tls};
