@@ -5,8 +5,8 @@
 //!
 //! Invariants (promise P6): every record shown stands on the question's own CNAME/DNAME chain or, for a client that wants
 //! signatures, can prove what that chain says is not there; every address shown is public or named by a rule together with
-//! its name, and every address pinned is also shown. AD is the upstream's word, and is withdrawn where anything of the
-//! answer was left out, edited, or made here. Record data is copied
+//! its name, and every address pinned is also shown. AD is the upstream's word, or [`crate::validate`]'s, and is
+//! withdrawn where anything of the answer was left out, edited, or made here. Record data is copied
 //! octet by octet, with only compressed names expanded: letter case, NULL, TXT and types without a name here arrive as
 //! they were sent. That is why the walk over the message is our own rather than a typed parse followed by a typed emit.
 

@@ -243,6 +243,8 @@ pub struct Answer {
 pub struct Dnssec {
     /// Whether they are.
     pub validate: bool,
+    /// Whether clients that ask for it (CD) get what was not checked.
+    pub allow_cd: bool,
     /// Whom to trust, and where not to look.
     pub anchors: Anchors,
     /// What one question may cost.

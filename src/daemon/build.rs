@@ -392,6 +392,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         forwarded: forward::Zones::new(loaded.upstream.zones.iter().map(|own| own.zone.clone())),
         answers,
         validator: loaded.dnssec.validate.then(|| Validator::new(loaded.dnssec.anchors, loaded.dnssec.limits)),
+        allow_cd: loaded.dnssec.allow_cd,
         pins,
         pins_per_name: loaded.pins.per_name,
         ranges: loaded.ranges,

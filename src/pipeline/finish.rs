@@ -144,6 +144,10 @@ impl Pipeline {
         if let Err(unproved) = self.validate(&live, &permit, &response, &mut vetted, until).await {
             self.note_failure(&live, key, unproved.ede, unproved.text);
             response.kept();
+            // It was checked when it was kept.
+            if let Some(stale) = stale {
+                return self.release_stale(walk, query, stale, out).await;
+            }
             return fail(walk, query, unproved.ede, unproved.text, out);
         }
         let hops = vetted.names.into_boxed_slice();

@@ -35,6 +35,8 @@ pub struct Live {
     pub answers: AnswerRules,
     /// Checks signatures, where that is wanted.
     pub validator: Option<Validator>,
+    /// Whether clients that ask for it (CD) get what was not checked.
+    pub allow_cd: bool,
     /// Lifetimes of pins.
     pub pins: PinPolicy,
     /// Addresses that one name may hold open for one session.

@@ -141,6 +141,13 @@ fn what_is_bogus_is_neither_pinned_nor_mixed_with_what_is_checked() {
     let secure = net.through(&query("www.nsec.org", rtype::A, false, AD));
     assert_eq!((secure.addresses(), secure.flags & AD), (vec![Ipv4Addr::new(203, 0, 113, 10).into()], AD));
     assert!(opened().contains("203.0.113.10"), "{}", opened());
+    // Where the flag may not choose, it does not.
+    net.staunch.reload(&net.world, &validating(&net.signed, "allow_cd = false\n"));
+    forget(&net);
+    let unchecked = checked(CD);
+    assert_eq!((unchecked.rcode(), codes(&unchecked)), (rcode::SERVFAIL, vec![BOGUS]), "{unchecked:?}");
+    let secure = net.through(&query("www.nsec.org", rtype::A, false, AD | CD));
+    assert_eq!((secure.addresses().len(), secure.flags & (AD | CD)), (1, AD | CD), "{secure:?}");
     let failed: Vec<_> = net.staunch.events().into_iter().filter(|e| e["rcode"] == "SERVFAIL").collect();
     assert!(failed.iter().all(|e| e["pins"].as_array().is_none_or(Vec::is_empty)), "{failed:?}");
 }

@@ -30,7 +30,8 @@ impl Context<'_, '_> {
             None => Anchors::default(),
         };
         let apart = upstream.zones.iter().map(|own| own.zone.clone());
-        Dnssec { validate: written.validate, anchors: anchors.without(negative).apart(apart), limits }
+        let anchors = anchors.without(negative).apart(apart);
+        Dnssec { validate: written.validate, allow_cd: written.allow_cd, anchors, limits }
     }
 
     fn trust_anchors(&mut self, path: &Path, file: &str) -> Anchors {

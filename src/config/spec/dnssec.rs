@@ -10,6 +10,8 @@ use crate::validate::Limits;
 pub struct Dnssec {
     /// Check answers here. Takes effect at a restart.
     pub validate: bool,
+    /// Leave the checking to clients that ask for it (CD).
+    pub allow_cd: bool,
     /// File of DS and DNSKEY records to trust. Default: the root's keys, built in.
     pub trust_anchors: Option<String>,
     /// Signatures of one question that may fail.
@@ -31,6 +33,7 @@ impl Default for Dnssec {
         let limits = Limits::default();
         Self {
             validate: false,
+            allow_cd: true,
             trust_anchors: None,
             max_failures: limits.failures,
             max_nsec3_iterations: limits.iterations,
