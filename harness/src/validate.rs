@@ -37,6 +37,9 @@ fn name(text: &str) -> Vec<u8> {
     labels.flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat()).chain([0]).collect()
 }
 
+/// The same, the owner in wire form.
+type Wired = (Vec<u8>, u16, Vec<u8>);
+
 /// A zone that signs.
 struct Zone(&'static str, SigningKey);
 
@@ -52,7 +55,7 @@ impl Zone {
     }
 
     /// One record and its signature, for so many labels of the owner.
-    fn signed(&self, (owner, rtype, data): Bare, labels: u8) -> Vec<(Vec<u8>, u16, Vec<u8>)> {
+    fn signed(&self, (owner, rtype, data): Bare, labels: u8) -> Vec<Wired> {
         let mut fields = rtype.to_be_bytes().to_vec();
         fields.extend([15, labels]);
         for value in [300, SECONDS + 86_400, SECONDS - 86_400] {
@@ -88,7 +91,7 @@ fn nsec(owner: &'static str, next: &str, types: &[u8]) -> Bare {
 }
 
 /// A reply: its question, response code, records of the answer and of the authority section.
-fn reply(qname: &[u8], qtype: u16, rcode: u8, sections: [Vec<(Vec<u8>, u16, Vec<u8>)>; 2]) -> Vec<u8> {
+fn reply(qname: &[u8], qtype: u16, rcode: u8, sections: [Vec<Wired>; 2]) -> Vec<u8> {
     let mut out = vec![0, 7, 0x81, 0x90 | rcode, 0, 1];
     for section in &sections {
         out.extend((section.len() as u16).to_be_bytes());

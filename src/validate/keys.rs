@@ -9,6 +9,10 @@ pub(super) const MAX_KEYS: usize = 24;
 /// Most DS records of one zone that are looked at.
 pub(super) const MAX_DS: usize = 12;
 
+/// Most octets of a key: a modulus of 4096 bits (RFC 3110 section 2, RFC 5702 section 2) and an exponent as long as ring
+/// takes. Bounds what checking one signature costs.
+const MAX_KEY: usize = 512 + 8;
+
 /// Flags of a key (RFC 4034 section 2.1.1, RFC 5011 section 7).
 const ZONE_KEY: u16 = 0x0100;
 const REVOKED: u16 = 0x0080;
@@ -42,8 +46,8 @@ impl Key {
     pub(super) fn read(data: &[u8]) -> Option<Self> {
         let [high, low, protocol, algorithm, key @ ..] = data else { return None };
         let flags = u16::from_be_bytes([*high, *low]);
-        let signs = flags & ZONE_KEY != 0 && flags & REVOKED == 0 && *protocol == 3 && is_known(*algorithm);
-        signs.then(|| Self {
+        let may_sign = flags & ZONE_KEY != 0 && flags & REVOKED == 0 && *protocol == 3 && is_known(*algorithm);
+        (may_sign && key.len() <= MAX_KEY).then(|| Self {
             tag: tag(data),
             algorithm: *algorithm,
             key: PublicKeyBuf::new(key.to_vec(), Algorithm::from_u8(*algorithm)),
@@ -146,5 +150,7 @@ mod tests {
             assert_eq!(key(flags, protocol, algorithm), read, "{flags} {protocol} {algorithm}");
         }
         assert!(Key::read(&[1, 0, 3]).is_none());
+        let rsa = |octets| Key::read(&[&[1, 0, 3, 8][..], &vec![7; octets]].concat()).is_some();
+        assert!(rsa(4 + 512) && !rsa(4 + 1024));
     }
 }

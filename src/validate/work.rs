@@ -18,6 +18,9 @@ const PER_FAILURE: u32 = 4;
 /// A set: its owner, type, signer, and whether it stands in the authority section.
 pub(super) type SetKey = (Box<[u8]>, u16, Box<[u8]>, bool);
 
+/// A hash: salt, iterations, name, value.
+type Hashed = (Box<[u8]>, u16, Box<[u8]>, [u8; HASH]);
+
 /// The cost of one question. Handed through all its steps.
 #[derive(Debug)]
 pub struct Work {
@@ -25,8 +28,8 @@ pub struct Work {
     signatures: u32,
     failures: u32,
     lookups: u32,
-    /// Hashes computed: salt, iterations, name. At most [`Limits::hashes`].
-    hashes: Vec<(Box<[u8]>, u16, Box<[u8]>, [u8; HASH])>,
+    /// Hashes computed. At most [`Limits::hashes`].
+    hashes: Vec<Hashed>,
     /// What was found of sets of the answer: as many as it has, at most.
     pub(super) sets: HashMap<SetKey, Result<Good, Bogus>, foldhash::quality::RandomState>,
 }

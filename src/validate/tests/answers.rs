@@ -8,6 +8,9 @@ const BOGUS: Verdict = Verdict::Bogus(Bogus::NoProof);
 const UNSIGNED: Verdict = Verdict::Bogus(Bogus::NoSignature);
 const SECURE: Verdict = Verdict::Secure { ttl: 300 };
 
+/// What it is, name, type, whether the name is denied, the records that deny, the verdict.
+type Case = (&'static str, &'static str, u16, bool, Vec<Rec>, Verdict);
+
 /// A net in which `zone.example` says that nothing below it begins a zone.
 fn net() -> Net {
     let mut net = Net::new();
@@ -31,7 +34,7 @@ fn what_is_not_there_is_proved_by_spans() {
         let full = |name: &str| if name == "@" { "zone.example".into() } else { format!("{name}.zone.example") };
         nsec(&full(owner), &full(next), types)
     };
-    let cases: Vec<(&str, &str, u16, bool, Vec<Rec>, Verdict)> = vec![
+    let cases: Vec<Case> = vec![
         // Types that do not exist.
         ("its own record", "x", MX, false, vec![z("x", "z", &[A])], SECURE),
         ("its own record, with the type", "x", A, false, vec![z("x", "z", &[A])], BOGUS),
@@ -78,7 +81,7 @@ fn what_is_not_there_is_proved_by_hashes() {
     let apex = || of("zone.example", &[NS, SOA]);
     let (x, ab) = ("x.zone.example", "a.b.zone.example");
     let wild = "*.zone.example";
-    let cases: Vec<(&str, &str, u16, bool, Vec<Rec>, Verdict)> = vec![
+    let cases: Vec<Case> = vec![
         ("its own", x, MX, false, vec![of(x, &[A])], SECURE),
         ("its own, with the type", x, A, false, vec![of(x, &[A])], BOGUS),
         ("its own, an alias", x, MX, false, vec![of(x, &[CNAME])], BOGUS),

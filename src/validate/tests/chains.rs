@@ -74,7 +74,7 @@ fn what_is_wrong_with_a_signature_is_told() {
     // One good signature among bad ones is enough (RFC 6840 section 5.4).
     let good = signed(&net, How::default());
     let bad = signed(&net, How { expiration: SECONDS - 1, ..How::default() });
-    let answers = vec![record.clone(), bad, www.sign(&[record.clone()], How::default()), good];
+    let answers = vec![record.clone(), bad, www.sign(std::slice::from_ref(&record), How::default()), good];
     assert!(is_secure(net.verdict("www.zone.example", A, &Reply::answer(answers))));
 }
 
