@@ -214,7 +214,7 @@ impl Admin {
                 Ok(json!({ "schema": 1, "receipt": signed }))
             }
             Request::List => {
-                let sessions = pipeline.sessions.all();
+                let sessions = pipeline.sessions.by_name();
                 for session in &sessions {
                     let pending = session.inner.lock().pending();
                     pipeline.settle(session, pending).await;

@@ -237,18 +237,18 @@ impl Forwarder {
     ///
     /// The same question (name, type, DO, CD) asked again meanwhile shares the exchange and its outcome. Takes at most
     /// the total timeout; dropping the future does not end an exchange that others wait for.
-    pub async fn resolve(&self, permit: Permit) -> Result<Landed, ForwardError> {
+    pub fn resolve(&self, permit: &Permit) -> impl Future<Output = Result<Landed, ForwardError>> + use<> {
         Counters::add(&self.inner.counters.questions);
-        self.look_up(self.ask(&permit)).await
+        self.look_up(self.ask(permit))
     }
 
     /// The same for somebody who cannot wait beyond `until`; the exchange goes on for others.
-    pub async fn resolve_until(&self, permit: Permit, until: Instant) -> Result<Landed, ForwardError> {
+    pub async fn resolve_until(&self, permit: &Permit, until: Instant) -> Result<Landed, ForwardError> {
         // An exchange that begins now ends by itself hardly later: no second clock for the many that nothing has held up.
         if until + SLACK >= Instant::now() + self.inner.config.total_timeout {
             return self.resolve(permit).await;
         }
-        match timeout_at(until, self.resolve(permit)).await {
+        match Box::pin(timeout_at(until, self.resolve(permit))).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(permit.qname())))),
         }
@@ -264,11 +264,15 @@ impl Forwarder {
         }
     }
 
-    /// Looks up for ourselves what the configuration names.
-    async fn look_up(&self, ask: Ask) -> Result<Landed, ForwardError> {
-        match self.inner.flights.board(&self.inner, ask)? {
-            Seat::Lead(lead) => lead.land().await,
-            Seat::Follow(flight) => flight.landed().await.map(Landed::from),
+    /// Looks up, also for ourselves, what the configuration names.
+    fn look_up(&self, ask: Ask) -> impl Future<Output = Result<Landed, ForwardError>> + use<> {
+        // Outside the future, so that it does not hold the name.
+        let seat = self.inner.flights.board(&self.inner, ask);
+        async {
+            match seat? {
+                Seat::Lead(lead) => lead.land().await,
+                Seat::Follow(flight) => flight.landed().await.map(Landed::from),
+            }
         }
     }
 
@@ -282,10 +286,10 @@ impl Forwarder {
     /// somebody else.
     pub async fn resolve_or_leave(
         &self,
-        permit: Permit,
+        permit: &Permit,
         until: Instant,
     ) -> (Result<Landed, ForwardError>, Option<Flight>) {
-        let ask = self.ask(&permit);
+        let ask = self.ask(permit);
         Counters::add(&self.inner.counters.questions);
         let seat = match self.inner.flights.board(&self.inner, ask) {
             Ok(seat) => seat,
@@ -372,11 +376,13 @@ impl Inner {
 
     /// Those of `members` that may be asked: by standing, then in order of preference.
     fn living(&self, members: &[usize], now: Instant) -> VecDeque<usize> {
-        let mut living: Vec<_> =
-            members.iter().map(|index| (self.servers[*index].health.standing(now), *index)).collect();
-        living.retain(|(standing, _)| *standing != Standing::Down);
-        living.sort_by_key(|(standing, _)| *standing);
-        living.into_iter().map(|(_, index)| index).collect()
+        let standing = |index: &usize| self.servers[*index].health.standing(now);
+        let living = members.iter().copied().filter(|index| standing(index) != Standing::Down);
+        let mut living: VecDeque<usize> = living.collect();
+        if living.len() > 1 {
+            living.make_contiguous().sort_by_cached_key(standing);
+        }
+        living
     }
 
     /// Whether one of `members` may be asked.

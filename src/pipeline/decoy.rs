@@ -294,7 +294,7 @@ impl Search<'_, '_> {
     /// Asks one sibling. The answer is vetted as if it were to the name asked for.
     async fn hear(&self, permit: Permit) -> Heard {
         Counters::add(&self.pipeline.decoys.counters.asked);
-        let response = match tokio::time::timeout(PATIENCE, self.pipeline.forwarder.resolve(permit)).await {
+        let response = match tokio::time::timeout(PATIENCE, self.pipeline.forwarder.resolve(&permit)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a sibling was not answered");

@@ -49,23 +49,31 @@ impl Pipeline {
     /// Finishes a deferred query; `None` only if the packet is no query, which `fast` has ruled out.
     pub(super) async fn complete(&self, deferred: Deferred) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(512);
-        let Deferred { mut walk, step } = match self.with_age(deferred, &mut out).await {
-            Fast::Deferred(deferred) => deferred,
-            Fast::Reply => return Some(out),
-            Fast::Drop => return None,
+        // What is rare has its room on the heap, for every query in the slow path holds room for all of what follows.
+        let Deferred { mut walk, step } = match deferred.step {
+            Step::Age => match Box::pin(self.with_age(deferred, &mut out)).await {
+                Fast::Deferred(deferred) => deferred,
+                Fast::Reply => return Some(out),
+                Fast::Drop => return None,
+            },
+            Step::Forward(_) => {
+                self.ask_age(&deferred.walk, clock::now());
+                deferred
+            }
+            _ => deferred,
         };
         let packet = std::mem::take(&mut walk.packet);
         let Parsed::Query(query) = wire::parse(&packet) else { return None };
         match step {
             // `with_age` has settled it.
             Step::Age => return None,
-            Step::Decoy(candidate) => return self.decoy(walk, &query, &packet, candidate).await,
-            Step::Forward(leave) => self.forward(&mut walk, &query, *leave, &mut out).await,
+            Step::Decoy(candidate) => return Box::pin(self.decoy(walk, &query, &packet, candidate)).await,
+            Step::Forward(leave) => self.forward(&mut walk, &query, leave, &mut out).await,
             Step::Pin(entry) => self.release(&mut walk, &query, entry, &mut out).await,
-            Step::Zone => self.zone(&mut walk, &query, &packet, &mut out).await,
-            Step::Page => self.page(&mut walk, &query, &mut out).await,
-            Step::Rewrite(rewrite) => self.rewrite_question(&mut walk, &query, &rewrite, &mut out).await,
-            Step::Announce(pending) => self.announce_refusal(&mut walk, &query, pending, &mut out).await,
+            Step::Zone => Box::pin(self.zone(&mut walk, &query, &packet, &mut out)).await,
+            Step::Page => Box::pin(self.page(&mut walk, &query, &mut out)).await,
+            Step::Rewrite(rewrite) => Box::pin(self.rewrite_question(&mut walk, &query, &rewrite, &mut out)).await,
+            Step::Announce(pending) => Box::pin(self.announce_refusal(&mut walk, &query, pending, &mut out)).await,
         }
         let Walk { record, started, .. } = *walk;
         self.done(record, started);
@@ -73,20 +81,20 @@ impl Pipeline {
         (!out.is_empty()).then_some(out)
     }
 
-    async fn forward(&self, walk: &mut Walk, query: &Query<'_>, leave: Leave, out: &mut Vec<u8>) {
+    async fn forward(&self, walk: &mut Walk, query: &Query<'_>, leave: Box<Leave>, out: &mut Vec<u8>) {
         let live = self.live.load_full();
-        let Leave { permit, slow } = leave;
-        let key = key_of(&permit);
-        if slow {
+        let permit = &leave.permit;
+        let key = key_of(permit);
+        if leave.slow {
             // Where nobody can be asked, the wait would hide nothing.
             if let Some(error) = self.forwarder.down_for(permit.qname()) {
                 let (ede, text) = error.ede();
                 return fail(walk, query, ede, &text, out);
             }
-            self.delays.wait(self.hash(key), live.repeats.jitter).await;
+            Box::pin(self.delays.wait(self.hash(key), live.repeats.jitter)).await;
             // Judged some time ago: what was closed meanwhile sends nothing any more.
             if walk.session.inner.lock().is_closed() {
-                return self.refuse_closed(walk, query, out).await;
+                return Box::pin(self.refuse_closed(walk, query, out)).await;
             }
         }
         // The same question may have been answered since this one was judged.
@@ -98,7 +106,7 @@ impl Pipeline {
         let stale = self.last_known(&live, key, now.mono);
         if let Some(failure) = self.cache.failure(key, now.mono) {
             if let Some(stale) = stale {
-                return self.release_stale(walk, query, stale, out).await;
+                return Box::pin(self.release_stale(walk, query, stale, out)).await;
             }
             return fail(walk, query, failure.ede, &failure.text, out);
         }
@@ -112,19 +120,19 @@ impl Pipeline {
                     self.note_failure(&live, key, ede, &text);
                 }
                 if let Some(stale) = stale {
-                    return self.release_stale(walk, query, stale, out).await;
+                    return Box::pin(self.release_stale(walk, query, stale, out)).await;
                 }
                 return fail(walk, query, ede, &text, out);
             }
         };
         let live = self.live.load_full();
-        let mut vetted = match answer::vet(&response.wire, Asked::from(&permit), &live.answers) {
+        let mut vetted = match answer::vet(&response.wire, Asked::from(permit), &live.answers) {
             Ok(vetted) => vetted,
             Err(error) => {
                 tracing::debug!(%error, "an answer was not usable");
                 self.note_failure(&live, key, Ede::NetworkError, UNUSABLE);
                 if let Some(stale) = stale {
-                    return self.release_stale(walk, query, stale, out).await;
+                    return Box::pin(self.release_stale(walk, query, stale, out)).await;
                 }
                 return fail(walk, query, Ede::NetworkError, UNUSABLE, out);
             }
@@ -141,7 +149,7 @@ impl Pipeline {
             response.kept();
             return self.refuse_inside(&live, walk, query, now, out);
         }
-        if let Err(unproved) = self.validate(&live, &permit, &response, &mut vetted, until).await {
+        if let Err(unproved) = self.validate(&live, permit, &response, &mut vetted, until).await {
             self.note_failure(&live, key, unproved.ede, unproved.text);
             response.kept();
             // It was checked when it was kept.

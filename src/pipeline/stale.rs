@@ -53,7 +53,7 @@ impl Pipeline {
     /// since `started`. What comes later is kept.
     pub(super) async fn ask_upstream(
         &self,
-        permit: Permit,
+        permit: &Permit,
         until: Instant,
         has_stale: bool,
         started: std::time::Instant,
@@ -62,9 +62,9 @@ impl Pipeline {
             return self.forwarder.resolve_until(permit, until).await;
         }
         let until = until.min(Instant::from_std(started) + CLIENT_TIMER);
-        let (outcome, flight) = self.forwarder.resolve_or_leave(permit, until).await;
+        let (outcome, flight) = Box::pin(self.forwarder.resolve_or_leave(permit, until)).await;
         if let Some(flight) = flight {
-            let _ = self.late.hand.try_send((permit, flight));
+            let _ = self.late.hand.try_send((*permit, flight));
         }
         outcome
     }

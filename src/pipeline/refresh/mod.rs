@@ -189,7 +189,7 @@ impl Pipeline {
         }
         let Some(permit) = permit else { return Counters::add(&counters.skipped, 1) };
         Counters::add(&counters.asked, 1);
-        let response = match self.forwarder.resolve(permit).await {
+        let response = match self.forwarder.resolve(&permit).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%error, "no upstream answered for a held name");
