@@ -44,8 +44,7 @@ impl Pipeline {
         let is_checked = !is_left_to_client && vetted.kind != Kind::Failure;
         let Some(validator) = live.validator.as_ref().filter(|_| is_checked) else { return Ok(()) };
         let mut work = Work::new(validator.limits());
-        // Boxed, so that a question that is not checked has no room for it.
-        let verdict = Box::pin(self.judge(live, validator, permit, response, until, &mut work)).await;
+        let verdict = self.judge(live, validator, permit, response, until, &mut work).await;
         self.validated.note(verdict, &work);
         let (answer, whole) = (&mut vetted.answer, vetted.whole);
         answer.authentic_data = false;
