@@ -18,12 +18,12 @@ const ZONE_KEY: u16 = 0x0100;
 const REVOKED: u16 = 0x0080;
 
 /// Whether signatures of this algorithm are checked here (the IANA registry): RSA with SHA-256 and SHA-512, ECDSA with P-256
-/// and P-384, Ed25519. Those with SHA-1 are treated as unknown (RFC 9905 section 3), and so is Ed448, which ring lacks.
+/// and P-384, Ed25519. Those with SHA-1 are treated as unknown (RFC 9905), and so is Ed448, which ring lacks.
 pub(super) fn is_known(algorithm: u8) -> bool {
     matches!(algorithm, 8 | 10 | 13 | 14 | 15)
 }
 
-/// The digest of a DS record that is used here: SHA-256 and SHA-384; SHA-1 is treated as unknown (RFC 9905 section 2).
+/// The digest of a DS record that is used here: SHA-256 and SHA-384; SHA-1 is treated as unknown (RFC 9905).
 fn digest_type(number: u8) -> Option<DigestType> {
     match number {
         2 => Some(DigestType::SHA256),
