@@ -1073,7 +1073,7 @@ fn trust_anchors_are_read_where_they_are_wanted() {
     let (other, _) = good(&text(true));
     assert_ne!(with.dnssec.anchors, other.dnssec.anchors);
     assert_ne!(with.digest(), other.digest(), "another file is another configuration");
-    std::fs::write(&path, "\ncorp.example. IN DS 4711 5 1 00ff\n").expect("written");
+    std::fs::write(&path, "\ncorp.example. IN DS 4711 5 2 00ff\n").expect("written");
     let told = read(&text(true)).expect_err("nothing can be checked by it").join("\n");
     assert!(told.contains("dnssec.trust_anchors") && told.contains("line 2") && told.contains("10, 13"), "{told}");
     // Whoever does not validate needs no file.

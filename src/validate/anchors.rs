@@ -219,7 +219,7 @@ mod tests {
             (". DS", AnchorError::Form(1)),
             (".", AnchorError::Form(1)),
             (". DS 1 5 2 00", AnchorError::Useless(1)),
-            (". DS 1 13 1 00", AnchorError::Useless(1)),
+            (". DS 1 13 3 00", AnchorError::Useless(1)),
             (". DNSKEY 0 3 13 AAAA", AnchorError::Useless(1)),
             (&". DS 1 13 2 00\n".repeat(257), AnchorError::TooMany),
         ] {

@@ -7,7 +7,7 @@ use staunch_scoring::{NameBuf, NameRef};
 
 use super::anchors::Trust;
 use super::denials::{Cut, Denials};
-use super::keys::{Ds, Key, MAX_DS, MAX_KEYS};
+use super::keys::{Ds, Key, MAX_KEYS};
 use super::set::{CNAME, DNAME, DNSKEY, DS, Set};
 use super::work::Work;
 use super::zones::State;
@@ -142,7 +142,7 @@ impl Validator {
         let set = Set::in_answer(message, name, DS);
         if !set.is_empty() {
             let good = set.verify(zone.name, &zone.keys, seconds(now), work)?;
-            let known: Vec<Ds> = set.data().filter_map(Ds::read).filter(Ds::is_known).take(MAX_DS).collect();
+            let known = Ds::that_count(set.data().filter_map(Ds::read));
             // RFC 4035 section 5.2: by algorithms that nobody here knows, it is as if there were none.
             let state = if known.is_empty() { State::Insecure } else { State::Delegated(known.into()) };
             return Ok((state, good.ttl));

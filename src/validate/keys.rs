@@ -7,25 +7,29 @@ use staunch_scoring::NameRef;
 /// Most keys of one zone that are kept; further ones are as if they were not there. The root had four at most.
 pub(super) const MAX_KEYS: usize = 24;
 /// Most DS records of one zone that are looked at.
-pub(super) const MAX_DS: usize = 12;
+const MAX_DS: usize = 12;
 
 /// Most octets of a key: a modulus of 4096 bits (RFC 3110 section 2, RFC 5702 section 2) and an exponent as long as ring
 /// takes. Bounds what checking one signature costs.
 const MAX_KEY: usize = 512 + 8;
+
+/// Digest type of SHA-1.
+const SHA1: u8 = 1;
 
 /// Flags of a key (RFC 4034 section 2.1.1, RFC 5011 section 7).
 const ZONE_KEY: u16 = 0x0100;
 const REVOKED: u16 = 0x0080;
 
 /// Whether signatures of this algorithm are checked here (the IANA registry): RSA with SHA-256 and SHA-512, ECDSA with P-256
-/// and P-384, Ed25519. Those with SHA-1 are treated as unknown (RFC 9905), and so is Ed448, which ring lacks.
+/// and P-384, Ed25519. Those with SHA-1 are treated as unknown (RFC 9905 section 2), and so is Ed448, which ring lacks.
 pub(super) fn is_known(algorithm: u8) -> bool {
     matches!(algorithm, 8 | 10 | 13 | 14 | 15)
 }
 
-/// The digest of a DS record that is used here: SHA-256 and SHA-384; SHA-1 is treated as unknown (RFC 9905).
+/// The digest of a DS record of this type, where it is known here.
 fn digest_type(number: u8) -> Option<DigestType> {
     match number {
+        SHA1 => Some(DigestType::SHA1),
         2 => Some(DigestType::SHA256),
         4 => Some(DigestType::SHA384),
         _ => None,
@@ -87,6 +91,15 @@ impl Ds {
         let [high, low, algorithm, kind, digest @ ..] = data else { return None };
         let tag = u16::from_be_bytes([*high, *low]);
         (!digest.is_empty()).then(|| Self { tag, algorithm: *algorithm, digest: digest.into(), kind: *kind })
+    }
+
+    /// Those of `all` that count: known ones, and by SHA-1 only where there is no other (RFC 4509 section 3).
+    pub(super) fn that_count(all: impl Iterator<Item = Self>) -> Vec<Self> {
+        let mut known: Vec<Self> = all.filter(Self::is_known).take(MAX_DS).collect();
+        if known.iter().any(|ds| ds.kind != SHA1) {
+            known.retain(|ds| ds.kind != SHA1);
+        }
+        known
     }
 
     /// What vouches for exactly this key of `zone`; `None` where the key cannot sign.

@@ -49,7 +49,7 @@ impl Context<'_, '_> {
         anchors.unwrap_or_else(|error| {
             let problem = format!("{}: {error}", file.display());
             let remedy = "write the keys to trust, one a line, for example `. IN DS 20326 8 2 E06D...`; algorithms 8, \
-                          10, 13, 14 and 15 and digests 2 and 4 are known";
+                          10, 13, 14 and 15 and digests 1, 2 and 4 are known";
             self.problems.error(path, problem, remedy);
             Anchors::default()
         })

@@ -171,7 +171,7 @@ fn keys_are_those_that_their_parent_vouches_for() {
     type Make = Box<dyn Fn(&Net) -> Vec<Rec>>;
     let cases: Vec<(&str, Make, Verdict)> = vec![
         ("SHA-384", Box::new(ds(15, 4)), Verdict::Secure { ttl: 300 }),
-        ("SHA-1 alone", Box::new(ds(15, 1)), Verdict::Insecure),
+        ("SHA-1 alone", Box::new(ds(15, 1)), Verdict::Secure { ttl: 300 }),
         ("a digest of nobody", Box::new(ds(15, 77)), Verdict::Insecure),
         ("an algorithm of nobody", Box::new(ds(200, 2)), Verdict::Insecure),
         ("RSA with SHA-1", Box::new(ds(5, 2)), Verdict::Insecure),
@@ -180,6 +180,14 @@ fn keys_are_those_that_their_parent_vouches_for() {
             "of another key",
             Box::new(|net| {
                 net.zones["example"].signed(&[rec("zone.example", DS, Zone::new("zone.example").ds(15, 2))])
+            }),
+            Verdict::Bogus(Bogus::NoKey),
+        ),
+        (
+            "SHA-1 beside another",
+            Box::new(|net| {
+                let all = [net.zones["zone.example"].ds(15, 1), Zone::new("zone.example").ds(15, 2)];
+                net.zones["example"].signed(&all.map(|data| rec("zone.example", DS, data)))
             }),
             Verdict::Bogus(Bogus::NoKey),
         ),

@@ -193,7 +193,11 @@ impl Zone {
 
     /// Its DS data, by a digest of this type.
     pub(super) fn ds(&self, algorithm: u8, digest: u8) -> Vec<u8> {
-        let kind = if digest == 4 { DigestType::SHA384 } else { DigestType::SHA256 };
+        let kind = match digest {
+            1 => DigestType::SHA1,
+            4 => DigestType::SHA384,
+            _ => DigestType::SHA256,
+        };
         let value = Digest::from_iter([wire(&self.name).as_slice(), &self.dnskey], kind).expect("a digest");
         [&tag_of(&self.dnskey).to_be_bytes()[..], &[algorithm, digest], value.as_ref()].concat()
     }
