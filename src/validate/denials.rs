@@ -7,10 +7,11 @@ use super::chain::{Halt, Zone};
 use super::set::{CNAME, DNAME, DS, NSEC, NSEC3, SOA, Set};
 use super::work::Work;
 use super::{Limits, Unknown};
-use crate::answer::{CLASS_IN, HASH, Message, Nsec, Nsec3, has_type, wildcard_below};
+use crate::answer::{CLASS_IN, HASH, Message, Nsec, Nsec3, Record, has_type, wildcard_below};
 
 const NS: u16 = 2;
-/// Most NSEC and NSEC3 records of one zone that are looked at. A denial takes three, a wildcard on the way to it one more.
+/// Most NSEC and NSEC3 records of one message; with more, none is looked at. A denial takes three, a wildcard on the way to
+/// it one more.
 const MAX_DENIALS: usize = 16;
 
 /// What was proved.
@@ -52,19 +53,15 @@ impl<'m> Denials<'m> {
     pub(super) fn of(message: &'m Message<'m>, zone: &Zone<'m>, now: u32, work: &mut Work) -> Result<Self, Halt> {
         let mut all = Self { zone: zone.name, nsecs: Vec::new(), nsec3s: Vec::new(), ttl: u32::MAX };
         let mut seen: Vec<(&[u8], u16)> = Vec::new();
-        for record in message.authorities() {
+        for record in denying(message)? {
             let owner = message.owner(record);
-            let denies = record.class == CLASS_IN && matches!(record.rtype, NSEC | NSEC3);
-            if !denies || seen.contains(&(owner, record.rtype)) {
+            if seen.contains(&(owner, record.rtype)) {
                 continue;
             }
             let Ok(name) = NameRef::from_wire(owner) else { continue };
             let set = Set::in_authority(message, name, record.rtype);
             if !set.signers().contains(&zone.name) {
                 continue;
-            }
-            if seen.len() == MAX_DENIALS {
-                return Err(Halt::Unknown(Unknown::Work));
             }
             seen.push((owner, record.rtype));
             let good = set.verify(zone.name, &zone.keys, now, work)?;
@@ -226,6 +223,16 @@ impl<'m> Denials<'m> {
         let too_many = first.iterations > limits.iterations;
         Some(Hashes { all: &self.nsec3s, salt: first.salt, iterations: first.iterations, too_many })
     }
+}
+
+/// The records in the authority section that deny.
+///
+/// # Errors
+/// There are too many.
+pub(super) fn denying<'m>(message: &'m Message<'_>) -> Result<Vec<&'m Record>, Halt> {
+    let denies = |r: &&Record| r.class == CLASS_IN && matches!(r.rtype, NSEC | NSEC3);
+    let all: Vec<&Record> = message.authorities().iter().filter(denies).take(MAX_DENIALS + 1).collect();
+    if all.len() > MAX_DENIALS { Err(Halt::Unknown(Unknown::Work)) } else { Ok(all) }
 }
 
 /// Whether a name that exists with `types`, as this zone sees it, has no `rtype`: neither itself nor by an alias. A

@@ -4,11 +4,11 @@
 use staunch_scoring::NameRef;
 
 use super::chain::{Halt, Need, Zone, seconds};
-use super::denials::{Denials, Denied};
-use super::set::{DNAME, DS, NSEC, NSEC3, RRSIG, SOA, Set};
+use super::denials::{Denials, Denied, denying};
+use super::set::{DNAME, DS, RRSIG, SOA, Set};
 use super::work::Work;
 use super::{Bogus, Validator, Verdict};
-use crate::answer::{AnswerRules, Asked, CLASS_IN, Chain, Message};
+use crate::answer::{AnswerRules, Asked, Chain, Message};
 use crate::model::{Now, Qtype};
 
 /// Most zones that are tried for one set: the owner's own, and one above it that has signed for it.
@@ -133,12 +133,8 @@ impl<'m> Case<'_, 'm> {
 
     /// That `name` does not exist, or has no `rtype`.
     fn negative(&self, name: NameRef<'m>, rtype: u16, work: &mut Work) -> Result<Proved, Halt> {
-        let (mut signers, mut is_there) = (Vec::new(), false);
-        for record in self.message.authorities() {
-            if record.class != CLASS_IN || !matches!(record.rtype, NSEC | NSEC3) {
-                continue;
-            }
-            is_there = true;
+        let (mut signers, denying) = (Vec::new(), denying(self.message)?);
+        for record in &denying {
             let Ok(owner) = NameRef::from_wire(self.message.owner(record)) else { continue };
             for signer in Set::in_authority(self.message, owner, record.rtype).signers() {
                 let may = if rtype == DS { name.is_below(signer) } else { name.is_at_or_below(signer) };
@@ -148,7 +144,7 @@ impl<'m> Case<'_, 'm> {
             }
         }
         signers.sort_by_key(|signer| std::cmp::Reverse(signer.as_ref().label_count()));
-        let mut why = if is_there { Bogus::NoSignature } else { Bogus::NoProof };
+        let mut why = if denying.is_empty() { Bogus::NoProof } else { Bogus::NoSignature };
         for signer in &signers {
             match self.denied(name, rtype, signer.as_ref(), work) {
                 Err(Halt::Bogus(reason)) => why = reason,
