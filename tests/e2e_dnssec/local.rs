@@ -294,6 +294,15 @@ fn an_upstream_that_tampers_is_found_out() {
         assert_eq!((reply.rcode(), codes(&reply)), (rcode::SERVFAIL, vec![code]), "{what}: {reply:?}");
         assert!(reply.answers.is_empty(), "{what}: {reply:?}");
         assert!(begun.elapsed() < Duration::from_secs(8), "{what}: {:?}", begun.elapsed());
+        // unbound, asking the same upstream, is not taken in either, and without the change finds nothing wrong. Of keys that
+        // nobody tells it says nothing for longer than a client waits.
+        for change in [Some(change), None].into_iter().filter(|change| change.is_none() || code != INDETERMINATE) {
+            tamper.set(change);
+            let _control = net.signed.fresh_validator(&net.world.net, TAMPER);
+            let there = ask(&net.world.net, Ipv4Addr::LOCALHOST, VALIDATOR_PORT, &query);
+            let bogus = (there.rcode() == rcode::SERVFAIL, there.flags & AD != 0);
+            assert_eq!(bogus, (change.is_some(), change.is_none()), "{what}, as unbound has it: {there:?}");
+        }
         // The positive control, with nothing remembered.
         tamper.set(None);
         forget(&net);

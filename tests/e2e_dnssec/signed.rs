@@ -104,6 +104,12 @@ impl Signed {
         self.unbound(ns, name, "127.0.0.1", VALIDATOR_PORT, &forward)
     }
 
+    /// The same with nothing at hand, asking by large datagrams alone.
+    pub fn fresh_validator(&self, ns: &Ns, server: Ipv4Addr) -> Process {
+        let more = format!(" edns-buffer-size: 4096\nforward-zone:\n name: \".\"\n forward-addr: {server}\n");
+        self.unbound(ns, "fresh", "127.0.0.1", VALIDATOR_PORT, &more)
+    }
+
     /// What delv, a validator of another make, says of a name when it asks `server` from `ns`; times left out.
     pub fn delv(&self, ns: &Ns, server: Ipv4Addr, name: &str, qtype: &str) -> String {
         let mut command = ns.command("delv");
