@@ -28,6 +28,7 @@ pub mod reply;
 pub mod rpz;
 pub mod session;
 pub mod sparing;
+pub mod validate;
 pub mod wire;
 
 // Clocks, sockets, files, the kernel.

@@ -1,10 +1,15 @@
 //! A client that validates sees behind the resolver what it would see behind the resolver's upstream: signed zones, real
-//! validators of two makes, each question asked through the resolver and directly.
+//! validators of two makes, each question asked through the resolver and directly. Where the resolver validates by itself
+//! (`local`), it comes to the verdicts that unbound comes to.
 
 #[path = "e2e_dnssec/hostile.rs"]
 mod hostile;
+#[path = "e2e_dnssec/local.rs"]
+mod local;
 #[path = "e2e_dnssec/signed.rs"]
 mod signed;
+#[path = "e2e_dnssec/tamper.rs"]
+mod tamper;
 mod world;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -115,13 +120,19 @@ struct Net {
 
 impl Net {
     fn start(kind: Kind, config: &Config) -> Option<Self> {
+        let (world, signed) = Self::outside(kind)?;
+        let staunch = Staunch::start(&world, config);
+        Some(Self { world, signed, staunch })
+    }
+
+    /// All but the resolver under test.
+    fn outside(kind: Kind) -> Option<(World, Signed)> {
         if !signed::tools_are_there() {
             return None;
         }
         let world = World::create(1)?;
         let signed = Signed::start(&world, kind);
-        let staunch = Staunch::start(&world, config);
-        Some(Self { world, signed, staunch })
+        Some((world, signed))
     }
 
     /// Asks the resolver under test from the sandbox, by datagram and, where that is cut short, by stream.

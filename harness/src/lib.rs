@@ -18,6 +18,7 @@ pub mod rdap;
 pub mod rpz;
 pub mod seeds;
 pub mod tree;
+pub mod validate;
 
 /// One target.
 #[derive(Debug, Clone, Copy)]
@@ -42,4 +43,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "rdap", run: rdap::run, mutations: 3000 },
     Target { name: "rpz", run: rpz::run, mutations: 1000 },
     Target { name: "edns", run: edns::run, mutations: 10_000 },
+    Target { name: "validate", run: validate::run, mutations: 400 },
 ];

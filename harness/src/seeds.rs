@@ -17,7 +17,8 @@ pub type Seed = (&'static str, &'static str, Vec<u8>);
 
 /// All of them.
 pub fn made() -> Vec<Seed> {
-    [queries(), answers(), trees(), frames(), journals(), upstreams()].concat()
+    let signed = crate::validate::seeds().into_iter().map(|(name, octets)| ("validate", name, octets)).collect();
+    [queries(), answers(), trees(), frames(), journals(), upstreams(), signed].concat()
 }
 
 fn name(text: &str) -> Vec<u8> {

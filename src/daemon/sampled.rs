@@ -15,6 +15,7 @@ use crate::pipeline::{Ages, Pipeline};
 use crate::session::{Past, State};
 use crate::store;
 use crate::telemetry::{Sample, Sampled};
+use crate::validate;
 
 /// Reads the pipeline's stages when the page is asked for. Holds no stage alive.
 pub struct Stages {
@@ -36,6 +37,7 @@ impl Sampled for Stages {
         all.push(plain("page_closed_total", help, read(&self.page_closed)));
         shares(&mut all, &pipeline);
         upstream(&mut all, &pipeline);
+        dnssec(&mut all, &pipeline.validated);
         ages(&mut all, &pipeline.ages);
         decoys(&mut all, &pipeline);
         held(&mut all, &pipeline);
@@ -236,6 +238,27 @@ fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             value: read(count),
         });
     }
+}
+
+fn dnssec(all: &mut Vec<Sample>, counters: &validate::Counters) {
+    for (verdict, count) in [
+        ("secure", &counters.secure),
+        ("insecure", &counters.insecure),
+        ("bogus", &counters.bogus),
+        ("indeterminate", &counters.indeterminate),
+    ] {
+        all.push(Sample {
+            name: "dnssec_answers_total",
+            help: "Answers checked against their signatures",
+            label: Some(("verdict", verdict)),
+            value: read(count),
+        });
+    }
+    all.extend([
+        plain("dnssec_signatures_total", "Signatures checked for them", read(&counters.signatures)),
+        plain("dnssec_nsec3_hashes_total", "NSEC3 hashes computed for them", read(&counters.hashes)),
+        plain("dnssec_lookups_total", "Look-ups of keys for them", read(&counters.lookups)),
+    ]);
 }
 
 fn decoys(all: &mut Vec<Sample>, pipeline: &Pipeline) {

@@ -6,8 +6,9 @@
 //!
 //! Invariants: a query is written from a permit's fields and our own settings alone (promise P2; see [`query`]), and an
 //! upstream is asked in the way that is configured for it, in no other. Questions of our own exist beside: `. NS`, asked to
-//! learn whether a silent upstream lives, `resolver.arpa SOA`, to learn how it treats datagrams ([`greet`]), and look-ups
-//! of hosts that the configuration names ([`helper`]); nothing in them is a session's choice.
+//! learn whether a silent upstream lives, `resolver.arpa SOA`, to learn how it treats datagrams ([`greet`]), look-ups
+//! of hosts that the configuration names ([`helper`]); nothing in them is a session's choice. Where answers are validated,
+//! keys are looked up too ([`Forwarder::look_up_keys`]): of names that upstreams have by then.
 
 mod budget;
 mod case;
@@ -68,6 +69,7 @@ use self::sockets::Sockets;
 use self::stream::Pool;
 pub use self::upstream::{Upstream, Way};
 use crate::policy::Permit;
+use crate::validate::Need;
 
 /// Exchanges at once unless [`Forwarder::with_exchanges`] says otherwise; each holds at least one socket, and all together
 /// at most twice as many.
@@ -134,6 +136,8 @@ const SLACK: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct Forwarder {
     inner: Arc<Inner>,
+    /// Whether every question asks for signatures, unchecked.
+    proofs: bool,
     /// Lives as long as there is somebody who can ask.
     _handle: Arc<()>,
 }
@@ -202,6 +206,7 @@ impl Forwarder {
             .map(|own| (own.zone.clone(), places(&own.upstreams, &mut servers, &counters)))
             .collect();
         Self {
+            proofs: false,
             inner: Arc::new(Inner {
                 servers,
                 map: Map::new(default, zones),
@@ -219,6 +224,17 @@ impl Forwarder {
         }
     }
 
+    /// With questions that all ask for signatures (DO), and that upstreams leave the checking to us (CD; RFC 6840 section
+    /// 5.9), whatever the client's query said: an answer is then what the zones say, and the flags tell nothing of the client.
+    pub fn asking_for_proofs(self, proofs: bool) -> Self {
+        Self { proofs, ..self }
+    }
+
+    fn ask(&self, permit: &Permit) -> Ask {
+        let ask = Ask::from(permit);
+        if self.proofs { ask.with_proofs() } else { ask }
+    }
+
     /// Asks the upstreams what `permit` allows. Must run inside a tokio runtime with I/O and time.
     ///
     /// The same question (name, type, DO, CD) asked again meanwhile, in the same partition, shares the exchange and its
@@ -226,7 +242,7 @@ impl Forwarder {
     /// long as that more for a private one; dropping the future does not end an exchange that others wait for.
     pub fn resolve(&self, permit: &Permit) -> impl Future<Output = Result<Landed, ForwardError>> + use<> {
         Counters::add(&self.inner.counters.questions);
-        self.look_up(Ask::from(permit))
+        self.look_up(self.ask(permit))
     }
 
     /// The same for somebody who cannot wait beyond `until`; the exchange goes on for others.
@@ -238,6 +254,16 @@ impl Forwarder {
         match Box::pin(timeout_at(until, self.resolve(permit))).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(permit.qname())))),
+        }
+    }
+
+    /// Looks up keys, or what vouches for them, where the validator needs them: the types DS and DNSKEY, of a judged name's
+    /// own ancestors and of those of names on its answer's chain. Ends at `until`; the exchange goes on for others.
+    pub async fn look_up_keys(&self, need: &Need, until: Instant) -> Result<Landed, ForwardError> {
+        let ask = Ask::host(need.name(), need.qtype()).with_proofs();
+        match timeout_at(until, self.look_up(ask)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(need.name())))),
         }
     }
 
@@ -266,7 +292,7 @@ impl Forwarder {
         permit: &Permit,
         until: Instant,
     ) -> (Result<Landed, ForwardError>, Option<Flight>) {
-        let ask = Ask::from(permit);
+        let ask = self.ask(permit);
         Counters::add(&self.inner.counters.questions);
         let seat = match self.inner.flights.board(&self.inner, ask) {
             Ok(seat) => seat,

@@ -71,9 +71,15 @@ impl Ask {
         Self { qname: QName::from_text("resolver.arpa").ok(), qtype: Qtype::SOA, ..Self::PROBE }
     }
 
-    /// A look-up of our own, of a host that the configuration names.
+    /// A look-up of our own, of a host that the configuration names, or of keys.
     pub(super) fn host(name: NameRef<'_>, qtype: Qtype) -> Self {
-        Self { qname: Some(QName::copy_of(name)), qtype, ..Self::PROBE }
+        let qname = (!name.is_root()).then(|| QName::copy_of(name));
+        Self { qname, qtype, ..Self::PROBE }
+    }
+
+    /// With signatures, unchecked.
+    pub(super) fn with_proofs(self) -> Self {
+        Self { dnssec_ok: true, checking_disabled: true, ..self }
     }
 
     /// The name.

@@ -315,9 +315,13 @@ impl Search<'_, '_> {
         };
         let now: Now = clock::now();
         let asked = self.asked(permit.qtype());
-        let Ok(vetted) = answer::vet_sibling(&response.wire, permit.qname(), asked, &self.live.answers) else {
+        let Ok(mut vetted) = answer::vet_sibling(&response.wire, permit.qname(), asked, &self.live.answers) else {
             return Heard::Nothing;
         };
+        let until = tokio::time::Instant::now() + PATIENCE;
+        if self.pipeline.validate(&self.live, &permit, &response, &mut vetted, until).await.is_err() {
+            return Heard::Nothing;
+        }
         // Answers that lead inside are evidence of their own and go the ordinary way.
         if leads_inside(&vetted) || response.wire.len() > Table::MAX_RESPONSE {
             return Heard::Absent;

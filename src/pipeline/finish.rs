@@ -138,7 +138,7 @@ impl Pipeline {
             Box::pin(self.as_if_asked(&live, walk, key, begun, entry.took)).await;
             return self.release(walk, query, entry, out).await;
         }
-        let vetted = match answer::vet(&response.wire, Asked::from(permit), &live.answers) {
+        let mut vetted = match answer::vet(&response.wire, Asked::from(permit), &live.answers) {
             Ok(vetted) => vetted,
             Err(error) => {
                 tracing::debug!(%error, "an answer was not usable");
@@ -153,7 +153,7 @@ impl Pipeline {
         self.ages.note_answer(walk, vetted.kind, permit.qname(), now);
         let emptied = is_emptied(&vetted);
         walk.session.inner.lock().score.observe(walk.record.split.tenant(permit.qname()), answered(&vetted));
-        walk.record.withheld = vetted.rebinding;
+        walk.record.withheld = std::mem::take(&mut vetted.rebinding);
         let floor = live.repeats.floor.as_millis() as u64;
         let took = u32::try_from(response.took.as_millis()).unwrap_or(u32::MAX);
         if emptied {
@@ -164,6 +164,17 @@ impl Pipeline {
                 Box::pin(self.as_if_asked(&live, walk, key, begun, took)).await;
             }
             return self.refuse_inside(&live, walk, query, now, out);
+        }
+        if live.validator.is_some()
+            && let Err(unproved) = Box::pin(self.validate(&live, permit, &response, &mut vetted, until)).await
+        {
+            self.note_failure(&live, walk, key, unproved.ede, unproved.text);
+            response.kept();
+            // It was checked when it was kept.
+            if let Some(stale) = stale {
+                return Box::pin(self.release_stale(walk, query, stale, out)).await;
+            }
+            return fail(walk, query, unproved.ede, unproved.text, out);
         }
         let hops = vetted.names.into_boxed_slice();
         let entry = if vetted.kind == Kind::Failure {

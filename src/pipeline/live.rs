@@ -16,6 +16,7 @@ use crate::pin::PinPolicy;
 use crate::policy::Policy;
 use crate::readiness::{Lockdown, Need};
 use crate::session::Context;
+use crate::validate::Validator;
 use crate::zones::Zones;
 use crate::{forward, learn, partition, rpz};
 
@@ -33,6 +34,10 @@ pub struct Live {
     pub forwarded: forward::Zones,
     /// What of an answer may be shown.
     pub answers: AnswerRules,
+    /// Checks signatures, where that is wanted.
+    pub validator: Option<Validator>,
+    /// Whether clients that ask for it (CD) get what was not checked.
+    pub allow_cd: bool,
     /// Lifetimes of pins.
     pub pins: PinPolicy,
     /// Addresses that one name may hold open for one session.

@@ -77,21 +77,26 @@ impl Pipeline {
             let pipeline = self.clone();
             landing.spawn(async move {
                 if let Ok(response) = flight.landed().await {
-                    pipeline.keep(&permit, &response);
+                    pipeline.keep(&permit, &response).await;
                 }
             });
             while landing.try_join_next().is_some() {}
         }
     }
 
-    /// Keeps an answer that nobody waits for; what the score is told of it. `None`, and nothing kept, where it says nothing.
-    pub(super) fn keep(&self, permit: &Permit, response: &Response) -> Option<Answered> {
+    /// Keeps an answer that nobody waits for; what the score is told of it. `None`, and nothing kept, where it says nothing
+    /// or is not as it was signed.
+    pub(super) async fn keep(&self, permit: &Permit, response: &Response) -> Option<Answered> {
         let live = self.live.load_full();
-        let vetted = answer::vet(&response.wire, Asked::from(permit), &live.answers).ok()?;
+        let mut vetted = answer::vet(&response.wire, Asked::from(permit), &live.answers).ok()?;
         if vetted.kind == Kind::Failure {
             return None;
         }
         let told = answered(&vetted);
+        if !is_emptied(&vetted) {
+            let until = Instant::now() + self.forwarder.total_timeout();
+            self.validate(&live, permit, response, &mut vetted, until).await.ok()?;
+        }
         let (now, floor) = (clock::now(), live.repeats.floor.as_millis() as u64);
         let key = super::finish::key_of(permit);
         let took = u32::try_from(response.took.as_millis()).unwrap_or(u32::MAX);

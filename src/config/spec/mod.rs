@@ -5,6 +5,7 @@
 //! outside [`super`] uses these types.
 
 mod answer;
+mod dnssec;
 mod enforce;
 mod rpz;
 mod rules;
@@ -19,6 +20,7 @@ use crate::model::{Mode, Phase, SessionType};
 use crate::policy::{UnknownSource, Unlisted};
 
 pub use answer::{AllowRange, Answer, ShowLoopback};
+pub use dnssec::{Dnssec, NegativeTrustAnchor};
 pub use enforce::Enforce;
 pub use rpz::{OnExpire, Rpz, RpzEde, RpzPassthru, RpzPolicy, Tsig, Unsupported};
 pub use rules::{List, ListAction, Pack, Range, Rule};
@@ -40,6 +42,8 @@ pub struct V1 {
     pub forward: Vec<Forward>,
     /// What of an answer is shown.
     pub answer: Answer,
+    /// Whether answers are checked against their signatures.
+    pub dnssec: Dnssec,
     /// The packet filter.
     pub enforce: Enforce,
     /// How refusals look.

@@ -198,7 +198,7 @@ impl Pipeline {
             }
         };
         // Without a usable one the old answer stays, and nothing stands in its way: it is tried again in a tick.
-        let Some(told) = self.keep(&permit, &response) else { return Counters::add(&counters.failed, 1) };
+        let Some(told) = self.keep(&permit, &response).await else { return Counters::add(&counters.failed, 1) };
         let tenant = Split::of(key.qname).tenant(key.qname);
         for session in asking {
             session.inner.lock().score.observe(tenant, told);
