@@ -149,6 +149,18 @@ impl Pipeline {
                 return fail(walk, query, Ede::NetworkError, UNUSABLE, out);
             }
         };
+        // Ahead of all that is learned from an answer.
+        if live.validator.is_some()
+            && let Err(unproved) = Box::pin(self.validate(&live, permit, &response, &mut vetted, until)).await
+        {
+            self.note_failure(&live, walk, key, unproved.ede, unproved.text);
+            response.kept();
+            // It was checked when it was kept.
+            if let Some(stale) = stale {
+                return Box::pin(self.release_stale(walk, query, stale, out)).await;
+            }
+            return fail(walk, query, unproved.ede, unproved.text, out);
+        }
         let now = clock::now();
         self.ages.note_answer(walk, vetted.kind, permit.qname(), now);
         let emptied = is_emptied(&vetted);
@@ -164,17 +176,6 @@ impl Pipeline {
                 Box::pin(self.as_if_asked(&live, walk, key, begun, took)).await;
             }
             return self.refuse_inside(&live, walk, query, now, out);
-        }
-        if live.validator.is_some()
-            && let Err(unproved) = Box::pin(self.validate(&live, permit, &response, &mut vetted, until)).await
-        {
-            self.note_failure(&live, walk, key, unproved.ede, unproved.text);
-            response.kept();
-            // It was checked when it was kept.
-            if let Some(stale) = stale {
-                return Box::pin(self.release_stale(walk, query, stale, out)).await;
-            }
-            return fail(walk, query, unproved.ede, unproved.text, out);
         }
         let hops = vetted.names.into_boxed_slice();
         let entry = if vetted.kind == Kind::Failure {

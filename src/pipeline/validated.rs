@@ -24,8 +24,8 @@ pub(super) struct Unproved {
 }
 
 impl Pipeline {
-    /// Checks `vetted`, which was made of `response`, within the limits and at most until `until`. An answer that is secure gets AD (RFC 6840 section 5.8) and lives no longer than its signatures; one
-    /// that is insecure gets none.
+    /// Checks `vetted`, which was made of `response`, within the limits and at most until `until`. An answer that is secure
+    /// gets AD (RFC 6840 section 5.8) and lives no longer than its signatures; one that is insecure gets none.
     ///
     /// A client that checks for itself (CD), where that is allowed, gets what came, as it came, which is kept apart; a failure
     /// is one either way.
