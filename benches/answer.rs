@@ -9,6 +9,7 @@ use hickory_proto::op::Message;
 use staunch::answer::{AnswerRules, Asked, vet};
 use staunch::cache::{Cache, Config, Key};
 use staunch::model::Qtype;
+use staunch::partition::Partition;
 use staunch_scoring::NameBuf;
 
 /// A response to `www.example.com` of type `qtype`, records given as they stand on the wire.
@@ -43,8 +44,14 @@ fn benches(c: &mut Criterion) {
     c.bench_function("vet HTTPS with ech and hint", |b| b.iter(|| vet(black_box(&https), asked(Qtype::HTTPS), &rules)));
     c.bench_function("for comparison: hickory-proto parses four A", |b| b.iter(|| Message::from_vec(black_box(&four))));
     let cache = Cache::new(Config::of_entries(65_536));
-    let key = Key { qname: name.as_ref(), qtype: Qtype::A, dnssec_ok: false, checking_disabled: false };
-    cache.put(key, vet(&four, asked(Qtype::A), &rules).expect("whole").answer, Box::default(), 0, 0);
+    let key = Key {
+        qname: name.as_ref(),
+        qtype: Qtype::A,
+        dnssec_ok: false,
+        checking_disabled: false,
+        partition: Partition::ALL,
+    };
+    cache.put(key, vet(&four, asked(Qtype::A), &rules).expect("whole").answer, Box::default(), 0, 0, 0);
     assert!(cache.get(key, 1).is_some());
     c.bench_function("cache hit", |b| b.iter(|| cache.get(black_box(key), 1)));
 }

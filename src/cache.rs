@@ -21,6 +21,7 @@ use staunch_scoring::{NameBuf, NameRef};
 
 use crate::answer::WireAnswer;
 use crate::model::{Ede, Qtype};
+use crate::partition::Partition;
 
 /// Most failures remembered. What a session gains by filling it: failed questions of others are tried again sooner than
 /// [`Config`]'s owner wants, each of its own at the price of a charge.
@@ -56,6 +57,8 @@ pub struct Key<'q> {
     pub dnssec_ok: bool,
     /// Checking disabled: an answer that was not checked must not serve one who wants it checked.
     pub checking_disabled: bool,
+    /// Who else may be answered by it.
+    pub partition: Partition,
 }
 
 impl Key<'_> {
@@ -64,20 +67,25 @@ impl Key<'_> {
     }
 
     fn to_owned(self) -> OwnedKey {
-        OwnedKey { qname: self.qname.as_wire().into(), qtype: self.qtype, flags: self.flags() }
+        OwnedKey {
+            qname: self.qname.as_wire().into(),
+            qtype: self.qtype,
+            flags: self.flags(),
+            partition: self.partition,
+        }
     }
 }
 
 impl Hash for Key<'_> {
     fn hash<H: Hasher>(&self, to: &mut H) {
-        hash(self.qname.as_wire(), self.qtype, self.flags(), to);
+        hash(self.qname.as_wire(), self.qtype, self.flags(), self.partition, to);
     }
 }
 
 /// One hash for the borrowed and the owned form.
-fn hash<H: Hasher>(qname: &[u8], qtype: Qtype, flags: u8, to: &mut H) {
+fn hash<H: Hasher>(qname: &[u8], qtype: Qtype, flags: u8, partition: Partition, to: &mut H) {
     to.write(qname);
-    to.write_u32(u32::from(qtype.0) << 8 | u32::from(flags));
+    to.write_u64((u64::from(qtype.0) << 8 | u64::from(flags)) ^ partition.number());
 }
 
 /// The key as kept.
@@ -86,17 +94,19 @@ struct OwnedKey {
     qname: Box<[u8]>,
     qtype: Qtype,
     flags: u8,
+    partition: Partition,
 }
 
 impl Hash for OwnedKey {
     fn hash<H: Hasher>(&self, to: &mut H) {
-        hash(&self.qname, self.qtype, self.flags, to);
+        hash(&self.qname, self.qtype, self.flags, self.partition, to);
     }
 }
 
 impl Equivalent<OwnedKey> for Key<'_> {
     fn equivalent(&self, key: &OwnedKey) -> bool {
-        *self.qname.as_wire() == *key.qname && self.qtype == key.qtype && self.flags() == key.flags
+        *self.qname.as_wire() == *key.qname
+            && (self.qtype, self.flags(), self.partition) == (key.qtype, key.flags, key.partition)
     }
 }
 
@@ -116,6 +126,8 @@ pub struct Entry {
     pub usable: u64,
     /// Set where the guard has taken everything out of the answer: the addresses it held. It is refused, each time.
     pub inside: Option<Box<[IpAddr]>>,
+    /// How long it took to get, milliseconds.
+    pub took: u32,
     /// Never the same for two entries of one process: tells a pinned answer from a later one of the same name.
     pub id: u64,
 }
@@ -124,7 +136,7 @@ impl Entry {
     /// An answer that is shown once and never kept.
     pub fn passing(answer: WireAnswer, hops: Box<[NameBuf]>, now: u64) -> Self {
         let expires = now.saturating_add(u64::from(answer.ttl) * 1000);
-        Self { answer, hops, stored: now, expires, usable: expires, inside: None, id: 0 }
+        Self { answer, hops, stored: now, expires, usable: expires, inside: None, took: 0, id: 0 }
     }
 
     /// Whether its TTL has run down.
@@ -218,16 +230,33 @@ impl Cache {
     }
 
     /// Keeps `answer` in place of an older one; it is usable for its TTL, and for `floor` milliseconds where the TTL is
-    /// shorter. Returns the entry, kept or not, so that a caller can serve it either way.
-    pub fn put(&self, key: Key<'_>, answer: WireAnswer, hops: Box<[NameBuf]>, now: u64, floor: u64) -> Arc<Entry> {
-        self.keep(key, answer, hops, None, now, floor)
+    /// shorter. `took`: milliseconds it took to get. Returns the entry, kept or not, so that a caller can serve it either way.
+    pub fn put(
+        &self,
+        key: Key<'_>,
+        answer: WireAnswer,
+        hops: Box<[NameBuf]>,
+        now: u64,
+        floor: u64,
+        took: u32,
+    ) -> Arc<Entry> {
+        self.keep(key, answer, hops, None, now, floor, took)
     }
 
     /// As [`Cache::put`], for an answer of which the guard has taken everything out: `withheld`, and what is shown of it.
-    pub fn put_inside(&self, key: Key<'_>, answer: WireAnswer, withheld: Box<[IpAddr]>, now: u64, floor: u64) {
-        self.keep(key, answer, Box::default(), Some(withheld), now, floor);
+    pub fn put_inside(
+        &self,
+        key: Key<'_>,
+        answer: WireAnswer,
+        withheld: Box<[IpAddr]>,
+        now: u64,
+        floor: u64,
+        took: u32,
+    ) {
+        self.keep(key, answer, Box::default(), Some(withheld), now, floor, took);
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn keep(
         &self,
         key: Key<'_>,
@@ -236,11 +265,12 @@ impl Cache {
         inside: Option<Box<[IpAddr]>>,
         now: u64,
         floor: u64,
+        took: u32,
     ) -> Arc<Entry> {
         let expires = now.saturating_add(u64::from(answer.ttl) * 1000);
         let usable = expires.max(now.saturating_add(floor));
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let entry = Arc::new(Entry { answer, hops, stored: now, expires, usable, inside, id });
+        let entry = Arc::new(Entry { answer, hops, stored: now, expires, usable, inside, took, id });
         // One that is usable for no time serves nobody but those who are answered stale.
         if self.enabled {
             self.inner.insert(key.to_owned(), entry.clone());
@@ -306,7 +336,13 @@ mod tests {
     }
 
     fn key(name: &NameBuf) -> Key<'_> {
-        Key { qname: name.as_ref(), qtype: Qtype::A, dnssec_ok: false, checking_disabled: false }
+        Key {
+            qname: name.as_ref(),
+            qtype: Qtype::A,
+            dnssec_ok: false,
+            checking_disabled: false,
+            partition: Partition::ALL,
+        }
     }
 
     fn name(text: &str) -> NameBuf {
@@ -317,7 +353,7 @@ mod tests {
     fn an_entry_lives_for_its_ttl_and_no_longer() {
         let cache = Cache::new(Config::of_entries(16));
         let name = name("a.example");
-        let put = cache.put(key(&name), answer(10, 50), Box::default(), 5_000, 0);
+        let put = cache.put(key(&name), answer(10, 50), Box::default(), 5_000, 0, 0);
         for (now, left) in [(5_000, Some(10)), (5_001, Some(9)), (14_999, Some(0)), (15_000, None), (u64::MAX, None)] {
             let got = cache.get(key(&name), now);
             assert_eq!(got.as_ref().map(|e| e.ttl_left(now)), left, "at {now}");
@@ -329,12 +365,18 @@ mod tests {
     fn a_later_answer_is_another_entry() {
         let cache = Cache::new(Config::of_entries(16));
         let name = name("a.example");
-        let first = cache.put(key(&name), answer(10, 50), Box::default(), 0, 0);
-        let second = cache.put(key(&name), answer(20, 50), Box::default(), 4_000, 0);
+        let first = cache.put(key(&name), answer(10, 50), Box::default(), 0, 0, 0);
+        let second = cache.put(key(&name), answer(20, 50), Box::default(), 4_000, 0, 0);
         assert_ne!(first.id, second.id);
         assert_eq!((first.expires, second.expires), (10_000, 24_000), "the first keeps its own end");
         assert_eq!(cache.get(key(&name), 5_000).map(|e| e.id), Some(second.id));
         assert_eq!(cache.len(), 1);
+    }
+
+    fn others_partition() -> Partition {
+        let id = crate::model::SessionId::new("other").expect("an id");
+        let announcement = crate::model::Announcement::without_sandbox(id, crate::model::SessionType::Batch);
+        crate::partition::Partitions::of(&announcement).alone()
     }
 
     #[test]
@@ -342,13 +384,14 @@ mod tests {
         let cache = Cache::new(Config::of_entries(64));
         let (a, b) = (name("a.example"), name("b.example"));
         let base = key(&a);
-        cache.put(base, answer(10, 50), Box::default(), 0, 0);
+        cache.put(base, answer(10, 50), Box::default(), 0, 0, 0);
         let others = [
             key(&b),
             Key { qtype: Qtype::AAAA, ..base },
             Key { dnssec_ok: true, ..base },
             Key { checking_disabled: true, ..base },
             Key { dnssec_ok: true, checking_disabled: true, ..base },
+            Key { partition: others_partition(), ..base },
         ];
         for other in others {
             assert!(cache.get(other, 1).is_none(), "{other:?}");
@@ -361,7 +404,7 @@ mod tests {
         let name = name("a.example");
         let off = Cache::new(Config::of_entries(0));
         assert_eq!(
-            off.put(key(&name), answer(100, 50), Box::default(), 0, 60_000).answer.ttl,
+            off.put(key(&name), answer(100, 50), Box::default(), 0, 60_000, 0).answer.ttl,
             100,
             "still served once"
         );
@@ -381,7 +424,7 @@ mod tests {
             (7, 0, 7_000, 6),
         ] {
             let name = name(&format!("t{ttl}f{floor}.example"));
-            let put = cache.put(key(&name), answer(ttl, 50), Box::default(), 0, floor);
+            let put = cache.put(key(&name), answer(ttl, 50), Box::default(), 0, floor, 0);
             assert_eq!((put.usable, put.expires), (usable, u64::from(ttl) * 1000));
             assert_eq!(put.ttl_left(1_000), left, "the TTL shown is the record's own");
             assert_eq!(cache.get(key(&name), usable.saturating_sub(1)).is_some(), usable > 0);
@@ -393,7 +436,7 @@ mod tests {
     fn what_is_expired_is_there_for_who_is_held() {
         let cache = Cache::new(Config::of_entries(16));
         let name = name("a.example");
-        cache.put(key(&name), answer(10, 50), Box::default(), 0, 0);
+        cache.put(key(&name), answer(10, 50), Box::default(), 0, 0, 0);
         for (now, max_stale, there) in
             [(9_999, 0, true), (10_000, 0, false), (10_000, 1, true), (70_000, 60_000, false), (69_999, 60_000, true)]
         {
@@ -406,7 +449,7 @@ mod tests {
     fn a_failure_stands_for_its_time_and_takes_no_answers_place() {
         let cache = Cache::new(Config::of_entries(16));
         let (name, other) = (name("a.example"), name("b.example"));
-        cache.put(key(&name), answer(10, 50), Box::default(), 0, 0);
+        cache.put(key(&name), answer(10, 50), Box::default(), 0, 0, 0);
         assert!(cache.failure(key(&name), 0).is_none());
         cache.put_failure(key(&name), Failure { ede: Ede::NetworkError, text: "refused".into(), until: 22_000 });
         assert_eq!(cache.failure(key(&name), 21_999).map(|f| f.ede), Some(Ede::NetworkError));
@@ -430,7 +473,7 @@ mod tests {
             let cache = Cache::new(config);
             for i in 0..20_000 {
                 let name = name(&format!("n{i}.example"));
-                cache.put(key(&name), answer(100, size), Box::default(), 0, 0);
+                cache.put(key(&name), answer(100, size), Box::default(), 0, 0, 0);
             }
             assert!(cache.len() <= config.entries, "{} entries", cache.len());
             assert!(cache.weight() <= config.octets as u64, "{} octets", cache.weight());

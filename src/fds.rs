@@ -43,8 +43,9 @@ impl Budget {
         let open = left.saturating_sub(FOR_UPSTREAMS);
         // Half each, and what one does not want is the other's.
         let tcp = wants.tcp.min((open / 2).max(open.saturating_sub(wants.upstream.saturating_sub(FOR_UPSTREAMS))));
-        let upstream = wants.upstream.min(left - tcp);
-        Self { upstream: upstream.max(2), tcp: tcp.max(1) }
+        let tcp = tcp.max(1);
+        let upstream = wants.upstream.min(left.saturating_sub(tcp));
+        Self { upstream: upstream.max(2), tcp }
     }
 
     /// Whether it is all that was wanted.
@@ -98,6 +99,11 @@ mod tests {
         assert_eq!(share(4096, 24, Wants { upstream: 8192, tcp: 100 }), (3940, 100));
         assert_eq!(share(4096, 24, Wants { upstream: 64, tcp: 9000 }), (64, 3976));
         assert_eq!(share(20, 40, USUAL), (2, 1), "never nothing");
+        assert_eq!(
+            share(65, 0, Wants { upstream: 33, tcp: 1 }),
+            (32, 1),
+            "what clients get at least is not given twice"
+        );
         assert!(Budget::share_out(65_536, 60, USUAL).is_whole(USUAL));
         assert!(!Budget::share_out(1024, 24, USUAL).is_whole(USUAL));
     }

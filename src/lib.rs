@@ -17,6 +17,8 @@ pub mod lists;
 pub mod local;
 pub mod metadata;
 pub mod model;
+pub mod nat64;
+pub mod partition;
 pub mod pin;
 pub mod policy;
 pub mod ports;
@@ -26,6 +28,7 @@ pub mod reply;
 pub mod rpz;
 pub mod session;
 pub mod sparing;
+pub mod validate;
 pub mod wire;
 
 // Clocks, sockets, files, the kernel.

@@ -13,6 +13,7 @@ use staunch_scoring::name::LabelOffsets;
 use staunch_scoring::{NameBuf, NameRef};
 
 use crate::model::Qtype;
+use crate::nat64::{self, MAX_PREFIXES, Nat64};
 
 mod reverse;
 pub mod token;
@@ -26,6 +27,9 @@ const VOLATILE_TTL: u32 = 30;
 
 /// Rules of [`special`] that speak of a session's own search list.
 const SEARCH_RULES: [&str; 2] = ["search suffix", "search-list expansion"];
+
+/// The rule by which clients are told of NAT64 prefixes.
+const RULE_IPV4ONLY: &str = "RFC 8880 ipv4only.arpa";
 
 const NOERROR: u8 = 0;
 const NXDOMAIN: u8 = 3;
@@ -55,6 +59,24 @@ impl Local {
         })
     }
 
+    /// The same in a network with these NAT64 prefixes, at most [`MAX_PREFIXES`] of which are told: without any, clients that
+    /// look for one learn that there is none.
+    #[must_use]
+    pub fn behind(self, prefixes: &[Nat64], qname: NameRef<'_>, qtype: Qtype) -> Self {
+        if prefixes.is_empty()
+            || self.rule != RULE_IPV4ONLY
+            || qtype != Qtype::AAAA
+            || qname.as_wire() != nat64::IPV4ONLY
+        {
+            return self;
+        }
+        let mut told = [None; MAX_PREFIXES];
+        for (slot, prefix) in told.iter_mut().zip(prefixes) {
+            *slot = Some(*prefix);
+        }
+        Self { records: Records::Nat64(told), ..self }
+    }
+
     /// The zone that answers, given the qname it was made for.
     pub fn zone<'n>(&self, qname: NameRef<'n>) -> NameRef<'n> {
         qname.strip_left(qname.label_count().saturating_sub(usize::from(self.zone_labels)))
@@ -70,6 +92,8 @@ pub enum Records {
     A(&'static [Ipv4Addr]),
     /// One AAAA record.
     Aaaa(Ipv6Addr),
+    /// The AAAA records of `ipv4only.arpa`: its addresses behind each of these prefixes, the first always there.
+    Nat64([Option<Nat64>; MAX_PREFIXES]),
     /// One PTR record to this name, uncompressed wire form.
     Ptr(&'static [u8]),
     /// The zone's own SOA record.
@@ -159,12 +183,11 @@ fn arpa(qname: NameRef<'_>, qtype: Qtype, offsets: &LabelOffsets) -> Option<Loca
             let discovery = rest == 2 && offsets.rev_labels(qname).nth(2) == Some(b"_dns".as_slice());
             Some(zone(rest == 1 || discovery, 2, qtype, "RFC 9462 resolver.arpa").without_soa_at(discovery))
         }
-        // No NAT64 of ours: the well-known addresses and no AAAA (RFC 7050, RFC 8880 section 7).
+        // The well-known addresses; what there is of AAAA is for [`Local::behind`] to say (RFC 7050, RFC 8880 section 7).
         b"ipv4only" => {
-            const WELL_KNOWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)];
-            let local = zone(rest == 1, 2, qtype, "RFC 8880 ipv4only.arpa");
+            let local = zone(rest == 1, 2, qtype, RULE_IPV4ONLY);
             Some(match qtype {
-                Qtype::A if rest == 1 => Local { records: Records::A(&WELL_KNOWN), ..local },
+                Qtype::A if rest == 1 => Local { records: Records::A(&nat64::WELL_KNOWN), ..local },
                 _ => local,
             })
         }

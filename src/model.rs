@@ -2,11 +2,15 @@
 //!
 //! Knows no stage. Everything here is plain data.
 
+mod ede;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+pub use ede::Ede;
 
 /// One reading of both clocks, taken once per batch of packets and handed down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -395,48 +399,6 @@ impl Reason {
             Self::NotPinned => "not-pinned",
             Self::Share => "share",
         }
-    }
-}
-
-/// Info codes of Extended DNS Errors that we send (RFC 8914 section 4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u16)]
-pub enum Ede {
-    /// 0: anything else; the text says what.
-    Other = 0,
-    /// 3: the answer is older than its TTL.
-    StaleAnswer = 3,
-    /// 4: the answer was forged (a sinkhole address).
-    ForgedAnswer = 4,
-    /// 14: not ready to serve.
-    NotReady = 14,
-    /// 15: refused by the operator's security policy.
-    Blocked = 15,
-    /// 17: refused by a policy the client's owner asked for.
-    Filtered = 17,
-    /// 18: this client may not ask.
-    Prohibited = 18,
-    /// 22: no upstream could be reached.
-    NoReachableAuthority = 22,
-    /// 23: an upstream could be reached but the exchange failed.
-    NetworkError = 23,
-}
-
-impl Ede {
-    /// The code of a number, of those that we send.
-    pub fn from_code(code: u16) -> Option<Self> {
-        let all = [
-            Self::Other,
-            Self::StaleAnswer,
-            Self::ForgedAnswer,
-            Self::NotReady,
-            Self::Blocked,
-            Self::Filtered,
-            Self::Prohibited,
-            Self::NoReachableAuthority,
-            Self::NetworkError,
-        ];
-        all.into_iter().find(|ede| *ede as u16 == code)
     }
 }
 

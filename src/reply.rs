@@ -31,6 +31,7 @@ use staunch_scoring::NameRef;
 use crate::answer::WireAnswer;
 use crate::local::{Local, Records};
 use crate::model::{Ede, Qtype, Transport};
+use crate::nat64;
 use crate::wire::{Query, Reject};
 
 pub use options::{add_option, curtail};
@@ -301,6 +302,17 @@ pub fn local(out: &mut Vec<u8>, query: &Query<'_>, local: &Local) {
             record(out, Qtype::AAAA, local.ttl, 16);
             out.extend_from_slice(&address.octets());
             1
+        }
+        Records::Nat64(prefixes) => {
+            let all = prefixes.iter().flatten();
+            let addresses = all.flat_map(|prefix| nat64::WELL_KNOWN.map(|v4| prefix.embed(v4)));
+            let mut written = 0;
+            for address in addresses {
+                record(out, Qtype::AAAA, local.ttl, 16);
+                out.extend_from_slice(&address.octets());
+                written += 1;
+            }
+            written
         }
         Records::Ptr(target) => {
             record(out, Qtype::PTR, local.ttl, target.len());

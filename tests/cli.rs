@@ -78,17 +78,14 @@ fn a_verdict_that_stands_is_counted_and_falls_with_what_it_rests_on() {
     // Each question is told of, most of them in few lines, and all are counted.
     many("www.site.example", 0);
     many("a.dump.example", 3);
-    let shown = daemon.json(&["session", "show", "s1"]);
-    let counts = &shown["session"];
-    assert_eq!((counts["queries"].as_u64(), counts["refused"].as_u64()), (Some(100), Some(50)), "{shown:#}");
+    // Whoever looks sees what was asked until then, the last of it included.
     for name in ["www.site.example", "a.dump.example"] {
-        let until = Instant::now() + Duration::from_secs(5);
-        while told(&daemon, name).1 < 50 && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(20));
-        }
         let (lines, questions) = told(&daemon, name);
         assert!(questions == 50 && lines < 25, "{name}: {lines} lines for {questions} questions");
     }
+    let shown = daemon.json(&["session", "show", "s1"]);
+    let counts = &shown["session"];
+    assert_eq!((counts["queries"].as_u64(), counts["refused"].as_u64()), (Some(100), Some(50)), "{shown:#}");
     // Each is asked often again right before something changes, and the next question is judged by what has changed.
     many("a.dump.example", 3);
     let grant = ["allow", "=a.dump.example", "--for", "5m", "--reason", "look", "--owner", "jane", "--session", "s1"];
@@ -108,6 +105,63 @@ fn a_verdict_that_stands_is_counted_and_falls_with_what_it_rests_on() {
     let reloaded = daemon.run(&["reload"]);
     assert_eq!(code(&reloaded), 0, "{reloaded:?}");
     assert_eq!(ask("www.site.example"), 3, "a reload");
+}
+
+#[test]
+fn the_metrics_page_has_limits_of_its_own() {
+    use std::io::{Read, Write};
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let daemon = Daemon::start_at(([192, 0, 2, 53], 53).into(), &format!("127.0.0.1:{port}"), ENFORCE);
+    let open = || {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("time limit");
+        stream
+    };
+    let get = |request: &str| {
+        let mut stream = open();
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut reply = String::new();
+        let read = stream.read_to_string(&mut reply);
+        read.map(|_| reply)
+    };
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", daemon.child.id())).expect("/proc").count();
+    let before = descriptors();
+    // Two hundred that begin a request and never end it: an honest one is answered all the same.
+    let slow: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut stream = open();
+            stream.write_all(b"GET /metr").expect("sent");
+            stream
+        })
+        .collect();
+    let page = get("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("a page");
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("application/openmetrics-text"), "{page}");
+    assert!(descriptors() <= before + 20, "{} beside {before}", descriptors());
+    let closed = |page: &str| {
+        let line = page.lines().find(|line| line.starts_with("staunch_page_closed_total")).expect("a counter");
+        line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok()).expect("a number")
+    };
+    assert!(closed(&page) >= 180.0, "{}", closed(&page));
+    // The last of them end by the time they may take.
+    let begun = Instant::now();
+    let mut last = slow.into_iter().next_back().expect("one");
+    let mut rest = Vec::new();
+    let _ = last.read_to_end(&mut rest);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+
+    let long = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(64 << 10));
+    assert!(get(&long).map_or(true, |reply| reply.starts_with("HTTP/1.1 431")), "a long head");
+    let many = format!("GET /metrics HTTP/1.1\r\n{}\r\n", "X: a\r\n".repeat(200));
+    assert!(get(&many).map_or(true, |reply| reply.starts_with("HTTP/1.1 431")), "many fields");
+    for (request, status) in [
+        ("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "405"),
+        ("GET /other HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
+        ("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", "200"),
+        ("nonsense\r\n\r\n", "400"),
+    ] {
+        let reply = get(request).expect("a reply");
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {reply}");
+    }
 }
 
 #[test]

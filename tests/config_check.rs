@@ -13,6 +13,7 @@ use staunch::model::{Mode, Phase, Qtype, SessionType, Wall};
 use staunch::policy::{UnknownSource, Unlisted};
 use staunch::rpz::Override;
 use staunch::transfer::Source;
+use staunch::validate::Anchors;
 use staunch_scoring::{Bits, NameBuf};
 
 const EXAMPLE: &str = include_str!("../deploy/staunch.example.toml");
@@ -90,6 +91,20 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
         // Response policy zones.
         ("version = 1\n[[rpz]]\nfile = \"z\"\n", &[(2, "rpz[0].name", "empty", "write a name")]),
         ("version = 1\n[[rpz]]\nname = \"z.test\"\n", &[(2, "rpz[0]", "from nowhere", "`primaries`")]),
+        (
+            "version = 1\n[[rpz]]\nname = \"z.test\"\nprimaries = [\"udp://192.0.2.1\", \"tls://192.0.2.1\", \"192.0.2.1#x.test\", \
+             \"tls://x.test#x.test\", { server = \"192.0.2.2\", pins = [\"x\"], mix_case = true }, \
+             { server = \"tls://192.0.2.2#x.test\", ca_file = \"none.pem\" }]\n",
+            &[
+                (4, "rpz[0].primaries[0]", "no way to transfer", "tls://"),
+                (4, "rpz[0].primaries[1]", "whose certificate", "#primary.example"),
+                (4, "rpz[0].primaries[2]", "without TLS", "tls://"),
+                (4, "rpz[0].primaries[3]", "not the address", "not looked up"),
+                (4, "rpz[0].primaries[4].mix_case", "datagrams only", "remove"),
+                (4, "rpz[0].primaries[4].pins", "without TLS", "tls://"),
+                (4, "rpz[0].primaries[5].ca_file", "cannot be read", "relative"),
+            ],
+        ),
         (
             "version = 1\n[[rpz]]\nname = \"z.test\"\nfile = \"nowhere.zone\"\nrequired = true\npassthru = \"trust\"\n",
             &[
@@ -352,6 +367,34 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
             ],
         ),
         (
+            "version = 1\n[answer]\nfloor_seconds = 0\nprivate_timing = true\nprefetch = true\ncache_shared_by = \"group\"\n",
+            &[
+                (4, "answer.private_timing", "every question waits", "floor_seconds"),
+                (5, "answer.prefetch", "none of them sees", "cache_shared_by"),
+            ],
+        ),
+        (
+            "version = 1\n[answer]\ncache_shared_by = \"owner\"\n",
+            &[(3, "answer.cache_shared_by", "unknown word `owner`", "`group`")],
+        ),
+        (
+            "version = 1\n[answer]\nnat64_prefixes = [\"10.0.0.0/8\", \"64:ff9b::1/96\", \"2001:db8::/95\"]\n",
+            &[
+                (3, "answer.nat64_prefixes[0]", "not a NAT64 prefix", "of length 32"),
+                (3, "answer.nat64_prefixes[1]", "bits set", "write `64:ff9b::/96`"),
+                (3, "answer.nat64_prefixes[2]", "not a NAT64 prefix", "64:ff9b::/96"),
+            ],
+        ),
+        (
+            "version = 1\n[answer]\nnat64_prefixes = [\"64:ff9b::/96\", \"a\", \"b\", \"c\", \"d\"]\n",
+            &[
+                (3, "answer.nat64_prefixes", "5 prefixes", "at most 4"),
+                (3, "answer.nat64_prefixes[1]", "not an address range", "write for example"),
+                (3, "answer.nat64_prefixes[2]", "not an address range", "write for example"),
+                (3, "answer.nat64_prefixes[3]", "not an address range", "write for example"),
+            ],
+        ),
+        (
             "version = 1\n[[answer.allow_range]]\nname = \"com\"\nranges = [\"10.0.0.1/8\", \"x\", \"0.0.0.0/0\"]\n",
             &[
                 (2, "answer.allow_range[0].owner", "owner is missing", "who answers"),
@@ -361,6 +404,30 @@ fn every_mistake_is_told_by_line_field_and_remedy() {
                 (4, "answer.allow_range[0].ranges[0]", "behind its prefix", "10.0.0.0/8"),
                 (4, "answer.allow_range[0].ranges[1]", "not an address range", "10.20.0.0/16"),
                 (4, "answer.allow_range[0].ranges[2]", "every address", "name the ranges"),
+            ],
+        ),
+        // Signatures.
+        (
+            "version = 1\n[dnssec]\nmax_failures = 0\nmax_nsec3_iterations = 501\nmax_nsec3_hashes = 7\nmax_lookups = 3\n\
+             timeout_ms = 99\nvalidate = true\ntrust_anchors = \"no-such-file\"\n",
+            &[
+                (3, "dnssec.max_failures", "out of range", "1 to 64"),
+                (4, "dnssec.max_nsec3_iterations", "out of range", "0 to 500"),
+                (5, "dnssec.max_nsec3_hashes", "out of range", "8 to 1024"),
+                (6, "dnssec.max_lookups", "out of range", "4 to 128"),
+                (7, "dnssec.timeout_ms", "out of range", "100 to 10000"),
+                (9, "dnssec.trust_anchors", "cannot be read", "DS or DNSKEY"),
+            ],
+        ),
+        (
+            "version = 1\n[[dnssec.negative_trust_anchor]]\nzone = \".\"\n\
+             [[dnssec.negative_trust_anchor]]\nzone = \"a b\"\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\n",
+            &[
+                (2, "dnssec.negative_trust_anchor[0].owner", "owner is missing", "who answers"),
+                (2, "dnssec.negative_trust_anchor[0].reason", "reason is missing", "why"),
+                (2, "dnssec.negative_trust_anchor[0].review_by", "without a day", "review_by"),
+                (3, "dnssec.negative_trust_anchor[0].zone", "every zone", "validate = false"),
+                (5, "dnssec.negative_trust_anchor[1].zone", "a b", ""),
             ],
         ),
         (
@@ -731,6 +798,19 @@ zone = "dnsbl.example"
 owner = "mail-team"
 reason = "block list"
 review_by = "2027-06-01"
+[dnssec]
+validate = true
+allow_cd = false
+max_failures = 8
+max_nsec3_iterations = 100
+max_nsec3_hashes = 40
+max_lookups = 20
+timeout_ms = 1500
+[[dnssec.negative_trust_anchor]]
+zone = "broken.example"
+owner = "net-team"
+reason = "keys rolled too soon"
+review_by = "2027-06-01"
 [enforce]
 backend = "nft"
 interfaces = ["veth-agent"]
@@ -853,6 +933,12 @@ review_by = "2027-06-01"
     assert_eq!((repeats.hold_stale.as_secs(), repeats.jitter.as_millis()), (3600, 100));
     assert!(!repeats.refresh);
     assert_eq!(loaded.answer.show_loopback[0].zone, name("dnsbl.example"));
+    let (dnssec, limits) = (&loaded.dnssec, loaded.dnssec.limits);
+    assert!(dnssec.validate && !dnssec.allow_cd);
+    assert_eq!((limits.failures, limits.iterations, limits.hashes, limits.lookups), (8, 100, 40, 20));
+    assert_eq!(limits.time.as_millis(), 1500);
+    let apart = [own.zone.clone()];
+    assert_eq!(dnssec.anchors, Anchors::default().without([name("broken.example")]).apart(apart));
     assert_eq!(loaded.enforce.backend, BackendKind::Nft);
     assert_eq!((loaded.enforce.deadline.as_millis(), loaded.enforce.capacity), (70, 7000));
     let seconds = [loaded.pins.min, loaded.pins.max, loaded.pins.grace].map(|time| time.as_secs());
@@ -950,7 +1036,7 @@ fn policy_zones_are_read_in_their_order_and_their_mistakes_told_by_their_lines()
     };
     let text = "version = 1\n[server]\nnotify_listen = [\"192.0.2.1:5353\"]\n\
         [[rpz]]\nname = \"first.test\"\nfile = \"first.zone\"\npolicy = \"cname\"\ncname = \"*.garden.test\"\nede = \"filtered\"\n\
-        [[rpz]]\nname = \"second.test.\"\nprimaries = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\nrequired = true\non_expire = \"disable\"\n\
+        [[rpz]]\nname = \"second.test.\"\nprimaries = [\"192.0.2.53\", \"[2001:db8::53]:5353\", \"tls://192.0.2.54#primary.example\"]\nrequired = true\non_expire = \"disable\"\n\
         tsig = { name = \"Transfer.\", algorithm = \"HMAC-SHA512\", secret_file = \"key\" }\n\
         [[rpz]]\nname = \"third.test\"\nfile = \"third.zone\"\nunsupported = \"ignore\"\nlog = false\n\
         [[rpz]]\nname = \"off.test\"\nfile = \"first.zone\"\nenabled = false\n";
@@ -960,7 +1046,10 @@ fn policy_zones_are_read_in_their_order_and_their_mistakes_told_by_their_lines()
     assert_eq!(loaded.rpz[0].settings.policy, Override::Cname(name("*.garden.test")));
     assert_eq!((loaded.rpz[0].settings.ede, loaded.rpz[2].settings.log), (Ede::Filtered, false));
     let Source::Primaries(primaries) = &loaded.rpz[1].source else { panic!("{:?}", loaded.rpz[1]) };
-    assert_eq!(primaries.servers[1], "[2001:db8::53]:5353".parse().expect("address"));
+    let address = |n: usize| (primaries.servers[n].address.to_string(), primaries.servers[n].tls.is_some());
+    assert_eq!(address(1), ("[2001:db8::53]:5353".into(), false));
+    assert_eq!(address(2), ("192.0.2.54:853".into(), true));
+    assert_eq!(primaries.servers[2].to_string(), "tls://192.0.2.54:853#primary.example");
     assert!(primaries.required && !primaries.keep_expired && primaries.tsig.is_some());
     assert_eq!(loaded.notify_listen, ["192.0.2.1:5353".parse().expect("address")]);
     let told: Vec<_> = warnings.iter().map(ToString::to_string).collect();
@@ -1022,6 +1111,25 @@ fn a_file_that_cannot_be_read_is_a_mistake_like_any_other() {
     std::fs::write(&file, b"version = 1\n# caf\xe9\n").expect("write");
     let errors = load_in(&file, &environment()).expect_err("not UTF-8");
     assert_eq!((errors[0].line, errors[0].problem.as_str()), (2, "not UTF-8"));
+}
+
+#[test]
+fn trust_anchors_are_read_where_they_are_wanted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("anchors.zone");
+    let text = |validate| format!("version = 1\n[dnssec]\nvalidate = {validate}\ntrust_anchors = {path:?}\n");
+    std::fs::write(&path, "; ours\ncorp.example. IN DS 4711 13 2 00ff\n").expect("written");
+    let (with, _) = good(&text(true));
+    assert!(with.dnssec.validate && with.dnssec.allow_cd);
+    std::fs::write(&path, "corp.example. IN DS 4711 13 2 00fe\n").expect("written");
+    let (other, _) = good(&text(true));
+    assert_ne!(with.dnssec.anchors, other.dnssec.anchors);
+    assert_ne!(with.digest(), other.digest(), "another file is another configuration");
+    std::fs::write(&path, "\ncorp.example. IN DS 4711 5 2 00ff\n").expect("written");
+    let told = read(&text(true)).expect_err("nothing can be checked by it").join("\n");
+    assert!(told.contains("dnssec.trust_anchors") && told.contains("line 2") && told.contains("10, 13"), "{told}");
+    // Whoever does not validate needs no file.
+    assert_eq!(good(&text(false)).0.dnssec.anchors, good("version = 1\n").0.dnssec.anchors);
 }
 
 #[test]

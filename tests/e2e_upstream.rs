@@ -12,6 +12,10 @@ mod dot;
 mod fake;
 #[path = "e2e_upstream/flight.rs"]
 mod flight;
+#[path = "e2e_upstream/nat64.rs"]
+mod nat64;
+#[path = "e2e_upstream/privacy.rs"]
+mod privacy;
 #[path = "e2e_upstream/server.rs"]
 mod server;
 #[path = "e2e_upstream/stale.rs"]

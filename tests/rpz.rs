@@ -3,6 +3,7 @@
 
 mod rpz {
     pub mod differential;
+    pub mod over_tls;
     pub mod policy;
     pub mod servers;
     pub mod transfer;

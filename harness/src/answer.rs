@@ -1,7 +1,7 @@
 //! The scrubber of responses: what is shown stands on the question's chain and was in the response, and what is pinned is
 //! shown. [`crate::tree`] comes here too, with messages that are well formed for the most part.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use staunch::answer::{
     AllowRange, AnswerRules, Asked, Kind, MAX_ADDRESSES, MAX_RECORDS, VetError, Vetted, WireAnswer, is_public,
@@ -9,6 +9,7 @@ use staunch::answer::{
 };
 use staunch::lists::{Reach, RuleForm};
 use staunch::model::{Qtype, Transport};
+use staunch::nat64::Nat64;
 use staunch::range::IpRange;
 use staunch::reply;
 use staunch::wire::{self, Parsed};
@@ -54,16 +55,31 @@ impl Settings {
             strip_hints: self.0 & 8 == 0,
             allow_ranges: if self.0 & 16 == 0 { Vec::new() } else { vec![AllowRange { names, ranges: vec![inside] }] },
             show_loopback: if self.0 & 32 == 0 { Vec::new() } else { vec![qname.to_owned()] },
+            nat64: if self.0 & 128 == 0 {
+                Vec::new()
+            } else {
+                vec![Nat64::parse("2001:db8:64::/96").expect("a prefix")]
+            },
             own: if self.0 & 64 == 0 { Vec::new() } else { vec![[203, 0, 113, 1].into()] },
         }
     }
 
     /// Whether an address may be shown, and whether it may be pinned.
     fn admits(self, addr: IpAddr) -> (bool, bool) {
-        let own = self.0 & 64 != 0 && addr == IpAddr::from([203, 0, 113, 1]);
-        let ten = matches!(addr, IpAddr::V4(v4) if v4.octets()[0] == 10) && self.0 & 16 != 0;
+        // Judged by where it leads.
+        let end = match addr {
+            IpAddr::V6(v6) => {
+                let (network, v4) = (v6.to_bits() >> 32, v6.to_bits() as u32);
+                let ours = self.0 & 128 != 0 && network == 0x2001_0db8_0064_u128 << 48;
+                let translated = ours || network == 0x0064_ff9b_u128 << 64;
+                if translated { IpAddr::V4(Ipv4Addr::from_bits(v4)) } else { addr }
+            }
+            IpAddr::V4(_) => addr,
+        };
+        let own = self.0 & 64 != 0 && end == IpAddr::from([203, 0, 113, 1]);
+        let ten = matches!(end, IpAddr::V4(v4) if v4.octets()[0] == 10) && self.0 & 16 != 0;
         let loopback = matches!(addr, IpAddr::V4(v4) if v4.is_loopback()) && self.0 & 32 != 0;
-        let pinned = is_public(addr) && !own || ten;
+        let pinned = is_public(end) && !own || ten;
         (pinned || loopback, pinned)
     }
 }
@@ -93,8 +109,7 @@ pub fn check(response: &[u8], qname: NameRef<'_>, qtype: Qtype, settings: Settin
     answers(&came, &shown, asked, settings);
     authorities(&came, &shown, asked, &vetted, &chain);
     addresses(&vetted, &shown, settings);
-    // Asked for by its type, a CNAME that came with its DNAME is shown alone; one that we made is not.
-    if vetted.kind == Kind::Positive && qtype.0 != CNAME {
+    if vetted.kind == Kind::Positive {
         twice(&vetted, &reply, asked, &rules);
     }
     as_reply(&vetted, asked);

@@ -8,6 +8,7 @@
 pub mod answer;
 pub mod config;
 pub mod dns;
+pub mod edns;
 pub mod frames;
 pub mod journal;
 pub mod lists;
@@ -17,6 +18,7 @@ pub mod rdap;
 pub mod rpz;
 pub mod seeds;
 pub mod tree;
+pub mod validate;
 
 /// One target.
 #[derive(Debug, Clone, Copy)]
@@ -40,4 +42,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "journal", run: journal::run, mutations: 4 },
     Target { name: "rdap", run: rdap::run, mutations: 3000 },
     Target { name: "rpz", run: rpz::run, mutations: 1000 },
+    Target { name: "edns", run: edns::run, mutations: 10_000 },
+    Target { name: "validate", run: validate::run, mutations: 400 },
 ];

@@ -17,7 +17,8 @@ pub type Seed = (&'static str, &'static str, Vec<u8>);
 
 /// All of them.
 pub fn made() -> Vec<Seed> {
-    [queries(), answers(), trees(), frames(), journals()].concat()
+    let signed = crate::validate::seeds().into_iter().map(|(name, octets)| ("validate", name, octets)).collect();
+    [queries(), answers(), trees(), frames(), journals(), upstreams(), signed].concat()
 }
 
 fn name(text: &str) -> Vec<u8> {
@@ -53,6 +54,36 @@ fn queries() -> Vec<Seed> {
         ("query", "any", query("example.com", 255, &[])),
         ("query", "edns-version-1", query("example.com", 1, &[0, 0, 41, 4, 0xd0, 0, 1, 0, 0, 0, 0])),
         ("query", "signed", query("example.com", 1, &[0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 0])),
+    ]
+}
+
+/// A message with an address and these records behind it, `count` in each section.
+fn upstream(counts: [u8; 3], records: &[&[u8]]) -> Vec<u8> {
+    let mut out = vec![0, 1, 0x81, 0x80, 0, 1, 0, counts[0], 0, counts[1], 0, counts[2]];
+    out.extend(name("www.example"));
+    out.extend([0, 1, 0, 1]);
+    out.extend(records.concat());
+    out
+}
+
+/// What upstreams say in their OPT records.
+fn upstreams() -> Vec<Seed> {
+    let address = record(&[0xc0, 12], 1, 300, &[203, 0, 113, 1]);
+    let opt = |rcode: u8, options: &[u8]| {
+        let length = (options.len() as u16).to_be_bytes();
+        [&[0, 0, 41, 4, 0xd0, rcode, 0, 0, 0], &length[..], options].concat()
+    };
+    let cookie = b"\0\x0a\0\x10clientcoservercx";
+    let several =
+        [&b"\0\x03\0\x04nsid"[..], b"\0\x08\0\x07\0\x01\x18\x10\xc0\0\x02", cookie, b"\0\x0b\0\x02\0\x64"].concat();
+    vec![
+        ("edns", "none", upstream([1, 0, 0], &[&address])),
+        ("edns", "cookie", upstream([1, 0, 1], &[&address, &opt(0, cookie)])),
+        ("edns", "several", upstream([1, 0, 1], &[&address, &opt(0, &several)])),
+        ("edns", "badvers", upstream([0, 0, 1], &[&opt(1, &[])])),
+        ("edns", "overrun", upstream([1, 0, 1], &[&address, &opt(0, b"\0\x0b\0\x02\0\x64\0\x0a\0\x09cookies!")])),
+        ("edns", "two", upstream([0, 0, 2], &[&opt(0, cookie), &opt(2, b"\0\x0b\0\0")])),
+        ("edns", "in-the-answer", upstream([1, 0, 1], &[&opt(0x80, cookie), &address])),
     ]
 }
 

@@ -83,7 +83,7 @@ macro_rules! each {
     };
 }
 
-each!(query answer tree lists config frames journal rdap rpz);
+each!(query answer tree lists config frames journal rdap rpz edns validate);
 
 #[test]
 fn seeds_that_are_made_are_as_made_and_all_are_small() {

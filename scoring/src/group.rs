@@ -8,6 +8,8 @@
 //! Unlike a session, a group does not end, so its limit is one for 24 hours: the spending of the current hour and the 23
 //! before it. Knows no clock: `wall` is handed in.
 
+mod wire;
+
 use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
@@ -156,8 +158,7 @@ fn check(seed: u64) -> u64 {
 }
 
 /// [`GroupState`] in the form a store keeps. Holds hashes, no names.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct GroupSnapshot {
     seed: u64,
     check: u64,

@@ -197,12 +197,12 @@ impl<'de> serde::Deserialize<'de> for StateSnapshot {
 /// How the numbers are put together.
 const FORM: u8 = 1;
 
-/// Octets of a snapshot. Numbers are LEB128, so small ones are short; a group of them begins with a number that says
+/// Octets of a snapshot as they are written. Numbers are LEB128, so small ones are short; a group of them begins with a number that says
 /// by its bits which are not zero, so that new ones can be added at the end.
-struct Out(Vec<u8>);
+pub(crate) struct Out(pub(crate) Vec<u8>);
 
 impl Out {
-    fn number(&mut self, mut number: u64) {
+    pub(crate) fn number(&mut self, mut number: u64) {
         while number >= 0x80 {
             self.0.push(number as u8 | 0x80);
             number >>= 7;
@@ -210,21 +210,22 @@ impl Out {
         self.0.push(number as u8);
     }
 
-    fn numbers<const N: usize>(&mut self, numbers: [u64; N]) {
+    pub(crate) fn numbers<const N: usize>(&mut self, numbers: [u64; N]) {
         numbers.into_iter().for_each(|number| self.number(number));
     }
 
-    fn words(&mut self, words: &[u64]) {
+    pub(crate) fn words(&mut self, words: &[u64]) {
         let there = words.iter().rev().fold(0, |mask: u64, word| mask << 1 | u64::from(*word != 0));
         self.number(there);
         words.iter().filter(|word| **word != 0).for_each(|word| self.number(*word));
     }
 }
 
-struct In<'a>(&'a [u8]);
+/// The same as they are read.
+pub(crate) struct In<'a>(pub(crate) &'a [u8]);
 
 impl In<'_> {
-    fn number(&mut self) -> Option<u64> {
+    pub(crate) fn number(&mut self) -> Option<u64> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let (octet, rest) = self.0.split_first()?;
@@ -238,7 +239,7 @@ impl In<'_> {
     }
 
     /// Words this version does not know are passed over.
-    fn words<const N: usize>(&mut self) -> Option<[u64; N]> {
+    pub(crate) fn words<const N: usize>(&mut self) -> Option<[u64; N]> {
         let there = self.number()?;
         let mut words = [0; N];
         for at in (0..64).filter(|at| there >> at & 1 != 0) {
@@ -250,7 +251,7 @@ impl In<'_> {
         Some(words)
     }
 
-    fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (octets, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*octets)

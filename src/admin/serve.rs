@@ -137,6 +137,9 @@ async fn observe(
     wanted: &Wanted,
 ) -> std::io::Result<()> {
     let telemetry = &admin.pipeline.telemetry;
+    // What verdicts that stand have answered so far is an event too.
+    admin.pipeline.settle_standing(clock::now(), true);
+    telemetry.caught_up().await;
     let mut tap = telemetry.subscribe();
     send(write, &Response::Ok(Value::Null)).await?;
     let mut newest: Vec<_> = telemetry.last(usize::MAX).into_iter().filter(|line| wanted.accepts(line)).collect();
@@ -214,7 +217,7 @@ impl Admin {
                 Ok(json!({ "schema": 1, "receipt": signed }))
             }
             Request::List => {
-                let sessions = pipeline.sessions.all();
+                let sessions = pipeline.sessions.by_name();
                 for session in &sessions {
                     let pending = session.inner.lock().pending();
                     pipeline.settle(session, pending).await;

@@ -29,6 +29,7 @@ pub fn vet_behind(
 ) -> Result<Vetted, VetError> {
     let mut vetted = vet_message_behind(&Message::read(response)?, aliases, asked, rules)?;
     vetted.answer.authentic_data &= aliases.is_empty();
+    vetted.whole &= aliases.is_empty();
     Ok(vetted)
 }
 

@@ -7,18 +7,17 @@ use super::message::{Message, Record, Spelled, read_name};
 use super::rdata;
 use super::vet::{CLASS_IN, CNAME, DNAME};
 use super::{AnswerRules, Asked, MAX_HOPS};
-use crate::model::Qtype;
 
 /// One alias record on the chain.
-pub(super) struct Step {
-    pub(super) owner: Spelled,
-    pub(super) rtype: u16,
-    pub(super) ttl: u32,
-    pub(super) source: Source,
+pub(crate) struct Step {
+    pub(crate) owner: Spelled,
+    pub(crate) rtype: u16,
+    pub(crate) ttl: u32,
+    pub(crate) source: Source,
 }
 
 /// Where an alias record's data comes from.
-pub(super) enum Source {
+pub(crate) enum Source {
     /// The response's answer section.
     Record(Record),
     /// Made from a DNAME that came without its CNAME (RFC 6672 section 3.1).
@@ -26,23 +25,27 @@ pub(super) enum Source {
 }
 
 /// The question's chain: aliases in order, and the name they end at.
-pub(super) struct Chain {
+pub(crate) struct Chain {
     /// Alias records, in order.
-    pub(super) steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
     /// Names they lead to, in order, canonical.
-    pub(super) hops: Vec<Spelled>,
+    pub(crate) hops: Vec<Spelled>,
     /// The last of them, or the question's name.
-    pub(super) end: Spelled,
+    pub(crate) end: Spelled,
     /// It was cut where it led to a name of the inside.
-    pub(super) internal: bool,
+    pub(crate) internal: bool,
 }
 
 impl Chain {
     /// `None` for a chain that loops, is too long, or makes a name that is too long.
-    pub(super) fn follow(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Option<Self> {
+    ///
+    /// A question of type CNAME or ANY is answered by what stands at its name and follows no alias but a DNAME's: nothing
+    /// exists below one (RFC 6672 section 2.3), so the CNAME there is its work, and no proof without it.
+    pub(crate) fn follow(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Option<Self> {
         let mut chain = Self { steps: Vec::new(), hops: Vec::new(), end: Spelled::of(asked.qname), internal: false };
-        while asked.qtype != Qtype::ANY && !chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
-            let Some((steps, target)) = chain.hop(message)? else { break };
+        let for_aliases = asked.is_for_aliases();
+        while for_aliases || !chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
+            let Some((steps, target)) = chain.hop(message, for_aliases)? else { break };
             let name = target.as_name()?;
             if is_internal_name(name) && !rules.names_inside(asked.qname) {
                 chain.internal = true;
@@ -60,21 +63,21 @@ impl Chain {
     }
 
     /// Records of the answer section that belong to the name the chain ends at.
-    pub(super) fn at_end<'a>(&'a self, message: &'a Message<'_>) -> impl Iterator<Item = &'a Record> {
+    pub(crate) fn at_end<'a>(&'a self, message: &'a Message<'_>) -> impl Iterator<Item = &'a Record> {
         let end = self.end.as_wire();
         message.answers().iter().filter(move |r| r.class == CLASS_IN && message.owner(r) == end)
     }
 
-    /// The next alias, if there is one. The outer `None` is a DNAME whose substitution does not fit (RFC 6672 section
-    /// 2.2).
+    /// The next alias, if there is one; `redirected`: only by a DNAME. The outer `None` is a DNAME whose substitution does
+    /// not fit (RFC 6672 section 2.2).
     #[allow(clippy::type_complexity)]
-    fn hop(&self, message: &Message<'_>) -> Option<Option<(Vec<Step>, Spelled)>> {
+    fn hop(&self, message: &Message<'_>, redirected: bool) -> Option<Option<(Vec<Step>, Spelled)>> {
         let cname = self
             .at_end(message)
             .filter(|r| r.rtype == CNAME)
             .find_map(|r| rdata::target(message, r).ok().map(|target| (*r, target)));
         let Some((record, owner, dname_target)) = self.dname(message) else {
-            return Some(cname.map(|(record, target)| {
+            return Some(cname.filter(|_| !redirected).map(|(record, target)| {
                 let step = Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Record(record) };
                 (vec![step], target.folded())
             }));

@@ -33,7 +33,9 @@ const MAX_OCTETS: usize = 8192;
 const DENIED: usize = 3;
 /// NSEC3 records that tell that a wildcard may answer: next closer name (RFC 5155 section 7.2.6).
 const EXPANDED: usize = 1;
-/// Octets of a hash in Base32 (RFC 5155 section 3.3; SHA-1 is the only algorithm there is).
+/// Octets of a hash (RFC 5155 section 11; SHA-1 is the only algorithm there is).
+pub(crate) const HASH: usize = 20;
+/// The same in Base32 (RFC 5155 section 3.3).
 const HASH_LABEL: usize = 32;
 
 /// Something that is not there, as one zone says.
@@ -109,7 +111,7 @@ pub(super) fn proof(message: &Message<'_>, absent: &[Absent]) -> Proof {
                     .map(|(absent, ..)| *absent)
             })
         } else {
-            let Some(zone) = nsec3_zone(message, record) else {
+            let Some(zone) = Nsec3::read(message, record).map(|nsec3| nsec3.zone) else {
                 proof.whole = false;
                 continue;
             };
@@ -165,29 +167,39 @@ fn size(message: &Message<'_>, record: &Record) -> usize {
 }
 
 /// An NSEC record (RFC 4034 section 4).
-struct Nsec<'m> {
-    owner: NameRef<'m>,
-    next: Spelled,
+pub(crate) struct Nsec<'m> {
+    pub(crate) owner: NameRef<'m>,
+    pub(crate) next: Spelled,
+    /// Types that `owner` has.
+    pub(crate) types: &'m [u8],
 }
 
 impl<'m> Nsec<'m> {
-    fn read(message: &'m Message<'_>, record: &Record) -> Option<Self> {
+    /// `None` where the record is none, or not well formed.
+    pub(crate) fn read(message: &'m Message<'_>, record: &Record) -> Option<Self> {
         let (next, at) = read_name(message.octets, record.from).ok().filter(|_| record.rtype == NSEC)?;
         let types = message.octets.get(at..record.to).filter(|types| !types.is_empty())?;
         let owner = NameRef::from_wire(message.owner(record)).ok()?;
-        is_bitmap(types).then_some(Self { owner, next: next.folded() })
+        is_bitmap(types).then_some(Self { owner, next: next.folded(), types })
     }
 
     /// Whether both its names are of `zone`.
-    fn is_in(&self, zone: NameRef<'_>) -> bool {
+    pub(crate) fn is_in(&self, zone: NameRef<'_>) -> bool {
         self.owner.is_at_or_below(zone) && self.next.as_name().is_some_and(|next| next.is_at_or_below(zone))
     }
 
     /// Whether `name` lies between its two names; behind the last name of a zone comes its first.
-    fn covers(&self, name: NameRef<'_>) -> bool {
+    pub(crate) fn covers(&self, name: NameRef<'_>) -> bool {
         let Some(next) = self.next.as_name() else { return false };
         let (behind, before) = (order(self.owner, name).is_lt(), order(name, next).is_lt());
         if order(self.owner, next).is_lt() { behind && before } else { behind || before && name != self.owner }
+    }
+
+    /// The closest ancestor of `name` that exists as far as this record, which covers `name`, tells; `name` itself where
+    /// others stand below it.
+    pub(crate) fn encloser<'n>(&self, name: NameRef<'n>) -> Option<NameRef<'n>> {
+        let next = self.next.as_name()?;
+        name.ancestors().find(|a| self.owner.is_at_or_below(*a) || next.is_at_or_below(*a))
     }
 
     /// Whether it can be part of the proof that `absent` is not there.
@@ -209,27 +221,101 @@ impl<'m> Nsec<'m> {
 fn wildcard(absent: &Absent, nsecs: &[Nsec<'_>]) -> Option<Spelled> {
     let (name, zone) = (absent.name.as_name()?, absent.zone.as_name()?);
     let nsec = nsecs.iter().find(|nsec| nsec.is_in(zone) && nsec.covers(name)).filter(|_| !absent.expanded)?;
-    let next = nsec.next.as_name()?;
-    let encloser = name.ancestors().find(|a| nsec.owner.is_at_or_below(*a) || next.is_at_or_below(*a))?;
+    let encloser = nsec.encloser(name)?;
     // The name itself where others stand below it: it exists, and no wildcard answers for it.
-    if encloser == name {
-        return None;
-    }
+    if encloser == name { None } else { wildcard_below(encloser) }
+}
+
+/// `*.encloser`; `None` where that is too long for a name.
+pub(crate) fn wildcard_below(encloser: NameRef<'_>) -> Option<Spelled> {
     let mut wire = vec![1, b'*'];
     wire.extend_from_slice(encloser.as_wire());
     read_name(&wire, 0).ok().map(|(wildcard, _)| wildcard)
 }
 
-/// The zone of an NSEC3 record that is well formed (RFC 5155 section 3).
-fn nsec3_zone<'m>(message: &'m Message<'_>, record: &Record) -> Option<NameRef<'m>> {
-    let owner = NameRef::from_wire(message.owner(record)).ok()?;
-    let hash = owner.labels().next()?;
-    if hash.len() != HASH_LABEL || !hash.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'v')) {
+/// Whether `types`, a list that is well formed, holds `rtype`.
+pub(crate) fn has_type(mut types: &[u8], rtype: u16) -> bool {
+    let [window, low] = rtype.to_be_bytes();
+    while let [of, len, rest @ ..] = types {
+        let (bits, rest) = rest.split_at_checked(usize::from(*len)).unwrap_or((rest, &[]));
+        if *of == window {
+            return bits.get(usize::from(low / 8)).is_some_and(|octet| octet & (0x80 >> (low % 8)) != 0);
+        }
+        types = rest;
+    }
+    false
+}
+
+/// An NSEC3 record (RFC 5155 section 3).
+pub(crate) struct Nsec3<'m> {
+    /// The zone that it is of.
+    pub(crate) zone: NameRef<'m>,
+    /// Hash of its owner.
+    pub(crate) owner: [u8; HASH],
+    /// The hash that comes behind it.
+    pub(crate) next: [u8; HASH],
+    /// Flags (RFC 5155 section 3.1.2); 1 is opt-out.
+    pub(crate) flags: u8,
+    /// How often a hash is hashed again.
+    pub(crate) iterations: u16,
+    pub(crate) salt: &'m [u8],
+    /// Types that its owner has.
+    pub(crate) types: &'m [u8],
+}
+
+impl<'m> Nsec3<'m> {
+    /// `None` where the record is none, not well formed, or of a hash or a kind that is not known.
+    pub(crate) fn read(message: &'m Message<'_>, record: &Record) -> Option<Self> {
+        let name = NameRef::from_wire(message.owner(record)).ok().filter(|_| record.rtype == NSEC3)?;
+        let [1, flags, high, low, salt, rest @ ..] = message.rdata(record) else { return None };
+        let (salt, rest) = rest.split_at_checked(usize::from(*salt))?;
+        let [20, rest @ ..] = rest else { return None };
+        let (next, types) = rest.split_first_chunk()?;
+        is_bitmap(types).then_some(Self {
+            zone: name.parent()?,
+            owner: hash_of(name.labels().next()?)?,
+            next: *next,
+            flags: *flags,
+            iterations: u16::from_be_bytes([*high, *low]),
+            salt,
+            types,
+        })
+    }
+
+    /// Whether delegations without keys may lie between its two hashes (RFC 5155 section 6).
+    pub(crate) fn opts_out(&self) -> bool {
+        self.flags & 1 != 0
+    }
+
+    /// Whether `hash` lies between its two hashes; behind the last one of a zone comes the first.
+    pub(crate) fn covers(&self, hash: &[u8; HASH]) -> bool {
+        let (behind, before) = (self.owner < *hash, *hash < self.next);
+        if self.owner < self.next { behind && before } else { behind || before && *hash != self.owner }
+    }
+}
+
+/// The hash that a label spells in Base32 with the extended hexadecimal alphabet (RFC 4648 section 7), lower case.
+fn hash_of(label: &[u8]) -> Option<[u8; HASH]> {
+    let mut hash = [0; HASH];
+    if label.len() != HASH_LABEL {
         return None;
     }
-    let [1, _, _, _, salt, rest @ ..] = message.rdata(record) else { return None };
-    let [20, rest @ ..] = rest.get(usize::from(*salt)..)? else { return None };
-    is_bitmap(rest.get(20..)?).then(|| owner.parent())?
+    let (groups, _) = label.as_chunks::<8>();
+    let (places, _) = hash.as_chunks_mut::<5>();
+    for (group, place) in groups.iter().zip(places) {
+        let mut bits = 0u64;
+        for c in group {
+            let digit = match c {
+                b'0'..=b'9' => c - b'0',
+                b'a'..=b'v' => c - b'a' + 10,
+                _ => return None,
+            };
+            bits = bits << 5 | u64::from(digit);
+        }
+        let [_, _, _, octets @ ..] = bits.to_be_bytes();
+        *place = octets;
+    }
+    Some(hash)
 }
 
 /// Whether these octets are a list of types (RFC 4034 section 4.1.2), which may be empty.
@@ -297,7 +383,7 @@ mod tests {
             ("b.example", "\\000.b.example", "\\000.\\000.b.example", false),
         ] {
             let (owner, next, asked) = (name(owner), name(next), name(asked));
-            let nsec = Nsec { owner: owner.as_ref(), next: Spelled::of(next.as_ref()) };
+            let nsec = Nsec { owner: owner.as_ref(), next: Spelled::of(next.as_ref()), types: &[] };
             assert_eq!(nsec.covers(asked.as_ref()), covered, "{owner} {asked} {next}");
         }
     }
@@ -313,11 +399,34 @@ mod tests {
             ("a.other", "d.other", "b.example", None),
         ] {
             let (owner, next) = (name(owner), name(next));
-            let nsecs = [Nsec { owner: owner.as_ref(), next: Spelled::of(next.as_ref()) }];
+            let nsecs = [Nsec { owner: owner.as_ref(), next: Spelled::of(next.as_ref()), types: &[] }];
             let spelled = |text: &str| Spelled::of(name(text).as_ref());
             let found = wildcard(&Absent::denied(spelled(asked), spelled("example"), 1), &nsecs);
             let found = found.and_then(|found| found.as_name().map(|name| name.to_string()));
             assert_eq!(found.as_deref(), expected, "{asked}");
+        }
+    }
+
+    /// RFC 4034 section 4.3: A, MX, RRSIG, NSEC and TYPE1234.
+    #[test]
+    fn a_list_of_types_holds_those_whose_bits_are_set() {
+        let mut types = vec![0, 6, 0x40, 1, 0, 0, 0, 3, 4, 27];
+        types.extend([0; 26]);
+        types.push(0x20);
+        assert!(is_bitmap(&types));
+        let held: Vec<u16> = (0..=2000).filter(|rtype| has_type(&types, *rtype)).collect();
+        assert_eq!(held, [1, 15, 46, 47, 1234]);
+        assert!(!has_type(&[], 1) && !has_type(&types, 0x7f01));
+    }
+
+    /// RFC 5155 appendix A: `example` hashes to `0p9mhaveqvm6t7vbl5lop2u3t2rp3tom`.
+    #[test]
+    fn a_hash_is_read_from_its_label() {
+        let hash = hash_of(b"0p9mhaveqvm6t7vbl5lop2u3t2rp3tom").expect("a hash");
+        let text: String = hash.iter().map(|octet| format!("{octet:02x}")).collect();
+        assert_eq!(text, "065368abeed7ec6e9feba96b8c8bc3e8b791f716");
+        for bad in [&b"0p9mhaveqvm6t7vbl5lop2u3t2rp3to"[..], b"0p9mhaveqvm6t7vbl5lop2u3t2rp3tow", b""] {
+            assert_eq!(hash_of(bad), None);
         }
     }
 

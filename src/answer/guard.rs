@@ -11,6 +11,7 @@ use staunch_scoring::NameRef;
 
 use super::AnswerRules;
 use crate::lists::RuleForm;
+use crate::nat64::{self, Nat64};
 use crate::range::IpRange;
 
 /// Leave to show and pin addresses that are not public: names both the names and the ranges.
@@ -34,13 +35,20 @@ pub(super) enum Showing {
 }
 
 impl AnswerRules {
-    /// What may happen with `addr` in an answer to `qname`.
+    /// What may happen with `addr` in an answer to `qname`. One that leads to an IPv4 address by a NAT64 is judged as that
+    /// address, whichever prefix it stands behind.
     pub(super) fn showing(&self, qname: NameRef<'_>, addr: IpAddr) -> Showing {
-        if is_public(addr) && !self.is_own(addr) {
+        let end = self.behind_nat64(addr);
+        // They say which prefix there is and lead nowhere (RFC 7050 section 3).
+        let tells_prefix = matches!(end.unwrap_or(addr), IpAddr::V4(v4) if nat64::WELL_KNOWN.contains(&v4));
+        if tells_prefix && qname.as_wire() == nat64::IPV4ONLY {
+            return Showing::Show;
+        }
+        if is_public(end.unwrap_or(addr)) && !self.is_own(addr) {
             return Showing::Pin;
         }
-        let allowed =
-            self.allow_ranges.iter().any(|a| a.names.covers(qname) && a.ranges.iter().any(|r| r.contains(addr)));
+        let within = |range: &IpRange| range.contains(addr) || end.is_some_and(|end| range.contains(end));
+        let allowed = self.allow_ranges.iter().any(|a| a.names.covers(qname) && a.ranges.iter().any(within));
         if allowed {
             return Showing::Pin;
         }
@@ -56,6 +64,13 @@ impl AnswerRules {
         self.allow_ranges.iter().any(|a| a.names.covers(qname))
     }
 
+    /// The IPv4 address that `addr` leads to by a NAT64.
+    pub fn behind_nat64(&self, addr: IpAddr) -> Option<IpAddr> {
+        let IpAddr::V6(v6) = addr else { return None };
+        let mut prefixes = self.nat64.iter().chain([&Nat64::WELL_KNOWN]);
+        prefixes.find_map(|prefix| prefix.embedded(v6)).map(IpAddr::V4)
+    }
+
     fn is_own(&self, addr: IpAddr) -> bool {
         if self.own.is_empty() {
             return false;
@@ -64,7 +79,9 @@ impl AnswerRules {
             IpAddr::V6(v6) => wrapped_v4(v6),
             IpAddr::V4(_) => [None; 2],
         };
-        self.own.iter().any(|own| *own == addr || wrapped.iter().flatten().any(|v4| IpAddr::V4(*v4) == *own))
+        let translated = self.behind_nat64(addr);
+        let ends = wrapped.into_iter().flatten().map(IpAddr::V4).chain(translated).chain([addr]);
+        self.own.iter().any(|own| ends.clone().any(|end| end == *own))
     }
 }
 
@@ -108,22 +125,19 @@ pub fn is_public(addr: IpAddr) -> bool {
         IpAddr::V6(v6) => {
             let global = v6_in(v6, Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
             // All else below 2000::/3 and above 3fff:: is local, mapped, multicast, or assigned to nobody.
-            (global || v6_in(v6, NAT64, 96))
+            (global || Nat64::WELL_KNOWN.embedded(v6).is_some())
                 && !INSIDE_V6.iter().any(|(base, prefix)| v6_in(v6, Ipv6Addr::from(*base), *prefix))
                 && wrapped_v4(v6).iter().flatten().all(|v4| is_public(IpAddr::V4(*v4)))
         }
     }
 }
 
-/// The well-known NAT64 prefix (RFC 6052).
-const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
-
-/// IPv4 addresses that a packet to `v6` may end at: NAT64, 6to4 (RFC 3056), Teredo (RFC 4380: server and client).
+/// IPv4 addresses that a packet to `v6` may end at: NAT64 by the well-known prefix, 6to4 (RFC 3056), Teredo (RFC 4380: server and client).
 fn wrapped_v4(v6: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     let bits = v6.to_bits();
     let at = |shift: u32| Ipv4Addr::from_bits((bits >> shift) as u32);
-    if v6_in(v6, NAT64, 96) {
-        [Some(at(0)), None]
+    if let Some(v4) = Nat64::WELL_KNOWN.embedded(v6) {
+        [Some(v4), None]
     } else if v6_in(v6, Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16) {
         [Some(at(80)), None]
     } else if v6_in(v6, Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32) {

@@ -11,7 +11,7 @@ const MAX_READ: usize = 2048;
 /// Most compression pointers in one name (RFC 9267 section 2 asks for a limit; 64 is Unbound's order of magnitude).
 const MAX_POINTERS: usize = 64;
 /// Length of the header (RFC 1035 section 4.1.1).
-pub(super) const HEADER: usize = 12;
+pub(crate) const HEADER: usize = 12;
 
 /// A name as spelled in the message, expanded.
 #[derive(Clone, Copy)]
@@ -27,19 +27,19 @@ impl Spelled {
     }
 
     /// The same in canonical form.
-    pub(super) fn folded(mut self) -> Self {
+    pub(crate) fn folded(mut self) -> Self {
         // What stands behind the name is zero.
         self.wire.make_ascii_lowercase();
         self
     }
 
     /// Borrowed as a canonical name. Only for a folded one.
-    pub(super) fn as_name(&self) -> Option<NameRef<'_>> {
+    pub(crate) fn as_name(&self) -> Option<NameRef<'_>> {
         NameRef::from_wire(self.as_wire()).ok()
     }
 
     /// Copies whole wire octets that are known to be a name.
-    pub(super) fn of(name: NameRef<'_>) -> Self {
+    pub(crate) fn of(name: NameRef<'_>) -> Self {
         let mut wire = [0; 255];
         for (to, from) in wire.iter_mut().zip(name.as_wire()) {
             *to = *from;
@@ -109,28 +109,28 @@ fn be32(octets: &[u8], at: usize) -> Result<u32, VetError> {
 
 /// One record: owner in the message's name arena, data as a range of the message.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Record {
+pub(crate) struct Record {
     owner: (u32, u8),
-    pub(super) rtype: u16,
-    pub(super) class: u16,
+    pub(crate) rtype: u16,
+    pub(crate) class: u16,
     /// Seconds; a value with the highest bit set reads as 0 (RFC 2181 section 8).
-    pub(super) ttl: u32,
+    pub(crate) ttl: u32,
     /// First octet of the data.
-    pub(super) from: usize,
+    pub(crate) from: usize,
     /// Behind the last octet of the data.
-    pub(super) to: usize,
+    pub(crate) to: usize,
 }
 
 /// A response, walked.
-pub(super) struct Message<'m> {
-    pub(super) octets: &'m [u8],
+pub(crate) struct Message<'m> {
+    pub(crate) octets: &'m [u8],
     /// Extended response code (RFC 6891 section 6.1.3).
-    pub(super) rcode: u16,
-    pub(super) truncated: bool,
-    pub(super) recursion_available: bool,
-    pub(super) authentic_data: bool,
-    pub(super) qtype: u16,
-    pub(super) qclass: u16,
+    pub(crate) rcode: u16,
+    pub(crate) truncated: bool,
+    pub(crate) recursion_available: bool,
+    pub(crate) authentic_data: bool,
+    pub(crate) qtype: u16,
+    pub(crate) qclass: u16,
     records: Vec<Record>,
     answers: usize,
     /// Canonical owners, the question's name first.
@@ -141,7 +141,7 @@ pub(super) struct Message<'m> {
 
 impl<'m> Message<'m> {
     /// Walks the whole of `octets`; what follows the last record is ignored.
-    pub(super) fn read(octets: &'m [u8]) -> Result<Self, VetError> {
+    pub(crate) fn read(octets: &'m [u8]) -> Result<Self, VetError> {
         if octets.len() > usize::from(u16::MAX) {
             return Err(VetError::TooLarge);
         }
@@ -229,22 +229,22 @@ impl<'m> Message<'m> {
     }
 
     /// The answer section.
-    pub(super) fn answers(&self) -> &[Record] {
+    pub(crate) fn answers(&self) -> &[Record] {
         self.records.get(..self.answers).unwrap_or_default()
     }
 
     /// The authority section.
-    pub(super) fn authorities(&self) -> &[Record] {
+    pub(crate) fn authorities(&self) -> &[Record] {
         self.records.get(self.answers..).unwrap_or_default()
     }
 
     /// Canonical owner of `record`, wire octets.
-    pub(super) fn owner(&self, record: &Record) -> &[u8] {
+    pub(crate) fn owner(&self, record: &Record) -> &[u8] {
         self.name(record.owner)
     }
 
     /// Canonical name of the question, wire octets.
-    pub(super) fn qname(&self) -> &[u8] {
+    pub(crate) fn qname(&self) -> &[u8] {
         self.name(self.question)
     }
 
@@ -255,7 +255,7 @@ impl<'m> Message<'m> {
 
     /// Reads the message as if `name` had been asked: it becomes the question, and the owner of every record that the
     /// question's name owned. Record data stays as it is.
-    pub(super) fn ask_as(&mut self, name: NameRef<'_>) {
+    pub(crate) fn ask_as(&mut self, name: NameRef<'_>) {
         let owned = |message: &Self, record: &Record| message.owner(record) == message.qname();
         let theirs: Vec<bool> = self.records.iter().map(|record| owned(self, record)).collect();
         // An arena of whole messages stays far below what the offset can hold.
@@ -269,7 +269,7 @@ impl<'m> Message<'m> {
     }
 
     /// Data of `record`.
-    pub(super) fn rdata(&self, record: &Record) -> &'m [u8] {
+    pub(crate) fn rdata(&self, record: &Record) -> &'m [u8] {
         self.octets.get(record.from..record.to).unwrap_or_default()
     }
 }

@@ -5,8 +5,8 @@
 //!
 //! Invariants (promise P6): every record shown stands on the question's own CNAME/DNAME chain or, for a client that wants
 //! signatures, can prove what that chain says is not there; every address shown is public or named by a rule together with
-//! its name, and every address pinned is also shown. AD is the upstream's word, and is withdrawn where anything of the
-//! answer was left out, edited, or made here. Record data is copied
+//! its name, and every address pinned is also shown. AD is the upstream's word, or [`crate::validate`]'s, and is
+//! withdrawn where anything of the answer was left out, edited, or made here. Record data is copied
 //! octet by octet, with only compressed names expanded: letter case, NULL, TXT and types without a name here arrive as
 //! they were sent. That is why the walk over the message is our own rather than a typed parse followed by a typed emit.
 
@@ -43,13 +43,18 @@ use std::net::IpAddr;
 use staunch_scoring::{NameBuf, NameRef};
 
 use crate::model::Qtype;
+use crate::nat64::Nat64;
 use crate::policy::Permit;
 
 pub use behind::{Alias, vet_behind};
+pub(crate) use chain::Chain;
+pub(crate) use denial::{HASH, Nsec, Nsec3, has_type, wildcard_below};
 pub use guard::{AllowRange, is_internal_name, is_public};
 pub use message::well_formed;
-pub(crate) use message::{read_name, skip_name};
+pub(crate) use message::{Message, Record, Spelled, read_name, skip_name};
+pub(crate) use rdata::canonical;
 pub use sibling::{says_the_same, vet_sibling};
+pub(crate) use vet::CLASS_IN;
 pub use vet::vet;
 
 /// Most records of one response that are kept; a response with more on its chain is refused.
@@ -104,6 +109,13 @@ pub struct Asked<'q> {
     pub dnssec_ok: bool,
 }
 
+impl Asked<'_> {
+    /// Whether aliases themselves are asked for, not what they lead to.
+    fn is_for_aliases(self) -> bool {
+        matches!(self.qtype, Qtype::CNAME | Qtype::ANY)
+    }
+}
+
 impl<'q> From<&'q Permit> for Asked<'q> {
     fn from(permit: &'q Permit) -> Self {
         Self { qname: permit.qname(), qtype: permit.qtype(), dnssec_ok: permit.dnssec_ok() }
@@ -123,6 +135,8 @@ pub struct AnswerRules {
     pub allow_ranges: Vec<AllowRange>,
     /// Zones at and below which 127/8 is shown, never pinned: block lists that answer so.
     pub show_loopback: Vec<NameBuf>,
+    /// Prefixes behind which a NAT64 reaches IPv4, beside the well-known one: addresses behind them are what they lead to.
+    pub nat64: Vec<Nat64>,
     /// Our own addresses: listening addresses, gateway addresses of the sandboxes' interfaces.
     pub own: Vec<IpAddr>,
 }
@@ -136,6 +150,7 @@ impl Default for AnswerRules {
             strip_hints: true,
             allow_ranges: Vec::new(),
             show_loopback: Vec::new(),
+            nat64: Vec::new(),
             own: Vec::new(),
         }
     }
@@ -171,6 +186,8 @@ pub struct Vetted {
     pub names: Vec<NameBuf>,
     /// Records of the answer section that were left out: off the chain, malformed, too many.
     pub dropped: u16,
+    /// Nothing of it was left out, edited, or made here: what may be called authentic where it is.
+    pub whole: bool,
     /// Octets of the vetted records' data: what this answer can have told the session. Of the authority section only what
     /// is beyond the size of an honest proof.
     pub data_octets: u32,

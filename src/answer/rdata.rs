@@ -7,6 +7,8 @@ use staunch_scoring::NameRef;
 use super::emit::Writer;
 use super::message::{Message, Record, Spelled, read_name};
 
+const NSEC: u16 = 47;
+
 /// The data does not have the shape of its type.
 #[derive(Debug)]
 pub(super) struct Bad;
@@ -53,8 +55,36 @@ fn layout(rtype: u16) -> &'static [Field] {
     }
 }
 
+/// A part of record data, as [`walk`] meets it.
+enum Part<'p> {
+    /// Octets that are no name.
+    Octets(&'p [u8]),
+    /// A name as spelled, expanded, and whether we may compress it.
+    Name(&'p Spelled, bool),
+}
+
 /// Appends the data of `record`.
 pub(super) fn copy(message: &Message<'_>, record: &Record, to: &mut Writer) -> Result<(), Bad> {
+    walk(message, record, |part| match part {
+        Part::Octets(octets) => to.octets(octets),
+        Part::Name(name, compress) => to.data_name(name.as_wire(), compress),
+    })
+}
+
+/// Data of `record` in canonical form (RFC 4034 section 6.2): names expanded and in lower case, but for the one in NSEC
+/// (RFC 6840 section 5.1). `None` where the data has not the shape of its type.
+pub(crate) fn canonical(message: &Message<'_>, record: &Record) -> Option<Vec<u8>> {
+    let mut data = Vec::with_capacity(record.to - record.from + 32);
+    let walked = walk(message, record, |part| match part {
+        Part::Octets(octets) => data.extend_from_slice(octets),
+        Part::Name(name, _) if record.rtype == NSEC => data.extend_from_slice(name.as_wire()),
+        Part::Name(name, _) => data.extend_from_slice(name.folded().as_wire()),
+    });
+    walked.ok().map(|()| data)
+}
+
+/// Hands out the parts of `record`'s data in their order.
+fn walk(message: &Message<'_>, record: &Record, mut each: impl FnMut(Part<'_>)) -> Result<(), Bad> {
     let octets = message.octets;
     let mut at = record.from;
     for field in layout(record.rtype) {
@@ -74,7 +104,7 @@ pub(super) fn copy(message: &Message<'_>, record: &Record, to: &mut Writer) -> R
                 if next > record.to {
                     return Err(Bad);
                 }
-                to.data_name(name.as_wire(), matches!(field, Field::Name));
+                each(Part::Name(&name, matches!(field, Field::Name)));
                 at = next;
                 continue;
             }
@@ -82,7 +112,7 @@ pub(super) fn copy(message: &Message<'_>, record: &Record, to: &mut Writer) -> R
         if next > record.to {
             return Err(Bad);
         }
-        to.octets(octets.get(at..next).ok_or(Bad)?);
+        each(Part::Octets(octets.get(at..next).ok_or(Bad)?));
         at = next;
     }
     if at == record.to { Ok(()) } else { Err(Bad) }

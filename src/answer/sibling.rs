@@ -26,6 +26,7 @@ pub fn vet_sibling(
     message.ask_as(asked.qname);
     let mut vetted = vet_message(&message, asked, rules)?;
     vetted.answer.authentic_data = false;
+    vetted.whole = false;
     Ok(vetted)
 }
 

@@ -20,7 +20,7 @@ pub(super) const CNAME: u16 = Qtype::CNAME.0;
 pub(super) const DNAME: u16 = Qtype::DNAME.0;
 pub(super) const RRSIG: u16 = Qtype::RRSIG.0;
 const SOA: u16 = Qtype::SOA.0;
-pub(super) const CLASS_IN: u16 = 1;
+pub(crate) const CLASS_IN: u16 = 1;
 /// Octets of data in the authority section that are not held to tell a session anything: a SOA and three NSEC3 records,
 /// each signed once by an RSA key of 2048 bits, take 1,500. A client that validates cannot do without, and must not look
 /// like a tunnel for it.
@@ -87,6 +87,7 @@ fn failure() -> Vetted {
         internal_alias: false,
         names: Vec::new(),
         dropped: 0,
+        whole: false,
         data_octets: 0,
     }
 }
@@ -335,7 +336,8 @@ impl<'v, 'm> Vetting<'v, 'm> {
             Kind::Positive
         } else {
             let soa = self.soa(chain)?;
-            bare = !soa;
+            // An alias that was asked for is an answer, whether or not the upstream looked further.
+            bare = !soa && (chain.steps.is_empty() || !self.asked.is_for_aliases());
             if bare {
                 self.ttl = self.ttl.min(BARE_NEGATIVE_TTL);
             }
@@ -351,7 +353,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
         };
         let proved = self.proof()?;
         let dropped = self.dropped();
-        let authentic_data = self.message.authentic_data && dropped == 0 && !self.edited && !bare && proved;
+        let whole = dropped == 0 && !self.edited && !bare && proved;
         let authorities = (self.written - answers) as u16;
         let beyond_proof = (self.data_octets - answers_octets).saturating_sub(HONEST_PROOF);
         let names = self.names(chain);
@@ -359,7 +361,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
         Ok(Vetted {
             answer: WireAnswer {
                 rcode: if nx { 3 } else { 0 },
-                authentic_data,
+                authentic_data: self.message.authentic_data && whole,
                 answers: answers as u16,
                 authorities,
                 body,
@@ -373,6 +375,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
             internal_alias: false,
             names,
             dropped,
+            whole,
             data_octets: (answers_octets + beyond_proof) as u32,
         })
     }
@@ -463,6 +466,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
             internal_alias: chain.internal,
             names,
             dropped: dropped as u16,
+            whole: false,
             data_octets: 0,
         }
     }

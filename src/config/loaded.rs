@@ -14,11 +14,13 @@ use crate::event::RuleRef;
 use crate::lists::pack::PackEntry;
 use crate::lists::{Lists, Report, RuleForm, WrittenRange};
 use crate::model::{Announcement, Mode};
+use crate::nat64::Nat64;
 use crate::pipeline::Repeats;
 use crate::policy::{Profiles, UnknownSource};
 use crate::range::IpRange;
 use crate::transfer::ZoneConfig;
-use crate::{enforce, feed, forward, learn, listen, rdap, readiness};
+use crate::validate::{Anchors, Limits};
+use crate::{enforce, feed, forward, learn, listen, partition, rdap, readiness};
 
 /// Everything that was said or assumed.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Loaded {
     pub upstream: Upstream,
     /// What of an answer is shown.
     pub answer: Answer,
+    /// Whether and how answers are checked against their signatures.
+    pub dnssec: Dnssec,
     /// The packet filter.
     pub enforce: enforce::Config,
     /// What is wanted of the lockdown.
@@ -229,10 +233,27 @@ pub struct Answer {
     pub max_ttl: Duration,
     /// How often a question may leave, and what is answered where it may not.
     pub repeats: Repeats,
+    /// Who is answered from what others have asked.
+    pub sharing: partition::Rules,
+    /// Prefixes by which a NAT64 leads to IPv4.
+    pub nat64: Vec<Nat64>,
     /// Names that may resolve to private addresses.
     pub allow_ranges: Vec<AllowRange>,
     /// Zones whose 127/8 answers are shown and never pinned.
     pub show_loopback: Vec<LoopbackZone>,
+}
+
+/// Whether and how answers are checked against their signatures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dnssec {
+    /// Whether they are.
+    pub validate: bool,
+    /// Whether clients that ask for it (CD) get what was not checked.
+    pub allow_cd: bool,
+    /// Whom to trust, and where not to look.
+    pub anchors: Anchors,
+    /// What one question may cost.
+    pub limits: Limits,
 }
 
 /// Leave to show and pin addresses that are otherwise refused.

@@ -32,6 +32,7 @@ use crate::session::{Context, Sessions};
 use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry};
 use crate::transfer::{self, Keeper};
+use crate::validate::Validator;
 use crate::zones::Zones;
 
 /// For all that was ordered of the packet filter: loading a hundred thousand leases takes longer than one pin may.
@@ -114,7 +115,8 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     let (telemetry, events) =
         Telemetry::start(&telemetry::Config { file: loaded.events.lines(), queue: loaded.events.queue })
             .context("event file")?;
-    let forwarder = Forwarder::with_exchanges(loaded.upstream.forward_config(upstreams, zones), room);
+    let forwarder = Forwarder::with_exchanges(loaded.upstream.forward_config(upstreams, zones), room)
+        .asking_for_proofs(loaded.dnssec.validate);
     let lookup = HostLookup::new(forwarder.clone()).context("helper look-ups")?;
     let resolver: Arc<dyn HostResolver> = Arc::new(SinkHosts { lookup, runtime: tokio::runtime::Handle::current() });
     let rdap = loaded.age.rdap.clone().map(|config| Rdap::start(config, store.registered(), Some(resolver.clone())));
@@ -149,8 +151,10 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     }
     reconcile(&pipeline, same_policy).await?;
     for address in notify_listen {
-        let socket = super::privilege::with_low_ports(|| std::net::UdpSocket::bind(address));
-        let taken = socket.and_then(|socket| pipeline.transfers.listen(socket));
+        let sockets = super::privilege::with_low_ports(|| {
+            Ok((std::net::UdpSocket::bind(address)?, std::net::TcpListener::bind(address)?))
+        });
+        let taken = sockets.and_then(|(udp, tcp)| pipeline.transfers.listen(udp, tcp));
         taken.with_context(|| format!("[server] notify_listen {address}"))?;
     }
     pipeline.keep_zones();
@@ -296,6 +300,7 @@ fn fixed(loaded: &Loaded) -> Vec<(&'static str, String)> {
         ("[server] metrics", format!("{:?}", loaded.metrics)),
         ("[server] notify_listen", format!("{:?}", loaded.notify_listen)),
         ("[upstream] or [[forward]]", format!("{:?}", loaded.upstream)),
+        ("[dnssec] validate", format!("{:?}", loaded.dnssec.validate)),
         ("[answer] cache_entries", format!("{:?}", loaded.answer.cache_entries)),
         (
             "[enforce], or policy.mode or unknown_source where they decide who is guarded",
@@ -373,6 +378,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         strip_hints: loaded.answer.strip_hints,
         allow_ranges: loaded.answer.allow_ranges.iter().map(allow_range).collect(),
         show_loopback: loaded.answer.show_loopback.iter().map(|zone| zone.zone.clone()).collect(),
+        nat64: loaded.answer.nat64.clone(),
         own: own.chain(host_addresses()).collect(),
     };
     let pins = PinPolicy::new(loaded.pins.min, loaded.pins.max, loaded.pins.grace).context("[enforce] pin times")?;
@@ -388,6 +394,8 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         rpz: ArcSwap::from_pointee(transfer::without_transfers(&loaded.rpz)),
         forwarded: forward::Zones::new(loaded.upstream.zones.iter().map(|own| own.zone.clone())),
         answers,
+        validator: loaded.dnssec.validate.then(|| Validator::new(loaded.dnssec.anchors, loaded.dnssec.limits)),
+        allow_cd: loaded.dnssec.allow_cd,
         pins,
         pins_per_name: loaded.pins.per_name,
         ranges: loaded.ranges,
@@ -398,6 +406,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
             contact: loaded.sinkhole.contact.clone(),
         },
         repeats: loaded.answer.repeats,
+        sharing: loaded.answer.sharing,
         enforcing: loaded.enforce.backend != BackendKind::Off,
         lockdown: loaded.lockdown,
         grants,

@@ -175,16 +175,20 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let manners_task = tokio::spawn(async move { forwarder.know_upstreams().await });
     pipeline.watch_flows(pipeline.enforcer.status().backend == BackendKind::Nft);
     ready::before_serving(&pipeline).await;
+    give_back();
     let runtime = tokio::runtime::Handle::current();
     let listener = privilege::with_low_ports(|| Listener::start_with(&listen, inherited, pipeline.clone(), &runtime))
         .context("could not listen; another resolver may hold the address")?;
     let listeners = listener.counters().clone();
-    let stages = sampled::Stages { pipeline: Arc::downgrade(&pipeline), listeners };
+    let page_closed = http::Closed::default();
+    let stages = sampled::Stages { pipeline: Arc::downgrade(&pipeline), listeners, page_closed: page_closed.clone() };
     pipeline.telemetry.metrics.register(Arc::new(stages));
     let zones = zone_metrics::ZoneMetrics(Arc::downgrade(&pipeline));
     pipeline.telemetry.metrics.register_collector(Box::new(zones));
     if let Some(address) = metrics {
-        http::serve(address, pipeline.clone()).await.with_context(|| format!("metrics page on {address}"))?;
+        http::serve(address, pipeline.clone(), page_closed)
+            .await
+            .with_context(|| format!("metrics page on {address}"))?;
     }
     let reloader = Reloader::start(start.clone(), &pipeline).context("thread for reloads")?;
     let fetched = Fetched { reloader: reloader.clone(), pipeline: Arc::downgrade(&pipeline) };
@@ -373,5 +377,15 @@ fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
         if let Err(error) = pipeline.grant(grant, now) {
             tracing::warn!(%error, "a recorded grant was not restored");
         }
+    }
+}
+
+/// Gives memory back to the system that reading a large configuration has taken and that is free again: a file of a hundred
+/// thousand sessions is parsed once and would be held as long as the process lives.
+fn give_back() {
+    // SAFETY: it takes a number and touches free memory alone.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

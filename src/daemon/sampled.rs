@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use super::http;
 use crate::alert::SinkStatus;
 use crate::clock;
 use crate::config::ListReport;
@@ -14,6 +15,7 @@ use crate::pipeline::{Ages, Pipeline};
 use crate::session::{Past, State};
 use crate::store;
 use crate::telemetry::{Sample, Sampled};
+use crate::validate;
 
 /// Reads the pipeline's stages when the page is asked for. Holds no stage alive.
 pub struct Stages {
@@ -21,6 +23,8 @@ pub struct Stages {
     pub pipeline: Weak<Pipeline>,
     /// What the listeners count.
     pub listeners: Arc<listen::Counters>,
+    /// What the page itself counts.
+    pub page_closed: http::Closed,
 }
 
 impl Sampled for Stages {
@@ -29,8 +33,11 @@ impl Sampled for Stages {
         let mut all = Vec::new();
         own(&mut all, &pipeline);
         listeners(&mut all, &self.listeners);
+        let help = "Connections to this page closed at a limit of their number or time";
+        all.push(plain("page_closed_total", help, read(&self.page_closed)));
         shares(&mut all, &pipeline);
         upstream(&mut all, &pipeline);
+        dnssec(&mut all, &pipeline.validated);
         ages(&mut all, &pipeline.ages);
         decoys(&mut all, &pipeline);
         held(&mut all, &pipeline);
@@ -236,6 +243,27 @@ fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             value: read(count),
         });
     }
+}
+
+fn dnssec(all: &mut Vec<Sample>, counters: &validate::Counters) {
+    for (verdict, count) in [
+        ("secure", &counters.secure),
+        ("insecure", &counters.insecure),
+        ("bogus", &counters.bogus),
+        ("indeterminate", &counters.indeterminate),
+    ] {
+        all.push(Sample {
+            name: "dnssec_answers_total",
+            help: "Answers checked against their signatures",
+            label: Some(("verdict", verdict)),
+            value: read(count),
+        });
+    }
+    all.extend([
+        plain("dnssec_signatures_total", "Signatures checked for them", read(&counters.signatures)),
+        plain("dnssec_nsec3_hashes_total", "NSEC3 hashes computed for them", read(&counters.hashes)),
+        plain("dnssec_lookups_total", "Look-ups of keys for them", read(&counters.lookups)),
+    ]);
 }
 
 fn decoys(all: &mut Vec<Sample>, pipeline: &Pipeline) {

@@ -1,18 +1,18 @@
-//! What is known of parents: found once, kept for a time, shared by all sessions.
+//! What is known of parents: found once, kept for a time, shared by all sessions of a partition.
 
-use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hashbrown::HashMap;
+use hashbrown::{Equivalent, HashMap};
 use parking_lot::Mutex;
 use staunch_scoring::{NameRef, QName};
 use tokio::sync::OnceCell;
 
 use super::{Kind, TYPES};
 use crate::model::Qtype;
+use crate::partition::Partition;
 
 /// A sibling's answer that holds for every name below the same parent.
 #[derive(Debug, Clone)]
@@ -66,27 +66,32 @@ impl Counters {
     }
 }
 
-/// A parent as kept: by its wire octets, so that a borrowed name finds it.
-#[derive(Debug, Clone)]
-struct Parent(Arc<[u8]>);
-
-impl PartialEq for Parent {
-    fn eq(&self, other: &Self) -> bool {
-        self.0[..] == other.0[..]
-    }
+/// A parent as kept, for the sessions of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Parent {
+    partition: Partition,
+    /// Wire octets.
+    name: Arc<[u8]>,
 }
 
-impl Eq for Parent {}
+/// The same, borrowed.
+struct Sought<'n>(Partition, NameRef<'n>);
 
 impl Hash for Parent {
     fn hash<H: Hasher>(&self, to: &mut H) {
-        self.0[..].hash(to);
+        (self.partition, &self.name[..]).hash(to);
     }
 }
 
-impl Borrow<[u8]> for Parent {
-    fn borrow(&self) -> &[u8] {
-        &self.0
+impl Hash for Sought<'_> {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        (self.0, self.1.as_wire()).hash(to);
+    }
+}
+
+impl Equivalent<Parent> for Sought<'_> {
+    fn equivalent(&self, parent: &Parent) -> bool {
+        self.0 == parent.partition && self.1.as_wire() == &parent.name[..]
     }
 }
 
@@ -122,19 +127,19 @@ impl Table {
     }
 
     /// What is known and holds at `now`; `None` where siblings are to be asked or waited for. Allocates nothing.
-    pub fn standing(&self, parent: NameRef<'_>, qtype: Qtype, now: u64) -> Option<Kind> {
+    pub fn standing(&self, partition: Partition, parent: NameRef<'_>, qtype: Qtype, now: u64) -> Option<Kind> {
         let at = TYPES.iter().position(|t| *t == qtype)?;
         let rows = self.rows.lock();
-        let finding = rows.by_parent.get(parent.as_wire())?.get(at)?.as_ref()?.get()?;
+        let finding = rows.by_parent.get(&Sought(partition, parent))?.get(at)?.as_ref()?.get()?;
         (now < finding.until).then_some(finding.kind)
     }
 
     /// The place of a finding: one that holds at `now` or is being made, else a new one. `None` for a type that no
     /// sibling stands in for.
-    pub fn cell(&self, parent: NameRef<'_>, qtype: Qtype, now: u64) -> Option<Arc<Cell>> {
+    pub fn cell(&self, partition: Partition, parent: NameRef<'_>, qtype: Qtype, now: u64) -> Option<Arc<Cell>> {
         let at = TYPES.iter().position(|t| *t == qtype)?;
         let mut rows = self.rows.lock();
-        if let Some(row) = rows.by_parent.get_mut(parent.as_wire()) {
+        if let Some(row) = rows.by_parent.get_mut(&Sought(partition, parent)) {
             let kept = row[at].as_ref().filter(|cell| cell.get().is_none_or(|finding| now < finding.until));
             if let Some(kept) = kept {
                 return Some(kept.clone());
@@ -152,7 +157,7 @@ impl Table {
         let fresh = Arc::<Cell>::default();
         let mut row = [const { None }; TYPES.len()];
         row[at] = Some(fresh.clone());
-        let parent = Parent(parent.as_wire().into());
+        let parent = Parent { partition, name: parent.as_wire().into() };
         rows.order.push_back(parent.clone());
         rows.by_parent.insert(parent, row);
         Some(fresh)
@@ -193,20 +198,20 @@ mod tests {
     fn a_finding_holds_for_its_time_and_its_type() {
         let table = Table::default();
         let parent = name("x.example");
-        assert_eq!(table.standing(parent.as_ref(), Qtype::A, 0), None);
-        let cell = table.cell(parent.as_ref(), Qtype::A, 0).expect("a type with siblings");
-        let same = table.cell(parent.as_ref(), Qtype::A, 0).expect("the same");
+        assert_eq!(table.standing(Partition::ALL, parent.as_ref(), Qtype::A, 0), None);
+        let cell = table.cell(Partition::ALL, parent.as_ref(), Qtype::A, 0).expect("a type with siblings");
+        let same = table.cell(Partition::ALL, parent.as_ref(), Qtype::A, 0).expect("the same");
         assert!(Arc::ptr_eq(&cell, &same), "who comes meanwhile waits for the same finding");
-        assert_eq!(table.standing(parent.as_ref(), Qtype::A, 0), None, "nothing found yet");
+        assert_eq!(table.standing(Partition::ALL, parent.as_ref(), Qtype::A, 0), None, "nothing found yet");
         cell.set(finding(Kind::Plain, 500)).expect("empty");
         for (now, known) in [(0, Some(Kind::Plain)), (499, Some(Kind::Plain)), (500, None)] {
-            assert_eq!(table.standing(parent.as_ref(), Qtype::A, now), known, "at {now}");
+            assert_eq!(table.standing(Partition::ALL, parent.as_ref(), Qtype::A, now), known, "at {now}");
         }
-        assert_eq!(table.standing(parent.as_ref(), Qtype::AAAA, 0), None);
-        assert_eq!(table.standing(name("y.example").as_ref(), Qtype::A, 0), None);
-        let later = table.cell(parent.as_ref(), Qtype::A, 500).expect("a new one");
+        assert_eq!(table.standing(Partition::ALL, parent.as_ref(), Qtype::AAAA, 0), None);
+        assert_eq!(table.standing(Partition::ALL, name("y.example").as_ref(), Qtype::A, 0), None);
+        let later = table.cell(Partition::ALL, parent.as_ref(), Qtype::A, 500).expect("a new one");
         assert!(!Arc::ptr_eq(&cell, &later) && later.get().is_none());
-        assert!(table.cell(parent.as_ref(), Qtype::MX, 0).is_none());
+        assert!(table.cell(Partition::ALL, parent.as_ref(), Qtype::MX, 0).is_none());
         assert_eq!(table.len(), 1);
     }
 
@@ -216,13 +221,13 @@ mod tests {
         for i in 0..100 {
             let parent = name(&format!("p{i}.example"));
             for qtype in TYPES {
-                let cell = table.cell(parent.as_ref(), qtype, 0).expect("a cell");
+                let cell = table.cell(Partition::ALL, parent.as_ref(), qtype, 0).expect("a cell");
                 cell.set(finding(Kind::Differs, 1000)).expect("empty");
             }
             assert!(table.len() <= 8);
         }
         assert_eq!(table.counters.evicted.load(Ordering::Relaxed), 92);
-        assert_eq!(table.standing(name("p99.example").as_ref(), Qtype::HTTPS, 0), Some(Kind::Differs));
-        assert_eq!(table.standing(name("p91.example").as_ref(), Qtype::A, 0), None);
+        assert_eq!(table.standing(Partition::ALL, name("p99.example").as_ref(), Qtype::HTTPS, 0), Some(Kind::Differs));
+        assert_eq!(table.standing(Partition::ALL, name("p91.example").as_ref(), Qtype::A, 0), None);
     }
 }

@@ -100,12 +100,8 @@ pub struct Counts {
 impl Counts {
     pub(super) fn of(state: &State) -> Self {
         let [pins4, pins6] = state.pins();
-        let mut counts = Self { pins4, pins6, ..Self::default() };
-        for (_, entry) in state.entries() {
-            counts.guarded += usize::from(entry.guarded);
-            counts.quarantined += usize::from(entry.quarantined);
-        }
-        counts
+        let (guarded, quarantined) = state.closed();
+        Self { pins4, pins6, guarded, quarantined, ..Self::default() }
     }
 }
 

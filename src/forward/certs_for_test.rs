@@ -10,22 +10,22 @@ use sha2::{Digest, Sha256};
 use super::tls::Pin;
 
 /// A root.
-pub(super) struct Root {
+pub(crate) struct Root {
     issuer: Issuer<'static, KeyPair>,
     /// Its certificate, PEM.
-    pub(super) pem: String,
+    pub(crate) pem: String,
 }
 
 /// What a server shows.
-pub(super) struct Shown {
+pub(crate) struct Shown {
     /// Settings of a server.
-    pub(super) config: Arc<ServerConfig>,
+    pub(crate) config: Arc<ServerConfig>,
     /// Digest of its key.
-    pub(super) pin: Pin,
+    pub(crate) pin: Pin,
 }
 
 impl Root {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -34,7 +34,7 @@ impl Root {
     }
 
     /// A server's certificate for `name`; one of long ago, if `expired`.
-    pub(super) fn issue(&self, name: &str, expired: bool) -> Shown {
+    pub(crate) fn issue(&self, name: &str, expired: bool) -> Shown {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
         if expired {

@@ -2,26 +2,40 @@
 //!
 //! Total on any octets. Knows no meaning of an option.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use crate::answer::skip_name;
 
 /// COOKIE (RFC 7873).
-pub(super) const COOKIE: u16 = 10;
+pub const COOKIE: u16 = 10;
 /// edns-tcp-keepalive (RFC 7828).
-pub(super) const KEEPALIVE: u16 = 11;
+pub const KEEPALIVE: u16 = 11;
 /// Padding (RFC 7830).
-pub(super) const PADDING: u16 = 12;
+pub const PADDING: u16 = 12;
 
 /// An OPT record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Opt<'m> {
+pub struct Opt<'m> {
     /// Upper eight bits of the response code.
-    pub(super) rcode: u8,
+    pub rcode: u8,
     options: &'m [u8],
 }
 
 impl<'m> Opt<'m> {
-    /// The OPT record of `message`, if it has one that can be found.
-    pub(super) fn of(message: &'m [u8]) -> Option<Self> {
+    /// The OPT record of `message`, the first where there are several; `None` where there is none, or records in front of it
+    /// cannot be stepped over.
+    pub fn of(message: &'m [u8]) -> Option<Self> {
         let word = |at: usize| message.get(at..)?.first_chunk().map(|pair| u16::from_be_bytes(*pair));
         let mut at = 12;
         for _ in 0..word(4)? {
@@ -40,8 +54,8 @@ impl<'m> Opt<'m> {
         None
     }
 
-    /// Data of the first option with `code`.
-    pub(super) fn option(&self, code: u16) -> Option<&'m [u8]> {
+    /// Data of the first option with `code`; `None` where there is none in front of one that overruns the record.
+    pub fn option(&self, code: u16) -> Option<&'m [u8]> {
         let mut rest = self.options;
         while let [a, b, c, d, tail @ ..] = rest {
             let (data, more) = tail.split_at_checked(usize::from(u16::from_be_bytes([*c, *d])))?;

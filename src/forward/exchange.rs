@@ -99,7 +99,7 @@ impl Try<'_> {
             return match rcode {
                 0 | 3 if well_formed(&wire) => {
                     let upstream = self.server.upstream.address;
-                    Ok(Response { wire, upstream, rtt: begun.elapsed(), tcp: streamed })
+                    Ok(Response { wire, upstream, rtt: begun.elapsed(), took: Duration::ZERO, tcp: streamed })
                 }
                 0 | 3 => Err(FailKind::Mangled),
                 1 => Err(FailKind::FormErr),

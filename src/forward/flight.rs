@@ -18,7 +18,7 @@ use hashbrown::HashTable;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::query::Ask;
 use super::{Counters, ForwardError, Inner, Response, race};
@@ -31,6 +31,7 @@ type Outcome = Result<Arc<Response>, ForwardError>;
 /// An exchange under way.
 struct Flying {
     ask: Ask,
+    begun: Instant,
     outcome: OnceLock<Outcome>,
     told: Notify,
     /// Whether a datagram came that does not fit.
@@ -39,19 +40,26 @@ struct Flying {
 
 /// An exchange under way, as somebody who waits for it holds it. Dropping it does not end the exchange.
 #[derive(Clone)]
-pub struct Flight(Arc<Flying>);
+pub struct Flight {
+    flying: Arc<Flying>,
+    /// How much longer than the exchange its outcome is waited for, so that nobody notices that it was under way.
+    late: Duration,
+}
 
 impl Flight {
     /// Its outcome.
     pub async fn landed(&self) -> Outcome {
-        let told = self.0.told.notified();
+        let told = self.flying.told.notified();
         let mut told = pin!(told);
         // From here on the word is not missed.
         told.as_mut().enable();
-        if self.0.outcome.get().is_none() {
+        if self.flying.outcome.get().is_none() {
             told.await;
         }
-        self.0.outcome.get().cloned().unwrap_or(Err(ForwardError::Abandoned))
+        if !self.late.is_zero() {
+            Box::pin(sleep(self.late)).await;
+        }
+        self.flying.outcome.get().cloned().unwrap_or(Err(ForwardError::Abandoned))
     }
 }
 
@@ -81,7 +89,7 @@ impl Seat {
     /// The flight, for somebody else to wait for.
     pub(super) fn flight(&self) -> Flight {
         match self {
-            Self::Lead(lead) => Flight(lead.landing.flying.clone()),
+            Self::Lead(lead) => Flight { flying: lead.landing.flying.clone(), late: Duration::ZERO },
             Self::Follow(flight) => flight.clone(),
         }
     }
@@ -94,14 +102,16 @@ impl Flights {
         let mut table = self.table.lock();
         if let Some(flying) = table.find(hash, |flying| flying.ask.is(&ask)) {
             Counters::add(&inner.counters.coalesced);
-            return Ok(Seat::Follow(Flight(flying.clone())));
+            let late = if ask.sharing().private { flying.begun.elapsed() } else { Duration::ZERO };
+            return Ok(Seat::Follow(Flight { flying: flying.clone(), late }));
         }
         let Ok(permit) = inner.exchanges.clone().try_acquire_owned() else {
             Counters::add(&inner.counters.busy);
             return Err(ForwardError::Busy);
         };
         let noise = AtomicBool::new(false);
-        let flying = Arc::new(Flying { ask, outcome: OnceLock::new(), told: Notify::new(), noise });
+        let begun = Instant::now();
+        let flying = Arc::new(Flying { ask, begun, outcome: OnceLock::new(), told: Notify::new(), noise });
         table.insert_unique(hash, flying.clone(), |flying| self.hash(&flying.ask));
         drop(table);
         Ok(Seat::Lead(Lead { landing: Landing { inner: inner.clone(), flying }, permit }))
@@ -113,7 +123,7 @@ impl Flights {
     }
 
     fn hash(&self, ask: &Ask) -> u64 {
-        self.hasher.hash_one((ask.qname(), ask.kind()))
+        self.hasher.hash_one((ask.qname(), ask.kind(), ask.sharing().partition))
     }
 
     fn remove(&self, flying: &Arc<Flying>) {
@@ -137,7 +147,11 @@ impl Lead {
         let permit = self.permit;
         let race = Box::pin(async move {
             let _permit = permit;
-            race::run(&inner, &flying.ask, &flying.noise).await
+            let mut outcome = race::run(&inner, &flying.ask, &flying.noise).await;
+            if let Ok(response) = &mut outcome {
+                response.took = flying.begun.elapsed();
+            }
+            outcome
         });
         let mut led = Led(Some((race, self.landing)));
         let outcome = match &mut led.0 {

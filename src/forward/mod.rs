@@ -6,13 +6,14 @@
 //!
 //! Invariants: a query is written from a permit's fields and our own settings alone (promise P2; see [`query`]), and an
 //! upstream is asked in the way that is configured for it, in no other. Questions of our own exist beside: `. NS`, asked to
-//! learn whether a silent upstream lives, `resolver.arpa SOA`, to learn how it treats datagrams ([`greet`]), and look-ups
-//! of hosts that the configuration names ([`helper`]); nothing in them is a session's choice.
+//! learn whether a silent upstream lives, `resolver.arpa SOA`, to learn how it treats datagrams ([`greet`]), look-ups
+//! of hosts that the configuration names ([`helper`]); nothing in them is a session's choice. Where answers are validated,
+//! keys are looked up too ([`Forwarder::look_up_keys`]): of names that upstreams have by then.
 
 mod budget;
 mod case;
 mod counters;
-mod edns;
+pub mod edns;
 mod error;
 mod exchange;
 mod flight;
@@ -33,7 +34,7 @@ pub mod tls;
 mod upstream;
 
 #[cfg(test)]
-mod certs_for_test;
+pub(crate) mod certs_for_test;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -68,6 +69,7 @@ use self::sockets::Sockets;
 use self::stream::Pool;
 pub use self::upstream::{Upstream, Way};
 use crate::policy::Permit;
+use crate::validate::Need;
 
 /// Exchanges at once unless [`Forwarder::with_exchanges`] says otherwise; each holds at least one socket, and all together
 /// at most twice as many.
@@ -102,6 +104,8 @@ pub struct Response {
     pub upstream: SocketAddr,
     /// From the first packet to this upstream to the whole response.
     pub rtt: Duration,
+    /// From the start of the exchange to its end, whoever else was asked meanwhile.
+    pub took: Duration,
     /// Whether it came over a connection, TCP or TLS.
     pub tcp: bool,
 }
@@ -132,6 +136,8 @@ const SLACK: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct Forwarder {
     inner: Arc<Inner>,
+    /// Whether every question asks for signatures, unchecked.
+    proofs: bool,
     /// Lives as long as there is somebody who can ask.
     _handle: Arc<()>,
 }
@@ -200,6 +206,7 @@ impl Forwarder {
             .map(|own| (own.zone.clone(), places(&own.upstreams, &mut servers, &counters)))
             .collect();
         Self {
+            proofs: false,
             inner: Arc::new(Inner {
                 servers,
                 map: Map::new(default, zones),
@@ -217,32 +224,58 @@ impl Forwarder {
         }
     }
 
+    /// With questions that all ask for signatures (DO), and that upstreams leave the checking to us (CD; RFC 6840 section
+    /// 5.9), whatever the client's query said: an answer is then what the zones say, and the flags tell nothing of the client.
+    pub fn asking_for_proofs(self, proofs: bool) -> Self {
+        Self { proofs, ..self }
+    }
+
+    fn ask(&self, permit: &Permit) -> Ask {
+        let ask = Ask::from(permit);
+        if self.proofs { ask.with_proofs() } else { ask }
+    }
+
     /// Asks the upstreams what `permit` allows. Must run inside a tokio runtime with I/O and time.
     ///
-    /// The same question (name, type, DO, CD) asked again meanwhile shares the exchange and its outcome. Takes at most
-    /// the total timeout; dropping the future does not end an exchange that others wait for.
-    pub async fn resolve(&self, permit: Permit) -> Result<Landed, ForwardError> {
+    /// The same question (name, type, DO, CD) asked again meanwhile, in the same partition, shares the exchange and its
+    /// outcome; a private one hears of it as long after it asked as the first did. Takes at most the total timeout, and as
+    /// long as that more for a private one; dropping the future does not end an exchange that others wait for.
+    pub fn resolve(&self, permit: &Permit) -> impl Future<Output = Result<Landed, ForwardError>> + use<> {
         Counters::add(&self.inner.counters.questions);
-        self.look_up(Ask::from(&permit)).await
+        self.look_up(self.ask(permit))
     }
 
     /// The same for somebody who cannot wait beyond `until`; the exchange goes on for others.
-    pub async fn resolve_until(&self, permit: Permit, until: Instant) -> Result<Landed, ForwardError> {
+    pub async fn resolve_until(&self, permit: &Permit, until: Instant) -> Result<Landed, ForwardError> {
         // An exchange that begins now ends by itself hardly later: no second clock for the many that nothing has held up.
         if until + SLACK >= Instant::now() + self.inner.config.total_timeout {
             return self.resolve(permit).await;
         }
-        match timeout_at(until, self.resolve(permit)).await {
+        match Box::pin(timeout_at(until, self.resolve(permit))).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(permit.qname())))),
         }
     }
 
-    /// Looks up for ourselves what the configuration names.
-    async fn look_up(&self, ask: Ask) -> Result<Landed, ForwardError> {
-        match self.inner.flights.board(&self.inner, ask)? {
-            Seat::Lead(lead) => lead.land().await,
-            Seat::Follow(flight) => flight.landed().await.map(Landed::from),
+    /// Looks up keys, or what vouches for them, where the validator needs them: the types DS and DNSKEY, of a judged name's
+    /// own ancestors and of those of names on its answer's chain. Ends at `until`; the exchange goes on for others.
+    pub async fn look_up_keys(&self, need: &Need, until: Instant) -> Result<Landed, ForwardError> {
+        let ask = Ask::host(need.name(), need.qtype()).with_proofs();
+        match timeout_at(until, self.look_up(ask)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(need.name())))),
+        }
+    }
+
+    /// Looks up, also for ourselves, what the configuration names.
+    fn look_up(&self, ask: Ask) -> impl Future<Output = Result<Landed, ForwardError>> + use<> {
+        // Outside the future, so that it does not hold the name.
+        let seat = self.inner.flights.board(&self.inner, ask);
+        async {
+            match seat? {
+                Seat::Lead(lead) => lead.land().await,
+                Seat::Follow(flight) => flight.landed().await.map(Landed::from),
+            }
         }
     }
 
@@ -256,10 +289,10 @@ impl Forwarder {
     /// somebody else.
     pub async fn resolve_or_leave(
         &self,
-        permit: Permit,
+        permit: &Permit,
         until: Instant,
     ) -> (Result<Landed, ForwardError>, Option<Flight>) {
-        let ask = Ask::from(&permit);
+        let ask = self.ask(permit);
         Counters::add(&self.inner.counters.questions);
         let seat = match self.inner.flights.board(&self.inner, ask) {
             Ok(seat) => seat,
@@ -346,11 +379,13 @@ impl Inner {
 
     /// Those of `members` that may be asked: by standing, then in order of preference.
     fn living(&self, members: &[usize], now: Instant) -> VecDeque<usize> {
-        let mut living: Vec<_> =
-            members.iter().map(|index| (self.servers[*index].health.standing(now), *index)).collect();
-        living.retain(|(standing, _)| *standing != Standing::Down);
-        living.sort_by_key(|(standing, _)| *standing);
-        living.into_iter().map(|(_, index)| index).collect()
+        let standing = |index: &usize| self.servers[*index].health.standing(now);
+        let living = members.iter().copied().filter(|index| standing(index) != Standing::Down);
+        let mut living: VecDeque<usize> = living.collect();
+        if living.len() > 1 {
+            living.make_contiguous().sort_by_cached_key(standing);
+        }
+        living
     }
 
     /// Whether one of `members` may be asked.

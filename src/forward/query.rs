@@ -19,6 +19,7 @@ use staunch_scoring::{NameRef, QName};
 
 use super::{case, edns};
 use crate::model::Qtype;
+use crate::partition::{Partition, Sharing};
 use crate::policy::Permit;
 
 /// Length of the header (RFC 1035 section 4.1.1).
@@ -39,6 +40,7 @@ pub(super) struct Ask {
     qtype: Qtype,
     dnssec_ok: bool,
     checking_disabled: bool,
+    sharing: Sharing,
 }
 
 impl From<&Permit> for Ask {
@@ -48,13 +50,20 @@ impl From<&Permit> for Ask {
             qtype: permit.qtype(),
             dnssec_ok: permit.dnssec_ok(),
             checking_disabled: permit.checking_disabled(),
+            sharing: permit.sharing(),
         }
     }
 }
 
 impl Ask {
     /// Are you there? Every resolver has the root's name servers at hand.
-    pub(super) const PROBE: Self = Self { qname: None, qtype: Qtype::NS, dnssec_ok: false, checking_disabled: false };
+    pub(super) const PROBE: Self = Self {
+        qname: None,
+        qtype: Qtype::NS,
+        dnssec_ok: false,
+        checking_disabled: false,
+        sharing: Sharing { partition: Partition::ALL, private: false },
+    };
 
     /// How do you spell? A name with letters that is nobody's choice and that resolvers answer by themselves (RFC 9462
     /// section 6.4); any response will do.
@@ -62,9 +71,15 @@ impl Ask {
         Self { qname: QName::from_text("resolver.arpa").ok(), qtype: Qtype::SOA, ..Self::PROBE }
     }
 
-    /// A look-up of our own, of a host that the configuration names.
+    /// A look-up of our own, of a host that the configuration names, or of keys.
     pub(super) fn host(name: NameRef<'_>, qtype: Qtype) -> Self {
-        Self { qname: Some(QName::copy_of(name)), qtype, ..Self::PROBE }
+        let qname = (!name.is_root()).then(|| QName::copy_of(name));
+        Self { qname, qtype, ..Self::PROBE }
+    }
+
+    /// With signatures, unchecked.
+    pub(super) fn with_proofs(self) -> Self {
+        Self { dnssec_ok: true, checking_disabled: true, ..self }
     }
 
     /// The name.
@@ -77,14 +92,20 @@ impl Ask {
         self.qname.as_ref().map_or(&[0], |name| name.as_ref().as_wire())
     }
 
+    /// With whom the outcome is shared.
+    pub(super) fn sharing(&self) -> Sharing {
+        self.sharing
+    }
+
     /// Type, DO and CD in one number, for a key.
     pub(super) fn kind(&self) -> u32 {
         u32::from(self.qtype.0) << 2 | u32::from(self.dnssec_ok) << 1 | u32::from(self.checking_disabled)
     }
 
-    /// Whether `other` asks the same.
+    /// Whether `other` asks the same and shares what it gets.
     pub(super) fn is(&self, other: &Self) -> bool {
-        self.qname() == other.qname() && self.kind() == other.kind()
+        self.qname() == other.qname()
+            && (self.kind(), self.sharing.partition) == (other.kind(), other.sharing.partition)
     }
 }
 

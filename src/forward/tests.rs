@@ -42,7 +42,7 @@ pub(super) fn last(found: &Result<Landed, ForwardError>) -> Option<u8> {
 async fn only_the_permitted_fields_leave() {
     let up = Fake::start(good(1)).await;
     let forwarder = forwarder(&[&up]);
-    let found = forwarder.resolve(permit("WWW.Example.Com")).await.expect("an answer");
+    let found = forwarder.resolve(&permit("WWW.Example.Com")).await.expect("an answer");
     assert_eq!(found.upstream, up.addr);
     assert!(!found.tcp);
     let queries = up.queries();
@@ -60,7 +60,7 @@ async fn ids_and_ports_are_fresh_for_each_query() {
     let up = Fake::start(good(1)).await;
     let forwarder = forwarder(&[&up]);
     for i in 0..200 {
-        forwarder.resolve(permit(&format!("n{i}.example"))).await.expect("an answer");
+        forwarder.resolve(&permit(&format!("n{i}.example"))).await.expect("an answer");
     }
     let ids: HashSet<[u8; 2]> = up.queries().iter().map(|(_, q)| [q[0], q[1]]).collect();
     assert!(ids.len() > 190, "{} different ids of 200", ids.len());
@@ -94,7 +94,7 @@ async fn what_does_not_fit_is_ignored() {
     })
     .await;
     let forwarder = forwarder(&[&up]);
-    let found = forwarder.resolve(permit("www.example.com")).await;
+    let found = forwarder.resolve(&permit("www.example.com")).await;
     assert_eq!(last(&found), Some(7));
     // The empty datagram counts too.
     assert_eq!(forwarder.counters().mismatches.load(Ordering::Relaxed), 9);
@@ -118,7 +118,7 @@ async fn a_flood_of_wrong_ids_turns_to_tcp() {
     })
     .await;
     let forwarder = forwarder(&[&up]);
-    let found = forwarder.resolve(permit("www.example.com")).await;
+    let found = forwarder.resolve(&permit("www.example.com")).await;
     assert_eq!(last(&found), Some(7));
     assert!(found.expect("an answer").tcp);
     let counters = forwarder.counters();
@@ -134,7 +134,7 @@ async fn truncation_turns_to_tcp() {
     })
     .await;
     let forwarder = forwarder(&[&up]);
-    let found = forwarder.resolve(permit("www.example.com")).await;
+    let found = forwarder.resolve(&permit("www.example.com")).await;
     assert_eq!(last(&found), Some(9));
     let queries = up.queries();
     assert_eq!(queries.iter().map(|(t, _)| *t).collect::<Vec<_>>(), [Transport::Udp, Transport::Tcp]);
@@ -147,7 +147,7 @@ async fn truncation_turns_to_tcp() {
 async fn truncation_over_tcp_is_no_answer() {
     let up = Fake::start(|query, _| Act::Send(vec![bare(query, 0x8380)])).await;
     let forwarder = forwarder(&[&up]);
-    let error = forwarder.resolve(permit("www.example.com")).await.expect_err("nothing whole");
+    let error = forwarder.resolve(&permit("www.example.com")).await.expect_err("nothing whole");
     assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind: FailKind::Mangled }]));
 }
 
@@ -158,7 +158,7 @@ async fn formerr_is_asked_again_without_edns_and_forgotten() {
             .await;
     let forwarder = forwarder(&[&up]);
     for i in 0..2 {
-        let found = forwarder.resolve(permit(&format!("n{i}.example"))).await;
+        let found = forwarder.resolve(&permit(&format!("n{i}.example"))).await;
         assert_eq!(last(&found), Some(3));
     }
     let with_edns: Vec<u8> = up.queries().iter().map(|(_, q)| q[11]).collect();
@@ -171,7 +171,7 @@ async fn formerr_is_asked_again_without_edns_and_forgotten() {
             answer(query, 4)
         }])
     });
-    assert_eq!(last(&forwarder.resolve(permit("m.example")).await), Some(4));
+    assert_eq!(last(&forwarder.resolve(&permit("m.example")).await), Some(4));
 }
 
 /// Each way the first upstream can fail while the second is well: the client never notices.
@@ -192,7 +192,7 @@ async fn the_next_upstream_answers_for_one_that_fails() {
     for (what, script, within) in rows {
         let (bad, well) = (Fake::start(script).await, Fake::start(good(5)).await);
         let forwarder = forwarder(&[&bad, &well]);
-        let (found, took) = timed(forwarder.resolve(permit("www.example.com"))).await;
+        let (found, took) = timed(forwarder.resolve(&permit("www.example.com"))).await;
         assert_eq!(last(&found), Some(5), "{what}: {found:?}");
         assert!(took < within, "{what} took {took:?}");
         assert_eq!(well.queries().len(), 1, "{what}");
@@ -203,7 +203,7 @@ async fn the_next_upstream_answers_for_one_that_fails() {
 async fn a_late_answer_is_in_time() {
     let up = Fake::start(|q, _| Act::Late(Duration::from_millis(60), answer(q, 8))).await;
     let spare = Fake::start(good(9)).await;
-    let found = forwarder(&[&up, &spare]).resolve(permit("slow.example")).await;
+    let found = forwarder(&[&up, &spare]).resolve(&permit("slow.example")).await;
     assert_eq!(last(&found), Some(8));
     assert!(spare.queries().is_empty(), "nobody else was told the name");
 }
@@ -215,7 +215,7 @@ async fn a_lost_datagram_is_asked_again() {
         if q[12] != 0 && first.swap(false, Ordering::Relaxed) { Act::Silence } else { Act::Send(vec![answer(q, 2)]) }
     })
     .await;
-    let found = forwarder(&[&up]).resolve(permit("www.example.com")).await;
+    let found = forwarder(&[&up]).resolve(&permit("www.example.com")).await;
     assert_eq!(last(&found), Some(2));
     assert_eq!(up.queries().len(), 2);
 }
@@ -228,8 +228,8 @@ async fn names_that_never_resolve_cannot_shut_an_upstream() {
             .await;
     let forwarder = forwarder(&[&up]);
     for _ in 0..3 {
-        assert!(forwarder.resolve(permit("hole.example")).await.is_err());
-        let (found, took) = timed(forwarder.resolve(permit("fine.example"))).await;
+        assert!(forwarder.resolve(&permit("hole.example")).await.is_err());
+        let (found, took) = timed(forwarder.resolve(&permit("fine.example"))).await;
         assert_eq!(last(&found), Some(1));
         assert!(took < Duration::from_millis(100));
     }
@@ -243,7 +243,7 @@ async fn a_closed_port_is_noticed_at_once() {
     // The sockets are closed when the aborted tasks are dropped.
     tokio::time::sleep(Duration::from_millis(50)).await;
     let forwarder = Forwarder::new(Config { upstreams: vec![Upstream::udp(gone)], ..config(&[]) });
-    let (found, took) = timed(forwarder.resolve(permit("n.example"))).await;
+    let (found, took) = timed(forwarder.resolve(&permit("n.example"))).await;
     let error = found.expect_err("nobody is there");
     assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: gone, kind: FailKind::Unreachable }]));
     assert!(took < Duration::from_millis(100), "took {took:?}");
@@ -256,27 +256,27 @@ async fn a_hundred_equal_questions_are_one_query() {
     let mut tasks = JoinSet::new();
     for _ in 0..100 {
         let forwarder = forwarder.clone();
-        tasks.spawn(async move { forwarder.resolve(permit("same.example")).await });
+        tasks.spawn(async move { forwarder.resolve(&permit("same.example")).await });
     }
     tokio::task::yield_now().await;
     // Whoever gives up takes nothing from the others.
     let quitter = forwarder.clone();
-    let _ = tokio::time::timeout(Duration::from_millis(5), quitter.resolve(permit("same.example"))).await;
+    let _ = tokio::time::timeout(Duration::from_millis(5), quitter.resolve(&permit("same.example"))).await;
     let outcomes = tasks.join_all().await;
     assert!(outcomes.iter().all(|o| last(o) == Some(1)));
     assert_eq!(up.queries().len(), 1);
     assert_eq!(forwarder.counters().coalesced.load(Ordering::Relaxed), 100, "the first one started it");
     // Until who began it has kept the answer, it is there for whoever comes.
-    assert_eq!(last(&forwarder.resolve(permit("same.example")).await), Some(1));
+    assert_eq!(last(&forwarder.resolve(&permit("same.example")).await), Some(1));
     assert_eq!(up.queries().len(), 1);
     outcomes.into_iter().for_each(|outcome| outcome.expect("an answer").kept());
     assert_eq!(forwarder.in_flight(), 0);
 
     // Another type or name is another question.
     let (a, b, c) = tokio::join!(
-        forwarder.resolve(permit("same.example")),
-        forwarder.resolve(Permit::for_test("same.example", Qtype::AAAA)),
-        forwarder.resolve(permit("other.example")),
+        forwarder.resolve(&permit("same.example")),
+        forwarder.resolve(&Permit::for_test("same.example", Qtype::AAAA)),
+        forwarder.resolve(&permit("other.example")),
     );
     assert!(a.is_ok() && b.is_ok() && c.is_ok());
     assert_eq!(up.queries().len(), 4);
@@ -287,19 +287,19 @@ async fn who_began_an_exchange_and_leaves_takes_nothing_from_the_others() {
     let up = Fake::start(|q, _| Act::Late(Duration::from_millis(50), answer(q, 1))).await;
     let forwarder = forwarder(&[&up]);
     let (leader, follower) = (forwarder.clone(), forwarder.clone());
-    let leader = tokio::spawn(async move { leader.resolve(permit("same.example")).await });
+    let leader = tokio::spawn(async move { leader.resolve(&permit("same.example")).await });
     tokio::task::yield_now().await;
-    let follower = tokio::spawn(async move { follower.resolve(permit("same.example")).await });
+    let follower = tokio::spawn(async move { follower.resolve(&permit("same.example")).await });
     tokio::time::sleep(Duration::from_millis(5)).await;
     leader.abort();
     assert_eq!(last(&follower.await.expect("a task")), Some(1));
     // For a moment it is there for whoever comes; then it is asked anew.
-    assert_eq!(last(&forwarder.resolve(permit("same.example")).await), Some(1));
+    assert_eq!(last(&forwarder.resolve(&permit("same.example")).await), Some(1));
     assert_eq!(up.queries().len(), 1);
     while forwarder.in_flight() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(last(&forwarder.resolve(permit("same.example")).await), Some(1));
+    assert_eq!(last(&forwarder.resolve(&permit("same.example")).await), Some(1));
     assert_eq!(up.queries().len(), 2);
     assert_eq!(forwarder.in_flight(), 0);
 }
@@ -311,13 +311,13 @@ async fn exchanges_are_capped_and_seats_come_back() {
     let mut tasks = JoinSet::new();
     for i in 0..10 {
         let forwarder = forwarder.clone();
-        tasks.spawn(async move { timed(forwarder.resolve(permit(&format!("n{i}.example")))).await });
+        tasks.spawn(async move { timed(forwarder.resolve(&permit(&format!("n{i}.example")))).await });
     }
     let outcomes = tasks.join_all().await;
     let busy: Vec<_> = outcomes.iter().filter(|(o, _)| matches!(o, Err(ForwardError::Busy))).collect();
     assert_eq!(busy.len(), 6);
     assert!(busy.iter().all(|(_, took)| *took < Duration::from_millis(30)), "told at once");
-    assert!(forwarder.resolve(permit("later.example")).await.is_ok());
+    assert!(forwarder.resolve(&permit("later.example")).await.is_ok());
 }
 
 #[tokio::test]

@@ -32,13 +32,13 @@ async fn stands(forwarder: &Forwarder, index: usize, wanted: Standing, within: D
 async fn a_silent_upstream_costs_a_hedge_and_then_nothing() {
     let (dead, well) = (Fake::start(silent).await, Fake::start(good(5)).await);
     let forwarder = forwarder(&[&dead, &well]);
-    let (found, took) = timed(forwarder.resolve(permit("n.example"))).await;
+    let (found, took) = timed(forwarder.resolve(&permit("n.example"))).await;
     assert_eq!(last(&found), Some(5));
     assert!(took < ms(200), "took {took:?}");
     assert_eq!(count(&forwarder.counters().hedged), 1);
     stands(&forwarder, 0, Standing::Suspect, ms(400)).await;
     for i in 0..20 {
-        let (found, took) = timed(forwarder.resolve(permit(&format!("n{i}.example")))).await;
+        let (found, took) = timed(forwarder.resolve(&permit(&format!("n{i}.example")))).await;
         assert_eq!(last(&found), Some(5));
         assert!(took < ms(90), "query {i} took {took:?}");
     }
@@ -47,7 +47,7 @@ async fn a_silent_upstream_costs_a_hedge_and_then_nothing() {
     // It comes back; that is found out without a question, and preference is restored.
     dead.becomes(good(6));
     stands(&forwarder, 0, Standing::Up, ms(1500)).await;
-    assert_eq!(last(&forwarder.resolve(permit("o.example")).await), Some(6));
+    assert_eq!(last(&forwarder.resolve(&permit("o.example")).await), Some(6));
     assert_eq!(dead.queries().len(), 2);
 }
 
@@ -55,7 +55,7 @@ async fn a_silent_upstream_costs_a_hedge_and_then_nothing() {
 async fn with_all_upstreams_dead_nobody_waits_once_that_is_known() {
     let (a, b) = (Fake::start(silent).await, Fake::start(silent).await);
     let forwarder = forwarder(&[&a, &b]);
-    let (found, took) = timed(forwarder.resolve(permit("n.example"))).await;
+    let (found, took) = timed(forwarder.resolve(&permit("n.example"))).await;
     let error = found.expect_err("both are dead");
     assert!(took <= ms(900), "took {took:?}");
     let (code, text) = error.ede();
@@ -70,7 +70,7 @@ async fn with_all_upstreams_dead_nobody_waits_once_that_is_known() {
     // For longer than the time between probes: no question is anybody's probe.
     let (begun, mut asked) = (Instant::now(), 0);
     while begun.elapsed() < ms(1600) {
-        let (found, took) = timed(forwarder.resolve(permit(&format!("n{asked}.example")))).await;
+        let (found, took) = timed(forwarder.resolve(&permit(&format!("n{asked}.example")))).await;
         assert!(matches!(found, Err(ForwardError::AllDown(_))), "{found:?}");
         assert!(took < ms(100), "query {asked} took {took:?}");
         let known = forwarder.down_for(permit("m.example").qname()).expect("known");
@@ -83,7 +83,7 @@ async fn with_all_upstreams_dead_nobody_waits_once_that_is_known() {
     b.becomes(good(4));
     let healed = Instant::now();
     loop {
-        let found = forwarder.resolve(permit("m.example")).await;
+        let found = forwarder.resolve(&permit("m.example")).await;
         if last(&found) == Some(4) {
             break;
         }
@@ -98,14 +98,14 @@ async fn with_all_upstreams_dead_nobody_waits_once_that_is_known() {
 async fn a_dead_upstream_is_probed_twice_a_second_with_or_without_questions() {
     let up = Fake::start(silent).await;
     let forwarder = forwarder(&[&up]);
-    let _ = forwarder.resolve(permit("n.example")).await;
+    let _ = forwarder.resolve(&permit("n.example")).await;
     stands(&forwarder, 0, Standing::Down, ms(600)).await;
     let before = up.probes();
     tokio::time::sleep(ms(1100)).await;
     let quiet = up.probes() - before;
     let before = up.probes();
     for i in 0..100 {
-        let _ = forwarder.resolve(permit(&format!("n{i}.example"))).await;
+        let _ = forwarder.resolve(&permit(&format!("n{i}.example"))).await;
         tokio::time::sleep(ms(10)).await;
     }
     let busy = up.probes() - before;
@@ -124,13 +124,13 @@ async fn the_first_good_answer_wins_and_the_first_upstream_stays_in_the_race() {
     let first = Fake::start(|q, _| Act::Late(ms(160), answer(q, 1))).await;
     let second = Fake::start(|q, _| Act::Late(ms(400), answer(q, 2))).await;
     let forwarder = forwarder(&[&first, &second]);
-    let (found, took) = timed(forwarder.resolve(permit("n.example"))).await;
+    let (found, took) = timed(forwarder.resolve(&permit("n.example"))).await;
     assert_eq!(last(&found), Some(1));
     assert!(took < ms(300), "took {took:?}");
     assert_eq!((first.queries().len(), second.queries().len()), (1, 1));
     // An error is no good answer.
     second.becomes(|q, _| Act::Send(vec![bare(q, 0x8182)]));
-    let found = forwarder.resolve(permit("m.example")).await;
+    let found = forwarder.resolve(&permit("m.example")).await;
     assert_eq!(last(&found), Some(1));
     assert_eq!(forwarder.upstreams()[0].standing, Standing::Up, "slow is not silent");
 }
@@ -141,11 +141,11 @@ async fn an_upstream_that_is_usually_slow_is_given_its_time() {
     let spare = Fake::start(good(2)).await;
     let forwarder = forwarder(&[&slow, &spare]);
     for i in 0..20 {
-        forwarder.resolve(permit(&format!("n{i}.example"))).await.expect("an answer");
+        forwarder.resolve(&permit(&format!("n{i}.example"))).await.expect("an answer");
     }
     let before = spare.queries().len();
     slow.becomes(|q, _| Act::Late(ms(130), answer(q, 1)));
-    assert_eq!(last(&forwarder.resolve(permit("m.example")).await), Some(1));
+    assert_eq!(last(&forwarder.resolve(&permit("m.example")).await), Some(1));
     assert_eq!(spare.queries().len(), before, "130 ms are below twice what 95 of 100 take");
 }
 
@@ -159,7 +159,7 @@ async fn hedges_are_few_when_an_upstream_is_slow_for_long() {
     let mut tasks = tokio::task::JoinSet::new();
     for i in 0..400 {
         let forwarder = forwarder.clone();
-        tasks.spawn(async move { last(&forwarder.resolve(permit(&format!("n{i}.example"))).await) });
+        tasks.spawn(async move { last(&forwarder.resolve(&permit(&format!("n{i}.example"))).await) });
         if i % 20 == 19 {
             // Room in the sockets' buffers.
             tokio::time::sleep(ms(1)).await;
@@ -192,7 +192,7 @@ async fn one_that_flaps_costs_no_failure_and_two_queries_at_most() {
     while begun.elapsed() < ms(5000) {
         up.store((begun.elapsed().as_millis() / 500).is_multiple_of(2), Ordering::Relaxed);
         let name = format!("n{asked}.example");
-        let (found, took) = timed(forwarder.resolve(permit(&name))).await;
+        let (found, took) = timed(forwarder.resolve(&permit(&name))).await;
         assert!(last(&found).is_some(), "{found:?}");
         worst = worst.max(took);
         let sent = [&flapping, &well].map(|u| {
@@ -208,7 +208,7 @@ async fn one_that_flaps_costs_no_failure_and_two_queries_at_most() {
     up.store(true, Ordering::Relaxed);
     let before = flapping.queries().len();
     for i in 0..20 {
-        forwarder.resolve(permit(&format!("m{i}.example"))).await.expect("an answer");
+        forwarder.resolve(&permit(&format!("m{i}.example"))).await.expect("an answer");
         tokio::time::sleep(ms(20)).await;
     }
     assert_eq!(flapping.queries().len(), before, "not asked first again at once");
@@ -220,7 +220,7 @@ async fn one_that_fails_what_the_other_answers_is_asked_after_it() {
     let well = Fake::start(good(2)).await;
     let forwarder = forwarder(&[&bad, &well]);
     for i in 0..40 {
-        assert_eq!(last(&forwarder.resolve(permit(&format!("n{i}.example"))).await), Some(2));
+        assert_eq!(last(&forwarder.resolve(&permit(&format!("n{i}.example"))).await), Some(2));
     }
     assert_eq!(forwarder.upstreams()[0].standing, Standing::Behind);
     assert_eq!(bad.queries().len(), 20);
@@ -228,7 +228,7 @@ async fn one_that_fails_what_the_other_answers_is_asked_after_it() {
     // It is still there for what the other one fails.
     well.becomes(|q, _| Act::Send(vec![bare(q, 0x8185)]));
     bad.becomes(good(1));
-    assert_eq!(last(&forwarder.resolve(permit("m.example")).await), Some(1));
+    assert_eq!(last(&forwarder.resolve(&permit("m.example")).await), Some(1));
 }
 
 #[tokio::test]
@@ -237,7 +237,7 @@ async fn names_that_fail_everywhere_put_nobody_behind() {
     b.becomes(|q, _| Act::Send(vec![bare(q, 0x8182)]));
     let forwarder = forwarder(&[&a, &b]);
     for i in 0..60 {
-        assert!(forwarder.resolve(permit(&format!("n{i}.broken.example"))).await.is_err());
+        assert!(forwarder.resolve(&permit(&format!("n{i}.broken.example"))).await.is_err());
     }
     assert!(forwarder.upstreams().iter().all(|up| up.standing == Standing::Up));
 }
@@ -250,9 +250,9 @@ async fn a_flood_is_remembered_and_tcp_that_is_not_there_is_not() {
     };
     let up = Fake::start(flood).await;
     let forwarder = forwarder(&[&up]);
-    assert_eq!(last(&forwarder.resolve(permit("n.example")).await), Some(7));
+    assert_eq!(last(&forwarder.resolve(&permit("n.example")).await), Some(7));
     for i in 0..5 {
-        let found = forwarder.resolve(permit(&format!("n{i}.example"))).await;
+        let found = forwarder.resolve(&permit(&format!("n{i}.example"))).await;
         assert!(found.is_ok_and(|response| response.tcp));
     }
     let datagrams = up.queries().iter().filter(|(transport, _)| *transport == Transport::Udp).count();
@@ -264,8 +264,8 @@ async fn a_flood_is_remembered_and_tcp_that_is_not_there_is_not() {
         Transport::Udp => Act::Send(vec![answer(q, 8)]),
         Transport::Tcp => Act::Close,
     });
-    assert!(forwarder.resolve(permit("m.example")).await.is_err());
-    assert_eq!(last(&forwarder.resolve(permit("o.example")).await), Some(8));
+    assert!(forwarder.resolve(&permit("m.example")).await.is_err());
+    assert_eq!(last(&forwarder.resolve(&permit("o.example")).await), Some(8));
 }
 
 #[tokio::test]
@@ -276,7 +276,7 @@ async fn two_lossy_upstreams_are_asked_again() {
     let forwarder = forwarder(&[&a, &b]);
     let mut answered = 0;
     for i in 0..24 {
-        answered += u32::from(forwarder.resolve(permit(&format!("n{i}.example"))).await.is_ok());
+        answered += u32::from(forwarder.resolve(&permit(&format!("n{i}.example"))).await.is_ok());
     }
     assert!(answered >= 18, "{answered} of 24");
 }
@@ -287,8 +287,8 @@ async fn who_cannot_wait_is_told_who_was_slow() {
     let forwarder = forwarder(&[&up]);
     let until = Instant::now() + ms(80);
     let patient = forwarder.clone();
-    let other = tokio::spawn(async move { patient.resolve(permit("n.example")).await });
-    let (found, took) = timed(forwarder.resolve_until(permit("n.example"), until)).await;
+    let other = tokio::spawn(async move { patient.resolve(&permit("n.example")).await });
+    let (found, took) = timed(forwarder.resolve_until(&permit("n.example"), until)).await;
     assert_eq!(found.as_ref().map(drop), Err(&ForwardError::Late(vec![up.addr])));
     assert!(took < ms(200), "{took:?}");
     let (code, text) = found.expect_err("late").ede();
@@ -314,21 +314,21 @@ async fn a_zones_names_go_to_its_upstreams_and_nowhere_else_even_when_they_are_d
         ("lab.corp.example", 3),
         ("a.b.LAB.corp.example", 3),
     ] {
-        assert_eq!(last(&forwarder.resolve(permit(name)).await), Some(expected), "{name}");
+        assert_eq!(last(&forwarder.resolve(&permit(name)).await), Some(expected), "{name}");
     }
     corp.becomes(silent);
     deep.becomes(|q, _| Act::Send(vec![bare(q, 0x8185)]));
     let before = (general.queries().len(), corp.queries().len());
-    let refused = forwarder.resolve(permit("x.lab.corp.example")).await.expect_err("refused");
+    let refused = forwarder.resolve(&permit("x.lab.corp.example")).await.expect_err("refused");
     assert_eq!(refused, ForwardError::Failed(vec![Failed { upstream: deep.addr, kind: FailKind::Refused }]));
-    assert!(forwarder.resolve(permit("x.corp.example")).await.is_err());
+    assert!(forwarder.resolve(&permit("x.corp.example")).await.is_err());
     stands(&forwarder, 1, Standing::Down, ms(800)).await;
-    let (found, took) = timed(forwarder.resolve(permit("y.corp.example"))).await;
+    let (found, took) = timed(forwarder.resolve(&permit("y.corp.example"))).await;
     assert_eq!(found.map(drop), Err(ForwardError::AllDown(vec![Failed { upstream: corp.addr, kind: FailKind::Down }])));
     assert!(took < ms(100), "{took:?}");
     assert!(forwarder.down_for(permit("y.corp.example").qname()).is_some());
     assert!(forwarder.down_for(permit("y.example").qname()).is_none());
-    assert_eq!(last(&forwarder.resolve(permit("www2.example")).await), Some(1), "others go on");
+    assert_eq!(last(&forwarder.resolve(&permit("www2.example")).await), Some(1), "others go on");
     assert_eq!(general.queries().len(), before.0 + 1);
     let inside = |(_, q): &(Transport, Vec<u8>)| q.windows(13).any(|w| w == b"\x04corp\x07example");
     assert!(!general.queries().iter().any(inside));
@@ -366,7 +366,7 @@ async fn who_comes_shortly_before_all_are_known_to_be_down_does_not_wait_for_lon
     let begun = Instant::now();
     for i in 0..20 {
         let forwarder = forwarder.clone();
-        asked.spawn(async move { forwarder.resolve(permit(&format!("n{i}.example"))).await });
+        asked.spawn(async move { forwarder.resolve(&permit(&format!("n{i}.example"))).await });
         tokio::time::sleep(ms(60)).await;
     }
     for found in asked.join_all().await {

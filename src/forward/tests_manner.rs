@@ -57,7 +57,7 @@ fn count(counter: &std::sync::atomic::AtomicU64) -> u64 {
 async fn letter_case_is_drawn_once_the_upstream_is_known_to_keep_it() {
     let up = Fake::start(|q, _| Act::Send(vec![answer(q, 1)])).await;
     let forwarder = forwarder(&[&up]);
-    forwarder.resolve(permit("WWW.example.com")).await.expect("an answer").kept();
+    forwarder.resolve(&permit("WWW.example.com")).await.expect("an answer").kept();
     assert_eq!(spelled(&up.queries()[0].1), b"www\x07example\x03com", "nothing is known yet");
     greet(&forwarder).await;
     assert_eq!(forwarder.upstreams()[0].keeps_case, Some(true));
@@ -65,7 +65,7 @@ async fn letter_case_is_drawn_once_the_upstream_is_known_to_keep_it() {
     for i in 0..40 {
         // Whatever a client spelled is gone by now: the permit's name is in lower case.
         let name = if i % 2 == 0 { "WWW.EXAMPLE.COM" } else { "www.example.com" };
-        forwarder.resolve(permit(name)).await.expect("an answer").kept();
+        forwarder.resolve(&permit(name)).await.expect("an answer").kept();
         let queries = up.queries();
         let name = spelled(&queries[queries.len() - 1].1).to_vec();
         assert!(name.eq_ignore_ascii_case(b"www\x07example\x03com"));
@@ -84,7 +84,7 @@ async fn one_that_folds_case_is_asked_in_lower_case() {
     let forwarder = forwarder(&[&up]);
     greet(&forwarder).await;
     assert_eq!(forwarder.upstreams()[0].keeps_case, Some(false));
-    assert_eq!(last(&forwarder.resolve(permit("www.example.com")).await), Some(3));
+    assert_eq!(last(&forwarder.resolve(&permit("www.example.com")).await), Some(3));
     assert_eq!(up.queries().len(), 1, "over UDP, at the first try");
     assert_eq!(spelled(&up.queries()[0].1), b"www\x07example\x03com");
 }
@@ -96,7 +96,7 @@ async fn where_it_is_not_wanted_case_is_not_even_tried() {
     let forwarder = Forwarder::new(Config { upstreams, ..config(&[]) });
     greet(&forwarder).await;
     assert_eq!(forwarder.upstreams()[0].keeps_case, None);
-    forwarder.resolve(permit("www.example.com")).await.expect("an answer");
+    forwarder.resolve(&permit("www.example.com")).await.expect("an answer");
     assert_eq!(spelled(&up.queries()[0].1), b"www\x07example\x03com");
 }
 
@@ -107,14 +107,14 @@ async fn a_datagram_in_another_case_turns_its_question_to_tcp_and_is_asked_about
     greet(&forwarder).await;
     up.becomes(lowered);
     // One letter at least is upper in all but one of 8,192 draws.
-    let found = forwarder.resolve(permit("www.example.com")).await.expect("an answer");
+    let found = forwarder.resolve(&permit("www.example.com")).await.expect("an answer");
     assert!(found.tcp);
     assert_eq!(count(&forwarder.counters().doubted), 1);
     tokio::time::timeout(Duration::from_millis(50), forwarder.inner.doubts.notified()).await.expect("it is doubted");
     assert_eq!(forwarder.upstreams()[0].keeps_case, Some(true), "a question alone teaches nothing");
     greet(&forwarder).await;
     assert_eq!(forwarder.upstreams()[0].keeps_case, Some(false));
-    assert!(!forwarder.resolve(permit("www.example.net")).await.expect("an answer").tcp);
+    assert!(!forwarder.resolve(&permit("www.example.net")).await.expect("an answer").tcp);
 }
 
 #[tokio::test]
@@ -135,11 +135,11 @@ async fn one_answer_in_another_case_is_not_enough() {
 async fn cookies_are_sent_to_who_has_them_and_must_come_back() {
     let up = Fake::start(baker).await;
     let forwarder = forwarder(&[&up]);
-    forwarder.resolve(permit("a.example")).await.expect("an answer");
+    forwarder.resolve(&permit("a.example")).await.expect("an answer");
     assert_eq!(cookie(&up.queries()[0].1), None, "nothing is known yet");
     greet(&forwarder).await;
     assert_eq!(forwarder.upstreams()[0].has_cookies, Some(true));
-    forwarder.resolve(permit("b.example")).await.expect("an answer");
+    forwarder.resolve(&permit("b.example")).await.expect("an answer");
     let sent = cookie(&up.queries()[1].1).expect("a cookie");
     assert_eq!((sent.len(), &sent[8..]), (16, &b"server's"[..]));
 
@@ -150,7 +150,7 @@ async fn cookies_are_sent_to_who_has_them_and_must_come_back() {
         other[3] ^= 1;
         Act::Send(vec![with_cookie(answer(q, 66), &other), with_cookie(answer(q, 2), &sent)])
     });
-    assert_eq!(last_but_opt(&forwarder.resolve(permit("c.example")).await), Some(2));
+    assert_eq!(last_but_opt(&forwarder.resolve(&permit("c.example")).await), Some(2));
     assert_eq!(count(&forwarder.counters().mismatches), 1);
 
     // Without any: over TCP, and the upstream is tried anew.
@@ -158,12 +158,12 @@ async fn cookies_are_sent_to_who_has_them_and_must_come_back() {
         Transport::Udp => Act::Send(vec![answer(q, 66)]),
         Transport::Tcp => Act::Send(vec![answer(q, 3)]),
     });
-    assert_eq!(last(&forwarder.resolve(permit("d.example")).await), Some(3));
+    assert_eq!(last(&forwarder.resolve(&permit("d.example")).await), Some(3));
     assert_eq!(count(&forwarder.counters().doubted), 1);
     greet(&forwarder).await;
     assert_eq!(forwarder.upstreams()[0].has_cookies, Some(false));
     up.becomes(baker);
-    forwarder.resolve(permit("e.example")).await.expect("an answer");
+    forwarder.resolve(&permit("e.example")).await.expect("an answer");
     let queries = up.queries();
     assert_eq!(cookie(&queries[queries.len() - 1].1), None);
 }
@@ -197,11 +197,11 @@ async fn a_bad_cookie_is_asked_again_with_the_new_one_and_then_over_tcp() {
     let forwarder = forwarder(&[&up]);
     greet(&forwarder).await;
     assert_eq!(forwarder.upstreams()[0].has_cookies, Some(true));
-    let found = forwarder.resolve(permit("a.example")).await.expect("an answer");
+    let found = forwarder.resolve(&permit("a.example")).await.expect("an answer");
     assert!(!found.tcp);
     assert_eq!(up.queries().len(), 2);
     fixed.store(false, Ordering::Relaxed);
-    let found = forwarder.resolve(permit("b.example")).await.expect("an answer");
+    let found = forwarder.resolve(&permit("b.example")).await.expect("an answer");
     assert!(found.tcp);
     assert_eq!(up.queries().len(), 5, "twice by datagram, once over TCP");
 }
@@ -221,7 +221,7 @@ async fn one_that_drops_what_has_a_cookie_is_never_sent_one() {
         greet(&forwarder).await;
         let status = &forwarder.upstreams()[0];
         assert_eq!((status.has_cookies, status.keeps_case), (Some(false), Some(true)));
-        assert_eq!(last(&forwarder.resolve(permit("a.example")).await), Some(1));
+        assert_eq!(last(&forwarder.resolve(&permit("a.example")).await), Some(1));
         assert_eq!(up.queries().len(), 1);
         assert_eq!(status.standing, Standing::Up, "trials say nothing of its health");
     }

@@ -13,10 +13,15 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+};
 use sha2::{Digest, Sha256};
 
 use super::FailKind;
+
+/// DNS over TLS by its name in a handshake (RFC 7858 section 3.1, RFC 9103 section 7.1).
+pub(crate) const DOT: &[u8] = b"dot";
 
 /// SHA-256 of a public key, as SubjectPublicKeyInfo in DER (RFC 7858 section 4.2).
 pub type Pin = [u8; 32];
@@ -45,6 +50,7 @@ pub struct Tls {
     pins: Vec<Pin>,
     /// SHA-256 of the roots' text; `None` for the shipped ones.
     roots: Option<[u8; 32]>,
+    verifier: Arc<Verifier>,
     client: Arc<ClientConfig>,
 }
 
@@ -67,19 +73,23 @@ impl Tls {
             }
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let issued = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone())
+        let issued = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider)
             .build()
             .map_err(|error| TlsError::Certificate(error.to_string()))?;
         let verifier = Arc::new(Verifier { issued, pins: pins.clone() });
-        let client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(TlsError::Setup)?
-            // Dangerous is whoever checks less than the verifier that is asked first here.
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
+        let client = settings(verifier.clone(), rustls::DEFAULT_VERSIONS)?;
         let roots = roots.map(|text| Sha256::digest(text).into());
-        Ok(Self { name: server, pins, roots, client: Arc::new(client) })
+        Ok(Self { name: server, pins, roots, verifier, client: Arc::new(client) })
+    }
+
+    /// The same towards a primary: TLS 1.3 alone, for the protocol `dot` (RFC 9103 section 7.1).
+    ///
+    /// # Errors
+    /// [`TlsError::Setup`].
+    pub fn for_transfers(self) -> Result<Self, TlsError> {
+        let mut client = settings(self.verifier.clone(), &[&rustls::version::TLS13])?;
+        client.alpn_protocols = vec![DOT.to_vec()];
+        Ok(Self { client: Arc::new(client), ..self })
     }
 
     /// The name in the certificate.
@@ -87,14 +97,24 @@ impl Tls {
         self.name.to_str()
     }
 
-    pub(super) fn server_name(&self) -> ServerName<'static> {
+    pub(crate) fn server_name(&self) -> ServerName<'static> {
         self.name.clone()
     }
 
     /// Settings of a connection; its clones share the sessions that can be resumed.
-    pub(super) fn client(&self) -> Arc<ClientConfig> {
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
         self.client.clone()
     }
+}
+
+fn settings(verifier: Arc<Verifier>, versions: &[&'static SupportedProtocolVersion]) -> Result<ClientConfig, TlsError> {
+    Ok(ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(versions)
+        .map_err(TlsError::Setup)?
+        // Dangerous is whoever checks less than the verifier that is asked first here.
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth())
 }
 
 impl PartialEq for Tls {
@@ -108,7 +128,7 @@ impl Eq for Tls {}
 /// All that tells two settings apart.
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, pins, roots, client: _ } = self;
+        let Self { name, pins, roots, verifier: _, client: _ } = self;
         f.debug_struct("Tls").field("name", name).field("pins", pins).field("roots", roots).finish()
     }
 }

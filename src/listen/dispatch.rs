@@ -1,17 +1,17 @@
-//! The slow path: a bounded queue, a bounded number of queries at once, and a reply for each.
+//! The slow path: a bounded number of queries that wait or are under way, and a reply for each.
 //!
-//! Both transports put what [`Service::fast`] deferred into one queue; one task takes it out and spawns
-//! [`Service::finish`]. What a stub can grow here is the queue and the set of running queries: both have their
-//! capacity in [`super::Config`], a query that finds the queue full is answered SERVFAIL at once and counted, and
-//! filling it gains an attacker a resolver that answers from its cache alone.
+//! Both transports hand what [`Service::fast`] deferred to [`Slow`], which has a task of the runtime finish it. What a stub
+//! can grow here is the set of those tasks: how many there may be, and how many of them at work, is in [`super::Config`]; a
+//! query that finds no room is answered SERVFAIL at once and counted, and filling it gains an attacker a resolver that
+//! answers from its cache alone.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::task::{JoinError, JoinSet};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::counters::{Counters, Tally};
 use super::{Fast, Service, mmsg, tcp};
@@ -76,28 +76,72 @@ pub(super) fn judge<S: Service>(
     }
 }
 
-/// Queues a deferred query; where that is impossible, writes the refusal into `out` and returns the way back.
-pub(super) fn defer<S: Service>(
-    service: &S,
-    queue: &mpsc::Sender<Job<S::Deferred>>,
-    job: Job<S::Deferred>,
-    out: &mut Vec<u8>,
-    tally: &mut Tally,
-) -> Result<(), ReplyTo> {
-    match queue.try_send(job) {
-        Ok(()) => {
-            tally.deferred += 1;
-            Ok(())
+/// Finishes queries that could not be answered on the spot.
+pub(super) struct Slow<S> {
+    service: Arc<S>,
+    runtime: Handle,
+    counters: Arc<Counters>,
+    /// For those that wait and those at work.
+    room: Arc<Semaphore>,
+    capacity: u32,
+    /// For those at work.
+    turns: Arc<Semaphore>,
+}
+
+impl<S: Service> Slow<S> {
+    /// With room for `queue` queries that wait beside `in_flight` at work.
+    pub(super) fn new(
+        service: Arc<S>,
+        runtime: Handle,
+        counters: Arc<Counters>,
+        queue: usize,
+        in_flight: usize,
+    ) -> Self {
+        let most = Semaphore::MAX_PERMITS.min(u32::MAX as usize);
+        let in_flight = in_flight.clamp(1, most);
+        let capacity = queue.saturating_add(in_flight).min(most);
+        Self {
+            service,
+            runtime,
+            counters,
+            room: Arc::new(Semaphore::new(capacity)),
+            // At most `most`.
+            capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
+            turns: Arc::new(Semaphore::new(in_flight)),
         }
-        // A closed queue means that the service ends: the same answer serves.
-        Err(mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job)) => {
+    }
+
+    /// Takes a deferred query; where there is no room, writes the refusal into `out` and returns the way back.
+    pub(super) fn defer(&self, job: Job<S::Deferred>, out: &mut Vec<u8>, tally: &mut Tally) -> Result<(), ReplyTo> {
+        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
             tally.queue_full += 1;
             out.clear();
-            if catch_unwind(AssertUnwindSafe(|| service.overloaded(job.deferred, out))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.service.overloaded(job.deferred, out))).is_err() {
                 tally.panics += 1;
                 failed(out, &job.packet);
             }
-            Err(job.reply_to)
+            return Err(job.reply_to);
+        };
+        tally.deferred += 1;
+        let (service, counters, turns) =
+            (Arc::clone(&self.service), Arc::clone(&self.counters), Arc::clone(&self.turns));
+        self.runtime.spawn(async move {
+            let Job { deferred, reply_to, packet } = job;
+            let mut debt = Debt { owed: Some(reply_to), packet, counters };
+            // It is never closed.
+            let _turn = turns.acquire().await;
+            let reply = service.finish(deferred).await;
+            debt.settle(reply.unwrap_or_default());
+            drop(place);
+        });
+        Ok(())
+    }
+
+    /// Waits up to [`DRAIN`] until all are finished. Nothing is taken any more meanwhile.
+    pub(super) async fn drained(&self) {
+        if tokio::time::timeout(DRAIN, self.room.acquire_many(self.capacity)).await.is_err() {
+            let unfinished = (self.capacity as usize).saturating_sub(self.room.available_permits());
+            tracing::warn!(unfinished, "queries given up at shutdown");
         }
     }
 }
@@ -124,50 +168,6 @@ fn failed(out: &mut Vec<u8>, packet: &[u8]) {
     }
 }
 
-/// Takes queries out of the queue until it is closed, then waits up to [`DRAIN`] for those still running.
-pub(super) async fn run<S: Service>(
-    service: Arc<S>,
-    mut queue: mpsc::Receiver<Job<S::Deferred>>,
-    in_flight: usize,
-    counters: Arc<Counters>,
-) {
-    let mut running = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            Some(ended) = running.join_next(), if !running.is_empty() => note(&ended, &counters),
-            job = queue.recv(), if running.len() < in_flight => match job {
-                Some(job) => {
-                    running.spawn(finish(Arc::clone(&service), job, Arc::clone(&counters)));
-                }
-                None => break,
-            },
-        }
-    }
-    let rest = async {
-        while let Some(ended) = running.join_next().await {
-            note(&ended, &counters);
-        }
-    };
-    if tokio::time::timeout(DRAIN, rest).await.is_err() {
-        tracing::warn!(unfinished = running.len(), "queries given up at shutdown");
-    }
-}
-
-/// Counts a task that panicked; its query was answered when the task's debt was dropped.
-fn note(ended: &Result<(), JoinError>, counters: &Counters) {
-    if ended.as_ref().is_err_and(JoinError::is_panic) {
-        Counters::bump(&counters.panics);
-    }
-}
-
-/// Finishes one query.
-async fn finish<S: Service>(service: Arc<S>, job: Job<S::Deferred>, counters: Arc<Counters>) {
-    let mut debt = Debt { owed: Some(job.reply_to), packet: job.packet, counters };
-    let reply = service.finish(job.deferred).await;
-    debt.settle(reply.unwrap_or_default());
-}
-
 /// A reply that is owed: dropped unpaid, as a panic or a shutdown does, it is paid with SERVFAIL.
 struct Debt {
     owed: Option<ReplyTo>,
@@ -190,6 +190,9 @@ impl Debt {
 impl Drop for Debt {
     fn drop(&mut self) {
         if self.owed.is_some() {
+            if std::thread::panicking() {
+                Counters::bump(&self.counters.panics);
+            }
             let mut out = Vec::new();
             failed(&mut out, &self.packet);
             self.settle(out);

@@ -29,7 +29,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::model::{Now, Transport};
 use crate::range::prefix_of;
@@ -161,6 +161,10 @@ pub struct Listener {
     workers: Vec<JoinHandle<()>>,
     beats: Vec<Arc<AtomicU64>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    /// Nothing new comes in any more.
+    quiet: Arc<Notify>,
+    /// Ends when the slow path has nothing left to do behind that.
+    drained: tokio::task::JoinHandle<()>,
 }
 
 impl Listener {
@@ -193,7 +197,17 @@ impl Listener {
 
         let counters = Arc::new(Counters::default());
         let (stop, stopped) = watch::channel(false);
-        let (queue, jobs) = mpsc::channel(config.queue.max(1));
+        let (owned, handle) = (Arc::clone(&service), runtime.clone());
+        let slow = dispatch::Slow::new(owned, handle, Arc::clone(&counters), config.queue, config.in_flight);
+        let slow = Arc::new(slow);
+        let quiet = Arc::new(Notify::new());
+        let drained = {
+            let (quiet, slow) = (Arc::clone(&quiet), Arc::clone(&slow));
+            runtime.spawn(async move {
+                quiet.notified().await;
+                slow.drained().await;
+            })
+        };
         let mut listener = Self {
             addresses: sockets.iter().map(|sockets| sockets.address).collect(),
             counters: Arc::clone(&counters),
@@ -202,18 +216,18 @@ impl Listener {
             workers: Vec::new(),
             beats: Vec::new(),
             tasks: Vec::new(),
+            quiet,
+            drained,
         };
         let shared = Arc::new(tcp::Shared {
             service: Arc::clone(&service),
-            queue: queue.clone(),
+            slow: Arc::clone(&slow),
             counters: Arc::clone(&counters),
             table: tcp::Table::new(config.tcp_connections, config.tcp_per_source),
             open: Arc::new(Semaphore::new(tcp::sockets(config.tcp_connections))),
             idle: config.tcp_idle,
             stop: stopped,
         });
-        let slow_path = dispatch::run(Arc::clone(&service), jobs, config.in_flight.max(1), Arc::clone(&counters));
-        listener.tasks.push(runtime.spawn(slow_path));
         for Sockets { address, tcp, udp } in sockets {
             let bind_error = |source| Error::Bind { address, transport: Transport::Tcp, source };
             let accepting = {
@@ -228,7 +242,7 @@ impl Listener {
                     beat,
                     socket: Arc::new(socket),
                     service: Arc::clone(&service),
-                    queue: queue.clone(),
+                    slow: Arc::clone(&slow),
                     counters: Arc::clone(&counters),
                     stop: Arc::clone(&listener.quit),
                 };
@@ -266,10 +280,11 @@ impl Listener {
         if joined.await.is_ok_and(|panicked| panicked > 0) {
             tracing::error!("a worker thread had panicked");
         }
-        // The slow path is the first task; it ends when the last worker and connection have let go of the queue.
-        for task in std::mem::take(&mut self.tasks).into_iter().rev() {
+        for task in std::mem::take(&mut self.tasks) {
             let _ = task.await;
         }
+        self.quiet.notify_one();
+        let _ = (&mut self.drained).await;
     }
 
     fn end(&self) {
@@ -281,6 +296,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.end();
+        self.quiet.notify_one();
     }
 }
 

@@ -26,7 +26,7 @@ use hickory_server::net::tcp::TcpStream as FramedStream;
 use hickory_server::net::xfer::{BufDnsStreamHandle, DnsStreamHandle};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -34,7 +34,7 @@ use self::guard::Guard;
 pub(super) use self::table::Table;
 use self::table::{Admission, Connection, PIPELINE, Seat};
 use super::counters::{Counters, Tally};
-use super::dispatch::{self, DRAIN, Job, ReplyTo};
+use super::dispatch::{self, DRAIN, Job, ReplyTo, Slow};
 use super::{Fast, Service};
 use crate::clock;
 use crate::model::Transport;
@@ -98,7 +98,7 @@ pub(super) fn sockets(connections: usize) -> usize {
 /// What all connections share.
 pub(super) struct Shared<S: Service> {
     pub(super) service: Arc<S>,
-    pub(super) queue: mpsc::Sender<Job<S::Deferred>>,
+    pub(super) slow: Arc<Slow<S>>,
     pub(super) counters: Arc<Counters>,
     pub(super) table: Arc<Table>,
     /// One permit for each socket that may be open: the table's places, and some for those that have given way and not
@@ -338,9 +338,7 @@ fn judge<S: Service>(
         match dispatch::judge(&*shared.service, packet, peer, Transport::Tcp, clock::now(), out, tally) {
             Fast::Reply => Some(out.clone()),
             Fast::Drop => Some(Vec::new()),
-            Fast::Deferred(deferred) => {
-                dispatch::defer(&*shared.service, &shared.queue, job(deferred), out, tally).err().map(|_| out.clone())
-            }
+            Fast::Deferred(deferred) => shared.slow.defer(job(deferred), out, tally).err().map(|_| out.clone()),
         }
     })
 }

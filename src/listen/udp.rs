@@ -12,11 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::mpsc;
 
 use super::bar::Bar;
 use super::counters::{Counters, Tally};
-use super::dispatch::{self, Job, ReplyTo};
+use super::dispatch::{self, Job, ReplyTo, Slow};
 use super::fair::Fair;
 use super::mmsg::{self, BATCH, Inbox, Outbox, Reply};
 use super::{Fast, Service};
@@ -66,7 +65,7 @@ pub(super) fn share(inherited: Vec<UdpSocket>, workers: usize) -> io::Result<Vec
 pub(super) struct Worker<S: Service> {
     pub(super) socket: Arc<UdpSocket>,
     pub(super) service: Arc<S>,
-    pub(super) queue: mpsc::Sender<Job<S::Deferred>>,
+    pub(super) slow: Arc<Slow<S>>,
     pub(super) counters: Arc<Counters>,
     pub(super) stop: Arc<AtomicBool>,
     /// Rises at every turn.
@@ -155,7 +154,7 @@ impl<S: Service> Worker<S> {
             Fast::Deferred(deferred) => {
                 let reply_to = ReplyTo::Udp { socket: Arc::clone(&self.socket), to: from, local: datagram.local };
                 let job = Job { deferred, reply_to, packet: datagram.octets.into() };
-                if dispatch::defer(&*self.service, &self.queue, job, &mut slot.octets, tally).is_ok() {
+                if self.slow.defer(job, &mut slot.octets, tally).is_ok() {
                     return false;
                 }
             }

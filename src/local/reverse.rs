@@ -8,9 +8,9 @@ use staunch_scoring::name::LabelOffsets;
 
 use super::{Local, Records, STATIC_TTL, nodata, zone};
 use crate::model::Qtype;
+use crate::nat64::IPV4ONLY;
 
 const LOCALHOST: &[u8] = b"\x09localhost\0";
-const IPV4ONLY: &[u8] = b"\x08ipv4only\x04arpa\0";
 
 /// `in-addr.arpa`: at most the first four labels, from the right, matter.
 pub(super) fn ipv4(qname: NameRef<'_>, qtype: Qtype, offsets: &LabelOffsets) -> Option<Local> {

@@ -16,9 +16,30 @@ fn outcome(text: &str, qtype: &str, search: &[&str]) -> String {
         Records::None => format!("NODATA {zone}"),
         Records::A(addresses) => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         Records::Aaaa(address) => address.to_string(),
+        Records::Nat64(_) => unreachable!("no prefix was given"),
         Records::Ptr(wire) => NameRef::from_wire(wire).expect("canonical").to_string(),
         Records::Soa => format!("SOA {zone}"),
     }
+}
+
+/// RFC 8880 section 7: who has a NAT64 tells its prefixes at one name, by one type.
+#[test]
+fn prefixes_of_a_nat64_are_told_where_they_are_looked_for() {
+    let prefixes = ["64:ff9b::/96", "2001:db8:122::/48"].map(|text| Nat64::parse(text).expect("prefix"));
+    let records = |text: &str, qtype| {
+        let name = QName::from_text(text).expect("test name");
+        let local = special(name.as_ref(), qtype, &[]).expect("special");
+        local.behind(&prefixes, name.as_ref(), qtype).records
+    };
+    let told = Records::Nat64([Some(prefixes[0]), Some(prefixes[1]), None, None]);
+    assert_eq!(records("ipv4only.arpa", Qtype::AAAA), told);
+    assert_eq!(records("ipv4only.arpa", Qtype::A), Records::A(&nat64::WELL_KNOWN));
+    assert_eq!(records("ipv4only.arpa", Qtype::SOA), Records::Soa);
+    assert_eq!(records("x.ipv4only.arpa", Qtype::AAAA), Records::None);
+    assert_eq!(records("home.arpa", Qtype::AAAA), Records::None);
+    let name = QName::from_text("ipv4only.arpa").expect("name");
+    let local = special(name.as_ref(), Qtype::AAAA, &[]).expect("special");
+    assert_eq!(local.behind(&[], name.as_ref(), Qtype::AAAA), local, "without one, that there is none");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use staunch_scoring::NameRef;
 
-use super::{Deferred, Pipeline, Step, Walk};
+use super::{Deferred, Pipeline, Walk};
 use crate::answer::Kind;
 use crate::clock;
 use crate::event::Verdict;
@@ -131,7 +131,7 @@ impl Pipeline {
     }
 
     /// Has the domain of a query that is about to be forwarded looked up, where that is wanted. Never waits.
-    fn ask_age(&self, walk: &Walk, now: Now) -> Option<Wait> {
+    pub(super) fn ask_age(&self, walk: &Walk, now: Now) -> Option<Wait> {
         let rdap = self.ages.rdap.as_ref()?;
         let record = &walk.record;
         // Judged some time ago: of what was closed meanwhile no registry hears.
@@ -148,18 +148,9 @@ impl Pipeline {
         }
     }
 
-    /// Lets a query that waits for its domain's age wait, at most as long as is configured, and then judges it. Any other
-    /// goes on as it is; if it is to be forwarded, its domain is looked up beside it.
+    /// Lets a query that waits for its domain's age wait, at most as long as is configured, and then judges it.
     pub(super) async fn with_age(&self, deferred: Deferred, out: &mut Vec<u8>) -> Fast<Deferred> {
         let now = clock::now();
-        match deferred.step {
-            Step::Age => {}
-            Step::Forward(_) => {
-                self.ask_age(&deferred.walk, now);
-                return Fast::Deferred(deferred);
-            }
-            _ => return Fast::Deferred(deferred),
-        }
         let walk = deferred.walk;
         let Parsed::Query(query) = wire::parse(&walk.packet) else { return Fast::Drop };
         if let (Some(wait), Some(rdap)) = (self.ask_age(&walk, now), &self.ages.rdap) {

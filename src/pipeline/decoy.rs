@@ -19,6 +19,7 @@ use crate::clock;
 use crate::decoy::{Counters, Finding, Kind, Proof, RANDOM, Table};
 use crate::listen::Fast;
 use crate::model::{Now, Qtype};
+use crate::partition::Partition;
 use crate::policy::{Ask, Decision, Decoys, Permit, Suspect};
 use crate::session::Inner;
 use crate::telemetry::Record;
@@ -105,7 +106,12 @@ impl Pipeline {
         if !live.forwarded.are_together(record.qname.as_ref(), suspect.parent) {
             return None;
         }
-        match self.decoys.standing(suspect.parent, Qtype(decision.facts.qtype), decision.facts.now) {
+        match self.decoys.standing(
+            live.findings_of(&record.context),
+            suspect.parent,
+            Qtype(decision.facts.qtype),
+            decision.facts.now,
+        ) {
             Some(Kind::Wildcard) => {}
             None if suspect.asks => {}
             known => {
@@ -171,11 +177,16 @@ struct Search<'s, 'q> {
 }
 
 impl Search<'_, '_> {
+    /// With whom findings are shared.
+    fn partition(&self) -> Partition {
+        self.live.findings_of(&self.walk.record.context)
+    }
+
     /// What is known of the parent or is found `until` then, nothing usable otherwise; whoever asks meanwhile waits for
     /// the same. `None` where nothing may be asked.
     async fn find(&self, until: Instant, charged: &mut Bits) -> Option<Finding> {
         let decoys = &self.pipeline.decoys;
-        let cell = decoys.cell(self.parent, self.query.qtype, clock::now().mono)?;
+        let cell = decoys.cell(self.partition(), self.parent, self.query.qtype, clock::now().mono)?;
         let found = cell.get_or_try_init(|| async move {
             let finding = match timeout_at(until, self.search(charged)).await {
                 Ok(finding) => finding?,
@@ -198,7 +209,7 @@ impl Search<'_, '_> {
     /// Where every name below the parent has an address, an empty answer for another type is the wildcard's too.
     async fn beside_addresses(&self, proof: Proof, until: u64, charged: &mut Bits) -> Result<Finding, Denied> {
         let decoys = &self.pipeline.decoys;
-        let cell = decoys.cell(self.parent, Qtype::A, clock::now().mono).ok_or(Denied)?;
+        let cell = decoys.cell(self.partition(), self.parent, Qtype::A, clock::now().mono).ok_or(Denied)?;
         let addresses = cell
             .get_or_try_init(|| async move {
                 let finding = self.pair(Qtype::A, charged).await?.finding(clock::now().mono);
@@ -294,7 +305,7 @@ impl Search<'_, '_> {
     /// Asks one sibling. The answer is vetted as if it were to the name asked for.
     async fn hear(&self, permit: Permit) -> Heard {
         Counters::add(&self.pipeline.decoys.counters.asked);
-        let response = match tokio::time::timeout(PATIENCE, self.pipeline.forwarder.resolve(permit)).await {
+        let response = match tokio::time::timeout(PATIENCE, self.pipeline.forwarder.resolve(&permit)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a sibling was not answered");
@@ -304,9 +315,13 @@ impl Search<'_, '_> {
         };
         let now: Now = clock::now();
         let asked = self.asked(permit.qtype());
-        let Ok(vetted) = answer::vet_sibling(&response.wire, permit.qname(), asked, &self.live.answers) else {
+        let Ok(mut vetted) = answer::vet_sibling(&response.wire, permit.qname(), asked, &self.live.answers) else {
             return Heard::Nothing;
         };
+        let until = tokio::time::Instant::now() + PATIENCE;
+        if self.pipeline.validate(&self.live, &permit, &response, &mut vetted, until).await.is_err() {
+            return Heard::Nothing;
+        }
         // Answers that lead inside are evidence of their own and go the ordinary way.
         if leads_inside(&vetted) || response.wire.len() > Table::MAX_RESPONSE {
             return Heard::Absent;

@@ -11,6 +11,7 @@ use super::{Live, Pipeline, Walk};
 use crate::event::{Notice, NoticeKind, RuleRef};
 use crate::lists::Rule;
 use crate::model::Now;
+use crate::range::IpRange;
 use crate::store::RangeUse;
 use crate::telemetry::rfc3339;
 
@@ -31,10 +32,12 @@ pub(super) struct Drift {
 
 impl Pipeline {
     /// Notes where the name of a rule with written ranges leads.
-    pub(super) fn note_drift(&self, walk: &Walk, rule: Option<&Rule>, addresses: &[IpAddr], now: Now) {
+    pub(super) fn note_drift(&self, live: &Live, walk: &Walk, rule: Option<&Rule>, addresses: &[IpAddr], now: Now) {
         let Some(rule) = rule.filter(|rule| !rule.expected.is_empty()) else { return };
         for address in addresses {
-            if rule.expected.iter().any(|range| range.contains(*address)) {
+            let end = live.answers.behind_nat64(*address);
+            let within = |range: &IpRange| range.contains(*address) || end.is_some_and(|end| range.contains(end));
+            if rule.expected.iter().any(within) {
                 self.note_used(&rule.id, now);
                 continue;
             }

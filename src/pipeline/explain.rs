@@ -305,20 +305,24 @@ impl Pipeline {
         let qname = parse(name)?;
         let live = self.live.load();
         let context = session.context();
+        let sharing = live.sharing_of(&context);
+        let partition = sharing.partition;
+        let inner = session.inner.lock();
         let cached = |qname: NameRef<'_>| {
-            let key = Key { qname, qtype, dnssec_ok: false, checking_disabled: false };
-            self.cache.get(key, now.mono).is_some() || self.cache.failure(key, now.mono).is_some()
+            let key = Key { qname, qtype, dnssec_ok: false, checking_disabled: false, partition };
+            let is_there = || self.cache.get(key, now.mono).is_some() || self.cache.failure(key, now.mono).is_some();
+            self.view_in(&inner, sharing.private, key, now).is_now() && is_there()
         };
         let stale = |qname: NameRef<'_>| {
-            let key = Key { qname, qtype, dnssec_ok: false, checking_disabled: false };
-            self.cache.get_stale(key, now.mono, live.repeats.hold_stale.as_millis() as u64).is_some()
+            let key = Key { qname, qtype, dnssec_ok: false, checking_disabled: false, partition };
+            let is_there = || self.cache.get_stale(key, now.mono, live.repeats.hold_stale.as_millis() as u64).is_some();
+            self.view_in(&inner, sharing.private, key, now).is_ever() && is_there()
         };
         let ages = |domain: NameRef<'_>| self.ages.known(&context, domain, now.wall.steady);
         let name_hash = self.hash(qname.as_ref());
-        let standing = |parent: NameRef<'_>| self.decoys.standing(parent, qtype, now.mono);
-        let inner = session.inner.lock();
+        let standing = |parent: NameRef<'_>| self.decoys.standing(live.findings_of(&context), parent, qtype, now.mono);
         let group = self.group_facts(&context, qname.as_ref(), now.wall.steady);
-        let key = Key { qname: qname.as_ref(), qtype, dnssec_ok: false, checking_disabled: false };
+        let key = Key { qname: qname.as_ref(), qtype, dnssec_ok: false, checking_disabled: false, partition };
         let enters = self.would_enter(&live, session, key);
         let client = context.announcement.addresses.first().copied();
         let knowledge = Knowledge {

@@ -101,7 +101,7 @@ impl Pipeline {
             {
                 drop(inner);
                 record.rcode = u16::from(answer.rcode);
-                reply::local(out, query, &answer);
+                reply::local(out, query, &answer.behind(&live.answers.nat64, qname, query.qtype));
                 return self.done(record, started);
             }
             if query.qtype == Qtype::ANY {
@@ -128,17 +128,22 @@ impl Pipeline {
         }
 
         let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
-        let key = Key { qname, qtype: query.qtype, dnssec_ok, checking_disabled: query.checking_disabled };
+        let sharing = live.sharing_of(&context);
+        let partition = sharing.partition;
+        let key = Key { qname, qtype: query.qtype, dnssec_ok, checking_disabled: query.checking_disabled, partition };
+        // Where nobody is to notice what others ask, an answer that this session has not waited for is not at hand.
+        let view = self.view_in(&inner, sharing.private, key, now);
         let stood_in = again.as_ref().and_then(|again| again.entry.clone()).filter(|_| !unreachable);
         let source = if stood_in.is_some() { Source::Decoy } else { Source::Cache };
-        let mut entry = if unreachable { None } else { stood_in.or_else(|| self.cache.get(key, now.mono)) };
-        let failure = if unreachable || entry.is_some() { None } else { self.cache.failure(key, now.mono) };
+        let mut entry = if unreachable { None } else { stood_in.or_else(|| self.at_hand(key, view, now)) };
+        let failure =
+            if unreachable || entry.is_some() || !view.is_now() { None } else { self.cache.failure(key, now.mono) };
         if failure.is_some() {
             entry = self.last_known(&live, key, now.mono);
         }
         let cached = entry.is_some() || failure.is_some() || unreachable;
         let old = live.repeats.hold_stale.as_millis() as u64;
-        let stale = if cached { None } else { self.cache.get_stale(key, now.mono, old) };
+        let stale = if cached { None } else { self.cache.get_stale(key, now.mono, old).filter(|_| view.is_ever()) };
         // Past its share nothing leaves, so nothing is judged or booked. Who has waited already has its place, and a closed
         // session hears that it is closed.
         let asks = !cached && stale.is_none() && waited.is_none() && !inner.is_closed();
@@ -294,8 +299,9 @@ impl Pipeline {
                             &live, zones, &context, &grants, qname, from, transport, &entry, now,
                         ));
                 let held = !denied && entry.inside.is_none() && (!guarded || self.enforcer.healthy());
-                let shown =
-                    held.then(|| shown(&live, &context, inner.quietly(), &record, (&entry, &opens), now)).flatten();
+                let shown = held
+                    .then(|| shown(&live, &context, inner.quietly(), &record, (&entry, &opens), view, now))
+                    .flatten();
                 // An answer past its time, or from a sibling, is judged each time.
                 let stays = standing && source == Source::Cache && !entry.is_expired(now.mono);
                 let basis = stays.then(|| Basis::new(inner.version(), &live, grants.version(), zones.version()));
@@ -319,7 +325,10 @@ impl Pipeline {
                 }
                 record.source = Source::Upstream;
                 match permit {
-                    Some(permit) => deferred(record, Step::Forward(Box::new(Leave { permit, slow }))),
+                    Some(permit) => {
+                        let permit = permit.shared(sharing);
+                        deferred(record, Step::Forward(Box::new(Leave { permit, slow })))
+                    }
                     // An applied answer always carries its permit; were it otherwise, nobody is left without a word.
                     None => {
                         record.source = Source::Failed;

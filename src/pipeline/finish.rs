@@ -7,6 +7,7 @@ use staunch_scoring::Answered;
 use tokio::time::Instant;
 
 use super::pins::asked;
+use super::private::is_whole;
 use super::show::{show, ttl_of};
 use super::{Deferred, Leave, Live, Pipeline, Step, Walk};
 use crate::answer::{self, Asked, Kind, Vetted};
@@ -32,6 +33,7 @@ pub(super) fn key_of(permit: &Permit) -> Key<'_> {
         qtype: permit.qtype(),
         dnssec_ok: permit.dnssec_ok(),
         checking_disabled: permit.checking_disabled(),
+        partition: permit.sharing().partition,
     }
 }
 
@@ -49,23 +51,31 @@ impl Pipeline {
     /// Finishes a deferred query; `None` only if the packet is no query, which `fast` has ruled out.
     pub(super) async fn complete(&self, deferred: Deferred) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(512);
-        let Deferred { mut walk, step } = match self.with_age(deferred, &mut out).await {
-            Fast::Deferred(deferred) => deferred,
-            Fast::Reply => return Some(out),
-            Fast::Drop => return None,
+        // What is rare has its room on the heap, for every query in the slow path holds room for all of what follows.
+        let Deferred { mut walk, step } = match deferred.step {
+            Step::Age => match Box::pin(self.with_age(deferred, &mut out)).await {
+                Fast::Deferred(deferred) => deferred,
+                Fast::Reply => return Some(out),
+                Fast::Drop => return None,
+            },
+            Step::Forward(_) => {
+                self.ask_age(&deferred.walk, clock::now());
+                deferred
+            }
+            _ => deferred,
         };
         let packet = std::mem::take(&mut walk.packet);
         let Parsed::Query(query) = wire::parse(&packet) else { return None };
         match step {
             // `with_age` has settled it.
             Step::Age => return None,
-            Step::Decoy(candidate) => return self.decoy(walk, &query, &packet, candidate).await,
-            Step::Forward(leave) => self.forward(&mut walk, &query, *leave, &mut out).await,
+            Step::Decoy(candidate) => return Box::pin(self.decoy(walk, &query, &packet, candidate)).await,
+            Step::Forward(leave) => self.forward(&mut walk, &query, leave, &mut out).await,
             Step::Pin(entry) => self.release(&mut walk, &query, entry, &mut out).await,
-            Step::Zone => self.zone(&mut walk, &query, &packet, &mut out).await,
-            Step::Page => self.page(&mut walk, &query, &mut out).await,
-            Step::Rewrite(rewrite) => self.rewrite_question(&mut walk, &query, &rewrite, &mut out).await,
-            Step::Announce(pending) => self.announce_refusal(&mut walk, &query, pending, &mut out).await,
+            Step::Zone => Box::pin(self.zone(&mut walk, &query, &packet, &mut out)).await,
+            Step::Page => Box::pin(self.page(&mut walk, &query, &mut out)).await,
+            Step::Rewrite(rewrite) => Box::pin(self.rewrite_question(&mut walk, &query, &rewrite, &mut out)).await,
+            Step::Announce(pending) => Box::pin(self.announce_refusal(&mut walk, &query, pending, &mut out)).await,
         }
         let Walk { record, started, .. } = *walk;
         self.done(record, started);
@@ -73,32 +83,36 @@ impl Pipeline {
         (!out.is_empty()).then_some(out)
     }
 
-    async fn forward(&self, walk: &mut Walk, query: &Query<'_>, leave: Leave, out: &mut Vec<u8>) {
+    async fn forward(&self, walk: &mut Walk, query: &Query<'_>, leave: Box<Leave>, out: &mut Vec<u8>) {
         let live = self.live.load_full();
-        let Leave { permit, slow } = leave;
-        let key = key_of(&permit);
-        if slow {
+        let permit = &leave.permit;
+        let key = key_of(permit);
+        if leave.slow {
             // Where nobody can be asked, the wait would hide nothing.
             if let Some(error) = self.forwarder.down_for(permit.qname()) {
                 let (ede, text) = error.ede();
                 return fail(walk, query, ede, &text, out);
             }
-            self.delays.wait(self.hash(key), live.repeats.jitter).await;
+            Box::pin(self.delays.wait(self.hash(key), live.repeats.jitter)).await;
             // Judged some time ago: what was closed meanwhile sends nothing any more.
             if walk.session.inner.lock().is_closed() {
-                return self.refuse_closed(walk, query, out).await;
+                return Box::pin(self.refuse_closed(walk, query, out)).await;
             }
         }
         // The same question may have been answered since this one was judged.
-        let now = clock::now();
-        if let Some(entry) = self.cache.get(key, now.mono) {
+        let (now, begun) = (clock::now(), Instant::now());
+        let private = permit.sharing().private;
+        if let Some(entry) = self.cache.get(key, now.mono).filter(|entry| !private || is_whole(&live, entry, now)) {
+            if private {
+                Box::pin(self.as_if_asked(&live, walk, key, begun, entry.took)).await;
+            }
             walk.record.source = Source::Cache;
             return self.release(walk, query, entry, out).await;
         }
-        let stale = self.last_known(&live, key, now.mono);
-        if let Some(failure) = self.cache.failure(key, now.mono) {
+        let stale = self.last_known(&live, key, now.mono).filter(|_| self.view(walk, private, key, now).is_ever());
+        if let Some(failure) = self.cache.failure(key, now.mono).filter(|_| !private) {
             if let Some(stale) = stale {
-                return self.release_stale(walk, query, stale, out).await;
+                return Box::pin(self.release_stale(walk, query, stale, out)).await;
             }
             return fail(walk, query, failure.ede, &failure.text, out);
         }
@@ -109,48 +123,73 @@ impl Pipeline {
                 tracing::debug!(%error, "no upstream answered");
                 let (ede, text) = error.ede();
                 if error.has_left() {
-                    self.note_failure(&live, key, ede, &text);
+                    self.note_failure(&live, walk, key, ede, &text);
                 }
                 if let Some(stale) = stale {
-                    return self.release_stale(walk, query, stale, out).await;
+                    return Box::pin(self.release_stale(walk, query, stale, out)).await;
                 }
                 return fail(walk, query, ede, &text, out);
             }
         };
         let live = self.live.load_full();
-        let vetted = match answer::vet(&response.wire, Asked::from(&permit), &live.answers) {
+        // Who has waited for another's exchange to be over once more finds its answer kept.
+        if private && let Some(entry) = self.cache.get(key, clock::now().mono) {
+            response.kept();
+            Box::pin(self.as_if_asked(&live, walk, key, begun, entry.took)).await;
+            return self.release(walk, query, entry, out).await;
+        }
+        let mut vetted = match answer::vet(&response.wire, Asked::from(permit), &live.answers) {
             Ok(vetted) => vetted,
             Err(error) => {
                 tracing::debug!(%error, "an answer was not usable");
-                self.note_failure(&live, key, Ede::NetworkError, UNUSABLE);
+                self.note_failure(&live, walk, key, Ede::NetworkError, UNUSABLE);
                 if let Some(stale) = stale {
-                    return self.release_stale(walk, query, stale, out).await;
+                    return Box::pin(self.release_stale(walk, query, stale, out)).await;
                 }
                 return fail(walk, query, Ede::NetworkError, UNUSABLE, out);
             }
         };
+        // Ahead of all that is learned from an answer.
+        if live.validator.is_some()
+            && let Err(unproved) = Box::pin(self.validate(&live, permit, &response, &mut vetted, until)).await
+        {
+            self.note_failure(&live, walk, key, unproved.ede, unproved.text);
+            response.kept();
+            // It was checked when it was kept.
+            if let Some(stale) = stale {
+                return Box::pin(self.release_stale(walk, query, stale, out)).await;
+            }
+            return fail(walk, query, unproved.ede, unproved.text, out);
+        }
         let now = clock::now();
         self.ages.note_answer(walk, vetted.kind, permit.qname(), now);
         let emptied = is_emptied(&vetted);
         walk.session.inner.lock().score.observe(walk.record.split.tenant(permit.qname()), answered(&vetted));
-        walk.record.withheld = vetted.rebinding;
+        walk.record.withheld = std::mem::take(&mut vetted.rebinding);
         let floor = live.repeats.floor.as_millis() as u64;
+        let took = u32::try_from(response.took.as_millis()).unwrap_or(u32::MAX);
         if emptied {
             let withheld = walk.record.withheld.clone().into_boxed_slice();
-            self.cache.put_inside(key, vetted.answer, withheld, now.mono, floor);
+            self.cache.put_inside(key, vetted.answer, withheld, now.mono, floor, took);
             response.kept();
+            if private {
+                Box::pin(self.as_if_asked(&live, walk, key, begun, took)).await;
+            }
             return self.refuse_inside(&live, walk, query, now, out);
         }
         let hops = vetted.names.into_boxed_slice();
         let entry = if vetted.kind == Kind::Failure {
-            self.note_failure(&live, key, Ede::NetworkError, UNUSABLE);
+            self.note_failure(&live, walk, key, Ede::NetworkError, UNUSABLE);
             Arc::new(Entry::passing(vetted.answer, hops, now.mono))
         } else {
             let kind = vetted.kind;
-            let entry = self.cache.put(key, vetted.answer, hops, now.mono, floor);
+            let entry = self.cache.put(key, vetted.answer, hops, now.mono, floor, took);
             response.kept();
             if kind == Kind::Positive {
                 self.note_popular(&live, &walk.session, key, entry.usable - entry.stored, now);
+            }
+            if private {
+                Box::pin(self.as_if_asked(&live, walk, key, begun, took)).await;
             }
             entry
         };
@@ -159,11 +198,13 @@ impl Pipeline {
 
     /// Shows an expired answer, by the present rules. An entry of before a change of rules is none any more.
     async fn release_stale(&self, walk: &mut Walk, query: &Query<'_>, stale: Arc<Entry>, out: &mut Vec<u8>) {
+        let partition = self.live.load().sharing_of(&walk.session.context()).partition;
         let key = Key {
             qname: query.qname.as_ref(),
             qtype: query.qtype,
             dnssec_ok: query.edns.is_some_and(|edns| edns.dnssec_ok),
             checking_disabled: query.checking_disabled,
+            partition,
         };
         let (live, now) = (self.live.load_full(), clock::now());
         match self.last_known(&live, key, now.mono).filter(|entry| entry.id == stale.id) {
@@ -182,7 +223,8 @@ impl Pipeline {
         (Instant::from_std(walk.started) + total).max(Instant::now() + total / 2)
     }
 
-    fn note_failure(&self, live: &Live, key: Key<'_>, ede: Ede, text: &str) {
+    fn note_failure(&self, live: &Live, walk: &Walk, key: Key<'_>, ede: Ede, text: &str) {
+        self.note_view(live, walk, key, live.repeats.failure);
         let until = clock::now().mono + live.repeats.failure.as_millis() as u64;
         self.cache.put_failure(key, Failure { ede, text: text.into(), until });
     }
@@ -202,7 +244,8 @@ impl Pipeline {
         if self.rewrite_answer(&live, walk, query, &entry, now, out).await {
             return;
         }
-        let plan = pin::plan(&live.pins, ttl_of(&walk.record, &entry, now));
+        let ttl = ttl_of(&walk.record, &entry, now).min(self.cap(&live, walk, query, now));
+        let plan = pin::plan(&live.pins, ttl);
         // As policy has it now: it may have changed while the answer was under way.
         let context = walk.session.context();
         let grants = live.grants.load();
@@ -214,7 +257,7 @@ impl Pipeline {
             return;
         }
         self.note_exposed(walk, &entry.answer.pins);
-        self.note_drift(walk, opens.rule, &entry.answer.pins, now);
+        self.note_drift(&live, walk, opens.rule, &entry.answer.pins, now);
         self.note_resolved(walk, &entry.answer.pins);
         show(out, query, &mut walk.record, &entry, plan.ttl, now);
     }

@@ -11,12 +11,14 @@ use crate::answer::AnswerRules;
 use crate::config::ListReport;
 use crate::lists::{Grants, Scope, WrittenRange};
 use crate::model::{Qtype, Reason, SessionId};
+use crate::partition::{Partition, Sharing};
 use crate::pin::PinPolicy;
 use crate::policy::Policy;
 use crate::readiness::{Lockdown, Need};
 use crate::session::Context;
+use crate::validate::Validator;
 use crate::zones::Zones;
-use crate::{forward, learn, rpz};
+use crate::{forward, learn, partition, rpz};
 
 /// One configuration in force.
 pub struct Live {
@@ -32,6 +34,10 @@ pub struct Live {
     pub forwarded: forward::Zones,
     /// What of an answer may be shown.
     pub answers: AnswerRules,
+    /// Checks signatures, where that is wanted.
+    pub validator: Option<Validator>,
+    /// Whether clients that ask for it (CD) get what was not checked.
+    pub allow_cd: bool,
     /// Lifetimes of pins.
     pub pins: PinPolicy,
     /// Addresses that one name may hold open for one session.
@@ -44,6 +50,8 @@ pub struct Live {
     pub sinkhole: Sinkhole,
     /// How often a question may leave.
     pub repeats: Repeats,
+    /// Who is answered from what others have asked.
+    pub sharing: partition::Rules,
     /// Whether a packet filter stands behind the answers.
     pub enforcing: bool,
     /// What is wanted of the lockdown.
@@ -73,6 +81,17 @@ impl Live {
     pub fn next_version() -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// With whom a session shares answers.
+    pub(crate) fn sharing_of(&self, context: &Context) -> Sharing {
+        context.partitions.sharing(self.sharing)
+    }
+
+    /// With whom it shares what is found of siblings: who is to learn nothing of others finds out for itself.
+    pub(crate) fn findings_of(&self, context: &Context) -> Partition {
+        let sharing = self.sharing_of(context);
+        if sharing.private { context.partitions.alone() } else { sharing.partition }
     }
 
     /// Whether enforced sessions get addresses only while the lockdown was found to stand.

@@ -19,6 +19,7 @@ mod observed;
 mod pace;
 mod pins;
 mod prefetch;
+mod private;
 mod prove;
 mod quarantine;
 mod ranges;
@@ -31,6 +32,7 @@ mod standing;
 mod status;
 mod tighten;
 mod upstreams;
+mod validated;
 mod waiting;
 
 use std::net::{IpAddr, SocketAddr};
@@ -141,6 +143,8 @@ pub struct Pipeline {
     curtailed: AtomicU64,
     /// Exchanges that go on when nobody waits for them any more.
     late: stale::Latecomers,
+    /// What was found of answers that were checked against their signatures.
+    pub validated: crate::validate::Counters,
     hasher: RandomState,
 }
 
@@ -229,6 +233,7 @@ impl Pipeline {
             curtailed: AtomicU64::new(0),
             standing: standing::Standing::default(),
             late: stale::Latecomers::default(),
+            validated: crate::validate::Counters::default(),
             connections_told: AtomicBool::new(false),
             unplaced: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),

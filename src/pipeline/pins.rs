@@ -44,7 +44,7 @@ impl Pipeline {
                 }
                 Pinned::Revoked => {}
                 Pinned::Closed => {
-                    self.refuse_closed(walk, query, out).await;
+                    Box::pin(self.refuse_closed(walk, query, out)).await;
                     return false;
                 }
                 Pinned::Failed(error) => {

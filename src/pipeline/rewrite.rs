@@ -265,7 +265,7 @@ impl Pipeline {
         walk.record.verdict = Verdict::Sinkhole;
         walk.record.source = Source::Policy;
         let hops = entry.hops.get(..found.depth).unwrap_or_default();
-        self.rewrite(live, walk, query, &Rewrite::of(&hit), hops, out).await;
+        Box::pin(self.rewrite(live, walk, query, &Rewrite::of(&hit), hops, out)).await;
         true
     }
 

@@ -5,6 +5,7 @@ use super::pins::asked;
 use crate::cache::Entry;
 use crate::event::{Source, Verdict};
 use crate::model::Now;
+use crate::partition::View;
 use crate::pin;
 use crate::policy::{Opens, RefusalText};
 use crate::reply;
@@ -14,7 +15,7 @@ use crate::wire::Query;
 
 /// TTL of an answer that has expired and is shown because its question is held or no upstream answers, seconds (RFC 8767
 /// section 4).
-const STALE_TTL: u32 = 30;
+pub(super) const STALE_TTL: u32 = 30;
 
 /// The TTL that a record's answer may be shown with as far as its age goes.
 pub(super) fn ttl_of(record: &Record, entry: &Entry, now: Now) -> u32 {
@@ -34,9 +35,10 @@ pub(super) fn shown(
     inner: &mut Inner,
     record: &Record,
     (entry, opens): (&Entry, &Opens<'_>),
+    view: View,
     now: Now,
 ) -> Option<u32> {
-    let left = ttl_of(record, entry, now);
+    let left = ttl_of(record, entry, now).min(view.cap(now.mono, None, STALE_TTL));
     let Some(first) = entry.answer.pins.first().filter(|_| live.enforcing) else { return Some(left) };
     if context.addresses_like(*first).next().is_none() {
         return Some(left);

@@ -53,7 +53,7 @@ impl Pipeline {
     /// since `started`. What comes later is kept.
     pub(super) async fn ask_upstream(
         &self,
-        permit: Permit,
+        permit: &Permit,
         until: Instant,
         has_stale: bool,
         started: std::time::Instant,
@@ -62,9 +62,9 @@ impl Pipeline {
             return self.forwarder.resolve_until(permit, until).await;
         }
         let until = until.min(Instant::from_std(started) + CLIENT_TIMER);
-        let (outcome, flight) = self.forwarder.resolve_or_leave(permit, until).await;
+        let (outcome, flight) = Box::pin(self.forwarder.resolve_or_leave(permit, until)).await;
         if let Some(flight) = flight {
-            let _ = self.late.hand.try_send((permit, flight));
+            let _ = self.late.hand.try_send((*permit, flight));
         }
         outcome
     }
@@ -77,27 +77,33 @@ impl Pipeline {
             let pipeline = self.clone();
             landing.spawn(async move {
                 if let Ok(response) = flight.landed().await {
-                    pipeline.keep(&permit, &response);
+                    pipeline.keep(&permit, &response).await;
                 }
             });
             while landing.try_join_next().is_some() {}
         }
     }
 
-    /// Keeps an answer that nobody waits for; what the score is told of it. `None`, and nothing kept, where it says nothing.
-    pub(super) fn keep(&self, permit: &Permit, response: &Response) -> Option<Answered> {
+    /// Keeps an answer that nobody waits for; what the score is told of it. `None`, and nothing kept, where it says nothing
+    /// or is not as it was signed.
+    pub(super) async fn keep(&self, permit: &Permit, response: &Response) -> Option<Answered> {
         let live = self.live.load_full();
-        let vetted = answer::vet(&response.wire, Asked::from(permit), &live.answers).ok()?;
+        let mut vetted = answer::vet(&response.wire, Asked::from(permit), &live.answers).ok()?;
         if vetted.kind == Kind::Failure {
             return None;
         }
         let told = answered(&vetted);
+        if !is_emptied(&vetted) {
+            let until = Instant::now() + self.forwarder.total_timeout();
+            self.validate(&live, permit, response, &mut vetted, until).await.ok()?;
+        }
         let (now, floor) = (clock::now(), live.repeats.floor.as_millis() as u64);
         let key = super::finish::key_of(permit);
+        let took = u32::try_from(response.took.as_millis()).unwrap_or(u32::MAX);
         if is_emptied(&vetted) {
-            self.cache.put_inside(key, vetted.answer, vetted.rebinding.into_boxed_slice(), now.mono, floor);
+            self.cache.put_inside(key, vetted.answer, vetted.rebinding.into_boxed_slice(), now.mono, floor, took);
         } else {
-            self.cache.put(key, vetted.answer, vetted.names.into_boxed_slice(), now.mono, floor);
+            self.cache.put(key, vetted.answer, vetted.names.into_boxed_slice(), now.mono, floor, took);
         }
         Some(told)
     }

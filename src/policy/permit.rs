@@ -3,6 +3,7 @@
 use staunch_scoring::{NameRef, QName};
 
 use crate::model::Qtype;
+use crate::partition::Sharing;
 
 /// Leave to ask an upstream exactly one question and to pin what it answers.
 ///
@@ -14,13 +15,14 @@ pub struct Permit {
     qtype: Qtype,
     dnssec_ok: bool,
     checking_disabled: bool,
+    sharing: Sharing,
 }
 
 impl Permit {
     /// For the parent module alone.
     #[allow(dead_code)]
     pub(super) fn new(qname: NameRef<'_>, qtype: Qtype, dnssec_ok: bool, checking_disabled: bool) -> Self {
-        Self { qname: QName::copy_of(qname), qtype, dnssec_ok, checking_disabled }
+        Self { qname: QName::copy_of(qname), qtype, dnssec_ok, checking_disabled, sharing: Sharing::default() }
     }
 
     /// For a random sibling of a judged name ([`crate::decoy::sibling`]): no flag of the client's query leaves with it.
@@ -31,7 +33,18 @@ impl Permit {
     /// For tests of the stages behind policy.
     #[cfg(test)]
     pub(crate) fn for_test(qname: &str, qtype: Qtype) -> Self {
-        Self { qname: QName::from_text(qname).expect("test name"), qtype, dnssec_ok: false, checking_disabled: false }
+        Self::new(QName::from_text(qname).expect("test name").as_ref(), qtype, false, false)
+    }
+
+    /// The same leave, its answer shared so. None of it leaves.
+    #[must_use]
+    pub fn shared(self, sharing: Sharing) -> Self {
+        Self { sharing, ..self }
+    }
+
+    /// With whom the answer is shared.
+    pub fn sharing(&self) -> Sharing {
+        self.sharing
     }
 
     /// The canonical name to ask.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use staunch_scoring::NameBuf;
 
 use super::*;
+use crate::nat64::Nat64;
 use crate::wire::{self, Parsed};
 
 /// A query as a stub would send it; `payload` is the EDNS payload size, if any.
@@ -310,6 +311,7 @@ fn local_answers_are_written() {
         ("localhost", Qtype::MX, 0, vec![], 1),
         ("x.test", Qtype::A, 3, vec![], 1),
         ("ipv4only.arpa", Qtype::A, 0, vec!["192.0.0.170", "192.0.0.171"], 0),
+        ("ipv4only.arpa", Qtype::AAAA, 0, vec!["64:ff9b::c000:aa", "64:ff9b::c000:ab"], 0),
         ("1.0.0.127.in-addr.arpa", Qtype::PTR, 0, vec!["localhost."], 0),
         (".", Qtype::A, 0, vec![], 1),
     ] {
@@ -317,7 +319,7 @@ fn local_answers_are_written() {
         let packet = packet(name.as_ref().as_wire(), qtype.0, Some(1232), false);
         let query = query(&packet);
         let found = crate::local::special(name.as_ref(), qtype, &[]).expect("special");
-        local(&mut out, &query, &found);
+        local(&mut out, &query, &found.behind(&[Nat64::WELL_KNOWN], name.as_ref(), qtype));
         let message = read(&out, &query);
         assert_eq!(u16::from(message.response_code), rcode, "{text}");
         assert_eq!(message.answers.iter().map(|r| r.data.to_string()).collect::<Vec<_>>(), answers, "{text}");

@@ -148,6 +148,7 @@ impl Builder {
         }
     }
 
+    #[allow(clippy::indexing_slicing, reason = "a node's number is its place in the table that gave it")]
     fn take(&mut self, record: &RecordOf<'_>) -> Result<(), Problem> {
         let line = record.line;
         if !rdata::is_whole(record.rtype, record.rdata) {
@@ -203,6 +204,7 @@ impl Builder {
     }
 
     /// Puts a record to those of its rule.
+    #[allow(clippy::indexing_slicing, reason = "a rule's number is its place in the table that gave it")]
     fn gather(&mut self, number: u32, fresh: bool, action: Action, record: &RecordOf<'_>) -> Result<(), Problem> {
         let conflict = || {
             let what = format!("`{}` has a CNAME beside other records", record.owner);
@@ -270,6 +272,7 @@ impl Builder {
     ///
     /// # Errors
     /// A zone without SOA, or one whose records are more than can be numbered.
+    #[allow(clippy::indexing_slicing, reason = "a rule's number is its place in the table that gave it")]
     pub fn finish(self, file: &str) -> Result<Rules, Problem> {
         let soa = self.soa.ok_or_else(|| {
             let what = format!("no SOA at `{}`", self.origin);

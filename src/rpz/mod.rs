@@ -11,6 +11,19 @@
 //! addresses are asked in all zones before anything leaves, so a name that a zone refuses is never forwarded to see whether an
 //! earlier zone has something against its address (`qname-wait-recurse no`, as BIND calls it).
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod build;
 mod find;
 mod local;
@@ -313,8 +326,8 @@ pub struct Counters {
 impl Counters {
     /// Counts a match that was applied.
     pub fn count(&self, action: Action) {
-        if let Some(at) = Action::ALL.iter().position(|a| *a == action) {
-            self.matches[at].fetch_add(1, Ordering::Relaxed);
+        if let Some((_, count)) = Action::ALL.iter().zip(&self.matches).find(|(a, _)| **a == action) {
+            count.fetch_add(1, Ordering::Relaxed);
         }
     }
 

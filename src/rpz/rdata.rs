@@ -54,9 +54,9 @@ pub fn soa(octets: &[u8]) -> Option<Soa> {
     let (_, first) = QName::read(octets).ok()?;
     let (_, second) = QName::read(octets.get(first..)?).ok()?;
     let numbers: &[u8; 20] = octets.get(first + second..)?.try_into().ok()?;
-    let number =
-        |i: usize| u32::from_be_bytes([numbers[4 * i], numbers[4 * i + 1], numbers[4 * i + 2], numbers[4 * i + 3]]);
-    Some(Soa { serial: number(0), refresh: number(1), retry: number(2), expire: number(3), minimum: number(4) })
+    let (numbers, _) = numbers.as_chunks();
+    let [serial, refresh, retry, expire, minimum] = numbers.first_chunk()?.map(u32::from_be_bytes);
+    Some(Soa { serial, refresh, retry, expire, minimum })
 }
 
 /// Data from the words behind a record's type. The error says what is wrong with it.

@@ -244,8 +244,11 @@ impl Reader {
         let front = front.get(..front.len() - 1).unwrap_or_default();
         let whole = front.len() + origin.len();
         let room = wire.get_mut(..whole).ok_or_else(|| format!("`{}`: too long within the zone", token.shown()))?;
-        room[..front.len()].copy_from_slice(front);
-        room[front.len()..].copy_from_slice(origin);
+        // As long as both.
+        if let Some((left, right)) = room.split_at_mut_checked(front.len()) {
+            left.copy_from_slice(front);
+            right.copy_from_slice(origin);
+        }
         QName::read(room).map(|(name, _)| name).map_err(|error| format!("`{}`: {error}", token.shown()))
     }
 }

@@ -21,7 +21,9 @@ use staunch_scoring::{NameBuf, NameRef, SessionState, StateSnapshot};
 
 use crate::enforce::Class;
 use crate::learn::Maxima;
+
 use crate::model::{Announcement, CaseId, Phase, Qtype, Reason, SessionId, SessionType};
+use crate::partition::{Partitions, Views};
 use crate::pin::SessionPins;
 use crate::store::Durable;
 
@@ -178,6 +180,8 @@ pub struct Inner {
     pub maxima: Maxima,
     /// Tries at random siblings this hour.
     pub decoys: crate::decoy::Allowance,
+    /// What it was answered, where it is to learn nothing of what others ask.
+    pub views: Views,
     cases: VecDeque<KnownCase>,
     tunnel_names: [u64; TUNNEL_TYPE_NAMES],
 }
@@ -203,6 +207,7 @@ impl Inner {
             copied: Copied::default(),
             maxima: Maxima::default(),
             decoys: crate::decoy::Allowance::default(),
+            views: Views::default(),
             cases: VecDeque::new(),
             tunnel_names: [0; TUNNEL_TYPE_NAMES],
         }
@@ -299,13 +304,16 @@ pub struct Context {
     pub announced: bool,
     /// Share of the canary this session falls into, 0..=99, stable by its id.
     pub cohort: u8,
+    /// With whom it can share answers.
+    pub partitions: Partitions,
 }
 
 impl Context {
     /// From an announcement; `announced` is false for one that was made up.
     pub fn new(announcement: Announcement, announced: bool) -> Self {
         let cohort = cohort(announcement.id.as_str());
-        Self { announcement, announced, cohort }
+        let partitions = Partitions::of(&announcement);
+        Self { announcement, announced, cohort, partitions }
     }
 
     /// Kind of work.

@@ -95,9 +95,14 @@ impl Sessions {
         self.len() == 0
     }
 
-    /// All of them, by name.
+    /// All of them, in no order.
     pub fn all(&self) -> Vec<Arc<Session>> {
-        let mut all: Vec<_> = self.by_id.read().values().cloned().collect();
+        self.by_id.read().values().cloned().collect()
+    }
+
+    /// All of them, by name.
+    pub fn by_name(&self) -> Vec<Arc<Session>> {
+        let mut all = self.all();
         all.sort_by(|a, b| a.id.cmp(&b.id));
         all
     }

@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use staunch_scoring::NameRef;
 
+use super::index::Tree;
+use super::index::sights::Sight;
 use super::index::thread::Message;
-use super::index::{Op, Tree, VALUE_VERSION};
 use super::slots::{self, HashKey, Placed, Slots, TIME_MASK};
 
 /// Buckets of sixteen: room for 2,097,152 domains in 16 MiB; among a million, fewer than one in a thousand finds its
 /// bucket full.
 const BUCKETS: usize = 1 << 17;
+
+/// What a sight says besides its key: minutes.
+pub(super) const WIDTH: usize = 4;
 
 /// See the module. Shared by every thread.
 pub struct FirstSeen {
@@ -72,12 +76,12 @@ impl FirstSeen {
             return;
         }
         let minutes = slots::minutes(now);
-        let mut ops = vec![put(self.slots.persistent(hash), minutes)];
-        if let Placed::Instead(key) = self.slots.insert(hash, minutes) {
-            ops.push(Op::Delete(Tree::FirstSeen, key.to_be_bytes().to_vec()));
+        if self.slots.insert(hash, minutes) == Placed::Lost {
+            return;
         }
+        let sight = Sight::new(self.slots.persistent(hash), &(minutes as u32).to_be_bytes());
         // Not saved: the domain will look new after a restart, which errs on the safe side.
-        if self.saved.try_send(Message::Apply { ops, applied: None }).is_err() {
+        if self.saved.try_send(Message::Saw(Tree::FirstSeen, sight)).is_err() {
             self.unsaved.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -97,13 +101,16 @@ impl FirstSeen {
         self.unsaved.load(Ordering::Relaxed)
     }
 
-    /// Takes one entry of the index; [`FirstSeen::loaded`] ends this.
-    pub(super) fn load(&self, key: &[u8], value: &[u8]) {
-        let (Ok(key), Some((&VALUE_VERSION, minutes))) = (<[u8; 8]>::try_from(key), value.split_first()) else {
-            return;
-        };
-        let Ok(minutes) = <[u8; 4]>::try_from(minutes) else { return };
-        self.slots.insert(u64::from_be_bytes(key), u64::from(u32::from_be_bytes(minutes)).clamp(1, TIME_MASK));
+    /// Takes one sight of the index; [`FirstSeen::loaded`] ends this.
+    pub(super) fn load(&self, sight: &Sight) {
+        if let Some(minutes) = minutes_of(sight) {
+            self.slots.insert(sight.key(), minutes);
+        }
+    }
+
+    /// Whether a sight of the index is held.
+    pub(super) fn holds(&self, sight: &Sight) -> bool {
+        minutes_of(sight).is_some_and(|minutes| self.slots.find(sight.key()) == Some(minutes))
     }
 
     /// Everything the index had is here.
@@ -122,10 +129,9 @@ impl std::fmt::Debug for FirstSeen {
     }
 }
 
-fn put(key: u64, minutes: u64) -> Op {
-    let mut value = vec![VALUE_VERSION];
-    value.extend_from_slice(&(minutes as u32).to_be_bytes());
-    Op::Put(Tree::FirstSeen, key.to_be_bytes().to_vec(), value)
+fn minutes_of(sight: &Sight) -> Option<u64> {
+    let minutes = <[u8; WIDTH]>::try_from(sight.rest()).ok()?;
+    Some(u64::from(u32::from_be_bytes(minutes)).clamp(1, TIME_MASK))
 }
 
 #[cfg(test)]
@@ -179,22 +185,20 @@ mod tests {
         }
         assert_eq!((seen.known(), seen.evicted(), seen.unsaved()), (400, 0, 0), "400 of 1,024 slots, no bucket full");
         let (again, _receiver) = table(64, 0, 1);
-        while let Ok(Message::Apply { ops, .. }) = receiver.try_recv() {
-            for op in ops {
-                let Op::Put(Tree::FirstSeen, key, value) = op else { panic!("unexpected {op:?}") };
-                again.load(&key, &value);
-            }
+        while let Ok(Message::Saw(Tree::FirstSeen, sight)) = receiver.try_recv() {
+            again.load(&sight);
+            assert!(again.holds(&sight));
         }
         again.loaded();
         for n in 0..400 {
             let age = again.first_seen(domain(&format!("d{n}.example")).as_ref(), START + 500 * DAY);
             assert_eq!(age, days(500 - n), "d{n}");
         }
-        for garbage in [&b""[..], b"short", b"\x01\x00\x00\x00\x00", b"\x02\x00\x00\x00\x01"] {
-            again.load(b"12345678", garbage);
-            again.load(garbage, b"\x01\x00\x00\x00\x01");
+        for garbage in [&b""[..], b"abc", b"abcde"] {
+            again.load(&Sight::new(1, garbage));
+            assert!(!again.holds(&Sight::new(1, garbage)));
         }
-        assert_eq!(again.known(), 401, "only a value of the right form is taken");
+        assert_eq!(again.known(), 400, "only a sight of the right form is taken");
     }
 
     #[test]
@@ -211,15 +215,13 @@ mod tests {
             assert_eq!(seen.first_seen(name.as_ref(), START + 2 * DAY), days(2), "{name:?}");
         }
         assert_eq!(seen.known(), 128, "full");
-        let deletes = receiver
+        let sights: Vec<Sight> = receiver
             .try_iter()
-            .flat_map(|message| match message {
-                Message::Apply { ops, .. } => ops,
-                _ => Vec::new(),
-            })
-            .filter(|op| matches!(op, Op::Delete(..)))
-            .count();
-        assert_eq!(deletes as u64, seen.evicted(), "the index forgets what the table forgets");
+            .filter_map(|message| if let Message::Saw(_, sight) = message { Some(sight) } else { None })
+            .collect();
+        let held = sights.iter().filter(|sight| seen.holds(sight)).count();
+        assert_eq!(held, 128, "the index can tell what the table has forgotten");
+        assert_eq!(sights.len() as u64, seen.known() + seen.evicted());
     }
 
     #[test]

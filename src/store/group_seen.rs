@@ -16,8 +16,9 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use staunch_scoring::NameRef;
 
+use super::index::Tree;
+use super::index::sights::Sight;
 use super::index::thread::Message;
-use super::index::{Op, Tree, VALUE_VERSION};
 use super::slots::{self, HashKey, Placed, Slots, TIME_MASK};
 
 /// Most groups. Chosen without a source: owners are teams and services.
@@ -29,7 +30,10 @@ const MAX_DOMAINS: u32 = 32_768;
 /// Buckets of sixteen: 524,288 domains in 4 MiB, over all groups.
 const BUCKETS: usize = 1 << 15;
 
-/// What an entry of the index is.
+/// What a sight says besides its key: what it is of, minutes, hash of the group.
+pub(super) const WIDTH: usize = 13;
+
+/// What a sight is of.
 const DOMAIN: u8 = 0;
 const BIRTH: u8 = 1;
 
@@ -96,7 +100,7 @@ impl GroupSeen {
         }
         let id = self.key.hash(group.as_bytes());
         let minutes = slots::minutes(now);
-        let mut ops = Vec::new();
+        let mut sights = [None, None];
         {
             let mut groups = self.groups.lock();
             if !groups.contains_key(&id) && groups.len() >= self.limits.0 {
@@ -106,34 +110,35 @@ impl GroupSeen {
             let domains = groups.entry(id).or_insert(0);
             // Another thread may have been quicker, and a birth can have lost its slot: then the warm-up begins anew.
             if self.slots.find(self.hash(group, NameRef::ROOT)).is_none() {
-                self.note(self.hash(group, NameRef::ROOT), id, minutes, BIRTH, &mut ops);
+                sights[0] = self.note(self.hash(group, NameRef::ROOT), id, minutes, BIRTH);
             }
             if self.slots.find(hash).is_none() {
                 if *domains >= self.limits.1 {
                     self.refused.fetch_add(1, Ordering::Relaxed);
                 } else {
                     *domains += 1;
-                    self.note(hash, id, minutes, DOMAIN, &mut ops);
+                    sights[1] = self.note(hash, id, minutes, DOMAIN);
                 }
             }
         }
         // Not saved: the domain will look new after a restart, which errs on the safe side.
-        if !ops.is_empty() && self.saved.try_send(Message::Apply { ops, applied: None }).is_err() {
-            self.unsaved.fetch_add(1, Ordering::Relaxed);
+        for sight in sights.into_iter().flatten() {
+            if self.saved.try_send(Message::Saw(Tree::GroupSeen, sight)).is_err() {
+                self.unsaved.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
-    fn note(&self, hash: u64, group: u64, minutes: u64, kind: u8, ops: &mut Vec<Op>) {
-        let key = self.slots.persistent(hash);
-        match self.slots.insert(hash, minutes) {
-            Placed::Free => {}
-            Placed::Instead(old) => ops.push(Op::Delete(Tree::GroupSeen, old.to_be_bytes().to_vec())),
-            Placed::Lost => return,
+    fn note(&self, hash: u64, group: u64, minutes: u64, kind: u8) -> Option<Sight> {
+        if self.slots.insert(hash, minutes) == Placed::Lost {
+            return None;
         }
-        let mut value = vec![VALUE_VERSION, kind];
-        value.extend_from_slice(&(minutes as u32).to_be_bytes());
-        value.extend_from_slice(&group.to_be_bytes());
-        ops.push(Op::Put(Tree::GroupSeen, key.to_be_bytes().to_vec(), value));
+        let mut rest = [kind; WIDTH];
+        let (minutes, group) = ((minutes as u32).to_be_bytes(), group.to_be_bytes());
+        for (to, from) in rest.iter_mut().skip(1).zip(minutes.iter().chain(&group)) {
+            *to = *from;
+        }
+        Some(Sight::new(self.slots.persistent(hash), &rest))
     }
 
     /// Groups known.
@@ -156,21 +161,23 @@ impl GroupSeen {
         self.unsaved.load(Ordering::Relaxed)
     }
 
-    /// Takes one entry of the index; [`GroupSeen::loaded`] ends this.
-    pub(super) fn load(&self, key: &[u8], value: &[u8]) {
-        let (Ok(key), [VALUE_VERSION, kind, rest @ ..]) = (<[u8; 8]>::try_from(key), value) else { return };
-        let Ok(rest) = <[u8; 12]>::try_from(rest) else { return };
-        let [a, b, c, d, group @ ..] = rest;
-        let (minutes, group) = (u32::from_be_bytes([a, b, c, d]), u64::from_be_bytes(group));
+    /// Takes one sight of the index; [`GroupSeen::loaded`] ends this.
+    pub(super) fn load(&self, sight: &Sight) {
+        let Some((kind, minutes, group)) = parts(sight) else { return };
         let mut groups = self.groups.lock();
         if !groups.contains_key(&group) && groups.len() >= self.limits.0 {
             return;
         }
         let domains = groups.entry(group).or_insert(0);
-        if *kind == DOMAIN {
+        if kind == DOMAIN {
             *domains = domains.saturating_add(1);
         }
-        self.slots.insert(u64::from_be_bytes(key), u64::from(minutes).clamp(1, TIME_MASK));
+        self.slots.insert(sight.key(), minutes);
+    }
+
+    /// Whether a sight of the index is held.
+    pub(super) fn holds(&self, sight: &Sight) -> bool {
+        parts(sight).is_some_and(|(_, minutes, _)| self.slots.find(sight.key()) == Some(minutes))
     }
 
     /// Everything the index had is here.
@@ -182,6 +189,13 @@ impl GroupSeen {
     fn hash(&self, group: &str, domain: NameRef<'_>) -> u64 {
         self.key.hash_pair(group.as_bytes(), domain.as_wire())
     }
+}
+
+/// Kind, minutes, hash of the group.
+fn parts(sight: &Sight) -> Option<(u8, u64, u64)> {
+    let [kind, a, b, c, d, group @ ..] = <[u8; WIDTH]>::try_from(sight.rest()).ok()?;
+    let minutes = u64::from(u32::from_be_bytes([a, b, c, d])).clamp(1, TIME_MASK);
+    Some((kind, minutes, u64::from_be_bytes(group)))
 }
 
 impl std::fmt::Debug for GroupSeen {
@@ -244,16 +258,14 @@ mod tests {
             }
         }
         let (again, _receiver) = table((8, 60));
-        while let Ok(Message::Apply { ops, .. }) = receiver.try_recv() {
-            for op in ops {
-                let Op::Put(Tree::GroupSeen, key, value) = op else { panic!("unexpected {op:?}") };
-                again.load(&key, &value);
-            }
+        while let Ok(Message::Saw(Tree::GroupSeen, sight)) = receiver.try_recv() {
+            again.load(&sight);
+            assert!(again.holds(&sight));
         }
-        for garbage in [&b""[..], b"short", b"\x01\x00", &[2; 14], &[1; 15]] {
-            again.load(b"12345678", garbage);
+        for garbage in [&b""[..], b"abc", &[1; 12]] {
+            again.load(&Sight::new(1, garbage));
+            assert!(!again.holds(&Sight::new(1, garbage)));
         }
-        again.load(b"short", &[1; 14]);
         again.loaded();
         assert_eq!((again.groups(), again.known()), (2, 102), "50 domains and a birth for each");
         for n in 0..50 {

@@ -11,11 +11,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 use staunch_scoring::{Assessment, Bits, QName, Split};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 
 use crate::event::{Event, Notice, Rpz, RuleRef, SCHEMA, Scored, Source, Verdict};
 use crate::lines::{self, LineFile};
@@ -151,12 +152,17 @@ pub fn scored(assessment: &Assessment, charged: Bits) -> Scored {
     }
 }
 
+/// How long an observer waits for what was decided before it asked.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
 /// What waits for the writer.
 // Nearly all of them are decisions, and a box for each would be the only allocation on their path.
 #[allow(clippy::large_enum_variant)]
 enum Item {
     Decision(Record),
     Notice(Box<Notice>),
+    /// Somebody waits until all before it is written.
+    Mark(oneshot::Sender<()>),
 }
 
 /// The handle that the query path holds.
@@ -208,6 +214,14 @@ impl Telemetry {
     fn push(&self, item: Item) {
         if self.ring.push(item).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until what was handed over before can be seen, for a second at most: a writer that far behind has lost events too.
+    pub async fn caught_up(&self) {
+        let (mark, written) = oneshot::channel();
+        if self.ring.push(Item::Mark(mark)).is_ok() {
+            let _ = tokio::time::timeout(CATCH_UP, written).await;
         }
     }
 

@@ -78,6 +78,14 @@ pub fn run(telemetry: &Telemetry, file: Option<LineFile>) {
         while octets < BATCH
             && let Some(item) = telemetry.ring.pop()
         {
+            let item = match item {
+                Item::Mark(mark) => {
+                    // Who waited may have gone away.
+                    let _ = mark.send(());
+                    continue;
+                }
+                item => item,
+            };
             let Some((line, case, answer)) = written(&item, &mut scratch) else { continue };
             octets += line.len() + 1;
             telemetry.recent.lock().push(&line, case);
@@ -113,6 +121,8 @@ fn written(item: &Item, scratch: &mut Vec<u8>) -> Option<(Arc<str>, Option<CaseI
             (serde_json::to_writer(&mut *scratch, &event), event.case, answer)
         }
         Item::Notice(notice) => (serde_json::to_writer(&mut *scratch, notice), None, false),
+        // It says nothing.
+        Item::Mark(_) => return None,
     };
     // Writing JSON into memory fails only for map keys that are not strings; an event has none.
     result.ok()?;

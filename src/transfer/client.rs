@@ -1,22 +1,20 @@
-//! One transfer from one primary, over TCP (RFC 5936 section 4.1).
+//! One transfer from one primary, over TCP (RFC 5936 section 4.1) or TLS (RFC 9103).
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use staunch_scoring::NameRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Primaries;
+use super::connection::Connection;
 use super::message::{self, Header};
 use super::records::Copy;
 use super::stream::{Outcome, Stream, StreamError};
 use super::tsig::{TsigError, Verifier};
+use super::{Primaries, Primary};
 use crate::clock;
 use crate::rpz::soa_of;
 
-/// For a connection.
+/// For a connection, its handshake included.
 const CONNECT: Duration = Duration::from_secs(5);
 /// For the next message.
 const MESSAGE: Duration = Duration::from_secs(15);
@@ -50,7 +48,7 @@ pub(super) enum Failure {
 /// Asks `server` for what is newer than `have`: for changes first, for the whole zone where it has none to offer. `whole`: asks
 /// for the whole zone at once.
 pub(super) async fn transfer(
-    server: SocketAddr,
+    server: &Primary,
     zone: NameRef<'_>,
     have: Option<&Copy>,
     whole: bool,
@@ -84,7 +82,7 @@ pub(super) async fn transfer(
 }
 
 async fn exchange(
-    server: SocketAddr,
+    server: &Primary,
     zone: NameRef<'_>,
     since: Option<Vec<u8>>,
     primaries: &Primaries,
@@ -98,18 +96,16 @@ async fn exchange(
         let mac = key.sign(&mut request, None, time());
         Verifier::new(key, mac)
     });
-    let mut connection = match timeout(CONNECT, TcpStream::connect(server)).await {
+    let mut connection = match timeout(CONNECT, Connection::open(server)).await {
         Ok(connection) => connection?,
         Err(_) => return Err(Failure::Slow),
     };
-    let mut framed = (request.len() as u16).to_be_bytes().to_vec();
-    framed.extend_from_slice(&request);
-    connection.write_all(&framed).await?;
+    connection.send(&request).await?;
     let have = since.as_deref().and_then(soa_of).map(|soa| soa.serial);
     let mut stream = Stream::new(zone, have, primaries.max_octets);
     let mut octets = Vec::new();
     loop {
-        match timeout(MESSAGE, read_message(&mut connection, &mut octets)).await {
+        match timeout(MESSAGE, connection.receive(&mut octets)).await {
             Ok(read) => read?,
             Err(_) => return Err(Failure::Slow),
         }
@@ -149,11 +145,4 @@ async fn exchange(
             }
         }
     }
-}
-
-async fn read_message(connection: &mut TcpStream, octets: &mut Vec<u8>) -> std::io::Result<()> {
-    let length = connection.read_u16().await?;
-    octets.resize(usize::from(length), 0);
-    connection.read_exact(octets).await?;
-    Ok(())
 }

@@ -94,6 +94,8 @@ pub(super) struct Shared {
     publish: OnceLock<Publish>,
     alarm: OnceLock<Alarm>,
     refused_notifies: AtomicU64,
+    /// The second in which a NOTIFY came last, and how many in it.
+    heard: Mutex<(u64, u32)>,
 }
 
 /// The keeper of all zones.
@@ -111,6 +113,7 @@ impl Keeper {
             publish: OnceLock::new(),
             alarm: OnceLock::new(),
             refused_notifies: AtomicU64::new(0),
+            heard: Mutex::default(),
         };
         Self { shared: Arc::new(shared), listeners: Mutex::default() }
     }
@@ -154,14 +157,17 @@ impl Keeper {
         }
     }
 
-    /// Takes NOTIFY messages from this socket. Within a runtime.
+    /// Takes NOTIFY messages from these sockets. Within a runtime.
     ///
     /// # Errors
-    /// The socket cannot be taken over.
-    pub fn listen(&self, socket: std::net::UdpSocket) -> std::io::Result<()> {
-        socket.set_nonblocking(true)?;
-        let socket = tokio::net::UdpSocket::from_std(socket)?;
-        self.listeners.lock().push(tokio::spawn(notify::listen(socket, self.shared.clone())));
+    /// A socket cannot be taken over.
+    pub fn listen(&self, udp: std::net::UdpSocket, tcp: std::net::TcpListener) -> std::io::Result<()> {
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        let (udp, tcp) = (tokio::net::UdpSocket::from_std(udp)?, tokio::net::TcpListener::from_std(tcp)?);
+        let mut listeners = self.listeners.lock();
+        listeners.push(tokio::spawn(notify::listen(udp, self.shared.clone())));
+        listeners.push(tokio::spawn(notify::listen_tcp(tcp, self.shared.clone())));
         Ok(())
     }
 
@@ -334,6 +340,21 @@ impl Shared {
 
     pub(super) fn count_refused_notify(&self) {
         self.refused_notifies.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One more message in this second: how many there were in it.
+    pub(super) fn heard_in(&self, second: u64) -> u32 {
+        let mut heard = self.heard.lock();
+        *heard = if heard.0 == second { (second, heard.1.saturating_add(1)) } else { (second, 1) };
+        heard.1
+    }
+
+    /// Whether `address` is a primary of any zone.
+    pub(super) fn has_primary(&self, address: IpAddr) -> bool {
+        self.slots.lock().iter().any(|slot| match &slot.config.source {
+            Source::Primaries(primaries) => notify::is_primary(&primaries.servers, address),
+            Source::File(_) => false,
+        })
     }
 
     /// Key and bell of a zone that `address` is a primary of.

@@ -43,20 +43,20 @@ pub(super) struct Header {
 impl Header {
     pub(super) fn read(message: &[u8]) -> Option<Self> {
         let header = message.first_chunk::<HEADER>()?;
-        let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        let [i0, i1, high, low, q0, q1, a0, a1, n0, n1, r0, r1] = *header;
         Some(Self {
-            id: word(0),
-            is_response: header[2] & 0x80 != 0,
-            opcode: header[2] >> 3 & 0xf,
-            truncated: header[2] & 2 != 0,
-            rcode: header[3] & 0xf,
-            counts: [word(4), word(6), word(8), word(10)],
+            id: u16::from_be_bytes([i0, i1]),
+            is_response: high & 0x80 != 0,
+            opcode: high >> 3 & 0xf,
+            truncated: high & 2 != 0,
+            rcode: low & 0xf,
+            counts: [[q0, q1], [a0, a1], [n0, n1], [r0, r1]].map(u16::from_be_bytes),
         })
     }
 }
 
 fn word(octets: &[u8], at: usize) -> Option<u16> {
-    octets.get(at..at + 2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+    octets.get(at..)?.first_chunk().map(|pair| u16::from_be_bytes(*pair))
 }
 
 fn name(octets: &[u8], at: usize) -> Option<(QName, usize)> {

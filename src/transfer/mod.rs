@@ -1,5 +1,5 @@
-//! Response policy zones that come by transfer: AXFR (RFC 5936) and IXFR (RFC 1995) from configured primaries, signed where a
-//! key is written (RFC 8945), at the times that the SOA says and when a primary says so (RFC 1996).
+//! Response policy zones that come by transfer: AXFR (RFC 5936) and IXFR (RFC 1995) from configured primaries, over TLS where
+//! that is written (RFC 9103), signed where a key is written (RFC 8945), at the times that the SOA says and when a primary says so (RFC 1996).
 //!
 //! Between the primaries and [`crate::rpz`]. A zone is put in force whole, or not at all: whatever fails keeps the last good copy
 //! in force, which is on disk too (`rpz/` in the state directory) and is there at the next start before any primary is asked.
@@ -7,7 +7,21 @@
 //!
 //! Knows no session and no verdict. What it has to tell goes out by two functions that the daemon hands in.
 
+// Octets from outside are read here: nothing may panic on them.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod client;
+mod connection;
 mod keeper;
 mod message;
 mod notify;
@@ -17,11 +31,13 @@ mod stream;
 mod task;
 mod tsig;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use staunch_scoring::NameBuf;
 
+use crate::forward::tls::Tls;
 use crate::rpz::{Rules, Settings, Snapshot, Zone, process_key};
 
 pub use keeper::{Keeper, ZoneStatus};
@@ -47,11 +63,29 @@ pub enum Source {
     Primaries(Primaries),
 }
 
+/// A server that a zone is transferred from, over TCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Primary {
+    /// Where.
+    pub address: SocketAddr,
+    /// Whom it must be shown to be (RFC 9103); nothing where the connection is not encrypted.
+    pub tls: Option<Tls>,
+}
+
+impl fmt::Display for Primary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tls {
+            None => self.address.fmt(f),
+            Some(tls) => write!(f, "tls://{}#{}", self.address, tls.name()),
+        }
+    }
+}
+
 /// Whom a zone is transferred from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Primaries {
     /// In order of preference; at least one.
-    pub servers: Vec<SocketAddr>,
+    pub servers: Vec<Primary>,
     /// The key that all messages are signed by.
     pub tsig: Option<TsigKey>,
     /// Whether enforced sessions are answered nothing before the first copy is there.

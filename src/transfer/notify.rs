@@ -1,12 +1,19 @@
 //! NOTIFY (RFC 1996): a primary says that a zone may have changed. All that it can make us do is ask the primaries sooner.
 //!
-//! A socket and a task of its own: nothing of it is on a query's path.
+//! Sockets and tasks of its own: nothing of it is on a query's path. A connection is kept for primaries alone, and for few at
+//! once.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
+use super::Primary;
 use super::keeper::Shared;
 use super::message::{self, Header, TYPE_SOA};
 use crate::clock;
@@ -15,24 +22,27 @@ const OPCODE: u8 = 4;
 /// Longest message that is looked at, octets.
 const LARGEST: usize = 4096;
 
-/// Most messages looked at in a second: a primary sends one for each change, and whoever forges its address costs no more than
+/// Connections of primaries at once; beyond them one is closed as soon as it is there, and the primary asks again.
+const CONNECTIONS: usize = 16;
+/// Time for the next message of a connection, and for its reply.
+const MESSAGE: Duration = Duration::from_secs(5);
+/// Pause where a connection cannot be taken (no descriptor is free).
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Most messages looked at in a second, over both transports: a primary sends one for each change, and whoever forges its address costs no more than
 /// this many hashes.
 const MOST_A_SECOND: u32 = 100;
 
 /// Takes messages until the task is ended.
 pub(super) async fn listen(socket: UdpSocket, shared: Arc<Shared>) {
     let mut octets = vec![0; LARGEST];
-    let mut seen = (0, 0);
     loop {
         let Ok((length, from)) = socket.recv_from(&mut octets).await else {
             // An error of an earlier reply; the socket itself stays good.
             tokio::task::yield_now().await;
             continue;
         };
-        let second = clock::now().mono / 1000;
-        seen = if seen.0 == second { (second, seen.1 + 1) } else { (second, 1) };
-        let reply = (seen.1 <= MOST_A_SECOND).then(|| take(octets.get(..length).unwrap_or_default(), from, &shared));
-        let Some(reply) = reply.flatten() else {
+        let Some(reply) = take_in_time(octets.get(..length).unwrap_or_default(), from, &shared) else {
             shared.count_refused_notify();
             continue;
         };
@@ -40,6 +50,62 @@ pub(super) async fn listen(socket: UdpSocket, shared: Arc<Shared>) {
             tracing::debug!(%error, "a NOTIFY was not acknowledged");
         }
     }
+}
+
+/// Takes connections until the task is ended.
+pub(super) async fn listen_tcp(listener: TcpListener, shared: Arc<Shared>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok((stream, from)) = listener.accept().await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let known = shared.has_primary(from.ip().to_canonical());
+        let Some(place) = known.then(|| places.clone().try_acquire_owned().ok()).flatten() else {
+            shared.count_refused_notify();
+            continue;
+        };
+        let shared = shared.clone();
+        connections.spawn(async move {
+            if let Err(error) = hear(stream, from, &shared).await {
+                tracing::debug!(%error, %from, "a connection for NOTIFY ended");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Takes messages of one connection until it is closed, silent, or says something that is not taken.
+async fn hear(mut stream: TcpStream, from: SocketAddr, shared: &Shared) -> std::io::Result<()> {
+    let mut octets = Vec::new();
+    loop {
+        let message = async {
+            let length = usize::from(stream.read_u16().await?);
+            if length > LARGEST {
+                return Err(std::io::Error::other("a message is too long"));
+            }
+            octets.resize(length, 0);
+            stream.read_exact(&mut octets).await.map(drop)
+        };
+        match timeout(MESSAGE, message).await {
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+            Ok(read) => read?,
+            Err(_) => return Ok(()),
+        }
+        let Some(reply) = take_in_time(&octets, from, shared) else {
+            shared.count_refused_notify();
+            return Ok(());
+        };
+        let length = u16::try_from(reply.len()).map_err(std::io::Error::other)?;
+        timeout(MESSAGE, stream.write_all(&[&length.to_be_bytes(), &reply[..]].concat())).await??;
+    }
+}
+
+/// As [`take`]; nothing where this second has had its messages.
+fn take_in_time(octets: &[u8], from: SocketAddr, shared: &Shared) -> Option<Vec<u8>> {
+    if shared.heard_in(clock::now().mono / 1000) > MOST_A_SECOND { None } else { take(octets, from, shared) }
 }
 
 /// The reply to a message of a zone's primary, which has been told to that zone; nothing to anybody else's.
@@ -72,6 +138,6 @@ fn take(octets: &[u8], from: SocketAddr, shared: &Shared) -> Option<Vec<u8>> {
 }
 
 /// Whether `address` is one of `servers`.
-pub(super) fn is_primary(servers: &[SocketAddr], address: IpAddr) -> bool {
-    servers.iter().any(|server| server.ip().to_canonical() == address)
+pub(super) fn is_primary(servers: &[Primary], address: IpAddr) -> bool {
+    servers.iter().any(|server| server.address.ip().to_canonical() == address)
 }

@@ -1,6 +1,5 @@
 //! One zone's task: asks its primaries in time, puts what is new in force, writes it down, and sees when the zone expires.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use super::client::{self, Failure};
 use super::keeper::{Held, Shared, Slot};
 use super::records::Copy;
 use super::stream::{Change, Outcome, apply};
-use super::{Primaries, schedule};
+use super::{Primaries, Primary, schedule};
 use crate::clock;
 use crate::rpz::{Errors, process_key};
 
@@ -34,8 +33,8 @@ pub(super) struct Task {
 
 /// Why a zone was not brought up to date.
 enum Problem {
-    Transfer(SocketAddr, Failure),
-    Content(SocketAddr, Errors),
+    Transfer(Primary, Failure),
+    Content(Primary, Errors),
 }
 
 impl std::fmt::Display for Problem {
@@ -92,7 +91,7 @@ impl Task {
     async fn ask_all(&self) -> Result<bool, Problem> {
         let mut last = None;
         for server in &self.primaries.servers {
-            match self.ask(*server).await {
+            match self.ask(server).await {
                 Ok(changed) => return Ok(changed),
                 Err(problem) => last = Some(problem),
             }
@@ -101,10 +100,10 @@ impl Task {
         last.map_or(Ok(false), Err)
     }
 
-    async fn ask(&self, server: SocketAddr) -> Result<bool, Problem> {
+    async fn ask(&self, server: &Primary) -> Result<bool, Problem> {
         let have = self.shared.change(self.zone.as_ref(), |slot| (slot.held.as_ref().map(|h| h.copy.clone()), false));
         let have = have.flatten();
-        let failed = |failure| Problem::Transfer(server, failure);
+        let failed = |failure| Problem::Transfer(server.clone(), failure);
         let get = |whole| client::transfer(server, self.zone.as_ref(), have.as_deref(), whole, &self.primaries);
         let copy = match get(false).await.map_err(failed)? {
             Outcome::Current => return Ok(false),
@@ -134,7 +133,7 @@ impl Task {
     }
 
     /// Makes rules of a new copy and puts them in force; a copy that does not load changes nothing.
-    async fn take(&self, server: SocketAddr, copy: Copy) -> Result<bool, Problem> {
+    async fn take(&self, server: &Primary, copy: Copy) -> Result<bool, Problem> {
         let (zone, lenient) = (self.zone.clone(), self.primaries.lenient);
         let file = self.shared.file(zone.as_ref()).display().to_string();
         let made = tokio::task::spawn_blocking(move || {
@@ -142,8 +141,8 @@ impl Task {
             Ok::<_, Errors>((copy, rules))
         });
         let (copy, rules) = match made.await {
-            Ok(made) => made.map_err(|errors| Problem::Content(server, errors))?,
-            Err(_) => return Err(Problem::Transfer(server, Failure::Malformed)),
+            Ok(made) => made.map_err(|errors| Problem::Content(server.clone(), errors))?,
+            Err(_) => return Err(Problem::Transfer(server.clone(), Failure::Malformed)),
         };
         let serial = rules.soa().serial;
         let held = Held { copy: Arc::new(copy), rules: Arc::new(rules), checked: clock::now().wall.steady };

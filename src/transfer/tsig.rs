@@ -128,6 +128,7 @@ impl TsigKey {
         Self { name, algorithm, secret: secret.into() }
     }
 
+    #[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]
     fn running(&self) -> Running {
         // HMAC takes keys of any length (RFC 2104 section 3).
         match self.algorithm {
@@ -176,9 +177,8 @@ impl TsigKey {
         message.extend_from_slice(&mac);
         message.extend_from_slice(&id);
         message.extend_from_slice(&[0; 4]);
-        if let Some(count) = message.get_mut(10..12) {
-            let more = u16::from_be_bytes([count[0], count[1]]).wrapping_add(1);
-            count.copy_from_slice(&more.to_be_bytes());
+        if let Some(count) = message.get_mut(10..).and_then(<[u8]>::first_chunk_mut) {
+            *count = u16::from_be_bytes(*count).wrapping_add(1).to_be_bytes();
         }
         mac
     }
@@ -208,7 +208,7 @@ impl TsigKey {
         }
         let signature = Signature::read(tsig.data.get(read..).unwrap_or_default()).ok_or(TsigError::Malformed)?;
         let mut bare = message.get(..tsig.at).unwrap_or_default().to_vec();
-        if let Some(header) = bare.get_mut(..HEADER) {
+        if let Some(header) = bare.first_chunk_mut::<HEADER>() {
             header[..2].copy_from_slice(&signature.original_id.to_be_bytes());
             let fewer = u16::from_be_bytes([header[10], header[11]]).wrapping_sub(1);
             header[10..12].copy_from_slice(&fewer.to_be_bytes());
@@ -220,17 +220,17 @@ impl TsigKey {
 impl<'m> Signature<'m> {
     fn read(octets: &'m [u8]) -> Option<Self> {
         let (fixed, rest) = octets.split_first_chunk::<10>()?;
-        let word = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
-        let time = u64::from(word(0)) << 32 | u64::from(word(2)) << 16 | u64::from(word(4));
-        let (mac, rest) = rest.split_at_checked(word(8).into())?;
+        let [t0, t1, t2, t3, t4, t5, f0, f1, m0, m1] = *fixed;
+        let time = u64::from_be_bytes([0, 0, t0, t1, t2, t3, t4, t5]);
+        let (mac, rest) = rest.split_at_checked(u16::from_be_bytes([m0, m1]).into())?;
         let (tail, other) = rest.split_first_chunk::<6>()?;
-        let tail = |at: usize| u16::from_be_bytes([tail[at], tail[at + 1]]);
-        (other.len() == usize::from(tail(4))).then_some(Self {
+        let [o0, o1, e0, e1, l0, l1] = *tail;
+        (other.len() == usize::from(u16::from_be_bytes([l0, l1]))).then_some(Self {
             time,
-            fudge: word(6),
+            fudge: u16::from_be_bytes([f0, f1]),
             mac,
-            original_id: tail(0),
-            error: tail(2),
+            original_id: u16::from_be_bytes([o0, o1]),
+            error: u16::from_be_bytes([e0, e1]),
             other,
         })
     }

@@ -42,6 +42,8 @@ enum Signing {
 pub enum Kind {
     Unbound,
     Bind,
+    /// An unbound that hands signatures on and checks none.
+    Unchecked,
 }
 
 /// The running servers, ended when dropped.
@@ -69,7 +71,7 @@ impl Signed {
         let dir = world.path("signed");
         std::fs::create_dir_all(&dir).expect("a directory for the zones");
         let mut this = Self { dir, processes: Vec::new() };
-        for zone in ["nsec.org", "nsec3.net", "plain.org", "plain.net", "forged.org", "expired.org"] {
+        for zone in ["nsec.org", "nsec3.net", "plain.org", "plain.net", "forged.org", "expired.org", "trap.org"] {
             this.sign(zone);
         }
         this.sign("org");
@@ -91,10 +93,21 @@ impl Signed {
         this
     }
 
+    /// A file of the root's key, as one record.
+    pub fn anchor(&self) -> PathBuf {
+        self.dir.join("anchor.unbound")
+    }
+
     /// Starts a validating unbound on the loopback of `ns`, that asks `server` for everything.
     pub fn validator(&self, ns: &Ns, name: &str, server: Ipv4Addr) -> Process {
         let forward = format!("forward-zone:\n name: \".\"\n forward-addr: {server}\n");
         self.unbound(ns, name, "127.0.0.1", VALIDATOR_PORT, &forward)
+    }
+
+    /// The same with nothing at hand, asking by large datagrams alone.
+    pub fn fresh_validator(&self, ns: &Ns, server: Ipv4Addr) -> Process {
+        let more = format!(" edns-buffer-size: 4096\nforward-zone:\n name: \".\"\n forward-addr: {server}\n");
+        self.unbound(ns, "fresh", "127.0.0.1", VALIDATOR_PORT, &more)
     }
 
     /// What delv, a validator of another make, says of a name when it asks `server` from `ns`; times left out.
@@ -117,8 +130,12 @@ impl Signed {
             return;
         }
         // RSA in one zone, so that answers of a few records outgrow a datagram.
-        let algorithm: &[&str] = if zone == "nsec.org" { &["RSASHA256", "-b", "2048"] } else { &["ECDSAP256SHA256"] };
+        let algorithm: &[&str] =
+            if ["nsec.org", "trap.org"].contains(&zone) { &["RSASHA256", "-b", "2048"] } else { &["ECDSAP256SHA256"] };
         self.run("dnssec-keygen", &[&["-q", "-K", ".", "-f", "KSK", "-a"], algorithm, &[zone]].concat());
+        if zone == "trap.org" {
+            self.add_keys_of_one_tag(zone);
+        }
         let signed_as = signed.to_str().expect("UTF-8").to_owned();
         let mut args = vec!["-S", "-z", "-g", "-q", "-K", ".", "-d", ".", "-o", zone, "-f", &signed_as];
         match signing {
@@ -126,6 +143,10 @@ impl Signed {
             Signing::OptOut => args.extend(["-3", "-", "-H", "0", "-A"]),
             Signing::Expired => args.extend(["-P", "-s", "now-2592000", "-e", "now-86400"]),
             Signing::None | Signing::Nsec => {}
+        }
+        if zone == "trap.org" {
+            // The signer's own check stops at the first key of the tag.
+            args.push("-P");
         }
         args.push(plain.to_str().expect("UTF-8"));
         self.run("dnssec-signzone", &args);
@@ -147,6 +168,48 @@ impl Signed {
         }
     }
 
+    /// The files of a zone's keys.
+    fn key_file(&self, zone: &str) -> PathBuf {
+        let prefix = if zone == "." { "K.+".into() } else { format!("K{zone}.+") };
+        let files = std::fs::read_dir(&self.dir).expect("the directory");
+        let is_key = |p: &PathBuf| {
+            p.extension().is_some_and(|e| e == "key")
+                && p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix))
+        };
+        files.flatten().map(|entry| entry.path()).find(is_key).expect("the zone's key")
+    }
+
+    /// Adds keys to `zone` that have the tag of its own and that nobody has the other half of.
+    fn add_keys_of_one_tag(&self, zone: &str) {
+        let file = self.key_file(zone);
+        let stem = file.file_stem().expect("a name").to_string_lossy().into_owned();
+        let tag: u16 = stem.rsplit('+').next().and_then(|tag| tag.parse().ok()).expect("a tag");
+        let mut text = std::fs::read_to_string(self.path(zone, "plain")).expect("the zone");
+        // The signer takes another key of the tag for it, and would leave it out.
+        text.push_str(&std::fs::read_to_string(&file).expect("the key is text"));
+        for seed in 1..=COLLIDING {
+            let mut data = vec![1, 0, 3, 8, 3, 1, 0, 1, 0xc0 | seed];
+            data.extend((0..253u16).map(|i| (i as u8).wrapping_mul(seed).wrapping_add(i as u8)));
+            data.extend([0, 1]);
+            // RFC 4034 appendix B; the last two octets bring the sum to what is wanted.
+            let at = data.len() - 2;
+            let sum = |data: &[u8]| {
+                let sum = data
+                    .iter()
+                    .enumerate()
+                    .fold(0u32, |sum, (i, o)| sum + (u32::from(*o) << if i % 2 == 0 { 8 } else { 0 }));
+                (sum + (sum >> 16)) as u16
+            };
+            let last = (0..=u16::MAX).map(|word| word.to_be_bytes()).find(|word| {
+                data[at..].copy_from_slice(word);
+                sum(&data) == tag
+            });
+            assert!(last.is_some(), "every tag can be had");
+            text.push_str(&format!("@ IN DNSKEY 256 3 8 {}\n", base64(&data[4..])));
+        }
+        std::fs::write(self.path(zone, "plain"), text).expect("written");
+    }
+
     fn run(&self, program: &str, args: &[&str]) {
         let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
         let mut command = Command::new(program);
@@ -162,13 +225,7 @@ impl Signed {
 
     /// The root's key as unbound and BIND want it, and where the root is.
     fn write_anchors(&self) {
-        let files = std::fs::read_dir(&self.dir).expect("the directory");
-        let is_root = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("K.+"));
-        let key = files
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|p| is_root(p) && p.extension().is_some_and(|e| e == "key"))
-            .expect("the root's key");
+        let key = self.key_file(".");
         let text = std::fs::read_to_string(key).expect("the key is text");
         let line = text.lines().find(|line| !line.starts_with(';')).expect("the record");
         let key: Vec<&str> = line.split_whitespace().skip_while(|word| *word != "DNSKEY").skip(1).collect();
@@ -195,8 +252,10 @@ impl Signed {
     fn resolver(&self, world: &World, kind: Kind) -> Process {
         let hints = self.dir.join("root.hints");
         match kind {
-            Kind::Unbound => {
-                let more = format!(" root-hints: {hints:?}\n");
+            Kind::Unbound | Kind::Unchecked => {
+                let own =
+                    if kind == Kind::Unchecked { " module-config: \"iterator\"\n max-udp-size: 4096\n" } else { "" };
+                let more = format!(" root-hints: {hints:?}\n{own}");
                 self.unbound(&world.net, "resolver", &RESOLVER.to_string(), 53, &more)
             }
             Kind::Bind => {
@@ -262,8 +321,16 @@ impl Drop for Signed {
     }
 }
 
-const ZONES: [&str; 9] =
-    [".", "org", "net", "nsec.org", "nsec3.net", "plain.org", "plain.net", "forged.org", "expired.org"];
+/// Further keys in `trap.org`: few enough that its own is found among them.
+const COLLIDING: u8 = 12;
+
+fn base64(octets: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(octets)
+}
+
+const ZONES: [&str; 10] =
+    [".", "org", "net", "nsec.org", "nsec3.net", "plain.org", "plain.net", "forged.org", "expired.org", "trap.org"];
 
 /// What stands in a zone, and how it is signed.
 fn zone_text(zone: &str) -> (String, Signing) {
@@ -286,10 +353,11 @@ fn zone_text(zone: &str) -> (String, Signing) {
     let large: String = (0..8).map(|i| format!("large IN TXT \"{i}{text}\"\n")).collect();
     match zone {
         "." => (format!("{head}{}ns.net. IN A {AUTHORITY}\n", delegations(&["org", "net"])), Signing::Nsec),
-        "org" => (head + &delegations(&["nsec", "plain", "forged", "expired"]), Signing::Nsec),
+        "org" => (head + &delegations(&["nsec", "plain", "forged", "expired", "trap"]), Signing::Nsec),
         "net" => (format!("{head}{}ns IN A {AUTHORITY}\n", delegations(&["nsec3", "plain"])), Signing::OptOut),
         "plain.org" | "plain.net" => (head + "www IN A 203.0.113.13\n", Signing::None),
         "forged.org" => (head + "www IN A 203.0.113.14\n", Signing::Nsec),
+        "trap.org" => (head + "www IN A 203.0.113.16\n", Signing::Nsec),
         "expired.org" => (head + "www IN A 203.0.113.15\n", Signing::Expired),
         _ => {
             let signing = if zone == "nsec.org" { Signing::Nsec } else { Signing::Nsec3 };

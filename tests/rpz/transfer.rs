@@ -14,25 +14,30 @@ use crate::world::staunch::{Config, Staunch};
 use crate::world::{GATEWAY_OUTSIDE, WEB, World, wait_for};
 
 /// The primary.
-const PRIMARY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 71);
-const ZONE: &str = "feed.policy.test";
-const SECRET: &str = "c2l4dGVlbiBvciBtb3JlIG9jdGV0cyBvZiBzZWNyZXQ=";
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PRIMARY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 71);
+pub const ZONE: &str = "feed.policy.test";
+pub const SECRET: &str = "c2l4dGVlbiBvciBtb3JlIG9jdGV0cyBvZiBzZWNyZXQ=";
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Primary {
+pub struct Primary {
     process: Option<Process>,
 }
 
 impl Primary {
     /// With the key `transfer`, and updates by it, so that changes are kept for IXFR.
     fn start(world: &World, secret: &str, rules: &str) -> Self {
+        Self::write(world, rules);
+        Self { process: Some(Self::run(world, secret)) }
+    }
+
+    /// Writes the zone, serial 1, without changes.
+    pub fn write(world: &World, rules: &str) {
         let file = world.path("feed.zone");
         let text = format!(
             "$ORIGIN {ZONE}.\n$TTL 60\n@ IN SOA localhost. admin.test. 1 3600 5 86400 60\n@ IN NS localhost.\n{rules}"
         );
         let _ = std::fs::remove_file(world.path("feed.zone.jnl"));
         std::fs::write(&file, text).expect("written");
-        Self { process: Some(Self::run(world, secret)) }
     }
 
     fn run(world: &World, secret: &str) -> Process {
@@ -48,7 +53,7 @@ impl Primary {
     }
 
     /// Changes the zone by dynamic update.
-    fn update(world: &World, lines: &str) {
+    pub fn update(world: &World, lines: &str) {
         let mut command = world.net.command("nsupdate");
         command.args(["-y", &format!("hmac-sha256:transfer:{SECRET}")]);
         let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nsupdate runs");
@@ -69,23 +74,23 @@ fn config(world: &World, secret: &str, more: &str) -> Config {
 }
 
 /// Tells where NOTIFY is taken.
-fn listening(mut config: Config) -> Config {
+pub fn listening(mut config: Config) -> Config {
     // Behind `[server]` there is no place of its own; the table of the policy begins behind these lines.
     config.server = format!("notify_listen = [\"{GATEWAY_OUTSIDE}:5353\"]\n");
     config
 }
 
-fn zone(staunch: &Staunch) -> Value {
+pub fn zone(staunch: &Staunch) -> Value {
     staunch.json(&["status"])["rpz"][0].clone()
 }
 
 /// Waits until a zone stands as wanted.
-fn until(staunch: &Staunch, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub fn until(staunch: &Staunch, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let found = wait_for(PATIENCE, || Some(zone(staunch)).filter(|zone| wanted(zone)));
     found.unwrap_or_else(|| panic!("{what} never came: {}\n{}", zone(staunch), staunch.tail()))
 }
 
-fn code(world: &World, name: &str) -> u8 {
+pub fn code(world: &World, name: &str) -> u8 {
     (world.agents[0].ask_edns(name, rtype::A).expect("answered").flags & 0xf) as u8
 }
 

@@ -152,6 +152,52 @@ fn dname_is_followed_with_or_without_its_cname() {
     assert_eq!(vetted.kind, Kind::Failure, "the substituted name does not fit");
 }
 
+/// RFC 6672 section 2.3: nothing exists below a DNAME, so a CNAME there is its work, and no proof without it.
+#[test]
+fn a_question_for_aliases_below_a_dname_keeps_it() {
+    let q = "w.old.example";
+    let rules = AnswerRules::default();
+    let base = |qtype| Build::new(q, qtype).an("old.example", Qtype::DNAME, 300, &wire("new.example"));
+    let both = [Qtype::DNAME, Qtype::CNAME];
+    let further = [Qtype::DNAME, Qtype::CNAME, Qtype::CNAME];
+    let types = |vetted: &Vetted| vetted.answer.records().map(|(rtype, _)| rtype).collect::<Vec<_>>();
+    for qtype in [Qtype::CNAME, Qtype::ANY] {
+        let rows = [
+            ("made by us", base(qtype), &both[..]),
+            ("made by the upstream", base(qtype).cname(q, "w.new.example"), &both[..]),
+            ("made to lie", base(qtype).cname(q, "evil.example"), &both[..]),
+            (
+                "looked further",
+                base(qtype).cname(q, "w.new.example").cname("w.new.example", "end.example"),
+                &further[..],
+            ),
+        ];
+        for (what, build, expected) in rows {
+            let vetted = build.flags(0x81a0).vet(&rules);
+            assert_eq!(types(&vetted), expected, "{what}");
+            assert_eq!((vetted.kind, vetted.answer.ttl, vetted.answer.authorities), (Kind::Positive, 300, 0), "{what}");
+            let target = &shown(&vetted, q, qtype)[1];
+            assert_eq!(target, "w.old.example. CNAME w.new.example.", "{what}");
+            assert_eq!(vetted.names, [NameBuf::from_text("w.new.example").expect("name")], "{what}");
+            assert_eq!(
+                (vetted.answer.authentic_data, vetted.dropped),
+                (what != "made to lie", u16::from(what == "made to lie"))
+            );
+        }
+        let end = base(qtype).cname(q, "w.new.example").rr(1, "new.example", Qtype::SOA, 60, &soa(60)).vet(&rules);
+        assert_eq!((types(&end), end.answer.authorities, end.answer.ttl), (both.to_vec(), 1, 60), "with what ends it");
+        let gone = base(qtype).cname(q, "w.new.example").flags(0x8183).rr(1, "new.example", Qtype::SOA, 60, &soa(60));
+        let gone = gone.vet(&rules);
+        assert_eq!((gone.kind, types(&gone), gone.answer.authorities), (Kind::NxDomain, both.to_vec(), 1));
+        let inside = Build::new(q, qtype).an("old.example", Qtype::DNAME, 300, &wire("internal")).vet(&rules);
+        assert!(inside.internal_alias && inside.answer.answers == 0);
+    }
+    // Without a DNAME the alias is the answer, and nothing is followed.
+    let plain = Build::new(q, Qtype::CNAME).cname(q, "a.example").cname("a.example", "b.example").vet(&rules);
+    assert_eq!(shown(&plain, q, Qtype::CNAME), ["w.old.example. CNAME a.example."]);
+    assert!(plain.names.is_empty());
+}
+
 #[test]
 fn an_alias_to_an_inside_name_leads_nowhere() {
     for target in [

@@ -4,6 +4,8 @@ use hickory_proto::rr::RecordType;
 use staunch_scoring::NameBuf;
 
 use super::*;
+use crate::lists::{Reach, RuleForm};
+use crate::range::IpRange;
 
 #[test]
 fn inside_addresses_are_neither_shown_nor_pinned() {
@@ -73,6 +75,56 @@ fn inside_addresses_are_neither_shown_nor_pinned() {
         let reply = parsed(&vetted, "a.example.com", qtype);
         assert!(reply.answers.is_empty(), "{addr} shown");
         assert_eq!(reply.authorities[0].record_type(), RecordType::SOA);
+    }
+}
+
+/// RFC 6052: an address behind a NAT64 is what it leads to, by the well-known prefix and by a network's own.
+#[test]
+fn an_address_behind_a_nat64_is_judged_by_where_it_leads() {
+    let own_prefix = ["2001:db8:64::/96", "64:ff9b:1:fffe::/64"].map(|text| Nat64::parse(text).expect("prefix"));
+    let rules = |nat64: &[Nat64]| AnswerRules {
+        nat64: nat64.to_vec(),
+        own: vec![ip("203.0.113.53")],
+        allow_ranges: vec![AllowRange {
+            names: RuleForm { name: NameBuf::from_text("wiki.example.com").expect("name"), reach: Reach::Exact },
+            ranges: vec![IpRange::parse("10.20.0.0/16").expect("range")],
+        }],
+        ..AnswerRules::default()
+    };
+    let pinned = |name: &str, addr: &str, nat64: &[Nat64]| {
+        let (_, build) = address_response(name, ip(addr));
+        let vetted = build.vet(&rules(nat64));
+        assert_eq!(vetted.rebinding.is_empty(), vetted.answer.answers == 1, "{addr}");
+        assert!(vetted.answer.pins.is_empty() || *vetted.answer.pins == [ip(addr)], "{addr}");
+        !vetted.answer.pins.is_empty()
+    };
+    // Name, address, whether pinned: without the network's prefixes and with them.
+    for (name, addr, without, with) in [
+        ("www.example.com", "64:ff9b::203.0.113.7", true, true),
+        ("www.example.com", "64:ff9b::10.20.0.1", false, false),
+        ("www.example.com", "64:ff9b::203.0.113.53", false, false),
+        ("wiki.example.com", "64:ff9b::10.20.0.1", true, true),
+        ("wiki.example.com", "64:ff9b::10.21.0.1", false, false),
+        ("www.example.com", "2001:db8:64::203.0.113.7", true, true),
+        ("www.example.com", "2001:db8:64::10.20.0.1", true, false),
+        ("www.example.com", "2001:db8:64::169.254.169.254", true, false),
+        ("www.example.com", "2001:db8:64::203.0.113.53", true, false),
+        ("wiki.example.com", "2001:db8:64::10.20.0.1", true, true),
+        ("www.example.com", "64:ff9b:1:fffe:cb:71:700::", false, true),
+        ("www.example.com", "64:ff9b:1:fffe:a:1400:100::", false, false),
+    ] {
+        assert_eq!(pinned(name, addr, &[]), without, "{name} {addr} without the prefix");
+        assert_eq!(pinned(name, addr, &own_prefix), with, "{name} {addr} with the prefix");
+    }
+    // What says which prefix there is is shown, and opens nothing (RFC 7050).
+    for (name, addr, shown) in [
+        ("ipv4only.arpa", "64:ff9b::192.0.0.170", true),
+        ("ipv4only.arpa", "192.0.0.171", true),
+        ("ipv4only.arpa", "64:ff9b::192.0.0.172", false),
+        ("www.example.com", "64:ff9b::192.0.0.170", false),
+    ] {
+        let vetted = address_response(name, ip(addr)).1.vet(&rules(&[]));
+        assert_eq!((vetted.answer.answers == 1, vetted.answer.pins.len()), (shown, 0), "{name} {addr}");
     }
 }
 

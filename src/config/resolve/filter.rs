@@ -9,6 +9,8 @@ use crate::config::loaded::{AllowRange, Answer, LoopbackZone, Sinkhole, Sinkhole
 use crate::config::spec::{self, SinkholeKind};
 use crate::event::RuleRef;
 use crate::lists::{RuleForm, host_name, public_suffix};
+use crate::nat64::{MAX_PREFIXES, Nat64};
+use crate::partition::{self, SharedBy};
 use crate::pipeline::Repeats;
 use crate::range::IpRange;
 
@@ -46,6 +48,25 @@ impl Context<'_, '_> {
         }
     }
 
+    fn sharing(&mut self, section: &Path, answer: &spec::Answer) -> partition::Rules {
+        let rules = partition::Rules { shared_by: answer.cache_shared_by, private: answer.private_timing };
+        if rules.private && (answer.floor_seconds == 0 || answer.cache_entries == 0) {
+            self.problems.error(
+                &section.key("private_timing"),
+                "an answer of a session's own must serve it for a time, or every question waits",
+                "set answer.floor_seconds and answer.cache_entries above 0, or private_timing = false",
+            );
+        }
+        if answer.prefetch && rules.shared_by != SharedBy::All {
+            self.problems.error(
+                &section.key("prefetch"),
+                "a name is popular when two owners ask it, and here none of them sees the other's answers",
+                "set prefetch = false, or cache_shared_by = \"all\"",
+            );
+        }
+        rules
+    }
+
     pub(super) fn answer(&mut self) -> Answer {
         let section = Path::of("answer");
         let answer = self.spec.answer.clone();
@@ -61,6 +82,8 @@ impl Context<'_, '_> {
                 86_400,
             ))),
             repeats: self.repeats(&section, &answer),
+            sharing: self.sharing(&section, &answer),
+            nat64: self.nat64_prefixes(&section.key("nat64_prefixes")),
             allow_ranges: self.allow_ranges(&section.key("allow_range")),
             show_loopback: self.show_loopback(&section.key("show_loopback")),
         }
@@ -168,6 +191,25 @@ impl Context<'_, '_> {
             }
         }
         read
+    }
+
+    fn nat64_prefixes(&mut self, section: &Path) -> Vec<Nat64> {
+        let mut prefixes = Vec::new();
+        let written = self.spec.answer.nat64_prefixes.clone();
+        if written.len() > MAX_PREFIXES {
+            self.problems.error(
+                section,
+                format!("{} prefixes", written.len()),
+                format!("name at most {MAX_PREFIXES}: those of the network that sandboxes are in"),
+            );
+        }
+        for (i, text) in written.iter().take(MAX_PREFIXES).enumerate() {
+            match Nat64::parse(text) {
+                Ok(prefix) => prefixes.push(prefix),
+                Err(error) => self.problems.error(&section.at(i), error.to_string(), error.remedy()),
+            }
+        }
+        prefixes
     }
 
     fn show_loopback(&mut self, section: &Path) -> Vec<LoopbackZone> {

@@ -4,6 +4,7 @@
 
 mod age;
 mod decoy;
+mod dnssec;
 mod enforce;
 mod evidence;
 mod feeds;
@@ -73,6 +74,7 @@ pub(super) fn resolve(
     let policy = context.policy(file.is_some());
     let upstream = context.upstream(&listen.addresses);
     let answer = context.answer();
+    let dnssec = context.dnssec(&upstream);
     let events = context.events(&state_dir);
     let journal = context.lease_journal(&state_dir, &events);
     let enforce = crate::enforce::Config { journal, ..context.enforce(policy.mode, policy.unknown_source) };
@@ -107,6 +109,7 @@ pub(super) fn resolve(
         policy,
         upstream,
         answer,
+        dnssec,
         enforce,
         lockdown,
         pins,

@@ -16,7 +16,7 @@ use crate::config::spec::{self, OnExpire, RpzEde, RpzPassthru, RpzPolicy, Unsupp
 use crate::lists::host_name;
 use crate::model::Ede;
 use crate::rpz::{self, Override, Rules, Settings};
-use crate::transfer::{Algorithm, Primaries, Source, TsigKey, ZoneConfig};
+use crate::transfer::{Algorithm, Primaries, Primary, Source, TsigKey, ZoneConfig};
 
 /// Largest zone file, octets.
 const MAX_ZONE_OCTETS: u64 = 1 << 30;
@@ -194,25 +194,19 @@ impl Context<'_, '_> {
             self.problems.error(&field, format!("more than {MAX_PRIMARIES} primaries"), "name fewer");
         }
         let mut servers = Vec::new();
-        for (i, text) in written.primaries.iter().enumerate() {
-            let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-            let address = text.parse().ok().or_else(|| bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53)));
-            match address {
-                Some(address) => servers.push(address),
-                None => self.problems.error(
-                    &field.at(i),
-                    format!("`{}` is not the address of a server", text.escape_debug()),
-                    "write an address, with `:port` where it is not 53; names are not looked up here",
-                ),
-            }
+        for (i, primary) in written.primaries.iter().enumerate() {
+            servers.extend(self.primary(&field.at(i), primary));
         }
         let tsig = match &written.tsig {
             None => {
-                self.problems.warn(
-                    path,
-                    "zone transfers without a key: who can answer in the primary's place writes policy here",
-                    "set tsig = { name, algorithm = \"hmac-sha256\", secret_file }",
-                );
+                // Over TLS it is the certificate that says who it is.
+                if servers.iter().any(|primary| primary.tls.is_none()) {
+                    self.problems.warn(
+                        path,
+                        "zone transfers without a key: who can answer in the primary's place writes policy here",
+                        "set tsig = { name, algorithm = \"hmac-sha256\", secret_file }, or write tls://ADDRESS#NAME",
+                    );
+                }
                 None
             }
             Some(tsig) => Some(self.tsig(&path.key("tsig"), tsig)?),
@@ -225,6 +219,64 @@ impl Context<'_, '_> {
             lenient: written.unsupported == Unsupported::Ignore,
             max_octets: self.within(path, "max_transfer_octets", written.max_transfer_octets, 4096, 2 << 30),
         }))
+    }
+
+    /// `ADDRESS`, `tcp://ADDRESS`, `tls://ADDRESS#NAME`, and what is said beside it.
+    fn primary(&mut self, path: &Path, written: &spec::UpstreamServer) -> Option<Primary> {
+        let (scheme, rest) = written.server.split_once("://").unwrap_or(("tcp", &written.server));
+        let is_tls = scheme == "tls";
+        if !is_tls && scheme != "tcp" {
+            let problem = format!("`{}` is no way to transfer a zone", scheme.escape_debug());
+            return self.problems.fail(path, problem, "write an address, or tls:// before it and #NAME behind it");
+        }
+        if written.mix_case.is_some() {
+            self.problems.error(&path.key("mix_case"), "letter case is drawn for datagrams only", "remove mix_case");
+        }
+        for (key, there) in [("pins", !written.pins.is_empty()), ("ca_file", written.ca_file.is_some())] {
+            if there && !is_tls {
+                let problem = format!("{key} without TLS");
+                self.problems.error(&path.key(key), problem, "write tls:// before the address");
+            }
+        }
+        let (place, name) = match rest.split_once('#') {
+            Some((place, name)) => (place, Some(name)),
+            None => (rest, None),
+        };
+        let port = if is_tls { 853 } else { 53 };
+        let bare = place.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(place);
+        let address = place.parse().ok().or_else(|| bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port)));
+        let Some(address) = address else {
+            return self.problems.fail(
+                path,
+                format!("`{}` is not the address of a server", place.escape_debug()),
+                format!("write an address, with `:port` where it is not {port}; names are not looked up here"),
+            );
+        };
+        let tls = match (is_tls, name) {
+            (false, None) => None,
+            (false, Some(_)) => {
+                return self.problems.fail(
+                    path,
+                    "a name of a certificate without TLS",
+                    "write tls:// before the address",
+                );
+            }
+            (true, None) => {
+                let remedy = "write the name in it behind the address: tls://192.0.2.53#primary.example";
+                return self.problems.fail(path, "nobody says whose certificate it must have", remedy);
+            }
+            (true, Some(name)) => match self.tls(path, name, written)?.for_transfers() {
+                Ok(tls) => Some(tls),
+                Err(error) => {
+                    return self.problems.fail(
+                        path,
+                        error.to_string(),
+                        "write the address without tls://, and a tsig key",
+                    );
+                }
+            },
+        };
+        Some(Primary { address, tls })
     }
 
     fn tsig(&mut self, path: &Path, written: &spec::Tsig) -> Option<TsigKey> {

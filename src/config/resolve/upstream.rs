@@ -145,7 +145,8 @@ impl Context<'_, '_> {
         Some(Server { endpoint, way })
     }
 
-    fn tls(&mut self, path: &Path, name: &str, written: &spec::UpstreamServer) -> Option<Tls> {
+    /// Whom a server must be shown to be: its name in a certificate, and what is written beside it.
+    pub(super) fn tls(&mut self, path: &Path, name: &str, written: &spec::UpstreamServer) -> Option<Tls> {
         let mut pins = Vec::new();
         for (i, text) in written.pins.iter().enumerate() {
             let pin = BASE64_STANDARD.decode(text).ok().and_then(|octets| Pin::try_from(octets).ok());

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::UpstreamServer;
+
 /// `[[rpz]]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -10,8 +12,9 @@ pub struct Rpz {
     pub name: String,
     /// Zone file, relative to the file that names it; instead of primaries.
     pub file: Option<String>,
-    /// Servers that the zone is transferred from, by address, with or without port, in order of preference.
-    pub primaries: Vec<String>,
+    /// Servers that the zone is transferred from, by address, with or without port, over TLS after `tls://`, in order of
+    /// preference.
+    pub primaries: Vec<UpstreamServer>,
     /// Key of all messages with the primaries.
     pub tsig: Option<Tsig>,
     /// Whether it is in force.

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::message::Messages;
 use super::socket::RECEIVE_BUFFER;
@@ -52,6 +52,27 @@ impl Listener {
             return Err(io::Error::last_os_error());
         }
         Ok(Self { socket, rx: vec![0; RECEIVE_BUFFER].into_boxed_slice() })
+    }
+
+    /// From here on what the socket with this port has changed is passed over by the kernel: all messages of a datagram are
+    /// of one change, and the first one says whose.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel does not take the filter; then everything is heard as before.
+    pub(in crate::enforce) fn pass_over(&self, port: u32) -> io::Result<()> {
+        const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+        const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+        // `nlmsg_pid`; the filter reads words in network order.
+        const PORT_AT: u32 = 12;
+        let port = u32::from_be_bytes(port.to_ne_bytes());
+        self.socket.attach_filter(&[
+            SockFilter::new(LOAD_WORD, 0, 0, PORT_AT),
+            SockFilter::new(JUMP_EQUAL, 0, 1, port),
+            SockFilter::new(RETURN, 0, 0, 0),
+            SockFilter::new(RETURN, 0, 0, u32::MAX),
+        ])
     }
 
     /// Waits for the next datagram.

@@ -17,7 +17,18 @@ pub(in crate::enforce) struct Writer {
     bytes: Vec<u8>,
 }
 
+/// Most octets kept of a buffer that is written again.
+const SPARE_MAX: usize = 1 << 20;
+
 impl Writer {
+    /// An empty one in the place of one that is not needed any more.
+    pub(super) fn again(self) -> Self {
+        let mut bytes = self.bytes;
+        bytes.clear();
+        bytes.shrink_to(SPARE_MAX);
+        Self { bytes }
+    }
+
     /// The bytes so far.
     pub(in crate::enforce) fn as_bytes(&self) -> &[u8] {
         &self.bytes

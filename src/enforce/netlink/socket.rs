@@ -94,6 +94,8 @@ pub(in crate::enforce) struct Netlink {
     socket: Socket,
     seq: u32,
     rx: Box<[u8]>,
+    /// Room for the next batch.
+    spare: Writer,
 }
 
 impl Netlink {
@@ -113,7 +115,7 @@ impl Netlink {
         let _ = set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SOCKET_BUFFER);
         socket.set_read_timeout(Some(TIMEOUT))?;
         socket.set_write_timeout(Some(TIMEOUT))?;
-        Ok(Self { socket, seq: 1, rx: vec![0; RECEIVE_BUFFER].into_boxed_slice() })
+        Ok(Self { socket, seq: 1, rx: vec![0; RECEIVE_BUFFER].into_boxed_slice(), spare: Writer::default() })
     }
 
     /// The kernel's name for this socket, which it tells with every change made through it.
@@ -128,7 +130,7 @@ impl Netlink {
 
     /// Starts a batch.
     pub(in crate::enforce) fn batch(&mut self) -> Batch {
-        let mut writer = Writer::default();
+        let mut writer = std::mem::take(&mut self.spare);
         let begin = self.next_seq();
         writer.message(BATCH_BEGIN, NLM_F_REQUEST, begin, 0, SUBSYS_NFTABLES, |_| {});
         Batch { writer, begin, count: 0, last_at: 0 }
@@ -153,6 +155,7 @@ impl Netlink {
         batch.writer.message(BATCH_END, NLM_F_REQUEST, end, 0, SUBSYS_NFTABLES, |_| {});
         self.seq = end.wrapping_add(1);
         self.send(batch.writer.as_bytes())?;
+        self.spare = batch.writer.again();
         let mut refusals = Vec::new();
         loop {
             let length = self.receive()?;

@@ -69,11 +69,11 @@ fn differences(old: &State, new: &State, now: u64) -> Vec<Change> {
     }
     for (session, before) in old.entries() {
         let entry = new.entry(session);
-        let gone = before.leases.keys().filter(|target| entry.is_none_or(|entry| !entry.leases.contains_key(target)));
+        let gone = before.leases.keys().filter(|target| entry.is_none_or(|entry| !entry.leases.contains_key(*target)));
         changes.extend(
             gone.map(|target| Change::Delete(Set::of(lease_kind(*target), session), Element::lease(session, *target))),
         );
-        let gone = before.volumes.keys().filter(|to| entry.is_none_or(|entry| !entry.volumes.contains_key(to)));
+        let gone = before.volumes.keys().filter(|to| entry.is_none_or(|entry| !entry.volumes.contains_key(*to)));
         changes.extend(gone.map(|to| Change::Delete(Set::of(Kind::Volumes, session), Element::pair(session, *to))));
     }
     changes

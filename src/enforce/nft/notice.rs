@@ -35,7 +35,13 @@ impl Notices {
         let over = ended.clone();
         let run = move || {
             let mut listener = listener;
+            let mut passed_over = 0;
             while !over.load(Relaxed) {
+                // A wake-up for each pin of ours costs more than a filter; where there is none, they are told apart below.
+                let port = own.load(Relaxed);
+                if port != std::mem::replace(&mut passed_over, port) {
+                    let _ = listener.pass_over(port);
+                }
                 match listener.hear() {
                     // Of what was lost nothing is known: as if somebody had changed something.
                     Ok(Heard::Change(port)) if port == own.load(Relaxed) => continue,

@@ -21,6 +21,7 @@ impl Nft {
         let mut gone: Vec<Place> = Vec::new();
         let mut restored = false;
         let mut replace = self.refresh == Refresh::Replace;
+        let mut together = true;
         loop {
             if let Some(why) = self.lost.clone() {
                 fill(&mut results, || Error::Unhealthy(why.clone()));
@@ -28,7 +29,8 @@ impl Nft {
             }
             let mut journal = Vec::new();
             let mut batch = self.netlink.batch();
-            let sent = self.plan_pins(commands, &mut results, &mut journal, &mut batch, replace, &gone);
+            let how = How { together, replace, gone: &gone };
+            let sent = self.plan_pins(commands, &mut results, &mut journal, &mut batch, &how);
             let refusals = match self.commit(batch) {
                 Ok(refusals) if refusals.is_empty() => {
                     results.iter_mut().for_each(|result| *result = result.take().or(Some(Ok(()))));
@@ -43,6 +45,10 @@ impl Nft {
                 }
             };
             self.state.undo(journal);
+            if std::mem::replace(&mut together, false) {
+                // Which of the commands is at fault does not show.
+                continue;
+            }
             let missing = |(place, refusal): &(usize, Refusal)| {
                 refusal.errno == libc::ENOENT && matches!(sent.get(*place), Some((_, None)))
             };
@@ -75,20 +81,19 @@ impl Nft {
         results.into_iter().map(|result| result.unwrap_or(Err(Error::Stopped))).collect()
     }
 
-    /// Books every command that has no result yet and writes its messages. With `replace`, leases that are there are
-    /// deleted first, as volumes with another limit are in any case; but not those in `gone`. Gives, for each message, its
-    /// command and, for a deletion, of what.
+    /// Books every command that has no result yet and writes its messages. Gives, for each message, its command (any, for
+    /// one that is of several) and, for a deletion, of what.
     fn plan_pins(
         &mut self,
         commands: &[Command],
         results: &mut [Option<Result<(), Error>>],
         journal: &mut Vec<Undo>,
         batch: &mut Batch,
-        replace: bool,
-        gone: &[Place],
+        how: &How<'_>,
     ) -> Vec<(usize, Option<Place>)> {
         let now = self.now();
         let mut sent = Vec::with_capacity(commands.len());
+        let mut gathered = Gathered::default();
         for (at, (command, result)) in commands.iter().zip(results).enumerate() {
             let Command::Pin { session, destinations, ports, volume, lifetime } = command else { continue };
             if result.is_some() {
@@ -105,7 +110,7 @@ impl Nft {
             let session = session.to_canonical();
             let mut delete = |batch: &mut Batch, set: Set, element: Element| {
                 let place = (set, element.key);
-                if !gone.contains(&place) {
+                if !how.gone.contains(&place) {
                     self.push(batch, MSG_DELSETELEM, set, &[element]);
                     sent.push((at, Some(place)));
                 }
@@ -118,27 +123,68 @@ impl Nft {
             for volume in volumes.iter().filter(|volume| volume.replaced) {
                 delete(batch, metered, Element::pair(session, volume.destination));
             }
-            if replace {
+            if how.replace {
                 for lease in leases.iter().filter(|lease| lease.refreshed) {
                     delete(batch, Set::of(lease_kind(lease.target), session), Element::lease(session, lease.target));
                 }
             }
-            let mut add = |batch: &mut Batch, set: Set, elements: Vec<Element>| {
-                for elements in elements.chunks(MESSAGE_ELEMENTS) {
-                    self.push(batch, MSG_NEWSETELEM, set, elements);
-                    sent.push((at, None));
-                }
-            };
-            // Counted before it is open.
-            add(batch, metered, volumes.iter().map(|v| Element::volume(session, v.destination, v.volume)).collect());
+            let volumes = volumes.iter().map(|v| Element::volume(session, v.destination, v.volume));
+            gathered.take(metered, volumes);
             for kind in [Kind::Pins, Kind::Open] {
                 let of_kind = leases.iter().filter(|lease| lease_kind(lease.target) == kind);
                 let elements = of_kind.map(|lease| Element::lease(session, lease.target).lasting(lease.remaining));
-                add(batch, Set::of(kind, session), elements.collect());
+                gathered.take(Set::of(kind, session), elements);
             }
             self.readings.know(session, true);
+            if !how.together {
+                self.add(batch, &mut gathered, at, &mut sent);
+            }
         }
+        self.add(batch, &mut gathered, 0, &mut sent);
         sent
+    }
+
+    /// Writes the messages for what was gathered; `command` is whose they are.
+    fn add(&self, batch: &mut Batch, gathered: &mut Gathered, command: usize, sent: &mut Vec<(usize, Option<Place>)>) {
+        // Counted before it is open.
+        for counted in [true, false] {
+            let sets = gathered.0.iter_mut().filter(|(set, _)| (set.kind == Kind::Volumes) == counted);
+            for (set, elements) in sets {
+                for elements in elements.chunks(MESSAGE_ELEMENTS) {
+                    self.push(batch, MSG_NEWSETELEM, *set, elements);
+                    sent.push((command, None));
+                }
+                elements.clear();
+            }
+        }
+    }
+}
+
+/// How a run of pins is written.
+struct How<'a> {
+    /// New elements of all commands in one message for each set, behind all deletions: the kernel's cost is more by message than
+    /// by element. If anything is refused, the whole is written anew, command by command, which needs no such order.
+    together: bool,
+    /// Leases that are there are deleted first, as volumes with another limit are in any case.
+    replace: bool,
+    /// What is not there to be deleted.
+    gone: &'a [Place],
+}
+
+/// New elements by set.
+#[derive(Default)]
+struct Gathered(Vec<(Set, Vec<Element>)>);
+
+impl Gathered {
+    fn take(&mut self, set: Set, elements: impl Iterator<Item = Element>) {
+        // There are six sets at most.
+        let at = self.0.iter().position(|(other, _)| *other == set).unwrap_or_else(|| {
+            self.0.push((set, Vec::new()));
+            self.0.len() - 1
+        });
+        if let Some((_, held)) = self.0.get_mut(at) {
+            held.extend(elements);
+        }
     }
 }
 

@@ -68,6 +68,7 @@ impl State {
         if leases > self.capacity || volumes > self.capacity * VOLUMES_A_LEASE as usize {
             return Err(Error::Full { limit: self.capacity });
         }
+        self.counted.set(None);
         let mut old = std::mem::take(&mut self.sessions);
         for one in held {
             let session = one.session.to_canonical();

@@ -9,7 +9,7 @@ mod leases;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::net::IpAddr;
 
 #[cfg(doc)]
@@ -17,6 +17,9 @@ use super::VOLUMES_A_LEASE;
 use super::mark::FIRST_GENERATION;
 use super::{Active, Class, Command, DESTINATIONS_MAX, Error, Kept, SESSIONS_MAX};
 use crate::ports::Port;
+
+/// Looked up several times for each pin; addresses are others' choice, so the hash has a key.
+type Map<K, V> = hashbrown::HashMap<K, V, foldhash::quality::RandomState>;
 
 /// What one lease opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,9 +55,9 @@ pub(in crate::enforce) struct Entry {
     /// Those before, oldest first, while flows that may live on are taken over.
     pub retiring: Vec<u32>,
     /// What is open and until when, mono milliseconds.
-    pub leases: HashMap<Target, u64>,
+    pub leases: Map<Target, u64>,
     /// By destination; kept when the lease ends, so that a new one does not begin at nothing.
-    pub volumes: HashMap<IpAddr, Volume>,
+    pub volumes: Map<IpAddr, Volume>,
 }
 
 impl Entry {
@@ -108,12 +111,14 @@ pub(in crate::enforce) enum Undo {
 /// The wanted state.
 #[derive(Debug, Clone)]
 pub(in crate::enforce) struct State {
-    sessions: HashMap<IpAddr, Entry>,
+    sessions: Map<IpAddr, Entry>,
     capacity: usize,
     pins: [usize; 2],
     volumes: [usize; 2],
     swept: u64,
     next_generation: u32,
+    /// Guarded and quarantined addresses, as long as they were counted since either changed.
+    counted: Cell<Option<(usize, usize)>>,
 }
 
 /// Most generations of one session whose flows are still being taken over; the oldest one's flows end at more.
@@ -131,12 +136,13 @@ impl State {
     /// to be above all that flows of this host carry.
     pub(in crate::enforce) fn new(capacity: u32, first: u32) -> Self {
         Self {
-            sessions: HashMap::new(),
+            sessions: Map::default(),
             capacity: capacity as usize,
             pins: [0; 2],
             volumes: [0; 2],
             swept: 0,
             next_generation: first.max(FIRST_GENERATION),
+            counted: Cell::default(),
         }
     }
 
@@ -148,6 +154,17 @@ impl State {
     /// Every session address with its entry.
     pub(in crate::enforce) fn entries(&self) -> impl Iterator<Item = (IpAddr, &Entry)> {
         self.sessions.iter().map(|(session, entry)| (*session, entry))
+    }
+
+    /// How many addresses are guarded, and how many quarantined. Asked several times a second, and the same most of the time.
+    pub(in crate::enforce) fn closed(&self) -> (usize, usize) {
+        let counted = self.counted.get().unwrap_or_else(|| {
+            self.sessions.values().fold((0, 0), |(guarded, quarantined), entry| {
+                (guarded + usize::from(entry.guarded), quarantined + usize::from(entry.quarantined))
+            })
+        });
+        self.counted.set(Some(counted));
+        counted
     }
 
     /// One session address.
@@ -170,6 +187,7 @@ impl State {
         let next = self.generation();
         let entry = self.sessions.entry(session).or_default();
         if !entry.guarded {
+            self.counted.set(None);
             // Flows from before, monitored or of another run under this address, are not of it.
             entry.generation = next;
         }
@@ -180,6 +198,7 @@ impl State {
     /// Its packets pass from now on.
     pub(in crate::enforce) fn monitor(&mut self, session: IpAddr) -> Result<(), Error> {
         self.check_room(session)?;
+        self.counted.set(None);
         let entry = self.sessions.entry(session.to_canonical()).or_default();
         (entry.guarded, entry.monitored, entry.generation, entry.class) = (false, true, 0, Class::default());
         entry.retiring.clear();
@@ -188,6 +207,7 @@ impl State {
 
     /// Nothing of it passes; leases go, and flows of before are of no generation any more.
     pub(in crate::enforce) fn quarantine(&mut self, session: IpAddr) -> Vec<Target> {
+        self.counted.set(None);
         let leases = self.take_leases(session);
         let next = self.generation();
         let entry = self.sessions.entry(session.to_canonical()).or_default();
@@ -202,6 +222,7 @@ impl State {
     /// Undoes a quarantine.
     pub(in crate::enforce) fn release(&mut self, session: IpAddr) {
         let session = session.to_canonical();
+        self.counted.set(None);
         if let Some(entry) = self.sessions.get_mut(&session) {
             entry.quarantined = false;
         }
@@ -225,7 +246,7 @@ impl State {
         }
         entry.retiring.push(entry.generation);
         entry.generation = next;
-        let keep: HashMap<IpAddr, &Kept> = keep.iter().map(|kept| (kept.destination.to_canonical(), kept)).collect();
+        let keep: Map<IpAddr, &Kept> = keep.iter().map(|kept| (kept.destination.to_canonical(), kept)).collect();
         let gone = |target: &&Target| !keep.get(&target.address).is_some_and(|kept| kept.opens(target.port));
         let gone: Vec<Target> = entry.leases.keys().filter(gone).copied().collect();
         let mut volumes = Vec::new();
@@ -255,6 +276,7 @@ impl State {
 
     /// Forgets a session altogether; gives its leases and the destinations of its volumes.
     pub(in crate::enforce) fn remove(&mut self, session: IpAddr) -> (Vec<Target>, Vec<IpAddr>) {
+        self.counted.set(None);
         let leases = self.take_leases(session);
         let session = session.to_canonical();
         let volumes: Vec<IpAddr> =
@@ -265,6 +287,7 @@ impl State {
 
     /// Books what the packet filter was found to hold of a session itself. Later generations begin above.
     pub(in crate::enforce) fn adopt(&mut self, session: IpAddr, change: impl FnOnce(&mut Entry)) {
+        self.counted.set(None);
         let entry = self.sessions.entry(session).or_default();
         change(entry);
         self.next_generation = self.next_generation.max(entry.generation.saturating_add(1));
@@ -276,6 +299,7 @@ impl State {
         if active.len() > SESSIONS_MAX {
             return Err(Error::Full { limit: SESSIONS_MAX });
         }
+        self.counted.set(None);
         let mut old = std::mem::take(&mut self.sessions);
         (self.pins, self.volumes) = ([0; 2], [0; 2]);
         for &Active { session, guard, quarantined } in active {

@@ -62,14 +62,14 @@ async fn a_hundred_questions_share_connections_and_answers_come_in_any_order() {
     let mut asked = JoinSet::new();
     for i in 0..100u8 {
         let forwarder = forwarder.clone();
-        asked.spawn(async move { (i, last(&forwarder.resolve(permit(&format!("{i:02}.example"))).await)) });
+        asked.spawn(async move { (i, last(&forwarder.resolve(&permit(&format!("{i:02}.example"))).await)) });
     }
     for (i, found) in asked.join_all().await {
         assert_eq!(found, Some(i));
     }
     assert!(up.connections() <= 4, "{}", up.connections());
     for i in 0..10 {
-        forwarder.resolve(permit(&format!("{i:02}.example"))).await.expect("an answer");
+        forwarder.resolve(&permit(&format!("{i:02}.example"))).await.expect("an answer");
     }
     assert!(up.connections() <= 4, "they stay open");
     assert_eq!(datagrams(&up), 0, "an upstream of TCP alone never gets a datagram");
@@ -87,7 +87,7 @@ async fn a_connection_that_the_server_closes_costs_no_answer() {
     let forwarder = over_tcp(&up);
     // Answered; closed, asked once more and answered; closed again.
     for i in 0..4 {
-        let found = forwarder.resolve(permit(&format!("n{i}.example"))).await;
+        let found = forwarder.resolve(&permit(&format!("n{i}.example"))).await;
         assert_eq!(last(&found), Some(1), "{i}: {found:?}");
     }
     let counters = forwarder.counters();
@@ -96,7 +96,7 @@ async fn a_connection_that_the_server_closes_costs_no_answer() {
     // One that closes at once was of no use before: no second try.
     up.becomes(|_, _| Act::Close);
     let before = up.queries().len();
-    let error = over_tcp(&up).resolve(permit("m.example")).await.expect_err("nothing");
+    let error = over_tcp(&up).resolve(&permit("m.example")).await.expect_err("nothing");
     assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind: FailKind::Broken }]));
     assert_eq!(up.queries().len(), before + 1);
 }
@@ -107,7 +107,7 @@ async fn the_server_says_how_long_a_connection_stays() {
         let up = Fake::start(move |q, _| Act::Send(vec![keep_for(q, tenths)])).await;
         let forwarder = over_tcp(&up);
         for i in 0..3 {
-            forwarder.resolve(permit(&format!("n{i}.example"))).await.expect("an answer");
+            forwarder.resolve(&permit(&format!("n{i}.example"))).await.expect("an answer");
             tokio::time::sleep(ms(300)).await;
         }
         assert_eq!(up.connections(), connections, "{tenths} tenths");
@@ -127,11 +127,11 @@ async fn a_connection_that_stands_still_holds_up_nobody_for_long() {
     })
     .await;
     let forwarder = over_tcp(&up);
-    assert_eq!(last(&forwarder.resolve(permit("a.example")).await), Some(1));
+    assert_eq!(last(&forwarder.resolve(&permit("a.example")).await), Some(1));
     let waiting = forwarder.clone();
-    let hole = tokio::spawn(async move { waiting.resolve(permit("hole.example")).await });
+    let hole = tokio::spawn(async move { waiting.resolve(&permit("hole.example")).await });
     tokio::time::sleep(ms(350)).await;
-    let (found, took) = timed(forwarder.resolve(permit("b.example"))).await;
+    let (found, took) = timed(forwarder.resolve(&permit("b.example"))).await;
     assert_eq!(last(&found), Some(2));
     assert!(took < ms(200), "{took:?}");
     let _ = hole.await.expect("a task");
@@ -145,7 +145,7 @@ async fn nobody_listens_and_that_is_found_out_a_few_times_a_second() {
     let forwarder = Forwarder::new(Config { upstreams, ..config(&[]) });
     let begun = Instant::now();
     while begun.elapsed() < ms(200) {
-        let (found, took) = timed(forwarder.resolve(permit("n.example"))).await;
+        let (found, took) = timed(forwarder.resolve(&permit("n.example"))).await;
         let kind = match found.expect_err("nobody is there") {
             ForwardError::Failed(tries) | ForwardError::AllDown(tries) => tries[0].kind,
             other => panic!("{other:?}"),
@@ -165,7 +165,7 @@ async fn over_tls_to_whom_the_root_has_named() {
     let tls = Tls::new("dns.example", vec![[0; 32], shown.pin], Some(root.pem.as_bytes())).expect("settings");
     let forwarder = over_tls(&up, tls);
     for i in 0..20 {
-        let found = forwarder.resolve(permit(&format!("n{i}.example"))).await;
+        let found = forwarder.resolve(&permit(&format!("n{i}.example"))).await;
         assert_eq!(last(&found), Some(5), "{found:?}");
     }
     assert_eq!((up.connections(), datagrams(&up)), (1, 0));
@@ -186,7 +186,7 @@ async fn a_tls_session_is_resumed() {
         Fake::start_with(Some(root.issue("dns.example", false).config), |q, _| Act::Send(vec![keep_for(q, 0)])).await;
     let forwarder = over_tls(&up, Tls::new("dns.example", Vec::new(), Some(root.pem.as_bytes())).expect("settings"));
     for i in 0..5 {
-        assert!(forwarder.resolve(permit(&format!("n{i}.example"))).await.is_ok());
+        assert!(forwarder.resolve(&permit(&format!("n{i}.example"))).await.is_ok());
         tokio::time::sleep(ms(50)).await;
     }
     let counters = forwarder.counters();
@@ -218,7 +218,7 @@ async fn who_is_not_the_one_named_is_told_by_kind_and_never_asked() {
         })
         .await;
         let forwarder = over_tls(&up, tls);
-        let (found, took) = timed(forwarder.resolve(permit("secret.example"))).await;
+        let (found, took) = timed(forwarder.resolve(&permit("secret.example"))).await;
         let error = found.expect_err("nobody to trust");
         assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind }]));
         assert!(took < ms(1000), "{kind:?} took {took:?}");
@@ -242,11 +242,11 @@ async fn a_tls_upstream_that_is_found_down_is_told_with_its_reason_and_comes_bac
     let upstreams = vec![upstream.clone(), Upstream::udp(spare.addr)];
     let both = Forwarder::new(Config { upstreams, ..config(&[]) });
     // Another upstream of the same configuration answers meanwhile.
-    assert_eq!(last(&both.resolve(permit("n.example")).await), Some(2));
+    assert_eq!(last(&both.resolve(&permit("n.example")).await), Some(2));
     let alone = Forwarder::new(Config { upstreams: vec![upstream], ..config(&[]) });
     let begun = Instant::now();
     let error = loop {
-        let error = alone.resolve(permit("n.example")).await.expect_err("nobody to trust");
+        let error = alone.resolve(&permit("n.example")).await.expect_err("nobody to trust");
         if matches!(error, ForwardError::AllDown(_)) {
             break error;
         }

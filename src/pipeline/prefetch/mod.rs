@@ -147,8 +147,8 @@ impl Pipeline {
             return false;
         };
         counters.asked.fetch_add(1, Ordering::Relaxed);
-        let kept = match self.forwarder.resolve(permit).await {
-            Ok(response) => self.keep(&permit, &response).is_some(),
+        let kept = match self.forwarder.resolve(&permit).await {
+            Ok(response) => self.keep(&permit, &response).await.is_some(),
             Err(error) => {
                 tracing::debug!(%error, "no upstream answered for a popular name");
                 false

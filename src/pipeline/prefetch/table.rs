@@ -137,7 +137,13 @@ mod tests {
     }
 
     fn key(name: &NameBuf) -> Key<'_> {
-        Key { qname: name.as_ref(), qtype: Qtype::A, dnssec_ok: false, checking_disabled: false }
+        Key {
+            qname: name.as_ref(),
+            qtype: Qtype::A,
+            dnssec_ok: false,
+            checking_disabled: false,
+            partition: crate::partition::Partition::ALL,
+        }
     }
 
     #[test]

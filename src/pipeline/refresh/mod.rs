@@ -22,6 +22,7 @@ use super::{Live, Pipeline};
 use crate::cache::Key;
 use crate::clock;
 use crate::model::Now;
+use crate::partition::Sharing;
 use crate::policy::{Ask, AskZones, Decision, Permit, Policy};
 use crate::session::{Context, Inner, Session};
 use crate::wire::{Edns, Query};
@@ -189,7 +190,7 @@ impl Pipeline {
         }
         let Some(permit) = permit else { return Counters::add(&counters.skipped, 1) };
         Counters::add(&counters.asked, 1);
-        let response = match self.forwarder.resolve(permit).await {
+        let response = match self.forwarder.resolve(&permit).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%error, "no upstream answered for a held name");
@@ -197,7 +198,7 @@ impl Pipeline {
             }
         };
         // Without a usable one the old answer stays, and nothing stands in its way: it is tried again in a tick.
-        let Some(told) = self.keep(&permit, &response) else { return Counters::add(&counters.failed, 1) };
+        let Some(told) = self.keep(&permit, &response).await else { return Counters::add(&counters.failed, 1) };
         let tenant = Split::of(key.qname).tenant(key.qname);
         for session in asking {
             session.inner.lock().score.observe(tenant, told);
@@ -248,7 +249,9 @@ impl Pipeline {
             rpz: client.map(|client| AskZones { zones: &zones, client, tcp: true }),
             name_hash: 0,
         };
-        leave(&live.policy, &context, &inner, &ask)
+        // For the part of the cache that it was asked for; nobody waits for it.
+        let sharing = Sharing { partition: question.partition, private: false };
+        leave(&live.policy, &context, &inner, &ask).map(|permit| permit.shared(sharing))
     }
 }
 

@@ -15,6 +15,7 @@ use staunch_scoring::NameBuf;
 
 use crate::cache::Key;
 use crate::model::Qtype;
+use crate::partition::Partition;
 use crate::session::Session;
 
 /// Most questions of one session under one tenant. Chosen without a source: a tick's answers stay few.
@@ -32,6 +33,7 @@ pub(in crate::pipeline) struct Question {
     pub qtype: Qtype,
     pub dnssec_ok: bool,
     pub checking_disabled: bool,
+    pub partition: Partition,
 }
 
 impl Question {
@@ -41,6 +43,7 @@ impl Question {
             qtype: self.qtype,
             dnssec_ok: self.dnssec_ok,
             checking_disabled: self.checking_disabled,
+            partition: self.partition,
         }
     }
 
@@ -50,12 +53,13 @@ impl Question {
             qtype: key.qtype,
             dnssec_ok: key.dnssec_ok,
             checking_disabled: key.checking_disabled,
+            partition: key.partition,
         }
     }
 
     fn is(&self, key: Key<'_>) -> bool {
         let flags = (self.dnssec_ok, self.checking_disabled) == (key.dnssec_ok, key.checking_disabled);
-        flags && self.qtype == key.qtype && self.qname.as_ref() == key.qname
+        flags && (self.qtype, self.partition) == (key.qtype, key.partition) && self.qname.as_ref() == key.qname
     }
 }
 
@@ -218,7 +222,13 @@ mod tests {
     }
 
     fn key(name: &NameBuf) -> Key<'_> {
-        Key { qname: name.as_ref(), qtype: Qtype::A, dnssec_ok: false, checking_disabled: false }
+        Key {
+            qname: name.as_ref(),
+            qtype: Qtype::A,
+            dnssec_ok: false,
+            checking_disabled: false,
+            partition: Partition::ALL,
+        }
     }
 
     #[test]

@@ -273,7 +273,7 @@ fn an_answer_that_is_new_is_not_asked_for() {
         let entry = world.pipeline.cache.get_stale(question.key(), clock::now().mono, u64::MAX).expect("an answer");
         // The same answer as another path would have put it a moment ago, under a floor.
         let (answer, hops) = (entry.answer.clone(), entry.hops.clone());
-        world.pipeline.cache.put(question.key(), answer, hops, clock::now().mono, 2 * TICK_MS);
+        world.pipeline.cache.put(question.key(), answer, hops, clock::now().mono, 2 * TICK_MS, 0);
         world.pipeline.refresh(&question, &sessions).await;
         assert_eq!((world.asked(), world.counted(|c| &c.skipped)), (left, 1));
     });
@@ -307,5 +307,11 @@ fn the_order_and_the_moments_are_random() {
 
 fn question(n: usize) -> Question {
     let qname = staunch_scoring::NameBuf::from_text(&format!("n{n}.example")).expect("name");
-    Question { qname, qtype: crate::model::Qtype::A, dnssec_ok: false, checking_disabled: false }
+    Question {
+        qname,
+        qtype: crate::model::Qtype::A,
+        dnssec_ok: false,
+        checking_disabled: false,
+        partition: crate::partition::Partition::ALL,
+    }
 }

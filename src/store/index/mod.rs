@@ -6,6 +6,8 @@
 pub(super) mod entry;
 mod memory;
 mod pending;
+pub(super) mod seen;
+pub(super) mod sights;
 mod sled;
 pub(super) mod thread;
 
@@ -35,11 +37,11 @@ pub enum Tree {
     Group,
     /// Newest spending and names by group, written less often.
     GroupNames,
-    /// First-seen time by keyed hash of the registrable domain (8 octets, big-endian).
+    /// First-seen times by keyed hash of the registrable domain, many in one value.
     FirstSeen,
     /// What was learned of each kind of session, by profile.
     Learned,
-    /// First-seen time by keyed hash of group and registrable domain (8 octets, big-endian).
+    /// First-seen times by keyed hash of group and registrable domain, many in one value.
     GroupSeen,
     /// What a registry said, by registrable domain in wire form.
     Registered,

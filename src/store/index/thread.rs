@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 
 use super::entry::Entry;
 use super::pending::Pending;
+use super::seen::{Seen, Tables};
+use super::sights::Sight;
 use super::{IndexError, MemoryStore, Op, SledStore, StateStore, Tree, VALUE_VERSION};
 use crate::store::recover::IndexDamage;
-use crate::store::{Counters, Error, FirstSeen, GroupSeen, IndexKind, Registered, SCHEMA, wall_ms};
+use crate::store::{Counters, Error, IndexKind, SCHEMA};
 
 /// Directory of the index in the state directory.
 const DIRECTORY: &str = "index";
@@ -39,6 +41,8 @@ const MAX_LEARNED: usize = 128;
 pub(in crate::store) enum Message {
     /// Changes, and the journal sequence they reach.
     Apply { ops: Vec<Op>, applied: Option<u64> },
+    /// A first sight, of [`Tree::FirstSeen`] or [`Tree::GroupSeen`].
+    Saw(Tree, Sight),
     /// The trees that mirror the journal are to hold exactly this; a ledger that the index has newer stays.
     Reconcile { live: Vec<Entry>, applied: u64 },
     /// Flush and end.
@@ -219,35 +223,6 @@ fn put_aside(dir: &Path, path: &Path, now: u64) -> io::Result<Option<String>> {
     Ok(Some(name))
 }
 
-/// Tables that live in memory and are loaded from the index.
-#[derive(Clone)]
-pub(in crate::store) struct Tables {
-    pub(in crate::store) first_seen: Arc<FirstSeen>,
-    pub(in crate::store) group_seen: Arc<GroupSeen>,
-    pub(in crate::store) registered: Arc<Registered>,
-}
-
-impl Tables {
-    fn load(&self, store: &mut dyn StateStore) -> Result<(), IndexError> {
-        store.scan(Tree::FirstSeen, b"", &mut |key, value| {
-            self.first_seen.load(key, value);
-            ControlFlow::Continue(())
-        })?;
-        store.scan(Tree::GroupSeen, b"", &mut |key, value| {
-            self.group_seen.load(key, value);
-            ControlFlow::Continue(())
-        })?;
-        let (now, mut stale) = (wall_ms(), Vec::new());
-        store.scan(Tree::Registered, b"", &mut |key, value| {
-            if !self.registered.load(key, value, now) {
-                stale.push(Op::Delete(Tree::Registered, key.to_vec()));
-            }
-            ControlFlow::Continue(())
-        })?;
-        store.apply(stale)
-    }
-}
-
 /// Runs the index until it is told to end or nobody can tell it anything any more.
 pub(in crate::store) fn spawn(
     store: Box<dyn StateStore>,
@@ -258,9 +233,10 @@ pub(in crate::store) fn spawn(
 ) -> io::Result<JoinHandle<()>> {
     let marker = dir.join(FAILED);
     thread::Builder::new().name("index".into()).spawn(move || {
-        let (dirty, pending) = (false, Pending::default());
-        let mut run = Run { store: Some(store), dirty, applied: None, pending, counters, marker };
-        run.attempt(|store, _| tables.load(store));
+        let (dirty, pending, mut seen) = (false, Pending::default(), Seen::of(&tables));
+        let mut run = Run { store: Some(store), dirty, applied: None, pending, seen: None, counters, marker };
+        run.attempt(|store, _| tables.load(store, &mut seen));
+        run.seen = Some(seen);
         // Also when that failed: a table that begins empty errs on the side of "new".
         tables.first_seen.loaded();
         tables.group_seen.loaded();
@@ -275,6 +251,8 @@ struct Run {
     dirty: bool,
     applied: Option<u64>,
     pending: Pending,
+    /// Nothing before the tables are loaded.
+    seen: Option<Seen>,
     counters: Arc<Counters>,
     marker: PathBuf,
 }
@@ -313,6 +291,14 @@ impl Run {
                     self.apply();
                 }
             }
+            Message::Saw(tree, sight) => {
+                let op = self.seen.as_mut().and_then(|seen| seen.take(tree, &sight));
+                // Durable with the next flush.
+                self.pending.take(op.into_iter().collect());
+                if self.pending.is_full() {
+                    self.apply();
+                }
+            }
             Message::Reconcile { live, applied } => {
                 self.apply();
                 self.applied = Some(applied);
@@ -331,7 +317,17 @@ impl Run {
     }
 
     fn flush(&mut self) {
+        let mut seen = self.seen.take();
+        if let Some(seen) = &mut seen {
+            self.pending.take(seen.put());
+        }
         self.apply();
+        if let Some(seen) = &mut seen
+            && seen.is_due()
+        {
+            self.attempt(|store, _| seen.tidy(store));
+        }
+        self.seen = seen;
         if !std::mem::take(&mut self.dirty) {
             return;
         }
@@ -459,7 +455,8 @@ mod tests {
         let (dirty, pending, counters) = (false, Pending::default(), Arc::new(Counters::default()));
         let store: Box<dyn StateStore> = Box::new(Recording(asked.clone()));
         let marker = PathBuf::from("/nonexistent/failed");
-        let mut run = Run { store: Some(store), dirty, applied: None, pending, counters, marker };
+        let seen = None;
+        let mut run = Run { store: Some(store), dirty, applied: None, pending, seen, counters, marker };
         let thread = thread::spawn(move || run.until_shutdown(&messages));
         for value in 0..5_000 {
             sender.send(put(value)).expect("it runs");

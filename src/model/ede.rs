@@ -1,0 +1,64 @@
+//! Reasons that a reply gives beside its response code.
+
+/// Info codes of Extended DNS Errors that we send (RFC 8914 section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Ede {
+    /// 0: anything else; the text says what.
+    Other = 0,
+    /// 3: the answer is older than its TTL.
+    StaleAnswer = 3,
+    /// 4: the answer was forged (a sinkhole address).
+    ForgedAnswer = 4,
+    /// 5: whether the answer is authentic cannot be found out.
+    DnssecIndeterminate = 5,
+    /// 6: the answer is not as it was signed.
+    DnssecBogus = 6,
+    /// 7: no signature is within its time any more.
+    SignatureExpired = 7,
+    /// 8: no signature is within its time yet.
+    SignatureNotYetValid = 8,
+    /// 9: no key fits what vouches for it.
+    DnskeyMissing = 9,
+    /// 10: a signature that must be there is not.
+    RrsigsMissing = 10,
+    /// 12: the proof that something is not there is not.
+    NsecMissing = 12,
+    /// 14: not ready to serve.
+    NotReady = 14,
+    /// 15: refused by the operator's security policy.
+    Blocked = 15,
+    /// 17: refused by a policy the client's owner asked for.
+    Filtered = 17,
+    /// 18: this client may not ask.
+    Prohibited = 18,
+    /// 22: no upstream could be reached.
+    NoReachableAuthority = 22,
+    /// 23: an upstream could be reached but the exchange failed.
+    NetworkError = 23,
+}
+
+impl Ede {
+    /// The code of a number, of those that we send.
+    pub fn from_code(code: u16) -> Option<Self> {
+        let all = [
+            Self::Other,
+            Self::StaleAnswer,
+            Self::ForgedAnswer,
+            Self::DnssecIndeterminate,
+            Self::DnssecBogus,
+            Self::SignatureExpired,
+            Self::SignatureNotYetValid,
+            Self::DnskeyMissing,
+            Self::RrsigsMissing,
+            Self::NsecMissing,
+            Self::NotReady,
+            Self::Blocked,
+            Self::Filtered,
+            Self::Prohibited,
+            Self::NoReachableAuthority,
+            Self::NetworkError,
+        ];
+        all.into_iter().find(|ede| *ede as u16 == code)
+    }
+}

@@ -1,0 +1,169 @@
+//! Keys and what vouches for them: DNSKEY (RFC 4034 section 2) and DS (section 5) data, read.
+
+use hickory_proto::dnssec::crypto::Digest;
+use hickory_proto::dnssec::{Algorithm, DigestType, PublicKey, PublicKeyBuf};
+use staunch_scoring::NameRef;
+
+/// Most keys of one zone that are kept; further ones are as if they were not there. The root had four at most.
+pub(super) const MAX_KEYS: usize = 24;
+/// Most DS records of one zone that are looked at.
+const MAX_DS: usize = 12;
+
+/// Most octets of a key: a modulus of 4096 bits (RFC 3110 section 2, RFC 5702 section 2) and an exponent as long as ring
+/// takes. Bounds what checking one signature costs.
+const MAX_KEY: usize = 512 + 8;
+
+/// Digest type of SHA-1.
+const SHA1: u8 = 1;
+
+/// Flags of a key (RFC 4034 section 2.1.1, RFC 5011 section 7).
+const ZONE_KEY: u16 = 0x0100;
+const REVOKED: u16 = 0x0080;
+
+/// Whether signatures of this algorithm are checked here (the IANA registry): RSA with SHA-256 and SHA-512, ECDSA with P-256
+/// and P-384, Ed25519. Those with SHA-1 are treated as unknown (RFC 9905 section 2), and so is Ed448, which ring lacks.
+pub(super) fn is_known(algorithm: u8) -> bool {
+    matches!(algorithm, 8 | 10 | 13 | 14 | 15)
+}
+
+/// The digest of a DS record of this type, where it is known here.
+fn digest_type(number: u8) -> Option<DigestType> {
+    match number {
+        SHA1 => Some(DigestType::SHA1),
+        2 => Some(DigestType::SHA256),
+        4 => Some(DigestType::SHA384),
+        _ => None,
+    }
+}
+
+/// A key that may sign a zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) tag: u16,
+    pub(super) algorithm: u8,
+    key: PublicKeyBuf,
+    data: Box<[u8]>,
+}
+
+impl Key {
+    /// `None` where the data is no key that signs zones by an algorithm that is known here.
+    pub(super) fn read(data: &[u8]) -> Option<Self> {
+        let [high, low, protocol, algorithm, key @ ..] = data else { return None };
+        let flags = u16::from_be_bytes([*high, *low]);
+        let may_sign = flags & ZONE_KEY != 0 && flags & REVOKED == 0 && *protocol == 3 && is_known(*algorithm);
+        (may_sign && key.len() <= MAX_KEY).then(|| Self {
+            tag: tag(data),
+            algorithm: *algorithm,
+            key: PublicKeyBuf::new(key.to_vec(), Algorithm::from_u8(*algorithm)),
+            data: data.into(),
+        })
+    }
+
+    /// Whether `signature` over `signed` is of this key.
+    pub(super) fn verifies(&self, signed: &[u8], signature: &[u8]) -> bool {
+        self.key.verify(signed, signature).is_ok()
+    }
+
+    /// Octets it takes.
+    pub(super) fn octets(&self) -> usize {
+        2 * self.data.len() + size_of::<Self>()
+    }
+}
+
+/// Which keys of a zone data may be of (RFC 4034 appendix B).
+fn tag(data: &[u8]) -> u16 {
+    let sum = data.iter().zip([8, 0].into_iter().cycle()).fold(0u32, |sum, (o, shift)| sum + (u32::from(*o) << shift));
+    ((sum + (sum >> 16)) & 0xffff) as u16
+}
+
+/// What vouches for a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ds {
+    pub(super) tag: u16,
+    pub(super) algorithm: u8,
+    digest: Box<[u8]>,
+    kind: u8,
+}
+
+impl Ds {
+    /// `None` where the data is not of a DS record.
+    pub(super) fn read(data: &[u8]) -> Option<Self> {
+        let [high, low, algorithm, kind, digest @ ..] = data else { return None };
+        let tag = u16::from_be_bytes([*high, *low]);
+        (!digest.is_empty()).then(|| Self { tag, algorithm: *algorithm, digest: digest.into(), kind: *kind })
+    }
+
+    /// Those of `all` that count: known ones, and by SHA-1 only where there is no other (RFC 4509 section 3).
+    pub(super) fn that_count(all: impl Iterator<Item = Self>) -> Vec<Self> {
+        let mut known: Vec<Self> = all.filter(Self::is_known).take(MAX_DS).collect();
+        if known.iter().any(|ds| ds.kind != SHA1) {
+            known.retain(|ds| ds.kind != SHA1);
+        }
+        known
+    }
+
+    /// What vouches for exactly this key of `zone`; `None` where the key cannot sign.
+    pub(super) fn of_key(zone: NameRef<'_>, data: &[u8]) -> Option<Self> {
+        let key = Key::read(data)?;
+        let digest = Digest::from_iter([zone.as_wire(), data], DigestType::SHA256).ok()?;
+        Some(Self { tag: key.tag, algorithm: key.algorithm, digest: digest.as_ref().into(), kind: 2 })
+    }
+
+    /// Whether what it vouches for can be checked here.
+    pub(super) fn is_known(&self) -> bool {
+        is_known(self.algorithm) && digest_type(self.kind).is_some()
+    }
+
+    /// Whether it vouches for `key` of `zone`.
+    pub(super) fn is_of(&self, zone: NameRef<'_>, key: &Key) -> bool {
+        if self.tag != key.tag || self.algorithm != key.algorithm {
+            return false;
+        }
+        let Some(kind) = digest_type(self.kind) else { return false };
+        // The owner in canonical form, then the data (RFC 4034 section 5.1.4).
+        Digest::from_iter([zone.as_wire(), &key.data], kind).is_ok_and(|digest| digest.as_ref() == &*self.digest)
+    }
+
+    /// Octets it takes.
+    pub(super) fn octets(&self) -> usize {
+        self.digest.len() + size_of::<Self>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 4034 section 5.4: the key of `dskey.example.com.` has tag 60485 (its algorithm is not used here).
+    #[test]
+    fn the_tag_is_that_of_the_rfc() {
+        use base64::Engine;
+        let text = "AQOeiiR0GOMYkDshWoSKz9XzfwJr1AYtsmx3TGkJaNXVbfi/2pHm822aJ5iI9BMzNXxeYCmZDRD99WYwYqUSdjMmmAphXdvxegXd/M5+X7OrzKBaMbCVdFLUUh6DhweJBjEVv5f2wwjM9XzcnOf+EPbtG9DMBmADjFDc2w/rljwvFw==";
+        let key = base64::engine::general_purpose::STANDARD.decode(text).expect("Base64");
+        assert_eq!(tag(&[&[1, 0, 3, 5][..], &key].concat()), 60485);
+    }
+
+    #[test]
+    fn only_keys_that_may_sign_a_zone_are_read() {
+        let key = |flags: u16, protocol: u8, algorithm: u8| {
+            let [high, low] = flags.to_be_bytes();
+            Key::read(&[&[high, low, protocol, algorithm][..], &[7; 32]].concat()).is_some()
+        };
+        for (flags, protocol, algorithm, read) in [
+            (256, 3, 15, true),
+            (257, 3, 13, true),
+            (0, 3, 15, false),   // no zone key
+            (384, 3, 15, false), // revoked
+            (256, 2, 15, false),
+            (256, 3, 5, false),
+            (256, 3, 7, false),
+            (256, 3, 16, false),
+            (256, 3, 253, false),
+        ] {
+            assert_eq!(key(flags, protocol, algorithm), read, "{flags} {protocol} {algorithm}");
+        }
+        assert!(Key::read(&[1, 0, 3]).is_none());
+        let rsa = |octets| Key::read(&[&[1, 0, 3, 8][..], &vec![7; octets]].concat()).is_some();
+        assert!(rsa(4 + 512) && !rsa(4 + 1024));
+    }
+}

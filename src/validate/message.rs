@@ -1,0 +1,205 @@
+//! The verdict on a whole answer: each alias on the question's chain, what stands at its end, or the proof that nothing
+//! does (RFC 4035 section 5).
+
+use staunch_scoring::NameRef;
+
+use super::chain::{Halt, Need, Zone, seconds};
+use super::denials::{Denials, Denied, denying};
+use super::set::{DNAME, DS, RRSIG, SOA, Set};
+use super::work::Work;
+use super::{Bogus, Validator, Verdict};
+use crate::answer::{AnswerRules, Asked, Chain, Message};
+use crate::model::{Now, Qtype};
+
+/// Most zones that are tried for one set: the owner's own, and one above it that has signed for it.
+const MAX_SIGNERS: usize = 3;
+/// Most types of one name that are looked at where all are asked for.
+const MAX_TYPES: usize = 32;
+
+/// How validation goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// It is over.
+    Done(Verdict),
+    /// This has to be looked up and learned ([`Validator::learn`]); then the same is asked again.
+    Ask(Need),
+}
+
+/// What is proved of a part of an answer.
+#[derive(Debug, Clone, Copy)]
+struct Proved {
+    is_secure: bool,
+    ttl: u32,
+}
+
+impl Proved {
+    const ALL: Self = Self { is_secure: true, ttl: u32::MAX };
+    const INSECURE: Self = Self { is_secure: false, ttl: u32::MAX };
+
+    fn secure(ttl: u32) -> Self {
+        Self { is_secure: true, ttl }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { is_secure: self.is_secure && other.is_secure, ttl: self.ttl.min(other.ttl) }
+    }
+}
+
+/// A message, and when it is looked at.
+struct Case<'c, 'm> {
+    validator: &'c Validator,
+    message: &'m Message<'m>,
+    now: Now,
+}
+
+impl Validator {
+    /// Whether `response`, which [`crate::answer::vet`] has found usable by the same `rules`, is what was signed.
+    pub fn judge(&self, response: &[u8], asked: Asked<'_>, rules: &AnswerRules, now: Now, work: &mut Work) -> Step {
+        // Neither is an answer, and nothing of it would be shown.
+        let Ok(message) = Message::read(response) else { return Step::Done(Verdict::Bogus(Bogus::NoSignature)) };
+        let Some(chain) = Chain::follow(&message, asked, rules) else {
+            return Step::Done(Verdict::Bogus(Bogus::NoSignature));
+        };
+        let case = Case { validator: self, message: &message, now };
+        match case.whole(&chain, asked.qtype, work) {
+            Ok(Proved { is_secure: true, ttl }) => Step::Done(Verdict::Secure { ttl }),
+            Ok(_) => Step::Done(Verdict::Insecure),
+            Err(Halt::Need(need)) => Step::Ask(need),
+            Err(Halt::Bogus(why)) => Step::Done(Verdict::Bogus(why)),
+            Err(Halt::Unknown(why)) => Step::Done(Verdict::Indeterminate(why)),
+        }
+    }
+}
+
+impl<'m> Case<'_, 'm> {
+    fn whole(&self, chain: &'m Chain, qtype: Qtype, work: &mut Work) -> Result<Proved, Halt> {
+        let mut all = Proved::ALL;
+        let mut is_made = false;
+        for step in &chain.steps {
+            // What a DNAME makes of a name has no signature of its own, and was compared with the DNAME.
+            if std::mem::take(&mut is_made) {
+                continue;
+            }
+            is_made = step.rtype == DNAME;
+            let owner = step.owner.as_name().ok_or(Halt::Bogus(Bogus::NoSignature))?;
+            all = all.and(self.positive(owner, step.rtype, work)?);
+        }
+        // Cut short, and nothing is shown.
+        if chain.internal {
+            return Ok(Proved::INSECURE);
+        }
+        let end = chain.end.as_name().ok_or(Halt::Bogus(Bogus::NoSignature))?;
+        let mut types: Vec<u16> = Vec::new();
+        for record in chain.at_end(self.message).filter(|_| self.message.rcode == 0) {
+            let wanted = record.rtype == qtype.0 || qtype == Qtype::ANY && record.rtype != RRSIG;
+            if wanted && !types.contains(&record.rtype) && types.len() < MAX_TYPES {
+                types.push(record.rtype);
+            }
+        }
+        for rtype in &types {
+            // Nobody signs signatures.
+            let proved = if *rtype == RRSIG { Proved::INSECURE } else { self.positive(end, *rtype, work)? };
+            all = all.and(proved);
+        }
+        if types.is_empty() {
+            all = all.and(self.negative(end, qtype.0, work)?);
+        }
+        Ok(all)
+    }
+
+    /// The set of this owner and type in the answer section.
+    fn positive(&self, owner: NameRef<'m>, rtype: u16, work: &mut Work) -> Result<Proved, Halt> {
+        let set = Set::in_answer(self.message, owner, rtype);
+        let mut why = Bogus::NoSignature;
+        for signer in set.signers().into_iter().take(MAX_SIGNERS) {
+            let proved = self.signed(&set, signer, work);
+            match proved {
+                Err(Halt::Bogus(reason)) => why = reason,
+                other => return other,
+            }
+        }
+        self.unsigned(owner, rtype, why)
+    }
+
+    /// `set`, as `signer` has signed it.
+    fn signed(&self, set: &Set<'m>, signer: NameRef<'_>, work: &mut Work) -> Result<Proved, Halt> {
+        let Some(zone) = self.zone(set.owner, signer)? else { return Ok(Proved::INSECURE) };
+        let good = set.verify(zone.name, &zone.keys, seconds(self.now), work)?;
+        let Some(labels) = good.wildcard else { return Ok(Proved::secure(good.ttl)) };
+        let denials = Denials::of(self.message, &zone, seconds(self.now), work)?;
+        let denied = denials.no_closer(set.owner, labels, self.validator.limits, work)?;
+        denials.proved(denied).map(|proved| proved.and(Proved::secure(good.ttl)))
+    }
+
+    /// That `name` does not exist, or has no `rtype`.
+    fn negative(&self, name: NameRef<'m>, rtype: u16, work: &mut Work) -> Result<Proved, Halt> {
+        let (mut signers, denying) = (Vec::new(), denying(self.message)?);
+        for record in &denying {
+            let Ok(owner) = NameRef::from_wire(self.message.owner(record)) else { continue };
+            for signer in Set::in_authority(self.message, owner, record.rtype).signers() {
+                let may = if rtype == DS { name.is_below(signer) } else { name.is_at_or_below(signer) };
+                if may && signers.len() < MAX_SIGNERS && !signers.iter().any(|known| *known == signer.to_owned()) {
+                    signers.push(signer.to_owned());
+                }
+            }
+        }
+        signers.sort_by_key(|signer| std::cmp::Reverse(signer.as_ref().label_count()));
+        let mut why = if denying.is_empty() { Bogus::NoProof } else { Bogus::NoSignature };
+        for signer in &signers {
+            match self.denied(name, rtype, signer.as_ref(), work) {
+                Err(Halt::Bogus(reason)) => why = reason,
+                other => return other,
+            }
+        }
+        self.unsigned(name, rtype, why)
+    }
+
+    /// The same, as `signer` says.
+    fn denied(&self, name: NameRef<'m>, rtype: u16, signer: NameRef<'_>, work: &mut Work) -> Result<Proved, Halt> {
+        let Some(zone) = self.zone(name, signer)? else { return Ok(Proved::INSECURE) };
+        let denials = Denials::of(self.message, &zone, seconds(self.now), work)?;
+        let denied = if self.message.rcode == 3 {
+            denials.no_name(name, self.validator.limits, work)?
+        } else {
+            denials.no_type(name, rtype, self.validator.limits, work)?
+        };
+        let proved = denials.proved(denied)?;
+        let soa = Set::in_authority(self.message, zone.name, SOA);
+        if soa.is_empty() {
+            return Ok(proved);
+        }
+        let good = soa.verify(zone.name, &zone.keys, seconds(self.now), work)?;
+        Ok(proved.and(Proved::secure(good.ttl)))
+    }
+
+    /// The zone `signer`, which holds `name`; `None` where it is insecure.
+    fn zone(&self, name: NameRef<'m>, signer: NameRef<'_>) -> Result<Option<Zone<'m>>, Halt> {
+        let signer = name.strip_left(name.label_count().saturating_sub(signer.label_count()));
+        match self.validator.zone_of(signer, self.now)? {
+            Some(zone) if zone.name == signer => Ok(Some(zone)),
+            // No zone begins there, so none has keys.
+            Some(_) => Err(Halt::Bogus(Bogus::NoKey)),
+            None => Ok(None),
+        }
+    }
+
+    /// What `name` is where nothing about it is as it was signed: insecure if its zone is, else bogus.
+    fn unsigned(&self, name: NameRef<'_>, rtype: u16, why: Bogus) -> Result<Proved, Halt> {
+        // A delegation is its parent's.
+        let holder = if rtype == DS { name.parent().unwrap_or(name) } else { name };
+        match self.validator.zone_of(holder, self.now)? {
+            None => Ok(Proved::INSECURE),
+            Some(_) => Err(Halt::Bogus(why)),
+        }
+    }
+}
+
+impl Denials<'_> {
+    fn proved(&self, denied: Denied) -> Result<Proved, Halt> {
+        match denied {
+            Denied::Yes => Ok(Proved::secure(self.ttl)),
+            Denied::Unsigned => Ok(Proved { is_secure: false, ttl: self.ttl }),
+            Denied::No => Err(Halt::Bogus(Bogus::NoProof)),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What is known of names on the way down the tree: which begin zones, and by which keys those are signed.
+
+use std::sync::Arc;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use staunch_scoring::NameRef;
+
+use super::Bogus;
+use super::keys::{Ds, Key};
+
+/// Most octets of all that is known. A zone of two keys takes some 300, a name that begins none some 100.
+const OCTETS: u64 = 8 << 20;
+/// Names that this is laid out for.
+const NAMES: usize = 16_384;
+/// Octets reckoned for a name beside its own and its keys.
+const OVERHEAD: usize = 96;
+/// No word is kept for less: a question must be able to use what it has just learned, whatever its TTL. Seconds.
+const MIN_TTL: u32 = 10;
+/// No word is kept for longer, seconds: a zone that loses its keys is not lost for days.
+const MAX_TTL: u32 = 3600;
+/// How long a failure is remembered, seconds (RFC 9520 section 3.2: one to 300).
+const BOGUS_TTL: u32 = 5;
+
+/// What is known of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// It begins a zone, which has these keys.
+    Zone(Arc<[Key]>),
+    /// It begins a zone, whose keys are vouched for by these records.
+    Delegated(Arc<[Ds]>),
+    /// It begins no zone.
+    Inside,
+    /// It begins a zone that nobody vouches for, or whose algorithms nobody here can check.
+    Insecure,
+    /// What was said of it is not what was signed.
+    Bogus(Bogus),
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    state: State,
+    /// Monotonic milliseconds.
+    until: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Octets;
+
+impl Weighter<Box<[u8]>, Known> for Octets {
+    fn weight(&self, name: &Box<[u8]>, known: &Known) -> u64 {
+        let own = match &known.state {
+            State::Zone(keys) => keys.iter().map(Key::octets).sum(),
+            State::Delegated(all) => all.iter().map(Ds::octets).sum(),
+            State::Inside | State::Insecure | State::Bogus(_) => 0,
+        };
+        (OVERHEAD + name.len() + own) as u64
+    }
+}
+
+/// All that is known. At its capacity what was used least lately goes, and is looked up again when it is needed: a session
+/// that fills it costs others look-ups and nothing else.
+#[derive(Debug)]
+pub(super) struct Zones {
+    names: Cache<Box<[u8]>, Known, Octets, foldhash::quality::RandomState>,
+}
+
+impl Default for Zones {
+    fn default() -> Self {
+        Self {
+            names: Cache::with(NAMES, OCTETS, Octets, foldhash::quality::RandomState::default(), Default::default()),
+        }
+    }
+}
+
+impl Zones {
+    /// What is known of `name` at `now`, monotonic milliseconds.
+    pub(super) fn get(&self, name: NameRef<'_>, now: u64) -> Option<State> {
+        self.names.get(name.as_wire()).filter(|known| now < known.until).map(|known| known.state)
+    }
+
+    /// Keeps what was found out, for `ttl` seconds.
+    pub(super) fn put(&self, name: NameRef<'_>, state: State, ttl: u32, now: u64) {
+        let ttl = if matches!(state, State::Bogus(_)) { BOGUS_TTL } else { ttl.clamp(MIN_TTL, MAX_TTL) };
+        let until = now.saturating_add(u64::from(ttl) * 1000);
+        self.names.insert(name.as_wire().into(), Known { state, until });
+    }
+
+    #[cfg(test)]
+    pub(super) fn weight(&self) -> u64 {
+        self.names.weight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use staunch_scoring::NameBuf;
+
+    use super::*;
+
+    fn name(text: &str) -> NameBuf {
+        NameBuf::from_text(text).expect("name")
+    }
+
+    #[test]
+    fn a_word_is_kept_for_its_time_within_bounds() {
+        let zones = Zones::default();
+        for (state, ttl, kept) in [
+            (State::Inside, 300, 300),
+            (State::Inside, 0, 10),
+            (State::Insecure, 86_400, 3600),
+            (State::Bogus(Bogus::Expired), 300, 5),
+        ] {
+            let name = name("a.example");
+            zones.put(name.as_ref(), state.clone(), ttl, 1000);
+            assert_eq!(zones.get(name.as_ref(), kept * 1000 + 999), Some(state));
+            assert_eq!(zones.get(name.as_ref(), kept * 1000 + 1000), None);
+        }
+        assert_eq!(zones.get(name("b.example").as_ref(), 1000), None);
+    }
+
+    #[test]
+    fn what_is_known_is_bounded() {
+        let zones = Zones::default();
+        let key = Key::read(&[&[1, 0, 3, 8][..], &[7; 516]].concat()).expect("a key");
+        let keys: Arc<[Key]> = vec![key; super::super::keys::MAX_KEYS].into();
+        for i in 0..2000 {
+            zones.put(name(&format!("z{i}.example")).as_ref(), State::Zone(keys.clone()), 300, 0);
+        }
+        assert!(zones.weight() <= OCTETS, "{}", zones.weight());
+        assert!(zones.get(name("z1999.example").as_ref(), 1).is_some());
+    }
+}
