@@ -9,6 +9,8 @@ mod world;
 mod flood;
 #[path = "faults_hostile/honest.rs"]
 mod honest;
+#[path = "faults_hostile/replay.rs"]
+mod replay;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -16,8 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use flood::{closed_loop, flood, holds, replayed};
+use flood::{flood, holds};
 use honest::{Honest, Told};
+use replay::{closed_loop, replayed};
 use world::cgroup::Cgroup;
 use world::dns::{Data, Message, Query, rcode, rtype};
 use world::staunch::{Config, Staunch};
