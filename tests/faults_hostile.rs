@@ -114,7 +114,8 @@ fn outstanding_misses_and_floods_of_one_session_leave_room_for_another() {
         told.line()
     );
     assert_eq!(codes[0], 0, "nobody answers these");
-    assert!(past > 1000.0 && (100.0..600.0).contains(&waiting), "{past} {waiting}");
+    // A quarter of all places where it is alone, as it is between two questions of the honest session; a 24th beside it.
+    assert!(past > 1000.0 && (100.0..1100.0).contains(&waiting), "{past} {waiting}");
     assert_served("misses", &told, &before, 2.0);
     let told_share = staunch.events().iter().filter(|event| event["reason"] == "share").count();
     assert!((1..40).contains(&told_share), "one event a second: {told_share}");
