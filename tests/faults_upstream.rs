@@ -172,6 +172,7 @@ fn one_that_flaps_for_ten_seconds_costs_no_failure() {
         assert!((1..=2).contains(&count), "{} left {count} times", one.name);
     }
     assert!(quantile(&asked, 95) < Duration::from_millis(1000));
+    assert!(quantile(&asked, 50) < Duration::from_millis(50), "{:?}", quantile(&asked, 50));
 }
 
 /// Default times, enforce mode: random waits and decoys included.
@@ -226,6 +227,8 @@ fn with_both_upstreams_dead_failures_are_told_in_time_and_then_at_once() {
         assert!([UPSTREAM, SECOND].iter().all(|ip| text.contains(&ip.to_string())), "{text}");
     }
     assert!(quantile(&open, 95) < Duration::from_millis(100), "nobody waits for a probe");
+    // Promised of each; a busy machine leaves it to most.
+    assert!(quantile(&open, 50) < Duration::from_millis(10), "{:?}", quantile(&open, 50));
     let names: Vec<String> = both.iter().flat_map(|upstream| upstream.seen()).map(|q| q.name).collect();
     assert!(names.iter().all(String::is_empty), "only `. NS` left: {names:?}");
     assert!(!names.is_empty(), "somebody looks whether they are back");
@@ -242,6 +245,7 @@ fn with_both_upstreams_dead_failures_are_told_in_time_and_then_at_once() {
     // The other one is still dead: nothing is felt of that.
     let one_dead = ask_all(agent, fresh("one", NAMES), ABREAST);
     assert!(one_dead.iter().all(Asked::is_answered));
+    assert!(quantile(&one_dead, 50) < Duration::from_millis(50), "{:?}", quantile(&one_dead, 50));
     println!("FIGURE: first of two upstreams known to be down: p95 {} ms", quantile(&one_dead, 95).as_millis());
     let page = world.gw.run(async {
         let mut stream = tokio::net::TcpStream::connect("127.0.0.1:9153").await.expect("the metrics page");
