@@ -83,8 +83,12 @@ pub fn run(start: Start) -> Result<(), StartError> {
     for assumed in loaded.assumptions() {
         eprintln!("staunch: {assumed}");
     }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("slow").build().context("no runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("slow")
+        .global_queue_interval(FROM_OUTSIDE)
+        .build()
+        .context("no runtime")?;
     runtime.block_on(serve(start, loaded, supervised))?;
     // What still waits for an upstream has nobody left to answer.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -379,6 +383,10 @@ fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
         }
     }
 }
+
+/// A worker of the slow path that always has something to do looks once in so many turns for what was handed over from other
+/// threads: every question is, and one that has just come must not stand behind all that goes on meanwhile.
+const FROM_OUTSIDE: u32 = 4;
 
 /// Gives memory back to the system that reading a large configuration has taken and that is free again: a file of a hundred
 /// thousand sessions is parsed once and would be held as long as the process lives.
