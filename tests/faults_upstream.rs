@@ -207,6 +207,14 @@ fn with_both_upstreams_dead_failures_are_told_in_time_and_then_at_once() {
     });
     assert!(decoys.is_some(), "a name for which siblings were asked is among them: {:#?}", staunch.events().last());
 
+    // The questions gave up at about the time at which the second one is found down; from here on both are.
+    let mut shut = 0;
+    let closed = wait_for(Duration::from_secs(2), || {
+        shut += 1;
+        let [one] = &ask_all(agent, fresh(&format!("shut{shut}n"), 1), 1)[..] else { return None };
+        (one.took < Duration::from_millis(20)).then_some(())
+    });
+    assert!(closed.is_some(), "the breaker opens");
     // For longer than any turn of the prober.
     both.iter().for_each(|upstream| upstream.forget());
     let (begun, mut open) = (Instant::now(), Vec::new());
