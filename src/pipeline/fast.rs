@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use staunch_scoring::{Bits, Listing, Outcome, Split};
 
+use super::finish::key_asked;
 use super::show::{show, shown};
 use super::standing::{Basis, Said};
 use super::{Deferred, Leave, NO_COPY, NOT_WHOLE, Pipeline, Step, Walk, decoy, is_guarded, rewrite};
-use crate::cache::Key;
 use crate::event::{Source, Verdict};
 use crate::listen::Fast;
 use crate::model::{Ede, Mode, Now, Qtype, Reason, Transport};
@@ -127,10 +127,8 @@ impl Pipeline {
             }
         }
 
-        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
         let sharing = live.sharing_of(&context);
-        let partition = sharing.partition;
-        let key = Key { qname, qtype: query.qtype, dnssec_ok, checking_disabled: query.checking_disabled, partition };
+        let key = key_asked(query, sharing.partition);
         // Where nobody is to notice what others ask, an answer that this session has not waited for is not at hand.
         let view = self.view_in(&inner, sharing.private, key, now);
         let stood_in = again.as_ref().and_then(|again| again.entry.clone()).filter(|_| !unreachable);

@@ -16,6 +16,7 @@ use crate::clock;
 use crate::event::{Source, Verdict};
 use crate::listen::Fast;
 use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason};
+use crate::partition::Partition;
 use crate::pin;
 use crate::policy::{Permit, RefusalText, ede_of};
 use crate::ports::Ports;
@@ -34,6 +35,17 @@ pub(super) fn key_of(permit: &Permit) -> Key<'_> {
         dnssec_ok: permit.dnssec_ok(),
         checking_disabled: permit.checking_disabled(),
         partition: permit.sharing().partition,
+    }
+}
+
+/// Under which a question as it was asked is kept.
+pub(super) fn key_asked<'q>(query: &'q Query<'_>, partition: Partition) -> Key<'q> {
+    Key {
+        qname: query.qname.as_ref(),
+        qtype: query.qtype,
+        dnssec_ok: query.edns.is_some_and(|edns| edns.dnssec_ok),
+        checking_disabled: query.checking_disabled,
+        partition,
     }
 }
 
@@ -199,13 +211,7 @@ impl Pipeline {
     /// Shows an expired answer, by the present rules. An entry of before a change of rules is none any more.
     async fn release_stale(&self, walk: &mut Walk, query: &Query<'_>, stale: Arc<Entry>, out: &mut Vec<u8>) {
         let partition = self.live.load().sharing_of(&walk.session.context()).partition;
-        let key = Key {
-            qname: query.qname.as_ref(),
-            qtype: query.qtype,
-            dnssec_ok: query.edns.is_some_and(|edns| edns.dnssec_ok),
-            checking_disabled: query.checking_disabled,
-            partition,
-        };
+        let key = key_asked(query, partition);
         let (live, now) = (self.live.load_full(), clock::now());
         match self.last_known(&live, key, now.mono).filter(|entry| entry.id == stale.id) {
             Some(entry) => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::finish::key_asked;
 use super::show::STALE_TTL;
 use super::{Live, Pipeline, Walk};
 use crate::cache::{Entry, Key};
@@ -74,13 +75,7 @@ impl Pipeline {
         if !live.sharing.private || !matches!(walk.record.source, Source::Cache | Source::Upstream) {
             return u32::MAX;
         }
-        let key = Key {
-            qname: query.qname.as_ref(),
-            qtype: query.qtype,
-            dnssec_ok: query.edns.is_some_and(|edns| edns.dnssec_ok),
-            checking_disabled: query.checking_disabled,
-            partition: live.sharing_of(&walk.session.context()).partition,
-        };
+        let key = key_asked(query, live.sharing_of(&walk.session.context()).partition);
         self.view(walk, true, key, now).cap(now.mono, None, STALE_TTL)
     }
 }

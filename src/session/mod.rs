@@ -21,7 +21,6 @@ use staunch_scoring::{NameBuf, NameRef, SessionState, StateSnapshot};
 
 use crate::enforce::Class;
 use crate::learn::Maxima;
-
 use crate::model::{Announcement, CaseId, Phase, Qtype, Reason, SessionId, SessionType};
 use crate::partition::{Partitions, Views};
 use crate::pin::SessionPins;

@@ -278,14 +278,22 @@ const CHANGES: [(&str, &str, u16, Change, u16); 10] = [
     ),
 ];
 
+fn behind_tamper(signed: &Signed, more: &str) -> Config {
+    let upstream = format!("servers = [\"{TAMPER}\"]\nudp_payload = 4096\n");
+    Config { upstream, ..validating(signed, more) }
+}
+
+/// A validating resolver behind an upstream that tampers when told to.
+fn tampered() -> Option<(Net, Tamper)> {
+    let (world, signed) = Net::outside(Kind::Unchecked)?;
+    let tamper = Tamper::start(&world);
+    let staunch = Staunch::start(&world, &behind_tamper(&signed, ""));
+    Some((Net { staunch, signed, world }, tamper))
+}
+
 #[test]
 fn an_upstream_that_tampers_is_found_out() {
-    let Some((world, signed)) = Net::outside(Kind::Unchecked) else { return };
-    let tamper = Tamper::start(&world);
-    let mut config = validating(&signed, "");
-    config.upstream = format!("servers = [\"{TAMPER}\"]\nudp_payload = 4096\n");
-    let staunch = Staunch::start(&world, &config);
-    let net = Net { staunch, signed, world };
+    let Some((net, tamper)) = tampered() else { return };
     for (what, name, qtype, change, code) in CHANGES {
         let query = query(name, qtype, false, AD);
         tamper.set(Some(change));
@@ -319,9 +327,7 @@ fn an_upstream_that_tampers_is_found_out() {
     assert_eq!((reply.rcode(), codes(&reply)), (rcode::SERVFAIL, vec![NO_KEY]));
     let except = "[[dnssec.negative_trust_anchor]]\nzone = \"forged.org\"\nowner = \"tests\"\nreason = \"a test needs it\"\n\
                   review_by = \"2099-01-01\"\n";
-    let mut excepting = validating(&net.signed, except);
-    excepting.upstream = config.upstream.clone();
-    net.staunch.reload(&net.world, &excepting);
+    net.staunch.reload(&net.world, &behind_tamper(&net.signed, except));
     forget(&net);
     let reply = net.through(&query("www.forged.org", rtype::A, false, AD));
     assert_eq!((reply.addresses(), reply.flags & AD), (vec![Ipv4Addr::new(203, 0, 113, 14).into()], 0), "{reply:?}");
@@ -332,12 +338,7 @@ fn an_upstream_that_tampers_is_found_out() {
 /// What leaves for a question: itself, and DS and DNSKEY of what stands above it; the same flags whatever the client's.
 #[test]
 fn look_ups_are_of_the_questions_own_ancestors() {
-    let Some((world, signed)) = Net::outside(Kind::Unchecked) else { return };
-    let tamper = Tamper::start(&world);
-    let mut config = validating(&signed, "");
-    config.upstream = format!("servers = [\"{TAMPER}\"]\nudp_payload = 4096\n");
-    let staunch = Staunch::start(&world, &config);
-    let net = Net { staunch, signed, world };
+    let Some((net, tamper)) = tampered() else { return };
     let of = |name: &str, flags, dnssec_ok| {
         net.through(&query(name, rtype::A, dnssec_ok, flags));
         let asked = tamper.asked();
@@ -388,12 +389,7 @@ fn look_ups_are_of_the_questions_own_ancestors() {
 /// CVE-2023-50387 by a real zone: thirteen keys of one tag, and twelve signatures that none of them made.
 #[test]
 fn colliding_keys_are_tried_a_counted_number_of_times() {
-    let Some((world, signed)) = Net::outside(Kind::Unchecked) else { return };
-    let tamper = Tamper::start(&world);
-    let mut config = validating(&signed, "");
-    config.upstream = format!("servers = [\"{TAMPER}\"]\nudp_payload = 4096\n");
-    let staunch = Staunch::start(&world, &config);
-    let net = Net { staunch, signed, world };
+    let Some((net, tamper)) = tampered() else { return };
     // The zone is honest as it is, and its own key is found among the others.
     let query = query("www.trap.org", rtype::A, false, AD);
     let reply = net.through(&query);
