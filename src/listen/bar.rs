@@ -4,8 +4,8 @@
 //! [`super::fair`] decides how many datagrams of a source are judged; this follows it, window by window. The part that is let
 //! through is drawn by chance, in a program of a few instructions (classic BPF, which needs no privilege), and set so that a
 //! quarter more comes than is judged: a flood gets its share of the answers all the time, and costs little beyond it. The part
-//! grows by a sixteenth each window in which nothing had to be discarded, until all is let through: whoever stops is heard in
-//! full within a second, and a flood that comes in bursts finds the bar where it was.
+//! grows by a sixteenth each window in which nothing had to be discarded, until all is let through, and by half where little
+//! comes at all: whoever stops is heard in full within a second or two, and a flood that comes in bursts finds the bar where it was.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -27,8 +27,11 @@ const LITTLE: f64 = 1.25;
 const SPARE: f64 = 1.25;
 /// What the part let through grows by in a window.
 const RISE: f64 = 1.0 / 16.0;
-/// The smallest part.
-const LEAST: f64 = 1.0 / 65_536.0;
+/// What it grows by where so little comes that there is room for four times as much: it was cut by what stood in the queue from
+/// before.
+const CATCH_UP: f64 = 0.5;
+/// The smallest part: a flood of ten million a second is 24 in a window then.
+const LEAST: f64 = 1.0 / 4096.0;
 /// Part of a new count in the memory of what is judged: about ten windows.
 const FRESH: f64 = 0.1;
 /// The kernel's program is changed where a part is off by more than this part of it: that costs some 20 us.
@@ -50,11 +53,12 @@ const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 /// One instruction: code, how many to skip where it holds and where it does not, operand.
 type Step = (u16, u8, u8, u32);
 
-/// What came of a source in a window that is over, and how much of it was judged.
+/// What came of a source in a window that is over, how much of it was judged, and how much would have been at most.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Count {
     pub(super) came: u32,
     pub(super) judged: u32,
+    pub(super) level: u32,
 }
 
 /// A source of which a part is dropped.
@@ -109,7 +113,7 @@ impl Bar {
         let mut changed = self.barred.len() != before;
         let mut anew = 0;
         for source in heavy.iter().map(|source| home_of(*source)) {
-            let Count { came, judged } = count(source);
+            let Count { came, judged, .. } = count(source);
             let is_flood = f64::from(came) >= EXCESS * f64::from(judged);
             if is_flood && self.barred.len() < SOURCES && self.barred.iter().all(|barred| barred.source != source) {
                 let part = SPARE * f64::from(judged) / f64::from(came);
@@ -148,7 +152,7 @@ impl Bar {
 }
 
 impl Barred {
-    fn adjust(&mut self, Count { came, judged }: Count, windows: i32) {
+    fn adjust(&mut self, Count { came, judged, level }: Count, windows: i32) {
         let (came, judged) = (f64::from(came), f64::from(judged));
         self.judged += (judged - self.judged) * FRESH;
         // A burst of which more is judged than of late is no excess.
@@ -156,7 +160,8 @@ impl Barred {
         if came >= f64::from(LIGHT) && came >= EXCESS * judged {
             self.part = (self.part * SPARE * judged / came).max(LEAST);
         } else if came <= LITTLE * judged {
-            self.part *= (1.0 + RISE).powi(windows);
+            let rise = if came > 0.0 && 4.0 * came < f64::from(level) { CATCH_UP } else { RISE };
+            self.part *= (1.0 + rise).powi(windows);
         }
     }
 }
@@ -274,8 +279,11 @@ mod tests {
         // Of 100,000 in a window a worker takes 4,000 from its queue and judges 100; of another source all of 300.
         let count = |part: f64| {
             move |source| match source == flood {
-                true => Count { came: (1e5 * part).min(4000.0) as u32, judged: (1e5 * part).min(100.0) as u32 },
-                false => Count { came: 300, judged: 300 },
+                true => {
+                    let came = 1e5 * part;
+                    Count { came: came.min(4000.0) as u32, judged: came.min(100.0) as u32, level: 100 }
+                }
+                false => Count { came: 300, judged: 300, level: 300 },
             }
         };
         let heavy = [flood, [127, 0, 0, 3].into()];
@@ -288,7 +296,7 @@ mod tests {
         assert_eq!((bar.barred.len(), bar.is_down()), (1, true), "and nobody else");
         // It stops: a second later it is heard in full. A worker without a datagram looks now and then.
         let lifted = windows_until(|n| {
-            bar.adjust(&socket, 1000 + n * 10 * WINDOW, &[], |_| Count::default()).expect("taken");
+            bar.adjust(&socket, (1 + settled + n * 10) * WINDOW, &[], |_| Count::default()).expect("taken");
             !bar.is_down()
         });
         assert!((5..13).contains(&lifted), "{lifted}");
@@ -298,14 +306,16 @@ mod tests {
     #[test]
     fn bursts_that_are_judged_are_not_cut() {
         let mut barred = Barred { source: [127, 0, 0, 2].into(), part: 0.5, in_force: 0.5, judged: 0.0 };
-        barred.adjust(Count { came: 1000, judged: 1000 }, 1);
+        barred.adjust(Count { came: 1000, judged: 1000, level: 2000 }, 1);
         assert!(barred.part > 0.5);
-        barred.adjust(Count { came: LIGHT - 1, judged: 1 }, 1);
+        barred.adjust(Count { came: LIGHT - 1, judged: 1, level: 1 }, 1);
         assert!(barred.part > 0.5, "so few cost nothing");
-        barred.adjust(Count { came: 1000, judged: 0 }, 1);
+        barred.adjust(Count { came: 1000, judged: 0, level: 0 }, 1);
         assert!(barred.part < 0.1 && barred.part >= LEAST, "{}", barred.part);
-        (0..100).for_each(|_| barred.adjust(Count { came: 1000, judged: 0 }, 1));
+        (0..100).for_each(|_| barred.adjust(Count { came: 1000, judged: 0, level: 0 }, 1));
         assert!(barred.part >= LEAST);
+        barred.adjust(Count { came: 10, judged: 10, level: 41 }, 1);
+        assert!(barred.part >= LEAST * 1.49, "little comes where there is much room");
         barred.adjust(Count::default(), MOST_WINDOWS as i32);
         assert!(barred.part >= 1.0, "made up for at once after a silence");
     }
