@@ -27,6 +27,9 @@ use crate::partition::Partition;
 /// [`Config`]'s owner wants, each of its own at the price of a charge.
 const FAILURES: usize = 4096;
 
+/// Octets given back at a time when the cache gets less room: some hundred entries, so that no look-up waits for more.
+const STEP: u64 = 256 << 10;
+
 /// Octets one entry is reckoned to take beside its name and body: two `Arc`s, table slots, `ttl_at` and pins.
 const ENTRY_OVERHEAD: usize = 256;
 
@@ -137,6 +140,11 @@ impl Entry {
     pub fn passing(answer: WireAnswer, hops: Box<[NameBuf]>, now: u64) -> Self {
         let expires = now.saturating_add(u64::from(answer.ttl) * 1000);
         Self { answer, hops, stored: now, expires, usable: expires, inside: None, took: 0, id: 0 }
+    }
+
+    /// Whether it has records to show, and none of them was withheld.
+    pub fn is_positive(&self) -> bool {
+        self.answer.rcode == 0 && self.answer.answers > 0 && self.inside.is_none()
     }
 
     /// Whether its TTL has run down.
@@ -310,6 +318,22 @@ impl Cache {
         self.inner.is_empty()
     }
 
+    /// Octets it may hold, as reckoned; a little more than was asked for, since it is shared out evenly.
+    pub fn room(&self) -> u64 {
+        self.inner.capacity()
+    }
+
+    /// Lets it hold `octets` from now on. What is above goes, least used first, a little at a time, so that nobody who looks
+    /// something up waits for all of it; takes milliseconds for each hundred MiB, and is not for threads that answer.
+    pub fn set_room(&self, octets: u64) {
+        let mut held = self.weight().min(self.room());
+        while held > octets.saturating_add(STEP) {
+            held -= STEP;
+            self.inner.set_capacity(held);
+        }
+        self.inner.set_capacity(octets);
+    }
+
     /// Octets held, as reckoned; at least the share of each entry.
     pub fn weight(&self) -> u64 {
         self.inner.weight()
@@ -463,6 +487,39 @@ mod tests {
         assert!(cache.failures.len() <= FAILURES, "{}", cache.failures.len());
         cache.clear();
         assert_eq!(cache.failures.len(), 0);
+    }
+
+    #[test]
+    fn with_less_room_what_is_used_stays_and_with_more_it_fills_again() {
+        let cache = Cache::new(Config { entries: 1 << 16, octets: 8 << 20 });
+        let put = |range: std::ops::Range<u32>| {
+            for i in range {
+                cache.put(key(&name(&format!("n{i}.example"))), answer(100, 700), Box::default(), 0, 0, 0);
+                for _ in 0..3 {
+                    cache.get(key(&name("n0.example")), 1);
+                }
+            }
+        };
+        let there = |i| cache.get(key(&name(&format!("n{i}.example"))), 1).is_some();
+        put(0..20_000);
+        let full = cache.weight();
+        assert!(full > 6 << 20, "{full} octets");
+        for (room, most) in [(5 << 20, 5 << 20), (1 << 20, 1 << 20), (0, 1024)] {
+            cache.set_room(room);
+            // Evenly among its parts, so an octet more for each.
+            assert!(
+                cache.weight() <= most + 1024 && cache.room() <= most + 1024,
+                "{} octets of {room}",
+                cache.weight()
+            );
+            assert!(room == 0 || there(0), "asked all the time");
+        }
+        put(20_000..21_000);
+        assert!(cache.weight() <= 2048, "{} octets", cache.weight());
+        cache.set_room(8 << 20);
+        put(21_000..41_000);
+        assert!(cache.weight() > 6 << 20 && cache.weight() <= (8 << 20) + 1024, "{} octets", cache.weight());
+        assert!(there(40_999));
     }
 
     #[test]
