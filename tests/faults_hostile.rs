@@ -24,6 +24,7 @@ use replay::{closed_loop, replayed};
 use world::cgroup::Cgroup;
 use world::dns::{Data, Message, Query, rcode, rtype};
 use world::staunch::{Config, Staunch};
+use world::upstream::Seen;
 use world::{Agent, WEB, World};
 
 /// Nobody serves this address: questions for names that are delegated to it stay open.
@@ -67,9 +68,13 @@ fn metric(world: &World, series: &str) -> f64 {
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no {series} in {page}"))
 }
 
-/// How the honest session fares while `attack` goes on, which is told when to stop.
+/// How the honest session fares while `attack` goes on, which begins when the honest session is there: until then the other would
+/// be alone, and might take what somebody alone may.
 fn under<T: Send>(world: &World, tag: &str, attack: impl FnOnce() -> T + Send) -> (Told, T) {
     let honest = Honest::start(&world.agents[1], tag);
+    let fresh = |query: &Seen| query.name.starts_with(tag) && query.name.ends_with(".fresh.example");
+    let there = world::wait_for(Duration::from_secs(5), || world.upstream.seen().iter().any(fresh).then_some(()));
+    assert!(there.is_some(), "the honest session's questions leave");
     let outcome = attack();
     (honest.stop(), outcome)
 }
@@ -78,6 +83,18 @@ fn quiet(world: &World) -> Told {
     let (told, ()) = under(world, "q", || std::thread::sleep(Duration::from_secs(2)));
     println!("FIGURE: hostile none: honest {}", told.line());
     told
+}
+
+/// How many other names reached the upstream between an honest question's leaving and its arrival there, in the median.
+fn ahead(world: &World, told: &Told) -> usize {
+    let seen = world.upstream.seen();
+    let between = |(name, left): &(String, Instant)| {
+        let at = seen.iter().find(|query| query.name == *name)?.at;
+        Some(seen.iter().filter(|query| query.at > *left && query.at < at).count())
+    };
+    let mut ahead: Vec<usize> = told.left.iter().filter_map(between).collect();
+    ahead.sort_unstable();
+    ahead.get(ahead.len() / 2).copied().expect("honest names arrived")
 }
 
 fn assert_served(what: &str, told: &Told, before: &Told, amiss: f64) {
@@ -114,8 +131,8 @@ fn outstanding_misses_and_floods_of_one_session_leave_room_for_another() {
         told.line()
     );
     assert_eq!(codes[0], 0, "nobody answers these");
-    // A quarter of all places where it is alone, as it is between two questions of the honest session; a 24th beside it.
-    assert!(past > 1000.0 && (100.0..1100.0).contains(&waiting), "{past} {waiting}");
+    // A 24th of all places beside another, and what the honest session has waiting itself.
+    assert!(past > 1000.0 && (100.0..200.0).contains(&waiting), "{past} {waiting}");
     assert_served("misses", &told, &before, 2.0);
     let told_share = staunch.events().iter().filter(|event| event["reason"] == "share").count();
     assert!((1..40).contains(&told_share), "one event a second: {told_share}");
@@ -151,6 +168,10 @@ fn outstanding_misses_and_floods_of_one_session_leave_room_for_another() {
         told.line()
     );
     assert_served("names", &told, &before, 25.0);
+    let ahead = ahead(&world, &told);
+    println!("FIGURE: hostile names that reach the upstream before an honest one asked earlier: {ahead} in the median");
+    // It has 123 waiting, of which 32 are with the upstream at once; some leave while the honest question is on its way.
+    assert!(ahead < 80, "{ahead}");
     // Tables are full by now: another flood adds nothing.
     flood(hostile, Duration::from_secs(3), |n| format!("w{n}.d{}.fresh.example", n % 4096));
     let (again, _) = holds(&staunch);
@@ -207,8 +228,19 @@ fn a_flood_of_many_times_what_can_be_answered_keeps_nobody_else_out() {
             quiet.line(),
             holds(&staunch).0,
         );
-        assert!(group.is_none() || sent > 4 * peak * seconds, "a flood: {sent} {peak}");
+        // Answers within their time, at least seven of ten of what is answered without a flood.
+        let answered_of = |told: &Told| told.cached.len() as f64 / (told.asked() / 2).max(1) as f64;
+        assert!(answered_of(&told) >= 0.7 * answered_of(&quiet), "{} before {}", told.line(), quiet.line());
         assert!(told.amiss() < 30.0, "{} before {}", told.line(), quiet.line());
+        if group.is_some() {
+            // Here what is sent is far more than can be answered, and sender and resolver do not share what limits answers.
+            assert!(sent > 4 * peak * seconds, "a flood: {sent} {peak}");
+            let (shed, barred) = (metric(&world, "staunch_shed_total"), metric(&world, "staunch_barred_total"));
+            assert!(barred > 0.0, "dropped by the kernel");
+            // Of what the kernel lets through most is answered, and the flood's session gets what the others leave.
+            assert!(shed < 6.0 * answered as f64, "{shed} shed, {answered} answered");
+            assert!(answered > peak * seconds / 4, "{answered} in {seconds} s, {peak}/s without a flood");
+        }
         assert!(holds(&staunch).0 < memory + 24.0, "{memory}");
     }
 }

@@ -121,7 +121,7 @@ fn listeners(all: &mut Vec<Sample>, counters: &listen::Counters) {
         plain("shed_total", "Datagrams of the busiest sources dropped unread under overload", read(&counters.shed)),
         plain(
             "barred_total",
-            "Times that a flood faster than could be discarded was barred in the kernel",
+            "Times that the kernel began to drop a part of what a flood sends",
             read(&counters.barred),
         ),
         plain("tcp_evicted_total", "Idle connections closed for a new one", read(&counters.tcp_evicted)),

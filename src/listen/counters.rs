@@ -38,7 +38,7 @@ counters! {
     rejects,
     /// Datagrams dropped unread because their source sent more than the others while more came than could be judged.
     shed,
-    /// Times that sources were dropped by the kernel for a moment, because more came than could be discarded.
+    /// Times that the kernel began to drop a part of what a source sends, because it sent far more than was judged.
     barred,
     /// Messages handed to the slow path.
     deferred,

@@ -5,8 +5,8 @@
 //! are shed, before anything of their datagrams is read. The level falls with every window of time in which the queue was
 //! never empty and rises with every other, so it settles where the queue just empties: whoever sends less than that is not
 //! touched, and those above it share what is left evenly (max-min fairness). Shed datagrams are counted, and not
-//! answered. Where even the lowest level does not empty the queue, the flood is faster than a worker discards, and its
-//! sources are named for [`super::bar`].
+//! answered. Since shedding costs a part of what answering does, sources of very many datagrams are named for
+//! [`super::bar`], which has the kernel drop most of what would be shed.
 //!
 //! Pure. Costs two comparisons a batch while there is no backlog. A table of fixed size is all the state: sources that fall
 //! into one slot share it, the slots are chosen by a keyed hash, and one in so many is what a flood can hit beside itself.
@@ -18,24 +18,33 @@ use std::net::IpAddr;
 
 use foldhash::quality::RandomState;
 
-use super::bar::SOURCES;
+use super::bar::{Count, HEAVY, SOURCES};
 use super::mmsg::BATCH;
 use crate::range::prefix_of;
 
 /// Slots for sources.
 const SLOTS: usize = 2048;
 /// Length of a window, milliseconds: short against a stub's patience, long enough for a few hundred judgements.
-const WINDOW: u64 = 10;
+pub(super) const WINDOW: u64 = 10;
 /// The level at which nobody is shed: more than a worker takes from a socket in a window.
 const OPEN: u32 = 16_384;
 /// The lowest level: so many in a window a source may always send to each worker, 800 a second.
 const LEAST: u32 = 8;
-/// Down to here the level falls by half, below by a quarter.
+/// Down to here the level falls by half, below by a quarter; by an eighth where the kernel drops most of a flood already.
 const STEEP: u32 = 256;
-/// So many datagrams in a window make a source one that may be barred: 25,600 a second to one worker.
-const HEAVY: u32 = 256;
-/// So many windows at the lowest level without an empty queue show that discarding does not help.
-const OVERRUN: u32 = 2;
+/// The level is never raised beyond this many times what the busiest source sends while that is so.
+const ROOMY: u32 = 2;
+/// A level below twice this is raised whatever comes: nobody needs to be held there.
+const SLOW: u32 = 64;
+
+/// What begins with a batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn {
+    /// Whether a window is over: [`Fair::heaviest`] and [`Fair::count`] tell of it.
+    pub(super) ends: bool,
+    /// Whether each datagram has to be asked about ([`Fair::admits`]).
+    pub(super) asks: bool,
+}
 
 /// Counts of one worker.
 pub(super) struct Fair {
@@ -49,10 +58,11 @@ pub(super) struct Fair {
     drained: bool,
     /// Whether the last batch did.
     emptied: bool,
-    /// Most datagrams of one slot in a window.
+    /// Most datagrams of one slot in a window, in the one under way and in the one before it.
     level: u32,
-    /// Windows in a row at the lowest level in which the queue was never empty: discarding is not fast enough.
-    overrun: u32,
+    was: u32,
+    /// What came of the busiest slot in the window under way.
+    most: u32,
     /// Sources of very many datagrams in the window under way, and in the one before it.
     heavy: Vec<IpAddr>,
     heaviest: Vec<IpAddr>,
@@ -68,107 +78,160 @@ impl Fair {
             drained: true,
             emptied: true,
             level: OPEN,
-            overrun: 0,
+            was: OPEN,
+            most: 0,
             heavy: Vec::with_capacity(SOURCES),
             heaviest: Vec::with_capacity(SOURCES),
         }
     }
 
-    /// A batch of `count` datagrams is at hand at `now` (milliseconds, monotonic). Whether each of them has to be asked
-    /// about ([`Self::admits`]).
-    pub(super) fn begin(&mut self, count: usize, now: u64) -> bool {
-        if now >= self.ends {
-            // Windows without a batch were quiet ones, unless the worker left a full queue: then it was kept from running.
-            let quiet = if self.emptied { (now - self.ends) / WINDOW } else { 0 };
-            let rises = quiet.min(100) + u64::from(self.drained);
-            self.overrun = if rises == 0 && self.level == LEAST { self.overrun + 1 } else { 0 };
-            std::mem::swap(&mut self.heavy, &mut self.heaviest);
-            self.heavy.clear();
-            if rises == 0 {
-                // High levels are passed quickly: they bind nobody but a flood.
-                let fall = if self.level > STEEP { 2 } else { 4 };
-                self.level = (self.level - self.level / fall).max(LEAST);
-            }
-            for _ in 0..rises {
-                self.level = (self.level + self.level.div_ceil(8)).min(OPEN);
-            }
-            (self.ends, self.drained) = (now + WINDOW, false);
-            self.window = self.window.wrapping_add(1);
+    /// A batch of `count` datagrams is at hand at `now` (milliseconds, monotonic), of sockets whose busiest sources the kernel
+    /// drops a part of or not (`barred`).
+    pub(super) fn begin(&mut self, count: usize, now: u64, barred: bool) -> Turn {
+        let ends = now >= self.ends;
+        if ends {
+            self.turn(now, barred);
         }
         let backlog = count >= BATCH;
         self.emptied = !backlog;
         self.drained |= !backlog;
-        backlog || self.level < OPEN
+        Turn { ends, asks: backlog || barred || self.level < OPEN }
+    }
+
+    /// One window is over and the next begins.
+    fn turn(&mut self, now: u64, barred: bool) {
+        // Windows without a batch were quiet ones, unless the worker left a full queue: then it was kept from running.
+        let quiet = if self.emptied { (now - self.ends) / WINDOW } else { 0 };
+        let rises = quiet.min(100) + u64::from(self.drained);
+        self.was = self.level;
+        if rises == 0 {
+            // What binds nobody is passed at once; the busiest source is held in the second such window.
+            self.level = self.level.min(self.most.saturating_mul(2));
+            let fall = match self.level > STEEP {
+                _ if barred => 8,
+                true => 2,
+                false => 4,
+            };
+            self.level = (self.level - self.level / fall).max(LEAST);
+        }
+        let (step, highest) = if barred { (16, (ROOMY * self.most.max(SLOW)).min(OPEN)) } else { (8, OPEN) };
+        for _ in 0..rises {
+            let raised = self.level + self.level.div_ceil(step);
+            self.level = raised.min(highest).max(self.level);
+        }
+        std::mem::swap(&mut self.heavy, &mut self.heaviest);
+        self.heavy.clear();
+        (self.ends, self.drained, self.most) = (now + WINDOW, false, 0);
+        self.window = self.window.wrapping_add(1);
     }
 
     /// Whether the next datagram, from `source`, is judged; what is not is to be dropped.
     pub(super) fn admits(&mut self, source: IpAddr) -> bool {
-        let at = self.hasher.hash_one(prefix_of(source, (32, 64))) as usize % SLOTS;
+        let at = self.slot_of(home_of(source));
         let Some((window, count)) = self.slots.get_mut(at) else { return true };
         if *window != self.window {
             (*window, *count) = (self.window, 0);
         }
         *count = count.saturating_add(1);
+        self.most = self.most.max(*count);
         if *count == HEAVY && self.heavy.len() < SOURCES {
             self.heavy.push(source);
         }
         *count <= self.level
     }
 
-    /// Who has to be kept out of the queue itself, since more comes than a worker can discard; told once, and again only if
-    /// it is still so some windows later.
-    pub(super) fn overrun(&mut self) -> Option<&[IpAddr]> {
-        if self.overrun < OVERRUN || self.heaviest.is_empty() {
-            return None;
-        }
-        self.overrun = 0;
-        Some(&self.heaviest)
+    /// Sources of very many datagrams in the window that is over.
+    pub(super) fn heaviest(&self) -> &[IpAddr] {
+        &self.heaviest
     }
+
+    /// What was counted of a source in the window that is over; to be asked before anything is counted in the next.
+    pub(super) fn count(&self, source: IpAddr) -> Count {
+        match self.slots.get(self.slot_of(source)) {
+            Some((window, came)) if window.wrapping_add(1) == self.window => {
+                Count { came: *came, judged: (*came).min(self.was), level: self.was }
+            }
+            _ => Count::default(),
+        }
+    }
+
+    fn slot_of(&self, home: IpAddr) -> usize {
+        self.hasher.hash_one(home) as usize % SLOTS
+    }
+}
+
+/// What stands for all addresses of one source.
+pub(super) fn home_of(source: IpAddr) -> IpAddr {
+    prefix_of(source.to_canonical(), (32, 64))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
+    use crate::listen::bar::Bar;
 
     fn source(n: u32) -> IpAddr {
         IpAddr::from((0x0a00_0000 + n).to_be_bytes())
     }
 
     /// A socket whose queue holds `ROOM` and drops the rest, read by a worker that judges one datagram in the time in which
-    /// it sheds ten and in which `offered` of every source come.
+    /// it sheds three and in which `offered` of every source come.
     struct Rig {
         fair: Fair,
+        bar: Bar,
+        socket: UdpSocket,
         queue: std::collections::VecDeque<u32>,
         judged: Vec<u32>,
         sent: Vec<u32>,
+        shed: u32,
         /// Judgements' worth of time so far.
         past: f64,
+        chance: u64,
     }
 
     /// Judgements in a millisecond.
     const PACE: f64 = 150.0;
     const ROOM: usize = 5000;
+    /// What it costs to shed one, in judgements.
+    const SHEDDING: f64 = 0.3;
+
+    /// Who does something about a flood.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Who {
+        Nobody,
+        Fair,
+        Both,
+    }
 
     impl Rig {
         fn new(sources: usize) -> Self {
-            let (judged, sent) = (vec![0; sources], vec![0; sources]);
-            Self { fair: Fair::new(), queue: Default::default(), judged, sent, past: 0.0 }
+            Self {
+                fair: Fair::new(),
+                bar: Bar::default(),
+                socket: UdpSocket::bind("127.0.0.1:0").expect("a socket"),
+                queue: Default::default(),
+                judged: vec![0; sources],
+                sent: vec![0; sources],
+                shed: 0,
+                past: 0.0,
+                chance: 1,
+            }
         }
 
-        /// `rates`: datagrams of each source in the time of one judgement.
-        fn run(&mut self, rates: &[f64], judgements: u32, fair: bool) {
+        /// `rates`: datagrams of each source in the time of one judgement; the worker runs `turn` of every ten milliseconds.
+        fn run(&mut self, rates: &[f64], judgements: u32, who: Who, turn: f64) {
             let mut due = vec![0.0; rates.len()];
-            let mut time = f64::from(judgements);
-            while time > 0.0 {
-                let batch: Vec<u32> = self.queue.drain(..self.queue.len().min(BATCH)).collect();
-                let asks = self.fair.begin(batch.len(), 1000 + (self.past / PACE) as u64);
+            let ends = self.past + f64::from(judgements);
+            while self.past < ends {
+                let (period, at) = (PACE * 10.0, self.past % (PACE * 10.0));
                 let mut spent = 0.2;
-                for from in batch {
-                    let judged = !fair || !asks || self.fair.admits(source(from));
-                    spent += if judged { 1.0 } else { 0.1 };
-                    self.judged[from as usize] += u32::from(judged);
+                if at > period * turn {
+                    spent = period - at;
+                } else if !self.queue.is_empty() {
+                    spent += self.batch(who);
                 }
-                time -= spent;
                 self.past += spent;
                 // What comes meanwhile comes mixed.
                 for (due, rate) in due.iter_mut().zip(rates) {
@@ -179,20 +242,42 @@ mod tests {
                 {
                     due[from] -= 1.0;
                     self.sent[from] += 1;
-                    if self.queue.len() < ROOM {
+                    self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let chance = (self.chance >> 33) as f64 / (1u64 << 31) as f64;
+                    if self.queue.len() < ROOM && chance < self.bar.part_of(source(from as u32)) {
                         self.queue.push_back(from as u32);
                     }
                 }
             }
         }
 
-        /// Run until the level has settled, and then counted.
-        fn settled(rates: &[f64]) -> Self {
+        /// Takes one batch; the judgements that it costs.
+        fn batch(&mut self, who: Who) -> f64 {
+            let batch: Vec<u32> = self.queue.drain(..self.queue.len().min(BATCH)).collect();
+            let now = 1000 + (self.past / PACE) as u64;
+            let turn = self.fair.begin(batch.len(), now, self.bar.is_down());
+            if turn.ends && who == Who::Both {
+                let (fair, bar) = (&self.fair, &mut self.bar);
+                bar.adjust(&self.socket, now, fair.heaviest(), |source| fair.count(source)).expect("taken");
+            }
+            let mut spent = 0.0;
+            for from in batch {
+                let judged = who == Who::Nobody || !turn.asks || self.fair.admits(source(from));
+                spent += if judged { 1.0 } else { SHEDDING };
+                self.judged[from as usize] += u32::from(judged);
+                self.shed += u32::from(!judged);
+            }
+            spent
+        }
+
+        /// Run until it has settled, and then counted: two thirds of a second.
+        fn settled(rates: &[f64], who: Who, turn: f64) -> Self {
             let mut rig = Self::new(rates.len());
-            rig.run(rates, 50_000, true);
+            rig.run(rates, 50_000, who, turn);
             rig.judged.fill(0);
             rig.sent.fill(0);
-            rig.run(rates, 200_000, true);
+            rig.shed = 0;
+            rig.run(rates, 100_000, who, turn);
             rig
         }
 
@@ -204,73 +289,88 @@ mod tests {
     #[test]
     fn without_backlog_nobody_is_asked_about() {
         let mut fair = Fair::new();
-        assert!((1..BATCH).all(|count| !fair.begin(count, count as u64 * 7)));
+        assert!((1..BATCH).all(|count| !fair.begin(count, count as u64 * 7, false).asks));
         let mut rig = Rig::new(3);
-        rig.run(&[0.5, 0.2, 0.1], 100_000, true);
-        assert!((0..3).all(|n| rig.share(n) > 0.99));
+        rig.run(&[0.5, 0.2, 0.1], 100_000, Who::Both, 1.0);
+        assert!((0..3).all(|n| rig.share(n) > 0.99) && !rig.bar.is_down());
     }
 
     #[test]
     fn a_flood_of_one_source_costs_the_others_little() {
-        let rates = [5.0, 0.1, 0.02];
+        let rates = [2.0, 0.1, 0.02];
         let mut blind = Rig::new(3);
-        blind.run(&rates, 200_000, false);
-        assert!(blind.share(1) < 0.3, "the kernel alone drops blindly: {}", blind.share(1));
-        let rig = Rig::settled(&rates);
+        blind.run(&rates, 100_000, Who::Nobody, 1.0);
+        assert!(blind.share(1) < 0.6, "the kernel alone drops blindly: {}", blind.share(1));
+        let rig = Rig::settled(&rates, Who::Fair, 1.0);
         assert!(rig.share(1) > 0.97 && rig.share(2) > 0.97, "{} {}", rig.share(1), rig.share(2));
-        // The rest of its time the worker still judges for the flood.
-        let all: u32 = rig.judged.iter().sum();
-        assert!(all > 80_000, "{all} of 200,000 judged");
+    }
+
+    /// Floods of 3 and of 40 times what can be judged, to a worker that has a processor, and to one that gets a fifth of one.
+    #[test]
+    fn of_a_flood_the_kernel_drops_what_would_be_shed() {
+        for (flood, turn, part) in [(3.0, 1.0, 0.65), (40.0, 1.0, 0.65), (3.0, 0.2, 0.3), (40.0, 0.2, 0.3)] {
+            let rates = [flood, 0.02];
+            let alone = Rig::settled(&rates, Who::Fair, turn);
+            let rig = Rig::settled(&rates, Who::Both, turn);
+            let of_all = |rig: &Rig| f64::from(rig.judged.iter().sum::<u32>()) / (100_000.0 * turn);
+            println!(
+                "FIGURE: flood of {flood} to {turn} of a processor: {:.2} of the time spent on answers, {:.2} where all is \
+                 read; the other source {:.3}, {:.3}",
+                of_all(&rig),
+                of_all(&alone),
+                rig.share(1),
+                alone.share(1)
+            );
+            assert!(rig.share(1) > 0.97, "{flood} {turn}: {}", rig.share(1));
+            // What is left is spent on answers, and so goes to the flood.
+            assert!(of_all(&rig) > part && of_all(&rig) > 2.0 * of_all(&alone), "{flood} {turn}: {}", of_all(&rig));
+            assert!(f64::from(rig.shed) < 0.8 * f64::from(rig.judged[0]), "{flood} {turn}: {}", rig.shed);
+        }
     }
 
     #[test]
-    fn a_flood_faster_than_it_is_discarded_is_named_and_no_other() {
-        let mut fair = Fair::new();
-        // Never an empty queue; one of 32 is somebody else's.
-        let named = (0..20_000).find_map(|turn| {
-            let asks = fair.begin(BATCH, 1000 + turn / 10);
-            (0..BATCH).for_each(|n| _ = asks && fair.admits(source(if n == 0 { 7 } else { 1 })));
-            fair.overrun().map(|sources| (turn, sources.to_vec()))
-        });
-        let (turn, sources) = named.expect("named in the end");
-        assert_eq!(sources, [source(1)]);
-        assert!(turn / 10 < 400, "within 0.4 s: {} ms", turn / 10);
-        assert!(fair.overrun().is_none(), "told once");
-        // What can be discarded is nobody's business here.
+    fn a_flood_in_bursts_finds_the_bar_where_it_was() {
         let mut rig = Rig::new(2);
-        rig.run(&[5.0, 0.1], 200_000, true);
-        assert!(rig.fair.overrun().is_none());
+        for _ in 0..10 {
+            rig.run(&[40.0, 0.02], 15_000, Who::Both, 1.0);
+            rig.run(&[0.0, 0.02], 15_000, Who::Both, 1.0);
+        }
+        assert!(rig.share(1) > 0.9, "{}", rig.share(1));
     }
 
     #[test]
     fn a_worker_that_was_kept_from_running_does_not_take_it_for_quiet() {
         let (mut kept, mut quiet) = (Fair::new(), Fair::new());
         for turn in 0..200 {
-            kept.begin(BATCH, 1000 + turn * 5 * WINDOW);
-            quiet.begin(if turn % 4 == 0 { BATCH } else { 1 }, 1000 + turn * 5 * WINDOW);
+            let now = 1000 + turn * 5 * WINDOW;
+            (0..BATCH).for_each(|_| _ = kept.begin(BATCH, now, false).asks && kept.admits(source(1)));
+            let count = if turn % 4 == 0 { BATCH } else { 1 };
+            (0..count).for_each(|_| _ = quiet.begin(count, now, false).asks && quiet.admits(source(1)));
         }
-        assert!(kept.level == LEAST && quiet.level > OPEN / 2, "{} {}", kept.level, quiet.level);
+        assert!(kept.level == LEAST && quiet.level > 4 * BATCH as u32, "{} {}", kept.level, quiet.level);
     }
 
     #[test]
     fn who_sends_most_is_cut_first() {
-        let rig = Rig::settled(&[2.0, 0.6, 0.1]);
-        assert!(rig.share(2) > 0.95, "{}", rig.share(2));
-        assert!(rig.share(0) < rig.share(1) && rig.share(1) < 1.0, "{} {}", rig.share(0), rig.share(1));
-        assert!(rig.judged[0] as f64 > rig.judged[1] as f64 * 0.7, "{:?}", rig.judged);
+        for who in [Who::Fair, Who::Both] {
+            let rig = Rig::settled(&[1.5, 0.5, 0.05], who, 1.0);
+            assert!(rig.share(2) > 0.95, "{}", rig.share(2));
+            assert!(rig.share(0) < rig.share(1) && rig.share(1) < 1.0, "{} {}", rig.share(0), rig.share(1));
+            assert!(f64::from(rig.judged[0]) > f64::from(rig.judged[1]) * 0.7, "{:?}", rig.judged);
+        }
     }
 
     #[test]
     fn after_a_flood_everything_is_as_before() {
         let mut rig = Rig::new(2);
-        rig.run(&[8.0, 0.05], 50_000, true);
-        assert!(rig.fair.level < OPEN);
-        // Two thirds of a second.
-        rig.run(&[0.4, 0.05], 100_000, true);
-        assert_eq!(rig.fair.level, OPEN);
+        rig.run(&[8.0, 0.05], 50_000, Who::Both, 1.0);
+        assert!(rig.fair.level < OPEN && rig.bar.is_down());
+        // A second.
+        rig.run(&[0.4, 0.05], 150_000, Who::Both, 1.0);
+        assert!(rig.fair.level == OPEN && !rig.bar.is_down());
         let mut fair = rig.fair;
         fair.level = LEAST;
-        assert!(!fair.begin(1, fair.ends + 1000), "a second of silence");
+        assert!(!fair.begin(1, fair.ends + 1000, false).asks, "a second of silence");
     }
 
     #[test]
@@ -278,7 +378,7 @@ mod tests {
         let mut fair = Fair::new();
         fair.level = LEAST;
         fair.ends = 5000;
-        assert!(fair.begin(BATCH, 4999));
+        assert!(fair.begin(BATCH, 4999, false).asks);
         let got = (0..600u128).filter(|n| fair.admits(IpAddr::V6((0x2001_0db8_u128 << 96 | n << 8).into()))).count();
         assert_eq!(got, LEAST as usize);
     }

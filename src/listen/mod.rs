@@ -228,7 +228,7 @@ impl Listener {
             idle: config.tcp_idle,
             stop: stopped,
         });
-        for Sockets { address, tcp, udp } in sockets {
+        for Sockets { address, tcp, udp, own } in sockets {
             let bind_error = |source| Error::Bind { address, transport: Transport::Tcp, source };
             let accepting = {
                 let _inside = runtime.enter();
@@ -245,6 +245,7 @@ impl Listener {
                     slow: Arc::clone(&slow),
                     counters: Arc::clone(&counters),
                     stop: Arc::clone(&listener.quit),
+                    bars: i < own,
                 };
                 let thread = std::thread::Builder::new().name(format!("udp-{i}"));
                 listener.workers.push(thread.spawn(move || worker.run()).map_err(Error::Thread)?);
@@ -305,6 +306,8 @@ struct Sockets {
     address: SocketAddr,
     tcp: std::net::TcpListener,
     udp: Vec<std::net::UdpSocket>,
+    /// How many of them are sockets of their own; those behind are the same ones again.
+    own: usize,
 }
 
 impl Sockets {
@@ -318,11 +321,12 @@ impl Sockets {
         if tcp.is_some() || !udp.is_empty() {
             let error = |transport| move |source| Error::Bind { address: asked, transport, source };
             let tcp = tcp.map_or_else(|| tcp::bind(asked), Ok).map_err(error(Transport::Tcp))?;
+            let own = if udp.is_empty() { workers.max(1) } else { udp.len() };
             let udp = match udp.is_empty() {
-                true => (0..workers.max(1)).map(|_| udp::bind(asked)).collect(),
+                true => (0..own).map(|_| udp::bind(asked)).collect(),
                 false => udp::share(udp, workers),
             };
-            return Ok(Self { address: asked, tcp, udp: udp.map_err(error(Transport::Udp))? });
+            return Ok(Self { address: asked, tcp, udp: udp.map_err(error(Transport::Udp))?, own });
         }
         let mut tries = if asked.port() == 0 { PORT_TRIES } else { 1 };
         loop {
@@ -330,8 +334,9 @@ impl Sockets {
             let error = |transport| move |source| Error::Bind { address: asked, transport, source };
             let tcp = tcp::bind(asked).map_err(error(Transport::Tcp))?;
             let address = tcp.local_addr().map_err(error(Transport::Tcp))?;
-            match (0..workers.max(1)).map(|_| udp::bind(address)).collect() {
-                Ok(udp) => return Ok(Self { address, tcp, udp }),
+            let own = workers.max(1);
+            match (0..own).map(|_| udp::bind(address)).collect() {
+                Ok(udp) => return Ok(Self { address, tcp, udp, own }),
                 // The port is free for connections and taken for datagrams: look for another.
                 Err(_) if tries > 0 => {}
                 Err(source) => return Err(error(Transport::Udp)(source)),

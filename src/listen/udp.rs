@@ -6,14 +6,14 @@
 //! defers.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::bar::Bar;
+use super::bar::{Bar, Count};
 use super::counters::{Counters, Tally};
 use super::dispatch::{self, Job, ReplyTo, Slow};
 use super::fair::Fair;
@@ -70,6 +70,8 @@ pub(super) struct Worker<S: Service> {
     pub(super) stop: Arc<AtomicBool>,
     /// Rises at every turn.
     pub(super) beat: Arc<AtomicU64>,
+    /// Whether it may bar sources: one of those that wait on one socket.
+    pub(super) bars: bool,
 }
 
 impl<S: Service> Worker<S> {
@@ -86,12 +88,13 @@ impl<S: Service> Worker<S> {
         while !self.stop.load(Relaxed) {
             // Nobody else writes it.
             self.beat.store(self.beat.load(Relaxed).wrapping_add(1), Relaxed);
-            if bar.is_down() {
-                bar.lift_in_time(&self.socket, clock::now().mono);
-            }
             let count = match inbox.receive(&self.socket) {
                 Ok(count) => count,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    if bar.is_down() {
+                        // Nothing came at all.
+                        self.adjust(&mut bar, clock::now(), &[], |_| Count::default(), &mut tally);
+                    }
                     continue;
                 }
                 Err(error) => {
@@ -103,17 +106,12 @@ impl<S: Service> Worker<S> {
             };
             let now = clock::now();
             let mut ready = 0;
-            let asks = fair.begin(count, now.mono);
-            if !bar.is_down()
-                && let Some(sources) = fair.overrun()
-            {
-                match bar.lower(&self.socket, sources, now.mono) {
-                    Ok(()) => tally.barred += 1,
-                    Err(error) => tracing::debug!(%error, "a flood could not be barred"),
-                }
+            let turn = fair.begin(count, now.mono, bar.is_down());
+            if turn.ends && self.bars {
+                self.adjust(&mut bar, now, fair.heaviest(), |source| fair.count(source), &mut tally);
             }
             for i in 0..count {
-                if asks && inbox.source(i).is_some_and(|source| !fair.admits(source)) {
+                if turn.asks && inbox.source(i).is_some_and(|source| !fair.admits(source)) {
                     tally.packets += 1;
                     tally.shed += 1;
                     continue;
@@ -130,6 +128,13 @@ impl<S: Service> Worker<S> {
             tally.replies = tally.replies.saturating_sub(failed);
             tally.send_failures += failed;
             tally.flush(&self.counters);
+        }
+    }
+
+    fn adjust(&self, bar: &mut Bar, now: Now, heavy: &[IpAddr], count: impl Fn(IpAddr) -> Count, tally: &mut Tally) {
+        match bar.adjust(&self.socket, now.mono, heavy, count) {
+            Ok(barred) => tally.barred += barred,
+            Err(error) => tracing::warn!(%error, "floods cannot be barred in the kernel"),
         }
     }
 

@@ -106,15 +106,19 @@ impl Pipeline {
                 return fail(walk, query, ede, &text, out);
             }
             Box::pin(self.delays.wait(self.hash(key), live.repeats.jitter)).await;
-            // Judged some time ago: what was closed meanwhile sends nothing any more.
-            if walk.session.inner.lock().is_closed() {
-                return Box::pin(self.refuse_closed(walk, query, out)).await;
-            }
+        }
+        // Held until the upstream has answered.
+        let session = walk.session.clone();
+        let turn = self.turn(&session, clock::now()).await;
+        // Judged some time ago: what was closed meanwhile sends nothing any more.
+        if session.inner.lock().is_closed() {
+            return Box::pin(self.refuse_closed(walk, query, out)).await;
         }
         // The same question may have been answered since this one was judged.
         let (now, begun) = (clock::now(), Instant::now());
         let private = permit.sharing().private;
         if let Some(entry) = self.cache.get(key, now.mono).filter(|entry| !private || is_whole(&live, entry, now)) {
+            drop(turn);
             if private {
                 Box::pin(self.as_if_asked(&live, walk, key, begun, entry.took)).await;
             }
@@ -129,7 +133,9 @@ impl Pipeline {
             return fail(walk, query, failure.ede, &failure.text, out);
         }
         let until = self.patience(walk);
-        let response = match self.ask_upstream(permit, until, stale.is_some(), walk.started).await {
+        let response = self.ask_upstream(permit, until, stale.is_some(), walk.started).await;
+        drop(turn);
+        let response = match response {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%error, "no upstream answered");

@@ -5,9 +5,11 @@
 //! past a share is no signal, because how large it is depends on what others do and on how slow an upstream is.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use staunch_scoring::Split;
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
 
 use super::{Deferred, Pipeline};
 use crate::cookie::{self, Cookies, Judged};
@@ -24,6 +26,10 @@ use crate::wire::{self, Query};
 /// A datagram to a source that nobody announced and that has not shown that it hears us is at most so many times as long
 /// as the one it answers: forged sources gain little by it.
 const AMPLIFY: usize = 10;
+
+/// How long a question waits for a turn of its session at most: no longer behind names whose servers do not answer. Chosen
+/// without a source, below what somebody notices.
+const TURN_MAX: Duration = Duration::from_millis(100);
 
 /// What is told of a share that is used up. Not whose: that would tell what others do.
 const PAST_SHARE: &str = "too many questions wait; try again";
@@ -147,6 +153,19 @@ impl Pipeline {
         }
         record.split = Split::of(query.qname.as_ref());
         self.done(record, started)
+    }
+
+    /// A turn of the session at the upstreams; nothing where it goes on without one, be it that nobody else asks or that it has
+    /// waited long enough.
+    pub(super) async fn turn<'s>(&self, session: &'s Session, now: Now) -> Option<SemaphorePermit<'s>> {
+        match session.turns.try_acquire() {
+            Ok(turn) => Some(turn),
+            // They are never closed.
+            Err(_) if self.shares.has_turns(now.mono) => {
+                Box::pin(timeout(TURN_MAX, session.turns.acquire())).await.ok()?.ok()
+            }
+            Err(_) => None,
+        }
     }
 
     /// Finishes a query that waits, and gives its place back.

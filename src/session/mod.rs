@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use staunch_scoring::{NameBuf, NameRef, SessionState, StateSnapshot};
+use tokio::sync::Semaphore;
 
 use crate::enforce::Class;
 use crate::learn::Maxima;
@@ -350,6 +351,8 @@ pub struct Session {
     pub inner: StateLock,
     /// Its questions in the slow path; counted by [`Shares`].
     waiting: AtomicU32,
+    /// Its turns at the upstreams, where others ask too: whoever finds none waits a moment in a queue of the session's own.
+    pub turns: Semaphore,
     /// When an event last told that its share was used up, milliseconds of [`crate::model::Now::mono`].
     told: AtomicU64,
 }
@@ -365,6 +368,7 @@ impl Session {
             context: RwLock::new(context),
             inner: StateLock::new(Inner::new(seed)),
             waiting: AtomicU32::new(0),
+            turns: Semaphore::new(share::TURNS),
             told: AtomicU64::new(0),
         }
     }

@@ -32,6 +32,8 @@ pub struct Told {
     pub lost: usize,
     /// Answered with another code than NOERROR.
     pub failed: usize,
+    /// The names that nobody asked before, and when each left.
+    pub left: Vec<(String, Instant)>,
 }
 
 impl Told {
@@ -125,6 +127,9 @@ fn ask_on((from, server): (Ipv4Addr, SocketAddr), tag: &str, stop: &AtomicBool) 
             told.lost += usize::from(slot.is_some());
             *slot = Some((now, fresh));
             let _ = socket.send(&query.encode());
+            if fresh {
+                told.left.push((name, now));
+            }
             sent += 1;
             next += EVERY;
         }

@@ -109,6 +109,20 @@ fn two_at_a_limit_never_both_get_in() {
 }
 
 #[test]
+fn turns_are_kept_to_where_others_ask_now_and_then() {
+    let shares = Shares::new(ROOM);
+    let (one, other) = (session(1, None, true), session(2, None, true));
+    let held = fill(&shares, &one, 100);
+    assert!(!shares.has_turns(NOW), "alone");
+    assert_eq!(fill(&shares, &other, 1).len(), 1);
+    assert!(shares.has_turns(NOW) && shares.has_turns(NOW + TURNS_MS - 1) && !shares.has_turns(NOW + TURNS_MS));
+    let turns: Vec<_> = std::iter::from_fn(|| one.0.turns.try_acquire().ok()).collect();
+    assert_eq!((turns.len(), other.0.turns.available_permits()), (TURNS, TURNS), "each its own");
+    drop((turns, held));
+    assert_eq!(one.0.turns.available_permits(), TURNS);
+}
+
+#[test]
 fn a_used_up_share_is_told_once_a_second() {
     let (session, ..) = session(1, None, true);
     let told = [5, 6, 1004, 1005, 1006, 2005].map(|now| session.may_tell(now));
