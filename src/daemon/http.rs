@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -52,6 +53,7 @@ pub async fn serve(address: SocketAddr, pipeline: Arc<Pipeline>, closed: Closed)
 async fn accept(listener: TcpListener, pipeline: Arc<Pipeline>, closed: Closed) {
     let mut tasks = JoinSet::new();
     let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -69,8 +71,11 @@ async fn accept(listener: TcpListener, pipeline: Arc<Pipeline>, closed: Closed) 
             oldest.abort();
             closed.fetch_add(1, Ordering::Relaxed);
         }
+        // A task that was told to end holds its descriptor until it has: the next one waits for that. It is never closed.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
         let (pipeline, closed) = (pipeline.clone(), closed.clone());
         open.push_back(tasks.spawn(async move {
+            let _place = place;
             if timeout(LIFE, answer(stream, &pipeline)).await.is_err() {
                 closed.fetch_add(1, Ordering::Relaxed);
             }
