@@ -326,6 +326,7 @@ mod tests {
         WireAnswer {
             rcode: 0,
             authentic_data: false,
+            ede: None,
             answers: 1,
             authorities: 0,
             body: vec![0; octets].into(),
