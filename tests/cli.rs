@@ -4,9 +4,9 @@ mod daemon;
 #[path = "cli/metrics.rs"]
 mod metrics;
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use daemon::{BINARY, Daemon, ENFORCE, chunk, code, run};
 use serde_json::Value;

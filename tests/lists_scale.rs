@@ -5,12 +5,10 @@ mod daemon;
 #[path = "lists_scale/publisher.rs"]
 mod publisher;
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use daemon::{BINARY, Daemon, ENFORCE, code};

@@ -256,7 +256,7 @@ mod tests {
         for (seed, octets) in seeds() {
             let expected = match seed {
                 "unsigned" => Verdict::Bogus(Bogus::NoSignature),
-                "insecure" => Verdict::Insecure,
+                "insecure" => Verdict::Insecure(None),
                 _ => Verdict::Secure { ttl: 300 },
             };
             assert_eq!(verdict(&octets), Some(expected), "{seed}");
