@@ -22,6 +22,7 @@
 )]
 
 mod options;
+mod rendered;
 mod ttl;
 
 use std::net::IpAddr;
@@ -35,6 +36,7 @@ use crate::nat64;
 use crate::wire::{Query, Reject};
 
 pub use options::{add_option, curtail};
+pub use rendered::Rendered;
 pub use ttl::cap_ttls;
 
 /// Largest datagram we send and the payload size we announce, octets: below the path MTU of any link that carries IPv6

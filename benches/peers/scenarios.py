@@ -9,6 +9,8 @@ import servers
 import world
 
 ONE, OTHER = {0}, {1}
+# Where the last tenth of a microsecond is looked for: with the network and its cost told apart.
+AT_HAND = [*servers.ALL, servers.Apart, servers.Floor]
 # Names that one session asks again and again.
 WORKING_SET = 500
 # Questions a second at which latency is read: what a host full of sandboxes asks on a busy day.
@@ -26,16 +28,17 @@ class Bench:
         self.rows = []
         self.places = [world.Place(), world.Place()]
 
-    def servers(self, workers, cores, policy=False, kinds=None):
+    def servers(self, workers, cores, policy=False, kinds=servers.ALL):
         """All that are installed and can have so many workers, started."""
         started = []
-        for kind in kinds or servers.ALL:
-            if kind is not servers.Staunch and self.peers and kind.name not in self.peers:
+        for kind in kinds:
+            if kind in servers.PEERS and self.peers and kind.name not in self.peers:
                 continue
             if not kind.found():
                 print(f"SKIPPED: {kind.name} is not installed", flush=True)
             elif kind.most >= workers:
-                server = kind(self.places[kind.own_place], next(self.ports), self.directory, workers, cores, policy)
+                more = {"outer": self.places[1]} if issubclass(kind, servers.Apart) else {}
+                server = kind(self.places[kind.own_place], next(self.ports), self.directory, workers, cores, policy, **more)
                 server.start()
                 started.append(server)
         return started
@@ -126,7 +129,7 @@ def cached(bench):
     """Answers at hand: one worker alone on a core, then two on both, then TCP."""
     questions = bench.load(names.pages()[:WORKING_SET])
     if bench.wanted("cached") or bench.wanted("tcp"):
-        started = bench.servers(1, ONE)
+        started = bench.servers(1, ONE, kinds=AT_HAND)
         for server in started:
             warm(server, questions, OTHER)
         if bench.wanted("cached"):
@@ -179,7 +182,7 @@ def refusals(bench):
     if not bench.wanted("refusal"):
         return
     questions = bench.load(names.refused()[:WORKING_SET])
-    started = bench.servers(1, ONE, policy=True)
+    started = bench.servers(1, ONE, policy=True, kinds=AT_HAND)
     for server in started:
         warm(server, questions, OTHER, "NXDOMAIN")
     in_turn(bench, "refusals", started, questions, OTHER, "NXDOMAIN")

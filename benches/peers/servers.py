@@ -51,7 +51,11 @@ class Server:
         count = self.workers if self.name == "knot-resolver" else 1
         with self.place:
             self.processes = [world.Process(command, self.cores, self.log) for _ in range(count)]
-            world.wait_for(self.processes[0], self.port, names.pages()[0])
+            world.wait_for(self.processes[0], self.port, names.pages()[0], self.first_code())
+
+    def first_code(self):
+        """What it answers to the first question."""
+        return 0
 
     def end(self):
         """Ends it."""
@@ -86,6 +90,10 @@ class Staunch(Server):
     def found(cls):
         return cls.binary
 
+    def enforce(self):
+        """More of the table `enforce`."""
+        return ""
+
     def configure(self):
         block = self.write("refused.txt", "\n".join(f"{d}.refused.example" for d in names.domains(names.REFUSED, 3)) + "\n")
         lists = f'[[list]]\nid = "refused"\npath = "{block}"\n'
@@ -111,10 +119,53 @@ backend = "{self.backend}"
 table = "staunch{self.port}"
 interfaces = ["veth-none"]
 lockdown = "off"
-[limits]
+{self.enforce()}[limits]
 tcp_per_source = 200
 {lists}{sessions}"""
         return [self.binary, "serve", "--config", self.write("staunch.toml", text)]
+
+
+class Apart(Staunch):
+    """The same with split privilege: the packet filter is another network's, the sandboxes', and a process of its own changes
+    it. The resolver's network has no rules and tracks no connections, like that of the peers."""
+
+    name = "staunch, apart"
+    own_place = False
+
+    def __init__(self, place, *others, outer):
+        self.outer = outer
+        super().__init__(place, *others)
+
+    def start(self):
+        """Starts the enforcer, then the resolver; what either uses is counted."""
+        command = self.configure()
+        with self.outer:
+            enforcer = world.Process([self.binary, "enforcer", *command[2:]], self.cores, self.log)
+        world.wait_for_log(enforcer, "enforcer ready")
+        with self.place:
+            self.processes = [world.Process(command, self.cores, self.log), enforcer]
+            world.wait_for(self.processes[0], self.port, names.pages()[0])
+
+    def enforce(self):
+        """Where the enforcer listens."""
+        return f'enforcer_socket = "{self.path("enforcer.sock")}"\nenforcer_group = "0"\nresolver_user = "0"\n'
+
+
+class Floor(Server):
+    """No resolver: our listener, that sends back what it gets. What is left is the kernel's cost for two datagrams."""
+
+    name = "(floor)"
+
+    @classmethod
+    def found(cls):
+        floor = os.path.join(os.path.dirname(Staunch.binary), "examples", "floor")
+        return floor if os.access(floor, os.X_OK) else None
+
+    def first_code(self):
+        return 3 if self.policy else 0
+
+    def configure(self):
+        return [self.found(), f"127.0.0.1:{self.port}", str(self.first_code())]
 
 
 class Unbound(Server):
@@ -280,7 +331,8 @@ class Dnsmasq(Server):
         ]
 
 
-ALL = [Staunch, Unbound, Dnsdist, Recursor, KnotResolver, Bind, Dnsmasq]
+PEERS = [Unbound, Dnsdist, Recursor, KnotResolver, Bind, Dnsmasq]
+ALL = [Staunch, *PEERS]
 
 
 def upstream(place, directory, zone, cores):

@@ -157,6 +157,18 @@ def ask(port, name, timeout=2.0, tcp=False):
     return reply[3] & 15, struct.unpack(">H", reply[6:8])[0]
 
 
+def wait_for_log(process, text, seconds=20):
+    """Waits until a process has written something; ends the program with its log if it never does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.alive():
+        with open(process.log, encoding="utf-8", errors="replace") as log:
+            if text in log.read():
+                return
+        time.sleep(0.1)
+    with open(process.log, encoding="utf-8", errors="replace") as log:
+        sys.exit(f"{process.command[:2]} does not say {text!r}\n{log.read()[-3000:]}")
+
+
 def wait_for(process, port, name, wanted=0, seconds=60):
     """Waits until a server answers as wanted; ends the program with its log if it never does."""
     end = time.monotonic() + seconds

@@ -1,6 +1,6 @@
-//! One try at one upstream: a datagram on a socket of its own, or a place on a connection.
+//! One try at one upstream: a datagram from a port of its own, or a place on a connection.
 //!
-//! Each datagram leaves from a socket of its own ([`super::port`]): with the id that is about 31 bits a forger has to guess,
+//! Each datagram leaves from a port of its own ([`super::port`]): with the id that is about 31 bits a forger has to guess,
 //! and where the upstream keeps letter case or has cookies ([`super::manner`]) as many more.
 //!
 //! Too many datagrams that do not fit turn the question to TCP, and for a minute all questions to that upstream; if TCP is
@@ -32,7 +32,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::edns::Opt;
 use super::manner::{Cookie, Reply};
-use super::port::{Port, random_id};
+use super::port::{Ports, random_id};
 use super::query::{Ask, Case, Dress, Fit, Query};
 use super::stream::Heard;
 use super::upstream::Way;
@@ -54,6 +54,8 @@ pub(super) struct Try<'c> {
     pub(super) time: Duration,
     /// When what goes over a connection is over. Who asks ends what goes by datagrams.
     pub(super) end: Instant,
+    /// Where datagrams leave from.
+    pub(super) ports: &'c Ports,
     pub(super) counters: &'c Counters,
     /// Told when an upstream does not do what its trials have shown.
     pub(super) doubts: &'c Notify,
@@ -123,7 +125,8 @@ impl Try<'_> {
         let manner = &self.server.manner;
         let case =
             if self.server.mixes_case() && manner.keeps_case() == Some(true) { Case::Mixed } else { Case::Lower };
-        let port = Port::open(self.server.upstream.address)?;
+        let upstream = self.server.upstream.address;
+        let port = self.ports.open(upstream)?;
         let cookie = if payload.is_some() && manner.has_cookies() == Some(true) {
             manner.cookie(port.local().map_err(|_| FailKind::Local)?)
         } else {
@@ -154,6 +157,9 @@ impl Try<'_> {
                     return Ok(Datagram::TurnToTcp);
                 }
                 (Fit::Ours { truncated, rcode }, reply) => {
+                    if mismatches == 0 {
+                        self.ports.close(port, upstream);
+                    }
                     if let Some((sent, Reply::Server(new))) = reply {
                         manner.keep(&sent, new);
                         if (rcode, opt.map_or(0, |opt| opt.rcode)) == BADCOOKIE {
@@ -211,7 +217,7 @@ impl Try<'_> {
     }
 
     async fn try_manner(&self, with_cookie: bool) -> Option<Trial> {
-        let port = Port::open(self.server.upstream.address).ok()?;
+        let port = self.ports.open(self.server.upstream.address).ok()?;
         let manner = &self.server.manner;
         let cookie = if with_cookie { Some(manner.trial_cookie(port.local().ok()?)?) } else { None };
         let case = if self.server.mixes_case() { Case::Both } else { Case::Lower };

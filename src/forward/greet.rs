@@ -49,6 +49,7 @@ pub(super) async fn greet(inner: &Arc<Inner>, server: &Server) -> bool {
             payload: inner.config.udp_payload,
             time: inner.config.try_timeout,
             end: Instant::now() + inner.config.try_timeout,
+            ports: &inner.ports,
             counters: &inner.counters,
             doubts: &inner.doubts,
         };

@@ -64,6 +64,7 @@ pub use self::health::Standing;
 use self::manner::Manner;
 use self::map::Map;
 pub use self::map::{ZoneServers, Zones};
+use self::port::Ports;
 use self::query::Ask;
 use self::sockets::Sockets;
 use self::stream::Pool;
@@ -177,6 +178,7 @@ struct Inner {
     flights: Flights,
     exchanges: Arc<Semaphore>,
     sockets: Sockets,
+    ports: Ports,
     budget: Budget,
     counters: Arc<Counters>,
     /// An upstream does not do what its trials have shown, or is back.
@@ -213,6 +215,7 @@ impl Forwarder {
                 config,
                 flights: Flights::default(),
                 exchanges: Arc::new(Semaphore::new(exchanges)),
+                ports: Ports::keeping(sockets::idle(exchanges.saturating_mul(2))),
                 sockets: Sockets::new(exchanges.saturating_mul(2)),
                 budget: Budget::default(),
                 counters,

@@ -129,6 +129,7 @@ fn ask(probes: &mut Probes, inner: &Arc<Inner>, index: usize) {
             payload: inner.config.udp_payload,
             time: inner.config.try_timeout,
             end,
+            ports: &inner.ports,
             counters: &inner.counters,
             doubts: &inner.doubts,
         };

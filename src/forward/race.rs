@@ -268,6 +268,7 @@ impl Race<'_> {
                 payload: inner.config.udp_payload,
                 time: inner.config.try_timeout,
                 end,
+                ports: &inner.ports,
                 counters: &inner.counters,
                 doubts: &inner.doubts,
             };

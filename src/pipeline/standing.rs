@@ -6,7 +6,9 @@
 //! configuration, the policy zones and the grants are those it was made on, its pins and the answer last, and the ways out are closed. Its
 //! events are one, with their number.
 //!
-//! Capacity: [`BUCKETS`] times [`WAYS`] verdicts, about 1.5 KiB each. A question that finds its bucket full takes the oldest
+//! What was said last is kept as it was written, as long as its TTLs would be the same, for a query of the same kind.
+//!
+//! Capacity: [`BUCKETS`] times [`WAYS`] verdicts, about 1.5 KiB each, 2 KiB at most. A question that finds its bucket full takes the oldest
 //! one's place; what that costs is a judgement and an event more.
 
 use std::net::IpAddr;
@@ -18,7 +20,7 @@ use super::{Live, Pipeline, is_guarded};
 use crate::cache::Entry;
 use crate::event::Verdict;
 use crate::model::{Now, Transport};
-use crate::reply;
+use crate::reply::{self, Rendered};
 use crate::session::Session;
 use crate::telemetry::Record;
 use crate::wire::Query;
@@ -51,18 +53,23 @@ pub(super) enum Said {
     Refusal(bool),
 }
 
-/// A verdict.
+/// A verdict. In this order: what is looked at each time stands together, and the record is long.
+#[repr(C)]
 struct Stand {
     session: Arc<Session>,
-    flags: u8,
     basis: Basis,
-    said: Said,
-    /// The first record that it stands for.
-    record: Record,
-    made: u64,
     /// How often it was given, the first time included, and when last (Unix milliseconds).
     count: u64,
     last: u64,
+    made: u64,
+    /// What was written last, and until when (monotonic milliseconds, inclusive) its TTLs are right.
+    written: Option<(Rendered, u64)>,
+    flags: u8,
+    /// Whether its session is held back by the packet filter.
+    guarded: bool,
+    /// The first record that it stands for.
+    record: Record,
+    said: Said,
 }
 
 impl Stand {
@@ -109,6 +116,18 @@ impl Standing {
     fn bucket(&self, tag: u64) -> &Mutex<Bucket> {
         &self.buckets[(tag % BUCKETS as u64) as usize] // there are so many
     }
+}
+
+/// Seconds since a verdict was made, rounded up, so that pins outlive what is shown.
+fn elapsed(made: u64, now: u64) -> u64 {
+    now.saturating_sub(made).div_ceil(1_000)
+}
+
+/// Until when (monotonic milliseconds, inclusive) an answer that has not expired shows the same TTLs as now.
+fn alike_until(made: u64, entry: &Entry, now: u64) -> u64 {
+    let older = entry.stored.saturating_add((u64::from(entry.age(now)) + 1) * 1_000);
+    let later = made.saturating_add(elapsed(made, now) * 1_000);
+    later.min(older.min(entry.expires).saturating_sub(1)).max(now)
 }
 
 impl Pipeline {
@@ -159,21 +178,32 @@ impl Pipeline {
         now: Now,
         out: &mut Vec<u8>,
     ) -> bool {
-        if is_guarded(live, &stand.record.context) && !(self.enforcer.healthy() && self.holds(live, now)) {
+        if stand.guarded && !(self.enforcer.healthy() && self.holds(live, now)) {
             return false;
         }
-        match &stand.said {
+        if let Some((rendered, until)) = &stand.written
+            && now.mono <= *until
+            && rendered.write(out, query, transport)
+        {
+            return true;
+        }
+        let until = match &stand.said {
             Said::Answer(entry, ttl) => {
-                // Rounded up, so that pins outlive what is shown.
-                let elapsed = now.mono.saturating_sub(stand.made).div_ceil(1_000);
+                let elapsed = elapsed(stand.made, now.mono);
                 if entry.is_expired(now.mono) || u64::from(*ttl) <= elapsed {
                     return false;
                 }
                 let cap = ttl.saturating_sub(elapsed as u32); // below the TTL
-                reply::from_answer(out, query, &entry.answer, transport, entry.age(now.mono), cap);
+                let age = entry.age(now.mono);
+                reply::from_answer(out, query, &entry.answer, transport, age, cap);
+                alike_until(stand.made, entry, now.mono)
             }
-            Said::Refusal(nodata) => self.refuse(live, query, *nodata, &mut stand.record, out),
-        }
+            Said::Refusal(nodata) => {
+                self.refuse(live, query, *nodata, &mut stand.record, out);
+                u64::MAX
+            }
+        };
+        stand.written = Rendered::of(query, transport, out).map(|rendered| (rendered, until));
         true
     }
 
@@ -197,10 +227,19 @@ impl Pipeline {
         let again = slot.tag == tag && now.mono < slot.until;
         (slot.tag, slot.until) = (tag, now.mono + STANDS);
         if again {
-            let flags = flags(query);
-            let (made, last) = (now.mono, record.wall);
-            slot.stand =
-                Some(Box::new(Stand { session: session.clone(), flags, basis, said, record, made, count: 1, last }));
+            let guarded = is_guarded(&self.live.load(), &record.context);
+            slot.stand = Some(Box::new(Stand {
+                session: session.clone(),
+                basis,
+                count: 1,
+                last: record.wall,
+                made: now.mono,
+                written: None,
+                flags: flags(query),
+                guarded,
+                record,
+                said,
+            }));
             drop(bucket);
         } else {
             drop(bucket);
@@ -237,5 +276,38 @@ impl Pipeline {
         drop(held);
         record.count = count;
         self.telemetry.record(record);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::answer::WireAnswer;
+
+    proptest! {
+        /// TTLs move when they would if each reply were written anew, and not before.
+        #[test]
+        fn what_was_written_is_right_until_a_second_is_over(stored in 0u64..5_000, after in 0u64..3_000, passed in 0u64..2_000) {
+            let answer = WireAnswer {
+                rcode: 0,
+                authentic_data: false,
+                answers: 0,
+                authorities: 0,
+                body: Box::default(),
+                ttl_at: Box::default(),
+                ttl: 3,
+                pins: Box::default(),
+            };
+            let entry = Entry::passing(answer, Box::default(), stored);
+            let made = stored + after;
+            let now = made + passed;
+            prop_assume!(!entry.is_expired(now));
+            let shows = |now| (elapsed(made, now), entry.age(now), entry.is_expired(now));
+            let until = alike_until(made, &entry, now);
+            prop_assert!(now <= until && (now..=until).all(|then| shows(then) == shows(now)));
+            prop_assert!(shows(until + 1) != shows(now));
+        }
     }
 }
