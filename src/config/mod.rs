@@ -17,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use loaded::{
     Admin, Age, AlertSink, AlertSinkKind, AllowRange, Answer, Dnssec, Endpoint, Events, ListReport, Loaded,
-    LoopbackZone, PackReport, Pins, Policy, Secret, Server, Sinkhole, SinkholeAction, SyslogTarget, Upstream, Zone,
+    LoopbackZone, PackReport, Pins, Policy, Secret, Server, Sinkhole, SinkholeAction, SyslogTarget, Upstream,
 };
 pub use problem::{ConfigError, Warning};
 pub use resolve::OpenList;

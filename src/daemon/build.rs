@@ -34,7 +34,6 @@ use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry};
 use crate::transfer::{self, Keeper};
 use crate::validate::Validator;
-use crate::zones::Zones;
 
 /// A joined pipeline and what its end has to wait for.
 pub struct Built {
@@ -221,7 +220,10 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     for id in old.configured.iter().filter(|id| !live.configured.contains(id)) {
         if let Some(session) = pipeline.sessions.end(id) {
             pipeline.end(&session);
-            drop(pipeline.store.append(vec![store::Record::End { session: id.clone() }])?);
+            // The new policy is in force by now, so nothing may say that the old one stayed.
+            if let Err(error) = pipeline.store.append(vec![store::Record::End { session: id.clone() }]) {
+                tracing::warn!(%error, session = %id, "that a session has ended is not on disk");
+            }
         }
     }
     for announcement in configured {
@@ -349,8 +351,6 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         let (found, base) = (settled.iter().find(|s| s.profile == profile)?, loaded.profiles.of(kind, phase));
         Some(Params { watch: found.watch, sinkhole: found.sinkhole, ..base.params })
     });
-    let zones: Vec<_> = loaded.zones.iter().map(|zone| (zone.name.clone(), zone.path.clone())).collect();
-    let zones = Zones::load(&zones).context("local zone")?;
     let digest = loaded.digest().to_owned();
     let configured = loaded.sessions.iter().map(|session| session.id.clone()).collect();
     let fixed = fixed(&loaded);
@@ -373,7 +373,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
     };
     Ok(Live {
         version: Live::next_version(),
-        zones,
+        zones: loaded.zones,
         rpz: ArcSwap::from_pointee(transfer::without_transfers(&loaded.rpz)),
         forwarded: forward::Zones::new(loaded.upstream.zones.iter().map(|own| own.zone.clone())),
         answers,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use records::{alerts, journal};
 
-use super::http;
+use super::{http, reload, room};
 use crate::clock;
 use crate::config::ListReport;
 use crate::decoy::Kind;
@@ -27,6 +27,10 @@ pub struct Stages {
     pub listeners: Arc<listen::Counters>,
     /// What the page itself counts.
     pub page_closed: http::Closed,
+    /// How short memory is.
+    pub memory: Arc<room::Counters>,
+    /// How reloads ended.
+    pub reloads: Arc<reload::Counters>,
 }
 
 impl Sampled for Stages {
@@ -37,6 +41,8 @@ impl Sampled for Stages {
         listeners(&mut all, &self.listeners);
         let help = "Connections to this page closed at a limit of their number or time";
         all.push(plain("page_closed_total", help, read(&self.page_closed)));
+        memory(&mut all, &self.memory, &pipeline);
+        reloads(&mut all, &self.reloads);
         shares(&mut all, &pipeline);
         upstream(&mut all, &pipeline);
         dnssec(&mut all, &pipeline);
@@ -127,6 +133,42 @@ fn listeners(all: &mut Vec<Sample>, counters: &listen::Counters) {
         plain("tcp_refused_total", "Connections closed at a limit", read(&counters.tcp_refused)),
         plain("panics_total", "Panics caught and answered SERVFAIL", read(&counters.panics)),
     ]);
+}
+
+fn memory(all: &mut Vec<Sample>, counters: &room::Counters, pipeline: &Pipeline) {
+    let cache = &pipeline.cache;
+    all.extend([
+        plain("memory_limit_octets", "What the control group may hold; 0 without a limit", read(&counters.limit)),
+        plain("memory_held_octets", "Of it in use, without pages of files", read(&counters.held)),
+        plain("cache_octets", "What answers at hand take, as reckoned", cache.weight() as f64),
+        plain(
+            "cache_room_octets",
+            "What they may take; less than configured while memory is short",
+            cache.room() as f64,
+        ),
+        plain(
+            "cache_shrunk_total",
+            "Times that the cache got less room because memory was short",
+            read(&counters.shrunk),
+        ),
+    ]);
+}
+
+fn reloads(all: &mut Vec<Sample>, counters: &reload::Counters) {
+    for (outcome, count) in [("done", &counters.done), ("refused", &counters.refused)] {
+        all.push(Sample {
+            name: "reloads_total",
+            help: "Reloads of the configuration file",
+            label: Some(("outcome", outcome)),
+            value: read(count),
+        });
+    }
+    let is_refused = counters.is_refused.load(Ordering::Relaxed);
+    all.push(flag(
+        "reload_refused",
+        "1 if the last reload was refused, so the file is not what is in force",
+        is_refused,
+    ));
 }
 
 fn shares(all: &mut Vec<Sample>, pipeline: &Pipeline) {

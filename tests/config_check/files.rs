@@ -97,6 +97,27 @@ fn a_file_that_cannot_be_read_is_a_mistake_like_any_other() {
 }
 
 #[test]
+fn mistakes_in_a_local_zone_are_told_by_its_own_lines() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (policy, zone) = (dir.path().join("policy.toml"), dir.path().join("corp.zone"));
+    std::fs::write(&policy, "version = 1\n[[zone]]\nname = \"corp.test\"\nfile = \"corp.zone\"\n").expect("written");
+    const GOOD: &[u8] = b"@ 60 IN SOA ns hostmaster 1 60 60 60 60\nwww 60 IN A 192.0.2.1\n";
+    for (more, line, problem) in [
+        (&b"x 60 IN A 192.0.2.300\n"[..], 3, "IPv4 address"),
+        (b"x 60 IN TXT \xff\n", 3, "not UTF-8"),
+        (b"x 60 IN NS ns.elsewhere.test.\n", 0, "delegated away"),
+    ] {
+        std::fs::write(&zone, [GOOD, more].concat()).expect("written");
+        let errors = load_in(&policy, &environment()).expect_err("a mistake");
+        let told: Vec<_> = errors.iter().map(|e| (e.file.as_str(), e.line, e.problem.contains(problem))).collect();
+        assert_eq!(told, [("corp.zone", line, true)], "{errors:?}");
+        assert!(!errors[0].remedy.is_empty());
+    }
+    std::fs::write(&zone, GOOD).expect("written");
+    assert!(load_in(&policy, &environment()).is_ok());
+}
+
+#[test]
 fn trust_anchors_are_read_where_they_are_wanted() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("anchors.zone");
