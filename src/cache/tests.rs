@@ -8,6 +8,7 @@ fn answer(ttl: u32, octets: usize) -> WireAnswer {
     WireAnswer {
         rcode: 0,
         authentic_data: false,
+        ede: None,
         answers: 1,
         authorities: 0,
         body: vec![0; octets].into(),

@@ -253,6 +253,8 @@ pub struct Dnssec {
     pub allow_cd: bool,
     /// Whom to trust, and where not to look.
     pub anchors: Anchors,
+    /// Whether the keys of zones with an anchor are followed as they are rolled.
+    pub follow_rollover: bool,
     /// What one question may cost.
     pub limits: Limits,
 }

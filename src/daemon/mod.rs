@@ -4,7 +4,9 @@ pub mod build;
 mod http;
 mod privilege;
 mod ready;
+mod reconcile;
 mod reload;
+mod rollover;
 mod room;
 mod sampled;
 mod sinks;
@@ -155,6 +157,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let mut listen = loaded.listen.clone();
     let admin_config = loaded.admin.clone();
     let metrics = loaded.metrics;
+    let state_dir = loaded.state_dir.clone();
     let socket = start.socket.clone().unwrap_or_else(|| admin_config.socket.clone());
     // The socket first: a second daemon on the same state must not get as far as the packet filter.
     let mut inherited = supervised.inherited;
@@ -214,6 +217,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     tasks.spawn("asking held names again", pipeline.clone().keep_held_fresh());
     tasks.spawn("asking popular names ahead", pipeline.clone().keep_popular_fresh());
     tasks.spawn("keeping late answers", pipeline.clone().keep_late_answers());
+    tasks.spawn("following trust anchors", rollover::keep(pipeline.clone(), state_dir));
     tasks.spawn("keeping caches within memory", room::keep(pipeline.clone(), memory));
     let (listening, socket_text) = (listener.local_addrs().to_vec(), socket.display().to_string());
     tasks.spawn("readiness", ready::keep(pipeline.clone(), listening, socket_text));

@@ -1,10 +1,13 @@
 //! Values on the metrics page that live in other stages.
 
+mod records;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use records::{alerts, journal};
+
 use super::{http, reload, room};
-use crate::alert::SinkStatus;
 use crate::clock;
 use crate::config::ListReport;
 use crate::decoy::Kind;
@@ -13,9 +16,8 @@ use crate::listen;
 use crate::lists::SkipKind;
 use crate::pipeline::{Ages, Pipeline};
 use crate::session::{Past, State};
-use crate::store;
 use crate::telemetry::{Sample, Sampled};
-use crate::validate;
+use crate::validate::{KeyState, Validator};
 
 /// Reads the pipeline's stages when the page is asked for. Holds no stage alive.
 pub struct Stages {
@@ -43,7 +45,7 @@ impl Sampled for Stages {
         reloads(&mut all, &self.reloads);
         shares(&mut all, &pipeline);
         upstream(&mut all, &pipeline);
-        dnssec(&mut all, &pipeline.validated);
+        dnssec(&mut all, &pipeline);
         ages(&mut all, &pipeline.ages);
         decoys(&mut all, &pipeline);
         held(&mut all, &pipeline);
@@ -287,7 +289,8 @@ fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {
     }
 }
 
-fn dnssec(all: &mut Vec<Sample>, counters: &validate::Counters) {
+fn dnssec(all: &mut Vec<Sample>, pipeline: &Pipeline) {
+    let counters = &pipeline.validated;
     for (verdict, count) in [
         ("secure", &counters.secure),
         ("insecure", &counters.insecure),
@@ -306,6 +309,15 @@ fn dnssec(all: &mut Vec<Sample>, counters: &validate::Counters) {
         plain("dnssec_nsec3_hashes_total", "NSEC3 hashes computed for them", read(&counters.hashes)),
         plain("dnssec_lookups_total", "Look-ups of keys for them", read(&counters.lookups)),
     ]);
+    let Some(rollover) = pipeline.live.load().validator.as_ref().map(Validator::rollover) else { return };
+    for state in KeyState::ALL {
+        all.push(Sample {
+            name: "dnssec_anchor_keys",
+            help: "Keys learned of trust points (RFC 5011) by what is known of them",
+            label: Some(("state", state.as_str())),
+            value: rollover.count(state) as f64,
+        });
+    }
 }
 
 fn decoys(all: &mut Vec<Sample>, pipeline: &Pipeline) {
@@ -457,38 +469,6 @@ fn flag(name: &'static str, help: &'static str, is_so: bool) -> Sample {
     plain(name, help, f64::from(u8::from(is_so)))
 }
 
-fn journal(all: &mut Vec<Sample>, status: &store::Status) {
-    all.extend([
-        flag("journal_failing", "1 if the last write to the journal failed", status.failing),
-        plain("journal_write_errors_total", "Failed tries to write the journal", status.write_errors as f64),
-        plain("journal_lost_total", "Records that had to be given up", status.lost as f64),
-        plain("journal_backlog", "Records kept in memory because they could not be written", status.backlog as f64),
-        plain("journal_lines_total", "Lines written to the journal", status.lines as f64),
-        plain("journal_syncs_total", "Writes of the journal that became durable", status.syncs as f64),
-        plain("journal_sync_seconds_total", "Time spent in these writes", status.sync_time.as_secs_f64()),
-        plain("journal_bytes", "Size of all journal segments", status.journal_octets as f64),
-        plain("journal_segments", "Journal segments", status.segments as f64),
-        flag("index_failed", "1 if the index failed and is not used any more", status.index_failed),
-        plain("index_skipped_total", "Changes the index did not get in time", status.index_skipped as f64),
-        plain("index_bytes", "Size of the index", status.index_octets as f64),
-    ]);
-}
-
-/// Sums and maxima over all sinks: a sink's name comes from a configuration file and is never a label. `now` is Unix
-/// milliseconds.
-fn alerts(all: &mut Vec<Sample>, sinks: &[SinkStatus], now: u64) {
-    let sum = |of: fn(&SinkStatus) -> u64| sinks.iter().map(of).fold(0, u64::saturating_add) as f64;
-    let oldest = sinks.iter().filter_map(|sink| sink.oldest).min().map_or(0, |raised| now.saturating_sub(raised));
-    all.extend([
-        plain("alert_sinks", "Alert sinks configured", sinks.len() as f64),
-        plain("alert_sinks_failing", "Alert sinks whose last try failed", sum(|sink| u64::from(sink.failing))),
-        plain("alert_deliveries_waiting", "Alerts not yet taken, summed over all sinks", sum(|sink| sink.depth)),
-        plain("alert_oldest_seconds", "Age of the oldest alert that some sink has not taken", oldest as f64 / 1e3),
-        plain("alert_deliveries_total", "Alerts taken, summed over all sinks", sum(|sink| sink.taken)),
-        plain("alert_tries_failed_total", "Failed tries to deliver an alert", sum(|sink| sink.failed)),
-    ]);
-}
-
 fn sessions(all: &mut Vec<Sample>, pipeline: &Pipeline) {
     let mut states = [0u32; State::ALL.len()];
     for session in pipeline.sessions.all() {
@@ -506,6 +486,3 @@ fn sessions(all: &mut Vec<Sample>, pipeline: &Pipeline) {
         });
     }
 }
-
-#[cfg(test)]
-mod tests;
