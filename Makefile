@@ -28,7 +28,7 @@ bench: ## benchmarks
 
 FUZZ_SECONDS ?= 30
 
-fuzz: ## each fuzz target for FUZZ_SECONDS (30), from its seeds
+fuzz: setup ## each fuzz target for FUZZ_SECONDS (30), from its seeds
 	@CARGO=$(CARGO) scripts/fuzz.sh $(FUZZ_SECONDS)
 
 SOAK_SECONDS ?= 600

@@ -35,6 +35,7 @@ fn wire_costs(c: &mut Criterion) {
     let answer = WireAnswer {
         rcode: 0,
         authentic_data: false,
+        ede: None,
         answers: 4,
         authorities: 0,
         body: record.repeat(4).into(),

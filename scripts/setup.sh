@@ -23,6 +23,7 @@ need node nodejs
 need busybox busybox-static
 need musl-gcc musl-tools
 need cc gcc
+need c++ g++ # libFuzzer
 need valgrind valgrind
 need dnsmasq dnsmasq-base # a peer of the benchmark of leases
 need systemd-analyze systemd # the gate on units, and the systemd that the tests boot for themselves

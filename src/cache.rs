@@ -27,6 +27,9 @@ use crate::partition::Partition;
 /// [`Config`]'s owner wants, each of its own at the price of a charge.
 const FAILURES: usize = 4096;
 
+/// Octets given back at a time when the cache gets less room: some hundred entries, so that no look-up waits for more.
+const STEP: u64 = 256 << 10;
+
 /// Octets one entry is reckoned to take beside its name and body: two `Arc`s, table slots, `ttl_at` and pins.
 const ENTRY_OVERHEAD: usize = 256;
 
@@ -137,6 +140,11 @@ impl Entry {
     pub fn passing(answer: WireAnswer, hops: Box<[NameBuf]>, now: u64) -> Self {
         let expires = now.saturating_add(u64::from(answer.ttl) * 1000);
         Self { answer, hops, stored: now, expires, usable: expires, inside: None, took: 0, id: 0 }
+    }
+
+    /// Whether it has records to show, and none of them was withheld.
+    pub fn is_positive(&self) -> bool {
+        self.answer.rcode == 0 && self.answer.answers > 0 && self.inside.is_none()
     }
 
     /// Whether its TTL has run down.
@@ -310,6 +318,22 @@ impl Cache {
         self.inner.is_empty()
     }
 
+    /// Octets it may hold, as reckoned; a little more than was asked for, since it is shared out evenly.
+    pub fn room(&self) -> u64 {
+        self.inner.capacity()
+    }
+
+    /// Lets it hold `octets` from now on. What is above goes, least used first, a little at a time, so that nobody who looks
+    /// something up waits for all of it; takes milliseconds for each hundred MiB, and is not for threads that answer.
+    pub fn set_room(&self, octets: u64) {
+        let mut held = self.weight().min(self.room());
+        while held > octets.saturating_add(STEP) {
+            held -= STEP;
+            self.inner.set_capacity(held);
+        }
+        self.inner.set_capacity(octets);
+    }
+
     /// Octets held, as reckoned; at least the share of each entry.
     pub fn weight(&self) -> u64 {
         self.inner.weight()
@@ -317,169 +341,4 @@ impl Cache {
 }
 
 #[cfg(test)]
-mod tests {
-    use staunch_scoring::NameBuf;
-
-    use super::*;
-
-    fn answer(ttl: u32, octets: usize) -> WireAnswer {
-        WireAnswer {
-            rcode: 0,
-            authentic_data: false,
-            answers: 1,
-            authorities: 0,
-            body: vec![0; octets].into(),
-            ttl_at: Box::new([6]),
-            ttl,
-            pins: Box::default(),
-        }
-    }
-
-    fn key(name: &NameBuf) -> Key<'_> {
-        Key {
-            qname: name.as_ref(),
-            qtype: Qtype::A,
-            dnssec_ok: false,
-            checking_disabled: false,
-            partition: Partition::ALL,
-        }
-    }
-
-    fn name(text: &str) -> NameBuf {
-        NameBuf::from_text(text).expect("name")
-    }
-
-    #[test]
-    fn an_entry_lives_for_its_ttl_and_no_longer() {
-        let cache = Cache::new(Config::of_entries(16));
-        let name = name("a.example");
-        let put = cache.put(key(&name), answer(10, 50), Box::default(), 5_000, 0, 0);
-        for (now, left) in [(5_000, Some(10)), (5_001, Some(9)), (14_999, Some(0)), (15_000, None), (u64::MAX, None)] {
-            let got = cache.get(key(&name), now);
-            assert_eq!(got.as_ref().map(|e| e.ttl_left(now)), left, "at {now}");
-            assert!(got.is_none_or(|e| e.id == put.id), "reading does not renew");
-        }
-    }
-
-    #[test]
-    fn a_later_answer_is_another_entry() {
-        let cache = Cache::new(Config::of_entries(16));
-        let name = name("a.example");
-        let first = cache.put(key(&name), answer(10, 50), Box::default(), 0, 0, 0);
-        let second = cache.put(key(&name), answer(20, 50), Box::default(), 4_000, 0, 0);
-        assert_ne!(first.id, second.id);
-        assert_eq!((first.expires, second.expires), (10_000, 24_000), "the first keeps its own end");
-        assert_eq!(cache.get(key(&name), 5_000).map(|e| e.id), Some(second.id));
-        assert_eq!(cache.len(), 1);
-    }
-
-    fn others_partition() -> Partition {
-        let id = crate::model::SessionId::new("other").expect("an id");
-        let announcement = crate::model::Announcement::without_sandbox(id, crate::model::SessionType::Batch);
-        crate::partition::Partitions::of(&announcement).alone()
-    }
-
-    #[test]
-    fn the_whole_question_is_the_key() {
-        let cache = Cache::new(Config::of_entries(64));
-        let (a, b) = (name("a.example"), name("b.example"));
-        let base = key(&a);
-        cache.put(base, answer(10, 50), Box::default(), 0, 0, 0);
-        let others = [
-            key(&b),
-            Key { qtype: Qtype::AAAA, ..base },
-            Key { dnssec_ok: true, ..base },
-            Key { checking_disabled: true, ..base },
-            Key { dnssec_ok: true, checking_disabled: true, ..base },
-            Key { partition: others_partition(), ..base },
-        ];
-        for other in others {
-            assert!(cache.get(other, 1).is_none(), "{other:?}");
-        }
-        assert!(cache.get(base, 1).is_some());
-    }
-
-    #[test]
-    fn a_cache_of_none_keeps_nothing() {
-        let name = name("a.example");
-        let off = Cache::new(Config::of_entries(0));
-        assert_eq!(
-            off.put(key(&name), answer(100, 50), Box::default(), 0, 60_000, 0).answer.ttl,
-            100,
-            "still served once"
-        );
-        off.put_failure(key(&name), Failure { ede: Ede::Other, text: "x".into(), until: 5_000 });
-        assert!(off.is_empty() && off.failure(key(&name), 0).is_none());
-    }
-
-    #[test]
-    fn the_floor_makes_an_answer_usable_and_never_its_ttl_longer() {
-        let cache = Cache::new(Config::of_entries(16));
-        // TTL, floor in ms, then: until when it is usable, its TTL one second in.
-        for (ttl, floor, usable, left) in [
-            (0, 60_000, 60_000, 0),
-            (5, 60_000, 60_000, 4),
-            (300, 60_000, 300_000, 299),
-            (0, 0, 0, 0),
-            (7, 0, 7_000, 6),
-        ] {
-            let name = name(&format!("t{ttl}f{floor}.example"));
-            let put = cache.put(key(&name), answer(ttl, 50), Box::default(), 0, floor, 0);
-            assert_eq!((put.usable, put.expires), (usable, u64::from(ttl) * 1000));
-            assert_eq!(put.ttl_left(1_000), left, "the TTL shown is the record's own");
-            assert_eq!(cache.get(key(&name), usable.saturating_sub(1)).is_some(), usable > 0);
-            assert!(cache.get(key(&name), usable).is_none(), "ttl {ttl} floor {floor}");
-        }
-    }
-
-    #[test]
-    fn what_is_expired_is_there_for_who_is_held() {
-        let cache = Cache::new(Config::of_entries(16));
-        let name = name("a.example");
-        cache.put(key(&name), answer(10, 50), Box::default(), 0, 0, 0);
-        for (now, max_stale, there) in
-            [(9_999, 0, true), (10_000, 0, false), (10_000, 1, true), (70_000, 60_000, false), (69_999, 60_000, true)]
-        {
-            assert_eq!(cache.get_stale(key(&name), now, max_stale).is_some(), there, "at {now} of {max_stale}");
-        }
-        assert!(cache.get(key(&name), 10_000).is_none(), "it answers nobody else");
-    }
-
-    #[test]
-    fn a_failure_stands_for_its_time_and_takes_no_answers_place() {
-        let cache = Cache::new(Config::of_entries(16));
-        let (name, other) = (name("a.example"), name("b.example"));
-        cache.put(key(&name), answer(10, 50), Box::default(), 0, 0, 0);
-        assert!(cache.failure(key(&name), 0).is_none());
-        cache.put_failure(key(&name), Failure { ede: Ede::NetworkError, text: "refused".into(), until: 22_000 });
-        assert_eq!(cache.failure(key(&name), 21_999).map(|f| f.ede), Some(Ede::NetworkError));
-        assert!(cache.failure(key(&name), 22_000).is_none());
-        assert!(cache.failure(key(&other), 21_999).is_none(), "of one question only");
-        assert!(cache.get_stale(key(&name), 21_000, 60_000).is_some(), "the old answer is still there");
-        for i in 0..3 * FAILURES {
-            let name = NameBuf::from_text(&format!("n{i}.example")).expect("name");
-            cache.put_failure(key(&name), Failure { ede: Ede::Other, text: "".into(), until: 50_000 });
-        }
-        assert!(cache.failures.len() <= FAILURES, "{}", cache.failures.len());
-        cache.clear();
-        assert_eq!(cache.failures.len(), 0);
-    }
-
-    #[test]
-    fn entries_and_octets_are_bounded() {
-        for (config, size) in
-            [(Config { entries: 512, octets: 1 << 20 }, 10), (Config { entries: 1 << 16, octets: 1 << 20 }, 4_000)]
-        {
-            let cache = Cache::new(config);
-            for i in 0..20_000 {
-                let name = name(&format!("n{i}.example"));
-                cache.put(key(&name), answer(100, size), Box::default(), 0, 0, 0);
-            }
-            assert!(cache.len() <= config.entries, "{} entries", cache.len());
-            assert!(cache.weight() <= config.octets as u64, "{} octets", cache.weight());
-            assert!(!cache.is_empty());
-            cache.clear();
-            assert_eq!((cache.len(), cache.weight()), (0, 0));
-        }
-    }
-}
+mod tests;

@@ -42,6 +42,7 @@ pub mod identity;
 pub mod lines;
 pub mod local_socket;
 pub mod lockdown;
+pub mod memory;
 pub mod outbound;
 pub mod rdap;
 pub mod readiness;

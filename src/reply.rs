@@ -186,7 +186,7 @@ pub fn sinkhole_address(out: &mut Vec<u8>, query: &Query<'_>, addresses: &[IpAdd
 ///
 /// `age` is how long ago it was received, `cap` the longest TTL that may be shown (what the pins outlive), both in
 /// seconds: each record shows min(its TTL - `age`, `cap`). AD is shown only to clients that asked for it (RFC 6840
-/// section 5.8). An answer larger than [`limit`] becomes an empty one with TC set, so that the stub asks again over
+/// section 5.8). Beside it stands the answer's own reason, if it has one. An answer larger than [`limit`] becomes an empty one with TC set, so that the stub asks again over
 /// TCP (RFC 2181 section 9).
 pub fn from_answer(
     out: &mut Vec<u8>,
@@ -197,7 +197,8 @@ pub fn from_answer(
     cap: u32,
 ) {
     let ad = answer.authentic_data;
-    answer_with(out, query, answer, transport, |ttl| ttl.saturating_sub(age).min(cap), ad, &[]);
+    let reason = answer.ede.map(|ede| (ede, ""));
+    answer_with(out, query, answer, transport, |ttl| ttl.saturating_sub(age).min(cap), ad, reason.as_slice());
 }
 
 /// A vetted answer that is older than its TTL: every record shows `ttl` seconds, and the reply says that it is stale

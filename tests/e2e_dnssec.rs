@@ -2,6 +2,8 @@
 //! validators of two makes, each question asked through the resolver and directly. Where the resolver validates by itself
 //! (`local`), it comes to the verdicts that unbound comes to.
 
+#[path = "e2e_dnssec/anchors.rs"]
+mod anchors;
 #[path = "e2e_dnssec/hostile.rs"]
 mod hostile;
 #[path = "e2e_dnssec/local.rs"]
@@ -44,7 +46,7 @@ use State::{Bogus, Insecure, Secure};
 /// Name, type, response code, state.
 type Row = (&'static str, u16, u8, State);
 
-const ROWS: [Row; 51] = [
+const ROWS: [Row; 54] = [
     ("www.nsec.org", rtype::A, rcode::NOERROR, Secure),
     ("www.nsec3.net", rtype::A, rcode::NOERROR, Secure),
     ("www.nsec.org", rtype::AAAA, rcode::NOERROR, Secure),
@@ -89,6 +91,9 @@ const ROWS: [Row; 51] = [
     ("www.plain.net", rtype::MX, rcode::NOERROR, Insecure),
     ("insecure.nsec.org", rtype::A, rcode::NOERROR, Insecure),
     ("insecure.nsec3.net", rtype::A, rcode::NOERROR, Insecure),
+    // Vouched for by a digest, or keys of an algorithm, that no validator knows.
+    ("www.digest.org", rtype::A, rcode::NOERROR, Insecure),
+    ("www.algorithm.org", rtype::A, rcode::NOERROR, Insecure),
     // What a validator asks for itself.
     ("plain.org", DS, rcode::NOERROR, Secure),
     ("nsec.org", DS, rcode::NOERROR, Secure),
@@ -99,12 +104,13 @@ const ROWS: [Row; 51] = [
     ("large.nsec3.net", rtype::TXT, rcode::NOERROR, Secure),
     // A service without anything that is taken out.
     ("svc.nsec.org", rtype::HTTPS, rcode::NOERROR, Secure),
-    // Changed after it was signed; vouched for by nobody; out of date.
+    // Changed after it was signed; vouched for by nobody; out of date, and of a date to come.
     ("tampered.nsec.org", rtype::A, rcode::SERVFAIL, Bogus),
     ("tampered.nsec3.net", rtype::A, rcode::NOERROR, Secure),
     ("www.forged.org", rtype::A, rcode::SERVFAIL, Bogus),
     ("missing.forged.org", rtype::A, rcode::SERVFAIL, Bogus),
     ("www.expired.org", rtype::A, rcode::SERVFAIL, Bogus),
+    ("www.early.org", rtype::A, rcode::SERVFAIL, Bogus),
 ];
 
 /// Aliases that a DNAME makes, asked for by their type. Unbound's validator takes them for bogus wherever it asks, so they

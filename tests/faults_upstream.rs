@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use world::capture::Capture;
-use world::dns::{Message, Query, rcode, rtype};
+use world::dns::{Data, Message, Query, rcode, rtype};
 use world::staunch::{Config, Staunch};
 use world::upstream::{Fault, Upstream};
 use world::{Agent, Chance, OUTSIDE_INTERFACE, UPSTREAM, WEB, World, client, wait_for};
@@ -268,6 +268,61 @@ fn with_both_upstreams_dead_failures_are_told_in_time_and_then_at_once() {
     {
         assert!(page.contains(wanted), "{wanted} in\n{page}");
     }
+}
+
+/// Without signatures nothing tells a lie from the truth, so whoever is asked is believed; but nobody is asked before an answer
+/// ends, and the second one only where the first is silent or late.
+#[test]
+fn a_second_upstream_that_denies_every_name_is_not_believed_against_an_answer_at_hand() {
+    let Some((world, second)) = world() else { return };
+    let agent = &world.agents[0];
+    for upstream in [&world.upstream, &second] {
+        upstream.add("www.long.example", 300, Data::A(WEB));
+        upstream.add("www.short.example", 4, Data::A(WEB));
+    }
+    let staunch = Staunch::start(&world, &two(Config::monitor()).tables("[answer]\nfloor_seconds = 0\n"));
+    let one = |name: &str| ask_all(agent, [name.to_owned()], 1).remove(0);
+    let is_denied = |one: &Asked| one.reply.as_ref().is_some_and(|reply| reply.rcode() == rcode::NXDOMAIN);
+    second.fails(Some(Fault::Rcode(rcode::NXDOMAIN)));
+
+    // The first one is well: the lie is never heard.
+    let asked = ask_all(agent, fresh("well", NAMES), ABREAST);
+    assert!(asked.iter().all(Asked::is_answered), "{}", staunch.tail());
+    assert!(one("www.long.example").is_answered() && one("www.short.example").is_answered());
+    let begun = Instant::now();
+
+    for (what, fault) in [("late", Fault::Slow(Duration::from_millis(700))), ("silent", Fault::Silent)] {
+        world.upstream.fails(Some(fault));
+        world.upstream.forget();
+        second.forget();
+        // Names at hand, before anybody has been asked anything else, and behind that.
+        let held: Vec<_> = (0..10).map(|_| one("www.long.example")).collect();
+        let unheard = ask_all(agent, fresh(what, 6), 2);
+        let still = one("www.long.example");
+        assert!(held.iter().chain([&still]).all(Asked::is_answered), "{what}: {}", staunch.tail());
+        // What nobody has vouched for is as the second one says.
+        let denied = unheard.iter().filter(|one| is_denied(one)).count();
+        assert!(denied > 0, "{what}: the second one was asked");
+        assert!(unheard.iter().all(|one| is_denied(one) || one.is_answered()), "{what}: nothing else is said");
+        println!(
+            "FIGURE: first upstream {what}, second denies all: names at hand 11 of 11 right, {denied} of 6 others denied"
+        );
+        let left = world.upstream.seen().into_iter().chain(second.seen()).any(|seen| seen.name == "www.long.example");
+        assert!(!left, "{what}: nobody is asked before its time is over");
+    }
+    // An answer that has ended is none any more.
+    std::thread::sleep(Duration::from_secs(5).saturating_sub(begun.elapsed()));
+    assert!(is_denied(&one("www.short.example")), "{}", staunch.tail());
+    assert!(one("www.long.example").is_answered());
+
+    // Back is the first one, and with it the truth.
+    world.upstream.fails(None);
+    let mut tries = 0;
+    let back = wait_for(Duration::from_secs(10), || {
+        tries += 1;
+        one(&format!("back{tries}.fresh.example")).is_answered().then_some(())
+    });
+    assert!(back.is_some(), "{}", staunch.tail());
 }
 
 #[test]

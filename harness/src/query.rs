@@ -154,6 +154,7 @@ fn replies(query: &Query<'_>) {
     let large = WireAnswer {
         rcode: 0,
         authentic_data: false,
+        ede: None,
         answers: 1,
         authorities: 0,
         body: [&[0xc0, 12, 0, 10, 0, 1, 0, 0, 0, 9, 0x0f, 0xa0][..], &[7; 4000]].concat().into(),

@@ -183,11 +183,13 @@ fn verdict(octets: &[u8]) -> Option<Verdict> {
     let now = Now { mono: 1000, wall: Wall::at(u64::from(SECONDS) * 1000) };
     let mut work = Work::new(limits);
     let verdict = loop {
-        let need = match validator.judge(response, asked, &rules, now, &mut work) {
+        let lack = match validator.judge(response, asked, &rules, now, &mut work) {
             Step::Done(verdict) => break verdict,
-            Step::Ask(need) => need,
+            Step::Ask(lack) => lack,
         };
-        assert!(matches!(need.qtype().0, DS | DNSKEY));
+        let need = lack.need();
+        assert!(lack.ahead().iter().chain([need]).all(|need| matches!(need.qtype().0, DS | DNSKEY)));
+        assert!(lack.ahead().len() <= 12 && !lack.ahead().contains(need));
         if let Err(verdict) = work.look_up() {
             break verdict;
         }
@@ -199,7 +201,7 @@ fn verdict(octets: &[u8]) -> Option<Verdict> {
                 &own
             }
         };
-        if let Err(verdict) = validator.learn(&need, reply, now, &mut work) {
+        if let Err(verdict) = validator.learn(&lack, reply, now, &mut work) {
             break verdict;
         }
     };
@@ -254,7 +256,7 @@ mod tests {
         for (seed, octets) in seeds() {
             let expected = match seed {
                 "unsigned" => Verdict::Bogus(Bogus::NoSignature),
-                "insecure" => Verdict::Insecure,
+                "insecure" => Verdict::Insecure(None),
                 _ => Verdict::Secure { ttl: 300 },
             };
             assert_eq!(verdict(&octets), Some(expected), "{seed}");

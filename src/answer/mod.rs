@@ -42,7 +42,7 @@ use std::net::IpAddr;
 
 use staunch_scoring::{NameBuf, NameRef};
 
-use crate::model::Qtype;
+use crate::model::{Ede, Qtype};
 use crate::nat64::Nat64;
 use crate::policy::Permit;
 
@@ -83,6 +83,8 @@ pub struct WireAnswer {
     /// Authentic data (RFC 4035 section 3.2.3), as the upstream said, and only if nothing was taken out or edited, a
     /// negative answer has its SOA, and all that came as proof is shown.
     pub authentic_data: bool,
+    /// What is said beside it (RFC 8914), if anything is: why it was not checked, though it is signed.
+    pub ede: Option<Ede>,
     /// Records in the answer section.
     pub answers: u16,
     /// Records in the authority section: a SOA for negative answers, and where signatures were asked for its signatures

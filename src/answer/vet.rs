@@ -74,6 +74,7 @@ fn failure() -> Vetted {
         answer: WireAnswer {
             rcode: 2,
             authentic_data: false,
+            ede: None,
             answers: 0,
             authorities: 0,
             body: Box::default(),
@@ -362,6 +363,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
             answer: WireAnswer {
                 rcode: if nx { 3 } else { 0 },
                 authentic_data: self.message.authentic_data && whole,
+                ede: None,
                 answers: answers as u16,
                 authorities,
                 body,
@@ -453,6 +455,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
             answer: WireAnswer {
                 rcode: 0,
                 authentic_data: false,
+                ede: None,
                 answers: 0,
                 authorities: 1,
                 body,

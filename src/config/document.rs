@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{ConfigError, Problems};
+use super::problem::{ConfigError, Problems, told};
 use super::spec::V1;
 
 /// Most fields of wrong shape that are told at once; decoding is repeated for each.
@@ -98,7 +98,7 @@ impl<'t> Document<'t> {
                 file: file.into(),
                 line: error.span().map_or(1, |span| line_at(&line_starts, span.start)),
                 field: String::new(),
-                problem: format!("not TOML: {}", error.message()),
+                problem: told(&format!("not TOML: {}", error.message())),
                 remedy: "put this line right; strings stand in double quotes, lists in brackets".into(),
             }),
         }

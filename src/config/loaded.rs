@@ -20,6 +20,7 @@ use crate::policy::{Profiles, UnknownSource};
 use crate::range::IpRange;
 use crate::transfer::ZoneConfig;
 use crate::validate::{Anchors, Limits};
+use crate::zones::Zones;
 use crate::{enforce, feed, forward, learn, listen, partition, rdap, readiness};
 
 /// Everything that was said or assumed.
@@ -82,7 +83,7 @@ pub struct Loaded {
     /// Who is asked for the age of domains.
     pub age: Age,
     /// Local zones.
-    pub zones: Vec<Zone>,
+    pub zones: Zones,
     /// The event log.
     pub events: Events,
     /// Where alerts go.
@@ -252,6 +253,8 @@ pub struct Dnssec {
     pub allow_cd: bool,
     /// Whom to trust, and where not to look.
     pub anchors: Anchors,
+    /// Whether the keys of zones with an anchor are followed as they are rolled.
+    pub follow_rollover: bool,
     /// What one question may cost.
     pub limits: Limits,
 }
@@ -351,15 +354,6 @@ pub struct Age {
     /// The first thing wrong with the day files, by file and line: a reload then keeps the registration
     /// days in force, of whatever list, and puts the rest in force.
     pub ring_damage: Option<String>,
-}
-
-/// A local zone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Zone {
-    /// The apex.
-    pub name: NameBuf,
-    /// The zone file; it was there when the configuration was read.
-    pub path: PathBuf,
 }
 
 /// The event log.

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use loaded::{
-    Admin, Age, AlertSink, AlertSinkKind, AllowRange, Answer, Endpoint, Events, ListReport, Loaded, LoopbackZone,
-    PackReport, Pins, Policy, Secret, Server, Sinkhole, SinkholeAction, SyslogTarget, Upstream, Zone,
+    Admin, Age, AlertSink, AlertSinkKind, AllowRange, Answer, Dnssec, Endpoint, Events, ListReport, Loaded,
+    LoopbackZone, PackReport, Pins, Policy, Secret, Server, Sinkhole, SinkholeAction, SyslogTarget, Upstream,
 };
 pub use problem::{ConfigError, Warning};
 pub use resolve::OpenList;

@@ -43,6 +43,30 @@ impl fmt::Display for Warning {
     }
 }
 
+/// Most octets of a text that is told of a mistake: what is quoted from a file may be a line without an end.
+const MAX_TOLD: usize = 512;
+
+/// A text as it may be told: cut where it is too long, and without a character that a terminal would act on or that would turn
+/// others around.
+pub(super) fn told(text: &str) -> String {
+    let acts = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let end = (0..=MAX_TOLD.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let mut clean = String::with_capacity(end);
+    for c in text[..end].chars() {
+        match c {
+            '\n' => clean.push(' '),
+            c if acts(c) => clean.extend(c.escape_unicode()),
+            c => clean.push(c),
+        }
+    }
+    if end < text.len() {
+        clean += " ..";
+    }
+    clean
+}
+
 fn render(file: &str, line: u32, field: &str, problem: &str, remedy: &str) -> String {
     let mut text = String::from(file);
     if line != 0 {
@@ -130,10 +154,41 @@ impl<'d> Problems<'d> {
         !self.errors.is_empty()
     }
 
-    /// Everything, in the order of lines.
+    /// Everything, in the order of lines, as it may be told.
     pub(super) fn into_parts(mut self) -> (Vec<ConfigError>, Vec<Warning>) {
+        for error in &mut self.errors {
+            for text in [&mut error.file, &mut error.field, &mut error.problem, &mut error.remedy] {
+                *text = told(text);
+            }
+        }
+        for warning in &mut self.warnings {
+            for text in [&mut warning.file, &mut warning.field, &mut warning.problem, &mut warning.remedy] {
+                *text = told(text);
+            }
+        }
         self.errors.sort_by_key(|e| e.line);
         self.warnings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         (self.errors, self.warnings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_is_cut_and_cleaned() {
+        for (text, expected) in [
+            ("plain `x\\n`; caf\u{e9}", "plain `x\\n`; caf\u{e9}"),
+            ("two\nlines", "two lines"),
+            ("\u{1b}[31m\0\u{202e}", "\\u{1b}[31m\\u{0}\\u{202e}"),
+        ] {
+            assert_eq!(told(text), expected);
+        }
+        let long = told(&"\u{e9}".repeat(MAX_TOLD));
+        assert_eq!((long.len(), long.ends_with(" ..")), (MAX_TOLD + 3, true));
+        assert_eq!(told(&"x".repeat(MAX_TOLD)).len(), MAX_TOLD);
+        // Three octets each, so the cut is in front of one.
+        assert!(told(&"\u{20ac}".repeat(MAX_TOLD)).len() < MAX_TOLD + 3);
     }
 }

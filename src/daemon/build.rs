@@ -1,21 +1,22 @@
 //! From the configuration to stages.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
 use staunch_scoring::{Params, Scorer};
 
+use super::reconcile::{caught_up, reconcile};
 use super::sinks::{SinkHosts, alert_config};
-use super::{Start, StartError, restore};
+use super::{Start, StartError, restore, rollover};
 use crate::alert::Delivery;
 use crate::answer::{AllowRange, AnswerRules};
 use crate::cache::{self, Cache};
 use crate::config::{self, Endpoint, Loaded, Server, SinkholeAction};
-use crate::enforce::{Active, BackendKind, Enforcer};
+use crate::enforce::{BackendKind, Enforcer};
 use crate::feed;
 use crate::forward::helper::HostLookup;
 use crate::forward::{self, Forwarder, Upstream, ZoneServers};
@@ -25,7 +26,7 @@ use crate::lists::{Grants, HashKey, Scope};
 use crate::model::{Announcement, Mode, Qtype, SessionId, SessionType};
 use crate::outbound::HostResolver;
 use crate::pin::PinPolicy;
-use crate::pipeline::{Cause, Explanation, Learning, Live, Pipeline, Sinkhole, class_of, is_guarded};
+use crate::pipeline::{Cause, Explanation, Learning, Live, Pipeline, Sinkhole};
 use crate::policy::{Policy, UnknownSource, Unlisted};
 use crate::rdap::Rdap;
 use crate::session::{Context, Sessions};
@@ -33,13 +34,6 @@ use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry};
 use crate::transfer::{self, Keeper};
 use crate::validate::Validator;
-use crate::zones::Zones;
-
-/// For all that was ordered of the packet filter: loading a hundred thousand leases takes longer than one pin may.
-const RECONCILED: Duration = Duration::from_secs(10);
-
-/// How long the packet filter's full queue is left alone.
-const FULL: Duration = Duration::from_millis(5);
 
 /// A joined pipeline and what its end has to wait for.
 pub struct Built {
@@ -226,7 +220,10 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     for id in old.configured.iter().filter(|id| !live.configured.contains(id)) {
         if let Some(session) = pipeline.sessions.end(id) {
             pipeline.end(&session);
-            drop(pipeline.store.append(vec![store::Record::End { session: id.clone() }])?);
+            // The new policy is in force by now, so nothing may say that the old one stayed.
+            if let Err(error) = pipeline.store.append(vec![store::Record::End { session: id.clone() }]) {
+                tracing::warn!(%error, session = %id, "that a session has ended is not on disk");
+            }
         }
     }
     for announcement in configured {
@@ -259,18 +256,6 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
         );
     }
     Ok(digest)
-}
-
-/// Waits until the packet filter has carried out all that was ordered so far: what is asked of it waits behind its orders,
-/// and with an order for each of very many sessions it is full of them for a while.
-async fn caught_up(pipeline: &Pipeline) -> Result<(), crate::enforce::Error> {
-    let end = Instant::now() + RECONCILED;
-    loop {
-        match pipeline.enforcer.view(IpAddr::from([0, 0, 0, 0])) {
-            Err(crate::enforce::Error::QueueFull) if Instant::now() < end => tokio::time::sleep(FULL).await,
-            behind => return behind?.wait(end.saturating_duration_since(Instant::now())).await.map(drop),
-        }
-    }
 }
 
 /// Has the journal name the policy that leases are made by, `digest`. A journal that fails keeps nobody from a tighter policy.
@@ -366,8 +351,6 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         let (found, base) = (settled.iter().find(|s| s.profile == profile)?, loaded.profiles.of(kind, phase));
         Some(Params { watch: found.watch, sinkhole: found.sinkhole, ..base.params })
     });
-    let zones: Vec<_> = loaded.zones.iter().map(|zone| (zone.name.clone(), zone.path.clone())).collect();
-    let zones = Zones::load(&zones).context("local zone")?;
     let digest = loaded.digest().to_owned();
     let configured = loaded.sessions.iter().map(|session| session.id.clone()).collect();
     let fixed = fixed(&loaded);
@@ -390,11 +373,11 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
     };
     Ok(Live {
         version: Live::next_version(),
-        zones,
+        zones: loaded.zones,
         rpz: ArcSwap::from_pointee(transfer::without_transfers(&loaded.rpz)),
         forwarded: forward::Zones::new(loaded.upstream.zones.iter().map(|own| own.zone.clone())),
         answers,
-        validator: loaded.dnssec.validate.then(|| Validator::new(loaded.dnssec.anchors, loaded.dnssec.limits)),
+        validator: loaded.dnssec.validate.then(|| validator(&loaded.state_dir, &loaded.dnssec)),
         allow_cd: loaded.dnssec.allow_cd,
         pins,
         pins_per_name: loaded.pins.per_name,
@@ -430,6 +413,12 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
     })
 }
 
+/// What checks answers, with what earlier runs have learned of its trust anchors.
+fn validator(state_dir: &Path, config: &config::Dnssec) -> Validator {
+    let validator = Validator::new(config.anchors.clone(), config.limits);
+    if config.follow_rollover { validator.following(rollover::load(state_dir)) } else { validator }
+}
+
 fn allow_range(range: &config::AllowRange) -> AllowRange {
     AllowRange { names: range.form.clone(), ranges: range.ranges.clone() }
 }
@@ -456,40 +445,6 @@ async fn addresses(loaded: &Loaded, servers: &[Server]) -> anyhow::Result<Vec<Up
         }
     }
     Ok(all)
-}
-
-/// Makes the packet filter hold exactly what the sessions need. `same_policy`: whether leases of before were made under the
-/// policy that is in force now; if not, they are closed, since by which names they were made is not known.
-async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow::Result<()> {
-    let live = pipeline.live.load_full();
-    if !live.enforcing {
-        return Ok(());
-    }
-    let now = crate::clock::now();
-    if let Some(ticket) = pipeline.open_ranges(&live, now) {
-        ticket.wait(RECONCILED).await.context("written ranges could not be opened")?;
-    }
-    let mut active = Vec::new();
-    for session in pipeline.sessions.all() {
-        let context = session.context();
-        let guard = is_guarded(&live, &context).then(|| class_of(&context));
-        let mut inner = session.inner.lock();
-        let quarantined = inner.is_closed();
-        inner.told = guard.filter(|_| !quarantined).map(|class| pipeline.told(class));
-        inner.unknown_leases = true;
-        active.extend(context.announcement.addresses.iter().map(|a| Active { session: *a, guard, quarantined }));
-    }
-    let ticket = pipeline.enforcer.reconcile(active)?;
-    ticket.wait(RECONCILED).await.context("the packet filter could not be reconciled")?;
-    if !same_policy {
-        pipeline.tighten_all(&live, now);
-        // Where very much is closed the first pins would wait for longer than they may.
-        caught_up(pipeline).await.context("leases of another policy could not be closed")?;
-    }
-    if live.policy.mode != Mode::Monitor && !pipeline.enforcer.healthy() {
-        bail!("the packet filter is not healthy, and mode {:?} needs it", live.policy.mode);
-    }
-    Ok(())
 }
 
 /// Our own addresses, which no answer may lead a sandbox to.

@@ -4,7 +4,10 @@ pub mod build;
 mod http;
 mod privilege;
 mod ready;
+mod reconcile;
 mod reload;
+mod rollover;
+mod room;
 mod sampled;
 mod sinks;
 mod supervisor;
@@ -154,6 +157,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     let mut listen = loaded.listen.clone();
     let admin_config = loaded.admin.clone();
     let metrics = loaded.metrics;
+    let state_dir = loaded.state_dir.clone();
     let socket = start.socket.clone().unwrap_or_else(|| admin_config.socket.clone());
     // The socket first: a second daemon on the same state must not get as far as the packet filter.
     let mut inherited = supervised.inherited;
@@ -185,7 +189,14 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
         .context("could not listen; another resolver may hold the address")?;
     let listeners = listener.counters().clone();
     let page_closed = http::Closed::default();
-    let stages = sampled::Stages { pipeline: Arc::downgrade(&pipeline), listeners, page_closed: page_closed.clone() };
+    let (memory, reloads) = (Arc::<room::Counters>::default(), Arc::<reload::Counters>::default());
+    let stages = sampled::Stages {
+        pipeline: Arc::downgrade(&pipeline),
+        listeners,
+        page_closed: page_closed.clone(),
+        memory: memory.clone(),
+        reloads: reloads.clone(),
+    };
     pipeline.telemetry.metrics.register(Arc::new(stages));
     let zones = zone_metrics::ZoneMetrics(Arc::downgrade(&pipeline));
     pipeline.telemetry.metrics.register_collector(Box::new(zones));
@@ -194,7 +205,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
             .await
             .with_context(|| format!("metrics page on {address}"))?;
     }
-    let reloader = Reloader::start(start.clone(), &pipeline).context("thread for reloads")?;
+    let reloader = Reloader::start(start.clone(), &pipeline, reloads).context("thread for reloads")?;
     let fetched = Fetched { reloader: reloader.clone(), pipeline: Arc::downgrade(&pipeline) };
     let feeds = Feeds::start(built.feeds, Some(built.resolver), Arc::new(fetched)).context("thread for lists")?;
     drop(pipeline.feeds.set(feeds));
@@ -206,6 +217,8 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     tasks.spawn("asking held names again", pipeline.clone().keep_held_fresh());
     tasks.spawn("asking popular names ahead", pipeline.clone().keep_popular_fresh());
     tasks.spawn("keeping late answers", pipeline.clone().keep_late_answers());
+    tasks.spawn("following trust anchors", rollover::keep(pipeline.clone(), state_dir));
+    tasks.spawn("keeping caches within memory", room::keep(pipeline.clone(), memory));
     let (listening, socket_text) = (listener.local_addrs().to_vec(), socket.display().to_string());
     tasks.spawn("readiness", ready::keep(pipeline.clone(), listening, socket_text));
     let mut panics = Panics::default();
@@ -388,8 +401,8 @@ fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
 /// threads: every question is, and one that has just come must not stand behind all that goes on meanwhile.
 const FROM_OUTSIDE: u32 = 4;
 
-/// Gives memory back to the system that reading a large configuration has taken and that is free again: a file of a hundred
-/// thousand sessions is parsed once and would be held as long as the process lives.
+/// Gives memory back to the system that is free again and would be held as long as the process lives: what reading a file of a
+/// hundred thousand sessions has taken, or a cache that had to shrink.
 fn give_back() {
     // SAFETY: it takes a number and touches free memory alone.
     #[cfg(target_env = "gnu")]

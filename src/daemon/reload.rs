@@ -5,6 +5,7 @@
 //! and never one that has a query in hand.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -28,6 +29,24 @@ const RETIRE: Duration = Duration::from_millis(50);
 /// How far loading stands back behind threads that answer: a tenth of their weight, so that it ends under load too.
 const NICE: libc::c_int = 10;
 
+/// Reloads of the file, by how they ended.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// Put in force.
+    pub(super) done: AtomicU64,
+    /// Refused: what was in force before stayed.
+    pub(super) refused: AtomicU64,
+    /// Whether the last one was refused, so that the file says something else than what is in force.
+    pub(super) is_refused: AtomicBool,
+}
+
+impl Counters {
+    fn note(&self, is_done: bool) {
+        if is_done { &self.done } else { &self.refused }.fetch_add(1, Relaxed);
+        self.is_refused.store(!is_done, Relaxed);
+    }
+}
+
 /// What to read.
 enum What {
     /// The file, as it is now.
@@ -49,12 +68,12 @@ pub(super) struct Reloader {
 
 impl Reloader {
     /// Starts the thread. `pipeline` is not kept alive by it.
-    pub(super) fn start(start: Start, pipeline: &Arc<Pipeline>) -> std::io::Result<Self> {
+    pub(super) fn start(start: Start, pipeline: &Arc<Pipeline>, counters: Arc<Counters>) -> std::io::Result<Self> {
         let (jobs, waiting) = mpsc::channel();
         let pipeline = Arc::downgrade(pipeline);
         let runtime = Handle::current();
         thread::Builder::new().name("reload".into()).spawn(move || {
-            run(&start, &pipeline, &runtime, &waiting);
+            run(&start, &pipeline, &runtime, &waiting, &counters);
         })?;
         Ok(Self { jobs })
     }
@@ -74,7 +93,7 @@ impl Reload for Reloader {
     }
 }
 
-fn run(start: &Start, pipeline: &Weak<Pipeline>, runtime: &Handle, jobs: &mpsc::Receiver<Job>) {
+fn run(start: &Start, pipeline: &Weak<Pipeline>, runtime: &Handle, jobs: &mpsc::Receiver<Job>, counters: &Counters) {
     let mut retired: Vec<Arc<Live>> = Vec::new();
     loop {
         retired.retain(|live| Arc::strong_count(live) > 1);
@@ -93,6 +112,10 @@ fn run(start: &Start, pipeline: &Weak<Pipeline>, runtime: &Handle, jobs: &mpsc::
         let result = reload(start, &pipeline, runtime, &job.what);
         if !Arc::ptr_eq(&old, &pipeline.live.load()) {
             retired.push(old);
+        }
+        // Of fetched lists `lists_failing` and an alert tell, and the file may be refused all the while.
+        if matches!(job.what, What::File) {
+            counters.note(result.is_ok());
         }
         // Who asked may have gone away.
         drop(job.done.send(result));

@@ -1,10 +1,13 @@
 //! Values on the metrics page that live in other stages.
 
+mod records;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use super::http;
-use crate::alert::SinkStatus;
+use records::{alerts, journal};
+
+use super::{http, reload, room};
 use crate::clock;
 use crate::config::ListReport;
 use crate::decoy::Kind;
@@ -13,9 +16,8 @@ use crate::listen;
 use crate::lists::SkipKind;
 use crate::pipeline::{Ages, Pipeline};
 use crate::session::{Past, State};
-use crate::store;
 use crate::telemetry::{Sample, Sampled};
-use crate::validate;
+use crate::validate::{KeyState, Validator};
 
 /// Reads the pipeline's stages when the page is asked for. Holds no stage alive.
 pub struct Stages {
@@ -25,6 +27,10 @@ pub struct Stages {
     pub listeners: Arc<listen::Counters>,
     /// What the page itself counts.
     pub page_closed: http::Closed,
+    /// How short memory is.
+    pub memory: Arc<room::Counters>,
+    /// How reloads ended.
+    pub reloads: Arc<reload::Counters>,
 }
 
 impl Sampled for Stages {
@@ -35,9 +41,11 @@ impl Sampled for Stages {
         listeners(&mut all, &self.listeners);
         let help = "Connections to this page closed at a limit of their number or time";
         all.push(plain("page_closed_total", help, read(&self.page_closed)));
+        memory(&mut all, &self.memory, &pipeline);
+        reloads(&mut all, &self.reloads);
         shares(&mut all, &pipeline);
         upstream(&mut all, &pipeline);
-        dnssec(&mut all, &pipeline.validated);
+        dnssec(&mut all, &pipeline);
         ages(&mut all, &pipeline.ages);
         decoys(&mut all, &pipeline);
         held(&mut all, &pipeline);
@@ -125,6 +133,42 @@ fn listeners(all: &mut Vec<Sample>, counters: &listen::Counters) {
         plain("tcp_refused_total", "Connections closed at a limit", read(&counters.tcp_refused)),
         plain("panics_total", "Panics caught and answered SERVFAIL", read(&counters.panics)),
     ]);
+}
+
+fn memory(all: &mut Vec<Sample>, counters: &room::Counters, pipeline: &Pipeline) {
+    let cache = &pipeline.cache;
+    all.extend([
+        plain("memory_limit_octets", "What the control group may hold; 0 without a limit", read(&counters.limit)),
+        plain("memory_held_octets", "Of it in use, without pages of files", read(&counters.held)),
+        plain("cache_octets", "What answers at hand take, as reckoned", cache.weight() as f64),
+        plain(
+            "cache_room_octets",
+            "What they may take; less than configured while memory is short",
+            cache.room() as f64,
+        ),
+        plain(
+            "cache_shrunk_total",
+            "Times that the cache got less room because memory was short",
+            read(&counters.shrunk),
+        ),
+    ]);
+}
+
+fn reloads(all: &mut Vec<Sample>, counters: &reload::Counters) {
+    for (outcome, count) in [("done", &counters.done), ("refused", &counters.refused)] {
+        all.push(Sample {
+            name: "reloads_total",
+            help: "Reloads of the configuration file",
+            label: Some(("outcome", outcome)),
+            value: read(count),
+        });
+    }
+    let is_refused = counters.is_refused.load(Ordering::Relaxed);
+    all.push(flag(
+        "reload_refused",
+        "1 if the last reload was refused, so the file is not what is in force",
+        is_refused,
+    ));
 }
 
 fn shares(all: &mut Vec<Sample>, pipeline: &Pipeline) {
@@ -245,7 +289,8 @@ fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {
     }
 }
 
-fn dnssec(all: &mut Vec<Sample>, counters: &validate::Counters) {
+fn dnssec(all: &mut Vec<Sample>, pipeline: &Pipeline) {
+    let counters = &pipeline.validated;
     for (verdict, count) in [
         ("secure", &counters.secure),
         ("insecure", &counters.insecure),
@@ -264,6 +309,15 @@ fn dnssec(all: &mut Vec<Sample>, counters: &validate::Counters) {
         plain("dnssec_nsec3_hashes_total", "NSEC3 hashes computed for them", read(&counters.hashes)),
         plain("dnssec_lookups_total", "Look-ups of keys for them", read(&counters.lookups)),
     ]);
+    let Some(rollover) = pipeline.live.load().validator.as_ref().map(Validator::rollover) else { return };
+    for state in KeyState::ALL {
+        all.push(Sample {
+            name: "dnssec_anchor_keys",
+            help: "Keys learned of trust points (RFC 5011) by what is known of them",
+            label: Some(("state", state.as_str())),
+            value: rollover.count(state) as f64,
+        });
+    }
 }
 
 fn decoys(all: &mut Vec<Sample>, pipeline: &Pipeline) {
@@ -415,38 +469,6 @@ fn flag(name: &'static str, help: &'static str, is_so: bool) -> Sample {
     plain(name, help, f64::from(u8::from(is_so)))
 }
 
-fn journal(all: &mut Vec<Sample>, status: &store::Status) {
-    all.extend([
-        flag("journal_failing", "1 if the last write to the journal failed", status.failing),
-        plain("journal_write_errors_total", "Failed tries to write the journal", status.write_errors as f64),
-        plain("journal_lost_total", "Records that had to be given up", status.lost as f64),
-        plain("journal_backlog", "Records kept in memory because they could not be written", status.backlog as f64),
-        plain("journal_lines_total", "Lines written to the journal", status.lines as f64),
-        plain("journal_syncs_total", "Writes of the journal that became durable", status.syncs as f64),
-        plain("journal_sync_seconds_total", "Time spent in these writes", status.sync_time.as_secs_f64()),
-        plain("journal_bytes", "Size of all journal segments", status.journal_octets as f64),
-        plain("journal_segments", "Journal segments", status.segments as f64),
-        flag("index_failed", "1 if the index failed and is not used any more", status.index_failed),
-        plain("index_skipped_total", "Changes the index did not get in time", status.index_skipped as f64),
-        plain("index_bytes", "Size of the index", status.index_octets as f64),
-    ]);
-}
-
-/// Sums and maxima over all sinks: a sink's name comes from a configuration file and is never a label. `now` is Unix
-/// milliseconds.
-fn alerts(all: &mut Vec<Sample>, sinks: &[SinkStatus], now: u64) {
-    let sum = |of: fn(&SinkStatus) -> u64| sinks.iter().map(of).fold(0, u64::saturating_add) as f64;
-    let oldest = sinks.iter().filter_map(|sink| sink.oldest).min().map_or(0, |raised| now.saturating_sub(raised));
-    all.extend([
-        plain("alert_sinks", "Alert sinks configured", sinks.len() as f64),
-        plain("alert_sinks_failing", "Alert sinks whose last try failed", sum(|sink| u64::from(sink.failing))),
-        plain("alert_deliveries_waiting", "Alerts not yet taken, summed over all sinks", sum(|sink| sink.depth)),
-        plain("alert_oldest_seconds", "Age of the oldest alert that some sink has not taken", oldest as f64 / 1e3),
-        plain("alert_deliveries_total", "Alerts taken, summed over all sinks", sum(|sink| sink.taken)),
-        plain("alert_tries_failed_total", "Failed tries to deliver an alert", sum(|sink| sink.failed)),
-    ]);
-}
-
 fn sessions(all: &mut Vec<Sample>, pipeline: &Pipeline) {
     let mut states = [0u32; State::ALL.len()];
     for session in pipeline.sessions.all() {
@@ -462,55 +484,5 @@ fn sessions(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             label: Some(("state", state.as_str())),
             value: f64::from(count),
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn value(all: &[Sample], name: &str) -> f64 {
-        all.iter().find(|sample| sample.name == name).expect("a sample").value
-    }
-
-    #[test]
-    fn sinks_are_told_as_sums_and_maxima_without_names() {
-        let sink = |depth, oldest, taken, failing| SinkStatus {
-            name: "hostile\"} 1\n".into(),
-            depth,
-            oldest,
-            taken,
-            failed: 2,
-            failing,
-        };
-        let mut all = Vec::new();
-        alerts(
-            &mut all,
-            &[sink(3, Some(7_000), 5, true), sink(1, Some(9_500), 7, false), sink(0, None, 8, false)],
-            10_000,
-        );
-        for (name, expected) in [
-            ("alert_sinks", 3.0),
-            ("alert_sinks_failing", 1.0),
-            ("alert_deliveries_waiting", 4.0),
-            ("alert_oldest_seconds", 3.0),
-            ("alert_deliveries_total", 20.0),
-            ("alert_tries_failed_total", 6.0),
-        ] {
-            assert_eq!(value(&all, name), expected, "{name}");
-        }
-        assert!(all.iter().all(|sample| sample.label.is_none()));
-        let mut none = Vec::new();
-        alerts(&mut none, &[], 10_000);
-        assert_eq!(value(&none, "alert_oldest_seconds"), 0.0);
-    }
-
-    #[test]
-    fn the_journals_health_is_told() {
-        let status = store::Status { failing: true, write_errors: 4, lost: 2, backlog: 9, ..store::Status::default() };
-        let mut all = Vec::new();
-        journal(&mut all, &status);
-        let told = ["journal_failing", "journal_write_errors_total", "journal_lost_total", "journal_backlog"];
-        assert_eq!(told.map(|name| value(&all, name)), [1.0, 4.0, 2.0, 9.0]);
     }
 }

@@ -24,6 +24,7 @@ mod owner;
 mod queue;
 pub mod remote;
 mod state;
+mod status;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -44,7 +45,8 @@ pub use journal::Journalled;
 pub use names::{interface_covers, is_interface, is_table};
 pub use nft::{Chain, Family, Image, Images, Nft, Place, Refresh, Ruleset, Tracked, end_flows};
 pub use observed::{Observed, Tell, Used};
-pub use owner::{Enforcer, Status};
+pub use owner::Enforcer;
+pub use status::Status;
 pub use ticket::Ticket;
 
 /// The service's nftables table where nobody names another.

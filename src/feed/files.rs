@@ -42,7 +42,7 @@ pub(super) fn aside(path: &Path) -> io::Result<(File, std::path::PathBuf)> {
 }
 
 /// Writes a file whole or not at all, and durably.
-pub(super) fn write_whole(path: &Path, octets: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, octets: &[u8]) -> io::Result<()> {
     let (mut file, new) = aside(path)?;
     let written = file.write_all(octets).and_then(|()| file.sync_data());
     let renamed = written.and_then(|()| std::fs::rename(&new, path));
@@ -53,7 +53,7 @@ pub(super) fn write_whole(path: &Path, octets: &[u8]) -> io::Result<()> {
 }
 
 /// Reads a file of at most `most` octets.
-pub(super) fn read_small(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_small(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut octets = Vec::new();
     File::open(path)?.take(most + 1).read_to_end(&mut octets)?;
     if octets.len() as u64 > most { Err(io::Error::other("too large")) } else { Ok(octets) }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use copies::{Copies, Kept, Stamp};
+pub(crate) use files::{read_small, write_whole};
 pub use tables::Tables;
 pub use told::{Listener, OrderError, Outcome, Standing, Told, Version};
 pub use worker::Feeds;

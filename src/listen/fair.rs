@@ -1,14 +1,13 @@
 //! Fairness between sources where a worker gets more datagrams than it can judge.
 //!
-//! While more waits than is taken in one call, what the kernel drops it drops blindly, and a flood takes everybody's
-//! place in the socket's queue. The remedy is to empty the queue faster than it fills: sources that send more than a level
-//! are shed, before anything of their datagrams is read. The level falls with every window of time in which the queue was
-//! never empty and rises with every other, so it settles where the queue just empties: whoever sends less than that is not
-//! touched, and those above it share what is left evenly (max-min fairness). Shed datagrams are counted, and not
-//! answered. Since shedding costs a part of what answering does, sources of very many datagrams are named for
+//! What the kernel drops it drops blindly, and a flood takes everybody's place in the socket's queue. The remedy, once that is
+//! crowded ([`super::crowd`]), is to empty it faster than it fills: sources that send more than a level are shed, before
+//! anything of their datagrams is read. The level falls with every window of time in which the queue was never empty and rises
+//! with every other, so it settles where the queue just empties: whoever sends less than that is not touched, and those
+//! above it share what is left evenly (max-min fairness). Shed datagrams are counted, and not answered. Since shedding costs a part of what answering does, sources of very many datagrams are named for
 //! [`super::bar`], which has the kernel drop most of what would be shed.
 //!
-//! Pure. Costs two comparisons a batch while there is no backlog. A table of fixed size is all the state: sources that fall
+//! Pure. Costs two comparisons a batch while there is no crowd. A table of fixed size is all the state: sources that fall
 //! into one slot share it, the slots are chosen by a keyed hash, and one in so many is what a flood can hit beside itself.
 //! An IPv6 host may use any address of its /64, so these count as one. A flood with forged sources shares no slot and is
 //! none of this module's: rp_filter and the lockdown's source sets are what keeps those out.
@@ -19,7 +18,6 @@ use std::net::IpAddr;
 use foldhash::quality::RandomState;
 
 use super::bar::{Count, HEAVY, SOURCES};
-use super::mmsg::BATCH;
 use crate::range::prefix_of;
 
 /// Slots for sources.
@@ -85,17 +83,21 @@ impl Fair {
         }
     }
 
-    /// A batch of `count` datagrams is at hand at `now` (milliseconds, monotonic), of sockets whose busiest sources the kernel
-    /// drops a part of or not (`barred`).
-    pub(super) fn begin(&mut self, count: usize, now: u64, barred: bool) -> Turn {
+    /// Whether nobody is shed: then more than a batch that waits is no reason to begin, and a crowd is.
+    pub(super) fn is_open(&self) -> bool {
+        self.level == OPEN
+    }
+
+    /// A batch is at hand at `now` (milliseconds, monotonic), and behind it there are more, too many where nobody is shed yet
+    /// (`more`); the kernel drops a part of what the busiest sources send or not (`barred`).
+    pub(super) fn begin(&mut self, more: bool, now: u64, barred: bool) -> Turn {
         let ends = now >= self.ends;
         if ends {
             self.turn(now, barred);
         }
-        let backlog = count >= BATCH;
-        self.emptied = !backlog;
-        self.drained |= !backlog;
-        Turn { ends, asks: backlog || barred || self.level < OPEN }
+        self.emptied = !more;
+        self.drained |= !more;
+        Turn { ends, asks: more || barred || self.level < OPEN }
     }
 
     /// One window is over and the next begins.
@@ -194,6 +196,10 @@ mod tests {
     /// Judgements in a millisecond.
     const PACE: f64 = 150.0;
     const ROOM: usize = 5000;
+    /// So many waiting are a crowd.
+    const CROWD: usize = 1000;
+    /// Most taken at once.
+    const BATCH: usize = 64;
     /// What it costs to shed one, in judgements.
     const SHEDDING: f64 = 0.3;
 
@@ -255,7 +261,9 @@ mod tests {
         fn batch(&mut self, who: Who) -> f64 {
             let batch: Vec<u32> = self.queue.drain(..self.queue.len().min(BATCH)).collect();
             let now = 1000 + (self.past / PACE) as u64;
-            let turn = self.fair.begin(batch.len(), now, self.bar.is_down());
+            let is_open = self.fair.is_open() && !self.bar.is_down();
+            let more = batch.len() == BATCH && (!is_open || self.queue.len() > CROWD);
+            let turn = self.fair.begin(more, now, self.bar.is_down());
             if turn.ends && who == Who::Both {
                 let (fair, bar) = (&self.fair, &mut self.bar);
                 bar.adjust(&self.socket, now, fair.heaviest(), |source| fair.count(source)).expect("taken");
@@ -287,12 +295,25 @@ mod tests {
     }
 
     #[test]
-    fn without_backlog_nobody_is_asked_about() {
+    fn without_a_crowd_nobody_is_asked_about() {
         let mut fair = Fair::new();
-        assert!((1..BATCH).all(|count| !fair.begin(count, count as u64 * 7, false).asks));
+        assert!((1..100).all(|turn| !fair.begin(false, turn * 7, false).asks));
         let mut rig = Rig::new(3);
         rig.run(&[0.5, 0.2, 0.1], 100_000, Who::Both, 1.0);
         assert!((0..3).all(|n| rig.share(n) > 0.99) && !rig.bar.is_down());
+    }
+
+    /// One client has some hundred questions under way at once: every batch is full, and nobody harmed.
+    #[test]
+    fn full_batches_alone_are_no_flood() {
+        let mut rig = Rig::new(1);
+        for _ in 0..20_000 {
+            while rig.queue.len() < 300 {
+                rig.queue.push_back(0);
+            }
+            rig.past += 0.2 + rig.batch(Who::Both);
+        }
+        assert!(rig.shed == 0 && rig.fair.is_open() && !rig.bar.is_down(), "{} shed", rig.shed);
     }
 
     #[test]
@@ -343,9 +364,9 @@ mod tests {
         let (mut kept, mut quiet) = (Fair::new(), Fair::new());
         for turn in 0..200 {
             let now = 1000 + turn * 5 * WINDOW;
-            (0..BATCH).for_each(|_| _ = kept.begin(BATCH, now, false).asks && kept.admits(source(1)));
+            (0..BATCH).for_each(|_| _ = kept.begin(true, now, false).asks && kept.admits(source(1)));
             let count = if turn % 4 == 0 { BATCH } else { 1 };
-            (0..count).for_each(|_| _ = quiet.begin(count, now, false).asks && quiet.admits(source(1)));
+            (0..count).for_each(|_| _ = quiet.begin(count == BATCH, now, false).asks && quiet.admits(source(1)));
         }
         assert!(kept.level == LEAST && quiet.level > 4 * BATCH as u32, "{} {}", kept.level, quiet.level);
     }
@@ -370,7 +391,7 @@ mod tests {
         assert!(rig.fair.level == OPEN && !rig.bar.is_down());
         let mut fair = rig.fair;
         fair.level = LEAST;
-        assert!(!fair.begin(1, fair.ends + 1000, false).asks, "a second of silence");
+        assert!(!fair.begin(false, fair.ends + 1000, false).asks, "a second of silence");
     }
 
     #[test]
@@ -378,7 +399,7 @@ mod tests {
         let mut fair = Fair::new();
         fair.level = LEAST;
         fair.ends = 5000;
-        assert!(fair.begin(BATCH, 4999, false).asks);
+        assert!(fair.begin(true, 4999, false).asks);
         let got = (0..600u128).filter(|n| fair.admits(IpAddr::V6((0x2001_0db8_u128 << 96 | n << 8).into()))).count();
         assert_eq!(got, LEAST as usize);
     }

@@ -36,6 +36,7 @@ use crate::range::prefix_of;
 
 mod bar;
 mod counters;
+mod crowd;
 mod dispatch;
 mod fair;
 mod inherited;

@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::bar::{Bar, Count};
 use super::counters::{Counters, Tally};
+use super::crowd::Crowd;
 use super::dispatch::{self, Job, ReplyTo, Slow};
 use super::fair::Fair;
 use super::mmsg::{self, BATCH, Inbox, Outbox, Reply};
@@ -79,7 +80,7 @@ impl<S: Service> Worker<S> {
     pub(super) fn run(self) {
         let mut inbox = Inbox::new();
         let mut outbox = Outbox::new();
-        let (mut fair, mut bar) = (Fair::new(), Bar::default());
+        let (mut crowd, mut fair, mut bar) = (Crowd::default(), Fair::new(), Bar::default());
         let nowhere = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
         let mut replies: Vec<Reply> = (0..BATCH)
             .map(|_| Reply { octets: Vec::with_capacity(usize::from(reply::UDP_MAX)), to: nowhere, local: None })
@@ -106,7 +107,9 @@ impl<S: Service> Worker<S> {
             };
             let now = clock::now();
             let mut ready = 0;
-            let turn = fair.begin(count, now.mono, bar.is_down());
+            let is_open = fair.is_open() && !bar.is_down();
+            let more = count >= BATCH && (!is_open || crowd.is_there(&self.socket));
+            let turn = fair.begin(more, now.mono, bar.is_down());
             if turn.ends && self.bars {
                 self.adjust(&mut bar, now, fair.heaviest(), |source| fair.count(source), &mut tally);
             }

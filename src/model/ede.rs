@@ -6,6 +6,10 @@
 pub enum Ede {
     /// 0: anything else; the text says what.
     Other = 0,
+    /// 1: the zone's algorithms cannot be checked here, so it counts as unsigned.
+    UnsupportedDnskeyAlgorithm = 1,
+    /// 2: nor can the digests that vouch for its keys.
+    UnsupportedDsDigestType = 2,
     /// 3: the answer is older than its TTL.
     StaleAnswer = 3,
     /// 4: the answer was forged (a sinkhole address).
@@ -36,6 +40,8 @@ pub enum Ede {
     NoReachableAuthority = 22,
     /// 23: an upstream could be reached but the exchange failed.
     NetworkError = 23,
+    /// 27: the zone's hashes are more work than anybody should do, so it counts as unsigned (RFC 9276 section 3.2).
+    UnsupportedNsec3Iterations = 27,
 }
 
 impl Ede {
@@ -43,6 +49,8 @@ impl Ede {
     pub fn from_code(code: u16) -> Option<Self> {
         let all = [
             Self::Other,
+            Self::UnsupportedDnskeyAlgorithm,
+            Self::UnsupportedDsDigestType,
             Self::StaleAnswer,
             Self::ForgedAnswer,
             Self::DnssecIndeterminate,
@@ -58,6 +66,7 @@ impl Ede {
             Self::Prohibited,
             Self::NoReachableAuthority,
             Self::NetworkError,
+            Self::UnsupportedNsec3Iterations,
         ];
         all.into_iter().find(|ede| *ede as u16 == code)
     }

@@ -84,8 +84,9 @@ impl Pipeline {
         }
     }
 
-    /// Keeps an answer that nobody waits for; what the score is told of it. `None`, and nothing kept, where it says nothing
-    /// or is not as it was signed.
+    /// Keeps an answer that nobody waits for; what the score is told of it. `None`, and nothing kept, where it says nothing,
+    /// is not as it was signed, or denies what an answer within its TTL says: whoever is asked before that ends may be one who
+    /// lies, and the publisher has promised it for as long.
     pub(super) async fn keep(&self, permit: &Permit, response: &Response) -> Option<Answered> {
         let live = self.live.load_full();
         let mut vetted = answer::vet(&response.wire, Asked::from(permit), &live.answers).ok()?;
@@ -99,6 +100,11 @@ impl Pipeline {
         }
         let (now, floor) = (clock::now(), live.repeats.floor.as_millis() as u64);
         let key = super::finish::key_of(permit);
+        let is_living = |entry: Arc<Entry>| entry.is_positive() && !entry.is_expired(now.mono);
+        if vetted.kind != Kind::Positive && self.cache.get(key, now.mono).is_some_and(is_living) {
+            tracing::debug!("an answer within its time is denied; it stays");
+            return None;
+        }
         let took = u32::try_from(response.took.as_millis()).unwrap_or(u32::MAX);
         if is_emptied(&vetted) {
             self.cache.put_inside(key, vetted.answer, vetted.rebinding.into_boxed_slice(), now.mono, floor, took);

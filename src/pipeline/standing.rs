@@ -293,6 +293,7 @@ mod tests {
             let answer = WireAnswer {
                 rcode: 0,
                 authentic_data: false,
+                ede: None,
                 answers: 0,
                 authorities: 0,
                 body: Box::default(),

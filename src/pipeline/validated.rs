@@ -1,18 +1,19 @@
 //! Answers are checked against their signatures before they are kept or shown, where the configuration wants it.
 //!
-//! [`crate::validate`] judges and says what it lacks; here it is asked for, by the same exchanges as any question, so that
-//! who asks for the same keys at once shares one. Look-ups are charged to nobody: they are functions of names that the
+//! [`crate::validate`] judges and says what it lacks; here it is asked for, and beside it what will be lacking next, by the
+//! same exchanges as any question, so that who asks for the same keys at once shares one. Look-ups are charged to nobody: they are functions of names that the
 //! upstream has by then. They go to no session, and into no answer that is kept.
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{Live, Pipeline};
 use crate::answer::{Asked, Kind, Vetted};
 use crate::clock;
-use crate::forward::{ForwardError, Response};
+use crate::forward::{ForwardError, Forwarder, Landed, Response};
 use crate::model::Ede;
 use crate::policy::Permit;
-use crate::validate::{Step, Unknown, Validator, Verdict, Work};
+use crate::validate::{Need, Step, Unchecked, Unknown, Validator, Verdict, Work};
 
 /// Why an answer is not shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,8 @@ pub(super) struct Unproved {
 
 impl Pipeline {
     /// Checks `vetted`, which was made of `response`, within the limits and at most until `until`. An answer that is secure
-    /// gets AD (RFC 6840 section 5.8) and lives no longer than its signatures; one that is insecure gets none.
+    /// gets AD (RFC 6840 section 5.8) and lives no longer than its signatures; one that is insecure gets none, and where it is
+    /// because it cannot be checked here, the client is told.
     ///
     /// A client that checks for itself (CD), where that is allowed, gets what came, as it came, which is kept apart; a failure
     /// is one either way.
@@ -54,7 +56,10 @@ impl Pipeline {
                 answer.ttl = answer.ttl.min(ttl);
                 Ok(())
             }
-            Verdict::Insecure => Ok(()),
+            Verdict::Insecure(why) => {
+                answer.ede = why.map(Unchecked::ede);
+                Ok(())
+            }
             Verdict::Bogus(why) => Err(Unproved { ede: why.ede(), text: why.text() }),
             Verdict::Indeterminate(why) => Err(Unproved { ede: Ede::DnssecIndeterminate, text: why.text() }),
         }
@@ -70,16 +75,26 @@ impl Pipeline {
         work: &mut Work,
     ) -> Verdict {
         let until = until.min(Instant::now() + validator.limits().time);
+        let mut lookups = LookUps::new(&self.forwarder, until);
         loop {
             let asked = Asked::from(permit);
-            let need = match validator.judge(&response.wire, asked, &live.answers, clock::now(), work) {
+            let lack = match validator.judge(&response.wire, asked, &live.answers, clock::now(), work) {
                 Step::Done(verdict) => return verdict,
-                Step::Ask(need) => need,
+                Step::Ask(lack) => lack,
             };
-            if let Err(verdict) = work.look_up() {
+            if !lookups.is_asked(lack.need())
+                && let Err(verdict) = work.look_up()
+            {
                 return verdict;
             }
-            let reply = match self.forwarder.look_up_keys(&need, until).await {
+            for need in lack.ahead() {
+                // As second queries are: no question's first may find no room because of them.
+                let is_room = self.forwarder.in_flight() < self.shares.capacity() / 2;
+                if is_room && !lookups.is_asked(need) && work.look_ahead() {
+                    lookups.ask(need.clone());
+                }
+            }
+            let reply = match lookups.reply(lack.need()).await {
                 Ok(reply) => reply,
                 Err(error) => {
                     tracing::debug!(%error, "keys could not be looked up");
@@ -88,10 +103,69 @@ impl Pipeline {
                     return Verdict::Indeterminate(why);
                 }
             };
-            let learned = validator.learn(&need, &reply.wire, clock::now(), work);
+            let learned = validator.learn(&lack, &reply.wire, clock::now(), work);
             reply.kept();
             if let Err(verdict) = learned {
                 return verdict;
+            }
+        }
+    }
+}
+
+/// Look-ups of one question, as many as its [`Work`] allows. Those that are under way when it is dropped go on for others.
+struct LookUps<'p> {
+    forwarder: &'p Forwarder,
+    until: Instant,
+    /// Those that were begun before they were lacking, and are still so.
+    under_way: JoinSet<(Need, Result<Landed, ForwardError>)>,
+    /// The same, of which the reply is here or not.
+    ahead: Vec<(Need, Option<Result<Landed, ForwardError>>)>,
+}
+
+impl<'p> LookUps<'p> {
+    fn new(forwarder: &'p Forwarder, until: Instant) -> Self {
+        Self { forwarder, until, under_way: JoinSet::new(), ahead: Vec::new() }
+    }
+
+    fn is_asked(&self, need: &Need) -> bool {
+        self.ahead.iter().any(|(asked, _)| asked == need)
+    }
+
+    /// Begins what is not lacking yet.
+    fn ask(&mut self, need: Need) {
+        let (forwarder, until) = (self.forwarder.clone(), self.until);
+        self.ahead.push((need.clone(), None));
+        self.under_way.spawn(async move {
+            let outcome = forwarder.look_up_keys(&need, until).await;
+            (need, outcome)
+        });
+    }
+
+    /// The reply to what is lacking.
+    async fn reply(&mut self, need: &Need) -> Result<Landed, ForwardError> {
+        let Some(at) = self.ahead.iter().position(|(asked, _)| asked == need) else {
+            return self.forwarder.look_up_keys(need, self.until).await;
+        };
+        loop {
+            if let Some((_, found)) = self.ahead.get_mut(at)
+                && let Some(outcome) = found.take()
+            {
+                self.ahead.swap_remove(at);
+                return match outcome {
+                    // There was no room for what was not lacking.
+                    Err(ForwardError::Busy) => self.forwarder.look_up_keys(need, self.until).await,
+                    outcome => outcome,
+                };
+            }
+            // A task that has panicked is no reply; who is left without one asks anew.
+            match self.under_way.join_next().await {
+                Some(Ok((of, outcome))) => {
+                    if let Some((_, found)) = self.ahead.iter_mut().find(|(asked, _)| *asked == of) {
+                        *found = Some(outcome);
+                    }
+                }
+                Some(Err(_)) => {}
+                None => return self.forwarder.look_up_keys(need, self.until).await,
             }
         }
     }

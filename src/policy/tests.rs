@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use staunch_scoring::{QName, SessionState};
+use staunch_scoring::{Outcome, QName, SessionState};
 
 use super::*;
 use crate::config::{self, Environment};

@@ -182,6 +182,7 @@ fn answer(n: u16, ttl: u32) -> WireAnswer {
     WireAnswer {
         rcode: 0,
         authentic_data: true,
+        ede: None,
         answers: n,
         authorities: 0,
         body: body.into(),

@@ -123,6 +123,11 @@ impl Shares {
         })
     }
 
+    /// Questions that there is room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity as usize
+    }
+
     /// Room for one more question of this session, asked from `from` at `now` (milliseconds, monotonic); counts a refusal.
     ///
     /// # Errors

@@ -133,6 +133,22 @@ impl Anchors {
         Ok(())
     }
 
+    /// Zones that have an anchor.
+    pub(super) fn zones(&self) -> impl Iterator<Item = &NameBuf> {
+        self.positive.iter().map(|(zone, _)| zone)
+    }
+
+    /// What vouches for the keys of `zone`, if it has an anchor of its own.
+    pub(super) fn at(&self, zone: NameRef<'_>) -> Option<&[Ds]> {
+        self.positive.iter().find(|(anchor, _)| anchor.as_ref() == zone).map(|(_, all)| &**all)
+    }
+
+    /// The same zones, vouched for by what `change` makes of it.
+    pub(super) fn map(&self, change: impl Fn(NameRef<'_>, &[Ds]) -> Vec<Ds>) -> Self {
+        let positive = self.positive.iter().map(|(zone, all)| (zone.clone(), change(zone.as_ref(), all)));
+        Self { positive: positive.collect(), ..self.clone() }
+    }
+
     /// What stands for `name`: the deepest of all that hold it decides; of two for one name, not to validate goes first, and
     /// an anchor goes before the word that the zone is asked elsewhere.
     pub(super) fn of(&self, name: NameRef<'_>) -> Trust<'_> {

@@ -3,57 +3,28 @@
 
 use std::sync::Arc;
 
-use staunch_scoring::{NameBuf, NameRef};
+use staunch_scoring::NameRef;
 
 use super::anchors::Trust;
 use super::denials::{Cut, Denials};
 use super::keys::{Ds, Key, MAX_KEYS};
+use super::lack::{By, Lack, MAX_AHEAD, Need};
 use super::set::{CNAME, DNAME, DNSKEY, DS, Set};
 use super::work::Work;
 use super::zones::State;
-use super::{Bogus, Unknown, Validator, Verdict};
+use super::{Bogus, Unchecked, Unknown, Validator, Verdict};
 use crate::answer::Message;
-use crate::model::{Now, Qtype};
+use crate::model::Now;
 
 /// Why a step comes to no end of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Halt {
     /// Something has to be looked up first.
-    Need(Need),
+    Lack(Lack),
     /// It is not as it was signed.
     Bogus(Bogus),
     /// It cannot be found out.
     Unknown(Unknown),
-}
-
-/// What has to be looked up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Need {
-    name: NameBuf,
-    what: What,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum What {
-    /// Whether a zone begins there, and what vouches for its keys: the zone above and its keys.
-    Delegation(NameBuf, Arc<[Key]>),
-    /// The zone's keys: what vouches for them.
-    Keys(Arc<[Ds]>),
-}
-
-impl Need {
-    /// The name to ask.
-    pub fn name(&self) -> NameRef<'_> {
-        self.name.as_ref()
-    }
-
-    /// The type to ask: DS or DNSKEY.
-    pub fn qtype(&self) -> Qtype {
-        Qtype(match self.what {
-            What::Delegation(..) => DS,
-            What::Keys(_) => DNSKEY,
-        })
-    }
 }
 
 /// A zone and its keys.
@@ -63,70 +34,104 @@ pub(super) struct Zone<'n> {
     pub(super) keys: Arc<[Key]>,
 }
 
+/// What holds a name.
+#[derive(Debug, Clone)]
+pub(super) enum Holder<'n> {
+    /// A zone whose keys are known.
+    Zone(Zone<'n>),
+    /// One whose answers cannot be checked.
+    Insecure(Option<Unchecked>),
+}
+
+/// Why the way to a name is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// A signature names it as its zone: one begins there, or nothing is proved.
+    Signer,
+    /// To see where it ends.
+    Holder,
+}
+
 /// Seconds since 1970 modulo 2^32, as signatures have them.
 pub(super) fn seconds(now: Now) -> u32 {
     (now.wall.shown / 1000) as u32
 }
 
 impl Validator {
-    /// The zone that holds `name`, or that begins there; `None` where it is insecure.
-    pub(super) fn zone_of<'n>(&self, name: NameRef<'n>, now: Now) -> Result<Option<Zone<'n>>, Halt> {
-        let Trust::Anchor(anchor, vouched) = self.anchors.of(name) else { return Ok(None) };
+    /// The zone that holds `name`, or that begins there.
+    pub(super) fn zone_of<'n>(&self, name: NameRef<'n>, aim: Aim, now: Now) -> Result<Holder<'n>, Halt> {
+        let anchors = self.anchors.load();
+        let Trust::Anchor(anchor, vouched) = anchors.of(name) else { return Ok(Holder::Insecure(None)) };
         let depth = anchor.label_count();
         let at = |labels: usize| name.strip_left(name.label_count().saturating_sub(labels));
+        let lacks = |lack: Lack, labels: usize| Err(Halt::Lack(lack.beside(self.ahead(name, labels, aim, now))));
         let keys = match self.zones.get(anchor, now.mono) {
             Some(State::Zone(keys)) => keys,
             Some(State::Bogus(why)) => return Err(Halt::Bogus(why)),
-            _ => return Err(need(at(depth), What::Keys(vouched.into()))),
+            _ => return lacks(Lack::keys(at(depth), vouched.into()), depth + 1),
         };
         let mut zone = Zone { name: at(depth), keys };
         for labels in depth + 1..=name.label_count() {
             let below = at(labels);
             match self.zones.get(below, now.mono) {
-                None => return Err(need(below, What::Delegation(zone.name.to_owned(), zone.keys))),
-                Some(State::Delegated(vouched)) => return Err(need(below, What::Keys(vouched))),
+                None => return lacks(Lack::delegation(below, zone.name, zone.keys), labels),
+                Some(State::Delegated(vouched)) => return lacks(Lack::keys(below, vouched), labels + 1),
                 Some(State::Zone(keys)) => zone = Zone { name: below, keys },
                 Some(State::Inside) => {}
-                Some(State::Insecure) => return Ok(None),
+                Some(State::Insecure(why)) => return Ok(Holder::Insecure(why)),
                 Some(State::Bogus(why)) => return Err(Halt::Bogus(why)),
             }
         }
-        Ok(Some(zone))
+        Ok(Holder::Zone(zone))
     }
 
-    /// Takes in the reply to `need`. What it proves is at hand for [`Validator::judge`] from then on, and so is, for some
+    /// What is known to be needed further down, from `labels` on: to a signer each delegation on the way and its keys; else
+    /// the next delegation, since it may be where the way ends.
+    fn ahead(&self, name: NameRef<'_>, labels: usize, aim: Aim, now: Now) -> Vec<Need> {
+        let last = if aim == Aim::Signer { name.label_count() } else { labels.min(name.label_count()) };
+        let way = (labels..=last).map(|labels| name.strip_left(name.label_count() - labels));
+        let is_unknown = |below: &NameRef<'_>| self.zones.get(*below, now.mono).is_none();
+        let mut needs: Vec<Need> = way.filter(is_unknown).take(MAX_AHEAD).map(Need::delegation).collect();
+        if aim == Aim::Signer && !matches!(self.zones.get(name, now.mono), Some(State::Zone(_))) {
+            needs.push(Need::keys(name));
+        }
+        needs
+    }
+
+    /// Takes in the reply to what was lacking. What it proves is at hand for [`Validator::judge`] from then on, and so is, for some
     /// seconds, that it proves nothing.
     ///
     /// # Errors
     /// The verdict on the question that needed it, where that is settled by now.
-    pub fn learn(&self, need: &Need, reply: &[u8], now: Now, work: &mut Work) -> Result<(), Verdict> {
+    pub fn learn(&self, lack: &Lack, reply: &[u8], now: Now, work: &mut Work) -> Result<(), Verdict> {
         // Of the answer's own sets, not of this message's.
         let aside = std::mem::take(&mut work.sets);
-        let learned = self.learned(need, reply, now, work);
+        let learned = self.learned(lack, reply, now, work);
         work.sets = aside;
         let (state, ttl) = match learned {
             Ok(learned) => learned,
             Err(Halt::Bogus(why)) => (State::Bogus(why), 0),
             Err(Halt::Unknown(why)) => return Err(Verdict::Indeterminate(why)),
             // Nothing on the way needs another look-up.
-            Err(Halt::Need(_)) => return Err(Verdict::Indeterminate(Unknown::Unanswered)),
+            Err(Halt::Lack(_)) => return Err(Verdict::Indeterminate(Unknown::Unanswered)),
         };
-        self.zones.put(need.name(), state, ttl, now.mono);
+        self.zones.put(lack.need().name(), state, ttl, now.mono);
         Ok(())
     }
 
-    fn learned(&self, need: &Need, reply: &[u8], now: Now, work: &mut Work) -> Result<(State, u32), Halt> {
+    fn learned(&self, lack: &Lack, reply: &[u8], now: Now, work: &mut Work) -> Result<(State, u32), Halt> {
         let message = Message::read(reply).map_err(|_| Halt::Unknown(Unknown::Unanswered))?;
+        let need = lack.need();
         let is_reply = message.qname() == need.name().as_wire() && message.qtype == need.qtype().0;
         if !is_reply || message.truncated || !matches!(message.rcode, 0 | 3) {
             return Err(Halt::Unknown(Unknown::Unanswered));
         }
-        match &need.what {
-            What::Delegation(zone, keys) => {
+        match &lack.by {
+            By::Parent(zone, keys) => {
                 let zone = Zone { name: zone.as_ref(), keys: keys.clone() };
                 self.delegation(&message, need.name(), &zone, now, work)
             }
-            What::Keys(vouched) => keys(&message, need.name(), vouched, now, work),
+            By::Vouched(vouched) => keys(&message, need.name(), vouched, now, work),
         }
     }
 
@@ -142,9 +147,10 @@ impl Validator {
         let set = Set::in_answer(message, name, DS);
         if !set.is_empty() {
             let good = set.verify(zone.name, &zone.keys, seconds(now), work)?;
-            let known = Ds::that_count(set.data().filter_map(Ds::read));
-            // RFC 4035 section 5.2: by algorithms that nobody here knows, it is as if there were none.
-            let state = if known.is_empty() { State::Insecure } else { State::Delegated(known.into()) };
+            let state = match Ds::that_count(set.data().filter_map(Ds::read)) {
+                Ok(known) => State::Delegated(known.into()),
+                Err(why) => State::Insecure(Some(why)),
+            };
             return Ok((state, good.ttl));
         }
         // An alias is no delegation, and below a DNAME there is none.
@@ -163,7 +169,7 @@ impl Validator {
         let denials = Denials::of(message, zone, seconds(now), work)?;
         match denials.cut(name, self.limits, work)? {
             Cut::None => Ok((State::Inside, denials.ttl)),
-            Cut::Unsigned => Ok((State::Insecure, denials.ttl)),
+            Cut::Unsigned(why) => Ok((State::Insecure(why), denials.ttl)),
             Cut::Unproved => Err(Halt::Bogus(Bogus::NoProof)),
         }
     }
@@ -185,8 +191,4 @@ fn keys(
     }
     let good = set.verify(zone, &entry, seconds(now), work)?;
     Ok((State::Zone(all.into()), good.ttl))
-}
-
-fn need(name: NameRef<'_>, what: What) -> Halt {
-    Halt::Need(Need { name: name.to_owned(), what })
 }

@@ -6,7 +6,7 @@ use staunch_scoring::NameRef;
 use super::chain::{Halt, Zone};
 use super::set::{CNAME, DNAME, DS, NSEC, NSEC3, SOA, Set};
 use super::work::Work;
-use super::{Limits, Unknown};
+use super::{Limits, Unchecked, Unknown};
 use crate::answer::{CLASS_IN, HASH, Message, Nsec, Nsec3, Record, has_type, wildcard_below};
 
 const NS: u16 = 2;
@@ -20,7 +20,7 @@ pub(super) enum Denied {
     /// It is not there.
     Yes,
     /// It is not there, or it is unsigned: the span may leave out delegations without keys, or its hashes are too many.
-    Unsigned,
+    Unsigned(Option<Unchecked>),
     /// Nothing.
     No,
 }
@@ -30,8 +30,8 @@ pub(super) enum Denied {
 pub(super) enum Cut {
     /// None begins there.
     None,
-    /// One that has no key.
-    Unsigned,
+    /// One that has no key, or that of which nothing can be checked.
+    Unsigned(Option<Unchecked>),
     /// Nothing was proved.
     Unproved,
 }
@@ -89,23 +89,23 @@ impl<'m> Denials<'m> {
         }
         let Some(hashes) = self.hashes(limits) else { return Ok(Denied::No) };
         if hashes.too_many {
-            return Ok(Denied::Unsigned);
+            return Ok(Denied::Unsigned(Some(Unchecked::Iterations)));
         }
         if let Some(own) = hashes.matching(name, work)? {
-            return Ok(if lacks(own.types, rtype) { Denied::Yes } else { Denied::No });
+            return Ok(if lacks(name, own.types, rtype) { Denied::Yes } else { Denied::No });
         }
         let Some((encloser, next)) = hashes.encloser(name, self.zone, work)? else { return Ok(Denied::No) };
         let Some(covering) = hashes.covering(next, work)? else { return Ok(Denied::No) };
         if covering.opts_out() {
             // RFC 5155 sections 8.6 and 9.2; an empty name above delegations without keys has no record of its own either.
-            return Ok(Denied::Unsigned);
+            return Ok(Denied::Unsigned(None));
         }
         let wildcard = wildcard_below(encloser);
         let own = match wildcard.as_ref().and_then(|wildcard| wildcard.as_name()) {
             Some(wildcard) => hashes.matching(wildcard, work)?,
             None => None,
         };
-        Ok(if own.is_some_and(|own| lacks(own.types, rtype)) { Denied::Yes } else { Denied::No })
+        Ok(if own.is_some_and(|own| lacks(name, own.types, rtype)) { Denied::Yes } else { Denied::No })
     }
 
     /// Whether it is proved that `name` does not exist.
@@ -115,7 +115,7 @@ impl<'m> Denials<'m> {
         }
         let Some(hashes) = self.hashes(limits) else { return Ok(Denied::No) };
         if hashes.too_many {
-            return Ok(Denied::Unsigned);
+            return Ok(Denied::Unsigned(Some(Unchecked::Iterations)));
         }
         let Some((encloser, next)) = hashes.encloser(name, self.zone, work)? else { return Ok(Denied::No) };
         let Some(covering) = hashes.covering(next, work)? else { return Ok(Denied::No) };
@@ -127,7 +127,7 @@ impl<'m> Denials<'m> {
         };
         Ok(match (is_covered, covering.opts_out()) {
             (false, _) => Denied::No,
-            (true, true) => Denied::Unsigned,
+            (true, true) => Denied::Unsigned(None),
             (true, false) => Denied::Yes,
         })
     }
@@ -147,11 +147,11 @@ impl<'m> Denials<'m> {
         }
         let Some(hashes) = self.hashes(limits) else { return Ok(Denied::No) };
         if hashes.too_many {
-            return Ok(Denied::Unsigned);
+            return Ok(Denied::Unsigned(Some(Unchecked::Iterations)));
         }
         let next = name.strip_left(name.label_count().saturating_sub(labels + 1));
         Ok(match hashes.covering(next, work)? {
-            Some(covering) if covering.opts_out() => Denied::Unsigned,
+            Some(covering) if covering.opts_out() => Denied::Unsigned(None),
             Some(_) => Denied::Yes,
             None => Denied::No,
         })
@@ -162,7 +162,7 @@ impl<'m> Denials<'m> {
         let of = |types: &[u8]| match (has_type(types, DS) || has_type(types, SOA), has_type(types, NS)) {
             // There are keys after all, or the child speaks in its parent's place.
             (true, _) => Cut::Unproved,
-            (false, true) => Cut::Unsigned,
+            (false, true) => Cut::Unsigned(None),
             (false, false) => Cut::None,
         };
         if let Some(own) = self.nsecs.iter().find(|nsec| nsec.owner == name) {
@@ -173,14 +173,14 @@ impl<'m> Denials<'m> {
         }
         let Some(hashes) = self.hashes(limits) else { return Ok(Cut::Unproved) };
         if hashes.too_many {
-            return Ok(Cut::Unsigned);
+            return Ok(Cut::Unsigned(Some(Unchecked::Iterations)));
         }
         if let Some(own) = hashes.matching(name, work)? {
             return Ok(of(own.types));
         }
         let Some((_, next)) = hashes.encloser(name, self.zone, work)? else { return Ok(Cut::Unproved) };
         Ok(match hashes.covering(next, work)? {
-            Some(covering) if covering.opts_out() => Cut::Unsigned,
+            Some(covering) if covering.opts_out() => Cut::Unsigned(None),
             Some(_) => Cut::None,
             None => Cut::Unproved,
         })
@@ -188,7 +188,7 @@ impl<'m> Denials<'m> {
 
     fn nsec_no_type(&self, name: NameRef<'_>, rtype: u16) -> bool {
         if let Some(own) = self.nsecs.iter().find(|nsec| nsec.owner == name) {
-            return lacks(own.types, rtype);
+            return lacks(name, own.types, rtype);
         }
         let Some(covering) = self.nsec_covering(name) else { return false };
         let Some(encloser) = covering.encloser(name) else { return false };
@@ -198,7 +198,7 @@ impl<'m> Denials<'m> {
         }
         let wildcard = wildcard_below(encloser);
         let wildcard = wildcard.as_ref().and_then(|wildcard| wildcard.as_name());
-        self.nsecs.iter().any(|nsec| Some(nsec.owner) == wildcard && lacks(nsec.types, rtype))
+        self.nsecs.iter().any(|nsec| Some(nsec.owner) == wildcard && lacks(nsec.owner, nsec.types, rtype))
     }
 
     fn nsec_no_name(&self, name: NameRef<'_>) -> bool {
@@ -235,11 +235,12 @@ pub(super) fn denying<'m>(message: &'m Message<'_>) -> Result<Vec<&'m Record>, H
     if all.len() > MAX_DENIALS { Err(Halt::Unknown(Unknown::Work)) } else { Ok(all) }
 }
 
-/// Whether a name that exists with `types`, as this zone sees it, has no `rtype`: neither itself nor by an alias. A
-/// delegation speaks of its DS set alone, and what stands in the zone below never speaks of it (RFC 6840 section 4.4).
-fn lacks(types: &[u8], rtype: u16) -> bool {
+/// Whether `name`, which exists with `types`, as this zone sees it, has no `rtype`: neither itself nor by an alias. A
+/// delegation speaks of its DS set alone, and what stands in the zone below never speaks of it (RFC 6840 section 4.4), but
+/// for the root, above which there is nobody.
+fn lacks(name: NameRef<'_>, types: &[u8], rtype: u16) -> bool {
     let (is_apex, is_cut) = (has_type(types, SOA), has_type(types, NS));
-    let may_speak = if rtype == DS { !is_apex } else { is_apex || !is_cut };
+    let may_speak = if rtype == DS { !is_apex || name.is_root() } else { is_apex || !is_cut };
     may_speak && !has_type(types, rtype) && !has_type(types, CNAME)
 }
 

@@ -4,6 +4,8 @@ use hickory_proto::dnssec::crypto::Digest;
 use hickory_proto::dnssec::{Algorithm, DigestType, PublicKey, PublicKeyBuf};
 use staunch_scoring::NameRef;
 
+use super::Unchecked;
+
 /// Most keys of one zone that are kept; further ones are as if they were not there. The root had four at most.
 pub(super) const MAX_KEYS: usize = 24;
 /// Most DS records of one zone that are looked at.
@@ -19,6 +21,7 @@ const SHA1: u8 = 1;
 /// Flags of a key (RFC 4034 section 2.1.1, RFC 5011 section 7).
 const ZONE_KEY: u16 = 0x0100;
 const REVOKED: u16 = 0x0080;
+const ENTRY_POINT: u16 = 0x0001;
 
 /// Whether signatures of this algorithm are checked here (the IANA registry): RSA with SHA-256 and SHA-512, ECDSA with P-256
 /// and P-384, Ed25519. Those with SHA-1 are treated as unknown (RFC 9905 section 2), and so is Ed448, which ring lacks.
@@ -48,15 +51,32 @@ pub(super) struct Key {
 impl Key {
     /// `None` where the data is no key that signs zones by an algorithm that is known here.
     pub(super) fn read(data: &[u8]) -> Option<Self> {
-        let [high, low, protocol, algorithm, key @ ..] = data else { return None };
-        let flags = u16::from_be_bytes([*high, *low]);
-        let may_sign = flags & ZONE_KEY != 0 && flags & REVOKED == 0 && *protocol == 3 && is_known(*algorithm);
+        if flags(data)? & REVOKED == 0 { Self::whole(data) } else { None }
+    }
+
+    /// A key whose owner says that it is one no more (RFC 5011 section 2.1): its data without the mark, and with it what
+    /// makes the signature that says so. `None` where it is not marked, or could not sign without the mark.
+    pub(super) fn read_revoked(data: &[u8]) -> Option<(Box<[u8]>, Self)> {
+        let flags = flags(data)?;
+        let key = Self::whole(data).filter(|_| flags & REVOKED != 0)?;
+        let unmarked = [&(flags & !REVOKED).to_be_bytes()[..], data.get(2..)?].concat();
+        Some((unmarked.into(), key))
+    }
+
+    fn whole(data: &[u8]) -> Option<Self> {
+        let [_, _, protocol, algorithm, key @ ..] = data else { return None };
+        let may_sign = flags(data)? & ZONE_KEY != 0 && *protocol == 3 && is_known(*algorithm);
         (may_sign && key.len() <= MAX_KEY).then(|| Self {
             tag: tag(data),
             algorithm: *algorithm,
             key: PublicKeyBuf::new(key.to_vec(), Algorithm::from_u8(*algorithm)),
             data: data.into(),
         })
+    }
+
+    /// Whether a key's data says that others shall trust the zone by it (RFC 4034 section 2.1.1).
+    pub(super) fn is_entry_point(data: &[u8]) -> bool {
+        flags(data).is_some_and(|flags| flags & ENTRY_POINT != 0)
     }
 
     /// Whether `signature` over `signed` is of this key.
@@ -68,6 +88,10 @@ impl Key {
     pub(super) fn octets(&self) -> usize {
         2 * self.data.len() + size_of::<Self>()
     }
+}
+
+fn flags(data: &[u8]) -> Option<u16> {
+    data.first_chunk().map(|flags| u16::from_be_bytes(*flags))
 }
 
 /// Which keys of a zone data may be of (RFC 4034 appendix B).
@@ -94,12 +118,20 @@ impl Ds {
     }
 
     /// Those of `all` that count: known ones, and by SHA-1 only where there is no other (RFC 4509 section 3).
-    pub(super) fn that_count(all: impl Iterator<Item = Self>) -> Vec<Self> {
+    ///
+    /// # Errors
+    /// None is known: it is as if there were none.
+    pub(super) fn that_count(all: impl Iterator<Item = Self>) -> Result<Vec<Self>, Unchecked> {
+        let mut has_digest = false;
+        let all = all.inspect(|ds| has_digest |= digest_type(ds.kind).is_some());
         let mut known: Vec<Self> = all.filter(Self::is_known).take(MAX_DS).collect();
+        if known.is_empty() {
+            return Err(if has_digest { Unchecked::Algorithms } else { Unchecked::Digests });
+        }
         if known.iter().any(|ds| ds.kind != SHA1) {
             known.retain(|ds| ds.kind != SHA1);
         }
-        known
+        Ok(known)
     }
 
     /// What vouches for exactly this key of `zone`; `None` where the key cannot sign.

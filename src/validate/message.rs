@@ -1,13 +1,14 @@
 //! The verdict on a whole answer: each alias on the question's chain, what stands at its end, or the proof that nothing
 //! does (RFC 4035 section 5).
 
-use staunch_scoring::NameRef;
+use staunch_scoring::{NameBuf, NameRef};
 
-use super::chain::{Halt, Need, Zone, seconds};
+use super::chain::{Aim, Halt, Holder, seconds};
 use super::denials::{Denials, Denied, denying};
+use super::lack::{Lack, Need};
 use super::set::{DNAME, DS, RRSIG, SOA, Set};
 use super::work::Work;
-use super::{Bogus, Validator, Verdict};
+use super::{Bogus, Unchecked, Validator, Verdict};
 use crate::answer::{AnswerRules, Asked, Chain, Message};
 use crate::model::{Now, Qtype};
 
@@ -21,28 +22,44 @@ const MAX_TYPES: usize = 32;
 pub enum Step {
     /// It is over.
     Done(Verdict),
-    /// This has to be looked up and learned ([`Validator::learn`]); then the same is asked again.
-    Ask(Need),
+    /// Something has to be looked up and learned ([`Validator::learn`]); then the same is asked again.
+    Ask(Lack),
 }
 
 /// What is proved of a part of an answer.
 #[derive(Debug, Clone, Copy)]
 struct Proved {
     is_secure: bool,
+    /// Why it is not, where it was signed.
+    why: Option<Unchecked>,
     ttl: u32,
 }
 
 impl Proved {
-    const ALL: Self = Self { is_secure: true, ttl: u32::MAX };
-    const INSECURE: Self = Self { is_secure: false, ttl: u32::MAX };
+    const ALL: Self = Self { is_secure: true, why: None, ttl: u32::MAX };
 
     fn secure(ttl: u32) -> Self {
-        Self { is_secure: true, ttl }
+        Self { ttl, ..Self::ALL }
+    }
+
+    fn insecure(why: Option<Unchecked>) -> Self {
+        Self { is_secure: false, why, ..Self::ALL }
     }
 
     fn and(self, other: Self) -> Self {
-        Self { is_secure: self.is_secure && other.is_secure, ttl: self.ttl.min(other.ttl) }
+        Self { is_secure: self.is_secure && other.is_secure, why: self.why.or(other.why), ttl: self.ttl.min(other.ttl) }
     }
+}
+
+/// What has to be proved, one after the other.
+#[derive(Debug, Clone, Copy)]
+enum Part<'m> {
+    /// A set of the answer section.
+    Set(NameRef<'m>, u16),
+    /// That there is none.
+    Denial(NameRef<'m>, u16),
+    /// Nobody can: signatures, which nobody signs, and what is cut short and not shown.
+    Unsigned,
 }
 
 /// A message, and when it is looked at.
@@ -62,9 +79,9 @@ impl Validator {
         };
         let case = Case { validator: self, message: &message, now };
         match case.whole(&chain, asked.qtype, work) {
-            Ok(Proved { is_secure: true, ttl }) => Step::Done(Verdict::Secure { ttl }),
-            Ok(_) => Step::Done(Verdict::Insecure),
-            Err(Halt::Need(need)) => Step::Ask(need),
+            Ok(Proved { is_secure: true, ttl, .. }) => Step::Done(Verdict::Secure { ttl }),
+            Ok(Proved { why, .. }) => Step::Done(Verdict::Insecure(why)),
+            Err(Halt::Lack(lack)) => Step::Ask(lack),
             Err(Halt::Bogus(why)) => Step::Done(Verdict::Bogus(why)),
             Err(Halt::Unknown(why)) => Step::Done(Verdict::Indeterminate(why)),
         }
@@ -73,7 +90,30 @@ impl Validator {
 
 impl<'m> Case<'_, 'm> {
     fn whole(&self, chain: &'m Chain, qtype: Qtype, work: &mut Work) -> Result<Proved, Halt> {
+        let parts = self.parts(chain, qtype)?;
         let mut all = Proved::ALL;
+        for (i, part) in parts.iter().enumerate() {
+            let proved = match *part {
+                Part::Set(owner, rtype) => self.positive(owner, rtype, work),
+                Part::Denial(name, rtype) => self.negative(name, rtype, work),
+                Part::Unsigned => Ok(Proved::insecure(None)),
+            };
+            all = all.and(match proved {
+                // Of what comes behind, the zones are as certain to be needed as here.
+                Err(Halt::Lack(lack)) => {
+                    let behind = parts.get(i + 1..).unwrap_or_default();
+                    let needs = behind.iter().flat_map(|part| self.needs(*part));
+                    return Err(Halt::Lack(lack.beside(needs)));
+                }
+                other => other?,
+            });
+        }
+        Ok(all)
+    }
+
+    /// What of the answer has to be proved.
+    fn parts(&self, chain: &'m Chain, qtype: Qtype) -> Result<Vec<Part<'m>>, Halt> {
+        let mut parts = Vec::new();
         let mut is_made = false;
         for step in &chain.steps {
             // What a DNAME makes of a name has no signature of its own, and was compared with the DNAME.
@@ -82,11 +122,12 @@ impl<'m> Case<'_, 'm> {
             }
             is_made = step.rtype == DNAME;
             let owner = step.owner.as_name().ok_or(Halt::Bogus(Bogus::NoSignature))?;
-            all = all.and(self.positive(owner, step.rtype, work)?);
+            parts.push(Part::Set(owner, step.rtype));
         }
         // Cut short, and nothing is shown.
         if chain.internal {
-            return Ok(Proved::INSECURE);
+            parts.push(Part::Unsigned);
+            return Ok(parts);
         }
         let end = chain.end.as_name().ok_or(Halt::Bogus(Bogus::NoSignature))?;
         let mut types: Vec<u16> = Vec::new();
@@ -96,15 +137,29 @@ impl<'m> Case<'_, 'm> {
                 types.push(record.rtype);
             }
         }
-        for rtype in &types {
-            // Nobody signs signatures.
-            let proved = if *rtype == RRSIG { Proved::INSECURE } else { self.positive(end, *rtype, work)? };
-            all = all.and(proved);
-        }
+        let part = |rtype: &u16| if *rtype == RRSIG { Part::Unsigned } else { Part::Set(end, *rtype) };
+        parts.extend(types.iter().map(part));
         if types.is_empty() {
-            all = all.and(self.negative(end, qtype.0, work)?);
+            parts.push(Part::Denial(end, qtype.0));
         }
-        Ok(all)
+        Ok(parts)
+    }
+
+    /// The look-ups of keys that a part will take, as far as they show before any is done. Checks no signature.
+    fn needs(&self, part: Part<'m>) -> Vec<Need> {
+        let signer = match part {
+            Part::Set(owner, rtype) => {
+                let set = Set::in_answer(self.message, owner, rtype);
+                set.signers().first().map(|signer| NameRef::to_owned(*signer))
+            }
+            Part::Denial(name, rtype) => self.deniers(name, rtype).ok().and_then(|(all, _)| all.first().cloned()),
+            Part::Unsigned => None,
+        };
+        let Some(signer) = signer else { return Vec::new() };
+        match self.validator.zone_of(signer.as_ref(), Aim::Signer, self.now) {
+            Err(Halt::Lack(lack)) => lack.into_needs().collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// The set of this owner and type in the answer section.
@@ -123,7 +178,10 @@ impl<'m> Case<'_, 'm> {
 
     /// `set`, as `signer` has signed it.
     fn signed(&self, set: &Set<'m>, signer: NameRef<'_>, work: &mut Work) -> Result<Proved, Halt> {
-        let Some(zone) = self.zone(set.owner, signer)? else { return Ok(Proved::INSECURE) };
+        let zone = match self.zone(set.owner, signer)? {
+            Holder::Zone(zone) => zone,
+            Holder::Insecure(why) => return Ok(Proved::insecure(why)),
+        };
         let good = set.verify(zone.name, &zone.keys, seconds(self.now), work)?;
         let Some(labels) = good.wildcard else { return Ok(Proved::secure(good.ttl)) };
         let denials = Denials::of(self.message, &zone, seconds(self.now), work)?;
@@ -133,18 +191,8 @@ impl<'m> Case<'_, 'm> {
 
     /// That `name` does not exist, or has no `rtype`.
     fn negative(&self, name: NameRef<'m>, rtype: u16, work: &mut Work) -> Result<Proved, Halt> {
-        let (mut signers, denying) = (Vec::new(), denying(self.message)?);
-        for record in &denying {
-            let Ok(owner) = NameRef::from_wire(self.message.owner(record)) else { continue };
-            for signer in Set::in_authority(self.message, owner, record.rtype).signers() {
-                let may = if rtype == DS { name.is_below(signer) } else { name.is_at_or_below(signer) };
-                if may && signers.len() < MAX_SIGNERS && !signers.iter().any(|known| *known == signer.to_owned()) {
-                    signers.push(signer.to_owned());
-                }
-            }
-        }
-        signers.sort_by_key(|signer| std::cmp::Reverse(signer.as_ref().label_count()));
-        let mut why = if denying.is_empty() { Bogus::NoProof } else { Bogus::NoSignature };
+        let (signers, is_bare) = self.deniers(name, rtype)?;
+        let mut why = if is_bare { Bogus::NoProof } else { Bogus::NoSignature };
         for signer in &signers {
             match self.denied(name, rtype, signer.as_ref(), work) {
                 Err(Halt::Bogus(reason)) => why = reason,
@@ -154,9 +202,31 @@ impl<'m> Case<'_, 'm> {
         self.unsigned(name, rtype, why)
     }
 
+    /// The zones that may deny `name` its `rtype` and have signed something that denies, the deepest first; and whether there
+    /// is nothing that denies.
+    fn deniers(&self, name: NameRef<'m>, rtype: u16) -> Result<(Vec<NameBuf>, bool), Halt> {
+        let (mut signers, denying) = (Vec::new(), denying(self.message)?);
+        for record in &denying {
+            let Ok(owner) = NameRef::from_wire(self.message.owner(record)) else { continue };
+            for signer in Set::in_authority(self.message, owner, record.rtype).signers() {
+                // A delegation is its parent's, and the root has none.
+                let is_parents = rtype == DS && !name.is_root();
+                let may = if is_parents { name.is_below(signer) } else { name.is_at_or_below(signer) };
+                if may && signers.len() < MAX_SIGNERS && !signers.iter().any(|known| *known == signer.to_owned()) {
+                    signers.push(signer.to_owned());
+                }
+            }
+        }
+        signers.sort_by_key(|signer| std::cmp::Reverse(signer.as_ref().label_count()));
+        Ok((signers, denying.is_empty()))
+    }
+
     /// The same, as `signer` says.
     fn denied(&self, name: NameRef<'m>, rtype: u16, signer: NameRef<'_>, work: &mut Work) -> Result<Proved, Halt> {
-        let Some(zone) = self.zone(name, signer)? else { return Ok(Proved::INSECURE) };
+        let zone = match self.zone(name, signer)? {
+            Holder::Zone(zone) => zone,
+            Holder::Insecure(why) => return Ok(Proved::insecure(why)),
+        };
         let denials = Denials::of(self.message, &zone, seconds(self.now), work)?;
         let denied = if self.message.rcode == 3 {
             denials.no_name(name, self.validator.limits, work)?
@@ -172,14 +242,13 @@ impl<'m> Case<'_, 'm> {
         Ok(proved.and(Proved::secure(good.ttl)))
     }
 
-    /// The zone `signer`, which holds `name`; `None` where it is insecure.
-    fn zone(&self, name: NameRef<'m>, signer: NameRef<'_>) -> Result<Option<Zone<'m>>, Halt> {
+    /// The zone `signer`, which holds `name`.
+    fn zone(&self, name: NameRef<'m>, signer: NameRef<'_>) -> Result<Holder<'m>, Halt> {
         let signer = name.strip_left(name.label_count().saturating_sub(signer.label_count()));
-        match self.validator.zone_of(signer, self.now)? {
-            Some(zone) if zone.name == signer => Ok(Some(zone)),
+        match self.validator.zone_of(signer, Aim::Signer, self.now)? {
             // No zone begins there, so none has keys.
-            Some(_) => Err(Halt::Bogus(Bogus::NoKey)),
-            None => Ok(None),
+            Holder::Zone(zone) if zone.name != signer => Err(Halt::Bogus(Bogus::NoKey)),
+            holder => Ok(holder),
         }
     }
 
@@ -187,9 +256,9 @@ impl<'m> Case<'_, 'm> {
     fn unsigned(&self, name: NameRef<'_>, rtype: u16, why: Bogus) -> Result<Proved, Halt> {
         // A delegation is its parent's.
         let holder = if rtype == DS { name.parent().unwrap_or(name) } else { name };
-        match self.validator.zone_of(holder, self.now)? {
-            None => Ok(Proved::INSECURE),
-            Some(_) => Err(Halt::Bogus(why)),
+        match self.validator.zone_of(holder, Aim::Holder, self.now)? {
+            Holder::Insecure(why) => Ok(Proved::insecure(why)),
+            Holder::Zone(_) => Err(Halt::Bogus(why)),
         }
     }
 }
@@ -198,7 +267,7 @@ impl Denials<'_> {
     fn proved(&self, denied: Denied) -> Result<Proved, Halt> {
         match denied {
             Denied::Yes => Ok(Proved::secure(self.ttl)),
-            Denied::Unsigned => Ok(Proved { is_secure: false, ttl: self.ttl }),
+            Denied::Unsigned(why) => Ok(Proved { ttl: self.ttl, ..Proved::insecure(why) }),
             Denied::No => Err(Halt::Bogus(Bogus::NoProof)),
         }
     }

@@ -2,9 +2,9 @@
 //! RFC 6840). Optional.
 //!
 //! Between [`crate::answer`], which says what of an answer would be shown, and [`crate::cache`], which keeps it. Pure: the
-//! message, the keys learned so far and both clocks go in; a [`Verdict`] comes out, or the one look-up ([`Need`]) without
-//! which there is none. Who drives it asks, hands the reply to [`Validator::learn`], and begins anew: keys that were proved
-//! stay at hand ([`zones`]). Cryptography is hickory's over ring; which octets are signed is written here, since the octets
+//! message, the keys learned so far and both clocks go in; a [`Verdict`] comes out, or the one look-up ([`Lack`]) without
+//! which there is none, and those that can be asked beside it. Who drives it asks, hands the reply to [`Validator::learn`],
+//! and begins anew: keys that were proved stay at hand ([`zones`]). Cryptography is hickory's over ring; which octets are signed is written here, since the octets
 //! that came are what was signed and not what a typed parse makes of them.
 //!
 //! Invariants: nothing is asked for but DS and DNSKEY of names that are, or stand above, the question's name or a name on
@@ -29,7 +29,9 @@ mod anchors;
 mod chain;
 mod denials;
 mod keys;
+mod lack;
 mod message;
+mod rollover;
 mod set;
 mod work;
 mod zones;
@@ -39,9 +41,12 @@ mod tests;
 
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 pub use anchors::{AnchorError, Anchors};
-pub use chain::Need;
+pub use lack::{Lack, Need};
 pub use message::Step;
+pub use rollover::{Change, HOLD_DOWN, KeyState, Look, Rollover, RolloverError};
 pub use work::{Counters, Work};
 
 use self::zones::Zones;
@@ -115,6 +120,28 @@ impl Bogus {
     }
 }
 
+/// Why a zone counts as unsigned though it is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unchecked {
+    /// Nobody here can check the algorithms of its keys (RFC 4035 section 5.2).
+    Algorithms,
+    /// Nobody here knows the digests that vouch for its keys (RFC 6840 section 5.2).
+    Digests,
+    /// Its denials are hashed more often than [`Limits::iterations`] (RFC 9276 section 3.2).
+    Iterations,
+}
+
+impl Unchecked {
+    /// As a client is told (RFC 8914; RFC 9276 section 3.2).
+    pub fn ede(self) -> Ede {
+        match self {
+            Self::Algorithms => Ede::UnsupportedDnskeyAlgorithm,
+            Self::Digests => Ede::UnsupportedDsDigestType,
+            Self::Iterations => Ede::UnsupportedNsec3Iterations,
+        }
+    }
+}
+
 /// Why nothing can be said of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unknown {
@@ -148,8 +175,8 @@ pub enum Verdict {
         /// Until the first of its signatures ends, and no longer than its owner wants it kept, seconds.
         ttl: u32,
     },
-    /// Something of it is proved to be unsigned, or nobody vouches for it.
-    Insecure,
+    /// Something of it is proved to be unsigned, or nobody vouches for it, or it cannot be checked here.
+    Insecure(Option<Unchecked>),
     /// It should be signed and is not as it was signed.
     Bogus(Bogus),
     /// It could not be found out.
@@ -161,15 +188,33 @@ pub enum Verdict {
 /// [`Self::judge`] and [`Self::learn`] take microseconds for each signature, and no more than [`Limits`] allows.
 #[derive(Debug)]
 pub struct Validator {
-    anchors: Anchors,
+    configured: Anchors,
+    /// The same with what `rollover` says of their keys.
+    anchors: ArcSwap<Anchors>,
+    rollover: ArcSwap<Rollover>,
+    follows: bool,
     limits: Limits,
     zones: Zones,
 }
 
 impl Validator {
-    /// Knows no key yet.
+    /// Knows no key yet, and trusts by these anchors alone.
     pub fn new(anchors: Anchors, limits: Limits) -> Self {
-        Self { anchors, limits, zones: Zones::default() }
+        Self {
+            anchors: ArcSwap::from_pointee(anchors.clone()),
+            configured: anchors,
+            rollover: ArcSwap::default(),
+            follows: false,
+            limits,
+            zones: Zones::default(),
+        }
+    }
+
+    /// Follows the keys of zones that have an anchor as their owners roll them, from what is known of them.
+    pub fn following(mut self, rollover: Rollover) -> Self {
+        self.follows = true;
+        self.follow(rollover);
+        self
     }
 
     /// What one question may cost.

@@ -74,6 +74,14 @@ impl Work {
         Ok(())
     }
 
+    /// Books a look-up that may turn out needless; whether it may be done. They get half of what is allowed at most, so that
+    /// the other half is there for those without which there is no verdict.
+    pub fn look_ahead(&mut self) -> bool {
+        let may = self.lookups < self.limits.lookups / 2;
+        self.lookups += u32::from(may);
+        may
+    }
+
     /// Checks one signature.
     pub(super) fn check(&mut self, check: impl FnOnce() -> bool) -> Result<bool, Halt> {
         if self.failures >= self.limits.failures || self.signatures >= self.limits.failures.saturating_mul(PER_FAILURE)
@@ -130,7 +138,7 @@ impl Counters {
     pub fn note(&self, verdict: Verdict, work: &Work) {
         let kind = match verdict {
             Verdict::Secure { .. } => &self.secure,
-            Verdict::Insecure => &self.insecure,
+            Verdict::Insecure(_) => &self.insecure,
             Verdict::Bogus(_) => &self.bogus,
             Verdict::Indeterminate(_) => &self.indeterminate,
         };

@@ -6,8 +6,8 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use staunch_scoring::NameRef;
 
-use super::Bogus;
 use super::keys::{Ds, Key};
+use super::{Bogus, Unchecked};
 
 /// Most octets of all that is known. A zone of two keys takes some 300, a name that begins none some 100.
 const OCTETS: u64 = 8 << 20;
@@ -31,8 +31,8 @@ pub(super) enum State {
     Delegated(Arc<[Ds]>),
     /// It begins no zone.
     Inside,
-    /// It begins a zone that nobody vouches for, or whose algorithms nobody here can check.
-    Insecure,
+    /// It begins a zone that nobody vouches for, or that cannot be checked here.
+    Insecure(Option<Unchecked>),
     /// What was said of it is not what was signed.
     Bogus(Bogus),
 }
@@ -52,7 +52,7 @@ impl Weighter<Box<[u8]>, Known> for Octets {
         let own = match &known.state {
             State::Zone(keys) => keys.iter().map(Key::octets).sum(),
             State::Delegated(all) => all.iter().map(Ds::octets).sum(),
-            State::Inside | State::Insecure | State::Bogus(_) => 0,
+            State::Inside | State::Insecure(_) | State::Bogus(_) => 0,
         };
         (OVERHEAD + name.len() + own) as u64
     }
@@ -86,6 +86,11 @@ impl Zones {
         self.names.insert(name.as_wire().into(), Known { state, until });
     }
 
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        self.names.clear();
+    }
+
     #[cfg(test)]
     pub(super) fn weight(&self) -> u64 {
         self.names.weight()
@@ -108,7 +113,7 @@ mod tests {
         for (state, ttl, kept) in [
             (State::Inside, 300, 300),
             (State::Inside, 0, 10),
-            (State::Insecure, 86_400, 3600),
+            (State::Insecure(Some(Unchecked::Digests)), 86_400, 3600),
             (State::Bogus(Bogus::Expired), 300, 5),
         ] {
             let name = name("a.example");

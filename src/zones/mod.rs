@@ -71,6 +71,34 @@ pub enum ZoneError {
     },
 }
 
+impl ZoneError {
+    /// The line of the file, from 1; 0 where the file as a whole is meant or the line is not known.
+    pub fn line(&self) -> u32 {
+        match self {
+            Self::Text { line, .. } => line.map_or(0, |line| u32::try_from(line).unwrap_or(u32::MAX)),
+            Self::Read { .. } | Self::Content { .. } => 0,
+        }
+    }
+
+    /// What is wrong, without the file.
+    pub fn problem(&self) -> String {
+        match self {
+            Self::Read { zone, source, .. } => format!("zone `{zone}` cannot be read: {source}"),
+            Self::Text { what, .. } => what.clone(),
+            Self::Content { zone, what, .. } => format!("zone `{zone}`: {what}"),
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "paths are relative to the file that names them; check name and permissions",
+            Self::Text { .. } => "correct it; zones are text in master-file form (RFC 1035 section 5)",
+            Self::Content { .. } => "a zone has one SOA, at its apex, and no delegations",
+        }
+    }
+}
+
 /// The local zones of one configuration. Never changes; a reload makes another.
 #[derive(Default)]
 pub struct Zones {
@@ -90,20 +118,24 @@ impl Zones {
     pub fn load(list: &[(NameBuf, PathBuf)]) -> Result<Self, ZoneError> {
         let mut zones = Self::default();
         for (zone, file) in list {
-            let origin = name(zone.as_ref());
-            let records = read(zone, &origin, file)?;
-            let handler = ExactZone::new(origin.clone(), records).map_err(|what| ZoneError::Content {
-                zone: zone.clone(),
-                file: file.clone(),
-                what,
-            })?;
-            if !zones.origins.insert(zone.as_ref().as_wire().into()) {
-                let what = "is given twice".into();
-                return Err(ZoneError::Content { zone: zone.clone(), file: file.clone(), what });
-            }
-            zones.catalog.upsert(LowerName::new(&origin), vec![Arc::new(handler)]);
+            zones.add(zone, file)?;
         }
         Ok(zones)
+    }
+
+    /// Reads one more zone from its file.
+    ///
+    /// # Errors
+    /// What is wrong with it; then nothing of it was added.
+    pub fn add(&mut self, zone: &NameBuf, file: &Path) -> Result<(), ZoneError> {
+        let content = |what| ZoneError::Content { zone: zone.clone(), file: file.into(), what };
+        let origin = name(zone.as_ref());
+        let handler = ExactZone::new(origin.clone(), read(zone, &origin, file)?).map_err(content)?;
+        if !self.origins.insert(zone.as_ref().as_wire().into()) {
+            return Err(content("is given twice".into()));
+        }
+        self.catalog.upsert(LowerName::new(&origin), vec![Arc::new(handler)]);
+        Ok(())
     }
 
     /// Whether `name` is at or below a local zone. Allocates nothing.
@@ -166,7 +198,12 @@ fn read(zone: &NameBuf, origin: &Name, file: &Path) -> Result<BTreeMap<RrKey, Re
         let what = format!("{size} octets, at most {MAX_FILE} are read");
         return Err(ZoneError::Content { zone: zone.clone(), file: file.into(), what });
     }
-    let text = std::fs::read_to_string(file).map_err(unreadable)?;
+    let octets = std::fs::read(file).map_err(unreadable)?;
+    let text = String::from_utf8(octets).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes().iter().take(valid).filter(|octet| **octet == b'\n').count();
+        ZoneError::Text { file: file.into(), line: Some(line), what: "not UTF-8".into() }
+    })?;
     parse(&text, file, origin).map_err(|what| ZoneError::Text {
         file: file.into(),
         line: line_of(&what, &text, file, origin),

@@ -33,8 +33,12 @@ enum Signing {
     Nsec3,
     /// With spans that leave out delegations without keys (RFC 5155 section 6).
     OptOut,
+    /// The same of names hashed more often than once.
+    Iterated,
     /// By signatures that ended a day ago.
     Expired,
+    /// By signatures that begin in four days, which no allowance for clocks covers.
+    Early,
 }
 
 /// The resolver that is upstream.
@@ -71,12 +75,10 @@ impl Signed {
         let dir = world.path("signed");
         std::fs::create_dir_all(&dir).expect("a directory for the zones");
         let mut this = Self { dir, processes: Vec::new() };
-        for zone in ["nsec.org", "nsec3.net", "plain.org", "plain.net", "forged.org", "expired.org", "trap.org"] {
+        // Children first: their parents sign for their keys.
+        for zone in ZONES.iter().rev() {
             this.sign(zone);
         }
-        this.sign("org");
-        this.sign("net");
-        this.sign(".");
         this.write_anchors();
         // BIND listens on addresses that an interface has, not on whole ranges that are routed here.
         world.net.ip(&[&format!("addr add {AUTHORITY}/32 dev lo"), &format!("addr add {RESOLVER}/32 dev lo")]);
@@ -133,15 +135,20 @@ impl Signed {
         let algorithm: &[&str] =
             if ["nsec.org", "trap.org"].contains(&zone) { &["RSASHA256", "-b", "2048"] } else { &["ECDSAP256SHA256"] };
         self.run("dnssec-keygen", &[&["-q", "-K", ".", "-f", "KSK", "-a"], algorithm, &[zone]].concat());
-        if zone == "trap.org" {
-            self.add_keys_of_one_tag(zone);
+        match zone {
+            // A second one, that no anchor names: its owner is about to roll it.
+            "." => self.run("dnssec-keygen", &[&["-q", "-K", ".", "-f", "KSK", "-a"], algorithm, &[zone]].concat()),
+            "trap.org" => self.add_keys_of_one_tag(zone),
+            _ => {}
         }
         let signed_as = signed.to_str().expect("UTF-8").to_owned();
         let mut args = vec!["-S", "-z", "-g", "-q", "-K", ".", "-d", ".", "-o", zone, "-f", &signed_as];
         match signing {
             Signing::Nsec3 => args.extend(["-3", "abcd", "-H", "0"]),
             Signing::OptOut => args.extend(["-3", "-", "-H", "0", "-A"]),
+            Signing::Iterated => args.extend(["-3", "-", "-H", "20"]),
             Signing::Expired => args.extend(["-P", "-s", "now-2592000", "-e", "now-86400"]),
+            Signing::Early => args.extend(["-P", "-s", "now+345600", "-e", "now+2592000"]),
             Signing::None | Signing::Nsec => {}
         }
         if zone == "trap.org" {
@@ -164,11 +171,13 @@ impl Signed {
                 let digest = text.trim_end().len() - 4;
                 format!("{}0123\n", &text[..digest])
             }),
+            "digest.org" => edit(self.dir.join("dsset-digest.org."), &|text| text.replace(" 13 2 ", " 13 200 ")),
+            "algorithm.org" => edit(self.dir.join("dsset-algorithm.org."), &|text| text.replace(" 13 2 ", " 200 2 ")),
             _ => {}
         }
     }
 
-    /// The files of a zone's keys.
+    /// The file of a zone's key, the first by its name.
     fn key_file(&self, zone: &str) -> PathBuf {
         let prefix = if zone == "." { "K.+".into() } else { format!("K{zone}.+") };
         let files = std::fs::read_dir(&self.dir).expect("the directory");
@@ -176,7 +185,7 @@ impl Signed {
             p.extension().is_some_and(|e| e == "key")
                 && p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix))
         };
-        files.flatten().map(|entry| entry.path()).find(is_key).expect("the zone's key")
+        files.flatten().map(|entry| entry.path()).filter(is_key).min().expect("the zone's key")
     }
 
     /// Adds keys to `zone` that have the tag of its own and that nobody has the other half of.
@@ -329,8 +338,23 @@ fn base64(octets: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(octets)
 }
 
-const ZONES: [&str; 10] =
-    [".", "org", "net", "nsec.org", "nsec3.net", "plain.org", "plain.net", "forged.org", "expired.org", "trap.org"];
+/// Parents first.
+const ZONES: [&str; 14] = [
+    ".",
+    "org",
+    "net",
+    "nsec.org",
+    "nsec3.net",
+    "plain.org",
+    "plain.net",
+    "forged.org",
+    "expired.org",
+    "early.org",
+    "trap.org",
+    "digest.org",
+    "algorithm.org",
+    "iterated.org",
+];
 
 /// What stands in a zone, and how it is signed.
 fn zone_text(zone: &str) -> (String, Signing) {
@@ -353,12 +377,19 @@ fn zone_text(zone: &str) -> (String, Signing) {
     let large: String = (0..8).map(|i| format!("large IN TXT \"{i}{text}\"\n")).collect();
     match zone {
         "." => (format!("{head}{}ns.net. IN A {AUTHORITY}\n", delegations(&["org", "net"])), Signing::Nsec),
-        "org" => (head + &delegations(&["nsec", "plain", "forged", "expired", "trap"]), Signing::Nsec),
+        "org" => {
+            let names =
+                ["nsec", "plain", "forged", "expired", "early", "trap", "digest", "algorithm", "iterated"].as_slice();
+            (head + &delegations(names), Signing::Nsec)
+        }
         "net" => (format!("{head}{}ns IN A {AUTHORITY}\n", delegations(&["nsec3", "plain"])), Signing::OptOut),
         "plain.org" | "plain.net" => (head + "www IN A 203.0.113.13\n", Signing::None),
         "forged.org" => (head + "www IN A 203.0.113.14\n", Signing::Nsec),
         "trap.org" => (head + "www IN A 203.0.113.16\n", Signing::Nsec),
         "expired.org" => (head + "www IN A 203.0.113.15\n", Signing::Expired),
+        "early.org" => (head + "www IN A 203.0.113.17\n", Signing::Early),
+        "digest.org" | "algorithm.org" => (head + "www IN A 203.0.113.18\n", Signing::Nsec),
+        "iterated.org" => (head + "www IN A 203.0.113.19\n", Signing::Iterated),
         _ => {
             let signing = if zone == "nsec.org" { Signing::Nsec } else { Signing::Nsec3 };
             (head + &hosts + services + &large, signing)

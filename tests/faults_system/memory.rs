@@ -1,6 +1,6 @@
 //! Little memory: in a control group of 192 MiB, with everything that may grow made to grow.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::honest::Honest;
 use crate::world::cgroup::Cgroup;
 use crate::world::dns::{Data, Query, rtype};
 use crate::world::staunch::{Config, Staunch};
-use crate::world::{WEB, World};
+use crate::world::{WEB, World, wait_for};
 use crate::{logged, metric};
 
 /// Nobody serves this address: questions for names that are delegated to it stay open.
@@ -61,6 +61,102 @@ fn with_little_memory_nothing_grows_past_it() {
     assert!(memory < 0.9 * (CAP >> 20) as f64, "{memory} MiB");
     assert!(told.amiss() < 25.0 && told.p99() < 2000.0, "{}", told.line());
     assert_eq!(logged(&staunch, "panicked"), 0, "{}", staunch.tail());
+}
+
+/// What the group of the next test may hold, octets: less than a cache of the size that is configured would take.
+const TIGHT: u64 = 192 << 20;
+
+#[test]
+fn a_tenth_before_the_limit_the_cache_gives_back_and_answers_go_on() {
+    let Some(world) = World::create(2) else { return };
+    let group = match Cgroup::memory(TIGHT) {
+        Ok(group) => group,
+        Err(why) => return println!("SKIPPED: {why}"),
+    };
+    let [hostile, honest] = &world.agents[..] else { unreachable!("two sandboxes were made") };
+    world.upstream.add_site("*.fresh.example", WEB.into());
+    world.upstream.add("*.large.example", 3600, Data::Txt("x".repeat(12_000)));
+    // 256 MiB of answers, in a group of less.
+    let config = Config::monitor().tables("[answer]\ncache_entries = 262144\n");
+    let staunch = Staunch::start_grouped(&world, &config, group.joined_by());
+    let value = |series: &str| metric(&world, series);
+    let looked = wait_for(Duration::from_secs(5), || (value("staunch_memory_limit_octets") > 0.0).then_some(()));
+    assert!(looked.is_some(), "the limit is found: {}", staunch.tail());
+    assert_eq!(value("staunch_memory_limit_octets"), TIGHT as f64);
+    let whole = value("staunch_cache_room_octets");
+    assert!(whole > TIGHT as f64, "{whole}");
+
+    let server = SocketAddr::from((hostile.gateway, 53));
+    let steady = Honest::start(honest, "h");
+    let (begun, mut filled, mut most_cached, mut most_held) = (Instant::now(), 0, 0.0f64, 0.0f64);
+    // Until it has shrunk, and then for as long as it takes to find out that it holds.
+    let mut shrunk_at = None;
+    while begun.elapsed() < Duration::from_secs(90)
+        && shrunk_at.is_none_or(|at: Instant| at.elapsed() < Duration::from_secs(8))
+    {
+        filled += 1;
+        hostile.ns.blocking(|| read_large(server, filled));
+        most_cached = most_cached.max(value("staunch_cache_octets"));
+        most_held = most_held.max(value("staunch_memory_held_octets"));
+        if value("staunch_cache_shrunk_total") > 0.0 {
+            shrunk_at.get_or_insert_with(Instant::now);
+        }
+    }
+    let told = steady.stop();
+    let (shrunk, room, cached) =
+        (value("staunch_cache_shrunk_total"), value("staunch_cache_room_octets"), value("staunch_cache_octets"));
+    let mib = |octets: f64| octets / f64::from(1 << 20);
+    println!(
+        "FIGURE: {} MiB of memory, answers of 12 KiB for {:.0} s: the cache held {:.0} MiB at most, shrank {shrunk} times to room for \
+         {:.0} of {:.0} MiB and holds {:.0}; {:.0} MiB held at most at a look, {} with pages of files; honest {}",
+        TIGHT >> 20,
+        begun.elapsed().as_secs_f64(),
+        mib(most_cached),
+        mib(room),
+        mib(whole),
+        mib(cached),
+        mib(most_held),
+        group.most() >> 20,
+        told.line()
+    );
+    assert_eq!(group.killed(), 0, "{}", staunch.tail());
+    assert!(staunch.pid().is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists()), "it runs");
+    assert!(shrunk >= 1.0 && room < whole && cached <= room + 4096.0, "{shrunk} {room} of {whole}, {cached}");
+    assert!(
+        most_cached > cached && most_cached > 0.1 * TIGHT as f64,
+        "there was something to give back: {most_cached}"
+    );
+    assert!(logged(&staunch, "memory is short") >= 1, "{}", staunch.tail());
+    assert!(told.amiss() < 25.0 && told.p99() < 2000.0, "{}", told.line());
+    assert_eq!(logged(&staunch, "panicked"), 0, "{}", staunch.tail());
+}
+
+/// Sixteen hundred answers of 12 KiB over TCP, all of them read.
+fn read_large(server: SocketAddr, turn: usize) {
+    for connection in 0..10 {
+        let Ok(mut stream) = TcpStream::connect(server) else { continue };
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+        for batch in 0..20 {
+            let names = (0..8).map(|n| format!("r{turn}c{connection}b{batch}n{n}.large.example"));
+            for name in names {
+                let query = Query::new(&name, rtype::TXT).edns(1232).encode();
+                let framed = [&(query.len() as u16).to_be_bytes(), &query[..]].concat();
+                if stream.write_all(&framed).is_err() {
+                    return;
+                }
+            }
+            for _ in 0..8 {
+                let mut length = [0; 2];
+                if stream.read_exact(&mut length).is_err() {
+                    return;
+                }
+                let mut reply = vec![0; usize::from(u16::from_be_bytes(length))];
+                if stream.read_exact(&mut reply).is_err() {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 /// Answers of 12 KiB over TCP, most of which nobody reads; how many were asked for.

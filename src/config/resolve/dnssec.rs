@@ -6,6 +6,7 @@ use super::Context;
 use super::lists::read_limited;
 use crate::config::document::Path;
 use crate::config::loaded::{Dnssec, Upstream};
+use crate::config::spec::Dnssec as Spec;
 use crate::lists::host_name;
 use crate::validate::{Anchors, Limits};
 
@@ -31,7 +32,8 @@ impl Context<'_, '_> {
         };
         let apart = upstream.zones.iter().map(|own| own.zone.clone());
         let anchors = anchors.without(negative).apart(apart);
-        Dnssec { validate: written.validate, allow_cd: written.allow_cd, anchors, limits }
+        let Spec { validate, allow_cd, follow_rollover, .. } = written;
+        Dnssec { validate, allow_cd, anchors, follow_rollover, limits }
     }
 
     fn trust_anchors(&mut self, path: &Path, file: &str) -> Anchors {

@@ -8,9 +8,11 @@ use std::time::Duration;
 use super::Context;
 use super::lists::read_limited;
 use crate::config::document::Path;
-use crate::config::loaded::{AlertSink, AlertSinkKind, Events, Secret, SyslogTarget, Zone};
+use crate::config::loaded::{AlertSink, AlertSinkKind, Events, Secret, SyslogTarget};
+use crate::config::problem::ConfigError;
 use crate::config::spec::{self, AlertKind};
 use crate::lists::host_name;
+use crate::zones::Zones;
 
 /// Largest zone file, octets: local zones are small.
 const MAX_ZONE_OCTETS: u64 = 64 << 20;
@@ -19,9 +21,10 @@ const MAX_ZONE_OCTETS: u64 = 64 << 20;
 const MAX_SECRET_OCTETS: u64 = 4096;
 
 impl Context<'_, '_> {
-    pub(super) fn zones(&mut self) -> Vec<Zone> {
+    /// Local zones, read: what is wrong in one is told by its own lines.
+    pub(super) fn zones(&mut self) -> Zones {
         let mut seen = HashSet::new();
-        let mut zones = Vec::new();
+        let mut zones = Zones::default();
         for (i, written) in self.spec.zone.iter().enumerate() {
             let path = Path::of("zone").at(i);
             let name = match host_name(&written.name) {
@@ -42,7 +45,16 @@ impl Context<'_, '_> {
             match read_limited(&file, MAX_ZONE_OCTETS) {
                 Ok(octets) => {
                     self.digest_part(&format!("zone {}", written.name), &octets);
-                    zones.extend(name.map(|name| Zone { name, path: file }));
+                    let Some(name) = name else { continue };
+                    if let Err(error) = zones.add(&name, &file) {
+                        self.problems.error_elsewhere(ConfigError {
+                            file: written.file.clone(),
+                            line: error.line(),
+                            field: String::new(),
+                            problem: error.problem(),
+                            remedy: error.remedy().into(),
+                        });
+                    }
                 }
                 Err(error) => self.problems.error(
                     &path.key("file"),

@@ -14,6 +14,8 @@ pub struct Dnssec {
     pub allow_cd: bool,
     /// File of DS and DNSKEY records to trust. Default: the root's keys, built in.
     pub trust_anchors: Option<String>,
+    /// Trust new keys of zones that have an anchor once they have stood for 30 days, and revoked ones no more (RFC 5011).
+    pub follow_rollover: bool,
     /// Signatures of one question that may fail.
     pub max_failures: u32,
     /// Iterations of NSEC3 above which a zone is treated as insecure.
@@ -35,6 +37,7 @@ impl Default for Dnssec {
             validate: false,
             allow_cd: true,
             trust_anchors: None,
+            follow_rollover: true,
             max_failures: limits.failures,
             max_nsec3_iterations: limits.iterations,
             max_nsec3_hashes: limits.hashes,

@@ -6,6 +6,8 @@
 //! orders that are owed (so that a quarantine that was lifted meanwhile has ended flows all the same), and everything that
 //! is wanted, exactly. A pin whose answer was lost is not wanted, so it goes then.
 
+mod link;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -14,11 +16,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+pub(super) use link::Link;
+
 use super::backends::check_ranges;
 use super::mark::FIRST_GENERATION;
 use super::queue::{Beyond, Order};
 use super::state::{State, millis};
-use super::wire::{self, DOCUMENT_USUAL, Fault, Held, Reply, Request, Told, VERSION};
+use super::wire::{self, DOCUMENT_USUAL, Fault, Held, Reply, Request, Told};
 use super::{Active, Backend, BackendKind, Command, Counts, Error, Health, Images, Observed, Range, Tell, Used, View};
 
 /// First pause after a failed try to bring the other side in step; it doubles up to [`PAUSE_MAX`].
@@ -29,52 +33,6 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 const PATIENCE_LONG: Duration = Duration::from_secs(5);
 /// Most flows and volumes kept of looks that nobody has taken yet; beyond it they are forgotten.
 const UNTOLD_MAX: usize = 1 << 18;
-
-/// How the other side is reached.
-pub(super) trait Link: Send {
-    /// What the service tells of itself.
-    fn kind(&self) -> BackendKind;
-
-    /// How long may be tried at start until the other side is there.
-    fn start_patience(&self) -> Duration;
-
-    /// Most time for an ordinary answer.
-    fn patience(&self) -> Duration;
-
-    /// How often the other side is asked whether all stands. Whether it is there at all is looked at every time.
-    fn ask_every(&self) -> Duration;
-
-    /// Whether the other side goes on where an earlier run left, and can tell of it.
-    fn remembers(&self) -> bool;
-
-    /// Reaches the other side and is welcomed.
-    fn open(&mut self) -> Result<(), Error>;
-
-    /// Whether it can be seen to be gone, without asking.
-    fn gone(&mut self) -> Option<Error>;
-
-    /// Asks and waits for the answer, at most `patience`. On an error the link is closed, since what comes next on it could
-    /// belong to anything.
-    fn exchange(&mut self, request: &Request, patience: Duration) -> Result<Reply, Error>;
-
-    /// Leaves.
-    fn close(&mut self);
-
-    /// Says who asks and waits to be welcomed; what both sides must have alike is in `table` and `settings`.
-    fn greet(&mut self, table: String, settings: String, patience: Duration) -> Result<(), Error> {
-        let product = env!("CARGO_PKG_VERSION").into();
-        let why = match self.exchange(&Request::Hello { version: VERSION, product, table, settings }, patience)? {
-            Reply::Welcome { version: VERSION, .. } => return Ok(()),
-            Reply::Refused { why } => why,
-            _ => format!("it does not speak version {VERSION} of the protocol"),
-        };
-        self.close();
-        Err(self.broken(&why))
-    }
-
-    /// What is said where the other side is not there, or not as it should be.
-    fn broken(&self, why: &dyn std::fmt::Display) -> Error;
-}
 
 /// The backend.
 pub(super) struct Mirror<L> {

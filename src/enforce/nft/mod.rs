@@ -18,6 +18,7 @@ mod notice;
 mod observer;
 mod orders;
 mod pins;
+mod reading;
 mod resets;
 mod rules;
 mod sets;

@@ -2,7 +2,7 @@
 //! ahead of the clock, so that answers end without waiting.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use super::*;
 use crate::daemon::{Start, build};
@@ -21,11 +21,13 @@ const ENDING: u64 = 295_000;
 struct World {
     pipeline: Arc<Pipeline>,
     asked: Arc<AtomicU32>,
+    /// Whether the upstream denies every name.
+    denies: Arc<AtomicBool>,
     dir: tempfile::TempDir,
     _events: std::thread::JoinHandle<()>,
 }
 
-fn upstream(asked: Arc<AtomicU32>) -> SocketAddr {
+fn upstream(asked: Arc<AtomicU32>, denies: Arc<AtomicBool>) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
     let address = socket.local_addr().expect("address");
     std::thread::spawn(move || {
@@ -34,7 +36,13 @@ fn upstream(asked: Arc<AtomicU32>) -> SocketAddr {
             let question = 12 + buffer[12..length].iter().position(|b| *b == 0).expect("a root") + 5;
             asked.fetch_add(1, Ordering::SeqCst);
             let mut reply = buffer[..question].to_vec();
-            reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+            let is_denied = denies.load(Ordering::SeqCst);
+            let (rcode, answers) = if is_denied { (3, 0) } else { (0, 1) };
+            reply[2..12].copy_from_slice(&[0x81, 0x80 | rcode, 0, 1, 0, answers, 0, 0, 0, 0]);
+            if is_denied {
+                let _ = socket.send_to(&reply, from);
+                continue;
+            }
             reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4, 203, 0, 113, 5]);
             let _ = socket.send_to(&reply, from);
         }
@@ -45,7 +53,8 @@ fn upstream(asked: Arc<AtomicU32>) -> SocketAddr {
 impl World {
     async fn new(answer: &str) -> Self {
         let asked = Arc::<AtomicU32>::default();
-        let server = upstream(asked.clone());
+        let denies = Arc::<AtomicBool>::default();
+        let server = upstream(asked.clone(), denies.clone());
         let dir = tempfile::tempdir().expect("directory");
         let session = |id: &str, address: IpAddr, owner: &str| {
             format!("[[session]]\nid = \"{id}\"\naddresses = [\"{address}\"]\ntype = \"batch\"\n{owner}\n")
@@ -64,7 +73,7 @@ impl World {
         std::fs::write(&file, text).expect("configuration");
         let start = Start { config: Some(file), state_dir: Some(dir.path().join("state")), socket: None };
         let built = build::pipeline(build::load(&start).expect("a configuration"), 64).await.expect("a pipeline");
-        Self { pipeline: built.pipeline, asked, dir, _events: built.events }
+        Self { pipeline: built.pipeline, asked, denies, dir, _events: built.events }
     }
 
     fn asked(&self) -> u32 {
@@ -138,6 +147,25 @@ fn a_name_that_two_owners_paid_for_is_asked_before_its_answer_ends_and_nobody_is
         assert_eq!([A, B, C, D].map(|from| world.spent(from)), spent, "nobody is charged");
         assert_eq!(world.look(3_600_000 + 1_000).await, 0, "an hour later it has to be earned anew");
         assert_eq!(world.pipeline.prefetch.len(), 0);
+    });
+}
+
+#[test]
+fn a_denial_does_not_take_the_place_of_an_answer_within_its_time() {
+    block_on(async {
+        let world = World::new("prefetch = true").await;
+        world.pay(A, NAME).await;
+        world.pay(C, NAME).await;
+        world.denies.store(true, Ordering::SeqCst);
+        assert_eq!(world.look(ENDING).await, 1, "asked ahead, and denied");
+        assert_eq!(world.pipeline.prefetch.counters.failed.load(Ordering::Relaxed), 1);
+        assert!(!world.ask(D, NAME).await, "the answer of before is at hand until it ends");
+        assert_eq!(world.look(ENDING + 5_000).await, 0, "and the question rests");
+        // Where there is nothing to believe instead, a denial is kept like any answer.
+        world.pipeline.cache.clear();
+        assert_eq!(world.look(ENDING + 60_000).await, 1);
+        assert_eq!(world.pipeline.prefetch.counters.failed.load(Ordering::Relaxed), 1, "a new answer");
+        assert_eq!(world.pipeline.cache.len(), 1);
     });
 }
 

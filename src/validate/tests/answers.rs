@@ -1,7 +1,7 @@
 //! Whole answers: what stands there, what does not, aliases over zones.
 
 use super::*;
-use crate::validate::Bogus;
+use crate::validate::{Bogus, Unchecked};
 
 const BOGUS: Verdict = Verdict::Bogus(Bogus::NoProof);
 /// By nobody who may.
@@ -87,13 +87,13 @@ fn what_is_not_there_is_proved_by_hashes() {
         ("its own, an alias", x, MX, false, vec![of(x, &[CNAME])], BOGUS),
         ("its own, a delegation", x, MX, false, vec![of(x, &[NS])], BOGUS),
         ("of a delegation, DS", x, DS, false, vec![of(x, &[NS])], SECURE),
-        ("opted out, DS", x, DS, false, vec![apex(), over(x, 1)], Verdict::Insecure),
+        ("opted out, DS", x, DS, false, vec![apex(), over(x, 1)], Verdict::Insecure(None)),
         ("not opted out, DS", x, DS, false, vec![apex(), over(x, 0)], BOGUS),
         ("a wildcard's", x, MX, false, vec![apex(), over(x, 0), of(wild, &[A])], SECURE),
         ("a wildcard's, with the type", x, MX, false, vec![apex(), over(x, 0), of(wild, &[MX])], BOGUS),
         ("a wildcard's, name not covered", x, MX, false, vec![apex(), of(wild, &[A])], BOGUS),
         ("name and wildcard", x, A, true, vec![apex(), over(x, 0), over(wild, 0)], SECURE),
-        ("opted out", x, A, true, vec![apex(), over(x, 1), over(wild, 0)], Verdict::Insecure),
+        ("opted out", x, A, true, vec![apex(), over(x, 1), over(wild, 0)], Verdict::Insecure(None)),
         ("without the encloser", x, A, true, vec![over(x, 0), over(wild, 0)], BOGUS),
         ("without the wildcard", x, A, true, vec![apex(), over(x, 0)], BOGUS),
         ("without the next closer", x, A, true, vec![apex(), over(wild, 0)], BOGUS),
@@ -122,7 +122,7 @@ fn what_is_not_there_is_proved_by_hashes() {
             A,
             true,
             vec![nsec3("zone.example", [1; 20], [2; 20], 0, 151, &[A])],
-            Verdict::Insecure,
+            Verdict::Insecure(Some(Unchecked::Iterations)),
         ),
         ("another zone's", x, A, true, vec![nsec3_of("example", "example", &[NS, SOA])], UNSIGNED),
     ];
@@ -182,7 +182,7 @@ fn a_wildcards_records_need_the_proof_that_nothing_is_closer() {
         ("a closer encloser than the wildcard's", 2, vec![n("a.wild", "z.wild")], BOGUS),
         ("the zone's own wildcard", 2, vec![n("u", "x")], SECURE),
         ("a hash", 3, vec![nsec3_over("zone.example", "one.wild.zone.example", 0)], SECURE),
-        ("a hash, opted out", 3, vec![nsec3_over("zone.example", "one.wild.zone.example", 1)], Verdict::Insecure),
+        ("a hash, opted out", 3, vec![nsec3_over("zone.example", "one.wild.zone.example", 1)], Verdict::Insecure(None)),
         ("a hash of the encloser", 3, vec![nsec3_over("zone.example", "wild.zone.example", 0)], BOGUS),
         ("a hash at the right depth", 2, vec![nsec3_over("zone.example", "wild.zone.example", 0)], SECURE),
     ] {
@@ -225,7 +225,7 @@ fn every_step_of_a_chain_counts() {
             of(&[to_test.clone(), vec![a("www.test")]]),
             Verdict::Bogus(Bogus::NoSignature),
         ),
-        ("into an insecure zone", "alias", of(&[to_plain, vec![a("www.plain.example")]]), Verdict::Insecure),
+        ("into an insecure zone", "alias", of(&[to_plain, vec![a("www.plain.example")]]), Verdict::Insecure(None)),
         (
             "its target does not exist",
             "alias",
@@ -272,6 +272,40 @@ fn every_step_of_a_chain_counts() {
     }
 }
 
+/// Each is a wait as long as an exchange.
+#[test]
+fn zones_of_one_chain_are_looked_up_at_the_same_time() {
+    let mut net = net();
+    let zone = &net.zones["zone.example"];
+    let alias = zone.signed(&[rec("alias.zone.example", CNAME, wire("www.test"))]);
+    let reply = Reply::answer([alias, net.zones["test"].signed(&[a("www.test")])].concat());
+    let (verdict, work) = net.judge("alias.zone.example", A, &reply);
+    assert_eq!((verdict, work.lookups(), net.waits), (SECURE, 7, 2), "{:?}", net.asked);
+    // What is lacking has half of the look-ups to itself.
+    let mut few = net.anew();
+    few.validator = Validator::new(net.validator.configured.clone(), Limits { lookups: 7, ..Limits::default() });
+    let (verdict, work) = few.judge("alias.zone.example", A, &reply);
+    assert_eq!((verdict, work.lookups(), few.waits), (SECURE, 7, 5), "{:?}", few.asked);
+    // Where nothing is signed nobody knows where the way ends.
+    let plain = Reply::answer(vec![a("www.plain.example")]);
+    let mut net = net.anew();
+    let (verdict, work) = net.judge("www.plain.example", A, &plain);
+    assert_eq!((verdict, work.lookups(), net.waits), (Verdict::Insecure(None), 4, 2), "{:?}", net.asked);
+}
+
+#[test]
+fn that_a_zone_cannot_be_checked_is_told_wherever_it_stands_on_the_chain() {
+    let mut net = net();
+    let ds = net.zones["."].signed(&[rec("test", DS, net.zones["test"].ds(200, 2))]);
+    net.put("test", DS, Reply::answer(ds));
+    let alias = net.zones["zone.example"].signed(&[rec("alias.zone.example", CNAME, wire("www.test"))]);
+    let verdict = Verdict::Insecure(Some(Unchecked::Algorithms));
+    let reply = Reply::answer([alias.clone(), net.zones["test"].signed(&[a("www.test")])].concat());
+    assert_eq!(net.verdict("alias.zone.example", A, &reply), verdict);
+    let reply = Reply::answer([alias, vec![a("www.test")]].concat());
+    assert_eq!(net.anew().verdict("alias.zone.example", A, &reply), verdict, "its signatures left out");
+}
+
 #[test]
 fn questions_of_special_types_are_judged_as_they_can_be() {
     let net = net();
@@ -285,6 +319,15 @@ fn questions_of_special_types_are_judged_as_they_can_be() {
     assert_eq!(net.anew().verdict("zone.example", DNSKEY, &net.replies[&("zone.example".into(), DNSKEY)]), SECURE);
     // Below an unsigned delegation its DS question is still the parent's.
     assert_eq!(net.anew().verdict("plain.example", DS, &net.replies[&("plain.example".into(), DS)]), SECURE);
+    // The root has no parent to ask: what it says of its own is all there is.
+    let root = &net.zones["."];
+    for (types, verdict) in [(&[NS, SOA, DNSKEY][..], SECURE), (&[NS, SOA, DS], BOGUS)] {
+        let denial = root.each(&[soa("."), nsec(".", "example", types)]);
+        assert_eq!(net.anew().verdict(".", DS, &Reply::no_data(denial)), verdict, "{types:?}");
+    }
+    let hashed = root.each(&[soa("."), nsec3_of("", ".", &[NS, SOA, DNSKEY])]);
+    assert_eq!(net.anew().verdict(".", DS, &Reply::no_data(hashed)), SECURE);
+    assert_eq!(net.anew().verdict(".", DS, &Reply::no_data(vec![soa(".")])), BOGUS);
     let all = [
         zone.signed(&[a("x.zone.example")]),
         zone.signed(&[rec("x.zone.example", MX, [vec![0, 1], wire("x.test")].concat())]),
@@ -297,5 +340,5 @@ fn questions_of_special_types_are_judged_as_they_can_be() {
     );
     // Signatures are signed by nobody.
     let signature = vec![all[0][1].clone()];
-    assert_eq!(net.anew().verdict("x.zone.example", RRSIG, &Reply::answer(signature)), Verdict::Insecure);
+    assert_eq!(net.anew().verdict("x.zone.example", RRSIG, &Reply::answer(signature)), Verdict::Insecure(None));
 }

@@ -1,7 +1,7 @@
 //! Down the tree: anchors, delegations, keys.
 
 use super::*;
-use crate::validate::{Bogus, Unknown};
+use crate::validate::{Bogus, Unchecked, Unknown};
 
 fn www(net: &Net) -> Reply {
     Reply::answer(net.zones["zone.example"].signed(&[a("www.zone.example")]))
@@ -13,8 +13,11 @@ fn a_chain_of_signatures_is_followed_and_remembered() {
     let reply = www(&net);
     let (verdict, work) = net.judge("www.zone.example", A, &reply);
     assert_eq!(verdict, Verdict::Secure { ttl: 300 });
-    let chain = [(".", DNSKEY), ("example", DS), ("example", DNSKEY), ("zone.example", DS), ("zone.example", DNSKEY)];
-    assert_eq!(net.asked, chain.map(|(name, rtype)| (name.to_owned(), rtype)));
+    // All that the signer's name says is asked at once; that the zone between is signed shows then.
+    let at_once = [(".", DNSKEY), ("example", DS), ("zone.example", DS), ("zone.example", DNSKEY)];
+    let chain = [at_once.as_slice(), &[("example", DNSKEY)]].concat();
+    assert_eq!(net.asked, chain.into_iter().map(|(name, rtype)| (name.to_owned(), rtype)).collect::<Vec<_>>());
+    assert_eq!(net.waits, 2);
     assert_eq!((work.lookups(), work.signatures(), work.hashes()), (5, 6, 0));
     let (verdict, work) = net.judge("www.zone.example", A, &reply);
     assert_eq!((verdict, work.lookups(), work.signatures()), (Verdict::Secure { ttl: 300 }, 0, 1));
@@ -82,13 +85,13 @@ fn what_is_wrong_with_a_signature_is_told() {
 fn a_delegation_without_a_key_is_insecure_only_where_that_is_proved() {
     let reply = Reply::answer(vec![a("www.plain.example")]);
     let mut net = Net::new();
-    assert_eq!(net.verdict("www.plain.example", A, &reply), Verdict::Insecure);
+    assert_eq!(net.verdict("www.plain.example", A, &reply), Verdict::Insecure(None));
     // Signatures that nobody vouches for change nothing.
     let own = Zone::new("plain.example");
     let signed = Reply::answer(own.signed(&[a("www.plain.example")]));
-    assert_eq!(net.verdict("www.plain.example", A, &signed), Verdict::Insecure);
+    assert_eq!(net.verdict("www.plain.example", A, &signed), Verdict::Insecure(None));
     let negative = Reply::no_name(vec![soa("plain.example")]);
-    assert_eq!(net.verdict("none.plain.example", A, &negative), Verdict::Insecure);
+    assert_eq!(net.verdict("none.plain.example", A, &negative), Verdict::Insecure(None));
 
     let zone = Zone::new("example");
     let forged = zone.each(&[soa("example"), nsec("plain.example", "zone.example", &[NS])]);
@@ -121,13 +124,13 @@ fn unsigned_delegations_are_proved_by_hashes_too() {
     let reply = Reply::answer(vec![a("www.plain.example")]);
     let bogus = Verdict::Bogus(Bogus::NoProof);
     for (what, records, verdict) in [
-        ("its own", vec![nsec3_of("example", "plain.example", &[NS])], Verdict::Insecure),
+        ("its own", vec![nsec3_of("example", "plain.example", &[NS])], Verdict::Insecure(None)),
         ("with a key", vec![nsec3_of("example", "plain.example", &[NS, DS])], bogus),
         ("the child's", vec![nsec3_of("example", "plain.example", &[NS, SOA])], bogus),
         (
             "opted out",
             vec![nsec3_of("example", "example", &[NS, SOA]), nsec3_over("example", "plain.example", 1)],
-            Verdict::Insecure,
+            Verdict::Insecure(None),
         ),
         ("opted out, without its encloser", vec![nsec3_over("example", "plain.example", 1)], bogus),
         (
@@ -135,11 +138,15 @@ fn unsigned_delegations_are_proved_by_hashes_too() {
             vec![nsec3_of("example", "example", &[NS, SOA]), nsec3_over("example", "plain.example", 3)],
             bogus,
         ),
-        ("too many iterations", vec![nsec3("example", [1; 20], [2; 20], 0, 151, &[NS])], Verdict::Insecure),
+        (
+            "too many iterations",
+            vec![nsec3("example", [1; 20], [2; 20], 0, 151, &[NS])],
+            Verdict::Insecure(Some(Unchecked::Iterations)),
+        ),
         (
             "as many as may be",
             vec![nsec3("example", hash("plain.example", 150), [2; 20], 0, 150, &[NS])],
-            Verdict::Insecure,
+            Verdict::Insecure(None),
         ),
     ] {
         let mut net = Net::new();
@@ -172,9 +179,10 @@ fn keys_are_those_that_their_parent_vouches_for() {
     let cases: Vec<(&str, Make, Verdict)> = vec![
         ("SHA-384", Box::new(ds(15, 4)), Verdict::Secure { ttl: 300 }),
         ("SHA-1 alone", Box::new(ds(15, 1)), Verdict::Secure { ttl: 300 }),
-        ("a digest of nobody", Box::new(ds(15, 77)), Verdict::Insecure),
-        ("an algorithm of nobody", Box::new(ds(200, 2)), Verdict::Insecure),
-        ("RSA with SHA-1", Box::new(ds(5, 2)), Verdict::Insecure),
+        ("a digest of nobody", Box::new(ds(15, 77)), Verdict::Insecure(Some(Unchecked::Digests))),
+        ("an algorithm of nobody", Box::new(ds(200, 2)), Verdict::Insecure(Some(Unchecked::Algorithms))),
+        ("neither known", Box::new(ds(200, 77)), Verdict::Insecure(Some(Unchecked::Digests))),
+        ("RSA with SHA-1", Box::new(ds(5, 2)), Verdict::Insecure(Some(Unchecked::Algorithms))),
         ("another algorithm's", Box::new(ds(13, 2)), Verdict::Bogus(Bogus::NoKey)),
         (
             "of another key",
@@ -276,15 +284,15 @@ fn trust_is_where_the_configuration_says() {
         (verdict, net.asked.len())
     };
     let none = anchors(&root).without([name("zone.example")]);
-    assert_eq!(judge(none, "www.zone.example", &bad), (Verdict::Insecure, 0), "nothing is asked for it");
+    assert_eq!(judge(none, "www.zone.example", &bad), (Verdict::Insecure(None), 0), "nothing is asked for it");
     let apart = anchors(&root).apart([name("zone.example")]);
-    assert_eq!(judge(apart, "www.zone.example", &bad), (Verdict::Insecure, 0), "nothing is asked for it");
+    assert_eq!(judge(apart, "www.zone.example", &bad), (Verdict::Insecure(None), 0), "nothing is asked for it");
     let (verdict, asked) = judge(anchors(&(root.clone() + &island.anchor())), "www.plain.example", &of_island);
     assert_eq!((verdict, asked), (Verdict::Secure { ttl: 300 }, 1), "an island with an anchor of its own");
     let both = anchors(&(root + &island.anchor())).apart([name("plain.example")]);
     assert_eq!(judge(both, "www.plain.example", &of_island), (Verdict::Secure { ttl: 300 }, 1));
     let wrong = anchors(&Zone::new(".").anchor());
-    assert_eq!(judge(wrong, "www.zone.example", &bad), (Verdict::Bogus(Bogus::NoKey), 1));
+    assert_eq!(judge(wrong, "www.zone.example", &bad), (Verdict::Bogus(Bogus::NoKey), 2));
 }
 
 #[test]
@@ -295,11 +303,11 @@ fn replies_that_are_none_leave_it_open() {
     // An empty answer to a question for the root's keys.
     assert_eq!(net.verdict("www.zone.example", A, &reply), Verdict::Bogus(Bogus::NoKey));
     let (rules, mut work) = (AnswerRules::default(), Work::new(Limits::default()));
-    let validator = Validator::new(net.validator.anchors.clone(), Limits::default());
+    let validator = Validator::new(net.validator.configured.clone(), Limits::default());
     let qname = name("www.zone.example");
     let asked = Asked { qname: qname.as_ref(), qtype: Qtype(A), dnssec_ok: true };
     let response = reply.encode("www.zone.example", A);
-    let Step::Ask(need) = validator.judge(&response, asked, &rules, NOW, &mut work) else { panic!("keys are needed") };
+    let Step::Ask(lack) = validator.judge(&response, asked, &rules, NOW, &mut work) else { panic!("keys are needed") };
     let mut cut = Reply::default().encode(".", DNSKEY);
     cut[2] |= 2;
     let mut failed = Reply::default().encode(".", DNSKEY);
@@ -312,7 +320,7 @@ fn replies_that_are_none_leave_it_open() {
         Reply::default().encode("example", DNSKEY),
         Reply::default().encode(".", DS),
     ] {
-        let learned = validator.learn(&need, &bad, NOW, &mut work);
+        let learned = validator.learn(&lack, &bad, NOW, &mut work);
         assert_eq!(learned, Err(Verdict::Indeterminate(Unknown::Unanswered)), "{bad:?}");
     }
 }

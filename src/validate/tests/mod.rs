@@ -3,6 +3,7 @@
 mod answers;
 mod chains;
 mod hostile;
+mod rollover;
 mod vectors;
 
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use hickory_proto::dnssec::crypto::{Digest, Ed25519SigningKey};
 use hickory_proto::dnssec::{DigestType, PublicKey, SigningKey, TBS};
 use staunch_scoring::NameBuf;
 
-use super::{Anchors, Limits, Step, Validator, Verdict, Work};
+use super::{Anchors, Limits, Need, Step, Validator, Verdict, Work};
 use crate::answer::{AnswerRules, Asked};
 use crate::model::{Now, Qtype, Wall};
 
@@ -262,6 +263,8 @@ pub(super) struct Net {
     pub(super) validator: Validator,
     /// What was looked up, in order.
     pub(super) asked: Vec<(String, u16)>,
+    /// How often the last verdict waited for what was not asked before it was lacking.
+    pub(super) waits: usize,
     pub(super) zones: HashMap<&'static str, Zone>,
     pub(super) now: Now,
 }
@@ -279,7 +282,7 @@ impl Net {
         let zones: HashMap<&'static str, Zone> = ZONES.into_iter().map(|zone| (zone, Zone::new(zone))).collect();
         let anchors = Anchors::read(&zones["."].anchor()).expect("an anchor");
         let validator = Validator::new(anchors, limits);
-        let mut net = Self { replies: HashMap::new(), validator, asked: Vec::new(), zones, now: NOW };
+        let mut net = Self { replies: HashMap::new(), validator, asked: Vec::new(), waits: 0, zones, now: NOW };
         for zone in ZONES {
             net.publish(zone);
         }
@@ -302,8 +305,9 @@ impl Net {
     pub(super) fn anew(&self) -> Self {
         Self {
             replies: self.replies.clone(),
-            validator: Validator::new(self.validator.anchors.clone(), self.validator.limits),
+            validator: Validator::new(self.validator.configured.clone(), self.validator.limits),
             asked: Vec::new(),
+            waits: 0,
             zones: self.zones.clone(),
             now: NOW,
         }
@@ -328,20 +332,30 @@ impl Net {
         let (rules, mut work) = (AnswerRules::default(), Work::new(self.validator.limits()));
         let owned = name(qname);
         let asked = Asked { qname: owned.as_ref(), qtype: Qtype(qtype), dnssec_ok: true };
+        let mut ahead: Vec<Need> = Vec::new();
+        self.waits = 0;
         loop {
-            let need = match self.validator.judge(response, asked, &rules, self.now, &mut work) {
+            let lack = match self.validator.judge(response, asked, &rules, self.now, &mut work) {
                 Step::Done(verdict) => return (verdict, work),
-                Step::Ask(need) => need,
+                Step::Ask(lack) => lack,
             };
-            if let Err(verdict) = work.look_up() {
-                return (verdict, work);
+            let of = |need: &Need| (need.name().to_string(), need.qtype().0);
+            if !ahead.contains(lack.need()) {
+                if let Err(verdict) = work.look_up() {
+                    return (verdict, work);
+                }
+                self.waits += 1;
+                self.asked.push(of(lack.need()));
             }
-            let text = need.name().to_string();
-            let text = if text == "." { text } else { text.trim_end_matches('.').to_owned() };
-            self.asked.push((text.clone(), need.qtype().0));
-            let reply = self.replies.get(&(text.clone(), need.qtype().0)).cloned().unwrap_or_default();
-            if let Err(verdict) = self.validator.learn(&need, &reply.encode(&text, need.qtype().0), self.now, &mut work)
-            {
+            for need in lack.ahead() {
+                if !ahead.contains(need) && work.look_ahead() {
+                    self.asked.push(of(need));
+                    ahead.push(need.clone());
+                }
+            }
+            let (text, rtype) = of(lack.need());
+            let reply = self.replies.get(&(text.clone(), rtype)).cloned().unwrap_or_default();
+            if let Err(verdict) = self.validator.learn(&lack, &reply.encode(&text, rtype), self.now, &mut work) {
                 return (verdict, work);
             }
         }

@@ -1,3 +1,4 @@
+use super::key::Parts;
 use super::*;
 use proptest::prelude::*;
 
