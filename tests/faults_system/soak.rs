@@ -155,5 +155,5 @@ fn a_while_of_everything_leaks_and_loses_nothing() {
     // In hours the honest session spends all that a rule can give it.
     assert!(seconds > 3600 || told.amiss() < 10.0, "{}", told.line());
     let reply = honest.ask("www.site.example", rtype::A).expect("an answer");
-    assert_eq!((reply.rcode(), reply.addresses().len()), (rcode::NOERROR, 1), "{}", staunch.tail());
+    assert!(reply.rcode() == rcode::NOERROR && reply.addresses().contains(&WEB.into()), "{}", staunch.tail());
 }
