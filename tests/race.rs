@@ -156,7 +156,9 @@ fn nobody_connects_without_a_lease_and_nobody_with_one_is_refused() {
         .iter()
         .filter(|p| !leases.live(p.from.into(), p.to.into(), &format!("tcp/{}", p.port), p.at, SLACK))
         .collect();
-    assert!(stray.is_empty(), "{} connections without a lease: {:?}", stray.len(), &stray[..stray.len().min(5)]);
+    let near = |p: &wire::Packet| leases.nearest(p.from.into(), p.to.into(), &format!("tcp/{}", p.port), p.at);
+    let near: Vec<String> = stray.iter().take(5).map(|p| near(p)).collect();
+    assert!(stray.is_empty(), "{} connections without a lease: {:?} {near:#?}", stray.len(), &stray[..near.len()]);
 
     let after: Vec<_> = packets.iter().filter(|p| !p.cuts && is_after_quarantine(&happened, p)).collect();
     assert!(after.is_empty(), "{} packets of quarantined sessions: {:?}", after.len(), &after[..after.len().min(5)]);

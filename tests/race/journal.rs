@@ -73,7 +73,12 @@ impl Leases {
                 });
             }
             "quarantine" | "remove" => self.close(session(), taken, |_, _| true),
-            "restored" => self.restored.push(taken),
+            "restored" => {
+                self.restored.push(taken);
+                // What is left of a lease is reckoned when it is written and counts from when it was taken, as a pin's does.
+                let living = self.all.values_mut().flatten().filter(|lease| lease.to > from);
+                living.for_each(|lease| lease.to += taken - from);
+            }
             _ => {}
         }
         *self.lines.entry(op).or_default() += 1;
@@ -102,6 +107,16 @@ impl Leases {
     pub fn live(&self, session: IpAddr, destination: IpAddr, port: &str, at: Micros, slack: Micros) -> bool {
         let leases = self.all.get(&(session, destination, port.to_owned()));
         leases.is_some_and(|all| all.iter().any(|lease| lease.from <= at + slack && at <= lease.to + slack))
+    }
+
+    /// What there was of such a lease nearest to a moment, and the last time before it that the packet filter was put back.
+    pub fn nearest(&self, session: IpAddr, destination: IpAddr, port: &str, at: Micros) -> String {
+        let leases = self.all.get(&(session, destination, port.to_owned())).map_or(&[][..], Vec::as_slice);
+        let near = leases.iter().min_by_key(|lease| (at - lease.to).abs().min((lease.from - at).abs()));
+        let ago = |then: Micros| format!("{} us before", at - then);
+        let lease = near.map_or("none ever".into(), |lease| format!("from {} to {}", ago(lease.from), ago(lease.to)));
+        let restored = self.restored.iter().copied().filter(|restored| *restored <= at).max();
+        format!("lease {lease}; put back {}", restored.map_or("never".into(), ago))
     }
 
     /// Leases in all.
