@@ -162,6 +162,7 @@ class Floor(Server):
         return floor if os.access(floor, os.X_OK) else None
 
     def first_code(self):
+        """The one code it knows."""
         return 3 if self.policy else 0
 
     def configure(self):

@@ -114,15 +114,12 @@ fn disconnect(socket: &UdpSocket) -> io::Result<()> {
 
 /// Whether nothing waits in a socket that nothing gets to. Then it is watched for what comes from now on.
 fn is_silent(socket: &AsyncFd<UdpSocket>) -> bool {
-    let nothing = |socket: &UdpSocket| match socket.recv(&mut [0]) {
-        Err(error) => error.kind() == ErrorKind::WouldBlock,
-        Ok(_) => false,
-    };
+    let take = |socket: &AsyncFd<UdpSocket>| socket.get_ref().recv(&mut [0]);
     match socket.poll_read_ready(&mut Context::from_waker(Waker::noop())) {
         // What it was ready for has been read; this is what takes the notice back.
-        Poll::Ready(Ok(mut ready)) => ready.try_io(|socket| socket.get_ref().recv(&mut [0])).is_err(),
+        Poll::Ready(Ok(mut ready)) => ready.try_io(take).is_err(),
         Poll::Ready(Err(_)) => false,
-        Poll::Pending => nothing(socket.get_ref()),
+        Poll::Pending => take(socket).is_err_and(|error| error.kind() == ErrorKind::WouldBlock),
     }
 }
 

@@ -19,7 +19,8 @@ struct Memory {
     waiting: u32,
     /// Octets that they may take.
     room: u32,
-    /// Datagrams that found no room so far.
+    /// Datagrams that found no room so far, or that [`super::bar`] has dropped: behind a bar that was lifted the first look may
+    /// find a crowd that is none, which is one batch of many.
     dropped: u32,
 }
 
