@@ -38,10 +38,11 @@ trait Lists {
 
 impl Lists for Daemon {
     fn refuses(&self, name: &str) -> bool {
-        match self.ask(name, 1).0 {
+        let (code, _, reply) = self.ask(name, 1);
+        match code {
             0 => false,
             3 => true,
-            other => panic!("{name}: code {other}"),
+            other => panic!("{name}: code {other}: {reply:?}"),
         }
     }
 

@@ -2,6 +2,8 @@
 
 mod daemon;
 
+use std::sync::mpsc::channel;
+
 use daemon::{Daemon, ENFORCE, chunk, code};
 
 const RULE: &str = "\n[[rule]]\nid = \"trial\"\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2099-01-01\"\n";
@@ -50,6 +52,31 @@ fn a_reload_that_needs_a_restart_is_refused_whole() {
     assert!(said.contains("[enforce]") && said.contains("restart"), "{said}");
     let status = daemon.json(&["status"]);
     assert_eq!((&status["digest"], status["mode"].as_str()), (&before, Some("monitor")), "nothing changed");
+}
+
+#[test]
+fn a_name_that_is_denied_while_its_answer_is_under_way_is_refused_with_the_rule() {
+    let ((came, coming), (go, goes)) = (channel(), channel::<()>());
+    let upstream = daemon::upstream_after(move || {
+        let _ = came.send(());
+        let _ = goes.recv();
+    });
+    let daemon = Daemon::start_at(upstream, "off", ENFORCE);
+    let (rcode, answers, reply) = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| daemon.ask("www.evil.example", 1));
+        coming.recv().expect("the question has left");
+        let deny = "action = \"deny\"\nnames = [\"evil.example\"]\n";
+        daemon.write(&format!("{}{RULE}{deny}", daemon.config()));
+        assert_eq!(code(&daemon.run(&["reload"])), 0);
+        // For this question, and for whatever is asked from now on.
+        drop(go);
+        asked.join().expect("asked")
+    });
+    assert_eq!((rcode, answers), (3, 0), "{reply:?}");
+    assert!(reply.contains("a deny rule names it"), "{reply:?}");
+    let event = daemon.event(|event| event["qname"] == "www.evil.example");
+    assert_eq!((event["verdict"].as_str(), event["rule"]["id"].as_str()), (Some("sinkhole"), Some("trial")), "{event}");
+    assert_eq!(daemon.ask("www.site.example", 1).0, 0, "the control");
 }
 
 #[test]

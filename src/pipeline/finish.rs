@@ -13,12 +13,12 @@ use super::{Deferred, Leave, Live, Pipeline, Step, Walk};
 use crate::answer::{self, Asked, Kind, Vetted};
 use crate::cache::{Entry, Failure, Key};
 use crate::clock;
-use crate::event::{Source, Verdict};
+use crate::event::{RuleRef, Source, Verdict};
 use crate::listen::Fast;
 use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason};
 use crate::partition::Partition;
 use crate::pin;
-use crate::policy::{Permit, RefusalText, ede_of};
+use crate::policy::{Permit, RefusalText, Shut, ede_of};
 use crate::ports::Ports;
 use crate::reply::{self, Refusal};
 use crate::session::{Inner, Session};
@@ -261,8 +261,12 @@ impl Pipeline {
         // As policy has it now: it may have changed while the answer was under way.
         let context = walk.session.context();
         let grants = live.grants.load();
-        let Some(opens) = live.policy.opens(&context, &grants, query.qname.as_ref(), now.wall) else {
-            return fail(walk, query, Ede::Other, "policy has changed meanwhile; ask again", out);
+        let opens = match live.policy.opens(&context, &grants, query.qname.as_ref(), now.wall) {
+            Ok(opens) => opens,
+            Err(Shut { reason, rule }) => {
+                self.note_refusal(walk, query, reason, rule, now);
+                return refuse_noted(&live, walk, query, out);
+            }
         };
         let asked = asked(&live, query.qname.as_ref(), opens.ports, opens.volume);
         if !self.pin(&live, walk, query, &asked, &entry.answer.pins, plan.ttl, out).await {
@@ -308,6 +312,17 @@ impl Pipeline {
         let Some((reason, rule, mode)) = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall) else {
             return false;
         };
+        self.note_refusal(walk, query, reason, Some(rule), now);
+        if mode != Mode::Enforce {
+            return false;
+        }
+        refuse_noted(live, walk, query, out);
+        true
+    }
+
+    /// Notes that policy refuses a question that was judged otherwise before it left.
+    fn note_refusal(&self, walk: &mut Walk, query: &Query<'_>, reason: Reason, rule: Option<RuleRef>, now: Now) {
+        let qname = query.qname.as_ref();
         let key = self.hash((walk.session.id(), walk.record.split.tenant(qname)));
         let case = {
             let mut inner = walk.session.inner.lock();
@@ -318,15 +333,8 @@ impl Pipeline {
         };
         walk.record.would = Verdict::Sinkhole;
         walk.record.reason = Some(reason);
-        walk.record.rule = Some(rule);
+        walk.record.rule = rule;
         walk.record.case = Some(case);
-        if mode != Mode::Enforce {
-            return false;
-        }
-        walk.record.verdict = Verdict::Sinkhole;
-        walk.record.source = Source::Policy;
-        refuse_with(live, walk, query, reason, case, out);
-        true
     }
 
     /// Addresses of our own zones are the operator's word, so the rebinding guard does not apply to them.
@@ -400,6 +408,15 @@ impl Pipeline {
             self.telemetry.metrics.not_durable();
         }
     }
+}
+
+/// Refuses what [`Pipeline::note_refusal`] has noted.
+fn refuse_noted(live: &Live, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
+    walk.record.verdict = Verdict::Sinkhole;
+    walk.record.source = Source::Policy;
+    let (reason, case) = (walk.record.reason, walk.record.case);
+    let case = case.unwrap_or(CaseId::from_random(walk.wall));
+    refuse_with(live, walk, query, reason.unwrap_or(Reason::NotAllowed), case, out);
 }
 
 fn refuse_as(live: &Live, inner: &Inner, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {

@@ -69,7 +69,7 @@ impl Pipeline {
     ) -> Option<Vec<Kept>> {
         let grants = live.grants.load();
         let opens = |name: staunch_scoring::NameRef<'_>| {
-            let opens = live.policy.opens(context, &grants, name, now.wall)?;
+            let opens = live.policy.opens(context, &grants, name, now.wall).ok()?;
             Some((opens.ports.clone(), opens.volume))
         };
         let tightened = inner.pins.tighten(opens);

@@ -27,7 +27,7 @@ use crate::wire::Query;
 use decision::Judgement;
 pub use decision::{AskZones, Decision};
 pub use decoy::{Decoys, Suspect};
-pub use opens::Opens;
+pub use opens::{Opens, Shut};
 pub use permit::Permit;
 pub use profile::{Profile, Profiles, Unlisted, Volume};
 pub use refusal::{RefusalText, ede_of};

@@ -3,8 +3,9 @@
 use staunch_scoring::NameRef;
 
 use super::{Policy, Profile, Unlisted};
+use crate::event::RuleRef;
 use crate::lists::{Action, Allowance, Grants, Rule, RuleMatch, Scope};
-use crate::model::{Mode, Wall};
+use crate::model::{Mode, Reason, Wall};
 use crate::ports::Ports;
 use crate::session::Context;
 
@@ -19,9 +20,18 @@ pub struct Opens<'a> {
     pub rule: Option<&'a Rule>,
 }
 
+/// Nothing is opened for a name.
+#[derive(Debug, Clone)]
+pub struct Shut {
+    /// Why.
+    pub reason: Reason,
+    /// The rule or the entry of a list that says so, where one does.
+    pub rule: Option<RuleRef>,
+}
+
 impl Policy {
-    /// What the addresses of `qname` are opened for, as rules, grants, lists and the profile have it now; nothing where one of
-    /// them refuses the name. Neither score nor ledger is asked: what was answered stays open until its lease ends, unless
+    /// What the addresses of `qname` are opened for, as rules, grants, lists and the profile have it now; an error where one
+    /// of them refuses the name. Neither score nor ledger is asked: what was answered stays open until its lease ends, unless
     /// somebody's word has changed. For a session that is monitored nothing refuses.
     pub fn opens<'a>(
         &'a self,
@@ -29,21 +39,29 @@ impl Policy {
         grants: &'a Grants,
         qname: NameRef<'_>,
         wall: Wall,
-    ) -> Option<Opens<'a>> {
+    ) -> Result<Opens<'a>, Shut> {
         let profile = self.profiles.of(context.kind(), context.phase());
         let refuses = self.mode_of(context) == Mode::Enforce;
         let grant = grants.look_up(qname, &context.announcement.id, wall.steady);
         if grant.is_some() {
-            return Some(of(profile, grant, None, false));
+            return Ok(of(profile, grant, None, false));
         }
         let found = self.lists.look_up(qname, Scope::of(context.kind(), context.phase()), wall);
         let rule = found.rule.filter(|hit| !self.is_on_trial(context, hit));
         let allowed = rule.filter(|hit| hit.rule.action == Action::Allow);
-        let closed = rule.is_some() || found.deny.is_some() || profile.unlisted == Unlisted::Refuse;
-        if refuses && allowed.is_none() && closed {
-            return None;
+        if refuses && allowed.is_none() {
+            let shut = |reason, rule| Err(Shut { reason, rule });
+            if let Some(rule) = rule {
+                return shut(Reason::DenyRule, Some(rule.reference()));
+            }
+            if let Some(entry) = found.deny {
+                return shut(Reason::DenyList, Some(entry.reference()));
+            }
+            if profile.unlisted == Unlisted::Refuse {
+                return shut(Reason::NotAllowed, None);
+            }
         }
-        Some(of(profile, None, allowed, found.pack.is_some() && profile.has_packs()))
+        Ok(of(profile, None, allowed, found.pack.is_some() && profile.has_packs()))
     }
 
     /// Whether a grant names `name`, or a rule in force does: any for `any_rule`, else one that allows it.

@@ -15,12 +15,18 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_staunch");
 /// Answers A questions with 203.0.113.5, or 10.0.0.1 where the name begins with `inside`, and everything else with an
 /// empty answer.
 pub fn upstream() -> SocketAddr {
+    upstream_after(|| {})
+}
+
+/// The same; each question waits for `ready` to come back.
+pub fn upstream_after(ready: impl Fn() + Send + 'static) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
     let address = socket.local_addr().expect("address");
     std::thread::spawn(move || {
         let mut buffer = [0; 1500];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
             let packet = &buffer[..length];
+            ready();
             // Label by label: a label may hold any octet, NUL too.
             let mut end = 12;
             while packet[end] != 0 {
