@@ -56,12 +56,16 @@ def parse(text, used):
     return result
 
 
+def right(seen, code, least=0.999):
+    """Whether at least this part of the questions was answered, and by this code."""
+    return seen["codes"].get(code, 0) >= (seen["completed"] + seen["lost"]) * least
+
+
 def expect(server, what, seen, code, least=0.999):
     """Ends the program where a server did not do the work: a fast wrong answer is no figure."""
-    right = seen["codes"].get(code, 0)
-    asked = seen["completed"] + seen["lost"]
-    if right < asked * least:
-        raise SystemExit(f"{server.name}, {what}: {right} of {asked} are {code}: {seen['codes']}, lost {seen['lost']}\n{tail(server)}")
+    if not right(seen, code, least):
+        asked = seen["completed"] + seen["lost"]
+        raise SystemExit(f"{server.name}, {what}: {seen['codes']} of {asked} are to be {code}, lost {seen['lost']}\n{tail(server)}")
 
 
 def tail(server):
@@ -70,4 +74,4 @@ def tail(server):
         return log.read()[-2000:]
 
 
-__all__ = ["Load", "expect", "parse", "world"]
+__all__ = ["Load", "expect", "parse", "right", "world"]
