@@ -113,12 +113,16 @@ fn two_hundred_kills_lose_nothing_acknowledged() {
     let drained = drained.elapsed();
     let lost = missing();
 
+    // A start reads the journal of all rounds before it, which takes a debug build several times as long.
+    if cfg!(debug_assertions) {
+        back.truncate(200);
+    }
     back.sort();
     let at = |share: usize| back[(back.len() * share / 100).min(back.len() - 1)].as_millis();
     let closed = known.sessions.values().filter(|c| c.is_some()).count();
     println!(
         "FIGURE: {kills} kills in {:.0} s: {} sessions announced, {closed} closed, {} grants, {} alerts acknowledged; \
-         {} lost; receiver down {:.0} % of the time, drained in {:.1} s; back in p50 {} ms, max {} ms",
+         {} lost; receiver down {:.0} % of the time, drained in {:.1} s; back in p50 {} ms, p95 {} ms, max {} ms",
         total.as_secs_f32(),
         known.announced.len(),
         known.grants.len(),
@@ -127,6 +131,7 @@ fn two_hundred_kills_lose_nothing_acknowledged() {
         100.0 * down_for.as_secs_f32() / total.as_secs_f32(),
         drained.as_secs_f32(),
         at(50),
+        at(95),
         at(100)
     );
     assert!(lost.is_empty(), "alerts lost: {lost:?}\n{}", staunch.tail());

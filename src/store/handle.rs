@@ -71,8 +71,9 @@ impl Default for Options {
         Self {
             sinks: Vec::new(),
             queue: 4096,
-            segment_octets: 64 << 20,
-            keep_segments: 4,
+            // What a start may have to read again, with as much of a snapshot before it: well under a second.
+            segment_octets: 16 << 20,
+            keep_segments: 16,
             // Twice the default of `limits.sessions`.
             max_sessions: 262_144,
             max_grants: 10_000,
