@@ -177,7 +177,8 @@ fn nobody_connects_without_a_lease_and_nobody_with_one_is_refused() {
     let wrong: Vec<_> = failed.iter().filter(|dial| !in_window(dial) && !is_changed(&happened, dial)).collect();
     println!(
         "FIGURE: {} SYNs without a lease ({} besides once more, behind one that had been answered), {} packets of quarantined \
-         sessions; failed dials right after an answer: {} of active sessions, {changed} of sessions closed or changed meanwhile, {excused} while the table was gone (longest {:.0} ms)",
+         sessions; failed dials right after an answer: {} of active sessions, {changed} of sessions closed or changed \
+         meanwhile, {excused} while the table was gone (longest {:.0} ms)",
         stray.len(),
         syns.iter().filter(|p| p.again && !has_lease(p)).count(),
         after.len(),

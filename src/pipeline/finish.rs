@@ -264,8 +264,8 @@ impl Pipeline {
         let opens = match live.policy.opens(&context, &grants, query.qname.as_ref(), now.wall) {
             Ok(opens) => opens,
             Err(Shut { reason, rule }) => {
-                self.note_refusal(walk, query, reason, rule, now);
-                return refuse_noted(&live, walk, query, out);
+                let case = self.note_refusal(walk, query, reason, rule, now);
+                return refuse_by_policy(&live, walk, query, (reason, case), out);
             }
         };
         let asked = asked(&live, query.qname.as_ref(), opens.ports, opens.volume);
@@ -312,16 +312,23 @@ impl Pipeline {
         let Some((reason, rule, mode)) = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall) else {
             return false;
         };
-        self.note_refusal(walk, query, reason, Some(rule), now);
+        let case = self.note_refusal(walk, query, reason, Some(rule), now);
         if mode != Mode::Enforce {
             return false;
         }
-        refuse_noted(live, walk, query, out);
+        refuse_by_policy(live, walk, query, (reason, case), out);
         true
     }
 
-    /// Notes that policy refuses a question that was judged otherwise before it left.
-    fn note_refusal(&self, walk: &mut Walk, query: &Query<'_>, reason: Reason, rule: Option<RuleRef>, now: Now) {
+    /// Notes that policy refuses a question that was judged otherwise before it left; gives the case.
+    pub(super) fn note_refusal(
+        &self,
+        walk: &mut Walk,
+        query: &Query<'_>,
+        reason: Reason,
+        rule: Option<RuleRef>,
+        now: Now,
+    ) -> CaseId {
         let qname = query.qname.as_ref();
         let key = self.hash((walk.session.id(), walk.record.split.tenant(qname)));
         let case = {
@@ -335,6 +342,7 @@ impl Pipeline {
         walk.record.reason = Some(reason);
         walk.record.rule = rule;
         walk.record.case = Some(case);
+        case
     }
 
     /// Addresses of our own zones are the operator's word, so the rebinding guard does not apply to them.
@@ -411,12 +419,16 @@ impl Pipeline {
 }
 
 /// Refuses what [`Pipeline::note_refusal`] has noted.
-fn refuse_noted(live: &Live, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
+fn refuse_by_policy(
+    live: &Live,
+    walk: &mut Walk,
+    query: &Query<'_>,
+    (reason, case): (Reason, CaseId),
+    out: &mut Vec<u8>,
+) {
     walk.record.verdict = Verdict::Sinkhole;
     walk.record.source = Source::Policy;
-    let (reason, case) = (walk.record.reason, walk.record.case);
-    let case = case.unwrap_or(CaseId::from_random(walk.wall));
-    refuse_with(live, walk, query, reason.unwrap_or(Reason::NotAllowed), case, out);
+    refuse_with(live, walk, query, reason, case, out);
 }
 
 fn refuse_as(live: &Live, inner: &Inner, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {

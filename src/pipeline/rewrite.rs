@@ -245,20 +245,9 @@ impl Pipeline {
             note(&mut walk.record, hit, false);
         }
         let Some(hit) = found.hit else { return false };
-        let key = self.hash((walk.session.id(), walk.record.split.tenant(qname)));
-        let case = {
-            let mut inner = walk.session.inner.lock();
-            inner.counts.refused += 1;
-            inner.watched = true;
-            inner.sample(qname);
-            inner.case_for(key, Reason::Rpz, self.fresh_case(key, now.wall))
-        };
         let applied = live.policy.mode_of(&context) == Mode::Enforce;
         note(&mut walk.record, &hit, applied);
-        walk.record.would = Verdict::Sinkhole;
-        walk.record.reason = Some(Reason::Rpz);
-        walk.record.rule = Some(hit.reference());
-        walk.record.case = Some(case);
+        self.note_refusal(walk, query, Reason::Rpz, Some(hit.reference()), now);
         if !applied {
             return false;
         }

@@ -71,7 +71,7 @@ impl Default for Options {
         Self {
             sinks: Vec::new(),
             queue: 4096,
-            // What a start may have to read again, with as much of a snapshot before it: well under a second.
+            // A start reads this much again, or as much as its snapshot, where that is larger.
             segment_octets: 16 << 20,
             keep_segments: 16,
             // Twice the default of `limits.sessions`.

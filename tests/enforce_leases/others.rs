@@ -113,11 +113,11 @@ fn changes_of_which_the_kernel_could_not_tell_are_undone() {
     let before = enforcer.status().counts.restored;
     world.nft(&["-f", file.to_str().expect("UTF-8")]).expect("loaded");
     // Promised within a second; a machine that builds something besides has been seen to take 1.7.
-    let took = within(5 * SECOND, || {
+    let took = within(3 * SECOND, || {
         enforcer.status().counts.restored > before && world.holds("guarded4", AGENT) && world.holds("pins4", SERVER)
     });
     assert!(ears.lost_some(), "the kernel had room to tell of all: the test shows nothing");
-    assert!(took.is_some_and(|took| took < 3 * SECOND), "{took:?}: {:?}", enforcer.status());
+    assert!(took.is_some(), "{:?}", enforcer.status());
     println!("FIGURE: back {took:?} after the transaction");
     world.connects(AGENT, SERVER);
     world.refused(AGENT, SERVER_2);
