@@ -39,6 +39,7 @@ mod counters;
 mod crowd;
 mod dispatch;
 mod fair;
+mod gather;
 mod inherited;
 mod mmsg;
 mod tcp;

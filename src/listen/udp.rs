@@ -2,8 +2,8 @@
 //!
 //! The kernel spreads stubs over the sockets by address and port (SO_REUSEPORT), so that workers share nothing but the
 //! service. A worker takes up to 64 datagrams in one call, reads the clock once, judges them one by one and sends the
-//! replies in one call; what cannot be answered at once goes to [`super::dispatch`]. It allocates only for what it
-//! defers.
+//! replies in one call, where very much comes with a short pause behind it ([`super::gather`]); what cannot be answered at
+//! once goes to [`super::dispatch`]. It allocates only for what it defers.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -18,6 +18,7 @@ use super::counters::{Counters, Tally};
 use super::crowd::Crowd;
 use super::dispatch::{self, Job, ReplyTo, Slow};
 use super::fair::Fair;
+use super::gather::{self, Gather};
 use super::mmsg::{self, BATCH, Inbox, Outbox, Reply};
 use super::{Fast, Service};
 use crate::clock;
@@ -80,7 +81,8 @@ impl<S: Service> Worker<S> {
     pub(super) fn run(self) {
         let mut inbox = Inbox::new();
         let mut outbox = Outbox::new();
-        let (mut crowd, mut fair, mut bar) = (Crowd::default(), Fair::new(), Bar::default());
+        let (mut crowd, mut fair, mut bar, mut gather) =
+            (Crowd::default(), Fair::new(), Bar::default(), Gather::default());
         let nowhere = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
         let mut replies: Vec<Reply> = (0..BATCH)
             .map(|_| Reply { octets: Vec::with_capacity(usize::from(reply::UDP_MAX)), to: nowhere, local: None })
@@ -131,6 +133,9 @@ impl<S: Service> Worker<S> {
             tally.replies = tally.replies.saturating_sub(failed);
             tally.send_failures += failed;
             tally.flush(&self.counters);
+            if gather.behind(count, now.mono) {
+                std::thread::sleep(gather::PAUSE);
+            }
         }
     }
 
