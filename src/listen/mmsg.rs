@@ -181,14 +181,17 @@ impl Outbox {
         }
         let (mut at, mut sent) = (0, 0);
         while at < count {
+            // The system call itself, since musl's function of this name makes one for each message. What musl's structures
+            // have beside the kernel's is padding, which was zeroed and is never written.
             // SAFETY: headers `at..count` were prepared above; what they point at belongs to `self` and `replies`,
             // neither of which moves or changes before the call returns.
             let done = unsafe {
-                libc::sendmmsg(
+                libc::syscall(
+                    libc::SYS_sendmmsg,
                     socket.as_raw_fd(),
                     self.headers[at..].as_mut_ptr(),
                     (count - at) as libc::c_uint,
-                    (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
                 )
             };
             match usize::try_from(done) {
