@@ -57,6 +57,7 @@ pub(super) struct Inbox {
     /// How many the next call asks for: grows with the load, so that a quiet socket does not prepare 64 headers.
     ask: usize,
     received: usize,
+    drained: bool,
 }
 
 /// One received datagram.
@@ -83,6 +84,7 @@ impl Inbox {
             headers: vec![header; BATCH],
             ask: 8,
             received: 0,
+            drained: true,
         }
     }
 
@@ -112,9 +114,15 @@ impl Inbox {
             )
         };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        self.drained = count < self.ask;
         self.ask = (count * 2).clamp(8, BATCH);
         self.received = count;
         Ok(count)
+    }
+
+    /// Whether the last batch was all there was.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drained
     }
 
     /// Where datagram `i` of the last batch came from, without reading it; `None` beyond its end and for no address.

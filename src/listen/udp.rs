@@ -133,7 +133,7 @@ impl<S: Service> Worker<S> {
             tally.replies = tally.replies.saturating_sub(failed);
             tally.send_failures += failed;
             tally.flush(&self.counters);
-            if gather.behind(count, now.mono) {
+            if gather.behind(count, inbox.is_drained(), now.mono) {
                 std::thread::sleep(gather::PAUSE);
             }
         }
