@@ -3,8 +3,8 @@
 //! A worker that is a little faster than its stubs is woken for a few datagrams at a time, and pays for each handful with two
 //! system calls, a sleep, a wake-up, and a wake-up of each stub. Network cards hold their interrupts back for the same reason.
 //! So where very much comes, a worker waits a moment behind each batch that has emptied its queue: the same questions in fewer
-//! batches. It goes on as long as that brings enough at a time, and as long as no less is asked than without: stubs that wait
-//! for answers before they ask again would be held up. Where little comes nothing waits.
+//! batches. It goes on as long as that brings enough at a time, and as long as not much less is asked than without: stubs that
+//! wait for answers before they ask again would be held up. Where little comes nothing waits.
 //!
 //! Pure. Three comparisons a batch.
 

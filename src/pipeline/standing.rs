@@ -3,13 +3,13 @@
 //! An answer from memory and a refusal by a rule or list change nothing that a verdict rests on (`Outcome::Cached` books
 //! nothing), so the same question of the same session would be judged alike. From the second time on within [`STANDS`], such a
 //! question is counted and gets its answer by the verdict that was made, as long as the session's state, its context, the
-//! configuration, the policy zones and the grants are those it was made on, its pins and the answer last, and the ways out are
-//! closed. Its events are one, with their number.
+//! configuration, the policy zones and the grants are those it was made on, its pins and the answer last, and the ways out are closed. Its
+//! events are one, with their number.
 //!
 //! What was said last is kept as it was written, as long as its TTLs would be the same, for a query of the same kind.
 //!
-//! Capacity: [`BUCKETS`] times [`WAYS`] verdicts, about 2 KiB each. A question that finds its bucket full takes the oldest one's
-//! place; what that costs is a judgement and an event more.
+//! Capacity: [`BUCKETS`] times [`WAYS`] verdicts, about 1.5 KiB each, 2 KiB at most. A question that finds its bucket full takes the oldest
+//! one's place; what that costs is a judgement and an event more.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use super::{Live, Pipeline, is_guarded};
 use crate::cache::Entry;
 use crate::event::Verdict;
-use crate::model::{Now, Qtype, Transport};
+use crate::model::{Now, Transport};
 use crate::reply::{self, Rendered};
 use crate::session::Session;
 use crate::telemetry::Record;
@@ -62,15 +62,11 @@ struct Stand {
     count: u64,
     last: u64,
     made: u64,
-    /// Who asked for what, beside the name.
-    address: IpAddr,
-    qtype: Qtype,
-    transport: Transport,
+    /// What was written last, and until when (monotonic milliseconds, inclusive) its TTLs are right.
+    written: Option<(Rendered, u64)>,
     flags: u8,
     /// Whether its session is held back by the packet filter.
     guarded: bool,
-    /// What was written last, and until when (monotonic milliseconds, inclusive) its TTLs are right.
-    written: Option<(u64, Rendered)>,
     /// The first record that it stands for.
     record: Record,
     said: Said,
@@ -78,16 +74,12 @@ struct Stand {
 
 impl Stand {
     fn is_of(&self, session: &Arc<Session>, query: &Query<'_>, from: IpAddr, transport: Transport) -> bool {
-        let name = query.qname.as_ref();
         Arc::ptr_eq(&self.session, session)
-            && self.qtype == query.qtype
+            && self.record.qname.as_ref() == query.qname.as_ref()
+            && self.record.qtype == query.qtype
             && self.flags == flags(query)
-            && self.address == from
-            && self.transport == transport
-            && match &self.written {
-                Some((_, rendered)) => rendered.is_of(name),
-                None => self.record.qname.as_ref() == name,
-            }
+            && self.record.address == from
+            && self.record.transport == transport
     }
 }
 
@@ -189,7 +181,7 @@ impl Pipeline {
         if stand.guarded && !(self.enforcer.healthy() && self.holds(live, now)) {
             return false;
         }
-        if let Some((until, rendered)) = &stand.written
+        if let Some((rendered, until)) = &stand.written
             && now.mono <= *until
             && rendered.write(out, query, transport)
         {
@@ -211,7 +203,7 @@ impl Pipeline {
                 u64::MAX
             }
         };
-        stand.written = Rendered::of(query, transport, out).map(|rendered| (until, rendered));
+        stand.written = Rendered::of(query, transport, out).map(|rendered| (rendered, until));
         true
     }
 
@@ -242,12 +234,9 @@ impl Pipeline {
                 count: 1,
                 last: record.wall,
                 made: now.mono,
-                address: record.address,
-                qtype: record.qtype,
-                transport: record.transport,
+                written: None,
                 flags: flags(query),
                 guarded,
-                written: None,
                 record,
                 said,
             }));

@@ -13,21 +13,17 @@
     )
 )]
 
-use staunch_scoring::NameRef;
-
 use crate::model::Transport;
 use crate::wire::{Edns, HEADER, Query};
 
 /// Longest reply that is kept, octets: what is longer is rare, and written anew each time.
 const LONGEST: usize = 512;
 
-/// A reply, and the kind of query it was written for. In one piece, its name folded, so that to look whether it is the right one
-/// reads what is then copied.
+/// A reply, and the kind of query it was written for.
 #[derive(Debug)]
 pub struct Rendered {
     shape: Shape,
-    length: u16,
-    octets: [u8; LONGEST],
+    octets: Box<[u8]>,
 }
 
 /// All of a query that shows in a reply beside its id and its question.
@@ -56,33 +52,20 @@ impl Shape {
 }
 
 impl Rendered {
-    /// Keeps the reply that was written for a query, if it is short and repeats the question.
+    /// Keeps the reply that was written for a query, if it is short.
     pub fn of(query: &Query<'_>, transport: Transport, reply: &[u8]) -> Option<Self> {
-        let name = query.qname.as_ref().as_wire();
-        let mut octets = [0; LONGEST];
-        octets.get_mut(..reply.len())?.copy_from_slice(reply);
-        if reply.get(HEADER..HEADER + query.question.len())? != query.question {
-            return None;
-        }
-        octets.get_mut(HEADER..HEADER + name.len())?.copy_from_slice(name);
-        Some(Self { shape: Shape::of(query, transport), length: reply.len() as u16, octets })
-    }
-
-    /// Whether it was written for a question of this name.
-    pub fn is_of(&self, name: NameRef<'_>) -> bool {
-        self.octets.get(HEADER..).is_some_and(|behind| behind.starts_with(name.as_wire()))
+        (reply.len() <= LONGEST).then(|| Self { shape: Shape::of(query, transport), octets: reply.into() })
     }
 
     /// Writes it for a query of the same question, which may be spelled in another way. `false`: it is of another kind, and
     /// nothing is written.
     pub fn write(&self, out: &mut Vec<u8>, query: &Query<'_>, transport: Transport) -> bool {
-        let Some(octets) = self.octets.get(..usize::from(self.length)) else { return false };
         let question = HEADER..HEADER + query.question.len();
-        if self.shape != Shape::of(query, transport) || octets.len() < question.end {
+        if self.shape != Shape::of(query, transport) || self.octets.len() < question.end {
             return false;
         }
         out.clear();
-        out.extend_from_slice(octets);
+        out.extend_from_slice(&self.octets);
         if let Some(id) = out.get_mut(..2) {
             id.copy_from_slice(&query.id.to_be_bytes());
         }
@@ -153,31 +136,7 @@ mod tests {
     fn what_is_long_is_not_kept() {
         let octets = query(7, b"\x03www\x07refused\x07example\0", 0x0100, None);
         let Parsed::Query(asked) = parse(&octets) else { panic!("a query") };
-        let reply = |length| {
-            let mut reply = octets.clone();
-            reply.resize(length, 0);
-            reply
-        };
-        assert!(Rendered::of(&asked, Transport::Tcp, &reply(LONGEST)).is_some());
-        assert!(Rendered::of(&asked, Transport::Tcp, &reply(LONGEST + 1)).is_none());
-        assert!(Rendered::of(&asked, Transport::Tcp, &reply(HEADER)).is_none(), "it does not repeat the question");
-    }
-
-    #[test]
-    fn the_name_it_was_written_for_is_known_however_it_was_spelled() {
-        let spelled = query(7, b"\x03wWw\x07REFUSED\x07example\0", 0x0100, None);
-        let Parsed::Query(asked) = parse(&spelled) else { panic!("a query") };
-        let rendered = Rendered::of(&asked, Transport::Udp, &fresh(&asked)).expect("short");
-        for (name, same) in [
-            (b"\x03www\x07refused\x07example\0".as_slice(), true),
-            (b"\x03www\x07refusee\x07example\0", false),
-            (b"\x03www\x07refused\0", false),
-            (b"\x03www\x07refused\x07example\x03com\0", false),
-            (b"\0", false),
-        ] {
-            let other = query(7, name, 0x0100, None);
-            let Parsed::Query(other) = parse(&other) else { panic!("a query") };
-            assert_eq!(rendered.is_of(other.qname.as_ref()), same, "{name:?}");
-        }
+        assert!(Rendered::of(&asked, Transport::Tcp, &[0; LONGEST]).is_some());
+        assert!(Rendered::of(&asked, Transport::Tcp, &[0; LONGEST + 1]).is_none());
     }
 }
