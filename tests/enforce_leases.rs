@@ -227,6 +227,69 @@ fn a_volume_is_counted_in_the_kernel_told_and_cut() {
     assert!(upload(world.connects(AGENT_6, SERVER_6), 1 << 20) >= 1 << 20, "the control: more may go out now");
 }
 
+/// Of the addresses of an answer most never see a packet, so the kernel itself begins to count where nothing is limited.
+#[test]
+fn a_count_without_a_limit_begins_with_the_first_packet_that_passes() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(as_is);
+    let dns = Ports::these([Port::udp(53)]).expect("ports");
+    for (agent, server, other, set) in
+        [(AGENT, SERVER, SERVER_2, "counts4"), (AGENT_6, SERVER_6, SERVER_6_2, "counts6")]
+    {
+        // Neighbours are found while nothing is in a hurry.
+        world.connects(agent, server);
+        apply(&enforcer, guard(agent));
+        for to in [server, other] {
+            apply(&enforcer, lease(agent, to, dns.clone(), None));
+        }
+        let counted = || world.nft(&["list", "set", "inet", "staunch", set]).expect("set");
+        let elements = || counted().matches(&format!("{agent} . ")).count();
+        assert_eq!(elements(), 0, "{}", counted());
+        // What is refused counts nowhere.
+        world.refused(agent, other);
+        assert_eq!(elements(), 0, "{}", counted());
+        let echo = |octets: &'static [u8]| {
+            world.inside("a", move || {
+                let socket = UdpSocket::bind((ip(agent), 0)).expect("socket");
+                socket.set_read_timeout(Some(SECOND)).expect("timeout");
+                socket
+                    .send_to(octets, (ip(server), 53))
+                    .and_then(|_| socket.recv(&mut [0; 64]))
+                    .unwrap_or_else(|error| panic!("an echo for {agent}: {error}"))
+            })
+        };
+        // One datagram is counted once, with its headers: by the flow that begins the count, and by one that finds it there.
+        let header = if agent.contains(':') { 40 } else { 20 } + 8;
+        echo(b"first");
+        assert!(counted().contains(&format!("{agent} . {server} quota over")), "{}", counted());
+        assert!(counted().contains(&format!(" used {} bytes", header + 5)), "{}", counted());
+        echo(b"second");
+        assert!(counted().contains(&format!(" used {} bytes", 2 * header + 11)), "{}", counted());
+        assert_eq!(elements(), 1, "{}", counted());
+    }
+    // A count that has begun, and one that has not, give way to a limit at once; the table that is found after a restart says of
+    // both that they had none.
+    enforcer.shutdown(false).expect("stops");
+    let enforcer = world.start(as_is);
+    let view = enforcer.view(ip(AGENT)).expect("taken").wait_blocking(SECOND).expect("answered");
+    let limits: Vec<_> = view.volumes.iter().map(|volume| (volume.destination, volume.limit)).collect();
+    assert!(limits.len() == 2 && limits.iter().all(|(_, limit)| limit.is_none()), "{limits:?}");
+    let limited = |to| Kept { volume: Some(1 << 20), ..kept(to, tcp80()) };
+    for to in [SERVER, SERVER_2] {
+        apply(&enforcer, lease(AGENT, to, tcp80(), Some(1 << 20)));
+    }
+    apply(&enforcer, renew(AGENT, BATCH, vec![limited(SERVER), limited(SERVER_2)]));
+    for to in [SERVER, SERVER_2] {
+        apply(&enforcer, lease(AGENT, to, tcp80(), Some(1 << 20)));
+        let sent = upload(world.connects(AGENT, to), 8 << 20);
+        println!("{to}: {sent} octets were taken before the cut");
+        assert!(sent < 8 << 20, "an upload beyond the limit ends");
+    }
+}
+
 #[test]
 fn written_ranges_open_for_their_class_alone() {
     if skip() {

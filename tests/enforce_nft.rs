@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use gateway::*;
 use staunch::enforce::{Active, Backend, Class, Command, Config, Error, Nft, Refresh};
-use staunch::ports::Port;
+use staunch::ports::{Port, Ports};
 
 #[test]
 fn only_a_live_pin_of_the_own_session_opens_the_way() {

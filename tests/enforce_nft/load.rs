@@ -46,6 +46,85 @@ fn a_full_set_is_an_error_and_room_comes_back() {
     }
 }
 
+fn backend(world: &World) -> Nft {
+    world.inside("g", || {
+        let mut nft = Nft::new(&config()).expect("backend");
+        nft.setup().expect("table");
+        nft
+    })
+}
+
+/// Names with limits and without lead to one address, and are answered at the same moment.
+#[test]
+fn of_limits_in_one_batch_the_widest_counts() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let mut nft = backend(&world);
+    let limited = |to: &str, limit: Option<u64>| match pin(AGENT, to, 60 * SECOND) {
+        Command::Pin { session, destinations, ports, lifetime, .. } => {
+            Command::Pin { session, destinations, ports, volume: limit, lifetime }
+        }
+        other => other,
+    };
+    let listed = |set| world.nft(&["list", "set", "inet", "staunch", set]).expect("set");
+    let held = |to: &str, text: &str| listed("volumes4").contains(&format!("{AGENT} . {to} quota over {text}"));
+    for to in [SERVER, SERVER_2] {
+        for limits in [[Some(50), Some(100)], [Some(100), Some(300)], [Some(200), Some(100)]] {
+            let results = nft.apply(&limits.map(|limit| limited(to, limit)));
+            assert!(results.iter().all(Result::is_ok), "{results:?}");
+            let most = if limits[1] == Some(100) && limits[0] == Some(50) { "100 bytes" } else { "300 bytes" };
+            assert!(held(to, most), "{limits:?}: {}", listed("volumes4"));
+        }
+    }
+    // Without a limit at all it is no longer among those that have one, in either order.
+    for (to, limits) in [(SERVER, [Some(400), None]), (SERVER_2, [None, Some(400)])] {
+        let results = nft.apply(&limits.map(|limit| limited(to, limit)));
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        assert!(!listed("volumes4").contains(&format!("{AGENT} . {to}")), "{}", listed("volumes4"));
+        assert!(listed("counts4").contains(&format!("{AGENT} . {to}")), "it goes on counting: {}", listed("counts4"));
+    }
+    nft.teardown(true).expect("removed");
+}
+
+#[test]
+fn limits_that_give_way_take_their_elements_along() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let mut nft = backend(&world);
+    let many = |from: u32, limit: Option<u64>| -> Vec<Command> {
+        let each = |n: u32| {
+            let destinations = (0..128).map(|m| IpAddr::from(Ipv4Addr::from(0xc612_0000 + from + 128 * n + m)));
+            let ports = Ports::these([Port::tcp(443)]).expect("ports");
+            let (destinations, lifetime) = (destinations.collect(), 60 * SECOND);
+            Command::Pin { session: ip(AGENT), destinations, ports, volume: limit, lifetime }
+        };
+        (0..16).map(each).collect()
+    };
+    let mut held = 0;
+    for (from, limit) in [(0, None), (2048, Some(1 << 20)), (4096, None), (6144, None)] {
+        let commands = many(from, limit);
+        let results = nft.apply(&commands);
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        for command in commands {
+            let Command::Pin { session, destinations, .. } = command else { continue };
+            let results = nft.apply(&[Command::Unpin { session, destinations }]);
+            assert!(results.iter().all(Result::is_ok), "{results:?}");
+        }
+        held = nft.view(ip(AGENT)).volumes.len();
+        let listed = world.nft(&["list", "set", "inet", "staunch", "volumes4"]).expect("set");
+        let listed = listed.matches(&format!("{AGENT} . ")).count();
+        let limited = nft.view(ip(AGENT)).volumes.iter().filter(|volume| volume.limit.is_some()).count();
+        println!("{held} volumes, {limited} of them limited, {listed} in the kernel");
+        assert_eq!(listed, limited, "nothing has been sent");
+    }
+    assert_eq!(held, staunch::enforce::SESSION_VOLUMES_MAX);
+    nft.teardown(true).expect("removed");
+}
+
 #[test]
 fn a_thousand_pins_from_many_tasks_are_all_acknowledged() {
     if skip() {

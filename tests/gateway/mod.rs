@@ -199,7 +199,7 @@ pub fn serve() {
         });
     }
     // Each address its own, so that an echo comes from where it was sent to.
-    for address in [SERVER, SERVER_2] {
+    for address in [SERVER, SERVER_2, SERVER_6, SERVER_6_2] {
         let socket = UdpSocket::bind((ip(address), 53)).expect("bind");
         std::thread::spawn(move || {
             let mut buffer = [0; 512];

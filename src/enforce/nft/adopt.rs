@@ -1,6 +1,6 @@
 //! What an earlier run left in the kernel.
 
-use super::sets::{Held, Kind, Set};
+use super::sets::{Held, Kind, Set, volume_kind};
 use super::{Nft, kernel};
 use crate::enforce::state::Target;
 use crate::enforce::{Class, Error};
@@ -24,6 +24,7 @@ impl Nft {
                 self.adopt_element(set, held, now);
             }
         }
+        self.state.adopt_uncounted();
         self.readings.know_all(self.state.entries().map(|(session, _)| session));
         Ok(())
     }
@@ -39,9 +40,11 @@ impl Nft {
                 // A pin without an end is not ours; the first comparison removes it.
                 None => self.dirty = true,
             },
-            (Kind::Volumes, Some(destination)) => {
+            (Kind::Volumes | Kind::Counts, Some(destination)) => {
                 if let Some(volume) = volume {
                     self.state.adopt_volume(session, destination, volume);
+                    // One without a limit in the place of one that has some is of an earlier version.
+                    self.dirty |= volume_kind(volume) != set.kind;
                 }
             }
             (Kind::Guarded, _) => self.state.adopt(session, |entry| entry.guarded = true),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::super::state::State;
-use super::sets::{Element, Kind, Set, lease_kind};
+use super::sets::{Element, Kind, Set, lease_kind, volume_kind};
 use super::watch::SLACK;
 use super::{Change, Nft};
 use crate::enforce::Error;
@@ -48,6 +48,20 @@ fn differences(old: &State, new: &State, now: u64) -> Vec<Change> {
     let mut changes = Vec::new();
     for (session, entry) in new.entries() {
         let before = old.entry(session);
+        // Limits stand before what is limited is opened.
+        for (to, volume) in &entry.volumes {
+            let there = before.and_then(|before| before.volumes.get(to));
+            if there.is_some_and(|there| there.limit == volume.limit) {
+                continue;
+            }
+            let limited = there.filter(|there| there.limit.is_some());
+            let set = Set::of(Kind::Volumes, session);
+            changes.extend(limited.map(|_| Change::Delete(set, Element::pair(session, *to))));
+            if limited.is_some() || volume.is_held() {
+                let set = Set::of(volume_kind(*volume), session);
+                changes.push(Change::Add(set, vec![Element::volume(session, *to, *volume)]));
+            }
+        }
         for (target, end) in entry.leases.iter().filter(|(_, end)| **end > now) {
             let there = before.and_then(|before| before.leases.get(target));
             if there.is_some_and(|there| there.abs_diff(*end) <= SLACK) {
@@ -57,15 +71,6 @@ fn differences(old: &State, new: &State, now: u64) -> Vec<Change> {
             changes.extend(there.map(|_| Change::Delete(set, Element::lease(session, *target))));
             changes.push(Change::Add(set, vec![Element::lease(session, *target).lasting(end - now)]));
         }
-        for (to, volume) in &entry.volumes {
-            let there = before.and_then(|before| before.volumes.get(to));
-            if there.is_some_and(|there| there.limit == volume.limit) {
-                continue;
-            }
-            let set = Set::of(Kind::Volumes, session);
-            changes.extend(there.map(|_| Change::Delete(set, Element::pair(session, *to))));
-            changes.push(Change::Add(set, vec![Element::volume(session, *to, *volume)]));
-        }
     }
     for (session, before) in old.entries() {
         let entry = new.entry(session);
@@ -73,8 +78,13 @@ fn differences(old: &State, new: &State, now: u64) -> Vec<Change> {
         changes.extend(
             gone.map(|target| Change::Delete(Set::of(lease_kind(*target), session), Element::lease(session, *target))),
         );
-        let gone = before.volumes.keys().filter(|to| entry.is_none_or(|entry| !entry.volumes.contains_key(*to)));
-        changes.extend(gone.map(|to| Change::Delete(Set::of(Kind::Volumes, session), Element::pair(session, *to))));
+        let gone = |to: &IpAddr| entry.is_none_or(|entry| !entry.volumes.contains_key(to));
+        let gone = before.volumes.iter().filter(|(to, volume)| volume.is_held() && gone(to));
+        changes.extend(
+            gone.map(|(to, volume)| {
+                Change::Delete(Set::of(volume_kind(*volume), session), Element::pair(session, *to))
+            }),
+        );
     }
     changes
 }

@@ -158,8 +158,10 @@ impl Eye {
     }
 
     fn volumes(&mut self, v6: bool, observed: &mut Observed) -> Result<(), NetlinkError> {
+        // Both kinds have the same keys.
         let set = Set::family(Kind::Volumes, v6);
-        let held = self.elements(set)?;
+        let mut held = self.elements(set)?;
+        held.extend(self.elements(Set::family(Kind::Counts, v6))?);
         let of_family = |pair: &(IpAddr, IpAddr)| pair.0.is_ipv6() == v6;
         let mut now: HashMap<(IpAddr, IpAddr), u64> = HashMap::with_capacity(held.len());
         for held in held {
@@ -168,6 +170,10 @@ impl Eye {
                 continue;
             };
             let pair = (session, destination);
+            // A count may have begun before there was a limit.
+            if now.contains_key(&pair) {
+                continue;
+            }
             if now.len() < VOLUMES {
                 now.insert(pair, volume.used);
             }

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::super::netlink::{NetlinkError, Refusal};
-use super::super::state::{Entry, Target};
+use super::super::state::{Entry, Metered, Target};
 use super::super::{Command, Error, SESSIONS_MAX};
 use super::cutter::Renewal;
 use super::members::Members;
-use super::sets::{Element, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set, lease_kind};
+use super::sets::{Element, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set, lease_kind, volume_kind};
 use super::{BATCH_MESSAGES, Nft, RENEWAL_MAX, kernel};
 
 /// One change that may be refused for itself.
@@ -39,13 +39,14 @@ impl Nft {
             Command::Release { .. } => self.state.release(session),
             Command::Remove { .. } => {
                 let (gone, forgotten) = self.state.remove(session);
-                leases = gone;
-                let set = Set::of(Kind::Volumes, session);
-                let mut changes: Vec<Change> =
-                    forgotten.iter().map(|to| Change::Delete(set, Element::pair(session, *to))).collect();
-                // Pins go before the guard that needs them.
-                changes.extend(Self::without(session, &leases));
+                // Leases go before what holds back the flows they opened.
+                let mut changes: Vec<Change> = Self::without(session, &gone).collect();
                 changes.extend(before.changes(session, &Members::default()));
+                // A count that has begun since the last reading is found by the next one.
+                let held = forgotten.iter().filter(|(_, volume)| volume.is_held());
+                changes.extend(held.map(|(to, volume)| {
+                    Change::Delete(Set::of(volume_kind(*volume), session), Element::pair(session, *to))
+                }));
                 return self.single_changes(command, session, &before, changes);
             }
         }
@@ -53,11 +54,12 @@ impl Nft {
         // The door is shut before the pins behind it are cleared away.
         let mut changes = before.changes(session, &after);
         changes.extend(Self::without(session, &leases));
-        let set = Set::of(Kind::Volumes, session);
-        for metered in &volumes {
+        for Metered { destination, volume, replaced } in volumes {
             // Replaced: an element's quota cannot be changed in place. What was read last goes on counting.
-            changes.push(Change::Delete(set, Element::pair(session, metered.destination)));
-            changes.push(Change::Add(set, vec![Element::volume(session, metered.destination, metered.volume)]));
+            let old = Change::Delete(Set::of(Kind::Volumes, session), Element::pair(session, destination));
+            changes.extend(replaced.then_some(old));
+            let set = Set::of(volume_kind(volume), session);
+            changes.push(Change::Add(set, vec![Element::volume(session, destination, volume)]));
         }
         self.single_changes(command, session, &before, changes)
     }
@@ -165,7 +167,15 @@ impl Nft {
     pub(super) fn commit_changes(&mut self, changes: Vec<Change>) -> Result<(), NetlinkError> {
         let mut changes = changes;
         while !changes.is_empty() {
-            let rest = changes.split_off(changes.len().min(BATCH_MESSAGES));
+            let mut most = changes.len().min(BATCH_MESSAGES);
+            if let Some((Change::Delete(old, _), Change::Add(new, _))) = changes.get(most - 1).zip(changes.get(most))
+                && old.kind == new.kind
+                && most > 1
+            {
+                // What is replaced is never gone for a moment.
+                most -= 1;
+            }
+            let rest = changes.split_off(most);
             let mut chunk = std::mem::replace(&mut changes, rest);
             while !chunk.is_empty() {
                 let mut batch = self.netlink.batch();

@@ -6,7 +6,7 @@
 use super::super::netlink::{Batch, Refusal};
 use super::super::state::{Pinned, Undo, millis};
 use super::super::{Command, Error};
-use super::sets::{Element, Key, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set, lease_kind};
+use super::sets::{Element, Key, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set, lease_kind, volume_kind};
 use super::{MESSAGE_ELEMENTS, Nft, Refresh, kernel};
 
 /// An element of a set.
@@ -128,8 +128,11 @@ impl Nft {
                     delete(batch, Set::of(lease_kind(lease.target), session), Element::lease(session, lease.target));
                 }
             }
-            let volumes = volumes.iter().map(|v| Element::volume(session, v.destination, v.volume));
-            gathered.take(metered, volumes);
+            for kind in [Kind::Volumes, Kind::Counts] {
+                let of_kind = volumes.iter().filter(|metered| volume_kind(metered.volume) == kind);
+                let elements = of_kind.map(|v| Element::volume(session, v.destination, v.volume));
+                gathered.take(Set::of(kind, session), elements);
+            }
             for kind in [Kind::Pins, Kind::Open] {
                 let of_kind = leases.iter().filter(|lease| lease_kind(lease.target) == kind);
                 let elements = of_kind.map(|lease| Element::lease(session, lease.target).lasting(lease.remaining));
@@ -148,7 +151,7 @@ impl Nft {
     fn add(&self, batch: &mut Batch, gathered: &mut Gathered, command: usize, sent: &mut Vec<(usize, Option<Place>)>) {
         // Counted before it is open.
         for counted in [true, false] {
-            let sets = gathered.0.iter_mut().filter(|(set, _)| (set.kind == Kind::Volumes) == counted);
+            let sets = gathered.0.iter_mut().filter(|(set, _)| set.kind.counts() == counted);
             for (set, elements) in sets {
                 for elements in elements.chunks(MESSAGE_ELEMENTS) {
                     self.push(batch, MSG_NEWSETELEM, *set, elements);
@@ -177,7 +180,7 @@ struct Gathered(Vec<(Set, Vec<Element>)>);
 
 impl Gathered {
     fn take(&mut self, set: Set, elements: impl Iterator<Item = Element>) {
-        // There are six sets at most.
+        // There are eight sets at most.
         let at = self.0.iter().position(|(other, _)| *other == set).unwrap_or_else(|| {
             self.0.push((set, Vec::new()));
             self.0.len() - 1

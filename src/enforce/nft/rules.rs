@@ -4,9 +4,12 @@
 
 use super::super::mark::MONITORED;
 use super::super::netlink::Writer;
+use super::super::state::Volume;
 use super::resets::MARK;
-use super::sets::{Kind, Set};
-use super::table::{FORWARD, INWARD, Layout, OUTWARD, PERMIT, PERMIT_BACK, REFUSE, UNKNOWN, UNTRACKED, class_chain};
+use super::sets::{Kind, Set, write_quota};
+use super::table::{
+    FORWARD, INWARD, LEASED, Layout, OUTWARD, PERMIT, PERMIT_BACK, REFUSE, UNKNOWN, UNTRACKED, class_chain,
+};
 use crate::ports::Protocol;
 
 /// The side of a packet.
@@ -60,13 +63,20 @@ impl Layout {
             rule(chain, "a session without a generation", &|r| r.go(REFUSE));
         }
         for v6 in [false, true] {
+            rule(LEASED, "what goes there is counted from here on", &|r| r.begin_count(v6));
+        }
+        rule(LEASED, "a lease", &|r| r.go(PERMIT));
+        for v6 in [false, true] {
             rule(OUTWARD, "as much as may go there has gone", &|r| {
                 r.pair_in(Source, Set::family(Kind::Volumes, v6));
                 r.counter();
                 r.go(REFUSE);
             });
         }
-        for (chain, session, permit) in [(OUTWARD, Source, PERMIT), (INWARD, Destination, PERMIT_BACK)] {
+        for v6 in [false, true] {
+            rule(OUTWARD, "what goes there is counted", &|r| r.pair_in(Source, Set::family(Kind::Counts, v6)));
+        }
+        for (chain, session, permit) in [(OUTWARD, Source, LEASED), (INWARD, Destination, PERMIT_BACK)] {
             let established = chain == INWARD;
             for v6 in [false, true] {
                 rule(chain, "open flows of this generation", &|r| {
@@ -251,6 +261,29 @@ impl Rule<'_> {
         let next = self.load_address(session, set.v6, Self::FIRST);
         self.load_address(session.other(), set.v6, next);
         self.lookup(set, None);
+    }
+
+    /// Begins a count without a limit for the packet's session and destination, where there is none of either kind: an element
+    /// that is there has counted the packet already. Where the set is full there will be none.
+    fn begin_count(&mut self, v6: bool) {
+        const INVERTED: u32 = 1;
+        const ADD: u32 = 0;
+        self.family(v6);
+        let next = self.load_address(Source, v6, Self::FIRST);
+        self.load_address(Destination, v6, next);
+        for kind in [Kind::Volumes, Kind::Counts] {
+            self.expression("lookup", |w| {
+                w.text(1, Set::family(kind, v6).name());
+                w.be32(2, Self::FIRST);
+                w.be32(5, INVERTED);
+            });
+        }
+        self.expression("dynset", |w| {
+            w.text(1, Set::family(Kind::Counts, v6).name());
+            w.be32(3, ADD);
+            w.be32(4, Self::FIRST);
+            w.nest(7, |w| write_quota(w, Volume::default()));
+        });
     }
 
     fn lease_in(&mut self, session: Side, set: Set) {

@@ -53,6 +53,8 @@ pub(super) enum Kind {
     Open,
     /// Session . destination, with a quota of what may go out.
     Volumes,
+    /// Session . destination, with a quota that never ends: what has gone out. Packets make its elements.
+    Counts,
     /// Sessions whose forwarded packets need a pin.
     Guarded,
     /// Sessions whose forwarded packets pass.
@@ -84,10 +86,11 @@ pub(super) enum Field {
 
 impl Kind {
     /// Every kind of which there is one set a family; [`Self::Ranges`] has one for each class besides.
-    const FIXED: [Self; 9] = [
+    const FIXED: [Self; 10] = [
         Self::Pins,
         Self::Open,
         Self::Volumes,
+        Self::Counts,
         Self::Guarded,
         Self::Monitored,
         Self::Quarantined,
@@ -101,7 +104,7 @@ impl Kind {
         use Field::{Address, Mark, Port, Protocol};
         match self {
             Self::Pins => &[Address, Address, Protocol, Port],
-            Self::Open | Self::Volumes => &[Address, Address],
+            Self::Open | Self::Volumes | Self::Counts => &[Address, Address],
             Self::Guarded | Self::Monitored | Self::Quarantined | Self::Generations | Self::Classes => &[Address],
             Self::Current => &[Address, Mark],
             Self::Ranges => &[Address, Protocol, Port],
@@ -110,7 +113,12 @@ impl Kind {
 
     /// Whether its elements are as many as answers and not as sessions, and end by themselves or are read back.
     pub(super) fn is_large(self) -> bool {
-        matches!(self, Self::Pins | Self::Open | Self::Volumes)
+        matches!(self, Self::Pins | Self::Open) || self.counts()
+    }
+
+    /// Whether its elements have a quota each.
+    pub(super) fn counts(self) -> bool {
+        matches!(self, Self::Volumes | Self::Counts)
     }
 
     /// Whether its elements end by themselves.
@@ -188,10 +196,11 @@ impl Set {
             ["ranges4_15", "ranges6_15"],
             ["ranges4_16", "ranges6_16"],
         ];
-        const NAMES: [[&str; 2]; 9] = [
+        const NAMES: [[&str; 2]; 10] = [
             ["pins4", "pins6"],
             ["open4", "open6"],
             ["volumes4", "volumes6"],
+            ["counts4", "counts6"],
             ["guarded4", "guarded6"],
             ["monitored4", "monitored6"],
             ["quarantined4", "quarantined6"],
@@ -239,7 +248,7 @@ pub(super) struct Element {
     pub mark: Option<u32>,
     /// Milliseconds, for a lease that is added.
     pub lifetime: Option<u64>,
-    /// Of [`Kind::Volumes`].
+    /// Of [`Kind::Volumes`] and [`Kind::Counts`].
     pub volume: Option<Volume>,
 }
 
@@ -327,6 +336,11 @@ impl Element {
 /// The set that holds a lease.
 pub(super) fn lease_kind(target: Target) -> Kind {
     if target.port.is_some() { Kind::Pins } else { Kind::Open }
+}
+
+/// The set that holds a volume.
+pub(super) fn volume_kind(volume: Volume) -> Kind {
+    if volume.limit.is_some() { Kind::Volumes } else { Kind::Counts }
 }
 
 /// A quota as an expression: of an element, or of a set whose elements have one each.

@@ -7,6 +7,7 @@
 //!   set pins4 { type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags timeout; size 131328; }
 //!   set open4 { type ipv4_addr . ipv4_addr; flags timeout; size 131328; }               # every port
 //!   set volumes4 { type ipv4_addr . ipv4_addr; quota over 0 bytes; size 131328; }       # each its own quota
+//!   set counts4 { type ipv4_addr . ipv4_addr; flags dynamic; quota over 0 bytes; size 131328; }   # one without end
 //!   set guarded4 { type ipv4_addr; }   set monitored4 { ... }   set quarantined4 { ... }
 //!   map generations4 { type ipv4_addr : mark; }   set current4 { type ipv4_addr . mark; }
 //!   map classes4 { type ipv4_addr : verdict; }                                           # jump class1
@@ -22,14 +23,19 @@
 //!   }
 //!   chain outward {
 //!     ip saddr . ip daddr @volumes4 counter goto refuse         # holds once the quota is used up
+//!     ip saddr . ip daddr @counts4                              # counts
 //!     ct state established ip saddr . ct mark @current4 accept
 //!     ct state related meta l4proto { icmp, ipv6-icmp } accept
-//!     ip saddr . ip daddr . meta l4proto . th dport @pins4 goto permit
-//!     meta l4proto { tcp, udp } ip saddr . ip daddr @open4 goto permit
+//!     ip saddr . ip daddr . meta l4proto . th dport @pins4 goto leased
+//!     meta l4proto { tcp, udp } ip saddr . ip daddr @open4 goto leased
 //!     ip saddr vmap @classes4
 //!     counter goto refuse
 //!   }
 //!   chain class1 { ip daddr . meta l4proto . th dport @ranges4_1 goto permit }
+//!   chain leased {
+//!     ip saddr . ip daddr != @volumes4 ip saddr . ip daddr != @counts4 add @counts4 { ip saddr . ip daddr quota over ... }
+//!     goto permit
+//!   }
 //!   chain permit { ct mark set ip saddr map @generations4 accept; goto refuse }
 //!   chain inward {
 //!     ct state established ip daddr . ct mark @current4 accept
@@ -98,6 +104,7 @@ pub(super) const SPARE: u32 = 256;
 pub(super) const FORWARD: &str = "forward";
 pub(super) const OUTWARD: &str = "outward";
 pub(super) const INWARD: &str = "inward";
+pub(super) const LEASED: &str = "leased";
 pub(super) const PERMIT: &str = "permit";
 pub(super) const PERMIT_BACK: &str = "permit_back";
 pub(super) const UNKNOWN: &str = "unknown";
@@ -141,7 +148,7 @@ impl Layout {
         for class in &self.classes {
             self.chain(batch, class_chain(*class));
         }
-        for chain in [REFUSE, PERMIT, PERMIT_BACK, OUTWARD, INWARD, UNKNOWN, FORWARD, UNTRACKED] {
+        for chain in [REFUSE, PERMIT, PERMIT_BACK, LEASED, OUTWARD, INWARD, UNKNOWN, FORWARD, UNTRACKED] {
             self.chain(batch, chain);
         }
         batch.push(MSG_DELRULE, 0, |w| w.text(RULE_TABLE, &self.table));
@@ -186,6 +193,7 @@ impl Layout {
         const FLAG_INTERVAL: u32 = 0x4;
         const FLAG_MAP: u32 = 0x8;
         const FLAG_TIMEOUT: u32 = 0x10;
+        const FLAG_DYNAMIC: u32 = 0x20;
         const FLAG_CONCATENATED: u32 = 0x80;
         const DESC_FIELDS: u16 = 2;
         const FIELD_LENGTH: u16 = 1;
@@ -195,6 +203,7 @@ impl Layout {
         let mut flags = 0;
         for (flag, wanted) in [
             (FLAG_TIMEOUT, kind.has_timeout()),
+            (FLAG_DYNAMIC, kind == Kind::Counts),
             (FLAG_MAP, kind.is_map()),
             (FLAG_INTERVAL | FLAG_CONCATENATED, kind == Kind::Ranges),
         ] {
@@ -228,7 +237,7 @@ impl Layout {
             });
             w.be32(10, id);
             match kind {
-                Kind::Volumes => w.nest(SET_EXPRESSION, |w| write_quota(w, Volume { limit: Some(1), used: 0 })),
+                _ if kind.counts() => w.nest(SET_EXPRESSION, |w| write_quota(w, Volume { limit: Some(1), used: 0 })),
                 Kind::Ranges => w.nest(SET_EXPRESSION, write_counter),
                 _ => {}
             }
@@ -263,7 +272,7 @@ impl Layout {
 
 /// How many elements a set takes, where `size` leases are taken.
 pub(super) fn size_of_set(kind: Kind, size: u32) -> u32 {
-    if kind == Kind::Volumes { size.saturating_mul(VOLUMES_A_LEASE) } else { size }
+    if kind.counts() { size.saturating_mul(VOLUMES_A_LEASE) } else { size }
 }
 
 /// The nft tool's number of a field's data type, which it shows keys by.

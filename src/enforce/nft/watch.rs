@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::super::netlink::{DUMP_TRIES, NetlinkError};
-use super::sets::{self, Element, Held, Key, Kind, MSG_GETSETELEM, MSG_NEWSETELEM, Set, lease_kind};
+use super::sets::{self, Element, Held, Key, Kind, MSG_GETSETELEM, MSG_NEWSETELEM, Set, lease_kind, volume_kind};
 use super::table::{self, PROBE};
 use super::{Change, MESSAGE_ELEMENTS, NLM_F_CREATE, Nft, Refresh, intervals, kernel};
+use crate::enforce::state::Volume;
 use crate::enforce::{Error, Health};
 
 pub(super) const SUBSYS: u16 = 10 << 8;
@@ -274,7 +275,7 @@ impl Nft {
         for element in self.wanted(set) {
             let Some(there) = held.remove(&element.key) else {
                 // The kernel's clock may be ahead of ours by a tick.
-                if element.lifetime.is_none_or(|wanted| wanted > SLACK) {
+                if element.lifetime.is_none_or(|wanted| wanted > SLACK) && element.volume.is_none_or(Volume::is_held) {
                     missing.push(element);
                 }
                 continue;
@@ -309,8 +310,9 @@ impl Nft {
                         entry.leases.iter().filter(|(target, end)| **end > now && lease_kind(**target) == set.kind);
                     wanted.extend(live.map(|(target, end)| Element::lease(session, *target).lasting(end - now)));
                 }
-                Kind::Volumes => {
-                    wanted.extend(entry.volumes.iter().map(|(to, volume)| Element::volume(session, *to, *volume)));
+                Kind::Volumes | Kind::Counts => {
+                    let of_kind = entry.volumes.iter().filter(|(_, volume)| volume_kind(**volume) == set.kind);
+                    wanted.extend(of_kind.map(|(to, volume)| Element::volume(session, *to, *volume)));
                 }
                 _ => {
                     let members = self.members(entry);

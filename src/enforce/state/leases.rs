@@ -53,11 +53,13 @@ impl State {
                 None
             }
         };
-        if full(self, fresh(self)).is_some() && now >= self.swept.saturating_add(SWEEP_EVERY) {
-            self.sweep(now);
-        }
-        if let Some(error) = full(self, fresh(self)) {
-            return Err(error);
+        if full(self, fresh(self)).is_some() {
+            if now >= self.swept.saturating_add(SWEEP_EVERY) {
+                self.sweep(now);
+            }
+            if let Some(error) = full(self, fresh(self)) {
+                return Err(error);
+            }
         }
         // A timeout of nothing means "for ever" to the kernel.
         let end = now.saturating_add(lifetime.max(1));
@@ -87,12 +89,15 @@ impl State {
                 entry.volumes.remove(&forgotten);
                 self.volumes[family] -= 1;
                 journal.push(Undo::Volume { session, destination: forgotten, before: Some(was) });
-                pinned.forgotten.push(forgotten);
+                pinned.forgotten.extend(was.limit.map(|_| forgotten));
             }
             entry.volumes.insert(destination, wanted);
             self.volumes[family] += usize::from(before.is_none());
             journal.push(Undo::Volume { session, destination, before });
-            pinned.volumes.push(Metered { destination, volume: wanted, replaced: before.is_some() });
+            let replaced = before.is_some_and(|before| before.limit.is_some());
+            if replaced || wanted.limit.is_some() {
+                pinned.volumes.push(Metered { destination, volume: wanted, replaced });
+            }
         }
         Ok(pinned)
     }
@@ -145,12 +150,10 @@ impl State {
         taken
     }
 
-    /// Books what has gone out to a destination, as read from the packet filter.
-    pub(in crate::enforce) fn note_used(&mut self, session: IpAddr, destination: IpAddr, used: u64) {
+    /// Books what has gone out to a destination, as read from the packet filter; whether it is to be counted at all.
+    pub(in crate::enforce) fn note_used(&mut self, session: IpAddr, destination: IpAddr, used: u64) -> bool {
         let volume = self.sessions.get_mut(&session).and_then(|entry| entry.volumes.get_mut(&destination));
-        if let Some(volume) = volume {
-            volume.used = volume.used.max(used);
-        }
+        volume.map(|volume| volume.used = volume.used.max(used)).is_some()
     }
 
     /// Books a lease that the packet filter was found to hold.
@@ -165,6 +168,18 @@ impl State {
     pub(in crate::enforce) fn adopt_volume(&mut self, session: IpAddr, destination: IpAddr, volume: Volume) {
         if self.sessions.entry(session).or_default().volumes.insert(destination, volume).is_none() {
             self.volumes[family(session)] += 1;
+        }
+    }
+
+    /// Books a volume without a limit for every destination of a lease that has none: what the packet filter holds no count of
+    /// had no limit.
+    pub(in crate::enforce) fn adopt_uncounted(&mut self) {
+        for (session, entry) in &mut self.sessions {
+            let counted = entry.volumes.len();
+            for target in entry.leases.keys() {
+                entry.volumes.entry(target.address).or_default();
+            }
+            self.volumes[family(*session)] += entry.volumes.len() - counted;
         }
     }
 

@@ -39,6 +39,14 @@ pub(in crate::enforce) struct Volume {
     pub used: u64,
 }
 
+impl Volume {
+    /// Whether the packet filter must hold it. A count without a limit begins there with the first packet that is permitted to
+    /// its destination: of the addresses of an answer most never see one.
+    pub(in crate::enforce) fn is_held(self) -> bool {
+        self.limit.is_some() || self.used > 0
+    }
+}
+
 /// One session address.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(in crate::enforce) struct Entry {
@@ -77,14 +85,14 @@ pub(in crate::enforce) struct Lease {
     pub refreshed: bool,
 }
 
-/// A volume that the packet filter must now count.
+/// A volume that the packet filter must now hold in another way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::enforce) struct Metered {
     /// Destination.
     pub destination: IpAddr,
     /// How much.
     pub volume: Volume,
-    /// Whether an element with another limit is there.
+    /// Whether it had another limit.
     pub replaced: bool,
 }
 
@@ -93,9 +101,9 @@ pub(in crate::enforce) struct Metered {
 pub(in crate::enforce) struct Pinned {
     /// Leases that are new or end later.
     pub leases: Vec<Lease>,
-    /// Volumes that are new or have another limit.
+    /// Limits that are new or others.
     pub volumes: Vec<Metered>,
-    /// Destinations whose volume had to make room.
+    /// Destinations whose limited volume had to make room.
     pub forgotten: Vec<IpAddr>,
 }
 
@@ -254,8 +262,9 @@ impl State {
             let Some(held) = entry.volumes.get_mut(destination).filter(|held| held.limit != kept.volume) else {
                 continue;
             };
+            let replaced = held.limit.is_some();
             held.limit = kept.volume;
-            volumes.push(Metered { destination: *destination, volume: *held, replaced: true });
+            volumes.push(Metered { destination: *destination, volume: *held, replaced });
         }
         for target in &gone {
             self.forget_lease(session, *target);
@@ -274,13 +283,13 @@ impl State {
         over > 0
     }
 
-    /// Forgets a session altogether; gives its leases and the destinations of its volumes.
-    pub(in crate::enforce) fn remove(&mut self, session: IpAddr) -> (Vec<Target>, Vec<IpAddr>) {
+    /// Forgets a session altogether; gives its leases and volumes.
+    pub(in crate::enforce) fn remove(&mut self, session: IpAddr) -> (Vec<Target>, Vec<(IpAddr, Volume)>) {
         self.counted.set(None);
         let leases = self.take_leases(session);
         let session = session.to_canonical();
-        let volumes: Vec<IpAddr> =
-            self.sessions.remove(&session).map(|entry| entry.volumes.into_keys().collect()).unwrap_or_default();
+        let volumes: Vec<(IpAddr, Volume)> =
+            self.sessions.remove(&session).map(|entry| entry.volumes.into_iter().collect()).unwrap_or_default();
         self.volumes[family(session)] -= volumes.len();
         (leases, volumes)
     }

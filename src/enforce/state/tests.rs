@@ -180,13 +180,29 @@ fn volumes_outlive_leases_and_take_the_wider_limit() {
     assert_eq!(pin(&mut state, 1, Some(10), 6_000), [], "and still does");
     let kept = Kept { destination: to(1), ports: vec![https()], volume: Some(90) };
     let (_, changed) = state.renew(session(1), Class(1), &[kept]).expect("room");
-    assert_eq!(changed, [metered(1, Some(90), 80, true)], "until policy changes");
-    state.note_used(session(1), to(1), 7);
+    assert_eq!(changed, [metered(1, Some(90), 80, false)], "until policy changes");
+    assert!(state.note_used(session(1), to(1), 7) && !state.note_used(session(1), to(2), 7));
     assert_eq!(state.entry(session(1)).expect("known").volumes[&to(1)].used, 80, "never less");
     state.apply(&Command::Quarantine { session: session(1) }, 0).expect("taken");
     assert_eq!(state.entry(session(1)).expect("known").volumes.len(), 1);
     state.apply(&Command::Remove { session: session(1) }, 0).expect("taken");
     assert!(state.entry(session(1)).is_none() && state.volumes == [0, 0]);
+}
+
+#[test]
+fn a_lease_that_is_found_without_a_count_had_no_limit() {
+    let mut state = new(100);
+    let target = |n, port| Target { address: to(n), port };
+    for target in [target(1, Some(Port::tcp(443))), target(1, Some(Port::udp(443))), target(2, None)] {
+        state.adopt_lease(session(1), target, 1_000, 0);
+    }
+    state.adopt_volume(session(1), to(2), Volume { limit: Some(10), used: 5 });
+    state.adopt_uncounted();
+    let volumes = state.entry(session(1)).expect("known").volumes.clone();
+    assert_eq!(state.volumes, [2, 0]);
+    assert!(!volumes[&to(1)].is_held() && volumes[&to(2)] == Volume { limit: Some(10), used: 5 });
+    let pinned = state.pin(session(1), &[to(3)], (&https(), None), 1_000, 0, &mut Vec::new()).expect("room");
+    assert!(pinned.volumes.is_empty(), "the first packet begins its count");
 }
 
 #[test]
