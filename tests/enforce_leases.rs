@@ -288,6 +288,22 @@ fn a_count_without_a_limit_begins_with_the_first_packet_that_passes() {
         println!("{to}: {sent} octets were taken before the cut");
         assert!(sent < 8 << 20, "an upload beyond the limit ends");
     }
+    enforcer.shutdown(false).expect("stops");
+    let enforcer = world.start(as_is);
+    let active = |agent| Active { session: ip(agent), guard: Some(BATCH), quarantined: false };
+    let reconciled = enforcer.reconcile(vec![active(AGENT), active(AGENT_6)]).expect("taken");
+    reconciled.wait_blocking(SECOND).expect("reconciled");
+    for to in [SERVER, SERVER_2] {
+        apply(&enforcer, lease(AGENT, to, tcp80(), Some(1 << 20)));
+        world.refused(AGENT, to);
+    }
+    let elements = |set| world.nft(&["list", "set", "inet", "staunch", set]).expect("set").matches(" . 20").count();
+    assert_eq!((elements("volumes4"), elements("counts4"), elements("counts6")), (2, 0, 1));
+    // Nothing of a session stays behind, whether or not it was read.
+    for agent in [AGENT, AGENT_6] {
+        apply(&enforcer, Command::Remove { session: ip(agent) });
+    }
+    assert_eq!((elements("volumes4"), elements("counts4"), elements("counts6")), (0, 0, 0));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::super::state::State;
-use super::sets::{Element, Kind, Set, lease_kind, volume_kind};
+use super::sets::{Element, Set, lease_kind, volume_kind};
 use super::watch::SLACK;
 use super::{Change, Nft};
 use crate::enforce::Error;
@@ -54,12 +54,13 @@ fn differences(old: &State, new: &State, now: u64) -> Vec<Change> {
             if there.is_some_and(|there| there.limit == volume.limit) {
                 continue;
             }
-            let limited = there.filter(|there| there.limit.is_some());
-            let set = Set::of(Kind::Volumes, session);
-            changes.extend(limited.map(|_| Change::Delete(set, Element::pair(session, *to))));
-            if limited.is_some() || volume.is_held() {
-                let set = Set::of(volume_kind(*volume), session);
-                changes.push(Change::Add(set, vec![Element::volume(session, *to, *volume)]));
+            match there {
+                Some(there) => changes.extend(Nft::remetered(session, *to, there.limit.is_some(), *volume)),
+                None if volume.is_held() => {
+                    let set = Set::of(volume_kind(*volume), session);
+                    changes.push(Change::Add(set, vec![Element::volume(session, *to, *volume)]));
+                }
+                None => {}
             }
         }
         for (target, end) in entry.leases.iter().filter(|(_, end)| **end > now) {

@@ -83,6 +83,8 @@ pub struct Nft {
     lost: Option<String>,
     /// A change did not reach the kernel: compare all elements at the next look.
     dirty: bool,
+    /// The table was made anew: open flows, which begin no count, had theirs in the one before.
+    anew: bool,
     /// Whose flows are to be looked at once the kernel follows again.
     owed: HashSet<IpAddr>,
     /// Since when older generations are being taken over.
@@ -133,6 +135,7 @@ impl Nft {
             standing: watch::Standing::default(),
             lost: None,
             dirty: false,
+            anew: false,
             owed: HashSet::new(),
             renewals: HashMap::new(),
             ranges: Vec::new(),
@@ -294,9 +297,14 @@ impl Backend for Nft {
                 strays.push(Change::Delete(set, Element::pair(used.session, used.destination)));
             }
         }
-        let cleared = if strays.is_empty() { Ok(()) } else { self.carry_out(strays) };
+        if self.lost.is_none()
+            && !strays.is_empty()
+            && let Err(error) = self.carry_out(strays)
+        {
+            tracing::debug!(%error, "counts that are nobody's stay until the next comparison");
+        }
         let retired = self.retire();
-        self.look().and_then(|health| cleared.and(retired).map(|()| health))
+        self.look().and_then(|health| retired.map(|()| health))
     }
 
     fn teardown(&mut self, remove_table: bool) -> Result<(), Error> {

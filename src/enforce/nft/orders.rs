@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::super::netlink::{NetlinkError, Refusal};
-use super::super::state::{Entry, Metered, Target};
+use super::super::state::{Entry, Metered, Target, Volume};
 use super::super::{Command, Error, SESSIONS_MAX};
 use super::cutter::Renewal;
 use super::members::Members;
 use super::sets::{Element, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set, lease_kind, volume_kind};
-use super::{BATCH_MESSAGES, Nft, RENEWAL_MAX, kernel};
+use super::{BATCH_MESSAGES, MESSAGE_ELEMENTS, Nft, RENEWAL_MAX, kernel};
 
 /// One change that may be refused for itself.
 #[derive(Debug, Clone)]
@@ -42,11 +42,7 @@ impl Nft {
                 // Leases go before what holds back the flows they opened.
                 let mut changes: Vec<Change> = Self::without(session, &gone).collect();
                 changes.extend(before.changes(session, &Members::default()));
-                // A count that has begun since the last reading is found by the next one.
-                let held = forgotten.iter().filter(|(_, volume)| volume.is_held());
-                changes.extend(held.map(|(to, volume)| {
-                    Change::Delete(Set::of(volume_kind(*volume), session), Element::pair(session, *to))
-                }));
+                changes.extend(Self::uncounted(session, &forgotten));
                 return self.single_changes(command, session, &before, changes);
             }
         }
@@ -55,11 +51,7 @@ impl Nft {
         let mut changes = before.changes(session, &after);
         changes.extend(Self::without(session, &leases));
         for Metered { destination, volume, replaced } in volumes {
-            // Replaced: an element's quota cannot be changed in place. What was read last goes on counting.
-            let old = Change::Delete(Set::of(Kind::Volumes, session), Element::pair(session, destination));
-            changes.extend(replaced.then_some(old));
-            let set = Set::of(volume_kind(volume), session);
-            changes.push(Change::Add(set, vec![Element::volume(session, destination, volume)]));
+            changes.extend(Self::remetered(session, destination, replaced, volume));
         }
         self.single_changes(command, session, &before, changes)
     }
@@ -73,6 +65,38 @@ impl Nft {
             Change::Delete(Set::of(lease_kind(*target), session), Element::lease(session, *target))
         };
         leases.iter().map(delete).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Another limit for one destination, `replaced` where there was one before. An element's quota cannot be changed in place;
+    /// what was read last goes on counting.
+    pub(super) fn remetered(
+        session: IpAddr,
+        destination: IpAddr,
+        replaced: bool,
+        volume: Volume,
+    ) -> impl Iterator<Item = Change> {
+        let delete = |kind| Change::Delete(Set::of(kind, session), Element::pair(session, destination));
+        let set = Set::of(volume_kind(volume), session);
+        let add = Change::Add(set, vec![Element::volume(session, destination, volume)]);
+        // The new one stands before the count ends that it takes the place of.
+        let count = (!replaced).then(|| delete(Kind::Counts));
+        replaced.then(|| delete(Kind::Volumes)).into_iter().chain([add]).chain(count)
+    }
+
+    /// Takes the elements of volumes away. Which counts have begun since the last reading is not known, and to delete one that
+    /// has not would have the kernel undo the batch: all of them are begun first.
+    fn uncounted(session: IpAddr, volumes: &[(IpAddr, Volume)]) -> impl Iterator<Item = Change> {
+        let counts = Set::of(Kind::Counts, session);
+        let unlimited: Vec<Element> = volumes
+            .iter()
+            .filter(|(_, volume)| volume.limit.is_none())
+            .map(|(to, _)| Element::volume(session, *to, Volume::default()))
+            .collect();
+        let begun: Vec<Change> = unlimited.chunks(MESSAGE_ELEMENTS).map(|c| Change::Add(counts, c.to_vec())).collect();
+        let gone = volumes.iter().map(move |(to, volume)| {
+            Change::Delete(Set::of(volume_kind(*volume), session), Element::pair(session, *to))
+        });
+        begun.into_iter().chain(gone)
     }
 
     pub(super) fn single_changes(

@@ -117,8 +117,9 @@ impl Nft {
             };
             let Pinned { leases, volumes, forgotten } = pinned;
             let metered = Set::of(Kind::Volumes, session);
-            for destination in forgotten {
-                delete(batch, metered, Element::pair(session, destination));
+            // A count that has begun since the last reading is found by the next one.
+            for (destination, was) in forgotten.into_iter().filter(|(_, was)| was.is_held()) {
+                delete(batch, Set::of(volume_kind(was), session), Element::pair(session, destination));
             }
             for volume in volumes.iter().filter(|volume| volume.replaced) {
                 delete(batch, metered, Element::pair(session, volume.destination));

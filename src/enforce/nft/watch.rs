@@ -94,6 +94,7 @@ impl Nft {
                 Err(error) => return Err(kernel(&error, "build the table")),
             }
         }
+        self.anew |= rebuild;
         // What was taken over is what stands there, read a moment ago.
         if self.dirty || rebuild { self.resync() } else { self.resync_small() }.map(drop)
     }
@@ -131,6 +132,7 @@ impl Nft {
     /// nothing held them back, or cannot be told from those, and are ended.
     pub(super) fn restore(&mut self) -> Result<(), Error> {
         self.lost = None;
+        self.anew = true;
         let restored = match self.install(false) {
             Err(error) if [Some(libc::EEXIST), Some(libc::EBUSY), Some(libc::EINVAL)].contains(&error.errno()) => {
                 self.install(true)
@@ -217,10 +219,23 @@ impl Nft {
     /// Makes the elements of every set exactly what is wanted; gives how many were not.
     pub(super) fn resync(&mut self) -> Result<usize, Error> {
         let mut repaired = 0;
+        // Limits stand before the leases that they are of, and go behind them.
+        for v6 in [false, true] {
+            let set = Set::family(Kind::Volumes, v6);
+            if self.wanted(set).is_empty() {
+                continue;
+            }
+            let asked = self.now();
+            let (held, whole) = self.read_elements(set).map_err(|error| kernel(&error, "look for limits"))?;
+            let (_, missing) = self.differences(set, held, asked);
+            repaired += if whole { missing.len() } else { 0 };
+            let missing = missing.chunks(MESSAGE_ELEMENTS).map(|chunk| Change::Add(set, chunk.to_vec())).collect();
+            self.commit_changes(missing).map_err(|error| kernel(&error, "put limits back"))?;
+        }
         for set in self.layout.sets().collect::<Vec<_>>() {
             repaired += self.compare(set)?;
         }
-        self.dirty = false;
+        (self.dirty, self.anew) = (false, false);
         self.cutter.cut(self.owed.drain().collect());
         Ok(repaired)
     }
@@ -275,7 +290,9 @@ impl Nft {
         for element in self.wanted(set) {
             let Some(there) = held.remove(&element.key) else {
                 // The kernel's clock may be ahead of ours by a tick.
-                if element.lifetime.is_none_or(|wanted| wanted > SLACK) && element.volume.is_none_or(Volume::is_held) {
+                if element.lifetime.is_none_or(|wanted| wanted > SLACK)
+                    && (self.anew || element.volume.is_none_or(Volume::is_held))
+                {
                     missing.push(element);
                 }
                 continue;

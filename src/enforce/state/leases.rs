@@ -89,7 +89,7 @@ impl State {
                 entry.volumes.remove(&forgotten);
                 self.volumes[family] -= 1;
                 journal.push(Undo::Volume { session, destination: forgotten, before: Some(was) });
-                pinned.forgotten.extend(was.limit.map(|_| forgotten));
+                pinned.forgotten.push((forgotten, was));
             }
             entry.volumes.insert(destination, wanted);
             self.volumes[family] += usize::from(before.is_none());
@@ -164,10 +164,16 @@ impl State {
         }
     }
 
-    /// Books a volume that the packet filter was found to count.
+    /// Books a volume that the packet filter was found to hold; of two for one destination the one with a limit.
     pub(in crate::enforce) fn adopt_volume(&mut self, session: IpAddr, destination: IpAddr, volume: Volume) {
-        if self.sessions.entry(session).or_default().volumes.insert(destination, volume).is_none() {
-            self.volumes[family(session)] += 1;
+        let volumes = &mut self.sessions.entry(session).or_default().volumes;
+        match volumes.get_mut(&destination) {
+            Some(known) if known.limit.is_some() => {}
+            Some(known) => *known = volume,
+            None => {
+                volumes.insert(destination, volume);
+                self.volumes[family(session)] += 1;
+            }
         }
     }
 

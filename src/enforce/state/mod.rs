@@ -103,8 +103,8 @@ pub(in crate::enforce) struct Pinned {
     pub leases: Vec<Lease>,
     /// Limits that are new or others.
     pub volumes: Vec<Metered>,
-    /// Destinations whose limited volume had to make room.
-    pub forgotten: Vec<IpAddr>,
+    /// Destinations whose volume had to make room, and what it was.
+    pub forgotten: Vec<(IpAddr, Volume)>,
 }
 
 /// How to take one change back.

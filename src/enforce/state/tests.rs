@@ -190,6 +190,22 @@ fn volumes_outlive_leases_and_take_the_wider_limit() {
 }
 
 #[test]
+fn what_gives_way_is_told_with_what_it_was() {
+    let mut state = new(1 << 20);
+    let to = |n: u32| IpAddr::from(std::net::Ipv4Addr::from(0xc612_0000 + n));
+    let pin = |state: &mut State, n: u32, now| {
+        state.pin(session(1), &[to(n)], (&https(), None), 1, now, &mut Vec::new()).expect("room").forgotten
+    };
+    for n in 0..crate::enforce::SESSION_VOLUMES_MAX as u32 {
+        assert_eq!(pin(&mut state, n, 0), []);
+        state.note_used(session(1), to(n), if n == 77 { 5 } else { 6 });
+    }
+    state.sweep(10);
+    assert_eq!(pin(&mut state, 9_000, 10), [(to(77), Volume { limit: None, used: 5 })]);
+    assert!(state.note_used(session(1), to(9_000), 1) && !state.note_used(session(1), to(77), 1));
+}
+
+#[test]
 fn a_lease_that_is_found_without_a_count_had_no_limit() {
     let mut state = new(100);
     let target = |n, port| Target { address: to(n), port };
@@ -197,6 +213,7 @@ fn a_lease_that_is_found_without_a_count_had_no_limit() {
         state.adopt_lease(session(1), target, 1_000, 0);
     }
     state.adopt_volume(session(1), to(2), Volume { limit: Some(10), used: 5 });
+    state.adopt_volume(session(1), to(2), Volume { limit: None, used: 9 });
     state.adopt_uncounted();
     let volumes = state.entry(session(1)).expect("known").volumes.clone();
     assert_eq!(state.volumes, [2, 0]);
