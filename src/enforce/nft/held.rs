@@ -80,12 +80,8 @@ fn differences(old: &State, new: &State, now: u64) -> Vec<Change> {
             gone.map(|target| Change::Delete(Set::of(lease_kind(*target), session), Element::lease(session, *target))),
         );
         let gone = |to: &IpAddr| entry.is_none_or(|entry| !entry.volumes.contains_key(to));
-        let gone = before.volumes.iter().filter(|(to, volume)| volume.is_held() && gone(to));
-        changes.extend(
-            gone.map(|(to, volume)| {
-                Change::Delete(Set::of(volume_kind(*volume), session), Element::pair(session, *to))
-            }),
-        );
+        let gone = before.volumes.iter().filter(|(to, _)| gone(to)).map(|(to, volume)| (*to, *volume));
+        changes.extend(Nft::uncounted(session, &gone.collect::<Vec<_>>()));
     }
     changes
 }

@@ -52,6 +52,8 @@ use table::Layout;
 const BATCH_ELEMENTS: usize = 2048;
 /// Most messages in one batch of other changes.
 const BATCH_MESSAGES: usize = 512;
+/// Most elements in one batch of other changes: some 4 MiB, of which the socket's buffer takes eight.
+const BATCH_CHANGES: usize = 32 << 10;
 /// Most elements in one message; a netlink attribute has a 16-bit length and an element at most 132 octets.
 const MESSAGE_ELEMENTS: usize = 400;
 /// Longest time that flows of an older generation pass while they are taken over; behind it they are over.

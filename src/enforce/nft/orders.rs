@@ -9,7 +9,7 @@ use super::super::{Command, Error, SESSIONS_MAX};
 use super::cutter::Renewal;
 use super::members::Members;
 use super::sets::{Element, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set, lease_kind, volume_kind};
-use super::{BATCH_MESSAGES, MESSAGE_ELEMENTS, Nft, RENEWAL_MAX, kernel};
+use super::{BATCH_CHANGES, BATCH_MESSAGES, MESSAGE_ELEMENTS, Nft, RENEWAL_MAX, kernel};
 
 /// One change that may be refused for itself.
 #[derive(Debug, Clone)]
@@ -85,7 +85,7 @@ impl Nft {
 
     /// Takes the elements of volumes away. Which counts have begun since the last reading is not known, and to delete one that
     /// has not would have the kernel undo the batch: all of them are begun first.
-    fn uncounted(session: IpAddr, volumes: &[(IpAddr, Volume)]) -> impl Iterator<Item = Change> {
+    pub(super) fn uncounted(session: IpAddr, volumes: &[(IpAddr, Volume)]) -> impl Iterator<Item = Change> {
         let counts = Set::of(Kind::Counts, session);
         let unlimited: Vec<Element> = volumes
             .iter()
@@ -191,7 +191,12 @@ impl Nft {
     pub(super) fn commit_changes(&mut self, changes: Vec<Change>) -> Result<(), NetlinkError> {
         let mut changes = changes;
         while !changes.is_empty() {
-            let mut most = changes.len().min(BATCH_MESSAGES);
+            let mut elements = 0;
+            let few = changes.iter().take(BATCH_MESSAGES).take_while(|change| {
+                elements += if let Change::Add(_, added) = change { added.len() } else { 1 };
+                elements <= BATCH_CHANGES
+            });
+            let mut most = few.count().max(1);
             if let Some((Change::Delete(old, _), Change::Add(new, _))) = changes.get(most - 1).zip(changes.get(most))
                 && old.kind == new.kind
                 && most > 1

@@ -4,7 +4,7 @@
 //! a caller was told.
 
 use super::super::netlink::{Batch, Refusal};
-use super::super::state::{Pinned, Undo, millis};
+use super::super::state::{Pinned, Undo, Volume, millis};
 use super::super::{Command, Error};
 use super::sets::{Element, Key, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set, lease_kind, volume_kind};
 use super::{MESSAGE_ELEMENTS, Nft, Refresh, kernel};
@@ -108,7 +108,7 @@ impl Nft {
                 }
             };
             let session = session.to_canonical();
-            let mut delete = |batch: &mut Batch, set: Set, element: Element| {
+            let delete = |batch: &mut Batch, sent: &mut Vec<(usize, Option<Place>)>, set: Set, element: Element| {
                 let place = (set, element.key);
                 if !how.gone.contains(&place) {
                     self.push(batch, MSG_DELSETELEM, set, &[element]);
@@ -117,16 +117,27 @@ impl Nft {
             };
             let Pinned { leases, volumes, forgotten } = pinned;
             let metered = Set::of(Kind::Volumes, session);
-            // A count that has begun since the last reading is found by the next one.
-            for (destination, was) in forgotten.into_iter().filter(|(_, was)| was.is_held()) {
-                delete(batch, Set::of(volume_kind(was), session), Element::pair(session, destination));
+            for (destination, was) in forgotten {
+                let set = Set::of(volume_kind(was), session);
+                if set.kind == Kind::Counts {
+                    // Whether it has begun is not known, and to delete what is not there would undo the batch.
+                    let begun = Element::volume(session, destination, Volume::default());
+                    self.push(batch, MSG_NEWSETELEM, set, &[begun]);
+                    sent.push((at, None));
+                }
+                delete(batch, &mut sent, set, Element::pair(session, destination));
             }
             for volume in volumes.iter().filter(|volume| volume.replaced) {
-                delete(batch, metered, Element::pair(session, volume.destination));
+                delete(batch, &mut sent, metered, Element::pair(session, volume.destination));
             }
             if how.replace {
                 for lease in leases.iter().filter(|lease| lease.refreshed) {
-                    delete(batch, Set::of(lease_kind(lease.target), session), Element::lease(session, lease.target));
+                    delete(
+                        batch,
+                        &mut sent,
+                        Set::of(lease_kind(lease.target), session),
+                        Element::lease(session, lease.target),
+                    );
                 }
             }
             for kind in [Kind::Volumes, Kind::Counts] {

@@ -132,13 +132,14 @@ impl Nft {
     /// nothing held them back, or cannot be told from those, and are ended.
     pub(super) fn restore(&mut self) -> Result<(), Error> {
         self.lost = None;
-        self.anew = true;
+        let before = self.standing.table;
         let restored = match self.install(false) {
             Err(error) if [Some(libc::EEXIST), Some(libc::EBUSY), Some(libc::EINVAL)].contains(&error.errno()) => {
                 self.install(true)
             }
             other => other,
         };
+        self.anew |= self.standing.table != before;
         let restored = restored.map_err(|error| kernel(&error, "put the table back")).and_then(|()| self.resync());
         if let Err(error) = restored {
             self.lost = Some(error.to_string());
@@ -230,7 +231,11 @@ impl Nft {
             let (_, missing) = self.differences(set, held, asked);
             repaired += if whole { missing.len() } else { 0 };
             let missing = missing.chunks(MESSAGE_ELEMENTS).map(|chunk| Change::Add(set, chunk.to_vec())).collect();
-            self.commit_changes(missing).map_err(|error| kernel(&error, "put limits back"))?;
+            match self.commit_changes(missing) {
+                // There is room when what is there in excess has gone.
+                Err(NetlinkError::Refused(refusal)) if refusal.errno == libc::ENFILE => {}
+                result => result.map_err(|error| kernel(&error, "put limits back"))?,
+            }
         }
         for set in self.layout.sets().collect::<Vec<_>>() {
             repaired += self.compare(set)?;
@@ -280,7 +285,7 @@ impl Nft {
         Ok(0)
     }
 
-    /// What is to be taken away of elements that were read from `asked` on, or replaced, and what is missing.
+    /// What is to be taken away or replaced of elements that were read from `asked` on, and what is missing.
     fn differences(&mut self, set: Set, held: Vec<Held>, asked: u64) -> (Vec<Change>, Vec<Element>) {
         // When in this time a lifetime was read is not known; for very many it is a second and more.
         let spread = self.now() - asked;
@@ -304,7 +309,7 @@ impl Nft {
             if !is_as_wanted(&element, &there, spread) {
                 // Replaced, which works on every kernel and in every set.
                 changes.push(Change::Delete(set, Element::keyed(element.key)));
-                missing.push(element);
+                changes.push(Change::Add(set, vec![element]));
             }
         }
         // What ends within the slack may have ended here already.
