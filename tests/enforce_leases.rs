@@ -18,10 +18,6 @@ use staunch::ports::{Port, Ports};
 const BATCH: Class = Class(5);
 const BUILD: Class = Class(7);
 
-fn lease(session: &str, to: &str, ports: Ports, volume: Option<u64>) -> Command {
-    Command::Pin { session: ip(session), destinations: vec![ip(to)], ports, volume, lifetime: 60 * SECOND }
-}
-
 fn tcp80() -> Ports {
     Ports::these([Port::tcp(80)]).expect("ports")
 }

@@ -3,13 +3,13 @@
 //! An answer from memory and a refusal by a rule or list change nothing that a verdict rests on (`Outcome::Cached` books
 //! nothing), so the same question of the same session would be judged alike. From the second time on within [`STANDS`], such a
 //! question is counted and gets its answer by the verdict that was made, as long as the session's state, its context, the
-//! configuration, the policy zones and the grants are those it was made on, its pins and the answer last, and the ways out are closed. Its
-//! events are one, with their number.
+//! configuration, the policy zones and the grants are those it was made on, its pins and the answer last, and the ways out are
+//! closed. Its events are one, with their number.
 //!
 //! What was said last is kept as it was written, as long as its TTLs would be the same, for a query of the same kind.
 //!
-//! Capacity: [`BUCKETS`] times [`WAYS`] verdicts, about 1.5 KiB each, 2 KiB at most. A question that finds its bucket full takes the oldest
-//! one's place; what that costs is a judgement and an event more.
+//! Capacity: [`BUCKETS`] times [`WAYS`] verdicts, about 1.5 KiB each, 2 KiB at most. A question that finds its bucket full takes
+//! the oldest one's place; what that costs is a judgement and an event more.
 
 use std::net::IpAddr;
 use std::sync::Arc;

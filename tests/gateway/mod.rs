@@ -278,6 +278,10 @@ pub fn pin_ports(session: IpAddr, destinations: Vec<IpAddr>, port: Port, lifetim
     Command::Pin { session, destinations, ports, volume: None, lifetime }
 }
 
+pub fn lease(session: &str, to: &str, ports: Ports, volume: Option<u64>) -> Command {
+    Command::Pin { session: ip(session), destinations: vec![ip(to)], ports, volume, lifetime: 60 * SECOND }
+}
+
 pub fn guard(session: &str) -> Command {
     Command::Guard { session: ip(session), class: Class(1) }
 }

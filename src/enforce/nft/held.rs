@@ -51,10 +51,8 @@ fn differences(old: &State, new: &State, now: u64) -> Vec<Change> {
         // Limits stand before what is limited is opened.
         for (to, volume) in &entry.volumes {
             let there = before.and_then(|before| before.volumes.get(to));
-            if there.is_some_and(|there| there.limit == volume.limit) {
-                continue;
-            }
             match there {
+                Some(there) if there.limit == volume.limit => {}
                 Some(there) => changes.extend(Nft::remetered(session, *to, there.limit.is_some(), *volume)),
                 None if volume.is_held() => {
                     let set = Set::of(volume_kind(*volume), session);
