@@ -171,6 +171,11 @@ fn loopback(qtype: Qtype) -> Local {
 fn arpa(qname: NameRef<'_>, qtype: Qtype, offsets: &LabelOffsets) -> Option<Local> {
     let rest = offsets.count() - 1;
     let second = offsets.rev_labels(qname).nth(1)?;
+    // Delegated without a signature: a stub that validates finds everything below forged unless arpa itself says so (RFC
+    // 8375, and RFC 9665 like it). The name carries nothing that a session could choose.
+    if qtype == Qtype::DS && rest == 1 && matches!(second, b"home" | b"service") {
+        return None;
+    }
     match second {
         b"in-addr" => reverse::ipv4(qname, qtype, offsets),
         b"ip6" => reverse::ipv6(qname, qtype, offsets),

@@ -97,20 +97,21 @@ pub fn limit(query: &Query<'_>, transport: Transport) -> usize {
     if query.options.cookie.is_empty() { whole } else { whole - COOKIE_OPTION }
 }
 
-/// An error answer to a message that is not a query we answer (RFC 8906).
+/// An answer without records to a message that is not a query we answer (RFC 8906), or that wants a cookie alone.
 pub fn reject(out: &mut Vec<u8>, reject: &Reject<'_>) {
     out.clear();
     let available = if reject.opcode == 0 { 0x0080 } else { 0 };
     let flags = 0x8000
         | u16::from(reject.opcode & 0xf) << 11
         | u16::from(reject.recursion_desired) << 8
+        | u16::from(reject.checking_disabled) << 4
         | available
         | reject.rcode & 0xf;
     header(out, reject.id, flags, !reject.question.is_empty());
     out.extend_from_slice(reject.question);
-    if reject.edns {
+    if let Some(edns) = reject.edns {
         let [_, _, _, extended] = u32::from(reject.rcode >> 4).to_be_bytes();
-        opt_fixed(out, extended, false);
+        opt_fixed(out, extended, edns.dnssec_ok);
         put_u16(out, 0);
         count(out, ARCOUNT, 1);
     }

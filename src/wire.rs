@@ -48,6 +48,7 @@ const TYPE_NXNAME: u16 = 128;
 const TYPE_TSIG: u16 = 250;
 const TYPE_IXFR: u16 = 251;
 
+const NOERROR: u16 = 0;
 const FORMERR: u16 = 1;
 const NOTIMP: u16 = 4;
 const REFUSED: u16 = 5;
@@ -102,13 +103,13 @@ pub struct Edns {
 pub enum Parsed<'p> {
     /// A query to judge.
     Query(Query<'p>),
-    /// Answered at once with this response code and no records (RFC 8906).
+    /// Answered at once with this response code and no records (RFC 8906, RFC 7873 section 5.4).
     Reject(Reject<'p>),
     /// Not answered: shorter than a header, or a response.
     Drop,
 }
 
-/// An immediate error answer.
+/// An immediate answer without records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reject<'p> {
     /// The client's message id.
@@ -117,10 +118,15 @@ pub struct Reject<'p> {
     pub opcode: u8,
     /// RD to echo.
     pub recursion_desired: bool,
-    /// Response code, extended (RFC 6895 section 2.3): FORMERR 1, NOTIMP 4, REFUSED 5, BADVERS 16.
+    /// CD to echo (RFC 4035 section 3.2.2).
+    pub checking_disabled: bool,
+    /// Response code, extended (RFC 6895 section 2.3): FORMERR 1, NOTIMP 4, REFUSED 5, BADVERS 16; NOERROR 0 for a message
+    /// that asks for nothing but a cookie.
     pub rcode: u16,
-    /// Whether to send an OPT record.
-    pub edns: bool,
+    /// EDNS, if the message had it as far as it could be read: the reply has an OPT record then (RFC 6891 section 6.1.1).
+    pub edns: Option<Edns>,
+    /// EDNS options that we answer, errors too (RFC 7873 section 5.2); none where the options could not be read.
+    pub options: Options<'p>,
     /// The question to echo, empty where none could be read. Stubs ignore an answer whose question is not theirs, so
     /// that an error without it would look like silence.
     pub question: &'p [u8],
@@ -132,6 +138,7 @@ pub struct Reject<'p> {
 /// |---|---|
 /// | shorter than 12 octets, or QR=1 | dropped |
 /// | opcode other than QUERY | NOTIMP (RFC 8906 section 3.1.3) |
+/// | no question and no record but an OPT with a cookie | NOERROR, to be answered with a cookie (RFC 7873 section 5.4) |
 /// | QDCOUNT other than 1 (RFC 9619), records in answer or authority, compressed or overlong name, a second OPT or OPT not owned by the root (RFC 6891 section 6.1.1), options that overrun, a cookie of a length that cookies do not have (RFC 7873 section 5.2.2), any other additional record, octets behind the message | FORMERR |
 /// | EDNS version above 0 | BADVERS (RFC 6891 section 6.1.3) |
 /// | TSIG or SIG(0) | NOTIMP: we hold no keys (RFC 8945), and must not forward what we cannot verify |
@@ -153,17 +160,31 @@ pub fn parse(packet: &[u8]) -> Parsed<'_> {
         id,
         opcode: (flags >> 11) as u8 & 0xf,
         recursion_desired: flags & 0x0100 != 0,
+        checking_disabled: flags & 0x0010 != 0,
         rcode: NOTIMP,
-        edns: false,
+        edns: None,
+        options: Options::default(),
         question: &[],
     };
-    if reject.opcode != 0 {
+    let plain = answers == 0 && authorities == 0;
+    if reject.opcode != 0 || questions != 1 {
+        // Whether there is EDNS is all that is asked of such a message, and whether a cookie is all that it wants.
+        let behind = if plain { skip_questions(body, questions) } else { None };
+        match behind.map(|behind| additional(behind, additionals)) {
+            Some(Ok(extra)) => {
+                (reject.edns, reject.options) = (extra.edns, extra.options);
+                if reject.opcode == 0 {
+                    let for_cookie = questions == 0 && !extra.signed && !extra.options.cookie.is_empty();
+                    reject.rcode = if for_cookie { NOERROR } else { FORMERR };
+                }
+            }
+            Some(Err(seen)) => (reject.edns, reject.rcode) = (seen, if reject.opcode == 0 { FORMERR } else { NOTIMP }),
+            None if reject.opcode == 0 => reject.rcode = FORMERR,
+            None => {}
+        }
         return Parsed::Reject(reject);
     }
     reject.rcode = FORMERR;
-    if questions != 1 {
-        return Parsed::Reject(reject);
-    }
     let Ok((qname, name_len)) = QName::read(body) else {
         return Parsed::Reject(reject);
     };
@@ -176,17 +197,17 @@ pub fn parse(packet: &[u8]) -> Parsed<'_> {
     let qtype = u16::from_be_bytes([type_high, type_low]);
     let class = u16::from_be_bytes([class_high, class_low]);
     reject.question = question;
-    if answers != 0 || authorities != 0 {
+    if !plain {
         return Parsed::Reject(reject);
     }
     let extra = match additional(rest, additionals) {
         Ok(extra) => extra,
-        Err(seen_opt) => {
-            reject.edns = seen_opt;
+        Err(seen) => {
+            reject.edns = seen;
             return Parsed::Reject(reject);
         }
     };
-    reject.edns = extra.edns.is_some();
+    (reject.edns, reject.options) = (extra.edns, extra.options);
     let refusal = if extra.version > 0 {
         Some(BADVERS)
     } else if extra.signed {
@@ -207,7 +228,7 @@ pub fn parse(packet: &[u8]) -> Parsed<'_> {
         None => Parsed::Query(Query {
             id: reject.id,
             recursion_desired: reject.recursion_desired,
-            checking_disabled: flags & 0x0010 != 0,
+            checking_disabled: reject.checking_disabled,
             authentic_data: flags & 0x0020 != 0,
             qname,
             qtype: Qtype(qtype),
@@ -232,12 +253,22 @@ struct Additional<'p> {
     signed: bool,
 }
 
-/// Reads `count` records that must fill `octets` to the end. The error says whether an OPT record was seen.
-fn additional(mut octets: &[u8], count: u16) -> Result<Additional<'_>, bool> {
+/// Steps over so many questions; `None` where they are not whole.
+fn skip_questions(mut octets: &[u8], count: u16) -> Option<&[u8]> {
+    // Each takes five octets at least, so a packet's length bounds the work.
+    for _ in 0..count {
+        let (_, behind) = skip_name(octets)?;
+        octets = behind.get(4..)?;
+    }
+    Some(octets)
+}
+
+/// Reads `count` records that must fill `octets` to the end. The error gives the OPT record that was seen, if one was.
+fn additional(mut octets: &[u8], count: u16) -> Result<Additional<'_>, Option<Edns>> {
     let mut found = Additional { edns: None, options: Options::default(), version: 0, signed: false };
     // A second record of either kind ends the loop, so `count` cannot make it long.
     for _ in 0..count {
-        let seen = found.edns.is_some();
+        let seen = found.edns;
         if found.signed {
             return Err(seen); // RFC 8945 section 5.1: a signature stands last.
         }
@@ -246,20 +277,22 @@ fn additional(mut octets: &[u8], count: u16) -> Result<Additional<'_>, bool> {
         let rtype = u16::from_be_bytes([fixed[0], fixed[1]]);
         let is_opt = Qtype(rtype) == Qtype::OPT;
         let length = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
-        let (rdata, rest) = rest.split_at_checked(length).ok_or(seen || is_opt)?;
+        let edns = Edns {
+            udp_payload: u16::from_be_bytes([fixed[2], fixed[3]]).max(UDP_MIN),
+            dnssec_ok: fixed[6] & 0x80 != 0,
+        };
+        let now_seen = seen.or(is_opt.then_some(edns));
+        let (rdata, rest) = rest.split_at_checked(length).ok_or(now_seen)?;
         octets = rest;
         if is_opt {
-            if seen || !root {
-                return Err(true);
+            if seen.is_some() || !root {
+                return Err(now_seen);
             }
             found.version = fixed[5];
-            found.edns = Some(Edns {
-                udp_payload: u16::from_be_bytes([fixed[2], fixed[3]]).max(UDP_MIN),
-                dnssec_ok: fixed[6] & 0x80 != 0,
-            });
+            found.edns = now_seen;
             // The layout of a later version's options is not ours to judge.
             if found.version == 0 {
-                found.options = options(rdata).ok_or(true)?;
+                found.options = options(rdata).ok_or(now_seen)?;
             }
         } else if rtype == TYPE_TSIG || rtype == TYPE_SIG {
             found.signed = true;
@@ -267,7 +300,7 @@ fn additional(mut octets: &[u8], count: u16) -> Result<Additional<'_>, bool> {
             return Err(seen);
         }
     }
-    if octets.is_empty() { Ok(found) } else { Err(found.edns.is_some()) }
+    if octets.is_empty() { Ok(found) } else { Err(found.edns) }
 }
 
 /// Steps over a name, compressed or not, without following it; says whether it is the root.

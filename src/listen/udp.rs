@@ -24,7 +24,7 @@ use super::{Fast, Service};
 use crate::clock;
 use crate::model::{Now, Transport};
 use crate::reply;
-use crate::wire::Reject;
+use crate::wire::{Options, Reject};
 
 /// How often an idle worker looks whether it shall end.
 const IDLE_TICK: Duration = Duration::from_millis(100);
@@ -186,8 +186,10 @@ fn too_long(out: &mut Vec<u8>, packet: &[u8]) {
             id: u16::from_be_bytes([*id_high, *id_low]),
             opcode: flags >> 3 & 0xf,
             recursion_desired: flags & 1 != 0,
+            checking_disabled: false,
             rcode: 1,
-            edns: false,
+            edns: None,
+            options: Options::default(),
             question: &[],
         };
         reply::reject(out, &rejected);

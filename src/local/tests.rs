@@ -68,6 +68,10 @@ fn the_registries_are_honoured() {
         ("home.arpa", "A", "NODATA home.arpa"),
         ("home.arpa", "SOA", "SOA home.arpa"),
         ("tv.home.arpa", "A", "NXDOMAIN home.arpa"),
+        // Their want of a signature is for arpa to prove.
+        ("home.arpa", "DS", "-"),
+        ("service.arpa", "DS", "-"),
+        ("tv.home.arpa", "DS", "NXDOMAIN home.arpa"),
         ("default.service.arpa", "SRV", "NXDOMAIN service.arpa"),
         ("x.6tisch.arpa", "A", "NXDOMAIN 6tisch.arpa"),
         ("x.eap.arpa", "A", "NXDOMAIN eap.arpa"),

@@ -21,7 +21,7 @@ use crate::range::prefix_of;
 use crate::reply;
 use crate::session::{Place, Session, Shares};
 use crate::telemetry::Record;
-use crate::wire::{self, Query};
+use crate::wire::{self, Query, Reject};
 
 /// A datagram to a source that nobody announced and that has not shown that it hears us is at most so many times as long
 /// as the one it answers: forged sources gain little by it.
@@ -30,6 +30,9 @@ const AMPLIFY: usize = 10;
 /// How long a question waits for a turn of its session at most: no longer behind names whose servers do not answer. Chosen
 /// without a source, below what somebody notices.
 const TURN_MAX: Duration = Duration::from_millis(100);
+
+/// What somebody hears who wants a cookie alone where there are none (RFC 9619).
+const FORMERR: u16 = 1;
 
 /// What is told of a share that is used up. Not whose: that would tell what others do.
 const PAST_SHARE: &str = "too many questions wait; try again";
@@ -81,18 +84,35 @@ impl Pipeline {
     ) -> Ending {
         let from = from.ip().to_canonical();
         let sent = query.options.cookie;
-        let judged: Option<Judged> = if sent.is_empty() {
-            None
-        } else {
-            // The low 32 bits of the Unix second are what a cookie holds.
-            self.cookies.as_ref().and_then(|cookies| cookies.judge(sent, from, (now.wall.steady / 1000) as u32))
-        };
+        let judged = self.judge_cookie(sent, from, now);
         let proven = transport == Transport::Tcp || judged.is_some_and(|judged| judged.proven);
         Ending {
             from,
             room: reply::limit(query, transport) + if sent.is_empty() { 0 } else { 4 + cookie::COOKIE },
             unproven: if proven { usize::MAX } else { AMPLIFY * packet.len() },
             cookie: judged.map(|judged| judged.reply),
+        }
+    }
+
+    /// What a cookie is worth; `None` where none was sent, or none are answered.
+    fn judge_cookie(&self, sent: &[u8], from: IpAddr, now: Now) -> Option<Judged> {
+        if sent.is_empty() {
+            return None;
+        }
+        // The low 32 bits of the Unix second are what a cookie holds.
+        self.cookies.as_ref().and_then(|cookies| cookies.judge(sent, from, (now.wall.steady / 1000) as u32))
+    }
+
+    /// Answers what is no question of ours. A cookie is answered here too: a client that has sent one takes no reply without
+    /// (RFC 7873 section 5.3).
+    pub(super) fn reject(&self, reject: &Reject<'_>, from: SocketAddr, now: Now, out: &mut Vec<u8>) {
+        let judged = self.judge_cookie(reject.options.cookie, from.ip().to_canonical(), now);
+        match judged {
+            None if reject.rcode == 0 => reply::reject(out, &Reject { rcode: FORMERR, ..*reject }),
+            _ => reply::reject(out, reject),
+        }
+        if let Some(judged) = judged {
+            reply::add_option(out, wire::COOKIE, &judged.reply, usize::from(wire::UDP_MIN));
         }
     }
 

@@ -8,7 +8,7 @@ use staunch_scoring::NameBuf;
 
 use super::*;
 use crate::nat64::Nat64;
-use crate::wire::{self, Parsed};
+use crate::wire::{self, Edns, Options, Parsed};
 
 /// A query as a stub would send it; `payload` is the EDNS payload size, if any.
 fn packet(name: &[u8], qtype: u16, payload: Option<u16>, dnssec_ok: bool) -> Vec<u8> {
@@ -286,7 +286,16 @@ fn rejections_are_small_and_honest() {
         [(0, 16, true, WWW), (15, 4, false, &[][..]), (0, 5, false, WWW), (0, 1, true, &[][..])]
     {
         let question = [question, if question.is_empty() { &[] } else { &[0, 1, 0, 1] }].concat();
-        let rejected = Reject { id: 7, opcode, recursion_desired: true, rcode, edns, question: &question };
+        let rejected = Reject {
+            id: 7,
+            opcode,
+            recursion_desired: true,
+            checking_disabled: false,
+            rcode,
+            edns: edns.then_some(Edns { udp_payload: 1232, dnssec_ok: true }),
+            options: Options::default(),
+            question: &question,
+        };
         reject(&mut out, &rejected);
         assert_eq!(out[..2], [0, 7]);
         assert_eq!(out[2], 0x81 | opcode << 3);
@@ -296,6 +305,7 @@ fn rejections_are_small_and_honest() {
         if edns {
             assert_eq!(out[out.len() - 6], (rcode >> 4) as u8, "upper bits of the response code");
             assert_eq!(out[out.len() - 5], 0, "our EDNS version");
+            assert_eq!(out[out.len() - 4], 0x80, "DO is copied (RFC 3225 section 3)");
         }
         if opcode == 0 {
             Message::from_bytes(&out).expect("well-formed");

@@ -50,7 +50,7 @@ fn outcome(packet: &[u8]) -> String {
     match parse(packet) {
         Parsed::Query(_) => "query".into(),
         Parsed::Drop => "drop".into(),
-        Parsed::Reject(r) => format!("{}{}", r.rcode, if r.edns { "+opt" } else { "" }),
+        Parsed::Reject(r) => format!("{}{}", r.rcode, if r.edns.is_some() { "+opt" } else { "" }),
     }
 }
 
@@ -107,6 +107,10 @@ fn every_form_has_its_outcome() {
         ("AA, TC, RA and a response code mean nothing here", message(RD | 0x0687, [1, 0, 0, 0], &[&q]), "query"),
         ("RFC 9619 no question", message(RD, [0; 4], &[]), "1"),
         ("RFC 9619 two questions", message(RD, [2, 0, 0, 0], &[&q, &q]), "1"),
+        ("RFC 6891 6.1.1 EDNS is answered with EDNS", message(4 << 11, [1, 0, 0, 1], &[&q, PLAIN_OPT]), "4+opt"),
+        ("RFC 6891 6.1.1 two questions", message(RD, [2, 0, 0, 1], &[&q, &q, PLAIN_OPT]), "1+opt"),
+        ("RFC 7873 5.4 a cookie alone", message(RD, [0, 0, 0, 1], &[&opt(1232, 0, b"\0\x0a\0\x08cookie!!")]), "0+opt"),
+        ("RFC 9619 no question and no cookie", message(RD, [0, 0, 0, 1], &[PLAIN_OPT]), "1+opt"),
         ("816 questions cost nothing", message(RD, [816, 0, 0, 0], &[&q.repeat(816)]), "1"),
         ("answer in a query", message(RD, [1, 1, 0, 0], &[&q, &a_record]), "1"),
         ("authority in a query", message(RD, [1, 0, 1, 0], &[&q, &soa]), "1"),
@@ -153,6 +157,22 @@ fn every_form_has_its_outcome() {
     ];
     for (why, packet, expected) in rows {
         assert_eq!(outcome(&packet), expected, "{why}");
+    }
+}
+
+#[test]
+fn what_is_refused_keeps_what_its_reply_must_show() {
+    let opt = record(&[0], 41, 1232, 0x8000, b"\0\x0a\0\x08cookie!!");
+    for packet in [
+        message(0x0010, [1, 0, 0, 1], &[&question("example.com", 1, 1), &opt]),
+        message(RD | 0x0010, [1, 0, 0, 1], &[&question("version.bind", 16, 3), &opt]),
+        message(RD | 0x0010, [0, 0, 0, 1], &[&opt]),
+        message(4 << 11 | 0x0010, [1, 0, 0, 1], &[&question("example.com", 6, 1), &opt]),
+    ] {
+        let Parsed::Reject(reject) = parse(&packet) else { panic!("{packet:?} is no query of ours") };
+        assert!(reject.checking_disabled, "RFC 4035 section 3.2.2");
+        assert_eq!(reject.edns, Some(Edns { udp_payload: 1232, dnssec_ok: true }), "RFC 3225 section 3");
+        assert_eq!(reject.options, Options { cookie: b"cookie!!", keepalive: false }, "RFC 7873 section 5.2");
     }
 }
 
