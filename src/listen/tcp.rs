@@ -204,10 +204,14 @@ async fn serve<S: Service>(
             }
             // The stub has closed its half and may still wait for replies.
             Ok(None) => break DRAIN,
+            // What follows cannot be told apart any more; who asked before still gets what was asked for.
             Ok(Some(Err(error))) => {
                 tracing::debug!(%error, "connection failed");
                 Counters::bump(&shared.counters.tcp_expired);
-                return;
+                if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::BrokenPipe) {
+                    return;
+                }
+                break DRAIN;
             }
             Err(_) if patience.is_left(&connection) => {}
             Err(_) => {

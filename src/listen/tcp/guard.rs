@@ -23,6 +23,9 @@ use crate::wire::HEADER;
 /// Read buffer of a connection, octets: a pipeline of sixteen ordinary queries.
 const READ_BUFFER: usize = 1024;
 
+/// Most reads of so much at once that are for nothing: a receive buffer full.
+const DISCARDS: usize = 32;
+
 /// How far a connection is, for those who hold only its stream.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -85,17 +88,20 @@ enum Place {
     SecondOctet(u8),
     /// Within a message, this many octets from its end.
     Message(usize),
+    /// Behind a length outside the limits: nothing more is read.
+    Broken,
 }
 
 impl Place {
-    /// Steps over `octets`; `None` if a length among them is outside the limits.
-    fn follow(mut self, mut octets: &[u8]) -> Option<Self> {
+    /// Steps over `octets`; [`Self::Broken`] if a length among them is outside the limits.
+    fn follow(mut self, mut octets: &[u8]) -> Self {
         while let [first, rest @ ..] = octets {
             (self, octets) = match self {
+                Self::Broken => return self,
                 Self::Length => (Self::SecondOctet(*first), rest),
                 Self::SecondOctet(high) => match usize::from(u16::from_be_bytes([high, *first])) {
                     length @ HEADER..=QUERY_MAX => (Self::Message(length), rest),
-                    _ => return None,
+                    _ => return Self::Broken,
                 },
                 Self::Message(left) => match octets.get(left..) {
                     Some(behind) => (Self::Length, behind),
@@ -103,7 +109,7 @@ impl Place {
                 },
             };
         }
-        Some(self)
+        self
     }
 }
 
@@ -113,22 +119,38 @@ impl<S: AsyncRead> Guard<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Guard<S> {
+    /// Reads what has come and drops it: a socket that is closed with octets unread is reset, and what the peer has not read of
+    /// its replies goes with it.
+    fn discard(&mut self, cx: &mut Context<'_>) {
+        let mut octets = [0; READ_BUFFER];
+        for _ in 0..DISCARDS {
+            let mut buf = ReadBuf::new(&mut octets);
+            let read = Pin::new(&mut self.inner).poll_read(cx, &mut buf);
+            if !matches!(read, Poll::Ready(Ok(()))) || buf.filled().is_empty() {
+                return;
+            }
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let broken = || io::Error::new(io::ErrorKind::InvalidData, "message length not accepted");
+        if matches!(self.place, Place::Broken) {
+            self.discard(cx);
+            return Poll::Ready(Err(broken()));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        match self.place.follow(buf.filled().get(before..).unwrap_or_default()) {
-            Some(place) => {
-                match (self.place, place) {
-                    (_, Place::Length) => self.progress.began.store(0, Relaxed),
-                    (Place::Length, _) => self.progress.began.store(clock::now().mono.max(1), Relaxed),
-                    _ => {}
-                }
-                self.place = place;
-            }
-            None => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "message length not accepted"))),
+        let place = self.place.follow(buf.filled().get(before..).unwrap_or_default());
+        match (self.place, place) {
+            (_, Place::Length | Place::Broken) => self.progress.began.store(0, Relaxed),
+            (Place::Length, _) => self.progress.began.store(clock::now().mono.max(1), Relaxed),
+            _ => {}
         }
-        Poll::Ready(Ok(()))
+        self.place = place;
+        Poll::Ready(if matches!(place, Place::Broken) { Err(broken()) } else { Ok(()) })
     }
 }
 
@@ -172,7 +194,8 @@ mod tests {
     fn lengths_outside_the_limits_are_refused() {
         for (length, accepted) in [(0u16, false), (11, false), (12, true), (4096, true), (4097, false), (0xffff, false)]
         {
-            assert_eq!(Place::Length.follow(&length.to_be_bytes()).is_some(), accepted, "{length}");
+            let place = Place::Length.follow(&length.to_be_bytes());
+            assert_eq!(!matches!(place, Place::Broken), accepted, "{length}");
         }
     }
 
@@ -224,10 +247,10 @@ mod tests {
                 octets.resize(octets.len() + length, 0xff);
             }
             octets.extend(last.to_be_bytes());
-            let whole = Place::Length.follow(&octets).is_some();
-            let pieces = octets.chunks(chunk).try_fold(Place::Length, Place::follow).is_some();
-            prop_assert_eq!(whole, pieces);
-            prop_assert_eq!(whole, (12..=4096).contains(&last));
+            let broken = |place| matches!(place, Place::Broken);
+            let whole = broken(Place::Length.follow(&octets));
+            prop_assert_eq!(whole, broken(octets.chunks(chunk).fold(Place::Length, Place::follow)));
+            prop_assert_eq!(whole, !(12..=4096).contains(&last));
         }
     }
 }
