@@ -5,9 +5,10 @@
 use staunch_scoring::NameRef;
 
 use super::VetError;
+use crate::model::Qtype;
 
-/// Most records of the answer and authority section that are looked at.
-const MAX_READ: usize = 2048;
+/// Most records of the answer and authority section that are looked at: as many addresses as 64 KiB hold.
+const MAX_READ: usize = 4096;
 /// Most compression pointers in one name (RFC 9267 section 2 asks for a limit; 64 is Unbound's order of magnitude).
 const MAX_POINTERS: usize = 64;
 /// Length of the header (RFC 1035 section 4.1.1).
@@ -228,6 +229,11 @@ impl<'m> Message<'m> {
         Ok(to)
     }
 
+    /// Whether whoever sent it does not ask for others, and names those who are to be asked.
+    pub(crate) fn is_referral(&self) -> bool {
+        !self.recursion_available && self.authorities().iter().any(|record| record.rtype == Qtype::NS.0)
+    }
+
     /// The answer section.
     pub(crate) fn answers(&self) -> &[Record] {
         self.records.get(..self.answers).unwrap_or_default()
@@ -274,7 +280,28 @@ impl<'m> Message<'m> {
     }
 }
 
-/// Whether `octets` are one whole response whose every record can be located.
-pub fn well_formed(octets: &[u8]) -> bool {
-    Message::read(octets).is_ok()
+/// What can be told of a response without its question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Not one whole response whose every record can be located.
+    Mangled,
+    /// The OPT record adds to the header's response code (RFC 6891 section 6.1.3): this is no answer.
+    Extended,
+    /// It names other servers instead of asking them, which is none from a resolver.
+    Referral,
+    /// Any other.
+    Whole,
+}
+
+/// Tells what `octets` are.
+pub fn form_of(octets: &[u8]) -> Form {
+    let Ok(message) = Message::read(octets) else { return Form::Mangled };
+    let has = |rtype: Qtype| message.authorities().iter().any(|record| record.rtype == rtype.0);
+    if message.rcode > 0xf {
+        Form::Extended
+    } else if message.rcode == 0 && message.answers == 0 && message.is_referral() && !has(Qtype::SOA) {
+        Form::Referral
+    } else {
+        Form::Whole
+    }
 }

@@ -6,7 +6,8 @@
 //! Invariants (promise P6): every record shown stands on the question's own CNAME/DNAME chain or, for a client that wants
 //! signatures, can prove what that chain says is not there; every address shown is public or named by a rule together with
 //! its name, and every address pinned is also shown. AD is the upstream's word, or [`crate::validate`]'s, and is
-//! withdrawn where anything of the answer was left out, edited, or made here. Record data is copied
+//! withdrawn where anything of the answer was left out, edited, or made here, but for the alias that a DNAME makes, which has
+//! no signature anywhere (RFC 6672 section 5.3.1). Record data is copied
 //! octet by octet, with only compressed names expanded: letter case, NULL, TXT and types without a name here arrive as
 //! they were sent. That is why the walk over the message is our own rather than a typed parse followed by a typed emit.
 
@@ -42,15 +43,17 @@ use std::net::IpAddr;
 
 use staunch_scoring::{NameBuf, NameRef};
 
+use crate::lists::{Reach, RuleForm};
 use crate::model::{Ede, Qtype};
 use crate::nat64::Nat64;
 use crate::policy::Permit;
+use crate::range::IpRange;
 
 pub use behind::{Alias, vet_behind};
 pub(crate) use chain::Chain;
 pub(crate) use denial::{HASH, Nsec, Nsec3, has_type, wildcard_below};
 pub use guard::{AllowRange, is_internal_name, is_public};
-pub use message::well_formed;
+pub use message::{Form, form_of};
 pub(crate) use message::{Message, Record, Spelled, read_name, skip_name};
 pub(crate) use rdata::canonical;
 pub use sibling::{says_the_same, vet_sibling};
@@ -154,6 +157,20 @@ impl Default for AnswerRules {
             show_loopback: Vec::new(),
             nat64: Vec::new(),
             own: Vec::new(),
+        }
+    }
+}
+
+impl AnswerRules {
+    /// Nothing is taken out of an answer to `qname`, whose word is taken for all of it, and nothing is shortened.
+    pub fn everything(qname: NameRef<'_>) -> Self {
+        let names = RuleForm { name: qname.to_owned(), reach: Reach::Exact };
+        Self {
+            max_ttl: u32::MAX,
+            strip_ech: false,
+            strip_hints: false,
+            allow_ranges: vec![AllowRange { names, ranges: IpRange::EVERYTHING.to_vec() }],
+            ..Self::default()
         }
     }
 }

@@ -187,7 +187,7 @@ proptest! {
         let q = q();
         let asked = Asked { qname: q.as_ref(), qtype: Qtype::A, dnssec_ok };
         let _ = vet(&octets, asked, &AnswerRules::default());
-        let _ = well_formed(&octets);
+        let _ = form_of(&octets);
     }
 
     #[test]

@@ -29,7 +29,8 @@ const HONEST_PROOF: usize = 2048;
 /// Takes from `response` what may be shown to a session that asked `asked`.
 ///
 /// An error means that nothing of it can be used and the client gets SERVFAIL. A response code other than NOERROR and
-/// NXDOMAIN, a chain that loops or is longer than [`super::MAX_HOPS`], and a referral come back as [`Kind::Failure`].
+/// NXDOMAIN, a chain that loops or is longer than [`super::MAX_HOPS`], records of which none can be read, and a referral come
+/// back as [`Kind::Failure`].
 pub fn vet(response: &[u8], asked: Asked<'_>, rules: &AnswerRules) -> Result<Vetted, VetError> {
     vet_message(&Message::read(response)?, asked, rules)
 }
@@ -109,7 +110,11 @@ struct Vetting<'v, 'm> {
     found: usize,
     /// Final records shown.
     finals: usize,
+    /// Whether the guard has left out one of them.
+    guarded: bool,
     addresses: usize,
+    /// Addresses of the chain's end, shown or not.
+    met: Vec<IpAddr>,
     edited: bool,
     ttl: u32,
     pins: Vec<IpAddr>,
@@ -133,7 +138,9 @@ impl<'v, 'm> Vetting<'v, 'm> {
             shown: 0,
             found: 0,
             finals: 0,
+            guarded: false,
             addresses: 0,
+            met: Vec::new(),
             edited: false,
             ttl: rules.max_ttl,
             pins: Vec::new(),
@@ -250,6 +257,11 @@ impl<'v, 'm> Vetting<'v, 'm> {
             if !wanted || meta {
                 continue;
             }
+            if self.is_twice(record) {
+                // RFC 2181 section 5: the same record twice is one.
+                self.shown += 1;
+                continue;
+            }
             self.found += 1;
             let written = match Qtype(record.rtype) {
                 Qtype::A | Qtype::AAAA => self.address(end, record)?,
@@ -266,10 +278,25 @@ impl<'v, 'm> Vetting<'v, 'm> {
         Ok(())
     }
 
+    /// Whether this is an address that was met already.
+    fn is_twice(&mut self, record: &Record) -> bool {
+        if !matches!(Qtype(record.rtype), Qtype::A | Qtype::AAAA) {
+            return false;
+        }
+        let Some(addr) = rdata::address(record.rtype, self.message.rdata(record)) else { return false };
+        let twice = self.met.contains(&addr);
+        // Of more than can be shown nothing is remembered.
+        if !twice && self.met.len() < MAX_ADDRESSES {
+            self.met.push(addr);
+        }
+        twice
+    }
+
     /// Judges one address; `true` if it may be shown.
     fn admit(&mut self, addr: IpAddr) -> bool {
         match self.rules.showing(self.asked.qname, addr) {
             Showing::Hide => {
+                self.guarded = true;
                 self.hidden(addr);
                 false
             }
@@ -303,6 +330,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
         let Some(name) = target.as_name() else { return Ok(false) };
         if !name.is_root() {
             if is_internal_name(name) && !self.rules.names_inside(self.asked.qname) {
+                self.guarded = true;
                 return Ok(false);
             }
             self.targets.push(target);
@@ -326,9 +354,13 @@ impl<'v, 'm> Vetting<'v, 'm> {
 
     /// Adds the authority section and says what kind of answer it is.
     fn conclude(mut self, chain: &Chain) -> Result<Vetted, VetError> {
-        let emptied = chain.internal || (self.found > 0 && self.finals == 0);
-        if emptied {
+        let none_left = self.found > 0 && self.finals == 0;
+        if chain.internal || (none_left && self.guarded) {
             return Ok(self.emptied(chain));
+        }
+        if none_left {
+            // There are records, and none can be read: that says nothing of whether there are any.
+            return Ok(failure());
         }
         let nx = self.message.rcode == 3;
         let (answers, answers_octets) = (self.written, self.data_octets);
@@ -342,12 +374,9 @@ impl<'v, 'm> Vetting<'v, 'm> {
             if bare {
                 self.ttl = self.ttl.min(BARE_NEGATIVE_TTL);
             }
-            let referral = || {
-                !self.message.recursion_available && self.message.authorities().iter().any(|r| r.rtype == Qtype::NS.0)
-            };
             match (nx, soa, chain.steps.is_empty()) {
                 (true, ..) => Kind::NxDomain,
-                (false, false, true) if referral() => return Ok(failure()),
+                (false, false, true) if self.message.is_referral() => return Ok(failure()),
                 (false, false, false) => Kind::Positive,
                 _ => Kind::NoData,
             }
@@ -392,7 +421,9 @@ impl<'v, 'm> Vetting<'v, 'm> {
                 && r.class == CLASS_IN
                 && NameRef::from_wire(message.owner(r)).is_ok_and(|zone| end.is_at_or_below(zone))
         };
-        let Some(soa) = message.authorities().iter().find(fits) else { return Ok(false) };
+        // The closest zone is whose word it is.
+        let closest = message.authorities().iter().filter(fits).max_by_key(|r| message.owner(r).len());
+        let Some(soa) = closest else { return Ok(false) };
         let Some(minimum) = message.rdata(soa).last_chunk::<4>() else { return Ok(false) };
         let ttl = soa.ttl.min(u32::from_be_bytes(*minimum));
         let written = self.authority(soa, ttl)?;

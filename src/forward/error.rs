@@ -24,6 +24,8 @@ pub enum FailKind {
     FormErr,
     /// Another response code that is no answer.
     BadRcode,
+    /// It names other servers instead of asking them.
+    Referral,
     /// Known to be down; not asked.
     Down,
     /// We could not open a socket; says nothing about the upstream.
@@ -42,7 +44,7 @@ pub enum FailKind {
 
 impl FailKind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Timeout,
         Self::Unreachable,
         Self::Broken,
@@ -51,6 +53,7 @@ impl FailKind {
         Self::Refused,
         Self::FormErr,
         Self::BadRcode,
+        Self::Referral,
         Self::Down,
         Self::Local,
         Self::TlsName,
@@ -71,6 +74,7 @@ impl FailKind {
             Self::Refused => "refused",
             Self::FormErr => "formerr",
             Self::BadRcode => "bad-rcode",
+            Self::Referral => "referral",
             Self::Down => "down",
             Self::Local => "local",
             Self::TlsName => "tls-wrong-name",

@@ -37,7 +37,7 @@ use super::query::{Ask, Case, Dress, Fit, Query};
 use super::stream::Heard;
 use super::upstream::Way;
 use super::{Counters, FailKind, Response, Server};
-use crate::answer::well_formed;
+use crate::answer::{Form, form_of};
 
 /// Datagrams that do not fit before the question goes over TCP, where guessing is hopeless.
 const MAX_MISMATCHES: u32 = 20;
@@ -98,12 +98,22 @@ impl Try<'_> {
                 Counters::add(&self.counters.without_edns);
                 continue;
             }
+            let form = form_of(&wire);
+            // One that knows no version of EDNS at all may say BADVERS.
+            if form == Form::Extended && payload.take().is_some() {
+                Counters::add(&self.counters.without_edns);
+                continue;
+            }
             return match rcode {
-                0 | 3 if well_formed(&wire) => {
-                    let upstream = self.server.upstream.address;
-                    Ok(Response { wire, upstream, rtt: begun.elapsed(), took: Duration::ZERO, tcp: streamed })
-                }
-                0 | 3 => Err(FailKind::Mangled),
+                0 | 3 => match form {
+                    Form::Whole => {
+                        let upstream = self.server.upstream.address;
+                        Ok(Response { wire, upstream, rtt: begun.elapsed(), took: Duration::ZERO, tcp: streamed })
+                    }
+                    Form::Mangled => Err(FailKind::Mangled),
+                    Form::Extended => Err(FailKind::BadRcode),
+                    Form::Referral => Err(FailKind::Referral),
+                },
                 1 => Err(FailKind::FormErr),
                 2 => Err(FailKind::ServFail),
                 5 => Err(FailKind::Refused),
@@ -196,7 +206,8 @@ impl Try<'_> {
         if matches!(got, Err(kind) if kind != FailKind::Timeout || !self.server.pool.is_connected()) {
             self.server.health.without_tcp();
         }
-        got
+        // Datagrams reach it: whoever asks for what is long must not make it a suspect for everybody.
+        got.map_err(|kind| if kind == FailKind::Unreachable { FailKind::Broken } else { kind })
     }
 
     async fn streamed(&self, ask: &Ask, payload: Option<u16>, end: Instant) -> Result<Heard, FailKind> {

@@ -19,7 +19,12 @@ const FLAP_MEMORY: Duration = Duration::from_secs(60);
 /// Stumbles told apart: the fifth and every further one ask for sixteen good probes, eight seconds.
 const MOST_STUMBLES: u32 = 5;
 /// An upstream that failed so many of the last 32 questions, each of which another one answered well, is put behind.
-const MOST_ERRORS: u32 = 20;
+const MOST_ERRORS: usize = 20;
+/// Failures of one domain that count among them: whose servers answer one resolver and not the other must not put it behind
+/// for everybody.
+const OF_A_DOMAIN: usize = 4;
+/// Failures that are remembered of one that was put behind.
+const KEPT: usize = 16;
 /// For how long. Then it is asked first again, and four further errors put it behind once more.
 const BEHIND: Duration = Duration::from_secs(30);
 /// How long an upstream is asked over TCP after a flood of datagrams that fitted no question.
@@ -73,8 +78,10 @@ struct State {
     stumbled: Option<Instant>,
     rtt: Option<Duration>,
     times: Histogram,
-    /// The last 32 questions, newest in the lowest bit: 1 where it failed and another one answered well.
-    errors: u32,
+    /// The last 32 questions, each where it failed and another one answered well: by its domain; 0 for all others.
+    errors: [u64; 32],
+    /// Where the next of them goes.
+    next: usize,
     behind_until: Option<Instant>,
     tcp_until: Option<Instant>,
 }
@@ -212,16 +219,31 @@ impl Health {
         up
     }
 
-    /// Another one answered a question well that this one was asked too, and failed or answered. `true` if it is put
-    /// behind just now.
-    pub(super) fn compared(&self, failed: bool, now: Instant) -> bool {
+    /// Another one answered a question well that this one was asked too, and failed or answered. `failed`: the domain that it
+    /// failed, hashed. `true` if it is put behind just now.
+    pub(super) fn compared(&self, failed: Option<u64>, now: Instant) -> bool {
         let mut state = self.state.lock();
-        state.errors = state.errors << 1 | u32::from(failed);
-        let demoted =
-            failed && state.errors.count_ones() >= MOST_ERRORS && state.behind_until.is_none_or(|until| now >= until);
+        let domain = failed.map_or(0, |domain| domain | 1);
+        let same = state.errors.iter().filter(|other| **other == domain).count();
+        if domain != 0 && same >= OF_A_DOMAIN {
+            return false;
+        }
+        let next = state.next % state.errors.len();
+        if let Some(slot) = state.errors.get_mut(next) {
+            *slot = domain;
+        }
+        state.next = next + 1;
+        let errors = state.errors.iter().filter(|domain| **domain != 0).count();
+        let demoted = domain != 0 && errors >= MOST_ERRORS && state.behind_until.is_none_or(|until| now >= until);
         if demoted {
             state.behind_until = Some(now + BEHIND);
-            state.errors = 0xffff;
+            let mut kept = 0;
+            for slot in state.errors.iter_mut().filter(|domain| **domain != 0) {
+                kept += 1;
+                if kept > KEPT {
+                    *slot = 0;
+                }
+            }
         }
         demoted
     }
@@ -343,24 +365,35 @@ mod tests {
     fn who_fails_what_others_answer_goes_behind_for_a_while() {
         let (health, now) = (Health::default(), Instant::now());
         // Every third question: 10 or 11 of 32.
+        let failed = |i: u64| Some(i << 1);
         for i in 0..300 {
-            assert!(!health.compared(i % 3 == 0, now));
+            assert!(!health.compared(failed(i).filter(|_| i % 3 == 0), now));
         }
-        let after = (1..).find(|_| health.compared(true, now)).expect("it goes behind");
+        let after = (1..).find(|i| health.compared(failed(*i), now)).expect("it goes behind");
         assert!((10..=20).contains(&after), "{after}");
         assert_eq!(health.standing(now), Standing::Behind);
-        assert!(!health.compared(true, now), "told once");
+        assert!(!health.compared(failed(500), now), "told once");
         let later = at(now, 30_000);
         assert_eq!(health.standing(later), Standing::Up, "tried again");
         let mut again = 1;
-        while !health.compared(true, later) {
+        while !health.compared(failed(600 + again), later) {
             again += 1;
         }
         assert!(again <= 4, "{again} further errors");
         for _ in 0..32 {
-            health.compared(false, at(later, 40_000));
+            health.compared(None, at(later, 40_000));
         }
-        assert!(!health.compared(true, at(later, 40_000)), "good answers wash it clean");
+        assert!(!health.compared(failed(700), at(later, 40_000)), "good answers wash it clean");
+    }
+
+    #[test]
+    fn few_domains_put_nobody_behind() {
+        let (health, now) = (Health::default(), Instant::now());
+        for i in 0..1000u64 {
+            assert!(!health.compared(Some((i % 4) << 1), now), "{i}");
+        }
+        let after = (0..100u64).find(|i| health.compared(Some((4 + i % 6) << 1), now)).expect("ten are enough");
+        assert!(after <= 10, "{after}");
     }
 
     #[test]

@@ -50,6 +50,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
 use staunch_scoring::NameRef;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -181,6 +182,8 @@ struct Inner {
     ports: Ports,
     budget: Budget,
     counters: Arc<Counters>,
+    /// For domains, by which failures are told apart.
+    hasher: RandomState,
     /// An upstream does not do what its trials have shown, or is back.
     doubts: Notify,
     /// An upstream was found down.
@@ -219,6 +222,7 @@ impl Forwarder {
                 sockets: Sockets::new(exchanges.saturating_mul(2)),
                 budget: Budget::default(),
                 counters,
+                hasher: RandomState::default(),
                 doubts: Notify::new(),
                 fell: Notify::new(),
                 handles: Arc::downgrade(&handle),

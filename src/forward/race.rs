@@ -7,6 +7,7 @@
 //! last upstream is found down, nobody waits any longer.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,6 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use staunch_scoring::Split;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -281,10 +283,12 @@ impl Race<'_> {
     /// Upstream `winner` answered well what others failed.
     fn compare(&self, winner: usize) {
         let now = Instant::now();
-        self.inner.servers[winner].health.compared(false, now);
+        self.inner.servers[winner].health.compared(None, now);
+        let name = self.ask.name();
+        let domain = self.inner.hasher.hash_one(Split::of(name).icann(name).as_wire());
         for (index, _) in self.failures.iter().filter(|(index, kind)| kind.answered() && *index != winner) {
             let server = &self.inner.servers[*index];
-            if server.health.compared(true, now) {
+            if server.health.compared(Some(domain), now) {
                 Counters::add(&self.inner.counters.put_behind);
                 tracing::warn!(upstream = %server.upstream, "upstream fails what others answer; it is asked after them");
             }

@@ -37,6 +37,8 @@ pub(super) struct Fake {
     queries: Arc<Mutex<Heard>>,
     script: Arc<Mutex<Arc<Script>>>,
     connections: Arc<AtomicUsize>,
+    /// So many of the first connections are dead.
+    dead: Arc<AtomicUsize>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -91,11 +93,16 @@ impl Fake {
             }
         });
         let connections = Arc::<AtomicUsize>::default();
-        let counted = connections.clone();
+        let dead = Arc::<AtomicUsize>::default();
+        let (counted, silent) = (connections.clone(), dead.clone());
         let streams = tokio::spawn(async move {
             while let Ok((stream, _)) = tcp.accept().await {
-                counted.fetch_add(1, Ordering::Relaxed);
-                let (heard, tls) = (heard.clone(), tls.clone());
+                let index = counted.fetch_add(1, Ordering::Relaxed);
+                let (heard, tls, silent) = (heard.clone(), tls.clone(), silent.clone());
+                let heard = move |transport, query: &[u8]| match heard(transport, query) {
+                    _ if index < silent.load(Ordering::Relaxed) => Act::Silence,
+                    act => act,
+                };
                 tokio::spawn(async move {
                     match tls {
                         None => talk(stream, heard).await,
@@ -108,12 +115,17 @@ impl Fake {
                 });
             }
         });
-        Self { addr, queries, script, connections, tasks: [datagrams, streams] }
+        Self { addr, queries, script, connections, dead, tasks: [datagrams, streams] }
     }
 
     /// Connections so far.
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// The connections that there are stay open and are silent from now on.
+    pub(super) fn connections_go_dead(&self) {
+        self.dead.store(self.connections(), Ordering::Relaxed);
     }
 
     /// Behaves otherwise from now on.

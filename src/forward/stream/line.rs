@@ -71,6 +71,8 @@ struct State {
     heard: Option<Instant>,
     /// When the last question was answered or given up.
     quiet: Instant,
+    /// Since when a question has waited that was given up, where nothing was read since.
+    given_up: Option<Instant>,
     idle: Duration,
     /// It takes no more questions: closed, or the server wants it closed.
     is_retired: bool,
@@ -111,8 +113,12 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock();
-        if state.waiting.remove(&self.id).is_some() {
+        if let Some(waiter) = state.waiting.remove(&self.id) {
             state.quiet = Instant::now();
+            // Nobody waits for it any more, and yet it tells whether anybody is there.
+            if state.heard.is_none_or(|at| at < waiter.since) {
+                state.given_up = Some(state.given_up.map_or(waiter.since, |since| since.min(waiter.since)));
+            }
             if state.waiting.is_empty() {
                 self.shared.quiet.notify_one();
             }
@@ -129,6 +135,7 @@ impl Line {
             is_open: false,
             heard: None,
             quiet: Instant::now(),
+            given_up: None,
             idle: IDLE,
             is_retired: false,
             is_closed: false,
@@ -198,11 +205,12 @@ impl Line {
     /// Questions on it; `None` where it takes no more, or has said nothing for `patience` to one that is open.
     pub(super) fn load(&self, now: Instant, patience: Duration) -> Option<usize> {
         let state = self.shared.state.lock();
-        let stands_still = |waiter: &Waiter| {
-            now.saturating_duration_since(waiter.since) >= patience && state.heard.is_none_or(|at| at < waiter.since)
+        let stands_still = |since: Instant| {
+            now.saturating_duration_since(since) >= patience && state.heard.is_none_or(|at| at < since)
         };
+        let mut unanswered = state.waiting.values().map(|waiter| waiter.since).chain(state.given_up);
         let takes = !state.is_retired && state.waiting.len() < MOST;
-        (takes && !state.waiting.values().any(stands_still)).then_some(state.waiting.len())
+        (takes && !unanswered.any(stands_still)).then_some(state.waiting.len())
     }
 
     /// Whether it has been of use.
@@ -232,7 +240,7 @@ impl Shared {
     fn deliver(&self, message: Vec<u8>, now: Instant) {
         let id = message.first_chunk().map(|id| u16::from_be_bytes(*id));
         let mut state = self.state.lock();
-        state.heard = Some(now);
+        (state.heard, state.given_up) = (Some(now), None);
         let Some(waiter) = id.and_then(|id| state.waiting.remove(&id)) else {
             drop(state);
             return Counters::add(&self.counters.mismatches);

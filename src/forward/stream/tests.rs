@@ -138,6 +138,23 @@ async fn a_connection_that_stands_still_holds_up_nobody_for_long() {
 }
 
 #[tokio::test]
+async fn a_connection_on_which_nothing_is_heard_any_more_is_given_up_with_its_first_question() {
+    let up = Fake::start(good(1)).await;
+    let forwarder = over_tcp(&up);
+    assert_eq!(last(&forwarder.resolve(&permit("a.example")).await), Some(1));
+    // It goes dead without a word; another one is well.
+    up.connections_go_dead();
+    let (found, took) = timed(forwarder.resolve(&permit("held.example"))).await;
+    assert_eq!(last(&found), Some(1));
+    assert!(took >= ms(300), "{took:?}");
+    for i in 0..5 {
+        let (found, took) = timed(forwarder.resolve(&permit(&format!("n{i}.example")))).await;
+        assert_eq!(last(&found), Some(1), "{i}");
+        assert!(took < ms(100), "{i} took {took:?}");
+    }
+}
+
+#[tokio::test]
 async fn nobody_listens_and_that_is_found_out_a_few_times_a_second() {
     let gone = Fake::start(good(1)).await.addr;
     tokio::time::sleep(ms(50)).await;
