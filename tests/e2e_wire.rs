@@ -4,7 +4,7 @@
 mod world;
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use world::capture::Capture;
@@ -183,4 +183,85 @@ fn octets_behind_the_message_do_not_leave() {
     let seen = world.upstream.seen();
     assert!(!seen.is_empty(), "the control query went out");
     assert!(seen.iter().all(|q| !q.raw.windows(6).any(|w| w == b"secret")), "{seen:?}");
+}
+
+const ZONE: &str = "$ORIGIN corp.example.\n@ 300 IN SOA ns hostmaster 1 3600 600 86400 30\n@ 300 IN NS ns\n\
+    ns 300 IN A 10.9.9.9\nwiki 90000 IN A 10.9.9.10\nmail 90000 IN MX 1 wiki\nout 7 IN CNAME www.site.example.\n\
+    in 300 IN CNAME wiki\nnowhere 300 IN CNAME gone\nbare 300 IN CNAME mail\nround 300 IN CNAME about\n\
+    about 300 IN CNAME round\nfit 300 IN TXT \"";
+
+#[test]
+fn names_of_our_own_zones_are_answered_like_any_others() {
+    let Some(world) = World::create(1) else { return };
+    // A TXT answer with which a reply has 1,212 octets: a cookie takes 28.
+    let strings = [255, 255, 255, 255, 130].map(|length: usize| "x".repeat(length)).join("\" \"");
+    let zone = world.path("corp.zone");
+    std::fs::write(&zone, format!("{ZONE}{strings}\"\n")).expect("written");
+    let tables = format!("[[zone]]\nname = \"corp.example\"\nfile = \"{}\"\n", zone.display());
+    let staunch = Staunch::start(&world, &Config::enforce().tables(&tables).allow_exact("work", ["www.site.example"]));
+    let agent = &world.agents[0];
+    let ask = |name: &str, qtype: u16| agent.ask_raw(Query::new(name, qtype).edns(1232).encode()).expect("an answer");
+
+    let wiki = ask("Wiki.corp.example", rtype::A);
+    assert_eq!((wiki.name.as_str(), wiki.flags & 0x0400), ("Wiki.corp.example", 0x0400), "echoed, with authority");
+    assert_eq!(wiki.addresses(), [IpAddr::from([10, 9, 9, 10])]);
+    assert!(wiki.answers[0].ttl <= 3600, "no longer than any other answer: {}", wiki.answers[0].ttl);
+    let mail = ask("mail.corp.example", rtype::MX);
+    assert!(mail.answers[0].ttl <= 3600);
+    assert!(mail.additional.iter().all(|r| r.rtype == rtype::OPT), "nothing is shown that has no lease: {mail:?}");
+
+    for (name, code, addresses, denied) in [
+        ("in.corp.example", rcode::NOERROR, Some(Ipv4Addr::new(10, 9, 9, 10)), false),
+        ("out.corp.example", rcode::NOERROR, Some(world::WEB), false),
+        ("nowhere.corp.example", rcode::NXDOMAIN, None, true),
+        ("bare.corp.example", rcode::NOERROR, None, true),
+        ("missing.corp.example", rcode::NXDOMAIN, None, true),
+        ("round.corp.example", rcode::SERVFAIL, None, false),
+    ] {
+        let reply = ask(name, rtype::A);
+        assert_eq!(reply.rcode(), code, "{name}: {reply:?}");
+        assert_eq!(reply.addresses(), Vec::from_iter(addresses.map(IpAddr::V4)), "{name}: {reply:?}");
+        let soa = reply.authority.iter().find(|r| r.rtype == rtype::SOA);
+        assert_eq!(soa.map(|soa| soa.ttl), denied.then_some(30), "{name}: the lower of TTL and MINIMUM (RFC 2308)");
+    }
+    assert_eq!(world.upstream.seen().iter().filter(|q| q.name.contains("corp")).count(), 0, "none of it leaves");
+
+    let whole = agent.ask_raw(Query::new("fit.corp.example", rtype::TXT).edns(1232).encode()).expect("an answer");
+    assert!(!whole.truncated() && whole.texts().len() == 1, "{whole:?}");
+    let with_cookie = Query::new("fit.corp.example", rtype::TXT).edns(1232).option(10, &[7; 8]);
+    let cut = agent.ask_raw(with_cookie.encode()).expect("an answer");
+    assert!(cut.truncated() && cut.answers.is_empty(), "the cookie has no room beside it");
+    assert_eq!(cut.option(10).map(|cookie| cookie.len()), Some(24), "so that the client takes the reply");
+    assert_eq!(agent.ask_tcp(with_cookie.encode()).expect("an answer").texts().len(), 1);
+
+    // What an option says is not read: understood algorithms (RFC 6975), one octet each.
+    let odd = Query::new("wiki.corp.example", rtype::A).edns(1232).option(5, &[0; 900]).option(8, &[0, 1, 99]);
+    assert_eq!(agent.ask_raw(odd.encode()).expect("an answer").addresses().len(), 1);
+    assert!(!staunch.log().iter().any(|line| line.contains("algorithm")), "{}", staunch.tail());
+}
+
+#[test]
+fn who_sends_a_cookie_gets_one_with_every_reply() {
+    let Some(world) = World::create(1) else { return };
+    let _staunch = Staunch::start(&world, &Config::enforce());
+    let agent = &world.agents[0];
+    let of = |name: &str, qtype: u16| Query::new(name, qtype).edns(1232).option(10, &[7; 8]);
+    let with = |name: &str, qtype: u16, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut raw = of(name, qtype).encode();
+        change(&mut raw);
+        raw
+    };
+    let class_at = 12 + "version.bind".len() + 2 + 2 + 1;
+    for (why, raw, code) in [
+        ("an answer", of("www.site.example", rtype::A).encode(), rcode::NOERROR),
+        ("class CH", with("version.bind", rtype::TXT, &|raw| raw[class_at] = 3), 5),
+        ("a transfer", of("site.example", 252).encode(), 5),
+        ("RD=0", with("www.site.example", rtype::A, &|raw| raw[2] &= !1), 5),
+        ("NOTIFY", with("site.example", rtype::SOA, &|raw| raw[2] |= 4 << 3), 4),
+    ] {
+        let reply = agent.ask_raw(raw).unwrap_or_else(|error| panic!("{why}: {error}"));
+        assert_eq!(reply.rcode(), code, "{why}");
+        let cookie = reply.option(10).unwrap_or_else(|| panic!("{why}: no cookie in {reply:?}"));
+        assert_eq!((cookie.len(), &cookie[..8]), (24, &[7u8; 8][..]), "{why}");
+    }
 }

@@ -84,7 +84,7 @@ impl Pipeline {
             Step::Decoy(candidate) => return Box::pin(self.decoy(walk, &query, &packet, candidate)).await,
             Step::Forward(leave) => self.forward(&mut walk, &query, leave, &mut out).await,
             Step::Pin(entry) => self.release(&mut walk, &query, entry, &mut out).await,
-            Step::Zone => Box::pin(self.zone(&mut walk, &query, &packet, &mut out)).await,
+            Step::Zone => Box::pin(self.zone(&mut walk, &query, &mut out)).await,
             Step::Page => Box::pin(self.page(&mut walk, &query, &mut out)).await,
             Step::Rewrite(rewrite) => Box::pin(self.rewrite_question(&mut walk, &query, &rewrite, &mut out)).await,
             Step::Announce(pending) => Box::pin(self.announce_refusal(&mut walk, &query, pending, &mut out)).await,
@@ -157,9 +157,9 @@ impl Pipeline {
             return self.release(walk, query, entry, out).await;
         }
         let mut vetted = match answer::vet(&response.wire, Asked::from(permit), &live.answers) {
-            Ok(vetted) => vetted,
-            Err(error) => {
-                tracing::debug!(%error, "an answer was not usable");
+            Ok(vetted) if vetted.kind != Kind::Failure => vetted,
+            unusable => {
+                tracing::debug!(error = ?unusable.err(), "an answer was not usable");
                 self.note_failure(&live, walk, key, Ede::NetworkError, UNUSABLE);
                 if let Some(stale) = stale {
                     return Box::pin(self.release_stale(walk, query, stale, out)).await;
@@ -196,21 +196,15 @@ impl Pipeline {
             return self.refuse_inside(&live, walk, query, now, out);
         }
         let hops = vetted.names.into_boxed_slice();
-        let entry = if vetted.kind == Kind::Failure {
-            self.note_failure(&live, walk, key, Ede::NetworkError, UNUSABLE);
-            Arc::new(Entry::passing(vetted.answer, hops, now.mono))
-        } else {
-            let kind = vetted.kind;
-            let entry = self.cache.put(key, vetted.answer, hops, now.mono, floor, took);
-            response.kept();
-            if kind == Kind::Positive {
-                self.note_popular(&live, &walk.session, key, entry.usable - entry.stored, now);
-            }
-            if private {
-                Box::pin(self.as_if_asked(&live, walk, key, begun, took)).await;
-            }
-            entry
-        };
+        let kind = vetted.kind;
+        let entry = self.cache.put(key, vetted.answer, hops, now.mono, floor, took);
+        response.kept();
+        if kind == Kind::Positive {
+            self.note_popular(&live, &walk.session, key, entry.usable - entry.stored, now);
+        }
+        if private {
+            Box::pin(self.as_if_asked(&live, walk, key, begun, took)).await;
+        }
         self.release(walk, query, entry, out).await;
     }
 
@@ -275,7 +269,9 @@ impl Pipeline {
         self.note_exposed(walk, &entry.answer.pins);
         self.note_drift(&live, walk, opens.rule, &entry.answer.pins, now);
         self.note_resolved(walk, &entry.answer.pins);
-        show(out, query, &mut walk.record, &entry, plan.ttl, now);
+        // Only pins make an answer live shorter than it does.
+        let shown = if live.enforcing && !entry.answer.pins.is_empty() { plan.ttl } else { ttl };
+        show(out, query, &mut walk.record, &entry, shown, now);
     }
 
     /// The guard has taken everything out of an answer: NODATA that says so. It is applied in every mode. An approval is a
@@ -343,25 +339,6 @@ impl Pipeline {
         walk.record.rule = rule;
         walk.record.case = Some(case);
         case
-    }
-
-    /// Addresses of our own zones are the operator's word, so the rebinding guard does not apply to them.
-    async fn zone(&self, walk: &mut Walk, query: &Query<'_>, packet: &[u8], out: &mut Vec<u8>) {
-        let live = self.live.load_full();
-        let source = std::net::SocketAddr::new(walk.from, 0);
-        let (mut reply, addresses) = live.zones.answer(packet, source, walk.transport).await;
-        let plan = pin::plan(&live.pins, live.answers.max_ttl);
-        let context = walk.session.context();
-        let profile = live.policy.profiles.of(context.kind(), context.phase());
-        let asked = asked(&live, query.qname.as_ref(), &profile.ports, None);
-        if !self.pin(&live, walk, query, &asked, &addresses, plan.ttl, out).await {
-            return;
-        }
-        if live.enforcing && !addresses.is_empty() {
-            reply::cap_ttls(&mut reply, plan.ttl);
-        }
-        walk.record.rcode = reply.get(3).map_or(2, |flags| u16::from(flags & 0xf));
-        *out = reply;
     }
 
     /// A refusal that is an address: the block page must be reachable.

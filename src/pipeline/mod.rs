@@ -34,6 +34,7 @@ mod tighten;
 mod upstreams;
 mod validated;
 mod waiting;
+mod zone;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -57,7 +58,6 @@ use crate::local::token::Token;
 use crate::model::{CaseId, Mode, Now, SessionId, Transport, Wall};
 use crate::policy::{Permit, UnknownSource};
 use crate::readiness::Gate;
-use crate::reply;
 use crate::session::{Context, Groups, MAX_GROUPS, Past, Quarantine, Session, Sessions, Shares};
 use crate::store::{Durable, Store};
 use crate::telemetry::{Record, Telemetry};
@@ -360,7 +360,7 @@ impl Service for Pipeline {
                 }
             }
             Parsed::Reject(reject) => {
-                reply::reject(out, &reject);
+                self.reject(&reject, from, now, out);
                 Fast::Reply
             }
             Parsed::Drop => Fast::Drop,

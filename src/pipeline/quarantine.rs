@@ -61,8 +61,8 @@ impl Pipeline {
             applied: false,
             recorded: false,
         });
-        tracing::info!(session = %session.id(), %case, reason = reason.as_str(), "session would be quarantined");
         drop(self.spool(vec![store::Record::Alert { alert: Box::new(alert) }]));
+        tracing::info!(session = %session.id(), %case, reason = reason.as_str(), "session would be quarantined");
     }
 
     /// Closes a session on an operator's word, and says under which case; to be awaited with [`Pipeline::settle`].
@@ -112,7 +112,6 @@ impl Pipeline {
                 tracing::error!(%error, session = %session.id(), "the packet filter did not take a quarantine");
             }
         }
-        tracing::info!(session = %session.id(), %case, reason = reason.as_str(), by, "session quarantined");
         let records = vec![
             store::Record::Quarantine {
                 session: session.id().clone(),
@@ -129,6 +128,8 @@ impl Pipeline {
             // Its step is missing.
             inner.score.retell();
         }
+        // Behind what is to last.
+        tracing::info!(session = %session.id(), %case, reason = reason.as_str(), by, "session quarantined");
     }
 
     /// Opens a session on an operator's word. `false` if it was not closed.
@@ -156,13 +157,14 @@ impl Pipeline {
         alert.summary += &format!(" Released by {by}: {note}");
         inner.release();
         self.guard_locked(&live, &context, &mut inner, Cause::Session, now);
-        tracing::info!(session = %session.id(), case = %quarantine.case, by, "session released");
         let records = vec![
             store::Record::Release { session: session.id().clone(), by: by.to_owned(), note: note.to_owned() },
             ledger(&inner),
             store::Record::Alert { alert: Box::new(alert) },
         ];
-        Released { was_closed: true, commit: self.store.append(records).map(Some) }
+        let commit = self.store.append(records).map(Some);
+        tracing::info!(session = %session.id(), case = %quarantine.case, by, "session released");
+        Released { was_closed: true, commit }
     }
 
     /// A session's run is over: nothing more is answered or pinned for it, an answer under way included.

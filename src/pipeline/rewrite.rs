@@ -19,11 +19,10 @@ use crate::cache::Entry;
 use crate::clock;
 use crate::event::{self, Source, Verdict};
 use crate::listen::Fast;
-use crate::lists::{Grants, Reach, RuleForm};
+use crate::lists::Grants;
 use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, Transport, Wall};
 use crate::pin;
 use crate::policy::{Decision, Policy, RefusalText};
-use crate::range::IpRange;
 use crate::reply::{self, Refusal};
 use crate::rpz::{self, Action, Chain, Exempt, Hit, Target, Trigger, Zone};
 use crate::session::Context;
@@ -176,7 +175,7 @@ pub(super) fn says_anything(
 }
 
 /// A question that is led elsewhere, as a packet of its own: the client's flags, and room for any answer.
-fn packet_for(target: NameRef<'_>, query: &Query<'_>) -> Vec<u8> {
+pub(super) fn packet_for(target: NameRef<'_>, query: &Query<'_>) -> Vec<u8> {
     let flags = 0x0100 | u16::from(query.checking_disabled) << 4 | u16::from(query.authentic_data) << 5;
     let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
     let mut packet = Vec::with_capacity(64);
@@ -359,21 +358,12 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) {
         let packet = packet_for(target.as_ref(), query);
-        let Some(reply) = self.walk_aliased(walk, &packet).await else {
+        let Some(reply) = self.walk_aliased(walk, &packet, true).await else {
             return refuse(live, query, hit, false, &mut walk.record, out);
         };
         let target = target.as_ref();
         // It has been vetted on its own way, and addresses of our own zones are the operator's word: nothing is taken out again.
-        let everywhere = AnswerRules {
-            max_ttl: u32::MAX,
-            strip_ech: false,
-            strip_hints: false,
-            allow_ranges: vec![answer::AllowRange {
-                names: RuleForm { name: target.to_owned(), reach: Reach::Exact },
-                ranges: IpRange::EVERYTHING.to_vec(),
-            }],
-            ..live.answers.clone()
-        };
+        let everywhere = AnswerRules::everything(target);
         let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
         let asked = Asked { qname: target, qtype: query.qtype, dnssec_ok };
         let reason = reply::reason_in(&reply);
@@ -389,17 +379,20 @@ impl Pipeline {
         }
     }
 
-    /// The whole walk of a question that a zone has led to, for the same session.
-    fn walk_aliased<'p>(
+    /// The whole walk of a question that a zone has led to, for the same session; `aliased` where no policy zone is to be asked
+    /// about it.
+    pub(super) fn walk_aliased<'p>(
         &'p self,
         walk: &'p Walk,
         packet: &'p [u8],
+        aliased: bool,
     ) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + Send + 'p>> {
         Box::pin(async move {
             let Parsed::Query(query) = wire::parse(packet) else { return None };
             let mut out = Vec::with_capacity(512);
             // Over TCP, as it were: the client's own limits are kept when all is put together.
-            let fast = self.walk(&query, packet, walk.from, Transport::Tcp, clock::now(), None, &mut out, None, true);
+            let fast =
+                self.walk(&query, packet, walk.from, Transport::Tcp, clock::now(), None, &mut out, None, aliased);
             match fast {
                 Fast::Reply => Some(out),
                 Fast::Drop => None,

@@ -15,6 +15,8 @@ use hickory_server::zone_handler::{
     AuthLookup, AxfrPolicy, LookupControlFlow, LookupError, LookupOptions, ZoneHandler, ZoneTransfer, ZoneType,
 };
 
+use crate::answer::{MAX_ADDRESSES, MAX_RECORDS};
+
 /// A zone and its nodes.
 pub(super) struct ExactZone {
     zone: InMemoryZoneHandler,
@@ -38,8 +40,16 @@ impl ExactZone {
     pub(super) fn new(origin: Name, records: BTreeMap<RrKey, RecordSet>) -> Result<Self, String> {
         let apex = LowerName::new(&origin);
         let mut nodes: HashMap<LowerName, Vec<RecordType>> = HashMap::new();
-        for key in records.keys() {
+        for (key, set) in &records {
             let owner = key.name();
+            let count = set.records_count();
+            let most = match key.record_type {
+                RecordType::A | RecordType::AAAA => MAX_ADDRESSES,
+                _ => MAX_RECORDS,
+            };
+            if count > most {
+                return Err(format!("`{owner}` has {count} {} records, at most {most} are shown", key.record_type));
+            }
             if !apex.zone_of(owner) {
                 return Err(format!("`{owner}` is outside the zone"));
             }

@@ -1,21 +1,22 @@
 //! Authoritative local zones: names answered from the operator's own zone files. Nothing of them leaves.
 //!
-//! Beside [`crate::local`] (special-use names); asked by the pipeline before lists and scoring. Parsing, storage, alias
-//! chasing and message assembly are hickory-server's `Catalog` and `InMemoryZoneHandler`; [`handler`] stands in front of
-//! them for the rules of RFC 4592 on wildcards and empty non-terminals.
+//! Beside [`crate::local`] (special-use names); asked by the pipeline before lists and scoring. Parsing and storage are
+//! hickory-server's `Catalog` and `InMemoryZoneHandler`; [`handler`] stands in front of them for the rules of RFC 4592 on
+//! wildcards and empty non-terminals, and [`text`] in front of the parser. What the client sent never gets here, and what it
+//! is shown is written by [`crate::answer`] and [`crate::reply`] like any other answer.
 //!
 //! Not here: zone transfers and updates (refused), delegations (a load error), DNSSEC signing.
 
 mod handler;
+mod text;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hashbrown::HashSet;
-use hickory_proto::op::{Edns, Message};
-use hickory_proto::rr::rdata::svcb::{SVCB, SvcParamValue};
+use hickory_proto::op::Message;
 use hickory_proto::rr::{LowerName, Name, RData, Record, RecordSet, RrKey};
 use hickory_proto::serialize::binary::BinEncoder;
 use hickory_proto::serialize::txt::Parser;
@@ -25,13 +26,13 @@ use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::{Catalog, MessageResponse};
 use parking_lot::Mutex;
-use staunch_scoring::{NameBuf, NameRef};
+use staunch_scoring::{NameBuf, NameRef, QName};
 
 use self::handler::ExactZone;
-use crate::model::Transport;
+use crate::model::Qtype;
 
-/// Largest UDP reply, whatever the client offers (RFC 9715).
-const UDP_PAYLOAD: u16 = 1232;
+/// Who asks: the catalog answers everybody alike.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// Largest zone file, octets. Chosen without a source: some hundred thousand records.
 const MAX_FILE: u64 = 64 << 20;
 
@@ -93,8 +94,13 @@ impl ZoneError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Read { .. } => "paths are relative to the file that names them; check name and permissions",
-            Self::Text { .. } => "correct it; zones are text in master-file form (RFC 1035 section 5)",
-            Self::Content { .. } => "a zone has one SOA, at its apex, and no delegations",
+            Self::Text { .. } => {
+                "correct it; zones are text in master-file form (RFC 1035 section 5), without types that have a number for a \
+                 name (RFC 3597)"
+            }
+            Self::Content { .. } => {
+                "a zone has one SOA, at its apex, no delegations, and no more addresses at a name than an answer shows"
+            }
         }
     }
 }
@@ -153,32 +159,27 @@ impl Zones {
         self.origins.is_empty()
     }
 
-    /// Answers one query message, and says which addresses the answer lets a session reach.
-    ///
-    /// The reply is authoritative (AA), at most what the client takes and 1,232 octets over UDP (512 without EDNS), with
-    /// TC and no records where more would be needed. Names outside the zones are REFUSED: ask [`Self::covers`] first.
-    /// Empty if `query` is not even a header.
-    pub async fn answer(&self, query: &[u8], from: SocketAddr, transport: Transport) -> (Vec<u8>, Vec<IpAddr>) {
-        let protocol = match transport {
-            Transport::Udp => Protocol::Udp,
-            Transport::Tcp => Protocol::Tcp,
-        };
-        let Ok(request) = Request::from_bytes(query.to_vec(), from, protocol) else {
-            return (format_error(query), Vec::new());
-        };
-        let limit = match (transport, &request.edns) {
-            (Transport::Tcp, _) => u16::MAX,
-            (Transport::Udp, None) => 512,
-            (Transport::Udp, Some(edns)) => edns.max_payload().clamp(512, UDP_PAYLOAD),
-        };
-        let capture = Capture { limit, out: Arc::new(Mutex::new(Vec::new())) };
+    /// What the zones know of a question, as a response message for [`crate::answer`] to read; empty where there is none, which
+    /// reads as no message. Names outside the zones are REFUSED: ask [`Self::covers`] first.
+    pub async fn answer(&self, qname: NameRef<'_>, qtype: Qtype) -> Vec<u8> {
+        // A question of our own, whatever the client's was like: its options are not for the library to read.
+        let mut query = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        query.extend_from_slice(qname.as_wire());
+        query.extend_from_slice(&qtype.0.to_be_bytes());
+        query.extend_from_slice(&[0, 1]);
+        let Ok(request) = Request::from_bytes(query, NOBODY, Protocol::Tcp) else { return Vec::new() };
+        let capture = Capture::default();
         self.catalog.handle_request::<_, TokioTime>(&request, capture.clone()).await;
-        let reply = std::mem::take(&mut *capture.out.lock());
-        if reply.is_empty() {
-            return (format_error(query), Vec::new());
-        }
-        let pins = reachable(&reply);
-        (reply, pins)
+        std::mem::take(&mut *capture.0.lock())
+    }
+
+    /// The name that `qname` is another word for, and how long that is so, seconds.
+    pub async fn alias(&self, qname: NameRef<'_>) -> Option<(NameBuf, u32)> {
+        let message = Message::from_vec(&self.answer(qname, Qtype::CNAME).await).ok()?;
+        message.answers.iter().find_map(|record| match &record.data {
+            RData::CNAME(target) => Some((canonical(target)?, record.ttl)),
+            _ => None,
+        })
     }
 }
 
@@ -188,6 +189,17 @@ fn name(of: NameRef<'_>) -> Name {
     let mut name = Name::from_labels(of.labels()).unwrap_or_else(|_| Name::root());
     name.set_fqdn(true);
     name
+}
+
+/// Our form of a name.
+fn canonical(of: &Name) -> Option<NameBuf> {
+    let mut wire = Vec::with_capacity(256);
+    for label in of.iter() {
+        wire.push(u8::try_from(label.len()).ok()?);
+        wire.extend_from_slice(label);
+    }
+    wire.push(0);
+    QName::read(&wire).ok().map(|(name, _)| name.as_ref().to_owned())
 }
 
 /// Reads and checks one file.
@@ -204,6 +216,8 @@ fn read(zone: &NameBuf, origin: &Name, file: &Path) -> Result<BTreeMap<RrKey, Re
         let line = 1 + error.as_bytes().iter().take(valid).filter(|octet| **octet == b'\n').count();
         ZoneError::Text { file: file.into(), line: Some(line), what: "not UTF-8".into() }
     })?;
+    let text =
+        text::unescaped(&text).map_err(|(line, what)| ZoneError::Text { file: file.into(), line: Some(line), what })?;
     parse(&text, file, origin).map_err(|what| ZoneError::Text {
         file: file.into(),
         line: line_of(&what, &text, file, origin),
@@ -238,51 +252,9 @@ fn line_of(what: &str, text: &str, file: &Path, origin: &Name) -> Option<usize> 
     (bad > 0 && fails(bad)).then_some(bad)
 }
 
-/// FORMERR for what does not parse (RFC 8906 section 3.1).
-fn format_error(query: &[u8]) -> Vec<u8> {
-    let Some(header) = query.first_chunk::<12>() else { return Vec::new() };
-    let mut reply = vec![0; 12];
-    reply[..2].copy_from_slice(&header[..2]);
-    reply[2] = 0x80 | header[2] & 0x79;
-    reply[3] = 0x81;
-    reply
-}
-
-/// Addresses in the answer section, hints of service records included, that can be connected to at all.
-fn reachable(reply: &[u8]) -> Vec<IpAddr> {
-    let Ok(message) = Message::from_vec(reply) else { return Vec::new() };
-    let mut found: Vec<IpAddr> = Vec::new();
-    for record in &message.answers {
-        match &record.data {
-            RData::A(a) => found.push(IpAddr::V4(a.0)),
-            RData::AAAA(aaaa) => found.push(IpAddr::V6(aaaa.0)),
-            RData::HTTPS(https) => hints(&https.0, &mut found),
-            RData::SVCB(svcb) => hints(svcb, &mut found),
-            _ => {}
-        }
-    }
-    found.retain(|addr| !addr.is_loopback() && !addr.is_unspecified() && !addr.is_multicast());
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-fn hints(svcb: &SVCB, to: &mut Vec<IpAddr>) {
-    for (_, value) in &svcb.svc_params {
-        match value {
-            SvcParamValue::Ipv4Hint(hint) => to.extend(hint.0.iter().map(|a| IpAddr::V4(a.0))),
-            SvcParamValue::Ipv6Hint(hint) => to.extend(hint.0.iter().map(|a| IpAddr::V6(a.0))),
-            _ => {}
-        }
-    }
-}
-
 /// Takes the reply as octets instead of sending it.
-#[derive(Clone)]
-struct Capture {
-    limit: u16,
-    out: Arc<Mutex<Vec<u8>>>,
-}
+#[derive(Clone, Default)]
+struct Capture(Arc<Mutex<Vec<u8>>>);
 
 #[async_trait::async_trait]
 impl ResponseHandler for Capture {
@@ -297,45 +269,15 @@ impl ResponseHandler for Capture {
             impl Iterator<Item = &'a Record> + Send + 'a,
         >,
     ) -> Result<ResponseInfo, NetError> {
-        // Ours in place of the client's own numbers handed back.
-        let mut edns = Edns::new();
-        edns.set_max_payload(UDP_PAYLOAD);
-        let with_edns = response.edns().is_some();
-        let mut response = response;
-        if with_edns {
-            response.set_edns(&edns);
-        }
-        // The service as a whole recurses (by forwarding); stubs look at RA of every reply alike.
-        response.metadata_mut().recursion_available = true;
         let mut out = Vec::with_capacity(512);
         let info = {
             let mut encoder = BinEncoder::new(&mut out);
-            encoder.set_max_size(self.limit);
+            encoder.set_max_size(u16::MAX);
             response.destructive_emit(&mut encoder)?
         };
-        if info.truncation {
-            // Part of a set is worse than none (RFC 2181 section 9): the question alone, and our OPT record.
-            let question = question_end(&out);
-            out.truncate(question);
-            out.get_mut(6..12).unwrap_or_default().copy_from_slice(&[0, 0, 0, 0, 0, u8::from(with_edns)][..]);
-            if with_edns {
-                out.extend_from_slice(&[0, 0, 41]);
-                out.extend_from_slice(&UDP_PAYLOAD.to_be_bytes());
-                out.extend_from_slice(&[0; 6]);
-            }
-        }
-        *self.out.lock() = out;
+        *self.0.lock() = out;
         Ok(info)
     }
-}
-
-/// Where the first question of our own reply ends.
-fn question_end(reply: &[u8]) -> usize {
-    let mut at = 12;
-    while let Some(&len @ 1..) = reply.get(at) {
-        at += 1 + usize::from(len);
-    }
-    (at + 5).min(reply.len())
 }
 
 #[cfg(test)]

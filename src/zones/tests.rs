@@ -1,4 +1,4 @@
-use hickory_proto::op::{Query, ResponseCode};
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use proptest::strategy::Strategy;
 
@@ -14,6 +14,8 @@ www     IN AAAA 2001:db8::80
 local   IN A   127.0.0.1
 inside  IN A   10.1.2.3
 alias   IN CNAME www
+out     IN CNAME www.zone.example.
+*.led   IN CNAME www
 deep.ent IN A  203.0.113.81
 *.wild  IN A   203.0.113.82
 host.wild IN TXT \"here\"
@@ -36,27 +38,10 @@ fn load(text: &str) -> Result<Zones, ZoneError> {
     Zones::load(&[(origin(), file.path().into())])
 }
 
-fn query(qname: &str, rtype: RecordType, payload: Option<u16>) -> Vec<u8> {
-    let mut message = Message::query();
-    message.metadata.id = 0x1234;
-    message.metadata.recursion_desired = true;
-    message.add_query(Query::query(Name::from_ascii(qname).expect("name"), rtype));
-    if let Some(payload) = payload {
-        let mut edns = Edns::new();
-        edns.set_max_payload(payload);
-        message.edns = Some(edns);
-    }
-    message.to_vec().expect("a query")
-}
-
-async fn ask(zones: &Zones, query: &[u8], transport: Transport) -> (Message, Vec<IpAddr>, usize) {
-    let from = "10.77.1.2:5353".parse().expect("address");
-    let (reply, pins) = zones.answer(query, from, transport).await;
-    (Message::from_vec(&reply).expect("a reply"), pins, reply.len())
-}
-
-fn ips(texts: &[&str]) -> Vec<IpAddr> {
-    texts.iter().map(|t| t.parse().expect("address")).collect()
+async fn ask(zones: &Zones, qname: &str, rtype: RecordType) -> Message {
+    let qname = NameBuf::from_text(qname).expect("name");
+    let reply = zones.answer(qname.as_ref(), Qtype(u16::from(rtype))).await;
+    Message::from_vec(&reply).expect("a reply")
 }
 
 #[tokio::test]
@@ -64,44 +49,56 @@ async fn names_of_the_zone_are_answered_with_authority() {
     let zones = load(ZONE).expect("a zone");
     use RecordType as T;
     use ResponseCode::{NXDomain, NoError};
-    // Name, type, response code, answers, addresses to pin.
-    let rows: [(&str, T, ResponseCode, usize, &[&str]); 18] = [
-        ("www.corp.test.", T::A, NoError, 1, &["203.0.113.80"]),
-        ("WWW.Corp.TEST.", T::AAAA, NoError, 1, &["2001:db8::80"]),
-        ("www.corp.test.", T::MX, NoError, 0, &[]),
-        ("inside.corp.test.", T::A, NoError, 1, &["10.1.2.3"]),
-        ("local.corp.test.", T::A, NoError, 1, &[]),
-        ("alias.corp.test.", T::A, NoError, 2, &["203.0.113.80"]),
-        ("corp.test.", T::SOA, NoError, 1, &[]),
-        ("corp.test.", T::A, NoError, 0, &[]),
-        ("svc.corp.test.", T::HTTPS, NoError, 1, &["203.0.113.83"]),
+    // Name, type, response code, answers.
+    let rows: [(&str, T, ResponseCode, usize); 17] = [
+        ("www.corp.test", T::A, NoError, 1),
+        ("WWW.Corp.TEST", T::AAAA, NoError, 1),
+        ("www.corp.test", T::MX, NoError, 0),
+        ("inside.corp.test", T::A, NoError, 1),
+        ("local.corp.test", T::A, NoError, 1),
+        ("corp.test", T::SOA, NoError, 1),
+        ("corp.test", T::A, NoError, 0),
+        ("svc.corp.test", T::HTTPS, NoError, 1),
         // Empty non-terminal: exists, has nothing, and is closer than the wildcard above it.
-        ("ent.corp.test.", T::A, NoError, 0, &[]),
-        ("other.ent.corp.test.", T::TXT, NXDomain, 0, &[]),
-        ("a.wild.corp.test.", T::A, NoError, 1, &["203.0.113.82"]),
-        ("a.b.wild.corp.test.", T::A, NoError, 1, &["203.0.113.82"]),
-        ("a.wild.corp.test.", T::TXT, NoError, 0, &[]),
+        ("ent.corp.test", T::A, NoError, 0),
+        ("other.ent.corp.test", T::TXT, NXDomain, 0),
+        ("a.wild.corp.test", T::A, NoError, 1),
+        ("a.b.wild.corp.test", T::A, NoError, 1),
+        ("a.wild.corp.test", T::TXT, NoError, 0),
         // The name exists: no wildcard answers for it.
-        ("host.wild.corp.test.", T::A, NoError, 0, &[]),
-        ("x.host.wild.corp.test.", T::A, NXDomain, 0, &[]),
-        ("new.corp.test.", T::TXT, NoError, 1, &[]),
-        ("x.www.corp.test.", T::TXT, NXDomain, 0, &[]),
+        ("host.wild.corp.test", T::A, NoError, 0),
+        ("x.host.wild.corp.test", T::A, NXDomain, 0),
+        ("new.corp.test", T::TXT, NoError, 1),
+        ("x.www.corp.test", T::TXT, NXDomain, 0),
     ];
-    for (qname, rtype, rcode, answers, pins) in rows {
-        let (reply, found, _) = ask(&zones, &query(qname, rtype, Some(4096)), Transport::Udp).await;
+    for (qname, rtype, rcode, answers) in rows {
+        let reply = ask(&zones, qname, rtype).await;
         let what = format!("{qname} {rtype}");
-        assert_eq!(reply.metadata.id, 0x1234);
         assert_eq!((reply.metadata.response_code, reply.answers.len()), (rcode, answers), "{what}");
-        assert!(reply.metadata.authoritative && reply.metadata.recursion_available, "{what}");
-        assert_eq!(found, ips(pins), "{what}");
+        assert!(reply.metadata.authoritative, "{what}");
         if answers == 0 {
             let soa = &reply.authorities[0];
             assert_eq!((soa.record_type(), soa.name.to_string().as_str()), (T::SOA, "corp.test."), "{what}");
         } else {
-            assert_eq!(reply.answers[0].name.to_string().to_lowercase(), qname.to_lowercase());
+            assert_eq!(reply.answers[0].name.to_string().to_lowercase(), format!("{}.", qname.to_lowercase()));
         }
-        assert_eq!(reply.edns.expect("EDNS").max_payload(), UDP_PAYLOAD);
-        assert_eq!(reply.queries[0].name().to_string(), qname, "the question is echoed as spelled");
+    }
+}
+
+#[tokio::test]
+async fn aliases_are_told_one_by_one() {
+    let zones = load(ZONE).expect("a zone");
+    for (qname, target) in [
+        ("alias.corp.test", Some("www.corp.test")),
+        ("out.corp.test", Some("www.zone.example")),
+        ("a.led.corp.test", Some("www.corp.test")),
+        ("www.corp.test", None),
+        ("gone.www.corp.test", None),
+        ("www.zone.example", None),
+    ] {
+        let qname = NameBuf::from_text(qname).expect("name");
+        let target = target.map(|target| (NameBuf::from_text(target).expect("name"), 300));
+        assert_eq!(zones.alias(qname.as_ref()).await, target, "{qname}");
     }
 }
 
@@ -115,56 +112,36 @@ async fn covers_compares_labels() {
         assert_eq!(zones.covers(name.as_ref()), covered, "{text}");
     }
     assert!(!Zones::default().covers(origin().as_ref()));
-    let (reply, _, _) = ask(&zones, &query("example.com.", RecordType::A, None), Transport::Udp).await;
+    let reply = ask(&zones, "example.com", RecordType::A).await;
     assert_eq!(reply.metadata.response_code, ResponseCode::Refused);
 }
 
 #[tokio::test]
-async fn large_answers_are_cut_over_udp_alone() {
-    let mut text = ZONE.to_string();
-    for i in 0..100 {
-        text.push_str(&format!("many IN A 203.0.113.{i}\n"));
+async fn transfers_are_refused() {
+    let zones = load(ZONE).expect("a zone");
+    for rtype in [RecordType::AXFR, RecordType::IXFR] {
+        let reply = ask(&zones, "corp.test", rtype).await;
+        assert_eq!(reply.metadata.response_code, ResponseCode::Refused, "{rtype}");
+        assert!(reply.answers.is_empty());
     }
-    let zones = load(&text).expect("a zone");
-    for payload in [None, Some(512), Some(1232), Some(4096)] {
-        let (reply, pins, len) = ask(&zones, &query("many.corp.test.", RecordType::A, payload), Transport::Udp).await;
-        assert!(reply.metadata.truncation, "{payload:?}");
-        assert!(len <= 512 && reply.answers.is_empty() && pins.is_empty());
-        assert_eq!(reply.edns.is_some(), payload.is_some());
-    }
-    let (reply, pins, _) = ask(&zones, &query("many.corp.test.", RecordType::A, None), Transport::Tcp).await;
-    assert_eq!((reply.metadata.truncation, reply.answers.len(), pins.len()), (false, 100, 100));
 }
 
 #[tokio::test]
-async fn transfers_updates_and_noise_are_refused() {
-    let zones = load(ZONE).expect("a zone");
-    for rtype in [RecordType::AXFR, RecordType::IXFR] {
-        let (reply, pins, _) = ask(&zones, &query("corp.test.", rtype, None), Transport::Tcp).await;
-        assert_eq!(reply.metadata.response_code, ResponseCode::Refused, "{rtype}");
-        assert!(reply.answers.is_empty() && pins.is_empty());
-    }
-    let mut update = query("corp.test.", RecordType::SOA, None);
-    update[2] = 5 << 3;
-    let (reply, _, _) = ask(&zones, &update, Transport::Tcp).await;
-    assert_eq!(reply.metadata.response_code, ResponseCode::NotImp);
-    let (after, _, _) = ask(&zones, &query("www.corp.test.", RecordType::A, None), Transport::Udp).await;
-    assert_eq!(after.answers.len(), 1, "nothing changed");
-
-    let from = "10.77.1.2:5353".parse().expect("address");
-    let good = query("www.corp.test.", RecordType::A, Some(1232));
-    for len in 0..good.len() {
-        let (reply, pins) = zones.answer(&good[..len], from, Transport::Udp).await;
-        assert_eq!(reply.is_empty(), len < 12, "{len} octets");
-        assert!(pins.is_empty());
-    }
+async fn a_number_in_a_string_is_one_octet() {
+    let zones = load(&format!("{ZONE}text IN TXT \"\\065 \\034\" \"v=1\\; p\"\n")).expect("a zone");
+    let reply = ask(&zones, "text.corp.test", RecordType::TXT).await;
+    let RData::TXT(text) = &reply.answers[0].data else { panic!("{reply:?}") };
+    let texts: Vec<&[u8]> = text.txt_data.iter().map(|text| &**text).collect();
+    assert_eq!(texts, [&b"A \""[..], b"v=1; p"]);
 }
 
 #[test]
 fn bad_files_are_told_with_their_line() {
     let lines = ZONE.lines().count();
     let text = |extra: &str| load(&format!("{ZONE}{extra}\nlast IN A 192.0.2.1\n")).err();
-    for extra in ["bad IN A 300.1.1.1", "bad IN NOSUCHTYPE x", "bad IN AAAA 10.0.0.1", "bad IN MX x"] {
+    for extra in
+        ["bad IN A 300.1.1.1", "bad IN NOSUCHTYPE x", "bad IN AAAA 10.0.0.1", "bad IN MX x", "bad IN TXT \"\\200\""]
+    {
         match text(extra) {
             Some(ZoneError::Text { line, what, .. }) => assert_eq!(line, Some(lines + 1), "{extra}: {what}"),
             other => panic!("{extra}: {other:?}"),
@@ -173,6 +150,9 @@ fn bad_files_are_told_with_their_line() {
     for extra in ["www.example.org. IN A 192.0.2.1", "sub IN NS ns.example.org.", "alias IN A 192.0.2.1"] {
         assert!(matches!(text(extra), Some(ZoneError::Content { .. })), "{extra}: {:?}", text(extra));
     }
+    let many = |count: usize| (0..count).map(|i| format!("many IN A 203.0.113.{i}\n")).collect::<String>();
+    assert!(matches!(text(&many(65)), Some(ZoneError::Content { .. })), "more than an answer shows");
+    assert!(text(&many(64)).is_none());
     assert!(matches!(load("www IN A 192.0.2.1\n"), Err(ZoneError::Content { .. } | ZoneError::Text { .. })));
     let missing = Zones::load(&[(origin(), "/nonexistent/zone".into())]);
     assert!(matches!(missing, Err(ZoneError::Read { .. })));

@@ -1,0 +1,81 @@
+//! Questions for names of the operator's own zones.
+//!
+//! Aliases are followed here, one by one: from zone to zone, and out of them, where the target is a question of its own that
+//! goes the whole walk. What is found is put behind them and shown like any other answer.
+
+use std::net::IpAddr;
+
+use staunch_scoring::NameBuf;
+
+use super::pins::asked;
+use super::rewrite::packet_for;
+use super::{Pipeline, Walk};
+use crate::answer::{self, Alias, AnswerRules, Asked, Kind, MAX_HOPS};
+use crate::model::{Ede, Qtype};
+use crate::pin;
+use crate::reply;
+use crate::wire::Query;
+
+/// AA in the third octet of a header (RFC 1035 section 4.1.1).
+const AUTHORITATIVE: u8 = 0x04;
+
+impl Pipeline {
+    /// Answers from a zone, with authority.
+    pub(super) async fn zone(&self, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
+        let live = self.live.load_full();
+        let first = query.qname.as_ref();
+        let mut name = first.to_owned();
+        let mut followed: Vec<(NameBuf, u32)> = Vec::new();
+        while !matches!(query.qtype, Qtype::CNAME | Qtype::ANY) && live.zones.covers(name.as_ref()) {
+            let Some((target, ttl)) = live.zones.alias(name.as_ref()).await else { break };
+            if followed.len() >= MAX_HOPS {
+                return super::finish::fail(walk, query, Ede::Other, "the zone's aliases do not end", out);
+            }
+            followed.push((std::mem::replace(&mut name, target), ttl));
+        }
+        let name = name.as_ref();
+        let inside = live.zones.covers(name);
+        let response = if inside {
+            live.zones.answer(name, query.qtype).await
+        } else {
+            let packet = packet_for(name, query);
+            self.walk_aliased(walk, &packet, walk.aliased).await.unwrap_or_default()
+        };
+        let aliases: Vec<Alias<'_>> =
+            followed.iter().map(|(owner, ttl)| Alias { owner: owner.as_ref(), ttl: *ttl }).collect();
+        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+        // Addresses of our own zones are the operator's word, and what is elsewhere was vetted on its own way.
+        let rules = AnswerRules { max_ttl: live.answers.max_ttl, ..AnswerRules::everything(name) };
+        let reason = if inside { None } else { reply::reason_in(&response) };
+        let reasons = reason.as_ref().map(|(ede, text)| (*ede, text.as_str()));
+        let asked_for = Asked { qname: name, qtype: query.qtype, dnssec_ok };
+        let vetted = match answer::vet_behind(&response, &aliases, asked_for, &rules) {
+            Ok(vetted) if vetted.kind != Kind::Failure => vetted,
+            _ => {
+                let (ede, text) =
+                    reasons.unwrap_or((Ede::Other, "the name that the zone leads to could not be asked for"));
+                return super::finish::fail(walk, query, ede, text, out);
+            }
+        };
+        let mut cap = u32::MAX;
+        if inside {
+            let reachable = |addr: &&IpAddr| !addr.is_loopback() && !addr.is_unspecified() && !addr.is_multicast();
+            let addresses: Vec<IpAddr> = vetted.answer.pins.iter().filter(reachable).copied().collect();
+            let plan = pin::plan(&live.pins, vetted.answer.ttl);
+            let context = walk.session.context();
+            let profile = live.policy.profiles.of(context.kind(), context.phase());
+            let asked = asked(&live, first, &profile.ports, None);
+            if !self.pin(&live, walk, query, &asked, &addresses, plan.ttl, out).await {
+                return;
+            }
+            if live.enforcing && !addresses.is_empty() {
+                cap = plan.ttl;
+            }
+        }
+        walk.record.rcode = u16::from(vetted.answer.rcode);
+        reply::rewritten(out, query, &vetted.answer, walk.transport, cap, reasons.as_slice());
+        if let Some(flags) = out.get_mut(2) {
+            *flags |= AUTHORITATIVE;
+        }
+    }
+}
