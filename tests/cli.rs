@@ -1,8 +1,12 @@
 //! The command line and the daemon together, on loopback, without privileges: every verb, its JSON and its exit code.
 
 mod daemon;
+#[path = "cli/log.rs"]
+mod log;
 #[path = "cli/metrics.rs"]
 mod metrics;
+#[path = "cli/observers.rs"]
+mod observers;
 
 use std::net::TcpStream;
 use std::process::Command;

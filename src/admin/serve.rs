@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::observe::{Wanted, observe};
 use super::protocol::{ErrorCode, MAX_REQUEST, Request, Response};
 use staunch_scoring::Bits;
 
@@ -25,7 +27,10 @@ use crate::store::{self, Commit, Grant};
 
 /// Clients served at once; more wait to be accepted.
 const CLIENTS: usize = 64;
-/// Time a client has to send its request.
+/// Of whom so many may follow events, which may last for ever; their places are their own, so that they close the socket to
+/// nobody.
+const OBSERVERS: usize = 32;
+/// Time a client has to send its request, and to take its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest temporary allowance: a week. Something meant to last longer is a rule with an owner and a review date.
 const LONGEST_GRANT: u64 = 7 * 24 * 3600;
@@ -59,15 +64,15 @@ pub fn adopt(listener: std::os::unix::net::UnixListener) -> std::io::Result<Unix
 /// Answers clients until the task is dropped.
 pub async fn serve(listener: UnixListener, admin: Arc<Admin>) {
     let places = Arc::new(Semaphore::new(CLIENTS));
+    let observers = Arc::new(Semaphore::new(OBSERVERS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let admin = admin.clone();
+                let (admin, observers) = (admin.clone(), observers.clone());
                 tokio::spawn(async move {
                     // A client that goes away in the middle harms nobody.
-                    let _ = client(stream, &admin).await;
-                    drop(place);
+                    let _ = client(stream, &admin, place, &observers).await;
                 });
             }
             Err(error) => {
@@ -78,7 +83,12 @@ pub async fn serve(listener: UnixListener, admin: Arc<Admin>) {
     }
 }
 
-async fn client(stream: UnixStream, admin: &Admin) -> std::io::Result<()> {
+async fn client(
+    stream: UnixStream,
+    admin: &Admin,
+    place: OwnedSemaphorePermit,
+    observers: &Semaphore,
+) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = Vec::new();
     let mut limited = BufReader::new(read.take(MAX_REQUEST as u64));
@@ -95,74 +105,21 @@ async fn client(stream: UnixStream, admin: &Admin) -> std::io::Result<()> {
     };
     if let Request::Observe { last, follow, session, refused } = request {
         let wanted = Wanted { session: session.map(|id| id.as_str().to_owned()), refused };
+        let Ok(_place) = observers.try_acquire() else {
+            let full = format!("{OBSERVERS} observers are there already; end one of them");
+            return send(&mut write, &Response::error(ErrorCode::Failed, full)).await;
+        };
+        drop(place);
         return observe(&mut write, admin, last, follow, &wanted).await;
     }
     let response = admin.answer(request).await;
     send(&mut write, &response).await
 }
 
-async fn send(write: &mut (impl AsyncWriteExt + Unpin), response: &Response) -> std::io::Result<()> {
+pub(super) async fn send(write: &mut OwnedWriteHalf, response: &Response) -> std::io::Result<()> {
     let mut line = serde_json::to_vec(response)?;
     line.push(b'\n');
-    write.write_all(&line).await
-}
-
-/// Which events an observer wants.
-struct Wanted {
-    session: Option<String>,
-    refused: bool,
-}
-
-impl Wanted {
-    fn accepts(&self, line: &str) -> bool {
-        if self.session.is_none() && !self.refused {
-            return true;
-        }
-        let Ok(event) = serde_json::from_str::<Value>(line) else { return false };
-        // What the rebinding guard has taken out of an answer is a refusal too, if of an address and not of a name; so is a
-        // volume that is spent. Other notices refuse nothing.
-        let refused = match event["notice"].as_str() {
-            Some(notice) => notice == "volume-spent",
-            None => event["would"] != "answer" || event.get("withheld").is_some(),
-        };
-        self.session.as_ref().is_none_or(|session| event["session"] == **session) && (!self.refused || refused)
-    }
-}
-
-async fn observe(
-    write: &mut (impl AsyncWriteExt + Unpin),
-    admin: &Admin,
-    last: usize,
-    follow: bool,
-    wanted: &Wanted,
-) -> std::io::Result<()> {
-    let telemetry = &admin.pipeline.telemetry;
-    // What verdicts that stand have answered so far is an event too.
-    admin.pipeline.settle_standing(clock::now(), true);
-    telemetry.caught_up().await;
-    let mut tap = telemetry.subscribe();
-    send(write, &Response::Ok(Value::Null)).await?;
-    let mut newest: Vec<_> = telemetry.last(usize::MAX).into_iter().filter(|line| wanted.accepts(line)).collect();
-    for line in newest.drain(newest.len().saturating_sub(last)..) {
-        write.write_all(line.as_bytes()).await?;
-        write.write_all(b"\n").await?;
-    }
-    if !follow {
-        return Ok(());
-    }
-    loop {
-        match tap.recv().await {
-            Ok(line) if !wanted.accepts(&line) => {}
-            Ok(line) => {
-                write.write_all(line.as_bytes()).await?;
-                write.write_all(b"\n").await?;
-            }
-            Err(broadcast::error::RecvError::Lagged(lost)) => {
-                write.write_all(format!("{{\"lost\":{lost}}}\n").as_bytes()).await?;
-            }
-            Err(broadcast::error::RecvError::Closed) => return Ok(()),
-        }
-    }
+    tokio::time::timeout(PATIENCE, write.write_all(&line)).await?
 }
 
 /// Waits for the journal; the operator's word counts only once it is durable.

@@ -2,6 +2,7 @@
 
 pub mod build;
 mod http;
+mod log;
 mod privilege;
 mod ready;
 mod reconcile;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{self, Admin};
 use crate::config::{self, ConfigError, Loaded};
@@ -81,18 +82,23 @@ pub trait Reload: Send + Sync {
 pub fn run(start: Start) -> Result<(), StartError> {
     // SAFETY: no thread has been started yet, and only what was announced to this process is taken.
     let supervised = unsafe { Supervised::take() }.map_err(anyhow::Error::from)?;
-    init_tracing();
-    let loaded = build::load(&start)?;
-    for assumed in loaded.assumptions() {
-        eprintln!("staunch: {assumed}");
-    }
+    let _log = log::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("slow")
         .global_queue_interval(FROM_OUTSIDE)
         .build()
         .context("no runtime")?;
-    runtime.block_on(serve(start, loaded, supervised))?;
+    // Heard from the start on: who asks for a reload while lists are read must not end the service.
+    let hang_up = {
+        let _within = runtime.enter();
+        signal(SignalKind::hangup()).context("signal handler")?
+    };
+    let loaded = build::load(&start)?;
+    for assumed in loaded.assumptions() {
+        log::say(&assumed);
+    }
+    runtime.block_on(serve(start, loaded, supervised, hang_up))?;
     // What still waits for an upstream has nobody left to answer.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
@@ -100,7 +106,7 @@ pub fn run(start: Start) -> Result<(), StartError> {
 
 /// Runs the enforcer until SIGTERM or SIGINT, by the resolver's configuration file; `socket` goes before the file's.
 pub fn run_enforcer(config: &Path, socket: Option<PathBuf>) -> Result<(), StartError> {
-    init_tracing();
+    let _log = log::start();
     let (settings, warnings) = config::load_enforcer(config, socket).map_err(StartError::Config)?;
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -133,27 +139,7 @@ fn share_out(listen: &listen::Config, used: usize) -> fds::Budget {
     budget
 }
 
-fn init_tracing() {
-    use std::io::IsTerminal;
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("STAUNCH_LOG").unwrap_or_else(|_| {
-        EnvFilter::new("info,hickory_server=warn,hickory_proto=warn,hickory_resolver=warn,hickory_net=warn")
-    });
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    // A second start in one process (tests) keeps the first subscriber.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .with_target(false)
-        .try_init();
-}
-
-async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(), StartError> {
-    let mut terminate = signal(SignalKind::terminate()).context("signal handler")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("signal handler")?;
-    let mut hang_up = signal(SignalKind::hangup()).context("signal handler")?;
-
+async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up: Signal) -> Result<(), StartError> {
     let mut listen = loaded.listen.clone();
     let admin_config = loaded.admin.clone();
     let metrics = loaded.metrics;
@@ -184,6 +170,9 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised) -> Result<(
     pipeline.watch_flows(pipeline.enforcer.status().backend == BackendKind::Nft);
     ready::before_serving(&pipeline).await;
     give_back();
+    // Until here there is nothing to be ended in order, and a start that hangs can be ended at all.
+    let mut terminate = signal(SignalKind::terminate()).context("signal handler")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signal handler")?;
     let runtime = tokio::runtime::Handle::current();
     let listener = privilege::with_low_ports(|| Listener::start_with(&listen, inherited, pipeline.clone(), &runtime))
         .context("could not listen; another resolver may hold the address")?;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use records::{alerts, journal};
 
-use super::{http, reload, room};
+use super::{http, log, reload, room};
 use crate::clock;
 use crate::config::ListReport;
 use crate::decoy::Kind;
@@ -132,6 +132,7 @@ fn listeners(all: &mut Vec<Sample>, counters: &listen::Counters) {
         plain("tcp_accepted_total", "Connections accepted", read(&counters.tcp_accepted)),
         plain("tcp_refused_total", "Connections closed at a limit", read(&counters.tcp_refused)),
         plain("panics_total", "Panics caught and answered SERVFAIL", read(&counters.panics)),
+        plain("log_lines_dropped_total", "Lines of the service's log that nobody read in time", log::dropped() as f64),
     ]);
 }
 
