@@ -1,4 +1,5 @@
-//! The one place that reads clocks, and what it means when they part. Everything behind it is handed a [`Now`].
+//! The reading of both clocks that the walk of a question goes by, and what it means when they part. Pure stages are handed a
+//! [`Now`]; stages that wait measure their own waits.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 
 BAR, GAP, LEFT, WIDTH = 16, 6, 150, 720
@@ -79,7 +80,9 @@ def write(rows, directory):
     start, stop = "<!-- figures -->\n", "<!-- end of figures -->"
     head, rest = text.split(start)
     foot = rest.split(stop)[1]
-    about = f"{os.cpu_count()} cores, Linux {platform.release()}; {versions()}.\n"
+    # Version numbers alone: what a vendor writes behind them says which host it was.
+    kernel = re.match(r"[0-9.]*[0-9]|", platform.release())[0]
+    about = f"{os.cpu_count()} cores, Linux {kernel}; {versions()}.\n"
     with open(path, "w", encoding="utf-8") as file:
         file.write(head + start + about + table(rows) + stop + foot)
     with open(os.path.join(directory, "peers.svg"), "w", encoding="utf-8") as file:

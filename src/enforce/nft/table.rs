@@ -1,13 +1,14 @@
 //! The table as it must stand: sets, chains and rules as messages.
 //!
-//! Pure: fills a [`Batch`]. In the words of the `nft` tool, with IPv6 twins left out:
+//! Pure: fills a [`Batch`]. In the words of the `nft` tool, with the default capacity and IPv6 twins left out:
 //!
 //! ```text
 //! table inet staunch {
-//!   set pins4 { type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags timeout; size 131328; }
-//!   set open4 { type ipv4_addr . ipv4_addr; flags timeout; size 131328; }               # every port
-//!   set volumes4 { type ipv4_addr . ipv4_addr; quota over 0 bytes; size 131328; }       # each its own quota
-//!   set counts4 { type ipv4_addr . ipv4_addr; flags dynamic; quota over 0 bytes; size 131328; }   # one without end
+//!   flags owner,persist;                                                                # where it is owned
+//!   set pins4 { type ipv4_addr . ipv4_addr . inet_proto . inet_service; size 262400; flags timeout; }
+//!   set open4 { type ipv4_addr . ipv4_addr; size 262400; flags timeout; }               # every port
+//!   set volumes4 { type ipv4_addr . ipv4_addr; size 1049600; quota over 1 bytes; }      # each its own quota
+//!   set counts4 { type ipv4_addr . ipv4_addr; size 1049600; flags dynamic; quota over 1 bytes; }   # one without end
 //!   set guarded4 { type ipv4_addr; }   set monitored4 { ... }   set quarantined4 { ... }
 //!   map generations4 { type ipv4_addr : mark; }   set current4 { type ipv4_addr . mark; }
 //!   map classes4 { type ipv4_addr : verdict; }                                           # jump class1
