@@ -16,6 +16,27 @@ use super::spec::V1;
 /// Most fields of wrong shape that are told at once; decoding is repeated for each.
 const MAX_SHAPE_ERRORS: usize = 50;
 
+/// Tables that there may be several of.
+const SEVERAL: [&str; 12] = [
+    "forward",
+    "session",
+    "rule",
+    "range",
+    "list",
+    "pack",
+    "rpz",
+    "zone",
+    "alert",
+    "answer.allow_range",
+    "answer.show_loopback",
+    "dnssec.negative_trust_anchor",
+];
+/// Tables that there is one of.
+const SINGLE: [&str; 13] = [
+    "server", "policy", "upstream", "answer", "dnssec", "enforce", "sinkhole", "decoy", "limits", "profile", "learn",
+    "age", "events",
+];
+
 /// One step to a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
@@ -153,6 +174,11 @@ impl<'t> Document<'t> {
         }
         line_at(&self.line_starts, position)
     }
+}
+
+/// Whether `name` is a section of the file.
+pub(super) fn is_section(name: &str) -> bool {
+    SINGLE.contains(&name) || SEVERAL.contains(&name)
 }
 
 fn line_at(line_starts: &[usize], position: usize) -> u32 {

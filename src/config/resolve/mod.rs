@@ -28,7 +28,7 @@ pub use self::lists::OpenList;
 pub(super) use self::lists::read_limited;
 use super::Environment;
 use super::document::Path;
-use super::loaded::Loaded;
+use super::loaded::{Loaded, LockdownBasis};
 use super::problem::Problems;
 use super::spec::V1;
 use crate::lists::{Day, HashKey};
@@ -149,6 +149,27 @@ pub(super) fn enforcer(
     let policy = context.policy(true);
     let enforce = context.enforce(policy.mode, policy.unknown_source);
     context.enforcer(enforce, socket)
+}
+
+/// What the lockdown is made from. No file is read for it.
+pub(super) fn lockdown(
+    spec: &V1,
+    file: &FilePath,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> LockdownBasis {
+    let directory = file.parent().unwrap_or(FilePath::new(""));
+    let mut context = Context::new(spec, environment, directory, problems);
+    context.version(true);
+    let policy = context.policy(true);
+    let enforce = context.enforce(policy.mode, policy.unknown_source);
+    LockdownBasis {
+        table: context.lockdown(&enforce, policy.mode).table,
+        service_table: enforce.table,
+        interfaces: enforce.interfaces,
+        listen: context.listen().addresses,
+        sources: context.sessions().into_iter().flat_map(|session| session.addresses).collect(),
+    }
 }
 
 /// The lists, opened.
