@@ -2,6 +2,8 @@
 
 #[path = "config_check/files.rs"]
 mod files;
+#[path = "config_check/machine.rs"]
+mod machine;
 #[path = "config_check/mistakes/mod.rs"]
 mod mistakes;
 #[path = "config_check/settings.rs"]
@@ -38,6 +40,7 @@ fn environment() -> Environment {
         wall: WALL,
         entropy: [7; 24],
         keep_tables: false,
+        checking: false,
     }
 }
 

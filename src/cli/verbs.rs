@@ -141,7 +141,7 @@ fn enforcer(config: &Path, socket: Option<PathBuf>, json: bool) -> Exit {
 }
 
 fn check(file: &Path, strict: bool, json: bool) -> Exit {
-    match config::load(file) {
+    match config::look_at(file) {
         Ok((loaded, warnings)) => {
             if json {
                 let packs: Vec<_> = loaded.pack_reports.iter().map(pack).collect();

@@ -44,6 +44,9 @@ pub struct Environment {
     pub entropy: [u8; 24],
     /// Whether compiled tables of lists are kept in the state directory, and found there again.
     pub keep_tables: bool,
+    /// Whether the file is only looked at: what another machine or the service's unit alone may have (a group, credentials) is
+    /// then told of and not refused.
+    pub checking: bool,
 }
 
 /// Where state lies when nobody says otherwise: `staunch` in the XDG state directory.
@@ -74,6 +77,7 @@ impl Environment {
             wall,
             entropy,
             keep_tables: false,
+            checking: false,
         }
     }
 }
@@ -84,6 +88,14 @@ impl Environment {
 /// Every mistake that can be told at once, in the order of lines.
 pub fn load(path: &Path) -> Result<(Loaded, Vec<Warning>), Vec<ConfigError>> {
     load_in(path, &Environment::system())
+}
+
+/// As [`load`], for those who look at a file and do not run by it.
+///
+/// # Errors
+/// As [`load`].
+pub fn look_at(path: &Path) -> Result<(Loaded, Vec<Warning>), Vec<ConfigError>> {
+    load_in(path, &Environment { checking: true, ..Environment::system() })
 }
 
 /// As [`load`], against a given environment.

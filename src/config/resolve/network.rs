@@ -8,6 +8,7 @@ use super::Context;
 use crate::config::document::Path;
 use crate::config::loaded::{Admin, Policy, is_loopback};
 use crate::listen;
+use crate::local_socket::number_in;
 use crate::model::Mode;
 use crate::policy::UnknownSource;
 
@@ -57,6 +58,15 @@ impl Context<'_, '_> {
                 &Path::of("server").key("admin_group"),
                 problem,
                 "name a group of this machine, or leave it out",
+            );
+        } else if let Some(group) = &server.admin_group
+            && self.environment.checking
+            && number_in("/etc/group", group).is_none()
+        {
+            self.problems.warn(
+                &Path::of("server").key("admin_group"),
+                format!("this machine has no group `{}`: the service would not start here", group.escape_debug()),
+                "make it where the service runs, or name another",
             );
         }
         Admin { socket, group: server.admin_group.clone() }
