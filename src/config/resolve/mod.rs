@@ -17,6 +17,7 @@ mod packs;
 mod rpz;
 mod rules;
 mod sessions;
+mod sockets;
 mod upstream;
 
 use std::fmt::Display;
@@ -92,6 +93,7 @@ pub(super) fn resolve(
     let (lists, list_reports, feeds, ring_damage) = context.lists(rules, packs, &state_dir, tables.as_ref());
     let rpz = context.rpz();
     let notify_listen = context.notify_listen(&rpz);
+    context.sockets();
     let age = context.age(ring_damage);
     let zones = context.zones();
     let alerts = context.alerts(&state_dir);
