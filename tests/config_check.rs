@@ -8,6 +8,8 @@ mod machine;
 mod mistakes;
 #[path = "config_check/settings.rs"]
 mod settings;
+#[path = "config_check/shapes.rs"]
+mod shapes;
 
 use std::path::Path;
 

@@ -52,6 +52,18 @@ fn a_port_that_nobody_would_know_is_told_of() {
 }
 
 #[test]
+fn a_canary_without_a_share_says_which_one_it_takes() {
+    let text = "version = 1\n[policy]\nmode = \"canary\"\n[enforce]\nbackend = \"nft\"\ninterfaces = [\"a0\"]\n\
+                [upstream]\nservers = [\"192.0.2.53\"]\n";
+    let (loaded, warnings) = good(text);
+    let told: Vec<_> = warnings.iter().map(|w| (w.line, w.field.as_str())).collect();
+    assert_eq!((loaded.policy.canary_percent, &told[..]), (10, &[(2, "policy.canary_percent")][..]));
+    assert!(warnings[0].problem.contains("10 per cent") && warnings[0].remedy.contains("canary_percent = 10"));
+    let (_, warnings) = good(&text.replace("\"canary\"\n", "\"canary\"\ncanary_percent = 10\n"));
+    assert_eq!(warnings, []);
+}
+
+#[test]
 fn whoever_looks_at_a_file_is_told_of_groups_and_credentials_of_elsewhere() {
     let looking = Environment { checking: true, ..environment() };
     let look = |text: &str| load_text(Path::new("policy.toml"), text, &looking);

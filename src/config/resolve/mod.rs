@@ -207,7 +207,10 @@ impl Context<'_, '_> {
             Some(other) => {
                 self.problems.error(&path, format!("version {other} is not known"), "this release reads `version = 1`")
             }
-            None if written => self.problems.error(&path, "no version", "start the file with `version = 1`"),
+            None if written => {
+                self.problems.improve(&path, |_| "this release reads `version = 1`".into());
+                self.problems.error(&path, "no version", "start the file with `version = 1`");
+            }
             None => {}
         }
     }
@@ -232,12 +235,33 @@ impl Context<'_, '_> {
 
     /// A number within its limits, or the nearest limit and a mistake.
     fn within<T: Copy + PartialOrd + Display>(&mut self, section: &Path, field: &str, value: T, min: T, max: T) -> T {
+        let path = section.key(field);
+        self.ranged(&path, min, max);
         if value >= min && value <= max {
             return value;
         }
         let problem = format!("{value} is out of range");
-        self.problems.error(&section.key(field), problem, format!("use {min} to {max}"));
+        self.problems.error(&path, problem, format!("use {min} to {max}"));
         if value < min { min } else { max }
+    }
+
+    /// As [`Context::within`], where it may be left out.
+    fn within_if<T>(&mut self, section: &Path, field: &str, value: Option<T>, min: T, max: T) -> Option<T>
+    where
+        T: Copy + PartialOrd + Display,
+    {
+        if value.is_none() {
+            self.ranged(&section.key(field), min, max);
+        }
+        value.map(|value| self.within(section, field, value, min, max))
+    }
+
+    /// Puts the limits to a number that did not decode.
+    fn ranged<T: Display>(&mut self, path: &Path, min: T, max: T) {
+        self.problems.improve(path, |remedy| {
+            let kind = remedy.split(',').next().unwrap_or_default();
+            format!("{kind}, {min} to {max}")
+        });
     }
 
     /// An id or name: 1 to 64 of letters, digits, `.`, `_`, `-`.

@@ -12,6 +12,9 @@ use crate::local_socket::number_in;
 use crate::model::Mode;
 use crate::policy::UnknownSource;
 
+/// Share of sessions that a canary enforces where nobody names one. Chosen without a source.
+const CANARY_PERCENT: u8 = 10;
+
 impl Context<'_, '_> {
     pub(super) fn state_dir(&mut self) -> PathBuf {
         if let Some(directory) = &self.environment.state_dir {
@@ -147,8 +150,16 @@ impl Context<'_, '_> {
                 );
                 0
             }
-            Some(percent) => self.within(&section, "canary_percent", percent, 1, 99),
-            None if canary => 10,
+            Some(_) => self.within_if(&section, "canary_percent", policy.canary_percent, 1, 99).unwrap_or(0),
+            None if canary => {
+                self.within_if(&section, "canary_percent", None::<u8>, 1, 99);
+                self.problems.warn(
+                    &section.key("canary_percent"),
+                    format!("no share is named: {CANARY_PERCENT} per cent of the sessions are enforced"),
+                    format!("write canary_percent = {CANARY_PERCENT} under [policy], or another share from 1 to 99"),
+                );
+                CANARY_PERCENT
+            }
             None => 0,
         };
         if !written {
