@@ -87,10 +87,7 @@ pub fn run(args: Args) -> Exit {
         Verb::Status => ask(&socket, &Request::Status, json, human::status),
         Verb::Healthcheck(words) => super::healthcheck::run(&words, args.socket.as_deref(), json),
         Verb::Lists { verb } => super::lists::run(verb, &socket, json),
-        Verb::Reload => {
-            let words = |v: &Value| format!("configuration {} in force", v["digest"]);
-            ask_for(&socket, &Request::Reload, RELOAD_PATIENCE, json, words)
-        }
+        Verb::Reload => ask_for(&socket, &Request::Reload, RELOAD_PATIENCE, json, human::reloaded),
     }
 }
 
