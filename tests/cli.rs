@@ -353,6 +353,65 @@ fn serve_and_release_say_what_happened() {
 }
 
 #[test]
+fn a_reload_names_what_is_in_force_as_a_word() {
+    let daemon = Daemon::start(ENFORCE);
+    let output = daemon.run(&["reload"]);
+    let digest = daemon.json(&["status"])["digest"].as_str().expect("a digest").to_owned();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("configuration {digest} in force\n"));
+}
+
+#[test]
+fn an_allowance_for_no_time_at_all_is_told_the_range() {
+    let words = ["allow", "=a.example", "--reason", "r", "--owner", "o", "--for", "0s"];
+    let output = Command::new(BINARY).args(words).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(code(&output) == 2 && said.contains("an allowance lasts from 1s to 7d"), "{said}");
+}
+
+#[test]
+fn lists_without_a_line_to_pass_over_are_json_too() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    std::fs::write(path("own.txt"), "bad.example\nworse.example\n").expect("written");
+    let text = "version = 1\n[[list]]\nid = \"own\"\npath = \"own.txt\"\nformat = \"domains\"\n";
+    std::fs::write(path("staunch.toml"), text).expect("written");
+    let skipped = || {
+        let words = ["--json", "lists", "skipped", &path("staunch.toml")];
+        let output = Command::new(BINARY).args(words).output().expect("runs");
+        assert_eq!(code(&output), 0, "{output:?}");
+        let lines = String::from_utf8(output.stdout).expect("UTF-8");
+        lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<Value>>()
+    };
+    assert_eq!(skipped(), [serde_json::json!({ "schema": 1, "lines": [] })]);
+    std::fs::write(path("own.txt"), "bad.example\n||worse.example^\na.example\nb.example\nc.example\n")
+        .expect("written");
+    let lines = skipped();
+    assert_eq!(
+        (lines.len(), lines[0]["schema"].as_u64(), lines[0]["line"].as_u64()),
+        (1, Some(1), Some(2)),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_check_warns_of_credentials_that_only_the_unit_has() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("staunch.toml");
+    let text = "version = 1\n[upstream]\nservers = [\"192.0.2.53\"]\n[[alert]]\nname = \"soc\"\nkind = \"webhook\"\n\
+                url = \"https://soc.example/\"\nsecret_file = \"/run/credentials/no-such-unit.service/hmac.key\"\n";
+    std::fs::write(&file, text).expect("written");
+    let check = |strict: &[&str]| {
+        let output = Command::new(BINARY).arg("check").arg(&file).args(strict).output().expect("runs");
+        (code(&output), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (exit, said) = check(&[]);
+    assert!(exit == 0 && said.contains(":8: alert[0].secret_file: ") && said.contains("LoadCredential="), "{said}");
+    assert_eq!(check(&["--strict"]).0, 3);
+    let served = Command::new(BINARY).args(["serve", "--config"]).arg(&file).output().expect("runs");
+    assert_eq!(code(&served), 3, "whoever runs by it needs them");
+}
+
+#[test]
 fn capacity_needs_no_daemon_and_follows_the_policy() {
     let run = |args: &[&str]| Command::new(BINARY).arg("capacity").args(args).output().expect("runs");
     let figures = |args: &[&str]| -> Value { serde_json::from_slice(&run(args).stdout).expect("JSON") };

@@ -2,10 +2,14 @@
 
 #[path = "config_check/files.rs"]
 mod files;
+#[path = "config_check/machine.rs"]
+mod machine;
 #[path = "config_check/mistakes/mod.rs"]
 mod mistakes;
 #[path = "config_check/settings.rs"]
 mod settings;
+#[path = "config_check/shapes.rs"]
+mod shapes;
 
 use std::path::Path;
 
@@ -38,6 +42,7 @@ fn environment() -> Environment {
         wall: WALL,
         entropy: [7; 24],
         keep_tables: false,
+        checking: false,
     }
 }
 

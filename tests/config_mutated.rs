@@ -335,6 +335,7 @@ fn environment(state: &Path) -> Environment {
         wall: 1_795_262_400_000,
         entropy: [7; 24],
         keep_tables: false,
+        checking: false,
     }
 }
 

@@ -37,6 +37,7 @@ fn policy(mode: &str, more: &str) -> Policy {
         wall: WALL,
         entropy: [7; 24],
         keep_tables: false,
+        checking: false,
     };
     let (loaded, _) = load_text(Path::new("policy.toml"), &text, &environment).expect("a configuration");
     Policy {

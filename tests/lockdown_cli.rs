@@ -82,6 +82,41 @@ fn a_configuration_says_what_the_service_says() {
 }
 
 #[test]
+fn a_lockdown_needs_none_of_the_files_that_the_configuration_names() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let elsewhere = "[[alert]]\nname = \"soc\"\nkind = \"webhook\"\nurl = \"https://soc.example/\"\n\
+                     secret_file = \"/run/credentials/staunch.service/hmac.key\"\n\
+                     [[list]]\nid = \"gone\"\npath = \"no-such-file\"\nformat = \"domains\"\n\
+                     [[zone]]\nname = \"corp.test\"\nfile = \"no-such-zone\"\n[[rule]]\nid = 7\n";
+    let plain = written(directory.path(), "plain.toml", CONFIG);
+    let whole = written(directory.path(), "whole.toml", &format!("{CONFIG}{elsewhere}"));
+    assert_eq!(plan(&["--config", &whole]), plan(&["--config", &plain]), "the same rules");
+    // What it is made from must be right, and a section that nobody knows may be one of those.
+    for (wrong, wanted) in [
+        (config_with("interfaces = [\"veth-a\"", "interfaces = [\"veth/a\""), "enforce.interfaces[0]"),
+        (config_with("10.77.1.2", "10.77.1.x"), "session[0].addresses[0]"),
+        (config_with("10.77.1.1:5300", "10.77.1.1"), "server.listen[1]"),
+        (config_with("version = 1", "version = 2"), "version: version 2"),
+        (config_with("[[session]]", "[[sesion]]"), "did you mean `session`?"),
+        (config_with("[[session]]", "[[session"), "not TOML"),
+    ] {
+        let file = written(directory.path(), "wrong.toml", &format!("{wrong}{elsewhere}"));
+        for verb in ["plan", "apply", "status", "remove"] {
+            let output = run(&[verb, "--config", &file]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(3) && said.contains(wanted), "{verb}: {:?}: {said}", output.status);
+            assert!(!said.contains("alert") && !said.contains("zone"), "{said}");
+        }
+    }
+}
+
+/// The configuration with one text in the place of another.
+fn config_with(from: &str, to: &str) -> String {
+    assert!(CONFIG.contains(from), "{from}");
+    CONFIG.replacen(from, to, 1)
+}
+
+#[test]
 fn mistakes_are_told_with_their_remedy_and_exit_code() {
     let directory = tempfile::tempdir().expect("a directory");
     let list = written(directory.path(), "own.txt", "192.0.2.53 # ours\nresolver.example\n");

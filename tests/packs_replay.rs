@@ -49,6 +49,7 @@ fn written(text: &str) -> Policy {
         wall: WALL,
         entropy: [7; 24],
         keep_tables: false,
+        checking: false,
     };
     let (loaded, _) =
         config::load_text(Path::new("packs.toml"), text, &environment).unwrap_or_else(|errors| panic!("{errors:?}"));

@@ -44,6 +44,7 @@ fn load(text: &str) -> Result<(Loaded, Vec<Warning>), Vec<ConfigError>> {
         wall: 1_800_000_000_000,
         entropy: [7; 24],
         keep_tables: false,
+        checking: false,
     };
     config::load_text(Path::new(FILE), text, &environment)
 }

@@ -10,4 +10,5 @@ pub mod protocol;
 mod receipt;
 mod serve;
 
+pub(crate) use serve::LONGEST_GRANT;
 pub use serve::{Admin, adopt, bind, serve};

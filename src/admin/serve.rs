@@ -33,7 +33,7 @@ const OBSERVERS: usize = 32;
 /// Time a client has to send its request, and to take its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest temporary allowance: a week. Something meant to last longer is a rule with an owner and a review date.
-const LONGEST_GRANT: u64 = 7 * 24 * 3600;
+pub(crate) const LONGEST_GRANT: u64 = 7 * 24 * 3600;
 
 /// Rotated event files looked into for a case, newest first.
 const ROTATED: u32 = 16;

@@ -18,6 +18,7 @@ fn assuming(text: &str, assumptions: Assumptions) -> Capacity {
         wall: WALL,
         entropy: [3; 24],
         keep_tables: false,
+        checking: false,
     };
     let (loaded, _) = config::load_text(Path::new("p.toml"), &format!("version = 1\n{text}"), &environment)
         .unwrap_or_else(|errors| panic!("{errors:?}"));

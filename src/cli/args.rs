@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use staunch_scoring::NameBuf;
 
+use crate::admin::LONGEST_GRANT;
 use crate::capacity::Assumptions;
 use crate::model::{CaseId, Phase, Qtype, SessionId, SessionType};
 
@@ -77,7 +78,7 @@ pub enum Verb {
         /// `=x` exactly x, `x` x and below, `*.x` below x only.
         name: String,
         /// How long: 90s, 15m, 2h; at most 7d.
-        #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+        #[arg(long = "for", value_name = "TIME", value_parser = grant_time)]
         time: Duration,
         /// Why.
         #[arg(long)]
@@ -302,8 +303,24 @@ fn phase(text: &str) -> Result<Phase, String> {
     }
 }
 
-/// `90s`, `15m`, `2h`, `1h30m`, `3d`.
+/// How long an allowance may last.
+fn grant_time(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        seconds @ 1..=LONGEST_GRANT => Ok(Duration::from_secs(seconds)),
+        _ => Err("an allowance lasts from 1s to 7d; write a rule for more".into()),
+    }
+}
+
+/// A time above zero.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        0 => Err("use 1s or more".into()),
+        seconds => Ok(Duration::from_secs(seconds)),
+    }
+}
+
+/// `90s`, `15m`, `2h`, `1h30m`, `3d`.
+fn seconds(text: &str) -> Result<u64, String> {
     let mut total = 0u64;
     let mut number = None::<u64>;
     for c in text.chars() {
@@ -322,10 +339,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         let part = number.take().ok_or("a unit needs a number before it, such as 15m")?;
         total = part.checked_mul(unit).and_then(|p| total.checked_add(p)).ok_or("too long")?;
     }
-    if number.is_some() || total == 0 {
+    if number.is_some() || text.is_empty() {
         return Err("use a number and s, m, h or d, such as 15m".into());
     }
-    Ok(Duration::from_secs(total))
+    Ok(total)
 }
 
 #[cfg(test)]
@@ -353,5 +370,15 @@ mod tests {
         for bad in ["", "15", "m", "0s", "1x", "99999999999999999999d", "1m5"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_time_out_of_range_is_told_the_range_and_not_the_form() {
+        assert_eq!(grant_time("7d"), Ok(Duration::from_secs(LONGEST_GRANT)));
+        for bad in ["0s", "0h0m", "8d", "7d1s"] {
+            assert_eq!(grant_time(bad), Err("an allowance lasts from 1s to 7d; write a rule for more".into()), "{bad}");
+        }
+        assert_eq!(duration("0s"), Err("use 1s or more".into()));
+        assert!(grant_time("15").is_err_and(|error| error.contains("such as 15m")));
     }
 }

@@ -11,7 +11,7 @@ use crate::config::{self, Environment};
 /// Works out the policy of `file`, or the built-in one, and prints it. Without `floor_seconds` the policy's own floor
 /// counts.
 pub fn run(file: Option<&Path>, floor_seconds: Option<f64>, jitter_ms: f64, json: bool) -> Exit {
-    let environment = Environment::system();
+    let environment = Environment { checking: true, ..Environment::system() };
     let loaded = match file {
         Some(file) => match config::load_in(file, &environment) {
             Ok((loaded, _)) => loaded,
@@ -127,6 +127,7 @@ mod tests {
             wall: 1_795_132_800_000,
             entropy: [3; 24],
             keep_tables: false,
+            checking: false,
         };
         let text = "version = 1\n[[rule]]\nid = \"hosts\"\naction = \"allow\"\nnames = [\"=a.example.org\", \"*.b.example.org\"]\n\
                     budget_bits = 512\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\n";

@@ -28,6 +28,10 @@ pub fn allowed(v: &Value) -> String {
     format!("{} allowed for {whom} until {until} (grant {})", text(&grant["name"]), text(&grant["id"]))
 }
 
+pub fn reloaded(v: &Value) -> String {
+    format!("configuration {} in force", text(&v["digest"]))
+}
+
 pub fn session_line(s: &Value) -> String {
     format!(
         "{:<24} {:<12} {:<12} {:<8} {:>7} asked {:>6} refused {:>8.1} bits  {}",

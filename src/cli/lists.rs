@@ -144,10 +144,11 @@ fn skipped(file: &Path, only: Option<&str>, json: bool) -> Exit {
         Ok(lists) => lists,
         Err(exit) => return exit,
     };
-    let mut exit = Exit::Ok;
+    let (mut exit, mut any) = (Exit::Ok, false);
     for mut list in lists.into_iter().filter(|list| only.is_none_or(|only| only == list.id)) {
         let (id, from) = (list.id.clone(), list.file.clone());
         let told = |skipped: &crate::lists::Skipped| {
+            any = true;
             say(&if json {
                 json!({
                     "schema": 1, "list": id, "file": from, "line": skipped.line, "kind": skipped.kind,
@@ -161,6 +162,10 @@ fn skipped(file: &Path, only: Option<&str>, json: bool) -> Exit {
         if let Err(error) = read(&mut list, |_| {}, told) {
             exit = fail(&format!("{}: {error}", list.file), json);
         }
+    }
+    // Whoever reads JSON is told so, too: an object a line where there are lines, else this one.
+    if json && !any && exit == Exit::Ok {
+        say(&json!({ "schema": 1, "lines": [] }).to_string());
     }
     exit
 }

@@ -133,7 +133,7 @@ impl Words {
     fn table(&self) -> Result<String, Failure> {
         let name = match (&self.table, &self.config) {
             (Some(table), _) => table.clone(),
-            (None, Some(file)) => config::load(file).map_err(Failure::Config)?.0.lockdown.table,
+            (None, Some(file)) => config::load_lockdown(file).map_err(Failure::Config)?.table,
             (None, None) => DEFAULT_TABLE.to_owned(),
         };
         lockdown::check_table(&name)?;
@@ -159,17 +159,17 @@ impl Words {
             dhcp: self.dhcp,
         };
         if let Some(file) = &self.config {
-            let (loaded, _) = config::load(file).map_err(Failure::Config)?;
-            settings.table = loaded.lockdown.table;
-            settings.service_table = loaded.enforce.table;
+            let basis = config::load_lockdown(file).map_err(Failure::Config)?;
+            settings.table = basis.table;
+            settings.service_table = basis.service_table;
             if settings.interfaces.is_empty() && settings.bridges.is_empty() {
-                let names = loaded.enforce.interfaces.iter().map(|name| name.parse());
+                let names = basis.interfaces.iter().map(|name| name.parse());
                 settings.interfaces = names.collect::<Result<_, _>>().map_err(PlanError::Name)?;
             }
             if settings.resolvers.is_empty() {
-                settings.resolvers = lockdown::resolvers_of(&loaded.listen.addresses)?;
+                settings.resolvers = lockdown::resolvers_of(&basis.listen)?;
             }
-            settings.sources = loaded.sessions.into_iter().flat_map(|session| session.addresses).collect();
+            settings.sources = basis.sources;
         }
         settings.table = self.table.unwrap_or(settings.table);
         Ok(Plan::new(settings)?)

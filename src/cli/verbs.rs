@@ -87,10 +87,7 @@ pub fn run(args: Args) -> Exit {
         Verb::Status => ask(&socket, &Request::Status, json, human::status),
         Verb::Healthcheck(words) => super::healthcheck::run(&words, args.socket.as_deref(), json),
         Verb::Lists { verb } => super::lists::run(verb, &socket, json),
-        Verb::Reload => {
-            let words = |v: &Value| format!("configuration {} in force", v["digest"]);
-            ask_for(&socket, &Request::Reload, RELOAD_PATIENCE, json, words)
-        }
+        Verb::Reload => ask_for(&socket, &Request::Reload, RELOAD_PATIENCE, json, human::reloaded),
     }
 }
 
@@ -141,7 +138,7 @@ fn enforcer(config: &Path, socket: Option<PathBuf>, json: bool) -> Exit {
 }
 
 fn check(file: &Path, strict: bool, json: bool) -> Exit {
-    match config::load(file) {
+    match config::look_at(file) {
         Ok((loaded, warnings)) => {
             if json {
                 let packs: Vec<_> = loaded.pack_reports.iter().map(pack).collect();

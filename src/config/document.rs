@@ -16,6 +16,27 @@ use super::spec::V1;
 /// Most fields of wrong shape that are told at once; decoding is repeated for each.
 const MAX_SHAPE_ERRORS: usize = 50;
 
+/// Tables that there may be several of.
+const SEVERAL: [&str; 12] = [
+    "forward",
+    "session",
+    "rule",
+    "range",
+    "list",
+    "pack",
+    "rpz",
+    "zone",
+    "alert",
+    "answer.allow_range",
+    "answer.show_loopback",
+    "dnssec.negative_trust_anchor",
+];
+/// Tables that there is one of.
+const SINGLE: [&str; 13] = [
+    "server", "policy", "upstream", "answer", "dnssec", "enforce", "sinkhole", "decoy", "limits", "profile", "learn",
+    "age", "events",
+];
+
 /// One step to a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
@@ -107,13 +128,28 @@ impl<'t> Document<'t> {
     /// Decodes the document. Fields of wrong shape are told, left out, and take their defaults meanwhile.
     pub(super) fn decode(&self, problems: &mut Problems<'_>) -> V1 {
         let mut root = self.root.clone();
+        for (path, problem, remedy) in self.wrong_brackets() {
+            let line = self.line_of(&path);
+            remove(root.get_mut(), &path.0);
+            let found = ConfigError { file: self.file.clone(), line, field: path.to_string(), problem, remedy };
+            problems.broken(path, found);
+        }
         for _ in 0..MAX_SHAPE_ERRORS {
             let error = match V1::deserialize(toml::de::Deserializer::from(root.clone())) {
                 Ok(spec) => return spec,
                 Err(error) => error,
             };
             let path = error.span().and_then(|span| find(root.get_ref(), &span)).unwrap_or_default();
-            let (problem, remedy) = explain(error.message());
+            let (problem, remedy) = match (error.message().trim(), value_at(root.get_ref(), &path.0)) {
+                (message, Some(DeValue::Datetime(day))) if message.ends_with("expected a string") => {
+                    ("a day without quotes".into(), format!("write it in double quotes: \"{day}\""))
+                }
+                (message, _) if message.ends_with("string or table") => {
+                    let words = known_words(&root, &path).unwrap_or_else(|| "one of the known words".into());
+                    ("not a word".into(), format!("use {words}, in double quotes"))
+                }
+                (message, _) => explain(message),
+            };
             let line = error.span().map_or(1, |span| line_at(&self.line_starts, span.start));
             let found = ConfigError { file: self.file.clone(), line, field: path.to_string(), problem, remedy };
             let field = path.field();
@@ -124,6 +160,30 @@ impl<'t> Document<'t> {
             }
         }
         V1::default()
+    }
+
+    /// Tables that are written as lists of them and the other way round: what the decoder would say of these is about the
+    /// first field that it then meets.
+    fn wrong_brackets(&self) -> Vec<(Path, String, String)> {
+        let root = self.root.get_ref();
+        let found = |name: &str| {
+            let path = name.split('.').fold(Path::default(), |path, key| path.key(key));
+            value_at(root, &path.0).map(|value| (path, value))
+        };
+        let several = SEVERAL.iter().filter_map(|name| match found(name)? {
+            (path, DeValue::Table(_)) => {
+                Some((path, format!("`[{name}]` is one, and there may be several"), format!("write `[[{name}]]`")))
+            }
+            _ => None,
+        });
+        let single = SINGLE.iter().filter_map(|name| match found(name)? {
+            (path, DeValue::Array(_)) => {
+                let right = if *name == "profile" { "profile.batch" } else { name };
+                Some((path, format!("`[[{name}]]` is a list, and there is one"), format!("write `[{right}]`")))
+            }
+            _ => None,
+        });
+        several.chain(single).collect()
     }
 
     /// The line of a field, or of the nearest part of its path that is there; 1 if none is.
@@ -153,6 +213,11 @@ impl<'t> Document<'t> {
         }
         line_at(&self.line_starts, position)
     }
+}
+
+/// Whether `name` is a section of the file.
+pub(super) fn is_section(name: &str) -> bool {
+    SINGLE.contains(&name) || SEVERAL.contains(&name)
 }
 
 fn line_at(line_starts: &[usize], position: usize) -> u32 {
@@ -215,6 +280,42 @@ fn remove_in(value: &mut Spanned<DeValue<'_>>, steps: &[Step]) -> bool {
     }
 }
 
+/// The value of a field.
+fn value_at<'a, 't>(root: &'a DeTable<'t>, steps: &[Step]) -> Option<&'a DeValue<'t>> {
+    let (Step::Key(first), rest) = steps.split_first()? else { return None };
+    let mut value = root.get(first.as_str())?.get_ref();
+    for step in rest {
+        value = match (value, step) {
+            (DeValue::Table(table), Step::Key(key)) => table.get(key.as_str())?.get_ref(),
+            (DeValue::Array(array), Step::At(index)) => array.get(*index)?.get_ref(),
+            _ => return None,
+        };
+    }
+    Some(value)
+}
+
+/// The words that a field takes: what the decoder says to one that is none.
+fn known_words(root: &Spanned<DeTable<'_>>, path: &Path) -> Option<String> {
+    let mut root = root.clone();
+    *value_mut(root.get_mut(), &path.0)? = DeValue::String("".into());
+    let error = V1::deserialize(toml::de::Deserializer::from(root)).err()?;
+    let (_, words) = error.message().strip_prefix("unknown variant ``")?.split_once(", expected ")?;
+    Some(words.trim().trim_start_matches("one of ").into())
+}
+
+fn value_mut<'a, 't>(root: &'a mut DeTable<'t>, steps: &[Step]) -> Option<&'a mut DeValue<'t>> {
+    let (Step::Key(first), rest) = steps.split_first()? else { return None };
+    let mut value = root.get_mut(first.as_str())?.get_mut();
+    for step in rest {
+        value = match (value, step) {
+            (DeValue::Table(table), Step::Key(key)) => table.get_mut(key.as_str())?.get_mut(),
+            (DeValue::Array(array), Step::At(index)) => array.get_mut(*index)?.get_mut(),
+            _ => return None,
+        };
+    }
+    Some(value)
+}
+
 /// Turns what the decoder says into a problem and a remedy.
 fn explain(message: &str) -> (String, String) {
     let message = message.trim();
@@ -235,18 +336,15 @@ fn explain(message: &str) -> (String, String) {
     }
     if let Some((what, expected)) = message.rsplit_once(", expected ") {
         let remedy = match expected {
-            "a string" | "string or table" => "write a string in double quotes",
+            "a string" => "write a string in double quotes",
             "a boolean" => "write true or false",
             "a sequence" => "write a list in brackets",
-            "u8" | "u16" | "u32" | "u64" | "usize" => "write a whole number, 0 or more, within range",
+            "u8" | "u16" | "u32" | "u64" | "usize" => "write a whole number, 0 or more",
             "f32" | "f64" => "write a number",
             _ if expected.starts_with("struct") || expected == "a map" => "write a table",
             _ => return (what.into(), format!("write {expected}")),
         };
         return (what.into(), remedy.into());
-    }
-    if message == "wanted string or table" {
-        return ("not a word".into(), "write one of the known words in double quotes".into());
     }
     (message.into(), "see deploy/staunch.example.toml".into())
 }
@@ -285,12 +383,25 @@ mod tests {
             seen,
             [
                 (3, "server.lissen", "did you mean `listen`?"),
-                (4, "server.workers", "write a whole number, 0 or more, within range"),
+                (4, "server.workers", "write a whole number, 0 or more"),
                 (10, "rule[1].names[1]", "write a string in double quotes"),
                 (13, "policy.mode", "use `monitor`, `canary`, `enforce`"),
-                (15, "profile.\"batch.build\".unlisted", "write one of the known words in double quotes"),
+                (15, "profile.\"batch.build\".unlisted", "use `score` or `refuse`, in double quotes"),
             ]
         );
+    }
+
+    #[test]
+    fn every_table_is_one_or_several() {
+        let default = serde_json::to_value(V1::default()).expect("JSON");
+        for (name, value) in default.as_object().expect("a table") {
+            let (single, several) = (SINGLE.contains(&&**name), SEVERAL.contains(&&**name));
+            assert!(name == "version" || single != several, "{name}");
+            assert_eq!(single, value.is_object(), "{name}");
+        }
+        for name in SEVERAL.iter().filter(|name| name.contains('.')) {
+            assert!(default.pointer(&format!("/{}", name.replace('.', "/"))).is_some_and(|v| v.is_array()), "{name}");
+        }
     }
 
     #[test]

@@ -112,6 +112,21 @@ pub struct Admin {
     pub group: Option<String>,
 }
 
+/// What the rules around sandboxes are made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockdownBasis {
+    /// nftables table of the lockdown.
+    pub table: String,
+    /// The service's own.
+    pub service_table: String,
+    /// Behind which sandboxes live.
+    pub interfaces: Vec<String>,
+    /// Addresses served.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses of the sessions that are written in the file.
+    pub sources: Vec<IpAddr>,
+}
+
 /// How far verdicts are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {

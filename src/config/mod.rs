@@ -17,7 +17,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use loaded::{
     Admin, Age, AlertSink, AlertSinkKind, AllowRange, Answer, Dnssec, Endpoint, Events, ListReport, Loaded,
-    LoopbackZone, PackReport, Pins, Policy, Secret, Server, Sinkhole, SinkholeAction, SyslogTarget, Upstream,
+    LockdownBasis, LoopbackZone, PackReport, Pins, Policy, Secret, Server, Sinkhole, SinkholeAction, SyslogTarget,
+    Upstream,
 };
 pub use problem::{ConfigError, Warning};
 pub use resolve::OpenList;
@@ -43,6 +44,9 @@ pub struct Environment {
     pub entropy: [u8; 24],
     /// Whether compiled tables of lists are kept in the state directory, and found there again.
     pub keep_tables: bool,
+    /// Whether the file is only looked at: what another machine or the service's unit alone may have (a group, credentials) is
+    /// then told of and not refused.
+    pub checking: bool,
 }
 
 /// Where state lies when nobody says otherwise: `staunch` in the XDG state directory.
@@ -73,6 +77,7 @@ impl Environment {
             wall,
             entropy,
             keep_tables: false,
+            checking: false,
         }
     }
 }
@@ -83,6 +88,14 @@ impl Environment {
 /// Every mistake that can be told at once, in the order of lines.
 pub fn load(path: &Path) -> Result<(Loaded, Vec<Warning>), Vec<ConfigError>> {
     load_in(path, &Environment::system())
+}
+
+/// As [`load`], for those who look at a file and do not run by it.
+///
+/// # Errors
+/// As [`load`].
+pub fn look_at(path: &Path) -> Result<(Loaded, Vec<Warning>), Vec<ConfigError>> {
+    load_in(path, &Environment { checking: true, ..Environment::system() })
 }
 
 /// As [`load`], against a given environment.
@@ -127,6 +140,27 @@ pub fn load_enforcer(
     errors.retain(|error| concerns(&error.field));
     warnings.retain(|warning| concerns(&warning.field));
     if errors.is_empty() { Ok((settings, warnings)) } else { Err(errors) }
+}
+
+/// Reads of the configuration at `path` what the lockdown is made from, and nothing that it names: at boot there are no
+/// credentials of the service yet, and perhaps no file system with its lists, and what cannot be read must leave nothing open.
+///
+/// # Errors
+/// As [`load`], of what is read. A section that nobody knows is a mistake too: it may be a misspelt one of those.
+pub fn load_lockdown(path: &Path) -> Result<LockdownBasis, Vec<ConfigError>> {
+    let (file, text) = (path.display().to_string(), text_of(path)?);
+    let document = Document::parse(&file, &text).map_err(|error| vec![error])?;
+    let mut problems = Problems::new(&file, Some(&document));
+    let spec = document.decode(&mut problems);
+    let basis = resolve::lockdown(&spec, path, &Environment::system(), &mut problems);
+    let (mut errors, _) = problems.into_parts();
+    let passed_over = |field: &str| {
+        let section = field.split(['.', '[']).next().unwrap_or_default();
+        let needed = ["version", "server", "policy", "enforce", "session"].contains(&section);
+        !needed && document::is_section(section)
+    };
+    errors.retain(|error| !passed_over(&error.field));
+    if errors.is_empty() { Ok(basis) } else { Err(errors) }
 }
 
 /// The text of a configuration file.

@@ -85,8 +85,9 @@ fn render(file: &str, line: u32, field: &str, problem: &str, remedy: &str) -> St
 pub(super) struct Problems<'d> {
     file: String,
     document: Option<&'d Document<'d>>,
-    /// Fields that did not decode: what later checks say of their absence is a consequence, not a finding.
-    broken: Vec<Path>,
+    /// Fields that did not decode, each with the place of its error: what later checks say of their absence is a
+    /// consequence, not a finding.
+    broken: Vec<(Path, usize)>,
     errors: Vec<ConfigError>,
     warnings: Vec<Warning>,
 }
@@ -99,13 +100,28 @@ impl<'d> Problems<'d> {
 
     /// Notes a field that did not decode.
     pub(super) fn broken(&mut self, path: Path, error: ConfigError) {
-        self.broken.push(path);
+        self.broken.push((path, self.errors.len()));
         self.errors.push(error);
+    }
+
+    /// Puts a better remedy to a field that did not decode, from a check that knows more of it than its type; `remedy` gets
+    /// the one that is there.
+    pub(super) fn improve(&mut self, path: &Path, remedy: impl FnOnce(&str) -> String) {
+        let at = self.broken.iter().find(|(broken, _)| broken == path).map(|(_, at)| *at);
+        if let Some(error) = at.and_then(|at| self.errors.get_mut(at)) {
+            error.remedy = remedy(&error.remedy);
+        }
+    }
+
+    /// Whether a field was told of: its value is then a stand-in, by which nothing else is to be judged.
+    pub(super) fn is_wrong(&self, path: &Path) -> bool {
+        let field = path.to_string();
+        self.errors.iter().any(|error| error.field == field)
     }
 
     /// Notes a mistake in a field.
     pub(super) fn error(&mut self, path: &Path, problem: impl Into<String>, remedy: impl Into<String>) {
-        if self.broken.iter().any(|broken| path.starts_with(broken)) {
+        if self.broken.iter().any(|(broken, _)| path.starts_with(broken)) {
             return;
         }
         let (file, line) = (self.file.clone(), self.line(path));
@@ -126,7 +142,7 @@ impl<'d> Problems<'d> {
 
     /// Notes something to look at in a field.
     pub(super) fn warn(&mut self, path: &Path, problem: impl Into<String>, remedy: impl Into<String>) {
-        if self.broken.iter().any(|broken| path.starts_with(broken)) {
+        if self.broken.iter().any(|(broken, _)| path.starts_with(broken)) {
             return;
         }
         let (file, line) = (self.file.clone(), self.line(path));

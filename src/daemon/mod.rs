@@ -350,7 +350,7 @@ pub fn explain_offline(
     qtype: Qtype,
     kind: SessionType,
 ) -> Result<serde_json::Value, OfflineError> {
-    let (loaded, _) = config::load(file).map_err(OfflineError::Config)?;
+    let (loaded, _) = config::look_at(file).map_err(OfflineError::Config)?;
     let other = |error: anyhow::Error| OfflineError::Other(format!("{error:#}"));
     let explanation = build::offline(loaded, name, qtype, kind).map_err(other)?;
     explanation.to_json().map_err(OfflineError::Other)

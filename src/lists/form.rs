@@ -91,7 +91,11 @@ impl FormError {
             Self::Star(_) => "write `*.x` for all names below x, `x` for x and below, `=x` for x alone".into(),
             Self::NotAscii(_) => "write the A-label, the form that starts with `xn--`".into(),
             Self::Octet { .. } => "use letters, digits, hyphen, underscore and dots".into(),
-            Self::Address(_) => "rules speak of names; address ranges belong in answer.allow_range".into(),
+            Self::Address(_) => {
+                "write names here; `[[range]]` opens addresses that nobody resolves, `[[answer.allow_range]]` lets a \
+                                 name lead to private ones"
+                    .into()
+            }
             Self::Name { .. } => "write labels of 1 to 63 characters joined by single dots".into(),
             Self::Root => "name the domains; a profile's `unlisted` says what becomes of all others".into(),
             Self::PublicSuffix { name, .. } => {

@@ -203,6 +203,7 @@ mod tests {
             wall: Day::parse("2026-11-21").unwrap().start(),
             entropy: [7; 24],
             keep_tables: false,
+            checking: false,
         }
     }
 

@@ -165,7 +165,10 @@ impl Context<'_, '_> {
         let max = self.within(&section, "max_pin_seconds", max, 1, 86_400);
         let min = self.within(&section, "min_pin_seconds", min, 1, 86_400);
         let grace = self.within(&section, "pin_grace_seconds", grace, 0, 3600);
-        if min > max {
+        let wrong = |field: &str| self.problems.is_wrong(&section.key(field));
+        if ["min_pin_seconds", "max_pin_seconds", "pin_grace_seconds"].into_iter().any(wrong) {
+            // What is judged below would be stand-ins.
+        } else if min > max {
             self.problems.error(
                 &section.key("min_pin_seconds"),
                 format!("{min} is more than enforce.max_pin_seconds ({max})"),

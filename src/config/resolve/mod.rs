@@ -17,6 +17,7 @@ mod packs;
 mod rpz;
 mod rules;
 mod sessions;
+mod sockets;
 mod upstream;
 
 use std::fmt::Display;
@@ -28,7 +29,7 @@ pub use self::lists::OpenList;
 pub(super) use self::lists::read_limited;
 use super::Environment;
 use super::document::Path;
-use super::loaded::Loaded;
+use super::loaded::{Loaded, LockdownBasis};
 use super::problem::Problems;
 use super::spec::V1;
 use crate::lists::{Day, HashKey};
@@ -92,6 +93,7 @@ pub(super) fn resolve(
     let (lists, list_reports, feeds, ring_damage) = context.lists(rules, packs, &state_dir, tables.as_ref());
     let rpz = context.rpz();
     let notify_listen = context.notify_listen(&rpz);
+    context.sockets();
     let age = context.age(ring_damage);
     let zones = context.zones();
     let alerts = context.alerts(&state_dir);
@@ -151,6 +153,27 @@ pub(super) fn enforcer(
     context.enforcer(enforce, socket)
 }
 
+/// What the lockdown is made from. No file is read for it.
+pub(super) fn lockdown(
+    spec: &V1,
+    file: &FilePath,
+    environment: &Environment,
+    problems: &mut Problems<'_>,
+) -> LockdownBasis {
+    let directory = file.parent().unwrap_or(FilePath::new(""));
+    let mut context = Context::new(spec, environment, directory, problems);
+    context.version(true);
+    let policy = context.policy(true);
+    let enforce = context.enforce(policy.mode, policy.unknown_source);
+    LockdownBasis {
+        table: context.lockdown(&enforce, policy.mode).table,
+        service_table: enforce.table,
+        interfaces: enforce.interfaces,
+        listen: context.listen().addresses,
+        sources: context.sessions().into_iter().flat_map(|session| session.addresses).collect(),
+    }
+}
+
 /// The lists, opened.
 pub(super) fn open_lists(
     spec: &V1,
@@ -184,7 +207,10 @@ impl Context<'_, '_> {
             Some(other) => {
                 self.problems.error(&path, format!("version {other} is not known"), "this release reads `version = 1`")
             }
-            None if written => self.problems.error(&path, "no version", "start the file with `version = 1`"),
+            None if written => {
+                self.problems.improve(&path, |_| "this release reads `version = 1`".into());
+                self.problems.error(&path, "no version", "start the file with `version = 1`");
+            }
             None => {}
         }
     }
@@ -209,12 +235,33 @@ impl Context<'_, '_> {
 
     /// A number within its limits, or the nearest limit and a mistake.
     fn within<T: Copy + PartialOrd + Display>(&mut self, section: &Path, field: &str, value: T, min: T, max: T) -> T {
+        let path = section.key(field);
+        self.ranged(&path, min, max);
         if value >= min && value <= max {
             return value;
         }
         let problem = format!("{value} is out of range");
-        self.problems.error(&section.key(field), problem, format!("use {min} to {max}"));
+        self.problems.error(&path, problem, format!("use {min} to {max}"));
         if value < min { min } else { max }
+    }
+
+    /// As [`Context::within`], where it may be left out.
+    fn within_if<T>(&mut self, section: &Path, field: &str, value: Option<T>, min: T, max: T) -> Option<T>
+    where
+        T: Copy + PartialOrd + Display,
+    {
+        if value.is_none() {
+            self.ranged(&section.key(field), min, max);
+        }
+        value.map(|value| self.within(section, field, value, min, max))
+    }
+
+    /// Puts the limits to a number that did not decode.
+    fn ranged<T: Display>(&mut self, path: &Path, min: T, max: T) {
+        self.problems.improve(path, |remedy| {
+            let kind = remedy.split(',').next().unwrap_or_default();
+            format!("{kind}, {min} to {max}")
+        });
     }
 
     /// An id or name: 1 to 64 of letters, digits, `.`, `_`, `-`.

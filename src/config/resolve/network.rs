@@ -8,8 +8,12 @@ use super::Context;
 use crate::config::document::Path;
 use crate::config::loaded::{Admin, Policy, is_loopback};
 use crate::listen;
+use crate::local_socket::number_in;
 use crate::model::Mode;
 use crate::policy::UnknownSource;
+
+/// Share of sessions that a canary enforces where nobody names one. Chosen without a source.
+const CANARY_PERCENT: u8 = 10;
 
 impl Context<'_, '_> {
     pub(super) fn state_dir(&mut self) -> PathBuf {
@@ -57,6 +61,15 @@ impl Context<'_, '_> {
                 &Path::of("server").key("admin_group"),
                 problem,
                 "name a group of this machine, or leave it out",
+            );
+        } else if let Some(group) = &server.admin_group
+            && self.environment.checking
+            && number_in("/etc/group", group).is_none()
+        {
+            self.problems.warn(
+                &Path::of("server").key("admin_group"),
+                format!("this machine has no group `{}`: the service would not start here", group.escape_debug()),
+                "make it where the service runs, or name another",
             );
         }
         Admin { socket, group: server.admin_group.clone() }
@@ -137,8 +150,16 @@ impl Context<'_, '_> {
                 );
                 0
             }
-            Some(percent) => self.within(&section, "canary_percent", percent, 1, 99),
-            None if canary => 10,
+            Some(_) => self.within_if(&section, "canary_percent", policy.canary_percent, 1, 99).unwrap_or(0),
+            None if canary => {
+                self.within_if(&section, "canary_percent", None::<u8>, 1, 99);
+                self.problems.warn(
+                    &section.key("canary_percent"),
+                    format!("no share is named: {CANARY_PERCENT} per cent of the sessions are enforced"),
+                    format!("write canary_percent = {CANARY_PERCENT} under [policy], or another share from 1 to 99"),
+                );
+                CANARY_PERCENT
+            }
             None => 0,
         };
         if !written {

@@ -66,10 +66,9 @@ impl Context<'_, '_> {
         let expires = self.expiry(&path.key("expires"), written.expires.as_deref());
         let scopes = self.scopes(&path.key("profiles"), &written.profiles);
         let qtypes = self.qtypes(&path.key("qtypes"), &written.qtypes);
-        let budget = match written.budget_bits {
-            Some(bits) => Bits::ceil_from(self.within(path, "budget_bits", bits, 1.0, MAX_RULE_BITS)),
-            None => DEFAULT_RULE_BUDGET,
-        };
+        let budget = self
+            .within_if(path, "budget_bits", written.budget_bits, 1.0, MAX_RULE_BITS)
+            .map_or(DEFAULT_RULE_BUDGET, Bits::ceil_from);
         let ports = self.ports(&path.key("ports"), &written.ports);
         let expected = self.ranges_of(&path.key("ranges"), &written.ranges);
         let action = match written.action {

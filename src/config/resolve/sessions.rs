@@ -38,6 +38,9 @@ pub(super) fn profile_name(text: &str) -> Option<(SessionType, Option<Phase>)> {
 /// What to write where a profile's name is wrong.
 pub(super) const PROFILE_REMEDY: &str = "use interactive, batch, scheduled or unannounced, or one of them with a phase: batch.fetch, batch.build, batch.run";
 
+/// What to write as the type of a session that is announced.
+const ANNOUNCED_REMEDY: &str = "use interactive, batch or scheduled";
+
 impl Context<'_, '_> {
     pub(super) fn profiles(&mut self) -> Profiles {
         let section = Path::of("profile");
@@ -85,10 +88,9 @@ impl Context<'_, '_> {
             qtypes,
             budgets: self.budgets(&path.key("budgets"), &spec.budgets, &base.budgets),
             params: self.params(&path.key("params"), &spec.params, &base.params),
-            pack_session: match spec.pack_session_bits {
-                Some(bits) => Bits::ceil_from(self.within(&path, "pack_session_bits", bits, 0.0, MAX_BITS)),
-                None => base.pack_session,
-            },
+            pack_session: self
+                .within_if(&path, "pack_session_bits", spec.pack_session_bits, 0.0, MAX_BITS)
+                .map_or(base.pack_session, Bits::ceil_from),
             ports: match &spec.ports {
                 Some(written) if written.is_empty() => self.problems.fail(
                     &path.key("ports"),
@@ -146,9 +148,8 @@ impl Context<'_, '_> {
     }
 
     fn budgets(&mut self, path: &Path, written: &spec::Budgets, base: &Budgets) -> Budgets {
-        let mut bits = |field: &str, value: Option<f64>, base: Bits| match value {
-            Some(value) => Bits::ceil_from(self.within(path, field, value, 1.0, MAX_BITS)),
-            None => base,
+        let mut bits = |field: &str, value: Option<f64>, base: Bits| {
+            self.within_if(path, field, value, 1.0, MAX_BITS).map_or(base, Bits::ceil_from)
         };
         let budgets = Budgets {
             tenant_soft: bits("tenant_soft", written.tenant_soft, base.tenant_soft),
@@ -165,7 +166,7 @@ impl Context<'_, '_> {
             ("icann", budgets.icann, "session", budgets.session),
         ];
         for (narrow, less, wide, more) in steps {
-            if less > more {
+            if less > more && ![narrow, wide].iter().any(|field| self.problems.is_wrong(&path.key(field))) {
                 self.problems.error(
                     &path.key(narrow),
                     format!("{narrow} ({less}) is more than {wide} ({more}), which would stop it first"),
@@ -177,13 +178,12 @@ impl Context<'_, '_> {
     }
 
     fn params(&mut self, path: &Path, written: &spec::Params, base: &Params) -> Params {
-        let mut nats = |field: &str, value: Option<f64>, base: f32| match value {
-            Some(value) => self.within(path, field, value, 0.1, 12.0) as f32,
-            None => base,
+        let mut nats = |field: &str, value: Option<f64>, base: f32| {
+            self.within_if(path, field, value, 0.1, 12.0).map_or(base, |value| value as f32)
         };
         let (watch, sinkhole) =
             (nats("watch", written.watch, base.watch), nats("sinkhole", written.sinkhole, base.sinkhole));
-        if watch > sinkhole {
+        if watch > sinkhole && !["watch", "sinkhole"].iter().any(|field| self.problems.is_wrong(&path.key(field))) {
             self.problems.error(
                 &path.key("watch"),
                 format!("watch ({watch}) is more than sinkhole ({sinkhole})"),
@@ -243,10 +243,13 @@ impl Context<'_, '_> {
                 Some(SessionType::Unannounced) => self.problems.fail(
                     &path.key("type"),
                     "a session that is written here is announced",
-                    "use interactive, batch or scheduled",
+                    ANNOUNCED_REMEDY,
                 ),
                 Some(kind) => Some(kind),
-                None => self.problems.fail(&path.key("type"), "type is missing", "use interactive, batch or scheduled"),
+                None => {
+                    self.problems.improve(&path.key("type"), |_| ANNOUNCED_REMEDY.into());
+                    self.problems.fail(&path.key("type"), "type is missing", ANNOUNCED_REMEDY)
+                }
             };
             let mut search = Vec::new();
             for (j, text) in written.search.iter().enumerate() {

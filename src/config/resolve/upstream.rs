@@ -57,7 +57,8 @@ impl Context<'_, '_> {
         }
         let try_timeout_ms = self.within(&section, "try_timeout_ms", upstream.try_timeout_ms, 10, 10_000);
         let total_timeout_ms = self.within(&section, "total_timeout_ms", upstream.total_timeout_ms, 10, 30_000);
-        if total_timeout_ms < try_timeout_ms {
+        let wrong = |field: &str| self.problems.is_wrong(&section.key(field));
+        if total_timeout_ms < try_timeout_ms && !wrong("try_timeout_ms") && !wrong("total_timeout_ms") {
             self.problems.error(
                 &section.key("total_timeout_ms"),
                 format!("{total_timeout_ms} is less than upstream.try_timeout_ms ({try_timeout_ms})"),

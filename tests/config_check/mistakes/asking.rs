@@ -10,7 +10,7 @@ pub const CASES: &[Case] = &[
     ("version = 1\n[sevrer]\n", &[(2, "sevrer", "unknown field `sevrer`", "`server`")]),
     (
         "version = 1\n[server]\nlissen = []\nworkers = -1\n",
-        &[(3, "server.lissen", "unknown field", "`listen`"), (4, "server.workers", "-1", "0 or more")],
+        &[(3, "server.lissen", "unknown field", "`listen`"), (4, "server.workers", "-1", "0 to 256")],
     ),
     ("version = 1\n[policy]\nmode = \"on\"\n", &[(3, "policy.mode", "`on`", "`enforce`")]),
     // Response policy zones.

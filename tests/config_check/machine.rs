@@ -1,0 +1,91 @@
+//! What stands in the way of a start although every field is right: sockets in each other's way, groups, secrets.
+
+use super::*;
+
+#[test]
+fn sockets_that_cannot_all_be_opened_are_mistakes() {
+    for (server, field, problem) in [
+        ("listen = [\"0.0.0.0:53\", \"127.0.0.1:53\"]", "server.listen[1]", "127.0.0.1:53 and 0.0.0.0:53"),
+        ("listen = [\"[fd00::1]:53\", \"[::]:53\"]", "server.listen[1]", "[::]:53 and [fd00::1]:53"),
+        ("listen = [\"10.0.0.1:53\", \"10.0.0.1:53\"]", "server.listen[1]", "stands here twice"),
+        ("listen = [\"127.0.0.1:9153\"]", "server.listen[0]", "the address of server.metrics, too"),
+        ("listen = [\"0.0.0.0:9153\"]", "server.listen[0]", "127.0.0.1:9153 of server.metrics"),
+        ("listen = [\"[::]:99\"]\nmetrics = \"[::1]:99\"", "server.listen[0]", "[::1]:99 of server.metrics"),
+        ("listen = [\"10.0.0.1:53\"]\nnotify_listen = [\"10.0.0.1:53\"]", "server.notify_listen[0]", "server.listen"),
+        (
+            "listen = [\"10.0.0.1:53\"]\nnotify_listen = [\"0.0.0.0:53\"]",
+            "server.notify_listen[0]",
+            "and 10.0.0.1:53 of",
+        ),
+        // This one takes IPv4 as well.
+        ("listen = [\"10.0.0.1:53\"]\nnotify_listen = [\"[::]:53\"]", "server.notify_listen[0]", "and 10.0.0.1:53 of"),
+        ("notify_listen = [\"10.0.0.1:54\", \"10.0.0.1:54\"]", "server.notify_listen[1]", "stands here twice"),
+        ("notify_listen = [\"127.0.0.1:9153\"]", "server.notify_listen[0]", "server.metrics"),
+    ] {
+        let text = format!("version = 1\n[server]\n{server}\n");
+        let errors = load_text(Path::new("policy.toml"), &text, &environment()).map(drop).expect_err(&text);
+        let [error] = &errors[..] else { panic!("{errors:#?}") };
+        let line = 3 + u32::from(server.starts_with("listen") && field.contains("notify"));
+        assert_eq!((error.line, error.field.as_str()), (line, field), "{error}");
+        assert!(error.problem.contains(problem) && !error.remedy.is_empty(), "{error}");
+    }
+    for server in [
+        // Those that serve take one family each.
+        "listen = [\"0.0.0.0:53\", \"[::]:53\"]",
+        "listen = [\"[::]:9153\"]",
+        "listen = [\"10.0.0.1:53\", \"10.0.0.2:53\", \"0.0.0.0:5300\", \"[fe80::1%1]:53\", \"[fe80::1%2]:53\"]",
+        "listen = [\"127.0.0.1:9153\"]\nmetrics = \"off\"",
+        "listen = [\"0.0.0.0:53\"]\nnotify_listen = [\"0.0.0.0:5353\"]",
+        "listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\nmetrics = \"127.0.0.1:0\"",
+    ] {
+        good(&format!("version = 1\n[server]\n{server}\n"));
+    }
+}
+
+#[test]
+fn a_port_that_nobody_would_know_is_told_of() {
+    let text = "version = 1\n[server]\nlisten = [\"10.0.0.1:53\", \"127.0.0.1:0\"]\nmetrics = \"127.0.0.1:0\"\n\
+                notify_listen = [\"10.0.0.1:0\"]\n[[rpz]]\nname = \"a.test\"\nprimaries = [\"192.0.2.53\"]\n";
+    let (_, warnings) = good(text);
+    let told: Vec<_> = warnings.iter().filter(|w| w.problem.contains("port 0")).map(|w| w.field.as_str()).collect();
+    assert_eq!(told, ["server.listen[1]", "server.metrics", "server.notify_listen[0]"], "{warnings:#?}");
+}
+
+#[test]
+fn a_canary_without_a_share_says_which_one_it_takes() {
+    let text = "version = 1\n[policy]\nmode = \"canary\"\n[enforce]\nbackend = \"nft\"\ninterfaces = [\"a0\"]\n\
+                [upstream]\nservers = [\"192.0.2.53\"]\n";
+    let (loaded, warnings) = good(text);
+    let told: Vec<_> = warnings.iter().map(|w| (w.line, w.field.as_str())).collect();
+    assert_eq!((loaded.policy.canary_percent, &told[..]), (10, &[(2, "policy.canary_percent")][..]));
+    assert!(warnings[0].problem.contains("10 per cent") && warnings[0].remedy.contains("canary_percent = 10"));
+    let (_, warnings) = good(&text.replace("\"canary\"\n", "\"canary\"\ncanary_percent = 10\n"));
+    assert_eq!(warnings, []);
+}
+
+#[test]
+fn whoever_looks_at_a_file_is_told_of_groups_and_credentials_of_elsewhere() {
+    let looking = Environment { checking: true, ..environment() };
+    let look = |text: &str| load_text(Path::new("policy.toml"), text, &looking);
+    let fields = |warnings: &[Warning]| warnings.iter().map(|w| w.field.clone()).collect::<Vec<_>>();
+    let group = "version = 1\n[server]\nadmin_group = \"no-such-group\"\n";
+    let (_, warnings) = look(group).expect("loads");
+    assert_eq!(fields(&warnings), ["server.admin_group"]);
+    assert!(warnings[0].problem.contains("no group `no-such-group`"), "{}", warnings[0]);
+    for there in ["root", "4711"] {
+        assert_eq!(look(&group.replace("no-such-group", there)).expect("loads").1, []);
+    }
+    assert_eq!(good(group).1, [], "the service says it at its start");
+
+    let alert = "version = 1\n[[alert]]\nname = \"soc\"\nkind = \"webhook\"\nurl = \"https://soc.example/\"\n\
+                 secret_file = \"/run/credentials/no-such-unit.service/hmac.key\"\n";
+    let zone = "[[rpz]]\nname = \"a.test\"\nprimaries = [\"192.0.2.53\"]\ntsig = { name = \"t\", algorithm = \"hmac-sha256\", \
+                secret_file = \"/run/credentials/no-such-unit.service/rpz.key\" }\n";
+    let (_, warnings) = look(&format!("{alert}{zone}")).expect("loads");
+    assert_eq!(fields(&warnings), ["alert[0].secret_file", "rpz[0].tsig.secret_file"]);
+    assert!(warnings[0].remedy.contains("LoadCredential="), "{}", warnings[0]);
+    // Whoever runs by it needs them, and what lies elsewhere is needed by everybody.
+    let errors = read(alert).map(drop).expect_err("no secret");
+    assert!(errors[0].contains("alert[0].secret_file") && errors[0].contains("cannot be read"), "{errors:?}");
+    assert!(look(&alert.replace("/run/credentials/no-such-unit.service/", "/nonexistent/")).is_err());
+}
