@@ -4,7 +4,7 @@
 mod world;
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use world::capture::Capture;
@@ -257,11 +257,33 @@ fn who_sends_a_cookie_gets_one_with_every_reply() {
         ("class CH", with("version.bind", rtype::TXT, &|raw| raw[class_at] = 3), 5),
         ("a transfer", of("site.example", 252).encode(), 5),
         ("RD=0", with("www.site.example", rtype::A, &|raw| raw[2] &= !1), 5),
-        ("NOTIFY", with("site.example", rtype::SOA, &|raw| raw[2] |= 4 << 3), 4),
     ] {
         let reply = agent.ask_raw(raw).unwrap_or_else(|error| panic!("{why}: {error}"));
         assert_eq!(reply.rcode(), code, "{why}");
         let cookie = reply.option(10).unwrap_or_else(|| panic!("{why}: no cookie in {reply:?}"));
         assert_eq!((cookie.len(), &cookie[..8]), (24, &[7u8; 8][..]), "{why}");
+    }
+    // Without a question there is none in the reply: for the cookie alone (RFC 7873 section 5.4), and NOTIFY.
+    let notify = with("site.example", rtype::SOA, &|raw| raw[2] |= 4 << 3);
+    let question = with("a", rtype::A, &|raw| {
+        raw[5] = 0;
+        raw.drain(12..12 + 3 + 4);
+    });
+    for (why, raw, flags) in [("a cookie alone", question, 0x8180), ("NOTIFY", notify, 0xa104)] {
+        let reply = agent.ns.blocking(|| {
+            let socket = UdpSocket::bind((agent.address, 0)).expect("a socket");
+            socket.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
+            socket.send_to(&raw, (agent.gateway, 53)).expect("sent");
+            let mut buf = [0; 512];
+            let len = socket.recv(&mut buf).expect("a reply");
+            buf[..len].to_vec()
+        });
+        assert_eq!(u16::from_be_bytes([reply[2], reply[3]]), flags, "{why}: {reply:02x?}");
+        assert_eq!(reply[4..12], [0, 0, 0, 0, 0, 0, 0, 1], "{why}: an OPT record alone");
+        assert_eq!(
+            (reply.len(), &reply[12 + 11 + 4..12 + 11 + 12]),
+            (12 + 11 + 28, &[7u8; 8][..]),
+            "{why}: {reply:02x?}"
+        );
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -63,7 +65,8 @@ pub async fn keep(pipeline: Arc<Pipeline>, listening: Vec<SocketAddr>, socket: S
 
 /// One round. Its questions do not wait for each other: one that hangs must not make the whole round late.
 async fn look(pipeline: &Pipeline, live: &Live, asked: impl Future<Output = Listeners>) -> Report {
-    let (ranges, standing, listeners) = tokio::join!(ranges(pipeline, live), standing(pipeline, live), asked);
+    let (ranges, standing, listeners, astray) =
+        tokio::join!(ranges(pipeline, live), standing(pipeline, live), asked, astray(pipeline));
     let store = pipeline.store.status();
     readiness::judge(&Facts {
         mode: live.policy.mode,
@@ -77,6 +80,7 @@ async fn look(pipeline: &Pipeline, live: &Live, asked: impl Future<Output = List
             journal: store.failing,
             index: store.index_failed,
             events: pipeline.telemetry.spill().failing,
+            astray,
         },
     })
 }
@@ -92,6 +96,22 @@ async fn ranges(pipeline: &Pipeline, live: &Live) -> Result<(), String> {
         Ok(Some(ticket)) => ticket.wait(PATIENCE).await.map_err(|error| error.to_string()),
         Err(why) => Err(why.into()),
     }
+}
+
+/// Of a disk that does not answer nothing is known.
+async fn astray(pipeline: &Pipeline) -> bool {
+    // One at a time: on a disk that hangs each would hold a thread.
+    static LOOKING: AtomicBool = AtomicBool::new(false);
+    if LOOKING.swap(true, Relaxed) {
+        return false;
+    }
+    let store = pipeline.store.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        let astray = store.is_astray();
+        LOOKING.store(false, Relaxed);
+        astray
+    });
+    matches!(tokio::time::timeout(PATIENCE, looked).await, Ok(Ok(true)))
 }
 
 async fn standing(pipeline: &Pipeline, live: &Live) -> Option<Result<Standing, String>> {

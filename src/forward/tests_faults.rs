@@ -52,6 +52,46 @@ async fn a_silent_upstream_costs_a_hedge_and_then_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_no_answer_is_asked_of_the_next() {
+    // BADVERS stands in the OPT record alone; a referral looks like an empty answer.
+    let badvers = |query: &[u8]| {
+        let mut out = bare(query, 0x8180);
+        out[11] = 1;
+        out.extend([0, 0, 41, 4, 208, 1, 0, 0, 0, 0, 0]);
+        out
+    };
+    let referral = |query: &[u8]| {
+        let mut out = bare(query, 0x8100);
+        out[9] = 1;
+        out.extend([0xc0, 12, 0, 2, 0, 1, 0, 0, 1, 44, 0, 2, 0xc0, 12]);
+        out
+    };
+    let odd: [(fn(&[u8]) -> Vec<u8>, FailKind); 2] = [(badvers, FailKind::BadRcode), (referral, FailKind::Referral)];
+    for (odd, kind) in odd {
+        let (first, well) = (Fake::start(move |q, _| Act::Send(vec![odd(q)])).await, Fake::start(good(5)).await);
+        let forwarder = forwarder(&[&first, &well]);
+        let (found, took) = timed(forwarder.resolve(&permit("n.example"))).await;
+        assert_eq!(last(&found), Some(5), "{kind:?}");
+        assert!(took < ms(90), "{kind:?} took {took:?}");
+        assert_eq!(count(&forwarder.counters().failures[kind as usize]), 1);
+    }
+}
+
+#[tokio::test]
+async fn who_has_no_tcp_for_a_long_answer_is_no_suspect() {
+    let (first, well) = (Fake::start(good(4)).await, Fake::start(good(5)).await);
+    first.closes_tcp().await;
+    first.becomes(|query, _| match query[13] {
+        b'l' => Act::Send(vec![bare(query, 0x8380)]),
+        _ => Act::Send(vec![answer(query, 4)]),
+    });
+    let forwarder = forwarder(&[&first, &well]);
+    assert_eq!(last(&forwarder.resolve(&permit("long.example")).await), Some(5));
+    assert_eq!(forwarder.upstreams()[0].standing, Standing::Up);
+    assert_eq!(last(&forwarder.resolve(&permit("short.example")).await), Some(4));
+}
+
+#[tokio::test]
 async fn with_all_upstreams_dead_nobody_waits_once_that_is_known() {
     let (a, b) = (Fake::start(silent).await, Fake::start(silent).await);
     let forwarder = forwarder(&[&a, &b]);

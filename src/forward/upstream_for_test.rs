@@ -128,6 +128,14 @@ impl Fake {
         self.dead.store(self.connections(), Ordering::Relaxed);
     }
 
+    /// Nobody listens for connections any more.
+    pub(super) async fn closes_tcp(&self) {
+        self.tasks[1].abort();
+        while !self.tasks[1].is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Behaves otherwise from now on.
     pub(super) fn becomes(&self, script: impl Fn(&[u8], Transport) -> Act + Send + Sync + 'static) {
         *self.script.lock() = Arc::new(script);

@@ -35,6 +35,8 @@ pub struct Records {
     pub index: bool,
     /// Events, which wait in memory as far as there is room.
     pub events: bool,
+    /// All of it goes to a directory that is no longer where it was opened.
+    pub astray: bool,
 }
 
 /// What our own listening sockets answered in one round.
@@ -132,7 +134,12 @@ fn listeners(facts: &Facts<'_>) -> Check {
 /// Questions are answered all the same, so this is no reason to show no address; but nobody should be sent to a service whose
 /// quarantines would not outlive it.
 fn records(facts: &Facts<'_>) -> Check {
-    let Records { journal, index, events } = facts.records;
+    let Records { journal, index, events, astray } = facts.records;
+    if astray {
+        let text =
+            "the state directory was removed or replaced: what is decided now is lost with this process; restart it";
+        return check("records", by_mode(facts.mode), text);
+    }
     let failing: Vec<_> = [(journal, "decisions (the journal)"), (index, "the index"), (events, "events")]
         .into_iter()
         .filter_map(|(fails, what)| fails.then_some(what))
@@ -230,6 +237,8 @@ mod tests {
         let mut full = facts(&wanted, Ok(standing()));
         full.records = Records { events: true, ..Records::default() };
         assert_eq!(outcome(&full, "records"), (true, true, State::Warned));
+        full.records = Records { astray: true, ..Records::default() };
+        assert_eq!(outcome(&full, "records"), (false, true, State::Failed));
         full.records.journal = true;
         assert_eq!(outcome(&full, "records"), (false, true, State::Failed), "addresses are shown all the same");
         assert!(judge(&full).missing().expect("told").contains("decisions (the journal), events"));

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle, Thread};
@@ -157,6 +157,13 @@ struct Inner {
     /// The writer's, to wake it.
     thread: Thread,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Where it was opened, and the device and number of that directory.
+    place: (PathBuf, Option<(u64, u64)>),
+}
+
+/// Which directory it is.
+fn identity(dir: &Path) -> Option<(u64, u64)> {
+    fs::metadata(dir).ok().map(|found| (found.dev(), found.ino()))
 }
 
 impl Store {
@@ -250,12 +257,20 @@ impl Store {
         };
         let writer = thread::Builder::new().name("journal".into()).spawn(|| writer.run()).map_err(failed)?;
         let thread = writer.thread().clone();
-        let inner = Inner { commands, queue, shared, tables, cursors, thread, writer: Mutex::new(Some(writer)) };
+        let place = (dir.to_owned(), identity(dir));
+        let inner = Inner { commands, queue, shared, tables, cursors, thread, writer: Mutex::new(Some(writer)), place };
         let store = Self { inner: Arc::new(inner) };
         if !adopted.is_empty() {
             store.append(adopted)?.wait_blocking()?;
         }
         Ok((store, recovered))
+    }
+
+    /// Whether another directory, or none, is where the store was opened: what is written now is not found at the next start.
+    /// Blocks on the disk.
+    pub fn is_astray(&self) -> bool {
+        let (dir, opened) = &self.inner.place;
+        opened.is_some() && identity(dir) != *opened
     }
 
     /// Queues `records` to be written next to each other and to become durable together. Never waits: a full queue is
