@@ -212,7 +212,7 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) {
         let live = self.live.load_full();
-        self.rewrite(&live, walk, query, rewrite, &[], out).await;
+        self.rewrite(&live, walk, query, rewrite, query.qname.as_ref(), Vec::new(), out).await;
     }
 
     /// Asks the zones about an answer that is at hand. Whether one of them has put something in its place, which is then
@@ -254,25 +254,29 @@ impl Pipeline {
         walk.record.verdict = Verdict::Sinkhole;
         walk.record.source = Source::Policy;
         let hops = entry.hops.get(..found.depth).unwrap_or_default();
-        Box::pin(self.rewrite(live, walk, query, &Rewrite::of(&hit), hops, out)).await;
+        let name = hops.last().map_or(qname, NameBuf::as_ref);
+        let owners = std::iter::once(qname).chain(hops.iter().map(NameBuf::as_ref)).take(hops.len());
+        // They are not the zone's: they live no longer than they would have without it (RFC 2181 section 8).
+        let (age, most) = (entry.age(now.mono), hit.zone.settings.max_ttl);
+        let ttls = entry.answer.alias_ttls().map(|ttl| ttl.saturating_sub(age).min(most));
+        let aliases = owners.zip(ttls).map(|(owner, ttl)| Alias { owner, ttl }).collect();
+        Box::pin(self.rewrite(live, walk, query, &Rewrite::of(&hit), name, aliases, out)).await;
         true
     }
 
-    /// Writes what a rule says of the name that `hops` lead to.
+    /// Writes what a rule says of `name`, which `aliases` lead to.
+    #[allow(clippy::too_many_arguments)]
     async fn rewrite(
         &self,
         live: &Live,
         walk: &mut Walk,
         query: &Query<'_>,
         rewrite: &Rewrite,
-        hops: &[NameBuf],
+        name: NameRef<'_>,
+        mut aliases: Vec<Alias<'_>>,
         out: &mut Vec<u8>,
     ) {
         let hit = rewrite.hit();
-        let (qname, ttl) = (query.qname.as_ref(), hit.zone.settings.max_ttl);
-        let name = hops.last().map_or(qname, NameBuf::as_ref);
-        let owners = std::iter::once(qname).chain(hops.iter().map(NameBuf::as_ref)).take(hops.len());
-        let mut aliases: Vec<Alias<'_>> = owners.map(|owner| Alias { owner, ttl }).collect();
         let context = walk.session.context();
         let unreachable = is_guarded(live, &context) && context.cannot_reach(query.qtype);
         let nodata = match hit.action {
@@ -307,7 +311,9 @@ impl Pipeline {
         refuse(live, &of_name, &hit, nodata, &mut walk.record, &mut refusal);
         let asked = Asked { qname: name, qtype: query.qtype, dnssec_ok: false };
         match answer::vet_behind(&refusal, &aliases, asked, &live.answers) {
-            Ok(vetted) => show(live, walk, query, &hit, &vetted.answer, ttl, true, None, out),
+            Ok(vetted) => {
+                show(live, walk, query, &hit, &vetted.answer, hit.zone.settings.max_ttl, true, None, out);
+            }
             Err(_) => refuse(live, query, &hit, nodata, &mut walk.record, out),
         }
     }

@@ -47,6 +47,7 @@ fn world() -> Option<World> {
     }
     world.upstream.add("listed.example", 300, IpAddr::from([198, 51, 100, 66]).into());
     world.upstream.add("moved.example", 300, Data::Cname("listed.example".into()));
+    world.upstream.add("short.example", 5, Data::Cname("listed.example".into()));
     world.upstream.add("led.example", 300, IpAddr::from([198, 51, 100, 67]).into());
     world.upstream.add("chain.example", 300, Data::Cname("bad.example".into()));
     world.upstream.add("*.pass.example", 300, IpAddr::from(WEB).into());
@@ -139,6 +140,9 @@ fn every_action_is_carried_out_recorded_and_explained() {
     assert_eq!((&listed["rpz"]["trigger"], &listed["pins"]), (&"response-ip".into(), &Value::Null));
     let moved = ask(&world, "moved.example");
     assert_eq!((code(&moved), moved.answers[0].target.as_deref()), (rcode::NXDOMAIN, Some("listed.example")));
+    let short = ask(&world, "short.example");
+    assert_eq!((code(&short), short.answers[0].target.as_deref()), (rcode::NXDOMAIN, Some("listed.example")));
+    assert!(short.answers[0].ttl <= 5 && moved.answers[0].ttl == 60, "no longer than the alias's own, or the limit");
     assert_eq!(addresses(&ask(&world, "led.example")), [WEB]);
     let chain = ask(&world, "chain.example");
     assert_eq!((code(&chain), addresses(&chain)), (rcode::NXDOMAIN, vec![]));
