@@ -175,6 +175,25 @@ pub(super) fn says_anything(
     found.hit.is_some() || found.logged.is_some()
 }
 
+/// Whether zones have a word of their own for a name that is asked for with ANY. Such a question never leaves, so what zones
+/// let pass, or would only write down, is answered as ever.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn answers_any(
+    live: &Live,
+    zones: &rpz::Snapshot,
+    context: &Context,
+    grants: &Grants,
+    qname: NameRef<'_>,
+    from: IpAddr,
+    tcp: bool,
+    now: Now,
+) -> bool {
+    !zones.is_empty()
+        && live.policy.mode_of(context) == Mode::Enforce
+        && zones.question(qname, from).hit.is_some_and(|hit| !hit.action.lets_pass(tcp))
+        && !live.policy.is_written(context, grants, qname, now.wall, true)
+}
+
 /// A question that is led elsewhere, as a packet of its own: the client's flags, and room for any answer.
 fn packet_for(target: NameRef<'_>, query: &Query<'_>) -> Vec<u8> {
     let flags = 0x0100 | u16::from(query.checking_disabled) << 4 | u16::from(query.authentic_data) << 5;

@@ -176,6 +176,42 @@ fn every_action_is_carried_out_recorded_and_explained() {
 }
 
 #[test]
+fn a_question_for_any_hears_what_every_other_hears_and_never_leaves() {
+    let Some(world) = world() else { return };
+    let (any, hinfo) = (255, 13);
+    let file = write(&world, RULES);
+    let config = Config::enforce().allow_exact("open", ["written.example"]);
+    let staunch = Staunch::start(&world, &with_zone(config, &file, ""));
+    let agent = &world.agents[0];
+    let of = |name: &str| agent.ask_edns(name, any).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let bad = of("bad.example");
+    assert_eq!((code(&bad), bad.answers.len(), bad.authority[0].rtype), (rcode::NXDOMAIN, 0, rtype::SOA));
+    assert!(bad.errors().iter().any(|(info, text)| *info == 15 && text.contains(ZONE)), "{:?}", bad.errors());
+    assert_eq!(event(&staunch, "bad.example")["rpz"]["action"], "nxdomain");
+    for name in ["nothing.example", "local.example"] {
+        let answer = of(name);
+        assert_eq!((code(&answer), answer.answers.len(), answer.authority[0].rtype), (0, 0, rtype::SOA), "{name}");
+    }
+    let query = Query::new("silent.example", any).encode();
+    let server = std::net::SocketAddr::from((agent.gateway, 53));
+    let silence = agent.ns.run(async move { client::udp(None, server, &query, Duration::from_millis(700)).await });
+    assert_eq!(silence.err().map(|error| error.kind()), Some(std::io::ErrorKind::TimedOut));
+    let short = of("tcp.example");
+    assert_eq!((short.flags & 0x0200, short.answers.len()), (0x0200, 0));
+    assert_eq!(code(&of("alias.example")), 0);
+    // What no zone refuses, or somebody wrote for this place.
+    for name in ["plain.example", "pass.example", "written.example"] {
+        let answer = of(name);
+        assert_eq!((code(&answer), answer.answers[0].rtype), (0, hinfo), "{name}");
+    }
+    drop(staunch);
+    let _staunch = Staunch::start(&world, &with_zone(Config::monitor(), &file, ""));
+    assert_eq!(of("bad.example").answers[0].rtype, hinfo, "in monitor mode no zone changes anything");
+    let seen = world.upstream.seen_below("example");
+    assert!(seen.iter().all(|query| query.qtype != any), "{seen:?}");
+}
+
+#[test]
 fn what_passes_is_judged_and_a_quarantine_is_not_lifted() {
     let Some(world) = world() else { return };
     let file = write(&world, RULES);
