@@ -8,6 +8,9 @@ pub(super) fn read_line<'l>(
     line: &'l str,
     mut sink: impl FnMut(Found<'_, 'l>) -> Result<(), SkipReason>,
 ) -> Result<(), SkipReason> {
+    if is_markup(line) {
+        return Err(SkipReason::Octet(b'<'));
+    }
     // Hiding and scripting rules, with or without hosts before them; regular expressions.
     if ["##", "#@#", "#?#", "#$#", "#%#", "$$", "$@$"].iter().any(|mark| line.contains(mark)) || line.starts_with('/') {
         return Err(SkipReason::Pattern);
@@ -35,6 +38,13 @@ pub(super) fn read_line<'l>(
         let name = list_name(word)?;
         sink(Found { exception: true, important: options.important, ..name.denied(Reach::AtOrBelow) })
     })
+}
+
+/// Whether a line begins as a line of a web page does. No rule begins so, and a page that comes in a list's place must not
+/// pass for patterns.
+fn is_markup(line: &str) -> bool {
+    let next = line.strip_prefix('<').and_then(|rest| rest.bytes().next());
+    next.is_some_and(|octet| octet.is_ascii_alphabetic() || octet == b'!' || octet == b'/')
 }
 
 /// The host that a pattern means, where it means a host and nothing else.

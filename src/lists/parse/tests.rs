@@ -176,6 +176,9 @@ fn filter_lists_are_read_as_far_as_they_speak_of_hosts() {
             ("||a*.example^", Err(SkipKind::Pattern)),
             ("|a.example", Err(SkipKind::Pattern)),
             ("a.example^", Err(SkipKind::Pattern)),
+            ("<a.example", Err(SkipKind::Octet)),
+            ("<!-- a.example -->", Err(SkipKind::Octet)),
+            ("</a.example>", Err(SkipKind::Octet)),
             ("|https://a.example^", Err(SkipKind::Pattern)),
             ("||*^", Err(SkipKind::Everything)),
             ("||^", Err(SkipKind::Everything)),
@@ -272,6 +275,8 @@ fn what_is_no_list_is_refused_whole() {
     let page = "<html>\n<body>not found</body>\n</html>\na.example\n";
     let garbage = ListError::Garbage { bad: 3, content: 4, line: 1, reason: SkipReason::Octet(b'<') };
     assert_eq!(read(page, Format::Domains).1, Err(garbage));
+    let garbage = ListError::Garbage { bad: 3, content: 4, line: 1, reason: SkipReason::Octet(b'<') };
+    assert_eq!(read(page, Format::Adblock).1, Err(garbage), "tags are no patterns");
     let (_, other) = read("0.0.0.0 a.example\n0.0.0.0 b.example\n", Format::Domains);
     assert!(matches!(other, Err(ListError::Garbage { reason: SkipReason::SeveralWords, .. })));
     // One bad line in four is still a list.
