@@ -158,6 +158,25 @@ fn names_in_any_data_are_relative_to_the_origin() {
 }
 
 #[test]
+fn an_alias_to_the_very_name_that_is_asked_for_lets_it_pass() {
+    let rules = "*.wild.example CNAME self.wild.example.\n32.1.2.0.192.rpz-ip CNAME by-address.example.\n";
+    let written = [zone("z", Override::Given, rules)];
+    let forced = [zone("z", Override::Nxdomain, rules)];
+    let (written, forced) = (Snapshot::new(written), Snapshot::new(forced));
+    let client: IpAddr = [203, 0, 113, 1].into();
+    for (asked, expected) in [("self.wild.example", "z qname passthru 4"), ("x.wild.example", "z qname local-data 4")] {
+        assert_eq!(shown(written.question(name(asked).as_ref(), client).hit), expected, "{asked}");
+        // What is done whatever a zone's records say is done here, too.
+        assert_eq!(shown(forced.question(name(asked).as_ref(), client).hit), "z qname nxdomain 4", "{asked}");
+    }
+    for (asked, expected) in [("by-address.example", "-"), ("other.example", "z response-ip local-data 5")] {
+        let answer = Answer(Vec::new(), vec![[192, 0, 2, 1].into()]);
+        let found = written.answer(name(asked).as_ref(), client, false, &answer, &Nobody);
+        assert_eq!(shown(found.hit), expected, "{asked}");
+    }
+}
+
+#[test]
 fn a_wildcard_ends_where_a_longer_name_exists() {
     let zones = Snapshot::new([zone(
         "z",
