@@ -34,6 +34,13 @@ pub fn vet_behind(
 }
 
 impl WireAnswer {
+    /// TTL of each alias in the answer section, seconds, in the order in which one leads to the next.
+    pub fn alias_ttls(&self) -> impl Iterator<Item = u32> {
+        let ttls = self.ttl_at.iter().filter_map(|at| self.body.get(usize::from(*at)..)?.first_chunk::<4>());
+        let aliases = self.records().zip(ttls).filter(|((rtype, _), _)| *rtype == Qtype::CNAME);
+        aliases.map(|(_, ttl)| u32::from_be_bytes(*ttl))
+    }
+
     /// Type and data of each record in the answer section, as they stand there.
     pub fn records(&self) -> impl Iterator<Item = (Qtype, &[u8])> {
         self.ttl_at.iter().take(self.answers.into()).filter_map(|at| {

@@ -160,6 +160,7 @@ pub fn parse_telling(
     let mut report = Report { format, ..Report::default() };
     let (mut content, mut bad) = (0u32, 0u32);
     let mut first_bad = None;
+    let mut conditions = formats::Conditions::default();
     let mut lines = Lines::of(from);
     while let Some((number, octets)) = lines.next()? {
         report.lines = number;
@@ -173,13 +174,17 @@ pub fn parse_telling(
         }
         content += 1;
         let (mut entries, mut exceptions, mut converted) = (0u32, 0u32, 0u32);
-        let outcome = formats::read_line(octets, format, day, |found| {
-            let formats::Found { name, reach, exception, important, day, comment, was_unicode } = found;
-            sink(Entry { line: number, name, reach, exception, important, day, comment })?;
-            entries += 1;
-            exceptions += u32::from(exception);
-            converted += u32::from(was_unicode);
-            Ok(())
+        let conditional = if format == Format::Adblock { conditions.take(octets) } else { None };
+        let outcome = conditional.map_or(Ok(()), Err);
+        let outcome = outcome.and_then(|()| {
+            formats::read_line(octets, format, day, |found| {
+                let formats::Found { name, reach, exception, important, day, comment, was_unicode } = found;
+                sink(Entry { line: number, name, reach, exception, important, day, comment })?;
+                entries += 1;
+                exceptions += u32::from(exception);
+                converted += u32::from(was_unicode);
+                Ok(())
+            })
         });
         report.entries += entries;
         report.exceptions += exceptions;

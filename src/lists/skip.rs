@@ -92,6 +92,10 @@ kinds! {
     Everything = "everything",
     /// More exceptions than fit.
     TooManyExceptions = "too-many-exceptions",
+    /// Another list that is to be read here.
+    Include = "include",
+    /// What holds only under a condition.
+    Conditional = "conditional",
 }
 
 /// Why a line was passed over.
@@ -137,6 +141,10 @@ pub enum SkipReason {
     Everything,
     /// More exceptions than fit.
     TooManyExceptions,
+    /// Another list that is to be read here (`!#include`).
+    Include,
+    /// A condition (`!#if`), its end, and what stands within.
+    Conditional,
 }
 
 impl SkipReason {
@@ -163,6 +171,8 @@ impl SkipReason {
             Self::ZoneType => SkipKind::ZoneType,
             Self::Everything => SkipKind::Everything,
             Self::TooManyExceptions => SkipKind::TooManyExceptions,
+            Self::Include => SkipKind::Include,
+            Self::Conditional => SkipKind::Conditional,
         }
     }
 
@@ -179,6 +189,8 @@ impl SkipReason {
                 | SkipKind::ZoneType
                 | SkipKind::Everything
                 | SkipKind::TooManyExceptions
+                | SkipKind::Include
+                | SkipKind::Conditional
         )
     }
 }
@@ -206,6 +218,8 @@ impl fmt::Display for SkipReason {
             Self::ZoneType => f.write_str("a zone type that denies nothing"),
             Self::Everything => f.write_str("covers every name there is"),
             Self::TooManyExceptions => f.write_str("more exceptions than fit; the name stays denied"),
+            Self::Include => f.write_str("another list is to be read here, which is not: add it as a list of its own"),
+            Self::Conditional => f.write_str("a condition, or what holds only under one, which is not known here"),
         }
     }
 }

@@ -175,7 +175,11 @@ pub(crate) fn walk<'a>(
         }
         let special = local::special(name, qtype, &context.announcement.search);
         let special = special.is_some_and(|answer| !answer.yields_to(live.forwarded.of(name)));
-        if qtype == Qtype::ANY || (special && !live.policy.allows(context, grants, name, now.wall)) {
+        let any = qtype == Qtype::ANY
+            && !knowledge.client.is_some_and(|client| {
+                super::rewrite::answers_any(live, zones, context, grants, name, client, false, now)
+            });
+        if any || (special && !live.policy.allows(context, grants, name, now.wall)) {
             return Walked::Local;
         }
     }

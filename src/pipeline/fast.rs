@@ -104,7 +104,10 @@ impl Pipeline {
                 reply::local(out, query, &answer.behind(&live.answers.nat64, qname, query.qtype));
                 return self.done(record, started);
             }
-            if query.qtype == Qtype::ANY {
+            let tcp = transport == Transport::Tcp;
+            if query.qtype == Qtype::ANY
+                && (aliased || !rewrite::answers_any(&live, &zones, &context, &grants, qname, from, tcp, now))
+            {
                 drop(inner);
                 reply::any_hinfo(out, query);
                 return self.done(record, started);
@@ -173,6 +176,13 @@ impl Pipeline {
             name_hash: if query.qtype.is_tunnel_only() { self.hash(qname) } else { 0 },
         };
         let mut decision = live.policy.decide(&context, &inner, &ask);
+        // Nothing leaves for ANY, whatever policy would have made of it.
+        if query.qtype == Qtype::ANY && matches!(decision.applied, Verdict::Answer | Verdict::Hold) {
+            drop(ledger);
+            drop(inner);
+            reply::any_hinfo(out, query);
+            return self.done(record, started);
+        }
         record.split = decision.split;
         record.mode = decision.mode;
         record.verdict = decision.applied;

@@ -174,6 +174,25 @@ pub(super) fn says_anything(
     found.hit.is_some() || found.logged.is_some()
 }
 
+/// Whether zones have a word of their own for a name that is asked for with ANY. Such a question never leaves, so what zones
+/// let pass, or would only write down, is answered as ever.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn answers_any(
+    live: &Live,
+    zones: &rpz::Snapshot,
+    context: &Context,
+    grants: &Grants,
+    qname: NameRef<'_>,
+    from: IpAddr,
+    tcp: bool,
+    now: Now,
+) -> bool {
+    !zones.is_empty()
+        && live.policy.mode_of(context) == Mode::Enforce
+        && zones.question(qname, from).hit.is_some_and(|hit| !hit.action.lets_pass(tcp))
+        && !live.policy.is_written(context, grants, qname, now.wall, true)
+}
+
 /// A question that is led elsewhere, as a packet of its own: the client's flags, and room for any answer.
 pub(super) fn packet_for(target: NameRef<'_>, query: &Query<'_>) -> Vec<u8> {
     let flags = 0x0100 | u16::from(query.checking_disabled) << 4 | u16::from(query.authentic_data) << 5;
@@ -211,7 +230,7 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) {
         let live = self.live.load_full();
-        self.rewrite(&live, walk, query, rewrite, &[], out).await;
+        self.rewrite(&live, walk, query, rewrite, query.qname.as_ref(), Vec::new(), out).await;
     }
 
     /// Asks the zones about an answer that is at hand. Whether one of them has put something in its place, which is then
@@ -253,25 +272,29 @@ impl Pipeline {
         walk.record.verdict = Verdict::Sinkhole;
         walk.record.source = Source::Policy;
         let hops = entry.hops.get(..found.depth).unwrap_or_default();
-        Box::pin(self.rewrite(live, walk, query, &Rewrite::of(&hit), hops, out)).await;
+        let name = hops.last().map_or(qname, NameBuf::as_ref);
+        let owners = std::iter::once(qname).chain(hops.iter().map(NameBuf::as_ref)).take(hops.len());
+        // They are not the zone's: they live no longer than they would have without it (RFC 2181 section 8).
+        let (age, most) = (entry.age(now.mono), hit.zone.settings.max_ttl);
+        let ttls = entry.answer.alias_ttls().map(|ttl| ttl.saturating_sub(age).min(most));
+        let aliases = owners.zip(ttls).map(|(owner, ttl)| Alias { owner, ttl }).collect();
+        Box::pin(self.rewrite(live, walk, query, &Rewrite::of(&hit), name, aliases, out)).await;
         true
     }
 
-    /// Writes what a rule says of the name that `hops` lead to.
+    /// Writes what a rule says of `name`, which `aliases` lead to.
+    #[allow(clippy::too_many_arguments)]
     async fn rewrite(
         &self,
         live: &Live,
         walk: &mut Walk,
         query: &Query<'_>,
         rewrite: &Rewrite,
-        hops: &[NameBuf],
+        name: NameRef<'_>,
+        mut aliases: Vec<Alias<'_>>,
         out: &mut Vec<u8>,
     ) {
         let hit = rewrite.hit();
-        let (qname, ttl) = (query.qname.as_ref(), hit.zone.settings.max_ttl);
-        let name = hops.last().map_or(qname, NameBuf::as_ref);
-        let owners = std::iter::once(qname).chain(hops.iter().map(NameBuf::as_ref)).take(hops.len());
-        let mut aliases: Vec<Alias<'_>> = owners.map(|owner| Alias { owner, ttl }).collect();
         let context = walk.session.context();
         let unreachable = is_guarded(live, &context) && context.cannot_reach(query.qtype);
         let nodata = match hit.action {
@@ -306,7 +329,9 @@ impl Pipeline {
         refuse(live, &of_name, &hit, nodata, &mut walk.record, &mut refusal);
         let asked = Asked { qname: name, qtype: query.qtype, dnssec_ok: false };
         match answer::vet_behind(&refusal, &aliases, asked, &live.answers) {
-            Ok(vetted) => show(live, walk, query, &hit, &vetted.answer, ttl, true, None, out),
+            Ok(vetted) => {
+                show(live, walk, query, &hit, &vetted.answer, hit.zone.settings.max_ttl, true, None, out);
+            }
             Err(_) => refuse(live, query, &hit, nodata, &mut walk.record, out),
         }
     }

@@ -105,7 +105,7 @@ pub(super) fn from_text(rtype: u16, tokens: &[Token<'_>], names: Names<'_>) -> R
             octets.extend(strings(tokens)?);
             return Ok(octets);
         }
-        _ => return by_library(rtype, tokens),
+        _ => return by_library(rtype, tokens, names),
     }
     match words.next() {
         Some(token) => Err(format!("`{}` is too much", token.shown())),
@@ -152,7 +152,7 @@ fn generic(tokens: &[Token<'_>]) -> Result<Vec<u8>, String> {
 }
 
 /// Types whose text only the library knows.
-fn by_library(rtype: u16, tokens: &[Token<'_>]) -> Result<Vec<u8>, String> {
+fn by_library(rtype: u16, tokens: &[Token<'_>], names: Names<'_>) -> Result<Vec<u8>, String> {
     let rtype = RecordType::from(rtype);
     if !matches!(
         rtype,
@@ -166,8 +166,21 @@ fn by_library(rtype: u16, tokens: &[Token<'_>]) -> Result<Vec<u8>, String> {
     ) {
         return Err(format!("the text of {rtype} is not known here: write it as \\# length hex"));
     }
+    // The library knows no origin: it reads the root in a name's place, and the name is put there when all is octets. Behind a
+    // service's name stand its parameters, behind a rewriting's replacement nothing.
+    let name_at = match rtype {
+        RecordType::HTTPS | RecordType::SVCB => Some(1),
+        RecordType::NAPTR => Some(5),
+        _ => None,
+    };
+    let mut name = None;
     let mut text = String::new();
-    for token in tokens {
+    for (at, token) in tokens.iter().enumerate() {
+        if name_at == Some(at) {
+            name = Some(names(token)?);
+            text += ". ";
+            continue;
+        }
         let word = token.as_str().ok_or_else(|| bad(token))?;
         if token.quoted { text += &format!("\"{word}\" ") } else { text += &format!("{word} ") }
     }
@@ -176,5 +189,12 @@ fn by_library(rtype: u16, tokens: &[Token<'_>]) -> Result<Vec<u8>, String> {
     let mut encoder = BinEncoder::new(&mut octets);
     encoder.set_name_encoding(NameEncoding::Uncompressed);
     data.emit(&mut encoder).map_err(|error| error.to_string())?;
+    if let Some(name) = name {
+        let root = if rtype == RecordType::NAPTR { octets.len().saturating_sub(1) } else { 2 };
+        if octets.get(root) != Some(&0) {
+            return Err("the name is not where it should be".into());
+        }
+        octets.splice(root..=root, name.as_ref().as_wire().iter().copied());
+    }
     Ok(octets)
 }

@@ -134,6 +134,49 @@ fn the_master_file_form_is_read_as_written() {
 }
 
 #[test]
+fn names_in_any_data_are_relative_to_the_origin() {
+    let text = "h.example HTTPS 1 rel alpn=h2\nabs.example HTTPS 0 rel.test.\nhere.example SVCB 1 @\nown.example HTTPS 1 .\n\
+                n.example NAPTR 10 20 S SIP+D2U \"\" rel\nm.example MX 10 rel\n$ORIGIN below.rpz.test.\n@ SVCB 1 r\\.l port=853\n";
+    let zones = Snapshot::new([zone("z", Override::Given, text)]);
+    let none: IpAddr = [192, 0, 2, 1].into();
+    for (asked, qtype, expected) in [
+        ("h.example", Qtype::HTTPS, &b"\0\x01\x03rel\x03rpz\x04test\0\0\x01\0\x03\x02h2"[..]),
+        ("abs.example", Qtype::HTTPS, b"\0\0\x03rel\x04test\0"),
+        ("here.example", Qtype::SVCB, b"\0\x01\x03rpz\x04test\0"),
+        ("own.example", Qtype::HTTPS, b"\0\x01\0"),
+        ("n.example", Qtype(35), b"\0\x0a\0\x14\x01S\x07SIP+D2U\0\x03rel\x03rpz\x04test\0"),
+        ("m.example", Qtype::MX, b"\0\x0a\x03rel\x03rpz\x04test\0"),
+        ("below", Qtype::SVCB, b"\0\x01\x03r.l\x05below\x03rpz\x04test\0\0\x03\0\x02\x03\x55"),
+    ] {
+        let hit = zones.question(name(asked).as_ref(), none).hit.expect(asked);
+        let (response, count) = hit.response(name(asked).as_ref(), qtype);
+        assert!(count == 1 && response.ends_with(expected), "{asked}: {}", response.escape_ascii());
+        let length =
+            response[response.len() - expected.len() - 2..].first_chunk().map(|pair| u16::from_be_bytes(*pair));
+        assert_eq!(length, Some(expected.len() as u16), "{asked}");
+    }
+}
+
+#[test]
+fn an_alias_to_the_very_name_that_is_asked_for_lets_it_pass() {
+    let rules = "*.wild.example CNAME self.wild.example.\n32.1.2.0.192.rpz-ip CNAME by-address.example.\n";
+    let written = [zone("z", Override::Given, rules)];
+    let forced = [zone("z", Override::Nxdomain, rules)];
+    let (written, forced) = (Snapshot::new(written), Snapshot::new(forced));
+    let client: IpAddr = [203, 0, 113, 1].into();
+    for (asked, expected) in [("self.wild.example", "z qname passthru 4"), ("x.wild.example", "z qname local-data 4")] {
+        assert_eq!(shown(written.question(name(asked).as_ref(), client).hit), expected, "{asked}");
+        // What is done whatever a zone's records say is done here, too.
+        assert_eq!(shown(forced.question(name(asked).as_ref(), client).hit), "z qname nxdomain 4", "{asked}");
+    }
+    for (asked, expected) in [("by-address.example", "-"), ("other.example", "z response-ip local-data 5")] {
+        let answer = Answer(Vec::new(), vec![[192, 0, 2, 1].into()]);
+        let found = written.answer(name(asked).as_ref(), client, false, &answer, &Nobody);
+        assert_eq!(shown(found.hit), expected, "{asked}");
+    }
+}
+
+#[test]
 fn a_wildcard_ends_where_a_longer_name_exists() {
     let zones = Snapshot::new([zone(
         "z",

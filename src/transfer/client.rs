@@ -20,13 +20,13 @@ const CONNECT: Duration = Duration::from_secs(5);
 const MESSAGE: Duration = Duration::from_secs(15);
 /// For the whole transfer.
 const TRANSFER: Duration = Duration::from_secs(600);
-const NOTIMP: u8 = 4;
-const FORMERR: u8 = 1;
-const REFUSED: u8 = 5;
 
 /// Why a transfer failed; nothing of it is used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
+    /// No connection: nothing was asked.
+    #[error("{0}")]
+    Connect(std::io::Error),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("it takes too long")]
@@ -45,8 +45,20 @@ pub(super) enum Failure {
     Random,
 }
 
-/// Asks `server` for what is newer than `have`: for changes first, for the whole zone where it has none to offer. `whole`: asks
-/// for the whole zone at once.
+impl Failure {
+    /// Whether the whole zone may be had where changes are not. A primary whose log of changes is gone, or that has none, says so
+    /// in every way there is (RFC 1995 section 4 leaves it to fall back); one that is not there, that does not prove who it is, or
+    /// whose copy is older than ours, has no better one.
+    fn is_of_changes(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Tsig(_) | Self::Older { .. } | Self::Random => false,
+            Self::Io(_) | Self::Slow | Self::Malformed | Self::Rcode(_) | Self::Stream(_) => true,
+        }
+    }
+}
+
+/// Asks `server` for what is newer than `have`: for changes first, for the whole zone where none come. `whole`: asks for the
+/// whole zone at once.
 pub(super) async fn transfer(
     server: &Primary,
     zone: NameRef<'_>,
@@ -54,10 +66,22 @@ pub(super) async fn transfer(
     whole: bool,
     primaries: &Primaries,
 ) -> Result<Outcome, Failure> {
+    transfer_within(server, zone, have, whole, primaries, MESSAGE).await
+}
+
+/// As [`transfer`]; the next message is waited for as long as `patience`.
+async fn transfer_within(
+    server: &Primary,
+    zone: NameRef<'_>,
+    have: Option<&Copy>,
+    whole: bool,
+    primaries: &Primaries,
+    patience: Duration,
+) -> Result<Outcome, Failure> {
     let ask = |since: Option<&Copy>| {
         let since = since.map(|copy| copy.soa.clone());
         async move {
-            match timeout(TRANSFER, exchange(server, zone, since, primaries)).await {
+            match timeout(TRANSFER, exchange(server, zone, since, primaries, patience)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(Failure::Slow),
             }
@@ -66,8 +90,10 @@ pub(super) async fn transfer(
     let (outcome, theirs) = match have.filter(|_| !whole) {
         None => ask(None).await?,
         Some(have) => match ask(Some(have)).await {
-            // Who does not know IXFR says so in one of these ways.
-            Err(Failure::Rcode(NOTIMP | FORMERR | REFUSED)) => ask(None).await?,
+            Err(failure) if failure.is_of_changes() => {
+                tracing::info!(%zone, %server, %failure, "no changes are to be had; the whole zone is asked for");
+                ask(None).await?
+            }
             outcome => outcome?,
         },
     };
@@ -86,6 +112,7 @@ async fn exchange(
     zone: NameRef<'_>,
     since: Option<Vec<u8>>,
     primaries: &Primaries,
+    patience: Duration,
 ) -> Result<(Outcome, u32), Failure> {
     let mut id = [0; 2];
     getrandom::fill(&mut id).map_err(|_| Failure::Random)?;
@@ -97,15 +124,15 @@ async fn exchange(
         Verifier::new(key, mac)
     });
     let mut connection = match timeout(CONNECT, Connection::open(server)).await {
-        Ok(connection) => connection?,
-        Err(_) => return Err(Failure::Slow),
+        Ok(connection) => connection.map_err(Failure::Connect)?,
+        Err(_) => return Err(Failure::Connect(std::io::ErrorKind::TimedOut.into())),
     };
     connection.send(&request).await?;
     let have = since.as_deref().and_then(soa_of).map(|soa| soa.serial);
     let mut stream = Stream::new(zone, have, primaries.max_octets);
     let mut octets = Vec::new();
     loop {
-        match timeout(MESSAGE, connection.receive(&mut octets)).await {
+        match timeout(patience, connection.receive(&mut octets)).await {
             Ok(read) => read?,
             Err(_) => return Err(Failure::Slow),
         }
@@ -146,3 +173,6 @@ async fn exchange(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

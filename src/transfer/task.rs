@@ -52,7 +52,7 @@ impl Task {
         let mut writable = Instant::now();
         self.watch_expiry();
         loop {
-            let outcome = self.ask_all().await;
+            let outcome = self.watching(self.ask_all()).await;
             let now = clock::now().wall.steady;
             let next = match outcome {
                 Ok(changed) => {
@@ -78,12 +78,23 @@ impl Task {
             if unwritten {
                 wait = wait.min(writable.saturating_duration_since(Instant::now()));
             }
-            if let Some(end) = self.end() {
+            if let Some(left) = self.left() {
                 // Whether it has expired is looked at in time, and what follows is one more question, which does no harm.
-                let left = Duration::from_millis(end.saturating_sub(clock::now().wall.steady)).max(PACE);
-                wait = if self.is_expired() { wait } else { wait.min(left) };
+                wait = wait.min(left);
             }
             let _ = tokio::time::timeout(wait, self.told.notified()).await;
+        }
+    }
+
+    /// Waits for `work`, and sees meanwhile whether the zone expires: a transfer may take longer than the zone has left.
+    async fn watching<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let Some(left) = self.left() else { return work.await };
+            match tokio::time::timeout(left, work.as_mut()).await {
+                Ok(done) => return done,
+                Err(_) => self.watch_expiry(),
+            }
         }
     }
 
@@ -204,6 +215,12 @@ impl Task {
         self.shared.change(self.zone.as_ref(), held).flatten()
     }
 
+    /// How long it is until the zone expires, if it can: at least [`PACE`].
+    fn left(&self) -> Option<Duration> {
+        let end = self.end().filter(|_| !self.is_expired())?;
+        Some(Duration::from_millis(end.saturating_sub(clock::now().wall.steady)).max(PACE))
+    }
+
     fn is_expired(&self) -> bool {
         self.shared.change(self.zone.as_ref(), |slot| (slot.expired, false)).unwrap_or_default()
     }
@@ -214,15 +231,22 @@ impl Task {
         if self.is_expired() || self.end().is_none_or(|end| now < end) {
             return;
         }
-        self.shared.change(self.zone.as_ref(), |slot| {
+        let known = self.shared.change(self.zone.as_ref(), |slot| {
             slot.expired = true;
-            ((), true)
+            let heard = slot.held.as_ref().map(|held| crate::telemetry::rfc3339(held.checked));
+            ((heard.unwrap_or_default(), slot.error.clone()), true)
         });
+        let Some((heard, error)) = known else { return };
+        // They may have been there all the while, with copies that were refused.
+        let why = error.map_or_else(String::new, |error| format!(" ({error})"));
         let what = match self.primaries.keep_expired {
             true => "its last copy stays in force",
             false => "it is out of force until it is transferred again",
         };
-        self.shared.alarm(&format!("policy zone {} has expired: no primary was heard; {what}", self.zone));
+        let zone = &self.zone;
+        self.shared.alarm(&format!(
+            "policy zone {zone} has expired: no primary has confirmed it, or given a good copy, since {heard}{why}; {what}"
+        ));
     }
 
     /// Writes the copy in force to disk.
@@ -249,3 +273,6 @@ fn write_whole(copy: &Copy, zone: NameRef<'_>, file: &Path) -> std::io::Result<(
     to.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
     std::fs::rename(&new, file)
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,6 +49,30 @@ fn policy_zones_are_read_in_their_order_and_their_mistakes_told_by_their_lines()
 }
 
 #[test]
+fn a_pipe_in_a_files_place_is_refused_and_not_waited_for() {
+    let dir = tempfile::tempdir().expect("directory");
+    let pipe = dir.path().join("file");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let path = dir.path().join("policy.toml");
+    for (table, there) in [
+        ("[[list]]\nid = \"l\"\npath = \"file\"\nformat = \"domains\"\n", "a.example\n"),
+        ("[[rpz]]\nname = \"z.test\"\nfile = \"file\"\n", "@ 60 SOA . . 7 1 1 1 1\n"),
+    ] {
+        let text = format!("version = 1\n{table}");
+        std::fs::write(&path, &text).expect("written");
+        let (path, (done, waited)) = (path.clone(), std::sync::mpsc::channel());
+        std::thread::spawn(move || drop(done.send(load_in(&path, &environment()).map(|_| ()))));
+        let outcome = waited.recv_timeout(std::time::Duration::from_secs(10)).expect("it does not wait");
+        let errors = outcome.expect_err(table);
+        assert!(errors.iter().any(|error| error.problem.contains("not a regular file")), "{errors:?}");
+        // The same words and a file.
+        std::fs::write(dir.path().join("there"), there).expect("written");
+        std::fs::write(dir.path().join("policy.toml"), text.replace("\"file\"", "\"there\"")).expect("written");
+        load_in(&dir.path().join("policy.toml"), &environment()).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    }
+}
+
+#[test]
 fn own_lists_that_leave_a_shipped_one_out_are_told_of() {
     let (_, warnings) = good("version = 1\n[[list]]\nid = \"d\"\npath = \"builtin:doh-resolvers\"\n");
     assert_eq!(warnings.len(), 1);

@@ -47,6 +47,7 @@ fn world() -> Option<World> {
     }
     world.upstream.add("listed.example", 300, IpAddr::from([198, 51, 100, 66]).into());
     world.upstream.add("moved.example", 300, Data::Cname("listed.example".into()));
+    world.upstream.add("short.example", 5, Data::Cname("listed.example".into()));
     world.upstream.add("led.example", 300, IpAddr::from([198, 51, 100, 67]).into());
     world.upstream.add("chain.example", 300, Data::Cname("bad.example".into()));
     world.upstream.add("*.pass.example", 300, IpAddr::from(WEB).into());
@@ -139,6 +140,9 @@ fn every_action_is_carried_out_recorded_and_explained() {
     assert_eq!((&listed["rpz"]["trigger"], &listed["pins"]), (&"response-ip".into(), &Value::Null));
     let moved = ask(&world, "moved.example");
     assert_eq!((code(&moved), moved.answers[0].target.as_deref()), (rcode::NXDOMAIN, Some("listed.example")));
+    let short = ask(&world, "short.example");
+    assert_eq!((code(&short), short.answers[0].target.as_deref()), (rcode::NXDOMAIN, Some("listed.example")));
+    assert!(short.answers[0].ttl <= 5 && moved.answers[0].ttl == 60, "no longer than the alias's own, or the limit");
     assert_eq!(addresses(&ask(&world, "led.example")), [WEB]);
     let chain = ask(&world, "chain.example");
     assert_eq!((code(&chain), addresses(&chain)), (rcode::NXDOMAIN, vec![]));
@@ -169,6 +173,42 @@ fn every_action_is_carried_out_recorded_and_explained() {
     ]);
     assert_eq!(addresses(&ask(&world, "bad.example")), [WEB]);
     assert_eq!(addresses(&ask(&world, "chain.example")), [WEB], "as an alias too");
+}
+
+#[test]
+fn a_question_for_any_hears_what_every_other_hears_and_never_leaves() {
+    let Some(world) = world() else { return };
+    let (any, hinfo) = (255, 13);
+    let file = write(&world, RULES);
+    let config = Config::enforce().allow_exact("open", ["written.example"]);
+    let staunch = Staunch::start(&world, &with_zone(config, &file, ""));
+    let agent = &world.agents[0];
+    let of = |name: &str| agent.ask_edns(name, any).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let bad = of("bad.example");
+    assert_eq!((code(&bad), bad.answers.len(), bad.authority[0].rtype), (rcode::NXDOMAIN, 0, rtype::SOA));
+    assert!(bad.errors().iter().any(|(info, text)| *info == 15 && text.contains(ZONE)), "{:?}", bad.errors());
+    assert_eq!(event(&staunch, "bad.example")["rpz"]["action"], "nxdomain");
+    for name in ["nothing.example", "local.example"] {
+        let answer = of(name);
+        assert_eq!((code(&answer), answer.answers.len(), answer.authority[0].rtype), (0, 0, rtype::SOA), "{name}");
+    }
+    let query = Query::new("silent.example", any).encode();
+    let server = std::net::SocketAddr::from((agent.gateway, 53));
+    let silence = agent.ns.run(async move { client::udp(None, server, &query, Duration::from_millis(700)).await });
+    assert_eq!(silence.err().map(|error| error.kind()), Some(std::io::ErrorKind::TimedOut));
+    let short = of("tcp.example");
+    assert_eq!((short.flags & 0x0200, short.answers.len()), (0x0200, 0));
+    assert_eq!(code(&of("alias.example")), 0);
+    // What no zone refuses, or somebody wrote for this place.
+    for name in ["plain.example", "pass.example", "written.example"] {
+        let answer = of(name);
+        assert_eq!((code(&answer), answer.answers[0].rtype), (0, hinfo), "{name}");
+    }
+    drop(staunch);
+    let _staunch = Staunch::start(&world, &with_zone(Config::monitor(), &file, ""));
+    assert_eq!(of("bad.example").answers[0].rtype, hinfo, "in monitor mode no zone changes anything");
+    let seen = world.upstream.seen_below("example");
+    assert!(seen.iter().all(|query| query.qtype != any), "{seen:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path as FilePath;
 
 use sha2::{Digest, Sha256};
@@ -402,7 +403,8 @@ pub(in crate::config) fn read_limited(path: &FilePath, most: u64) -> std::io::Re
 
 /// Opens a regular file of at most `most` octets.
 pub(super) fn open_limited(path: &FilePath, most: u64) -> std::io::Result<File> {
-    let file = File::open(path)?;
+    // A pipe is opened only when somebody writes to it, unless it is not waited for.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     // A device or pipe could give octets for ever, or none and block.
     if !metadata.is_file() {

@@ -8,6 +8,9 @@ pub(super) fn read_line<'l>(
     line: &'l str,
     mut sink: impl FnMut(Found<'_, 'l>) -> Result<(), SkipReason>,
 ) -> Result<(), SkipReason> {
+    if is_markup(line) {
+        return Err(SkipReason::Octet(b'<'));
+    }
     // Hiding and scripting rules, with or without hosts before them; regular expressions.
     if ["##", "#@#", "#?#", "#$#", "#%#", "$$", "$@$"].iter().any(|mark| line.contains(mark)) || line.starts_with('/') {
         return Err(SkipReason::Pattern);
@@ -37,6 +40,62 @@ pub(super) fn read_line<'l>(
     })
 }
 
+/// Whether a line begins as a line of a web page does. No rule begins so, and a page that comes in a list's place must not
+/// pass for patterns.
+fn is_markup(line: &str) -> bool {
+    let next = line.strip_prefix('<').and_then(|rest| rest.bytes().next());
+    next.is_some_and(|octet| octet.is_ascii_alphabetic() || octet == b'!' || octet == b'/')
+}
+
+/// Which of the lines that `!#` begins have a say in what other lines mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Directive {
+    If,
+    Else,
+    Endif,
+    Include,
+}
+
+impl Directive {
+    fn of(line: &[u8]) -> Option<Self> {
+        let word = line.strip_prefix(b"!#")?;
+        let end = word.iter().position(|b| !b.is_ascii_alphabetic()).unwrap_or(word.len());
+        match word.get(..end)? {
+            b"if" => Some(Self::If),
+            b"else" => Some(Self::Else),
+            b"endif" => Some(Self::Endif),
+            b"include" => Some(Self::Include),
+            _ => None,
+        }
+    }
+}
+
+/// Whether this is one of them.
+pub(super) fn is_directive(line: &[u8]) -> bool {
+    Directive::of(line).is_some()
+}
+
+/// How many conditions hold of the lines that follow. What a condition asks about is a browser: no line within is taken.
+#[derive(Debug, Default)]
+pub(in crate::lists) struct Conditions(u32);
+
+impl Conditions {
+    /// Takes the next line. The reason, where it says nothing of names because of a directive, be it its own.
+    pub(in crate::lists) fn take(&mut self, line: &[u8]) -> Option<SkipReason> {
+        let directive = Directive::of(line);
+        match directive {
+            Some(Directive::If) => self.0 = self.0.saturating_add(1),
+            Some(Directive::Endif) => {
+                self.0 = self.0.saturating_sub(1);
+                return Some(SkipReason::Conditional);
+            }
+            Some(Directive::Include) if self.0 == 0 => return Some(SkipReason::Include),
+            Some(Directive::Else | Directive::Include) | None => {}
+        }
+        (directive.is_some() || self.0 > 0).then_some(SkipReason::Conditional)
+    }
+}
+
 /// The host that a pattern means, where it means a host and nothing else.
 fn host(body: &str) -> Result<(Name, Reach), SkipReason> {
     let (anchored, rest) = match (body.strip_prefix("||"), body.strip_prefix('|')) {
@@ -59,6 +118,10 @@ fn host(body: &str) -> Result<(Name, Reach), SkipReason> {
     };
     if rest == "*" || rest.is_empty() {
         return Err(SkipReason::Everything);
+    }
+    // With nothing that ends it, a last dot is where other labels follow.
+    if !ends && rest.ends_with('.') {
+        return Err(SkipReason::Pattern);
     }
     if rest.contains(['*', '/', '^', '|', '?', '=', ',']) || rest.starts_with(':') || rest.contains("://") {
         return Err(SkipReason::Pattern);

@@ -16,6 +16,7 @@ use super::form::{Reach, SuffixKind, public_suffix};
 use super::parse::MAX_LINE;
 use super::skip::SkipReason;
 
+pub(super) use adblock::Conditions;
 pub use detect::{DETECTED_LINES, detect};
 
 /// How a list is written.
@@ -94,7 +95,7 @@ pub(super) fn is_comment(line: &[u8], format: Format) -> bool {
         // Parts of pages begin so: they are rules, if none that a resolver can keep.
         ([b'#', b'#' | b'@' | b'?' | b'$' | b'%', next, ..], Format::Adblock) => next.is_ascii_whitespace(),
         ([b'#', ..], _) => true,
-        ([b'!' | b'[', ..], Format::Adblock) => true,
+        ([b'!' | b'[', ..], Format::Adblock) => !adblock::is_directive(line),
         _ => false,
     }
 }

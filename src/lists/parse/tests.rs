@@ -176,6 +176,17 @@ fn filter_lists_are_read_as_far_as_they_speak_of_hosts() {
             ("||a*.example^", Err(SkipKind::Pattern)),
             ("|a.example", Err(SkipKind::Pattern)),
             ("a.example^", Err(SkipKind::Pattern)),
+            ("||a-name-to-go-on.", Err(SkipKind::Pattern)),
+            ("a-name-to-go-on.", Err(SkipKind::Pattern)),
+            ("||a.example.^", Ok(&["a.example"])),
+            ("!#include other.txt", Err(SkipKind::Include)),
+            ("!#if adguard", Err(SkipKind::Conditional)),
+            ("!#else", Err(SkipKind::Conditional)),
+            ("!#endif", Err(SkipKind::Conditional)),
+            ("!#including nothing", Ok(&[])),
+            ("<a.example", Err(SkipKind::Octet)),
+            ("<!-- a.example -->", Err(SkipKind::Octet)),
+            ("</a.example>", Err(SkipKind::Octet)),
             ("|https://a.example^", Err(SkipKind::Pattern)),
             ("||*^", Err(SkipKind::Everything)),
             ("||^", Err(SkipKind::Everything)),
@@ -184,6 +195,20 @@ fn filter_lists_are_read_as_far_as_they_speak_of_hosts() {
             ("0.0.0.0 a.example", Err(SkipKind::SeveralWords)),
         ],
     );
+}
+
+#[test]
+fn what_holds_only_under_a_condition_is_not_taken_and_counted() {
+    let text = "||a.example^\n!#if (adguard && !ext)\n||b.example^\n! a remark\n!#if cap\n||c.example^\n!#include x.txt\n!#endif\n\
+                ||d.example^\n!#else\n@@||e.example^\n!#endif\n||f.example^\n!#endif\n||g.example^\n!#include y.txt\n";
+    let (seen, report) = read(text, Format::Adblock);
+    assert_eq!(seen, ["1:a.example", "13:f.example", "15:g.example"]);
+    let report = report.expect("a list all the same");
+    assert_eq!((report.reasons[&SkipKind::Conditional], report.reasons[&SkipKind::Include]), (11, 1), "{report:?}");
+    let lines: Vec<_> = report.first_skipped.iter().map(|skipped| skipped.line).collect();
+    assert_eq!(lines, [2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16]);
+    // Elsewhere it is a remark, or no name.
+    assert_eq!(read("# !#if x\na.example\n", Format::Domains).0, ["2:a.example"]);
 }
 
 #[test]
@@ -272,6 +297,8 @@ fn what_is_no_list_is_refused_whole() {
     let page = "<html>\n<body>not found</body>\n</html>\na.example\n";
     let garbage = ListError::Garbage { bad: 3, content: 4, line: 1, reason: SkipReason::Octet(b'<') };
     assert_eq!(read(page, Format::Domains).1, Err(garbage));
+    let garbage = ListError::Garbage { bad: 3, content: 4, line: 1, reason: SkipReason::Octet(b'<') };
+    assert_eq!(read(page, Format::Adblock).1, Err(garbage), "tags are no patterns");
     let (_, other) = read("0.0.0.0 a.example\n0.0.0.0 b.example\n", Format::Domains);
     assert!(matches!(other, Err(ListError::Garbage { reason: SkipReason::SeveralWords, .. })));
     // One bad line in four is still a list.
