@@ -239,3 +239,19 @@ fn quarantines_the_journal_lost_come_back_from_the_index() {
     assert_eq!((held(&read).len(), read.damage.is_empty()), (10, true));
     store.close();
 }
+
+#[test]
+fn a_directory_that_is_gone_or_another_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let (store, _) = Store::open(&state, options()).unwrap();
+    assert!(!store.is_astray());
+    std::fs::rename(&state, dir.path().join("moved")).unwrap();
+    assert!(store.is_astray());
+    std::fs::create_dir(&state).unwrap();
+    assert!(store.is_astray(), "another directory of the same name");
+    std::fs::remove_dir(&state).unwrap();
+    std::fs::rename(dir.path().join("moved"), &state).unwrap();
+    assert!(!store.is_astray());
+}
