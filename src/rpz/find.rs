@@ -100,24 +100,10 @@ impl Rules {
 }
 
 impl Zone {
-    fn hit<'s>(
-        this: &'s std::sync::Arc<Self>,
-        place: usize,
-        rule: u32,
-        trigger: Trigger,
-        name: NameRef<'_>,
-    ) -> Option<Hit<'s>> {
+    fn hit<'s>(this: &'s std::sync::Arc<Self>, place: usize, rule: u32, trigger: Trigger) -> Option<Hit<'s>> {
         let written = this.rules.rules.get(rule as usize)?;
-        let of_zone = this.settings.policy.action();
-        let mut hit = Hit { zone: this, place, rule, trigger, action: of_zone.unwrap_or_else(|| written.action()) };
-        // An alias to the very name that is asked for is an old way to let it pass, and BIND keeps to it below a wildcard, too.
-        if of_zone.is_none()
-            && hit.action == Action::Local
-            && matches!(hit.target(name), Target::Name(target, _) if target.as_ref() == name)
-        {
-            hit.action = Action::Passthru;
-        }
-        Some(hit)
+        let action = this.settings.policy.action().unwrap_or_else(|| written.action());
+        Some(Hit { zone: this, place, rule, trigger, action })
     }
 
     fn is_disabled(&self) -> bool {
@@ -134,7 +120,7 @@ impl Snapshot {
         let hashes = Hashes::of(name, self);
         let mut found = Named::default();
         for (place, zone) in self.zones().iter().enumerate() {
-            let hit = by_client(zone, place, client, name).or_else(|| by_name(zone, place, hashes.as_slice(), name));
+            let hit = by_client(zone, place, client).or_else(|| by_name(zone, place, hashes.as_slice(), name));
             match hit {
                 Some(hit) if zone.is_disabled() => found.logged = found.logged.or(Some(hit)),
                 Some(hit) => {
@@ -176,8 +162,8 @@ impl Snapshot {
             let hashes = Hashes::of(name, self);
             for (place, zone) in self.zones().iter().enumerate() {
                 let of_name = if named { by_name(zone, place, hashes.as_slice(), name) } else { None };
-                let of_client = if named && depth == 0 { by_client(zone, place, client, name) } else { None };
-                let of_address = || if depth == last { by_address(zone, place, chain, name) } else { None };
+                let of_client = if named && depth == 0 { by_client(zone, place, client) } else { None };
+                let of_address = || if depth == last { by_address(zone, place, chain) } else { None };
                 let Some(hit) = of_client.or(of_name).or_else(of_address) else { continue };
                 if zone.is_disabled() {
                     found.logged = found.logged.or(Some(hit));
@@ -194,23 +180,26 @@ impl Snapshot {
 }
 
 fn by_name<'s>(zone: &'s std::sync::Arc<Zone>, place: usize, hashes: &[u64], name: NameRef<'_>) -> Option<Hit<'s>> {
-    Zone::hit(zone, place, zone.rules.by_name(hashes), Trigger::Qname, name)
+    let mut hit = Zone::hit(zone, place, zone.rules.by_name(hashes), Trigger::Qname)?;
+    // An alias to the very name that is asked for is an old way to let it pass, and BIND keeps to it below a wildcard, too.
+    if hit.action == Action::Local
+        && zone.settings.policy.action().is_none()
+        && matches!(hit.target(name), Target::Name(target, _) if target.as_ref() == name)
+    {
+        hit.action = Action::Passthru;
+    }
+    Some(hit)
 }
 
-fn by_client<'s>(zone: &'s std::sync::Arc<Zone>, place: usize, client: IpAddr, name: NameRef<'_>) -> Option<Hit<'s>> {
-    Zone::hit(zone, place, zone.rules.clients.find(client), Trigger::ClientIp, name)
+fn by_client(zone: &std::sync::Arc<Zone>, place: usize, client: IpAddr) -> Option<Hit<'_>> {
+    Zone::hit(zone, place, zone.rules.clients.find(client), Trigger::ClientIp)
 }
 
 /// Of several addresses the one with the longest prefix, then the smaller address.
-fn by_address<'s>(
-    zone: &'s std::sync::Arc<Zone>,
-    place: usize,
-    chain: &impl Chain,
-    name: NameRef<'_>,
-) -> Option<Hit<'s>> {
+fn by_address<'s>(zone: &'s std::sync::Arc<Zone>, place: usize, chain: &impl Chain) -> Option<Hit<'s>> {
     if zone.rules.addresses.is_empty() {
         return None;
     }
     let (_, rule) = chain.addresses().filter_map(|address| zone.rules.addresses.longest(address)).min()?;
-    Zone::hit(zone, place, rule, Trigger::Ip, name)
+    Zone::hit(zone, place, rule, Trigger::Ip)
 }
