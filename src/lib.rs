@@ -46,6 +46,7 @@ pub mod memory;
 pub mod outbound;
 pub mod rdap;
 pub mod readiness;
+pub mod regular;
 pub mod store;
 pub mod transfer;
 pub mod zones;

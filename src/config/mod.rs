@@ -174,8 +174,7 @@ fn text_of(path: &Path) -> Result<String, Vec<ConfigError>> {
             remedy: "check the path and its permissions".into(),
         }]
     };
-    let octets =
-        resolve::read_limited(path, MAX_FILE_OCTETS).map_err(|e| unreadable(format!("cannot be read: {e}")))?;
+    let octets = crate::regular::read(path, MAX_FILE_OCTETS).map_err(|e| unreadable(format!("cannot be read: {e}")))?;
     String::from_utf8(octets).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes().iter().take(valid).filter(|b| **b == b'\n').count() as u32;

@@ -19,7 +19,6 @@ static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
 /// Begins to log what `STAUNCH_LOG` asks for; what waits is written, for a second at most, when the guard is dropped. A second
 /// start in one process keeps the first one's log.
-#[must_use]
 pub(super) fn start() -> WorkerGuard {
     let filter = EnvFilter::try_from_env("STAUNCH_LOG").unwrap_or_else(|_| EnvFilter::new(USUAL));
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

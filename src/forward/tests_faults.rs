@@ -66,8 +66,8 @@ async fn what_is_no_answer_is_asked_of_the_next() {
         out.extend([0xc0, 12, 0, 2, 0, 1, 0, 0, 1, 44, 0, 2, 0xc0, 12]);
         out
     };
-    let odd: [(fn(&[u8]) -> Vec<u8>, FailKind); 2] = [(badvers, FailKind::BadRcode), (referral, FailKind::Referral)];
-    for (odd, kind) in odd {
+    type Odd = fn(&[u8]) -> Vec<u8>;
+    for (odd, kind) in [(badvers as Odd, FailKind::BadRcode), (referral as Odd, FailKind::Referral)] {
         let (first, well) = (Fake::start(move |q, _| Act::Send(vec![odd(q)])).await, Fake::start(good(5)).await);
         let forwarder = forwarder(&[&first, &well]);
         let (found, took) = timed(forwarder.resolve(&permit("n.example"))).await;

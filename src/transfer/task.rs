@@ -158,14 +158,20 @@ impl Task {
         let serial = rules.soa().serial;
         let held = Held { copy: Arc::new(copy), rules: Arc::new(rules), checked: clock::now().wall.steady };
         let rules = held.rules.len();
-        self.shared.change(self.zone.as_ref(), |slot| {
+        let was_expired = self.shared.change(self.zone.as_ref(), |slot| {
             slot.held = Some(held);
-            slot.expired = false;
             slot.transfers += 1;
-            ((), true)
+            (std::mem::take(&mut slot.expired), true)
         });
+        if was_expired == Some(true) {
+            self.tell_fresh();
+        }
         tracing::info!(zone = %self.zone, %server, serial, rules, "a policy zone is in force");
         Ok(true)
+    }
+
+    fn tell_fresh(&self) {
+        self.shared.alarm(&format!("policy zone {} is fresh again", self.zone));
     }
 
     /// Notes that a primary was heard; when to ask again, or nothing if the zone is no longer there.
@@ -180,7 +186,7 @@ impl Task {
             (schedule::refreshed(slot.soa().unwrap_or_default(), now), publish)
         });
         if was_expired {
-            self.shared.alarm(&format!("policy zone {} is fresh again", self.zone));
+            self.tell_fresh();
         }
         if !changed {
             // The file's time is when the primary was last heard, for the next start.

@@ -30,6 +30,7 @@ use staunch_scoring::{NameBuf, NameRef, QName};
 
 use self::handler::ExactZone;
 use crate::model::Qtype;
+use crate::regular;
 
 /// Who asks: the catalog answers everybody alike.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -205,12 +206,7 @@ fn canonical(of: &Name) -> Option<NameBuf> {
 /// Reads and checks one file.
 fn read(zone: &NameBuf, origin: &Name, file: &Path) -> Result<BTreeMap<RrKey, RecordSet>, ZoneError> {
     let unreadable = |source| ZoneError::Read { zone: zone.clone(), file: file.into(), source };
-    let size = std::fs::metadata(file).map_err(unreadable)?.len();
-    if size > MAX_FILE {
-        let what = format!("{size} octets, at most {MAX_FILE} are read");
-        return Err(ZoneError::Content { zone: zone.clone(), file: file.into(), what });
-    }
-    let octets = std::fs::read(file).map_err(unreadable)?;
+    let octets = regular::read(file, MAX_FILE).map_err(unreadable)?;
     let text = String::from_utf8(octets).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes().iter().take(valid).filter(|octet| **octet == b'\n').count();

@@ -4,13 +4,14 @@ use std::path::Path as FilePath;
 use std::time::Duration;
 
 use super::Context;
-use super::lists::{MAX_LIST_OCTETS, read_limited};
+use super::lists::MAX_LIST_OCTETS;
 use crate::config::document::Path;
 use crate::config::loaded::{Age, ListReport};
 use crate::config::problem::Warning;
 use crate::config::spec::Switch;
 use crate::lists::{AgeBuilder, Day, ListInfo};
 use crate::rdap::{self, Bootstrap, MAX_BOOTSTRAP_OCTETS};
+use crate::regular;
 
 /// Files looked at in the directory of day files.
 const MAX_FILES: usize = 10_000;
@@ -56,7 +57,7 @@ impl Context<'_, '_> {
     }
 
     fn bootstrap(&mut self, path: &Path, written: &str) -> Option<Bootstrap> {
-        let octets = match read_limited(&self.beside(written), MAX_BOOTSTRAP_OCTETS) {
+        let octets = match regular::read(&self.beside(written), MAX_BOOTSTRAP_OCTETS) {
             Ok(octets) => octets,
             Err(error) => {
                 return self.problems.fail(
@@ -131,7 +132,7 @@ impl Context<'_, '_> {
         }
         for (day, name) in days {
             let file = format!("{}/{name}", written.trim_end_matches('/'));
-            let octets = match read_limited(&directory.join(name), MAX_LIST_OCTETS) {
+            let octets = match regular::read(&directory.join(name), MAX_LIST_OCTETS) {
                 Ok(octets) => octets,
                 Err(error) => {
                     self.day_file(&mut damage, &file, 0, format!("cannot be read: {error}"));

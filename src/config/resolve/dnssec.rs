@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::Context;
-use super::lists::read_limited;
 use crate::config::document::Path;
 use crate::config::loaded::{Dnssec, Upstream};
 use crate::config::spec::Dnssec as Spec;
 use crate::lists::host_name;
+use crate::regular;
 use crate::validate::{Anchors, Limits};
 
 /// Most octets of a file of trust anchors.
@@ -38,7 +38,7 @@ impl Context<'_, '_> {
 
     fn trust_anchors(&mut self, path: &Path, file: &str) -> Anchors {
         let file = self.beside(file);
-        let octets = match read_limited(&file, MAX_OCTETS) {
+        let octets = match regular::read(&file, MAX_OCTETS) {
             Ok(octets) => octets,
             Err(error) => {
                 let problem = format!("{} cannot be read: {error}", file.display());

@@ -6,12 +6,12 @@ use std::path::Path as FilePath;
 use std::time::Duration;
 
 use super::Context;
-use super::lists::read_limited;
 use crate::config::document::Path;
 use crate::config::loaded::{AlertSink, AlertSinkKind, Events, Secret, SyslogTarget};
 use crate::config::problem::ConfigError;
 use crate::config::spec::{self, AlertKind};
 use crate::lists::host_name;
+use crate::regular;
 use crate::zones::Zones;
 
 /// Largest zone file, octets: local zones are small.
@@ -50,7 +50,7 @@ impl Context<'_, '_> {
                 continue;
             }
             let file = self.beside(&written.file);
-            match read_limited(&file, MAX_ZONE_OCTETS) {
+            match regular::read(&file, MAX_ZONE_OCTETS) {
                 Ok(octets) => {
                     self.digest_part(&format!("zone {}", written.name), &octets);
                     let Some(name) = name else { continue };
@@ -167,7 +167,7 @@ impl Context<'_, '_> {
 
     pub(super) fn secret(&mut self, path: &Path, written: &str) -> Option<Secret> {
         let file = self.beside(written);
-        let octets = match read_limited(&file, MAX_SECRET_OCTETS) {
+        let octets = match regular::read(&file, MAX_SECRET_OCTETS) {
             Ok(octets) => octets.trim_ascii_end().to_vec(),
             Err(error) if self.environment.checking && file.starts_with(CREDENTIALS) && is_out_of_reach(&error) => {
                 self.problems.warn(

@@ -1,9 +1,6 @@
 //! Lists: looked over, and compiled unless a table of them is kept already.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path as FilePath;
 
 use sha2::{Digest, Sha256};
@@ -18,6 +15,7 @@ use crate::lists::{
     AgeBuilder, BUILTIN, BUILTIN_PREFIX, Day, DenyTable, Format, HashKey, Input, ListError, ListInfo, Lists, Reopen,
     Report, RuleSet, Survey, builtin, compile, survey,
 };
+use crate::regular;
 
 /// Largest list file, octets: room for the most entries a list may have.
 pub(super) const MAX_LIST_OCTETS: u64 = 1 << 30;
@@ -312,7 +310,7 @@ impl Context<'_, '_> {
             let text = shipped.text.as_bytes();
             (Box::new(text), survey(text, Some(list.format.unwrap_or_default())))
         } else {
-            match open_limited(&self.beside(written), MAX_LIST_OCTETS) {
+            match regular::open(&self.beside(written), MAX_LIST_OCTETS) {
                 Ok(mut file) => {
                     let found = survey(&mut file, list.format);
                     (Box::new(file), found)
@@ -391,28 +389,4 @@ fn digest_of(denied: &[Denied]) -> [u8; 32] {
         part(&survey.digest);
     }
     digest.finalize().into()
-}
-
-/// Reads a regular file of at most `most` octets.
-pub(in crate::config) fn read_limited(path: &FilePath, most: u64) -> std::io::Result<Vec<u8>> {
-    let file = open_limited(path, most)?;
-    let mut octets = Vec::with_capacity(file.metadata()?.len().min(most) as usize);
-    file.take(most + 1).read_to_end(&mut octets)?;
-    if octets.len() as u64 > most { Err(too_large(most)) } else { Ok(octets) }
-}
-
-/// Opens a regular file of at most `most` octets.
-pub(super) fn open_limited(path: &FilePath, most: u64) -> std::io::Result<File> {
-    // A pipe is opened only when somebody writes to it, unless it is not waited for.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    let metadata = file.metadata()?;
-    // A device or pipe could give octets for ever, or none and block.
-    if !metadata.is_file() {
-        return Err(std::io::Error::other("not a regular file"));
-    }
-    if metadata.len() > most { Err(too_large(most)) } else { Ok(file) }
-}
-
-fn too_large(most: u64) -> std::io::Error {
-    std::io::Error::other(format!("larger than {most} octets"))
 }

@@ -26,7 +26,6 @@ use std::path::{Path as FilePath, PathBuf};
 use sha2::{Digest, Sha256};
 
 pub use self::lists::OpenList;
-pub(super) use self::lists::read_limited;
 use super::Environment;
 use super::document::Path;
 use super::loaded::{Loaded, LockdownBasis};

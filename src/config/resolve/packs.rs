@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use super::Context;
-use super::lists::read_limited;
 use crate::config::document::Path;
 use crate::config::loaded::PackReport;
 use crate::config::problem::{ConfigError, Warning};
 use crate::config::spec;
 use crate::lists::pack::{self, MAX_OCTETS, PackEntry};
 use crate::lists::{BUILTIN_PREFIX, PACKS, RuleSet, builtin_pack};
+use crate::regular;
 
 /// The shipped pack that was read first, so that a reload need not read it again.
 static SHIPPED: OnceLock<(&'static str, Vec<PackEntry>)> = OnceLock::new();
@@ -130,7 +130,7 @@ impl Context<'_, '_> {
                 }
             };
         }
-        match read_limited(&self.beside(written), MAX_OCTETS as u64) {
+        match regular::read(&self.beside(written), MAX_OCTETS as u64) {
             Ok(octets) => Some(Text::Own(octets)),
             Err(error) => self.problems.fail(
                 path,

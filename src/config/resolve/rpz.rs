@@ -9,12 +9,12 @@ use base64::prelude::BASE64_STANDARD;
 use staunch_scoring::{NameBuf, NameRef};
 
 use super::Context;
-use super::lists::read_limited;
 use crate::config::document::Path;
 use crate::config::problem::{ConfigError, Warning};
 use crate::config::spec::{self, OnExpire, RpzEde, RpzPassthru, RpzPolicy, Unsupported};
 use crate::lists::host_name;
 use crate::model::Ede;
+use crate::regular;
 use crate::rpz::{self, Override, Rules, Settings};
 use crate::transfer::{Algorithm, Primaries, Primary, Source, TsigKey, ZoneConfig};
 
@@ -139,7 +139,7 @@ impl Context<'_, '_> {
                 self.problems.error(&path.key(field), "only zones that are transferred have it", "remove it");
             }
         }
-        let octets = match read_limited(&self.beside(file), MAX_ZONE_OCTETS) {
+        let octets = match regular::read(&self.beside(file), MAX_ZONE_OCTETS) {
             Ok(octets) => octets,
             Err(error) => {
                 return self.problems.fail(

@@ -16,6 +16,7 @@ use crate::forward::Way;
 use crate::forward::tls::{Pin, Tls, TlsError};
 use crate::lists::host_name;
 use crate::model::Mode;
+use crate::regular;
 
 /// Servers taken from a resolv.conf at most; stubs use three.
 const MAX_SYSTEM_SERVERS: usize = 8;
@@ -163,7 +164,7 @@ impl Context<'_, '_> {
         let mut roots = None;
         if let Some(file) = &written.ca_file {
             let field = path.key("ca_file");
-            match super::read_limited(&self.beside(file), MAX_CA_FILE) {
+            match regular::read(&self.beside(file), MAX_CA_FILE) {
                 Ok(octets) => {
                     self.digest_part(&format!("roots of {name}"), &octets);
                     roots = Some(octets);
