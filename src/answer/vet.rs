@@ -1,9 +1,12 @@
 //! The scrubber: follows the question's chain through a response and writes down only what stands on it.
 
+mod nothing;
+
 use std::net::IpAddr;
 
 use staunch_scoring::NameRef;
 
+use self::nothing::failure;
 use super::chain::{Chain, Source};
 use super::denial::{self, Absent};
 use super::emit::Writer;
@@ -11,8 +14,7 @@ use super::guard::{Showing, is_internal_name};
 use super::message::{Message, Record, Spelled};
 use super::rdata::{self, Signature, Svcb};
 use super::{
-    Alias, AnswerRules, Asked, BARE_NEGATIVE_TTL, FAILURE_TTL, Kind, MAX_ADDRESSES, MAX_RECORDS, VetError, Vetted,
-    WireAnswer,
+    Alias, AnswerRules, Asked, BARE_NEGATIVE_TTL, Kind, MAX_ADDRESSES, MAX_RECORDS, VetError, Vetted, WireAnswer,
 };
 use crate::model::Qtype;
 
@@ -67,31 +69,6 @@ pub(super) fn vet_message_behind(
 /// The name that the client has asked for.
 fn first<'a>(front: &[Alias<'a>], asked: Asked<'a>) -> NameRef<'a> {
     front.first().map_or(asked.qname, |alias| alias.owner)
-}
-
-/// SERVFAIL, with nothing in it.
-fn failure() -> Vetted {
-    Vetted {
-        answer: WireAnswer {
-            rcode: 2,
-            authentic_data: false,
-            ede: None,
-            answers: 0,
-            authorities: 0,
-            body: Box::default(),
-            ttl_at: Box::default(),
-            ttl: FAILURE_TTL,
-            pins: Box::default(),
-        },
-        kind: Kind::Failure,
-        cacheable: false,
-        rebinding: Vec::new(),
-        internal_alias: false,
-        names: Vec::new(),
-        dropped: 0,
-        whole: false,
-        data_octets: 0,
-    }
 }
 
 /// The answer under construction.
@@ -465,44 +442,6 @@ impl<'v, 'm> Vetting<'v, 'm> {
         self.record(message.owner(record), record.rtype, record.ttl.min(ttl), |v| {
             rdata::copy(message, record, &mut v.to)
         })
-    }
-
-    /// Nothing may be shown: a negative answer of our own, aliases left out, so that the inside stays inside.
-    fn emptied(self, chain: &Chain) -> Vetted {
-        let names = self.names(chain);
-        let dropped = self.message.answers().iter().filter(|r| r.rtype != RRSIG).count().min(usize::from(u16::MAX));
-        let qname = first(self.front, self.asked).as_wire();
-        let mut to = Writer::behind(qname);
-        let ttl = BARE_NEGATIVE_TTL.min(self.rules.max_ttl);
-        let length_at = to.begin(qname, SOA, ttl);
-        to.octets(b"\x0frebinding-guard\x07staunch\x07invalid\0\x06nobody\x07invalid\0");
-        for value in [1, 3600, 600, 86400, ttl] {
-            to.octets(&u32::to_be_bytes(value));
-        }
-        // One short record cannot be too large.
-        let _ = to.end(length_at);
-        let (body, ttl_at) = to.finish();
-        Vetted {
-            answer: WireAnswer {
-                rcode: 0,
-                authentic_data: false,
-                ede: None,
-                answers: 0,
-                authorities: 1,
-                body,
-                ttl_at,
-                ttl,
-                pins: Box::default(),
-            },
-            kind: Kind::NoData,
-            cacheable: ttl > 0,
-            rebinding: self.rebinding,
-            internal_alias: chain.internal,
-            names,
-            dropped: dropped as u16,
-            whole: false,
-            data_octets: 0,
-        }
     }
 
     fn dropped(&self) -> u16 {
