@@ -28,6 +28,9 @@ const VOLATILE_TTL: u32 = 30;
 /// Rules of [`special`] that speak of a session's own search list.
 const SEARCH_RULES: [&str; 2] = ["search suffix", "search-list expansion"];
 
+/// The zones whose parent proves that they are not signed.
+const RULE_HOME: &str = "RFC 8375 home.arpa";
+const RULE_SERVICE: &str = "RFC 9665 service.arpa";
 /// The rule by which clients are told of NAT64 prefixes.
 const RULE_IPV4ONLY: &str = "RFC 8880 ipv4only.arpa";
 
@@ -50,6 +53,13 @@ pub struct Local {
 }
 
 impl Local {
+    /// Whether the parent of a zone that is delegated without a signature has to prove that it is: a stub that validates takes
+    /// everything in it for forged otherwise (RFC 8375, and RFC 9665 like it). The name carries nothing that a session could
+    /// choose.
+    pub fn is_for_the_parent(&self, qtype: Qtype) -> bool {
+        qtype == Qtype::DS && self.rcode == NOERROR && [RULE_HOME, RULE_SERVICE].contains(&self.rule)
+    }
+
     /// Whether the name goes on after all, because the operator has named servers for `forwarded`, a zone that holds it:
     /// that is a word about this name where the zone is no larger than the one that answers here (`internal`,
     /// `10.in-addr.arpa`). `arpa` or `com` as a whole says nothing of them.
@@ -171,16 +181,11 @@ fn loopback(qtype: Qtype) -> Local {
 fn arpa(qname: NameRef<'_>, qtype: Qtype, offsets: &LabelOffsets) -> Option<Local> {
     let rest = offsets.count() - 1;
     let second = offsets.rev_labels(qname).nth(1)?;
-    // Delegated without a signature: a stub that validates finds everything below forged unless arpa itself says so (RFC
-    // 8375, and RFC 9665 like it). The name carries nothing that a session could choose.
-    if qtype == Qtype::DS && rest == 1 && matches!(second, b"home" | b"service") {
-        return None;
-    }
     match second {
         b"in-addr" => reverse::ipv4(qname, qtype, offsets),
         b"ip6" => reverse::ipv6(qname, qtype, offsets),
-        b"home" => Some(zone(rest == 1, 2, qtype, "RFC 8375 home.arpa")),
-        b"service" => Some(zone(rest == 1, 2, qtype, "RFC 9665 service.arpa")),
+        b"home" => Some(zone(rest == 1, 2, qtype, RULE_HOME)),
+        b"service" => Some(zone(rest == 1, 2, qtype, RULE_SERVICE)),
         b"6tisch" => Some(zone(rest == 1, 2, qtype, "RFC 9031 6tisch.arpa")),
         b"eap" => Some(zone(rest == 1, 2, qtype, "RFC 9965 eap.arpa")),
         // We designate no encrypted resolver: NODATA at the discovery name (RFC 9462 section 4).

@@ -241,6 +241,48 @@ fn names_of_our_own_zones_are_answered_like_any_others() {
 }
 
 #[test]
+fn what_own_names_lead_to_is_judged_and_what_cannot_be_reached_is_no_refusal() {
+    let Some(world) = World::create(1) else { return };
+    for name in ["tcp.site.example", "silent.site.example", "loop.led.example"] {
+        world.upstream.add_site(name, world::WEB.into());
+    }
+    let (zone, policy) = (world.path("corp.zone"), world.path("policy.zone"));
+    let own = "$ORIGIN corp.example.\n@ 300 IN SOA ns hostmaster 1 3600 600 86400 30\n@ 300 IN NS ns\nns 300 IN A 10.9.9.9\n\
+        wiki 300 IN A 10.9.9.10\nwiki 300 IN AAAA 2001:db8::9\ntcp 300 IN CNAME tcp.site.example.\n\
+        drop 300 IN CNAME silent.site.example.\ntwo 300 IN CNAME loop.led.example.\n";
+    std::fs::write(&zone, own).expect("written");
+    let rules = "$TTL 60\n@ SOA localhost. root.localhost. 1 3600 600 86400 60\n@ NS localhost.\n\
+        tcp.site.example CNAME rpz-tcp-only.\nsilent.site.example CNAME rpz-drop.\n*.led.example CNAME two.corp.example.\n";
+    std::fs::write(&policy, rules).expect("written");
+    let tables = format!(
+        "[[zone]]\nname = \"corp.example\"\nfile = \"{}\"\n[[rpz]]\nname = \"policy.test\"\nfile = \"{}\"\n",
+        zone.display(),
+        policy.display()
+    );
+    // A rule speaks of what leaves: own zones go first.
+    let mut config = Config::enforce().tables(&tables).deny("no", "corp.example");
+    config.sessions = "[[session]]\nid = \"s1\"\naddresses = [\"10.77.1.2\"]\ntype = \"interactive\"\n".into();
+    let staunch = Staunch::start(&world, &config);
+    let agent = &world.agents[0];
+    let raw = |name: &str, qtype: u16| Query::new(name, qtype).edns(1232).encode();
+
+    let unreachable = agent.ask_raw(raw("wiki.corp.example", rtype::AAAA)).expect("an answer");
+    assert_eq!((unreachable.rcode(), unreachable.answers.len()), (rcode::NOERROR, 0), "{unreachable:?}");
+    assert!(unreachable.errors().is_empty() && unreachable.flags & 0x0400 != 0, "no refusal: {unreachable:?}");
+    assert_eq!(agent.ask_raw(raw("wiki.corp.example", rtype::A)).expect("an answer").addresses().len(), 1);
+
+    let cut = agent.ask_raw(raw("tcp.corp.example", rtype::A)).expect("an answer");
+    assert!(cut.truncated() && cut.answers.is_empty(), "as the policy zone wants it: {cut:?}");
+    let whole = agent.ask_tcp(raw("tcp.corp.example", rtype::A)).expect("an answer");
+    assert_eq!(whole.addresses(), [world::WEB], "{whole:?}\n{}", staunch.tail());
+    assert!(agent.ask_raw(raw("drop.corp.example", rtype::A)).is_err(), "silence");
+
+    let led = agent.ask_raw(raw("a.led.example", rtype::A)).expect("an answer");
+    assert!(led.addresses().is_empty() && led.answers.len() == 2, "{led:?}");
+    assert!(world.upstream.seen().iter().all(|query| !query.name.contains("led")), "the policy zone has a rule for it");
+}
+
+#[test]
 fn who_sends_a_cookie_gets_one_with_every_reply() {
     let Some(world) = World::create(1) else { return };
     let _staunch = Staunch::start(&world, &Config::enforce());

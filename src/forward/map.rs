@@ -66,6 +66,11 @@ impl<T> Map<T> {
         Self { zones: Deepest::new(zones), default }
     }
 
+    /// Whether `name` is of a zone with upstreams of its own.
+    pub(super) fn is_apart(&self, name: NameRef<'_>) -> bool {
+        self.zones.of(name).is_some()
+    }
+
     /// What `name` belongs to.
     pub(super) fn of(&self, name: NameRef<'_>) -> &T {
         self.zones.of(name).map_or(&self.default, |(_, own)| own)

@@ -285,7 +285,9 @@ impl Race<'_> {
         let now = Instant::now();
         self.inner.servers[winner].health.compared(None, now);
         let name = self.ask.name();
-        let domain = self.inner.hasher.hash_one(Split::of(name).icann(name).as_wire());
+        // All names of a zone with upstreams of its own may be of one domain.
+        let domain = if self.inner.map.is_apart(name) { name } else { Split::of(name).icann(name) };
+        let domain = self.inner.hasher.hash_one(domain.as_wire());
         for (index, _) in self.failures.iter().filter(|(index, kind)| kind.answered() && *index != winner) {
             let server = &self.inner.servers[*index];
             if server.health.compared(Some(domain), now) {

@@ -43,6 +43,21 @@ fn prefixes_of_a_nat64_are_told_where_they_are_looked_for() {
 }
 
 #[test]
+fn that_a_zone_is_not_signed_is_for_its_parent_to_prove() {
+    for (text, qtype, expected) in [
+        ("home.arpa", Qtype::DS, true),
+        ("service.arpa", Qtype::DS, true),
+        ("home.arpa", Qtype::A, false),
+        ("tv.home.arpa", Qtype::DS, false),
+        ("resolver.arpa", Qtype::DS, false),
+    ] {
+        let name = QName::from_text(text).expect("test name");
+        let local = special(name.as_ref(), qtype, &[]).expect("special");
+        assert_eq!(local.is_for_the_parent(qtype), expected, "{text}");
+    }
+}
+
+#[test]
 fn the_registries_are_honoured() {
     let loopback6 = format!("{}ip6.arpa", format!("1{}", ".0".repeat(31)) + ".");
     let unspecified6 = format!("0{}.ip6.arpa", ".0".repeat(31));
@@ -68,10 +83,6 @@ fn the_registries_are_honoured() {
         ("home.arpa", "A", "NODATA home.arpa"),
         ("home.arpa", "SOA", "SOA home.arpa"),
         ("tv.home.arpa", "A", "NXDOMAIN home.arpa"),
-        // Their want of a signature is for arpa to prove.
-        ("home.arpa", "DS", "-"),
-        ("service.arpa", "DS", "-"),
-        ("tv.home.arpa", "DS", "NXDOMAIN home.arpa"),
         ("default.service.arpa", "SRV", "NXDOMAIN service.arpa"),
         ("x.6tisch.arpa", "A", "NXDOMAIN 6tisch.arpa"),
         ("x.eap.arpa", "A", "NXDOMAIN eap.arpa"),

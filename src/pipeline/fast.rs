@@ -91,12 +91,13 @@ impl Pipeline {
         let mut inner = session.inner.lock();
         // What never leaves is neither scored nor charged; a closed session gets not even that.
         if !inner.is_closed() {
-            if live.zones.covers(qname) && !unreachable {
+            if live.zones.covers(qname) {
                 record.source = Source::Zone;
                 return deferred(record, Step::Zone);
             }
             if let Some(answer) = local::special(qname, query.qtype, &context.announcement.search)
                 && !answer.yields_to(live.forwarded.of(qname))
+                && !(answer.is_for_the_parent(query.qtype) && live.policy.asks_parents(&context, query.edns))
                 && !live.policy.allows(&context, &grants, qname, now.wall)
             {
                 drop(inner);

@@ -383,7 +383,8 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) {
         let packet = packet_for(target.as_ref(), query);
-        let Some(reply) = self.walk_aliased(walk, &packet, true).await else {
+        // Over TCP, as it were: the client's own limits are kept when all is put together.
+        let Some(reply) = self.walk_aliased(walk, &packet, Transport::Tcp, true).await else {
             return refuse(live, query, hit, false, &mut walk.record, out);
         };
         let target = target.as_ref();
@@ -404,20 +405,19 @@ impl Pipeline {
         }
     }
 
-    /// The whole walk of a question that a zone has led to, for the same session; `aliased` where no policy zone is to be asked
-    /// about it.
+    /// The whole walk of a question that a zone has led to, for the same session, as if it came over `transport`; `aliased` where
+    /// no policy zone is to be asked about it. Nothing, where nothing is to be said.
     pub(super) fn walk_aliased<'p>(
         &'p self,
         walk: &'p Walk,
         packet: &'p [u8],
+        transport: Transport,
         aliased: bool,
     ) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + Send + 'p>> {
         Box::pin(async move {
             let Parsed::Query(query) = wire::parse(packet) else { return None };
             let mut out = Vec::with_capacity(512);
-            // Over TCP, as it were: the client's own limits are kept when all is put together.
-            let fast =
-                self.walk(&query, packet, walk.from, Transport::Tcp, clock::now(), None, &mut out, None, aliased);
+            let fast = self.walk(&query, packet, walk.from, transport, clock::now(), None, &mut out, None, aliased);
             match fast {
                 Fast::Reply => Some(out),
                 Fast::Drop => None,

@@ -9,8 +9,8 @@ use staunch_scoring::NameBuf;
 
 use super::pins::asked;
 use super::rewrite::packet_for;
-use super::{Pipeline, Walk};
-use crate::answer::{self, Alias, AnswerRules, Asked, Kind, MAX_HOPS};
+use super::{Pipeline, Walk, is_guarded};
+use crate::answer::{self, Alias, AnswerRules, Asked, Kind, MAX_HOPS, VetError};
 use crate::model::{Ede, Qtype};
 use crate::pin;
 use crate::reply;
@@ -33,13 +33,24 @@ impl Pipeline {
             }
             followed.push((std::mem::replace(&mut name, target), ttl));
         }
+        if walk.aliased && !live.zones.covers(name.as_ref()) {
+            // A policy zone has led here, and no policy zone would be asked about where this one leads: the client's own question
+            // for it will be judged like any other.
+            if let Some((owner, _)) = followed.pop() {
+                name = owner;
+            }
+        }
         let name = name.as_ref();
         let inside = live.zones.covers(name);
         let response = if inside {
             live.zones.answer(name, query.qtype).await
         } else {
             let packet = packet_for(name, query);
-            self.walk_aliased(walk, &packet, walk.aliased).await.unwrap_or_default()
+            match self.walk_aliased(walk, &packet, walk.transport, false).await {
+                Some(response) => response,
+                // Silence, where a policy zone wants it.
+                None => return,
+            }
         };
         let aliases: Vec<Alias<'_>> =
             followed.iter().map(|(owner, ttl)| Alias { owner: owner.as_ref(), ttl: *ttl }).collect();
@@ -51,6 +62,11 @@ impl Pipeline {
         let asked_for = Asked { qname: name, qtype: query.qtype, dnssec_ok };
         let vetted = match answer::vet_behind(&response, &aliases, asked_for, &rules) {
             Ok(vetted) if vetted.kind != Kind::Failure => vetted,
+            Err(VetError::Truncated) => {
+                let (ede, text) = reasons.unwrap_or((Ede::Other, "longer than a datagram"));
+                walk.record.rcode = 0;
+                return reply::truncated(out, query, ede, text);
+            }
             _ => {
                 let (ede, text) =
                     reasons.unwrap_or((Ede::Other, "the name that the zone leads to could not be asked for"));
@@ -59,10 +75,16 @@ impl Pipeline {
         };
         let mut cap = u32::MAX;
         if inside {
+            let context = walk.session.context();
+            if vetted.kind == Kind::Positive && is_guarded(&live, &context) && context.cannot_reach(query.qtype) {
+                // An address that no pin could open is not shown.
+                walk.record.rcode = 0;
+                reply::no_data(out, query, first, vetted.answer.ttl);
+                return mark_authoritative(out);
+            }
             let reachable = |addr: &&IpAddr| !addr.is_loopback() && !addr.is_unspecified() && !addr.is_multicast();
             let addresses: Vec<IpAddr> = vetted.answer.pins.iter().filter(reachable).copied().collect();
             let plan = pin::plan(&live.pins, vetted.answer.ttl);
-            let context = walk.session.context();
             let profile = live.policy.profiles.of(context.kind(), context.phase());
             let asked = asked(&live, first, &profile.ports, None);
             if !self.pin(&live, walk, query, &asked, &addresses, plan.ttl, out).await {
@@ -74,8 +96,12 @@ impl Pipeline {
         }
         walk.record.rcode = u16::from(vetted.answer.rcode);
         reply::rewritten(out, query, &vetted.answer, walk.transport, cap, reasons.as_slice());
-        if let Some(flags) = out.get_mut(2) {
-            *flags |= AUTHORITATIVE;
-        }
+        mark_authoritative(out);
+    }
+}
+
+fn mark_authoritative(out: &mut [u8]) {
+    if let Some(flags) = out.get_mut(2) {
+        *flags |= AUTHORITATIVE;
     }
 }

@@ -8,6 +8,7 @@ use crate::lists::{Action, Allowance, Grants, Rule, RuleMatch, Scope};
 use crate::model::{Mode, Reason, Wall};
 use crate::ports::Ports;
 use crate::session::Context;
+use crate::wire::Edns;
 
 /// What the addresses of a name are opened for.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +31,13 @@ pub struct Shut {
 }
 
 impl Policy {
+    /// Whether a session may ask a parent whether a zone of ours is signed: where signatures are wanted, and names that no rule
+    /// speaks of are not refused as such.
+    pub fn asks_parents(&self, context: &Context, edns: Option<Edns>) -> bool {
+        let profile = self.profiles.of(context.kind(), context.phase());
+        edns.is_some_and(|edns| edns.dnssec_ok) && profile.unlisted == Unlisted::Score
+    }
+
     /// What the addresses of `qname` are opened for, as rules, grants, lists and the profile have it now; an error where one
     /// of them refuses the name. Neither score nor ledger is asked: what was answered stays open until its lease ends, unless
     /// somebody's word has changed. For a session that is monitored nothing refuses.

@@ -34,6 +34,8 @@ use crate::regular;
 
 /// Who asks: the catalog answers everybody alike.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+/// How deep files may include others.
+const INCLUDES: usize = 8;
 /// Largest zone file, octets. Chosen without a source: some hundred thousand records.
 const MAX_FILE: u64 = 64 << 20;
 
@@ -212,13 +214,40 @@ fn read(zone: &NameBuf, origin: &Name, file: &Path) -> Result<BTreeMap<RrKey, Re
         let line = 1 + error.as_bytes().iter().take(valid).filter(|octet| **octet == b'\n').count();
         ZoneError::Text { file: file.into(), line: Some(line), what: "not UTF-8".into() }
     })?;
-    let text =
-        text::unescaped(&text).map_err(|(line, what)| ZoneError::Text { file: file.into(), line: Some(line), what })?;
+    let wrong = |(line, what)| ZoneError::Text { file: file.into(), line: Some(line), what };
+    let text = text::made_plain(&text).map_err(wrong)?;
+    for (line, name) in text::included(&text) {
+        plain_already(&beside(file, name), INCLUDES).map_err(|what| wrong((line, what)))?;
+    }
     parse(&text, file, origin).map_err(|what| ZoneError::Text {
         file: file.into(),
         line: line_of(&what, &text, file, origin),
         what,
     })
+}
+
+/// Where an included file is looked for.
+fn beside(file: &Path, name: &str) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join(name)
+}
+
+/// Checks that the parser, which opens included files by itself, reads them as they are meant; what cannot be read is told by it.
+fn plain_already(file: &Path, depth: usize) -> Result<(), String> {
+    let octets = match regular::read(file, MAX_FILE) {
+        Ok(octets) => octets,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(format!("{}: {error}", file.display())),
+    };
+    let text = String::from_utf8(octets).map_err(|_| format!("{}: not UTF-8", file.display()))?;
+    let plain = text::made_plain(&text).map_err(|(line, what)| format!("{}:{line}: {what}", file.display()))?;
+    // Parentheses without strings between them are read well.
+    let is_meant = plain == text || !text.contains(['"', '\\']);
+    if !is_meant {
+        let what = "escapes by number and quotation marks between parentheses are read in the zone's own file alone";
+        return Err(format!("{}: {what}", file.display()));
+    }
+    let further = depth.checked_sub(1).ok_or_else(|| format!("{}: included too deep", file.display()))?;
+    text::included(&plain).try_for_each(|(_, name)| plain_already(&beside(file, name), further))
 }
 
 fn parse(text: &str, file: &Path, origin: &Name) -> Result<BTreeMap<RrKey, RecordSet>, String> {

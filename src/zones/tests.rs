@@ -135,6 +135,38 @@ async fn a_number_in_a_string_is_one_octet() {
     assert_eq!(texts, [&b"A \""[..], b"v=1; p"]);
 }
 
+#[tokio::test]
+async fn strings_between_parentheses_are_strings() {
+    let text = "k1 IN TXT ( \"v=DKIM1; k=rsa;\" ; a comment (\n  \"p=abc def\" )\nbehind IN A 203.0.113.84\n";
+    let zones = load(&format!("{ZONE}{text}")).expect("a zone");
+    let reply = ask(&zones, "k1.corp.test", RecordType::TXT).await;
+    let RData::TXT(text) = &reply.answers[0].data else { panic!("{reply:?}") };
+    let texts: Vec<&[u8]> = text.txt_data.iter().map(|text| &**text).collect();
+    assert_eq!(texts, [&b"v=DKIM1; k=rsa;"[..], b"p=abc def"]);
+    assert_eq!(ask(&zones, "behind.corp.test", RecordType::A).await.answers.len(), 1);
+}
+
+#[test]
+fn included_files_are_read_as_they_are_meant_or_not_at_all() {
+    let dir = tempfile::tempdir().expect("directory");
+    let zone = dir.path().join("corp.zone");
+    for (text, good) in [
+        ("inc IN A 192.0.2.1\n", true),
+        ("inc IN TXT \"plain\"\n", true),
+        ("inc IN TXT \"\\065\"\n", false),
+        ("inc IN TXT ( \"a b\" )\n", false),
+        ("$INCLUDE more.zone\n", false),
+    ] {
+        std::fs::write(&zone, format!("{ZONE}$INCLUDE more.zone\n")).expect("written");
+        std::fs::write(dir.path().join("more.zone"), text).expect("written");
+        let loaded = Zones::load(&[(origin(), zone.clone())]);
+        assert_eq!(loaded.is_ok(), good, "{text}: {loaded:?}");
+        if let Err(error) = loaded {
+            assert_eq!(error.line(), ZONE.lines().count() as u32 + 1, "{error}");
+        }
+    }
+}
+
 #[test]
 fn bad_files_are_told_with_their_line() {
     let lines = ZONE.lines().count();

@@ -1,61 +1,126 @@
-//! Escapes by number in zone files, taken care of before the library's parser sees them: it reads `\DDD` as another
-//! character than the one meant (RFC 1035 section 5.1).
+//! Zone files, made ready for the library's parser: it reads `\DDD` as another character than the one meant (RFC 1035 section
+//! 5.1), and knows no quotation marks between parentheses.
 //!
 //! Pure.
 
-/// The text with `\DDD` in quoted strings written as the character itself.
+/// The text with `\DDD` in quoted strings written as the character itself, and each record on one line; lines stay where they
+/// are but for those within parentheses.
 ///
 /// # Errors
-/// The line, from 1, and what is wrong: an octet that the parser cannot be given, since it reads text, or a number that is no
-/// octet.
-pub(super) fn unescaped(text: &str) -> Result<String, (usize, String)> {
-    let mut out = String::with_capacity(text.len());
-    let (mut line, mut quoted, mut comment) = (1, false, false);
-    let mut rest = text;
-    while let Some(at) = rest.find(['\\', '"', ';', '\n']) {
+/// The line, from 1, and what is wrong: an octet that the parser cannot be given, since it reads text, a number that is no octet,
+/// or parentheses that are no pair.
+pub(super) fn made_plain(text: &str) -> Result<String, (usize, String)> {
+    let mut reader = Reader { out: String::with_capacity(text.len()), line: 1, quoted: false, open: None, joined: 0 };
+    let (mut rest, mut comment) = (text, false);
+    while let Some(at) = rest.find(['\\', '"', ';', '\n', '(', ')']) {
         let (before, behind) = rest.split_at(at);
-        out.push_str(before);
+        if !comment || reader.open.is_none() {
+            reader.out.push_str(before);
+        }
         let mut letters = behind.chars();
         let found = letters.next().unwrap_or_default();
         rest = letters.as_str();
         match found {
-            '\n' => (line, comment) = (line + 1, false),
-            _ if comment => {}
-            '"' => quoted = !quoted,
-            ';' => comment = !quoted,
-            _ => match rest.as_bytes().first_chunk::<3>().filter(|digits| digits.iter().all(u8::is_ascii_digit)) {
-                Some(digits) => {
-                    let number = digits.iter().fold(0u32, |number, digit| number * 10 + u32::from(digit - b'0'));
-                    let letter = char::from_u32(number).filter(|c| quoted && matches!(c, ' '..='~'));
-                    let Some(letter) = letter else {
-                        let digits = String::from_utf8_lossy(digits);
-                        let what = "only printable ASCII can be written by number, and only between quotation marks";
-                        return Err((line, format!("`\\{digits}`: {what}")));
-                    };
-                    if matches!(letter, '"' | '\\') {
-                        out.push('\\');
-                    }
-                    out.push(letter);
-                    rest = rest.get(3..).unwrap_or_default();
-                    continue;
+            '\n' => {
+                comment = false;
+                reader.end_line();
+            }
+            // Of a comment between parentheses nothing may stay: the record goes on behind it.
+            _ if comment && reader.open.is_some() => {}
+            _ if comment => reader.out.push(found),
+            '\\' => rest = reader.escape(rest)?,
+            '"' => {
+                reader.quoted = !reader.quoted;
+                reader.out.push(found);
+            }
+            _ if reader.quoted => reader.out.push(found),
+            ';' => {
+                comment = true;
+                if reader.open.is_none() {
+                    reader.out.push(found);
                 }
-                None => {
-                    // Whatever is escaped is not looked at.
-                    out.push('\\');
-                    let mut letters = rest.chars();
-                    if let Some(escaped) = letters.next() {
-                        line += usize::from(escaped == '\n');
-                        out.push(escaped);
-                    }
-                    rest = letters.as_str();
-                    continue;
-                }
-            },
+            }
+            _ => reader.parenthesis(found)?,
         }
-        out.push(found);
     }
-    out.push_str(rest);
-    Ok(out)
+    if !comment || reader.open.is_none() {
+        reader.out.push_str(rest);
+    }
+    match reader.open {
+        Some(line) => Err((line, "a parenthesis that is not closed".into())),
+        None => Ok(reader.out),
+    }
+}
+
+struct Reader {
+    out: String,
+    line: usize,
+    quoted: bool,
+    /// The line of a parenthesis that is open.
+    open: Option<usize>,
+    /// Ends of lines that were left out within it.
+    joined: usize,
+}
+
+impl Reader {
+    fn end_line(&mut self) {
+        self.line += 1;
+        if self.open.is_some() && !self.quoted {
+            self.joined += 1;
+            return self.out.push(' ');
+        }
+        self.out.push('\n');
+        if !self.quoted {
+            // What follows stands where it stood.
+            self.out.extend(std::iter::repeat_n('\n', std::mem::take(&mut self.joined)));
+        }
+    }
+
+    fn parenthesis(&mut self, found: char) -> Result<(), (usize, String)> {
+        self.open = match (found, self.open) {
+            ('(', None) => Some(self.line),
+            (')', Some(_)) => None,
+            _ => return Err((self.line, format!("`{found}` is not one of a pair"))),
+        };
+        self.out.push(' ');
+        Ok(())
+    }
+
+    /// Reads what is escaped at the beginning of `rest`, and gives what follows.
+    fn escape<'t>(&mut self, rest: &'t str) -> Result<&'t str, (usize, String)> {
+        let digits = rest.as_bytes().first_chunk::<3>().filter(|digits| digits.iter().all(u8::is_ascii_digit));
+        let Some(digits) = digits else {
+            // It stands for itself.
+            self.out.push('\\');
+            let mut letters = rest.chars();
+            if let Some(escaped) = letters.next() {
+                self.line += usize::from(escaped == '\n');
+                self.out.push(escaped);
+            }
+            return Ok(letters.as_str());
+        };
+        let number = digits.iter().fold(0u32, |number, digit| number * 10 + u32::from(digit - b'0'));
+        let letter = char::from_u32(number).filter(|c| self.quoted && matches!(c, ' '..='~'));
+        let Some(letter) = letter else {
+            let digits = String::from_utf8_lossy(digits);
+            let what = "only printable ASCII can be written by number, and only between quotation marks";
+            return Err((self.line, format!("`\\{digits}`: {what}")));
+        };
+        if matches!(letter, '"' | '\\') {
+            self.out.push('\\');
+        }
+        self.out.push(letter);
+        Ok(rest.get(3..).unwrap_or_default())
+    }
+}
+
+/// The files that a text includes, as written, each with its line. To be asked of a text that was made plain.
+pub(super) fn included(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..).zip(text.lines()).filter_map(|(line, text)| {
+        let mut words = text.split_ascii_whitespace();
+        words.next().filter(|word| word.eq_ignore_ascii_case("$INCLUDE"))?;
+        Some((line, words.next()?.trim_matches('"')))
+    })
 }
 
 #[cfg(test)]
@@ -71,23 +136,42 @@ mod tests {
             (r#"a TXT "\034\092\059""#, r#"a TXT "\"\\;""#),
             (r#"a TXT "v=1\; p" ; "\200"#, r#"a TXT "v=1\; p" ; "\200"#),
             (r#"a TXT "\\065""#, r#"a TXT "\\065""#),
+            (
+                "a TXT ( \"p=b; c\" ; why (\n \"d e\" )\nb A 192.0.2.1",
+                "a TXT   \"p=b; c\"   \"d e\"  \n\nb A 192.0.2.1",
+            ),
+            ("a TXT \"( ; )\" ; (\nb", "a TXT \"( ; )\" ; (\nb"),
             ("a\\.b A 192.0.2.1", "a\\.b A 192.0.2.1"),
         ] {
-            assert_eq!(unescaped(text).as_deref(), Ok(read), "{text}");
+            assert_eq!(made_plain(text).as_deref(), Ok(read), "{text}");
         }
     }
 
     #[test]
     fn what_the_parser_cannot_be_given_is_told_with_its_line() {
-        for text in [r#"a TXT "\200""#, r#"a TXT "\000""#, r#"a TXT "\999""#, r"a\046b A 192.0.2.1", r"a TXT \065"] {
-            assert_eq!(unescaped(&format!("\n; \\065\n{text}\n")).map_err(|error| error.0), Err(3), "{text}");
+        for text in [
+            r#"a TXT "\200""#,
+            r#"a TXT "\000""#,
+            r#"a TXT "\999""#,
+            r"a\046b A 192.0.2.1",
+            r"a TXT \065",
+            "a TXT ( b",
+            "b )",
+        ] {
+            assert_eq!(made_plain(&format!("\n; \\065\n{text}\n")).map_err(|error| error.0), Err(3), "{text}");
         }
+    }
+
+    #[test]
+    fn included_files_are_found() {
+        let text = "$TTL 5\n $include \"a.zone\" x.test.\nb TXT \"$INCLUDE c\"\n$INCLUDE d ; e\n";
+        assert_eq!(included(text).collect::<Vec<_>>(), [(2, "a.zone"), (4, "d")]);
     }
 
     proptest! {
         #[test]
         fn text_without_numbers_stays_as_it_is(text in "([a-z \"\\n;é]|\\\\[a-z;\"])*") {
-            prop_assert_eq!(unescaped(&text), Ok(text));
+            prop_assert_eq!(made_plain(&text), Ok(text));
         }
     }
 }

@@ -55,6 +55,9 @@ pub(super) struct Line {
 /// A framed query and its id.
 type Frame = (u16, Vec<u8>);
 
+/// What becomes of a question, and its id.
+type Put = (u16, oneshot::Receiver<Result<(Vec<u8>, u8), Lost>>);
+
 struct Shared {
     state: Mutex<State>,
     counters: Arc<Counters>,
@@ -62,6 +65,8 @@ struct Shared {
     quiet: Notify,
     /// Told when the connection is to be closed in an orderly way.
     done: Notify,
+    /// How questions of our own look.
+    dress: Dress<'static>,
 }
 
 struct State {
@@ -71,8 +76,8 @@ struct State {
     heard: Option<Instant>,
     /// When the last question was answered or given up.
     quiet: Instant,
-    /// Since when a question has waited that was given up, where nothing was read since.
-    given_up: Option<Instant>,
+    /// A question of our own whether anybody is there, and since when it waits.
+    probe: Option<(u16, Instant)>,
     idle: Duration,
     /// It takes no more questions: closed, or the server wants it closed.
     is_retired: bool,
@@ -82,6 +87,8 @@ struct State {
 struct Waiter {
     query: Query,
     since: Instant,
+    /// Whether it was written, as far as is known to be left to the system.
+    sent: bool,
     tell: oneshot::Sender<Result<(Vec<u8>, u8), Lost>>,
 }
 
@@ -99,6 +106,7 @@ pub(super) struct Lost {
 pub(super) struct Seat {
     id: u16,
     outcome: oneshot::Receiver<Result<(Vec<u8>, u8), Lost>>,
+    queue: mpsc::UnboundedSender<Frame>,
     shared: Arc<Shared>,
 }
 
@@ -115,11 +123,11 @@ impl Drop for Seat {
         let mut state = self.shared.state.lock();
         if let Some(waiter) = state.waiting.remove(&self.id) {
             state.quiet = Instant::now();
-            // Nobody waits for it any more, and yet it tells whether anybody is there.
-            if state.heard.is_none_or(|at| at < waiter.since) {
-                state.given_up = Some(state.given_up.map_or(waiter.since, |since| since.min(waiter.since)));
+            // A name may be slow, or nobody may be there any more.
+            if waiter.sent && state.heard.is_none_or(|at| at < waiter.since) {
+                self.shared.probe(&mut state, &self.queue);
             }
-            if state.waiting.is_empty() {
+            if state.is_idle() {
                 self.shared.quiet.notify_one();
             }
         }
@@ -135,7 +143,7 @@ impl Line {
             is_open: false,
             heard: None,
             quiet: Instant::now(),
-            given_up: None,
+            probe: None,
             idle: IDLE,
             is_retired: false,
             is_closed: false,
@@ -145,6 +153,13 @@ impl Line {
             counters: dial.counters.clone(),
             quiet: Notify::new(),
             done: Notify::new(),
+            dress: Dress {
+                payload: dress.payload,
+                case: dress.case,
+                cookie: None,
+                keepalive: dress.keepalive,
+                pad: dress.pad,
+            },
         });
         let line = Self { queue, shared: shared.clone() };
         // Ahead of the task, which may find out at once that nobody is there.
@@ -180,37 +195,22 @@ impl Line {
         if state.is_retired || state.is_closed || state.waiting.len() >= MOST {
             return Ok(None);
         }
-        // At most a sixteenth of all ids is in use.
-        let entry = loop {
-            match state.waiting.entry(random_id()?) {
-                Entry::Vacant(entry) => break entry,
-                Entry::Occupied(_) => {}
-            }
-        };
-        let id = *entry.key();
-        let query = Query::write(ask, id, dress);
-        let mut frame = Vec::with_capacity(2 + query.octets().len());
-        frame.extend_from_slice(&(query.octets().len() as u16).to_be_bytes());
-        frame.extend_from_slice(query.octets());
-        let (tell, outcome) = oneshot::channel();
-        entry.insert(Waiter { query, since: Instant::now(), tell });
-        if self.queue.send((id, frame)).is_err() {
-            state.waiting.remove(&id);
-            return Ok(None);
-        }
+        let Some((id, outcome)) = state.put(ask, dress, &self.queue)? else { return Ok(None) };
         drop(state);
-        Ok(Some(Seat { id, outcome, shared: self.shared.clone() }))
+        Ok(Some(Seat { id, outcome, queue: self.queue.clone(), shared: self.shared.clone() }))
     }
 
     /// Questions on it; `None` where it takes no more, or has said nothing for `patience` to one that is open.
     pub(super) fn load(&self, now: Instant, patience: Duration) -> Option<usize> {
         let state = self.shared.state.lock();
-        let stands_still = |since: Instant| {
+        let stands_still = |since: Instant, patience: Duration| {
             now.saturating_duration_since(since) >= patience && state.heard.is_none_or(|at| at < since)
         };
-        let mut unanswered = state.waiting.values().map(|waiter| waiter.since).chain(state.given_up);
         let takes = !state.is_retired && state.waiting.len() < MOST;
-        (takes && !unanswered.any(stands_still)).then_some(state.waiting.len())
+        let stuck = state.waiting.values().any(|waiter| stands_still(waiter.since, patience))
+            // What it asks for needs nobody else.
+            || state.probe.is_some_and(|(_, since)| stands_still(since, patience / 4));
+        (takes && !stuck).then_some(state.waiting.len())
     }
 
     /// Whether it has been of use.
@@ -235,12 +235,58 @@ impl Line {
     }
 }
 
+impl State {
+    /// Whether nobody waits for anything but a sign of life.
+    fn is_idle(&self) -> bool {
+        self.waiting.len() == usize::from(self.probe.is_some())
+    }
+
+    /// Queues a question under an id of its own; `None` where nothing is written any more.
+    fn put(
+        &mut self,
+        ask: &Ask,
+        dress: Dress<'_>,
+        queue: &mpsc::UnboundedSender<Frame>,
+    ) -> Result<Option<Put>, FailKind> {
+        // At most a sixteenth of all ids is in use.
+        let entry = loop {
+            match self.waiting.entry(random_id()?) {
+                Entry::Vacant(entry) => break entry,
+                Entry::Occupied(_) => {}
+            }
+        };
+        let id = *entry.key();
+        let query = Query::write(ask, id, dress);
+        let mut frame = Vec::with_capacity(2 + query.octets().len());
+        frame.extend_from_slice(&(query.octets().len() as u16).to_be_bytes());
+        frame.extend_from_slice(query.octets());
+        let (tell, outcome) = oneshot::channel();
+        entry.insert(Waiter { query, since: Instant::now(), sent: false, tell });
+        if queue.send((id, frame)).is_err() {
+            self.waiting.remove(&id);
+            return Ok(None);
+        }
+        Ok(Some((id, outcome)))
+    }
+}
+
 impl Shared {
+    /// Asks whether anybody is there, where that is not being asked.
+    fn probe(&self, state: &mut State, queue: &mpsc::UnboundedSender<Frame>) {
+        let asked = state.probe.is_some() || state.is_retired || state.is_closed;
+        if !asked && let Ok(Some((id, _))) = state.put(&Ask::PROBE, self.dress, queue) {
+            state.probe = Some((id, Instant::now()));
+        }
+    }
+
     /// Hands a message to whom it is for.
     fn deliver(&self, message: Vec<u8>, now: Instant) {
         let id = message.first_chunk().map(|id| u16::from_be_bytes(*id));
         let mut state = self.state.lock();
-        (state.heard, state.given_up) = (Some(now), None);
+        state.heard = Some(now);
+        if state.probe.is_some_and(|(probe, _)| id == Some(probe)) {
+            state.probe = None;
+        }
         let Some(waiter) = id.and_then(|id| state.waiting.remove(&id)) else {
             drop(state);
             return Counters::add(&self.counters.mismatches);
@@ -250,7 +296,7 @@ impl Shared {
             state.is_retired |= idle.is_zero();
         }
         state.quiet = now;
-        if state.waiting.is_empty() {
+        if state.is_idle() {
             self.quiet.notify_one();
         }
         drop(state);
@@ -279,11 +325,11 @@ impl Shared {
             let wake = {
                 let mut state = self.state.lock();
                 let idle = if state.is_retired { Duration::ZERO } else { state.idle };
-                if state.waiting.is_empty() && now >= state.quiet + idle {
+                if state.is_idle() && now >= state.quiet + idle {
                     state.is_retired = true;
                     return;
                 }
-                state.waiting.is_empty().then_some(state.quiet + idle)
+                state.is_idle().then_some(state.quiet + idle)
             };
             match wake {
                 Some(at) => drop(timeout_at(at, self.quiet.notified()).await),
@@ -360,7 +406,8 @@ async fn write<S: AsyncWrite>(mut stream: WriteHalf<S>, mut frames: mpsc::Unboun
         batch.clear();
         while let Some((id, frame)) = next {
             // Given up while the connection opened: nobody wants it asked any more.
-            if shared.state.lock().waiting.contains_key(&id) {
+            if let Some(waiter) = shared.state.lock().waiting.get_mut(&id) {
+                waiter.sent = true;
                 batch.extend_from_slice(&frame);
             }
             next = if batch.len() < BATCH { frames.try_recv().ok() } else { None };

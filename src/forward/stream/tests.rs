@@ -154,6 +154,40 @@ async fn a_connection_on_which_nothing_is_heard_any_more_is_given_up_with_its_fi
     }
 }
 
+/// A pool over TCP or TLS, and how a question of its is dressed.
+fn pool(fake: &Fake, way: Way) -> (super::Pool, crate::forward::query::Dress<'static>) {
+    let upstream = Upstream { address: fake.addr, way };
+    (super::Pool::new(upstream, std::sync::Arc::default()), crate::forward::query::Dress::default())
+}
+
+#[tokio::test]
+async fn names_that_are_slow_cost_no_connection_each() {
+    // A resolver with its root at hand, asked for names whose servers are silent.
+    let up = Fake::start(|q, _| if q[12] == 0 { Act::Send(vec![answer(q, 1)]) } else { Act::Silence }).await;
+    let (pool, dress) = pool(&up, Way::Tcp);
+    for i in 0..6 {
+        let ask = (&permit(&format!("n{i}.example"))).into();
+        let given_up = tokio::time::timeout(ms(350), pool.ask(&ask, dress, ms(300))).await;
+        assert!(given_up.is_err(), "{i}");
+        tokio::time::sleep(ms(30)).await;
+    }
+    assert_eq!((up.connections(), up.probes()), (1, 6));
+}
+
+#[tokio::test]
+async fn a_question_given_up_before_it_was_sent_says_nothing_of_its_connection() {
+    let root = Root::new();
+    let up = Fake::start_with(Some(root.issue("dns.example", false).config), good(1)).await;
+    let tls = Tls::new("dns.example", Vec::new(), Some(root.pem.as_bytes())).expect("settings");
+    let (pool, dress) = pool(&up, Way::Tls(tls));
+    let ask = (&permit("a.example")).into();
+    // Less than a handshake takes.
+    let _ = tokio::time::timeout(Duration::from_micros(50), pool.ask(&ask, dress, ms(300))).await;
+    tokio::time::sleep(ms(500)).await;
+    assert!(pool.ask(&ask, dress, ms(300)).await.is_ok());
+    assert_eq!(up.connections(), 1);
+}
+
 #[tokio::test]
 async fn nobody_listens_and_that_is_found_out_a_few_times_a_second() {
     let gone = Fake::start(good(1)).await.addr;
