@@ -107,7 +107,7 @@ fn the_resolver_has_no_capability_and_the_enforcer_one() {
     let Some(world) = World::create(2) else { return };
     let mut config = config();
     config.enforce = "max_pin_seconds = 600".into();
-    let (enforcer, staunch) = started(&world, config);
+    let (mut enforcer, staunch) = started(&world, config);
     let pid = staunch.pid().expect("it runs");
     for field in ["CapEff:", "CapPrm:", "CapInh:", "CapBnd:", "CapAmb:"] {
         assert!(of_threads(pid, field).iter().all(|caps| *caps == 0), "{field} of the resolver");
@@ -143,6 +143,11 @@ fn the_resolver_has_no_capability_and_the_enforcer_one() {
     let status = staunch.json(&["status"]);
     assert_eq!(status["enforcement"]["backend"], "nft", "{status}");
     assert!(status["enforcement"]["counts"]["pins4"].as_u64() >= Some(3), "{status}");
+
+    enforcer.end();
+    assert!(enforcer.log().contains("stopping; the table stays"), "{}", enforcer.log());
+    assert!(!enforcer::socket(&world).exists(), "its socket goes with it");
+    closed(two, WEB.into(), "behind an enforcer that was ended");
 }
 
 #[test]

@@ -159,6 +159,15 @@ impl<'t> Document<'t> {
                 break;
             }
         }
+        // Of the whole: whoever reads a part of the file must not take defaults for what it says.
+        let found = ConfigError {
+            file: self.file.clone(),
+            line: 1,
+            field: String::new(),
+            problem: "too many mistakes of form to read it".into(),
+            remedy: "correct those that are told first".into(),
+        };
+        problems.broken(Path::default(), found);
         V1::default()
     }
 

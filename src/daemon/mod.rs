@@ -106,12 +106,16 @@ pub fn run(start: Start) -> Result<(), StartError> {
 
 /// Runs the enforcer until SIGTERM or SIGINT, by the resolver's configuration file; `socket` goes before the file's.
 pub fn run_enforcer(config: &Path, socket: Option<PathBuf>) -> Result<(), StartError> {
-    let _log = log::start();
     let (settings, warnings) = config::load_enforcer(config, socket).map_err(StartError::Config)?;
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    crate::enforce::remote::run(&settings).context("enforcer").map_err(StartError::Other)
+    let mut log = None;
+    // The log has a thread, which must neither be told of signals nor keep privileges.
+    let begun = || {
+        log = Some(log::start());
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+    };
+    crate::enforce::remote::run(&settings, begun).context("enforcer").map_err(StartError::Other)
 }
 
 /// What stubs may make us open, of the descriptors that the system allows: `used` ones are opened beside it.
@@ -140,6 +144,13 @@ fn share_out(listen: &listen::Config, used: usize) -> fds::Budget {
 }
 
 async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up: Signal) -> Result<(), StartError> {
+    let ends = || -> Result<_, StartError> {
+        let terminate = signal(SignalKind::terminate()).context("signal handler")?;
+        Ok((terminate, signal(SignalKind::interrupt()).context("signal handler")?))
+    };
+    // The first process of a container hears nothing that it has no handler for.
+    let early = if std::process::id() == 1 { Some(ends()?) } else { None };
+
     let mut listen = loaded.listen.clone();
     let admin_config = loaded.admin.clone();
     let metrics = loaded.metrics;
@@ -171,8 +182,10 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
     ready::before_serving(&pipeline).await;
     give_back();
     // Until here there is nothing to be ended in order, and a start that hangs can be ended at all.
-    let mut terminate = signal(SignalKind::terminate()).context("signal handler")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("signal handler")?;
+    let (mut terminate, mut interrupt) = match early {
+        Some(signals) => signals,
+        None => ends()?,
+    };
     let runtime = tokio::runtime::Handle::current();
     let listener = privilege::with_low_ports(|| Listener::start_with(&listen, inherited, pipeline.clone(), &runtime))
         .context("could not listen; another resolver may hold the address")?;

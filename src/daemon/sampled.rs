@@ -132,7 +132,11 @@ fn listeners(all: &mut Vec<Sample>, counters: &listen::Counters) {
         plain("tcp_accepted_total", "Connections accepted", read(&counters.tcp_accepted)),
         plain("tcp_refused_total", "Connections closed at a limit", read(&counters.tcp_refused)),
         plain("panics_total", "Panics caught and answered SERVFAIL", read(&counters.panics)),
-        plain("log_lines_dropped_total", "Lines of the service's log that nobody read in time", log::dropped() as f64),
+        plain(
+            "log_lines_dropped_total",
+            "Lines of the service's log that nobody read in time, or that could not be written",
+            log::dropped() as f64,
+        ),
     ]);
 }
 

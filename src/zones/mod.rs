@@ -215,7 +215,7 @@ fn read(zone: &NameBuf, origin: &Name, file: &Path) -> Result<BTreeMap<RrKey, Re
         ZoneError::Text { file: file.into(), line: Some(line), what: "not UTF-8".into() }
     })?;
     let wrong = |(line, what)| ZoneError::Text { file: file.into(), line: Some(line), what };
-    let text = text::made_plain(&text).map_err(wrong)?;
+    let (text, _) = text::made_plain(&text).map_err(wrong)?;
     for (line, name) in text::included(&text) {
         plain_already(&beside(file, name), INCLUDES).map_err(|what| wrong((line, what)))?;
     }
@@ -239,10 +239,9 @@ fn plain_already(file: &Path, depth: usize) -> Result<(), String> {
         Err(error) => return Err(format!("{}: {error}", file.display())),
     };
     let text = String::from_utf8(octets).map_err(|_| format!("{}: not UTF-8", file.display()))?;
-    let plain = text::made_plain(&text).map_err(|(line, what)| format!("{}:{line}: {what}", file.display()))?;
-    // Parentheses without strings between them are read well.
-    let is_meant = plain == text || !text.contains(['"', '\\']);
-    if !is_meant {
+    let made = text::made_plain(&text).map_err(|(line, what)| format!("{}:{line}: {what}", file.display()))?;
+    let (plain, differs) = made;
+    if differs {
         let what = "escapes by number and quotation marks between parentheses are read in the zone's own file alone";
         return Err(format!("{}: {what}", file.display()));
     }

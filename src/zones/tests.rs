@@ -152,7 +152,7 @@ fn included_files_are_read_as_they_are_meant_or_not_at_all() {
     let zone = dir.path().join("corp.zone");
     for (text, good) in [
         ("inc IN A 192.0.2.1\n", true),
-        ("inc IN TXT \"plain\"\n", true),
+        ("inc IN TXT \"plain\"\nmail IN MX ( 10\n www )\n", true),
         ("inc IN TXT \"\\065\"\n", false),
         ("inc IN TXT ( \"a b\" )\n", false),
         ("$INCLUDE more.zone\n", false),

@@ -4,13 +4,20 @@
 //! Pure.
 
 /// The text with `\DDD` in quoted strings written as the character itself, and each record on one line; lines stay where they
-/// are but for those within parentheses.
+/// are but for those within parentheses. And whether the parser would have read it as something else.
 ///
 /// # Errors
 /// The line, from 1, and what is wrong: an octet that the parser cannot be given, since it reads text, a number that is no octet,
 /// or parentheses that are no pair.
-pub(super) fn made_plain(text: &str) -> Result<String, (usize, String)> {
-    let mut reader = Reader { out: String::with_capacity(text.len()), line: 1, quoted: false, open: None, joined: 0 };
+pub(super) fn made_plain(text: &str) -> Result<(String, bool), (usize, String)> {
+    let mut reader = Reader {
+        out: String::with_capacity(text.len()),
+        line: 1,
+        quoted: false,
+        open: None,
+        joined: 0,
+        differs: false,
+    };
     let (mut rest, mut comment) = (text, false);
     while let Some(at) = rest.find(['\\', '"', ';', '\n', '(', ')']) {
         let (before, behind) = rest.split_at(at);
@@ -31,6 +38,7 @@ pub(super) fn made_plain(text: &str) -> Result<String, (usize, String)> {
             '\\' => rest = reader.escape(rest)?,
             '"' => {
                 reader.quoted = !reader.quoted;
+                reader.differs |= reader.open.is_some();
                 reader.out.push(found);
             }
             _ if reader.quoted => reader.out.push(found),
@@ -48,7 +56,7 @@ pub(super) fn made_plain(text: &str) -> Result<String, (usize, String)> {
     }
     match reader.open {
         Some(line) => Err((line, "a parenthesis that is not closed".into())),
-        None => Ok(reader.out),
+        None => Ok((reader.out, reader.differs)),
     }
 }
 
@@ -60,6 +68,8 @@ struct Reader {
     open: Option<usize>,
     /// Ends of lines that were left out within it.
     joined: usize,
+    /// Whether there was anything that the parser would read as something else.
+    differs: bool,
 }
 
 impl Reader {
@@ -67,6 +77,9 @@ impl Reader {
         self.line += 1;
         if self.open.is_some() && !self.quoted {
             self.joined += 1;
+            if self.out.ends_with('\r') {
+                self.out.pop();
+            }
             return self.out.push(' ');
         }
         self.out.push('\n');
@@ -94,6 +107,9 @@ impl Reader {
             self.out.push('\\');
             let mut letters = rest.chars();
             if let Some(escaped) = letters.next() {
+                if escaped == ';' && !self.quoted {
+                    return Err((self.line, "`\\;` is read only between quotation marks".into()));
+                }
                 self.line += usize::from(escaped == '\n');
                 self.out.push(escaped);
             }
@@ -110,6 +126,7 @@ impl Reader {
             self.out.push('\\');
         }
         self.out.push(letter);
+        self.differs = true;
         Ok(rest.get(3..).unwrap_or_default())
     }
 }
@@ -117,9 +134,13 @@ impl Reader {
 /// The files that a text includes, as written, each with its line. To be asked of a text that was made plain.
 pub(super) fn included(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..).zip(text.lines()).filter_map(|(line, text)| {
-        let mut words = text.split_ascii_whitespace();
-        words.next().filter(|word| word.eq_ignore_ascii_case("$INCLUDE"))?;
-        Some((line, words.next()?.trim_matches('"')))
+        let (word, rest) = text.trim_start().split_at_checked("$INCLUDE".len())?;
+        let rest = word.eq_ignore_ascii_case("$INCLUDE").then(|| rest.trim_start())?;
+        let name = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.split('"').next(),
+            None => rest.split([' ', '\t', ';', '\r']).next(),
+        };
+        Some((line, name.filter(|name| !name.is_empty())?))
     })
 }
 
@@ -141,9 +162,10 @@ mod tests {
                 "a TXT   \"p=b; c\"   \"d e\"  \n\nb A 192.0.2.1",
             ),
             ("a TXT \"( ; )\" ; (\nb", "a TXT \"( ; )\" ; (\nb"),
+            ("@ SOA a b (\r\n 1\r\n 2 )\r\nb A", "@ SOA a b    1  2  \r\n\n\nb A"),
             ("a\\.b A 192.0.2.1", "a\\.b A 192.0.2.1"),
         ] {
-            assert_eq!(made_plain(text).as_deref(), Ok(read), "{text}");
+            assert_eq!(made_plain(text).map(|(text, _)| text).as_deref(), Ok(read), "{text}");
         }
     }
 
@@ -157,6 +179,7 @@ mod tests {
             r"a TXT \065",
             "a TXT ( b",
             "b )",
+            r"a TXT b\;c",
         ] {
             assert_eq!(made_plain(&format!("\n; \\065\n{text}\n")).map_err(|error| error.0), Err(3), "{text}");
         }
@@ -166,12 +189,14 @@ mod tests {
     fn included_files_are_found() {
         let text = "$TTL 5\n $include \"a.zone\" x.test.\nb TXT \"$INCLUDE c\"\n$INCLUDE d ; e\n";
         assert_eq!(included(text).collect::<Vec<_>>(), [(2, "a.zone"), (4, "d")]);
+        let odd = "$INCLUDE a;b\n$INCLUDE\"c d\"\n$INCLUDE\n$INCLUDE e\r\n";
+        assert_eq!(included(odd).collect::<Vec<_>>(), [(1, "a"), (2, "c d"), (4, "e")]);
     }
 
     proptest! {
         #[test]
-        fn text_without_numbers_stays_as_it_is(text in "([a-z \"\\n;é]|\\\\[a-z;\"])*") {
-            prop_assert_eq!(made_plain(&text), Ok(text));
+        fn text_without_numbers_stays_as_it_is(text in "([a-z \"\\n;é]|\\\\[a-z\"])*") {
+            prop_assert_eq!(made_plain(&text), Ok((text, false)));
         }
     }
 }

@@ -61,6 +61,18 @@ impl Enforcer {
         drop(self.process.take());
     }
 
+    /// Ends it as a supervisor does.
+    pub fn end(&mut self) {
+        // SAFETY: a signal to a process of ours that has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.pid() as i32, libc::SIGTERM) }, 0);
+        let mut process = self.process.take().expect("it runs");
+        let until = Instant::now() + Duration::from_secs(10);
+        while process.runs() {
+            assert!(Instant::now() < until, "it does not end: {}", process.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("it runs").id()

@@ -17,7 +17,7 @@ struct Socket {
 impl Socket {
     /// Whether the kernel gives one of them alone.
     fn overlaps(&self, other: &Self) -> bool {
-        let (one, two) = (self.address.ip(), other.address.ip());
+        let (one, two) = (self.address.ip().to_canonical(), other.address.ip().to_canonical());
         let takes_in = |socket: &Self, ip: IpAddr| {
             let own = socket.address.ip();
             own.is_unspecified() && (own.is_ipv4() == ip.is_ipv4() || (own.is_ipv6() && socket.both_families))

@@ -43,13 +43,14 @@ pub struct Settings {
     pub peers: Peers,
 }
 
-/// Runs until SIGTERM or SIGINT. The table stays and goes on refusing.
+/// Runs until SIGTERM or SIGINT. The table stays and goes on refusing. `begun` is called once there may be further threads: they
+/// inherit what signals are waited for, and what privileges are left.
 ///
 /// # Errors
 ///
 /// Where the socket cannot be had or the packet filter cannot be set up: without privilege, or while another process owns the
 /// table.
-pub fn run(settings: &Settings) -> Result<(), Error> {
+pub fn run(settings: &Settings, begun: impl FnOnce()) -> Result<(), Error> {
     let io = |doing| move |source| Error::Io { doing, source };
     // Before there is a second thread, which would have them delivered.
     let signals = signals().map_err(io("wait for signals"))?;
@@ -59,6 +60,7 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
     privilege::keep_only(privilege::TO_OPEN).map_err(io("give privileges away"))?;
     let mut backend = owner::in_process(&settings.enforce)?;
     privilege::keep_only(privilege::TO_RUN).map_err(io("give privileges away"))?;
+    begun();
     backend.setup()?;
     let mailbox = Mailbox::default();
     let (wake, waker) = UnixStream::pair().map_err(io("make a pair of sockets"))?;

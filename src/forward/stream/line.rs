@@ -106,7 +106,8 @@ pub(super) struct Lost {
 pub(super) struct Seat {
     id: u16,
     outcome: oneshot::Receiver<Result<(Vec<u8>, u8), Lost>>,
-    queue: mpsc::UnboundedSender<Frame>,
+    /// Does not keep the connection: that is its line's.
+    queue: mpsc::WeakUnboundedSender<Frame>,
     shared: Arc<Shared>,
 }
 
@@ -124,8 +125,11 @@ impl Drop for Seat {
         if let Some(waiter) = state.waiting.remove(&self.id) {
             state.quiet = Instant::now();
             // A name may be slow, or nobody may be there any more.
-            if waiter.sent && state.heard.is_none_or(|at| at < waiter.since) {
-                self.shared.probe(&mut state, &self.queue);
+            if waiter.sent
+                && state.heard.is_none_or(|at| at < waiter.since)
+                && let Some(queue) = self.queue.upgrade()
+            {
+                self.shared.probe(&mut state, &queue);
             }
             if state.is_idle() {
                 self.shared.quiet.notify_one();
@@ -197,7 +201,7 @@ impl Line {
         }
         let Some((id, outcome)) = state.put(ask, dress, &self.queue)? else { return Ok(None) };
         drop(state);
-        Ok(Some(Seat { id, outcome, queue: self.queue.clone(), shared: self.shared.clone() }))
+        Ok(Some(Seat { id, outcome, queue: self.queue.downgrade(), shared: self.shared.clone() }))
     }
 
     /// Questions on it; `None` where it takes no more, or has said nothing for `patience` to one that is open.
@@ -209,7 +213,7 @@ impl Line {
         let takes = !state.is_retired && state.waiting.len() < MOST;
         let stuck = state.waiting.values().any(|waiter| stands_still(waiter.since, patience))
             // What it asks for needs nobody else.
-            || state.probe.is_some_and(|(_, since)| stands_still(since, patience / 4));
+            || state.probe.is_some_and(|(_, since)| stands_still(since, patience / 2));
         (takes && !stuck).then_some(state.waiting.len())
     }
 
@@ -273,6 +277,11 @@ impl State {
 impl Shared {
     /// Asks whether anybody is there, where that is not being asked.
     fn probe(&self, state: &mut State, queue: &mpsc::UnboundedSender<Frame>) {
+        // One that others were answered behind was lost by itself.
+        if let Some((id, _)) = state.probe.filter(|(_, since)| state.heard.is_some_and(|at| at >= *since)) {
+            state.waiting.remove(&id);
+            state.probe = None;
+        }
         let asked = state.probe.is_some() || state.is_retired || state.is_closed;
         if !asked && let Ok(Some((id, _))) = state.put(&Ask::PROBE, self.dress, queue) {
             state.probe = Some((id, Instant::now()));
