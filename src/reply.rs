@@ -23,7 +23,6 @@
 
 mod options;
 mod rendered;
-mod ttl;
 
 use std::net::IpAddr;
 
@@ -37,7 +36,6 @@ use crate::wire::{Query, Reject};
 
 pub use options::{add_option, curtail};
 pub use rendered::Rendered;
-pub use ttl::cap_ttls;
 
 /// Largest datagram we send and the payload size we announce, octets: below the path MTU of any link that carries IPv6
 /// (RFC 9715), so that replies are not fragmented.
