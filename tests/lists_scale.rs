@@ -5,7 +5,8 @@ mod daemon;
 #[path = "lists_scale/publisher.rs"]
 mod publisher;
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -259,6 +260,41 @@ fn reloads_at_ten_hertz_under_load_never_tear_and_never_lose_the_good_one() {
     });
     assert_eq!((swapped, refused), (40, 20));
     assert!(asked.load(Ordering::Relaxed) > 100, "there was a load");
+}
+
+/// Tools that ask for a reload after each of many changes must not keep lists being read for minutes behind the last one.
+#[test]
+fn reloads_asked_for_while_one_is_carried_out_are_one_behind_it() {
+    const NAMES: u32 = 200_000;
+    let dir = tempfile::tempdir().expect("directory");
+    let list = dir.path().join("many.txt");
+    let version = |n: u32| {
+        let names: String = (0..NAMES).map(|i| format!("host{i}.zone{}.v{n}.example\n", i % 977)).collect();
+        write(&list, format!("version{n}.example\n{names}"));
+    };
+    version(0);
+    let page = TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a port").to_string();
+    let lists = format!("{ENFORCE}\n[[list]]\nid = \"many\"\npath = \"{}\"\n", list.display());
+    let daemon = Daemon::start_with_metrics(&page, &lists);
+    version(1);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| daemon.run(&["reload"]));
+        std::thread::sleep(Duration::from_millis(300));
+        let others: Vec<_> = (0..12).map(|_| scope.spawn(|| daemon.run(&["reload"]))).collect();
+        for asked in std::iter::once(first).chain(others) {
+            let output = asked.join().expect("joined");
+            assert_eq!(code(&output), 0, "{output:?}");
+        }
+    });
+    assert!(daemon.refuses("version1.example"), "what the file said when they asked");
+    let mut stream = TcpStream::connect(&page).expect("the metrics page");
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("asked");
+    let mut metrics = String::new();
+    stream.read_to_string(&mut metrics).expect("the page");
+    let done = metrics.lines().find_map(|line| line.strip_prefix("staunch_reloads_total{outcome=\"done\"} "));
+    let done: f64 = done.expect("a count").parse().expect("a number");
+    // The first, and one for all that came meanwhile; another for who came late on a busy machine.
+    assert!((2.0..=4.0).contains(&done), "{done} reloads for 13 who asked");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! What was in force is kept here until nobody uses it any more, so that it is this thread that gives its memory back
 //! and never one that has a query in hand.
 
+use std::iter;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -48,6 +49,7 @@ impl Counters {
 }
 
 /// What to read.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
     /// The file, as it is now.
     File,
@@ -102,27 +104,37 @@ fn run(start: &Start, pipeline: &Weak<Pipeline>, runtime: &Handle, jobs: &mpsc::
         } else {
             jobs.recv_timeout(RETIRE)
         };
-        let job = match job {
+        let first = match job {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        let Some(pipeline) = pipeline.upgrade() else { return };
-        let old = pipeline.live.load_full();
-        let result = reload(start, &pipeline, runtime, &job.what);
-        if !Arc::ptr_eq(&old, &pipeline.live.load()) {
-            retired.push(old);
+        // Whoever asked before the reading begins is served by it: a hundred signals are one reload, and not a hundred.
+        let (files, lists): (Vec<_>, Vec<_>) =
+            iter::once(first).chain(jobs.try_iter()).partition(|job| job.what == What::File);
+        for (what, asked) in [(What::File, files), (What::Lists, lists)] {
+            if asked.is_empty() {
+                continue;
+            }
+            let Some(pipeline) = pipeline.upgrade() else { return };
+            let old = pipeline.live.load_full();
+            let result = reload(start, &pipeline, runtime, what);
+            if !Arc::ptr_eq(&old, &pipeline.live.load()) {
+                retired.push(old);
+            }
+            // Of fetched lists `lists_failing` and an alert tell, and the file may be refused all the while.
+            if what == What::File {
+                counters.note(result.is_ok());
+            }
+            for job in asked {
+                // Who asked may have gone away.
+                drop(job.done.send(result.clone()));
+            }
         }
-        // Of fetched lists `lists_failing` and an alert tell, and the file may be refused all the while.
-        if matches!(job.what, What::File) {
-            counters.note(result.is_ok());
-        }
-        // Who asked may have gone away.
-        drop(job.done.send(result));
     }
 }
 
-fn reload(start: &Start, pipeline: &Pipeline, runtime: &Handle, what: &What) -> Result<String, String> {
+fn reload(start: &Start, pipeline: &Pipeline, runtime: &Handle, what: What) -> Result<String, String> {
     if start.config.is_none() {
         return Err("there is no configuration file to read again".into());
     }

@@ -8,6 +8,7 @@ fn sockets_that_cannot_all_be_opened_are_mistakes() {
         ("listen = [\"0.0.0.0:53\", \"127.0.0.1:53\"]", "server.listen[1]", "127.0.0.1:53 and 0.0.0.0:53"),
         ("listen = [\"[fd00::1]:53\", \"[::]:53\"]", "server.listen[1]", "[::]:53 and [fd00::1]:53"),
         ("listen = [\"10.0.0.1:53\", \"10.0.0.1:53\"]", "server.listen[1]", "stands here twice"),
+        ("listen = [\"[::ffff:10.0.0.1]:53\"]", "server.listen[0]", "written as IPv6"),
         ("listen = [\"127.0.0.1:9153\"]", "server.listen[0]", "the address of server.metrics, too"),
         ("listen = [\"0.0.0.0:9153\"]", "server.listen[0]", "127.0.0.1:9153 of server.metrics"),
         ("listen = [\"[::]:99\"]\nmetrics = \"[::1]:99\"", "server.listen[0]", "[::1]:99 of server.metrics"),

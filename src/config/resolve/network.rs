@@ -15,6 +15,12 @@ use crate::policy::UnknownSource;
 /// Share of sessions that a canary enforces where nobody names one. Chosen without a source.
 const CANARY_PERCENT: u8 = 10;
 
+/// The IPv4 address and port that `address` stands for, where it is an IPv4-mapped one (RFC 4291 section 2.5.5.2).
+fn mapped(address: SocketAddr) -> Option<SocketAddr> {
+    let IpAddr::V6(ip) = address.ip() else { return None };
+    Some(SocketAddr::new(ip.to_ipv4_mapped()?.into(), address.port()))
+}
+
 impl Context<'_, '_> {
     pub(super) fn state_dir(&mut self) -> PathBuf {
         if let Some(directory) = &self.environment.state_dir {
@@ -106,6 +112,14 @@ impl Context<'_, '_> {
                     &path.at(i),
                     format!("{address} is a multicast address"),
                     "name an address of this machine",
+                );
+            } else if let Some(mapped) = mapped(address) {
+                self.problems.error(
+                    &path.at(i),
+                    format!(
+                        "{address} is an IPv4 address written as IPv6, which a socket for IPv6 alone does not take"
+                    ),
+                    format!("write {mapped}"),
                 );
             } else if address.port() != 0 && addresses.contains(&address) {
                 self.problems.error(&path.at(i), format!("{address} stands here twice"), "remove one of them");
