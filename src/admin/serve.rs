@@ -196,12 +196,9 @@ impl Admin {
                 Ok(json!({ "schema": 1, "session": pipeline.summary(&known) }))
             }
             Request::End { session } => {
-                let ended = pipeline
-                    .sessions
-                    .end(&session)
+                pipeline
+                    .end(&session, now)
                     .ok_or_else(|| Response::error(ErrorCode::NotFound, format!("no session `{session}`")))?;
-                pipeline.fold_session(&ended, now);
-                pipeline.end(&ended);
                 self.append(store::Record::End { session: session.clone() }).await?;
                 Ok(json!({ "schema": 1, "ended": session }))
             }

@@ -218,8 +218,7 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     pipeline.prefetch.clear();
     let live = pipeline.live.load_full();
     for id in old.configured.iter().filter(|id| !live.configured.contains(id)) {
-        if let Some(session) = pipeline.sessions.end(id) {
-            pipeline.end(&session);
+        if pipeline.end(id, crate::clock::now()).is_some() {
             // The new policy is in force by now, so nothing may say that the old one stayed.
             if let Err(error) = pipeline.store.append(vec![store::Record::End { session: id.clone() }]) {
                 tracing::warn!(%error, session = %id, "that a session has ended is not on disk");
@@ -245,7 +244,7 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
                 inner.watched = true;
             }
         }
-        pipeline.guard(&live, &session, Cause::Policy, now);
+        pipeline.guard(&session, Cause::Policy, now);
     }
     let follows = !live.enforcing || caught_up(pipeline).await.is_ok() && pipeline.enforcer.healthy();
     if follows {

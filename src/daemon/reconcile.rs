@@ -52,7 +52,7 @@ pub(super) async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow:
     let ticket = pipeline.enforcer.reconcile(active)?;
     ticket.wait(RECONCILED).await.context("the packet filter could not be reconciled")?;
     if !same_policy {
-        pipeline.tighten_all(&live, now);
+        pipeline.tighten_all(now);
         // Where very much is closed the first pins would wait for longer than they may.
         caught_up(pipeline).await.context("leases of another policy could not be closed")?;
     }

@@ -345,8 +345,8 @@ impl Pipeline {
     /// Makes a session known or updates it, and tells the packet filter. What was recorded of it before the start of
     /// this process comes back with it.
     pub fn announce(&self, announcement: Announcement) -> Result<Arc<Session>, AddError> {
-        let live = self.live.load();
         let seed = self.hash(&announcement.id);
+        let _turn = self.membership.lock();
         let (session, changed) = self.sessions.announce(announcement, true, seed)?;
         if let Some(unplaced) = self.unplaced.lock().remove(session.id()) {
             let mut inner = session.inner.lock();
@@ -357,7 +357,7 @@ impl Pipeline {
                 inner.quarantine = unplaced.quarantine;
             }
         }
-        self.joined(&live, &session, &changed, crate::clock::now());
+        self.joined(&session, &changed, crate::clock::now());
         Ok(session)
     }
 

@@ -370,6 +370,10 @@ impl Pipeline {
         let live = self.live.load_full();
         let session = walk.session.clone();
         let inner = session.inner.lock();
+        // Announced, or another's by now: what that one is told, the next question says.
+        if inner.ended && self.sessions.by_address(walk.from).is_some() {
+            return fail(walk, query, Ede::NotReady, "the source is of another session by now; ask again", out);
+        }
         refuse_as(&live, &inner, walk, query, out);
     }
 

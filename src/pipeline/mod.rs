@@ -127,6 +127,9 @@ pub struct Pipeline {
     opened: ranges::Opened,
     /// What was recorded of sessions that nobody has announced since the start.
     unplaced: Mutex<HashMap<SessionId, Unplaced>>,
+    /// Held while sessions come, change their addresses or go, until the packet filter has been told: so it hears of an
+    /// address in the order in which it belonged to one and then to another.
+    membership: Mutex<()>,
     /// Whether anybody tells what is connected to.
     connections_told: AtomicBool,
     /// Verdicts that stand for the same question.
@@ -236,6 +239,7 @@ impl Pipeline {
             validated: crate::validate::Counters::default(),
             connections_told: AtomicBool::new(false),
             unplaced: Mutex::default(),
+            membership: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),
             sessions,
             cache,
@@ -319,9 +323,11 @@ impl Pipeline {
         if refuse {
             return None;
         }
+        let turn = self.membership.lock();
         match self.sessions.adopt(from, self.hash(from)) {
             Ok((session, changed)) => {
-                self.joined(live, &session, &changed, now);
+                self.joined(&session, &changed, now);
+                drop(turn);
                 Some(session)
             }
             Err(_) if live.policy.mode == Mode::Monitor => Some(self.strangers.clone()),

@@ -1,14 +1,15 @@
 //! Closing and opening a session: in memory, in the packet filter, in the journal, to the SOC.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use staunch_scoring::{Bits, NameRef};
 
-use super::{Cause, Live, Pipeline};
+use super::{Cause, Pipeline};
 use crate::clock;
 use crate::enforce::Command;
 use crate::event::{Alert, AlertKind, SCHEMA};
-use crate::model::{CaseId, Mode, Now, Reason};
+use crate::model::{CaseId, Mode, Now, Reason, SessionId};
 use crate::session::{Announced, Context, Inner, Quarantine, Session};
 use crate::sparing::Sparing;
 use crate::store::{self, Commit, Durable};
@@ -106,7 +107,7 @@ impl Pipeline {
         });
         inner.pins.revoke();
         self.held.forget(session);
-        for address in &context.announcement.addresses {
+        for address in held_by(context, inner) {
             // Ordered behind every pin of this session, since pins are ordered under the same lock.
             if let Err(error) = self.enforcer.submit(Command::Quarantine { session: *address }) {
                 tracing::error!(%error, session = %session.id(), "the packet filter did not take a quarantine");
@@ -136,11 +137,10 @@ impl Pipeline {
     ///
     /// `extend` is added to each of its limits; it may be given to an open session too.
     pub fn release_by(&self, session: &Arc<Session>, by: &str, note: &str, extend: Bits, now: Now) -> Released {
-        let live = self.live.load();
         let mut inner = session.inner.lock();
         let context = session.context();
         // Sent for an open session too: whatever the packet filter believes, it is open from here on.
-        for address in &context.announcement.addresses {
+        for address in held_by(&context, &inner) {
             if let Err(error) = self.enforcer.submit(Command::Release { session: *address }) {
                 tracing::error!(%error, session = %session.id(), "the packet filter did not take a release");
             }
@@ -149,14 +149,14 @@ impl Pipeline {
         let ledger =
             |inner: &Inner| store::Record::Ledger { session: session.id().clone(), state: inner.score.snapshot() };
         let Some(quarantine) = inner.quarantine.clone() else {
-            self.guard_locked(&live, &context, &mut inner, Cause::Session, now);
+            self.guard_locked(&context, &mut inner, Cause::Session, now);
             let commit = (extend > Bits::ZERO).then(|| self.store.append(vec![ledger(&inner)]));
             return Released { was_closed: false, commit: commit.transpose() };
         };
         let mut alert = self.alert(AlertKind::Release, &inner, &context, None, quarantine.reason, quarantine.case, now);
         alert.summary += &format!(" Released by {by}: {note}");
         inner.release();
-        self.guard_locked(&live, &context, &mut inner, Cause::Session, now);
+        self.guard_locked(&context, &mut inner, Cause::Session, now);
         let records = vec![
             store::Record::Release { session: session.id().clone(), by: by.to_owned(), note: note.to_owned() },
             ledger(&inner),
@@ -167,8 +167,17 @@ impl Pipeline {
         Released { was_closed: true, commit }
     }
 
-    /// A session's run is over: nothing more is answered or pinned for it, an answer under way included.
-    pub fn end(&self, session: &Session) {
+    /// Ends a session by its name: nothing more is answered or pinned for it, an answer under way included.
+    pub fn end(&self, id: &SessionId, now: Now) -> Option<Arc<Session>> {
+        let _turn = self.membership.lock();
+        let ended = self.sessions.end(id)?;
+        self.fold_session(&ended, now);
+        self.forget(&ended);
+        Some(ended)
+    }
+
+    /// Has the packet filter forget a session that is in the table no more.
+    fn forget(&self, session: &Session) {
         let mut inner = session.inner.lock();
         let context = session.context();
         inner.ended = true;
@@ -181,19 +190,23 @@ impl Pipeline {
         }
     }
 
-    /// Tells the packet filter what an announcement has changed.
-    pub(crate) fn joined(&self, live: &Live, session: &Session, changed: &Announced, now: Now) {
+    /// Tells the packet filter what an announcement has changed; to be called in the same turn of `membership`.
+    pub(super) fn joined(&self, session: &Session, changed: &Announced, now: Now) {
+        for displaced in &changed.displaced {
+            self.forget(displaced);
+        }
+        let mut inner = session.inner.lock();
+        // Behind what was ordered for these by whoever knew the session with them.
         for address in &changed.lost {
             if let Err(error) = self.enforcer.submit(Command::Remove { session: *address }) {
                 tracing::error!(%error, session = %session.id(), "the packet filter did not forget an address");
             }
         }
-        let mut inner = session.inner.lock();
         if changed.gained {
             // Pins are held for every address of a session; a new one has none yet.
             inner.pins.revoke();
         }
-        self.guard_locked(live, &session.context(), &mut inner, Cause::Session, now);
+        self.guard_locked(&session.context(), &mut inner, Cause::Session, now);
     }
 
     /// Whether the session account is so far spent that a released session would soon be closed again.
@@ -313,4 +326,9 @@ fn alert_word(kind: AlertKind) -> &'static str {
 
 fn escaped(name: NameRef<'_>) -> String {
     name.to_string()
+}
+
+/// The addresses of which the packet filter is told for a session: none once it has ended, for they may be another's by then.
+fn held_by<'c>(context: &'c Context, inner: &Inner) -> &'c [IpAddr] {
+    if inner.ended { &[] } else { &context.announcement.addresses }
 }

@@ -3,8 +3,6 @@
 //! Every name that holds something open is judged anew; flows and leases that no name opens any more are ended by the packet
 //! filter, the others live on in a new generation.
 
-use std::sync::Arc;
-
 use super::{Live, Pipeline, class_of, is_guarded};
 use crate::enforce::{Class, Command, Kept};
 use crate::lists::{Action, Allowance, Rule};
@@ -25,14 +23,17 @@ pub(crate) enum Cause {
 
 impl Pipeline {
     /// Tells the packet filter what the session is and what it may reach by now.
-    pub(crate) fn guard(&self, live: &Live, session: &Arc<Session>, cause: Cause, now: Now) {
+    pub(crate) fn guard(&self, session: &Session, cause: Cause, now: Now) {
         let mut inner = session.inner.lock();
-        self.guard_locked(live, &session.context(), &mut inner, cause, now);
+        self.guard_locked(&session.context(), &mut inner, cause, now);
     }
 
     /// The same under the session's lock.
-    pub(super) fn guard_locked(&self, live: &Live, context: &Context, inner: &mut Inner, cause: Cause, now: Now) {
-        if !live.enforcing {
+    pub(super) fn guard_locked(&self, context: &Context, inner: &mut Inner, cause: Cause, now: Now) {
+        // Under the lock, so that what is ordered last is what policy says last.
+        let live = &self.live.load();
+        // What has ended has nothing to be told of any more: its addresses may be another session's by now.
+        if !live.enforcing || inner.ended {
             return;
         }
         let (closed, guarded) = (inner.is_closed(), is_guarded(live, context));
@@ -83,9 +84,9 @@ impl Pipeline {
 
     /// Judges what every session has open anew; to be called when policy has changed. May take a while where there are very
     /// many sessions.
-    pub(crate) fn tighten_all(&self, live: &Live, now: Now) {
+    pub(crate) fn tighten_all(&self, now: Now) {
         for session in self.sessions.all() {
-            self.guard(live, &session, Cause::Policy, now);
+            self.guard(&session, Cause::Policy, now);
         }
     }
 
@@ -115,11 +116,11 @@ impl Pipeline {
         }
         let everybody = rules || ranges || ended.iter().any(|grant| grant.session.is_none());
         if everybody {
-            return self.tighten_all(&live, now);
+            return self.tighten_all(now);
         }
         for id in ended.iter().filter_map(|grant| grant.session.as_ref()) {
             if let Some(session) = self.sessions.by_id(id) {
-                self.guard(&live, &session, Cause::Policy, now);
+                self.guard(&session, Cause::Policy, now);
             }
         }
     }

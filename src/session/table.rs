@@ -34,10 +34,12 @@ pub enum AddError {
 }
 
 /// What an announcement has changed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Announced {
-    /// Addresses that no longer belong to the session, or to the unannounced one it has taken the place of.
+    /// Addresses that no longer belong to the session.
     pub lost: Vec<IpAddr>,
+    /// Sessions that nobody announced, in whose place it is by now: they are in the table no more.
+    pub displaced: Vec<Arc<Session>>,
     /// Whether the session has an address that it did not have.
     pub gained: bool,
 }
@@ -142,10 +144,10 @@ impl Sessions {
             return Err(AddError::Full(self.limit));
         }
         let mut changed = Announced::default();
-        for owner in displaced {
-            changed.lost.extend(owner.context().announcement.addresses.iter().copied());
-            self.detach(&mut by_id, &owner);
+        for owner in &displaced {
+            self.detach(&mut by_id, owner);
         }
+        changed.displaced = displaced;
         let session = match known {
             Some(session) => {
                 let before = session.context();
@@ -170,7 +172,6 @@ impl Sessions {
                 session
             }
         };
-        changed.lost.retain(|address| !announcement.addresses.contains(address));
         for address in announcement.addresses {
             self.shard(&address).write().insert(address, session.clone());
         }
