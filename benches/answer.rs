@@ -51,7 +51,7 @@ fn benches(c: &mut Criterion) {
         checking_disabled: false,
         partition: Partition::ALL,
     };
-    cache.put(key, vet(&four, asked(Qtype::A), &rules).expect("whole").answer, Box::default(), 0, 0, 0);
+    cache.put(key, 0, vet(&four, asked(Qtype::A), &rules).expect("whole").answer, Box::default(), 0, 0, 0);
     assert!(cache.get(key, 1).is_some());
     c.bench_function("cache hit", |b| b.iter(|| cache.get(black_box(key), 1)));
 }

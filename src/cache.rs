@@ -131,15 +131,17 @@ pub struct Entry {
     pub inside: Option<Box<[IpAddr]>>,
     /// How long it took to get, milliseconds.
     pub took: u32,
+    /// By which rules it was vetted (`Live::vetting`).
+    pub vetting: u64,
     /// Never the same for two entries of one process: tells a pinned answer from a later one of the same name.
     pub id: u64,
 }
 
 impl Entry {
     /// An answer that is shown once and never kept.
-    pub fn passing(answer: WireAnswer, hops: Box<[NameBuf]>, now: u64) -> Self {
+    pub fn passing(vetting: u64, answer: WireAnswer, hops: Box<[NameBuf]>, now: u64) -> Self {
         let expires = now.saturating_add(u64::from(answer.ttl) * 1000);
-        Self { answer, hops, stored: now, expires, usable: expires, inside: None, took: 0, id: 0 }
+        Self { answer, hops, stored: now, expires, usable: expires, inside: None, took: 0, vetting, id: 0 }
     }
 
     /// Whether it has records to show, and none of them was withheld.
@@ -206,6 +208,8 @@ pub struct Cache {
     /// When the last failure ends: as long as nothing fails, nothing is looked up.
     failing_until: AtomicU64,
     next_id: AtomicU64,
+    /// By which rules answers are vetted now.
+    vetting: AtomicU64,
     enabled: bool,
 }
 
@@ -221,53 +225,61 @@ impl Cache {
             failures: Inner::with(FAILURES, FAILURES as u64, UnitWeighter, Default::default(), Default::default()),
             failing_until: AtomicU64::new(0),
             next_id: AtomicU64::new(1),
+            vetting: AtomicU64::new(0),
             enabled: config.entries > 0,
         }
     }
 
     /// The answer that stands in for an upstream: within its TTL, or within the floor.
     pub fn get(&self, key: Key<'_>, now: u64) -> Option<Arc<Entry>> {
-        let entry = self.inner.get(&key)?;
-        (now < entry.usable).then_some(entry)
+        self.vetted(key).filter(|entry| now < entry.usable)
     }
 
     /// Any answer to this question that expired at most `max_stale` milliseconds ago.
     pub fn get_stale(&self, key: Key<'_>, now: u64, max_stale: u64) -> Option<Arc<Entry>> {
-        let entry = self.inner.get(&key)?;
-        (now < entry.usable.max(entry.expires.saturating_add(max_stale))).then_some(entry)
+        self.vetted(key).filter(|entry| now < entry.usable.max(entry.expires.saturating_add(max_stale)))
+    }
+
+    /// What is kept, if it was vetted by the rules that are in force.
+    fn vetted(&self, key: Key<'_>) -> Option<Arc<Entry>> {
+        self.inner.get(&key).filter(|entry| entry.vetting == self.vetting.load(Ordering::Relaxed))
     }
 
     /// Keeps `answer` in place of an older one; it is usable for its TTL, and for `floor` milliseconds where the TTL is
-    /// shorter. `took`: milliseconds it took to get. Returns the entry, kept or not, so that a caller can serve it either way.
+    /// shorter. `vetting`: by which rules it was vetted; while others are in force it is not found. `took`: milliseconds it took
+    /// to get. Returns the entry, kept or not, so that a caller can serve it either way.
     pub fn put(
         &self,
         key: Key<'_>,
+        vetting: u64,
         answer: WireAnswer,
         hops: Box<[NameBuf]>,
         now: u64,
         floor: u64,
         took: u32,
     ) -> Arc<Entry> {
-        self.keep(key, answer, hops, None, now, floor, took)
+        self.keep(key, vetting, answer, hops, None, now, floor, took)
     }
 
     /// As [`Cache::put`], for an answer of which the guard has taken everything out: `withheld`, and what is shown of it.
     pub fn put_inside(
         &self,
         key: Key<'_>,
+        vetting: u64,
         answer: WireAnswer,
         withheld: Box<[IpAddr]>,
         now: u64,
         floor: u64,
         took: u32,
     ) {
-        self.keep(key, answer, Box::default(), Some(withheld), now, floor, took);
+        self.keep(key, vetting, answer, Box::default(), Some(withheld), now, floor, took);
     }
 
     #[allow(clippy::too_many_arguments)]
     fn keep(
         &self,
         key: Key<'_>,
+        vetting: u64,
         answer: WireAnswer,
         hops: Box<[NameBuf]>,
         inside: Option<Box<[IpAddr]>>,
@@ -278,7 +290,7 @@ impl Cache {
         let expires = now.saturating_add(u64::from(answer.ttl) * 1000);
         let usable = expires.max(now.saturating_add(floor));
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let entry = Arc::new(Entry { answer, hops, stored: now, expires, usable, inside, took, id });
+        let entry = Arc::new(Entry { answer, hops, stored: now, expires, usable, inside, took, vetting, id });
         // One that is usable for no time serves nobody but those who are answered stale.
         if self.enabled {
             self.inner.insert(key.to_owned(), entry.clone());
@@ -300,6 +312,12 @@ impl Cache {
             self.failing_until.fetch_max(failure.until, Ordering::Relaxed);
             self.failures.insert(key.to_owned(), Arc::new(failure));
         }
+    }
+
+    /// Finds only answers that were vetted by these rules from now on; to be called ahead of what puts them in force, and
+    /// followed by [`Cache::clear`].
+    pub fn vetted_by(&self, vetting: u64) {
+        self.vetting.store(vetting, Ordering::Relaxed);
     }
 
     /// Forgets everything (after a change of rules).

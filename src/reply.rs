@@ -201,10 +201,11 @@ pub fn from_answer(
 }
 
 /// A vetted answer that is older than its TTL: every record shows `ttl` seconds, and the reply says that it is stale
-/// (RFC 8767 section 4, RFC 8914 section 4.4) with `text`, which may be empty. Never AD: it said so of an answer within its
+/// (RFC 8767 section 4, RFC 8914 sections 4.4 and 4.20) with `text`, which may be empty. Never AD: it said so of an answer within its
 /// time, and so do its signatures (RFC 4035 section 5.3.3). Otherwise as [`from_answer`].
 pub fn stale(out: &mut Vec<u8>, query: &Query<'_>, answer: &WireAnswer, transport: Transport, ttl: u32, text: &str) {
-    answer_with(out, query, answer, transport, |_| ttl, false, &[(Ede::StaleAnswer, text)]);
+    let ede = if answer.rcode == 3 { Ede::StaleNxDomainAnswer } else { Ede::StaleAnswer };
+    answer_with(out, query, answer, transport, |_| ttl, false, &[(ede, text)]);
 }
 
 /// An answer that policy has put in the place of another, its TTLs at most `cap` seconds, with the reasons. Otherwise as

@@ -54,6 +54,8 @@ for line in sys.stdin:
     op = request["op"]
     if mode() == "hang" and op != "hello":
         time.sleep(60)
+    while mode() == "gate" and op == "apply":
+        time.sleep(0.01)
     if mode() == "die":
         left = subprocess.Popen(["sleep", "300"])
         log.write(json.dumps({"left": left.pid}) + "\n")
@@ -252,6 +254,85 @@ fn a_hook_says_no_and_says_that_it_is_sick() {
     hook.mode("");
     hook.until("well again", |hook| hook.answered("well.site.example"));
     assert_eq!(hook.starts().len(), 1, "a hook that says so need not be started anew");
+}
+
+#[test]
+fn a_name_that_is_denied_while_its_pin_is_under_way_is_refused_and_closed() {
+    let hook = Hook::start("deadline_ms = 5000\n");
+    let pins = |hook: &Hook| {
+        let shown = hook.daemon.json(&["session", "show", "s1"]);
+        shown["session"]["pins"].as_array().or(shown["pins"].as_array()).map(Vec::len)
+    };
+    assert!(hook.answered("kept.site.example"));
+    hook.mode("gate");
+    let config = hook.daemon.dir.path().join("staunch.toml");
+    let text = std::fs::read_to_string(&config).expect("read");
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| hook.daemon.ask("www.site.example", 1));
+        hook.until("ordered", |hook| orders(&hook.log(), "pin").len() == 2);
+        assert_eq!(pins(&hook), Some(1), "the same address, by two names");
+        let deny = "\n[[rule]]\nid = \"no\"\naction = \"deny\"\nnames = [\"www.site.example\"]\nowner = \"o\"\nreason = \"r\"\n\
+                    review_by = \"2099-01-01\"\n";
+        std::fs::write(&config, text + deny).expect("written");
+        let digest = hook.daemon.json(&["status"])["digest"].clone();
+        let reload = scope.spawn(|| hook.daemon.run(&["reload"]));
+        hook.until("in force", |hook| hook.daemon.json(&["status"])["digest"] != digest);
+        hook.until("judged", |hook| !hook.daemon.json(&["session", "show", "s1"]).to_string().contains("www.site"));
+        hook.mode("");
+        let (code, count, reply) = asked.join().expect("asked");
+        assert_eq!((code, count), (3, 0), "{reply}");
+        assert!(reload.join().expect("reloaded").status.success());
+    });
+    assert!(hook.answered("kept.site.example"));
+}
+
+#[test]
+fn what_an_unannounced_source_has_open_ends_when_it_is_announced() {
+    let dir = tempfile::tempdir().expect("directory");
+    let text = settings(dir.path(), "").replace("\"enforce\"\n", "\"enforce\"\nunknown_source = \"profile\"\n");
+    let hook = Hook { daemon: Daemon::start(&text), place: dir.path().to_owned(), _dir: dir };
+    hook.daemon.run(&["session", "end", "s1"]);
+    assert!(hook.answered("www.site.example"), "a source nobody announced");
+    assert_eq!(orders(&hook.log(), "pin").len(), 1);
+    let removed = orders(&hook.log(), "remove").len();
+    hook.daemon.run(&["session", "announce", "s2", "--address", "127.0.0.1", "--type", "batch"]);
+    hook.until("told that it is gone", |hook| orders(&hook.log(), "remove").len() == removed + 1);
+    let log = hook.log();
+    let told: Vec<&str> = log
+        .iter()
+        .filter_map(|line| line["commands"].as_array())
+        .flatten()
+        .filter_map(|command| command["order"].as_str())
+        .collect();
+    let last = |order: &str| told.iter().rposition(|told| *told == order);
+    assert!(last("guard") > last("remove"), "{told:?}");
+    assert!(
+        hook.answered("www.site.example") && orders(&hook.log(), "pin").len() == 2,
+        "opened anew, as the new one's"
+    );
+}
+
+#[test]
+fn an_address_that_may_not_be_had_any_more_is_closed_by_the_reload() {
+    let allow = "[[answer.allow_range]]\nname = \"*.site.example\"\nranges = [\"10.0.0.0/8\"]\nowner = \"o\"\n\
+                 reason = \"r\"\nreview_by = \"2099-01-01\"\n";
+    let dir = tempfile::tempdir().expect("directory");
+    let daemon = Daemon::start(&(settings(dir.path(), "") + allow));
+    let hook = Hook { daemon, place: dir.path().to_owned(), _dir: dir };
+    assert!(hook.answered("inside.site.example") && hook.answered("www.site.example"));
+    let config = hook.daemon.dir.path().join("staunch.toml");
+    let text = std::fs::read_to_string(&config).expect("read");
+    std::fs::write(&config, text.replace(allow, "")).expect("written");
+    assert!(hook.daemon.run(&["reload"]).status.success());
+    let shown = hook.daemon.json(&["session", "show", "s1"]).to_string();
+    assert!(shown.contains("203.0.113.5") && !shown.contains("10.0.0.1"), "{shown}");
+    hook.until("told to close it", |hook| {
+        let log = hook.log();
+        orders(&log, "renew").last().is_some_and(|renew| {
+            let kept = renew["keep"].to_string();
+            kept.contains("203.0.113.5") && !kept.contains("10.0.0.1")
+        })
+    });
 }
 
 #[test]

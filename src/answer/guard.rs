@@ -59,6 +59,11 @@ impl AnswerRules {
         Showing::Hide
     }
 
+    /// Whether `addr` may be reached by `qname`, shown or not.
+    pub fn pins(&self, qname: NameRef<'_>, addr: IpAddr) -> bool {
+        self.showing(qname, addr) == Showing::Pin
+    }
+
     /// Whether a rule lets `qname` answer with anything that is not public.
     pub(super) fn names_inside(&self, qname: NameRef<'_>) -> bool {
         self.allow_ranges.iter().any(|a| a.names.covers(qname))

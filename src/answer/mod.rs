@@ -128,7 +128,7 @@ impl<'q> From<&'q Permit> for Asked<'q> {
 }
 
 /// Settings of this stage.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnswerRules {
     /// No record is shown with a longer TTL, seconds.
     pub max_ttl: u32,

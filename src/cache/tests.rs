@@ -30,7 +30,7 @@ fn name(text: &str) -> NameBuf {
 fn an_entry_lives_for_its_ttl_and_no_longer() {
     let cache = Cache::new(Config::of_entries(16));
     let name = name("a.example");
-    let put = cache.put(key(&name), answer(10, 50), Box::default(), 5_000, 0, 0);
+    let put = cache.put(key(&name), 0, answer(10, 50), Box::default(), 5_000, 0, 0);
     for (now, left) in [(5_000, Some(10)), (5_001, Some(9)), (14_999, Some(0)), (15_000, None), (u64::MAX, None)] {
         let got = cache.get(key(&name), now);
         assert_eq!(got.as_ref().map(|e| e.ttl_left(now)), left, "at {now}");
@@ -42,8 +42,8 @@ fn an_entry_lives_for_its_ttl_and_no_longer() {
 fn a_later_answer_is_another_entry() {
     let cache = Cache::new(Config::of_entries(16));
     let name = name("a.example");
-    let first = cache.put(key(&name), answer(10, 50), Box::default(), 0, 0, 0);
-    let second = cache.put(key(&name), answer(20, 50), Box::default(), 4_000, 0, 0);
+    let first = cache.put(key(&name), 0, answer(10, 50), Box::default(), 0, 0, 0);
+    let second = cache.put(key(&name), 0, answer(20, 50), Box::default(), 4_000, 0, 0);
     assert_ne!(first.id, second.id);
     assert_eq!((first.expires, second.expires), (10_000, 24_000), "the first keeps its own end");
     assert_eq!(cache.get(key(&name), 5_000).map(|e| e.id), Some(second.id));
@@ -61,7 +61,7 @@ fn the_whole_question_is_the_key() {
     let cache = Cache::new(Config::of_entries(64));
     let (a, b) = (name("a.example"), name("b.example"));
     let base = key(&a);
-    cache.put(base, answer(10, 50), Box::default(), 0, 0, 0);
+    cache.put(base, 0, answer(10, 50), Box::default(), 0, 0, 0);
     let others = [
         key(&b),
         Key { qtype: Qtype::AAAA, ..base },
@@ -80,7 +80,11 @@ fn the_whole_question_is_the_key() {
 fn a_cache_of_none_keeps_nothing() {
     let name = name("a.example");
     let off = Cache::new(Config::of_entries(0));
-    assert_eq!(off.put(key(&name), answer(100, 50), Box::default(), 0, 60_000, 0).answer.ttl, 100, "still served once");
+    assert_eq!(
+        off.put(key(&name), 0, answer(100, 50), Box::default(), 0, 60_000, 0).answer.ttl,
+        100,
+        "still served once"
+    );
     off.put_failure(key(&name), Failure { ede: Ede::Other, text: "x".into(), until: 5_000 });
     assert!(off.is_empty() && off.failure(key(&name), 0).is_none());
 }
@@ -93,7 +97,7 @@ fn the_floor_makes_an_answer_usable_and_never_its_ttl_longer() {
         [(0, 60_000, 60_000, 0), (5, 60_000, 60_000, 4), (300, 60_000, 300_000, 299), (0, 0, 0, 0), (7, 0, 7_000, 6)]
     {
         let name = name(&format!("t{ttl}f{floor}.example"));
-        let put = cache.put(key(&name), answer(ttl, 50), Box::default(), 0, floor, 0);
+        let put = cache.put(key(&name), 0, answer(ttl, 50), Box::default(), 0, floor, 0);
         assert_eq!((put.usable, put.expires), (usable, u64::from(ttl) * 1000));
         assert_eq!(put.ttl_left(1_000), left, "the TTL shown is the record's own");
         assert_eq!(cache.get(key(&name), usable.saturating_sub(1)).is_some(), usable > 0);
@@ -105,7 +109,7 @@ fn the_floor_makes_an_answer_usable_and_never_its_ttl_longer() {
 fn what_is_expired_is_there_for_who_is_held() {
     let cache = Cache::new(Config::of_entries(16));
     let name = name("a.example");
-    cache.put(key(&name), answer(10, 50), Box::default(), 0, 0, 0);
+    cache.put(key(&name), 0, answer(10, 50), Box::default(), 0, 0, 0);
     for (now, max_stale, there) in
         [(9_999, 0, true), (10_000, 0, false), (10_000, 1, true), (70_000, 60_000, false), (69_999, 60_000, true)]
     {
@@ -118,7 +122,7 @@ fn what_is_expired_is_there_for_who_is_held() {
 fn a_failure_stands_for_its_time_and_takes_no_answers_place() {
     let cache = Cache::new(Config::of_entries(16));
     let (name, other) = (name("a.example"), name("b.example"));
-    cache.put(key(&name), answer(10, 50), Box::default(), 0, 0, 0);
+    cache.put(key(&name), 0, answer(10, 50), Box::default(), 0, 0, 0);
     assert!(cache.failure(key(&name), 0).is_none());
     cache.put_failure(key(&name), Failure { ede: Ede::NetworkError, text: "refused".into(), until: 22_000 });
     assert_eq!(cache.failure(key(&name), 21_999).map(|f| f.ede), Some(Ede::NetworkError));
@@ -139,7 +143,7 @@ fn with_less_room_what_is_used_stays_and_with_more_it_fills_again() {
     let cache = Cache::new(Config { entries: 1 << 16, octets: 8 << 20 });
     let put = |range: std::ops::Range<u32>| {
         for i in range {
-            cache.put(key(&name(&format!("n{i}.example"))), answer(100, 700), Box::default(), 0, 0, 0);
+            cache.put(key(&name(&format!("n{i}.example"))), 0, answer(100, 700), Box::default(), 0, 0, 0);
             for _ in 0..3 {
                 cache.get(key(&name("n0.example")), 1);
             }
@@ -171,7 +175,7 @@ fn entries_and_octets_are_bounded() {
         let cache = Cache::new(config);
         for i in 0..20_000 {
             let name = name(&format!("n{i}.example"));
-            cache.put(key(&name), answer(100, size), Box::default(), 0, 0, 0);
+            cache.put(key(&name), 0, answer(100, size), Box::default(), 0, 0, 0);
         }
         assert!(cache.len() <= config.entries, "{} entries", cache.len());
         assert!(cache.weight() <= config.octets as u64, "{} octets", cache.weight());
@@ -179,4 +183,20 @@ fn entries_and_octets_are_bounded() {
         cache.clear();
         assert_eq!((cache.len(), cache.weight()), (0, 0));
     }
+}
+
+#[test]
+fn what_was_vetted_by_other_rules_is_not_found() {
+    let cache = Cache::new(Config::of_entries(8));
+    let name = name("www.example");
+    cache.put(key(&name), 0, answer(10, 50), Box::default(), 0, 0, 0);
+    assert!(cache.get(key(&name), 1).is_some());
+    cache.vetted_by(7);
+    assert!(cache.get(key(&name), 1).is_none() && cache.get_stale(key(&name), 1, 60_000).is_none());
+    cache.clear();
+    // By who was still at it when the rules changed.
+    cache.put(key(&name), 0, answer(10, 50), Box::default(), 0, 0, 0);
+    assert!(cache.get(key(&name), 1).is_none());
+    cache.put(key(&name), 7, answer(10, 50), Box::default(), 0, 0, 0);
+    assert!(cache.get(key(&name), 1).is_some());
 }

@@ -196,11 +196,14 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     let registries = loaded.age.rdap.clone();
     let rpz = loaded.rpz.clone();
     let feeds = loaded.feeds.clone();
-    let live = live(loaded, old.grants.clone(), &settled)?;
+    let mut live = live(loaded, old.grants.clone(), &settled)?;
+    live.vets_like(&old);
     if digest != old.digest {
         note_policy(pipeline, String::new(), old.policy.mode != Mode::Monitor).await;
     }
     pipeline.book.put_in_force(settled);
+    // An answer may hold what the new rules take out.
+    pipeline.cache.vetted_by(live.vetting);
     pipeline.transfers.configure(&rpz, |zones| {
         live.rpz.store(Arc::new(zones));
         pipeline.live.store(Arc::new(live));
@@ -212,7 +215,6 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     if let Some(running) = pipeline.feeds.get() {
         running.configure(feeds);
     }
-    // An answer may hold what the new rules take out.
     pipeline.cache.clear();
     pipeline.held.clear();
     pipeline.prefetch.clear();
@@ -372,10 +374,12 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
     };
     Ok(Live {
         version: Live::next_version(),
+        vetting: Live::next_version(),
         zones: loaded.zones,
         rpz: ArcSwap::from_pointee(transfer::without_transfers(&loaded.rpz)),
         forwarded: forward::Zones::new(loaded.upstream.zones.iter().map(|own| own.zone.clone())),
         answers,
+        dnssec: loaded.dnssec.clone(),
         validator: loaded.dnssec.validate.then(|| validator(&loaded.state_dir, &loaded.dnssec)),
         allow_cd: loaded.dnssec.allow_cd,
         pins,

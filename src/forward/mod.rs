@@ -319,7 +319,7 @@ impl Forwarder {
     /// Says at once that nobody can be asked about `name`, where that is known.
     pub fn down_for(&self, name: NameRef<'_>) -> Option<ForwardError> {
         let members = self.inner.map.of(name);
-        let down = self.inner.living(members, Instant::now()).is_empty();
+        let down = !self.inner.is_served(members, Instant::now());
         down.then(|| {
             Counters::add(&self.inner.counters.questions);
             self.inner.all_down(members)

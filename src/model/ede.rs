@@ -36,6 +36,8 @@ pub enum Ede {
     Filtered = 17,
     /// 18: this client may not ask.
     Prohibited = 18,
+    /// 19: the name did not exist, and that is older than its TTL.
+    StaleNxDomainAnswer = 19,
     /// 22: no upstream could be reached.
     NoReachableAuthority = 22,
     /// 23: an upstream could be reached but the exchange failed.
@@ -64,6 +66,7 @@ impl Ede {
             Self::Blocked,
             Self::Filtered,
             Self::Prohibited,
+            Self::StaleNxDomainAnswer,
             Self::NoReachableAuthority,
             Self::NetworkError,
             Self::UnsupportedNsec3Iterations,

@@ -1,11 +1,14 @@
 //! What the packet filter has acknowledged for one session.
 
+mod pin;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use staunch_scoring::NameRef;
 
+use self::pin::{Lease, Named, Pin};
 use super::SESSION_PINS_MAX;
 use crate::ports::Ports;
 
@@ -13,11 +16,7 @@ use crate::ports::Ports;
 /// policy changes, so that it can only be closed too early.
 const NAMES_OF_ADDRESS: usize = 8;
 
-/// How long an address without a lease is remembered behind the last sign of an open flow to it, milliseconds: several looks
-/// at the flows of a busy host.
-const LIVE: u64 = 120_000;
-
-/// Which revoke a pin was planned under. A pin acknowledged after a later one counts for nothing.
+/// Which revoke a pin was ordered under. A pin acknowledged after a later one counts for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(u64);
 
@@ -34,9 +33,10 @@ pub struct Asked<'a> {
     pub most: usize,
 }
 
-/// What the packet filter has acknowledged for one session.
+/// What the packet filter was ordered to hold for one session, and what of it it has acknowledged.
 ///
-/// To be read and changed under the session's lock, in the order in which commands are submitted.
+/// To be read and changed under the session's lock, in the order in which commands are submitted. What is ordered is here from
+/// then on, so that a change of policy judges it; what is acknowledged covers answers.
 #[derive(Debug, Default)]
 pub struct SessionPins {
     pins: HashMap<IpAddr, Pin, foldhash::fast::RandomState>,
@@ -44,50 +44,6 @@ pub struct SessionPins {
     names: HashMap<Arc<[u8]>, usize, foldhash::quality::RandomState>,
     epoch: u64,
     answered: u64,
-}
-
-#[derive(Debug, Default)]
-struct Pin {
-    /// Ports with the end of their lease, mono milliseconds.
-    leases: Vec<(Ports, u64)>,
-    /// Newest last.
-    names: Vec<Arc<[u8]>>,
-    /// The widest limit that a name gave; `Some(None)` for no end.
-    volume: Option<Option<u64>>,
-    /// Counts up with every answer.
-    answered: u64,
-    /// When a flow to it was last seen, mono milliseconds.
-    live: u64,
-    used: u64,
-    warned: bool,
-    spent: bool,
-}
-
-impl Pin {
-    fn ends(&self) -> u64 {
-        self.leases.iter().map(|(_, end)| *end).max().unwrap_or(0)
-    }
-
-    fn is_live(&self, now: u64) -> bool {
-        self.live > 0 && now <= self.live + LIVE
-    }
-
-    /// Until when `ports` are open.
-    fn open_until(&self, ports: &Ports) -> Option<u64> {
-        self.leases.iter().filter(|(open, _)| open.covers(ports)).map(|(_, end)| *end).max()
-    }
-
-    fn is_as_wide(&self, volume: Option<u64>) -> bool {
-        match (self.volume, volume) {
-            (Some(None), _) => true,
-            (Some(Some(held)), Some(wanted)) => held >= wanted,
-            (Some(Some(_)), None) | (None, _) => false,
-        }
-    }
-
-    fn knows(&self, name: NameRef<'_>) -> bool {
-        self.names.iter().any(|known| **known == *name.as_wire())
-    }
 }
 
 /// What a change of policy leaves open.
@@ -131,14 +87,14 @@ impl SessionPins {
         Self::default()
     }
 
-    /// To be read before a pin is submitted and given to [`SessionPins::note`] with its acknowledgement.
+    /// To be read when a pin is ordered and given to [`SessionPins::acknowledge`] with its acknowledgement.
     pub fn epoch(&self) -> Epoch {
         Epoch(self.epoch)
     }
 
     /// Until when (mono milliseconds) what `asked` opens of `address` is open; `None` where some of it is not. Allocates nothing.
     fn open_until(&self, asked: &Asked<'_>, address: IpAddr) -> Option<u64> {
-        let pin = self.pins.get(&address).filter(|pin| pin.is_as_wide(asked.volume) && pin.knows(asked.name))?;
+        let pin = self.pins.get(&address).filter(|pin| pin.is_as_wide(asked.volume) && pin.holds(asked.name))?;
         pin.open_until(asked.ports)
     }
 
@@ -172,52 +128,106 @@ impl SessionPins {
         Some(end)
     }
 
-    /// Books an acknowledged pin that ends at `end` (mono milliseconds); the later end of old and new counts. `end`
-    /// must be reckoned from before the pin was submitted, so that the kernel's is never earlier.
+    /// Books that `asked` was ordered for `addresses`, those of one answer, until `end` (mono milliseconds), which must be
+    /// reckoned from before the order, so that the kernel's is never earlier. It covers nothing yet.
     ///
-    /// Gives the addresses that had to make room, which the caller unpins: at most one for the name and one for the session.
-    /// Does nothing where a revoke came after `epoch` was read.
+    /// Gives the addresses that had to make room, which the caller unpins ahead of the order. None of the answer's own is among
+    /// them: an answer that has more addresses than its name may hold open has all of them open.
     #[must_use = "an evicted address must be unpinned"]
-    pub fn note(
-        &mut self,
-        epoch: Epoch,
-        asked: &Asked<'_>,
-        address: IpAddr,
-        end: u64,
-        now: u64,
-    ) -> [Option<IpAddr>; 2] {
-        if epoch.0 != self.epoch {
-            return [None; 2];
-        }
+    pub fn order(&mut self, asked: &Asked<'_>, addresses: &[IpAddr], end: u64, now: u64) -> Vec<IpAddr> {
         self.answered += 1;
-        let mut evicted = [None; 2];
-        if !self.pins.contains_key(&address) {
-            if self.pins.len() >= SESSION_PINS_MAX {
-                self.expire(now);
+        let mut evicted = Vec::new();
+        for address in addresses {
+            if !self.pins.contains_key(address) {
+                if self.pins.len() >= SESSION_PINS_MAX {
+                    self.expire(now);
+                }
+                if self.pins.len() >= SESSION_PINS_MAX {
+                    evicted.extend(self.evict(now, |other, _| !addresses.contains(other)));
+                }
             }
-            if self.pins.len() >= SESSION_PINS_MAX {
-                evicted[0] = self.evict(now, |_| true);
+            if !self.pins.get(address).is_some_and(|pin| pin.knows(asked.name)) {
+                let most = asked.most.max(addresses.len());
+                if self.held_by(asked.name) >= most {
+                    self.expire_some(now, |pin| pin.knows(asked.name));
+                }
+                if self.held_by(asked.name) >= most {
+                    evicted.extend(self.evict(now, |other, pin| {
+                        !addresses.contains(other) && pin.names.len() == 1 && pin.knows(asked.name)
+                    }));
+                }
+                self.name(*address, asked.name);
             }
-        }
-        if !self.pins.get(&address).is_some_and(|pin| pin.knows(asked.name)) {
-            let held = self.names.get(asked.name.as_wire()).copied().unwrap_or(0);
-            if held >= asked.most.max(1) {
-                evicted[1] = self.evict(now, |pin| pin.names.len() == 1 && pin.knows(asked.name));
+            let pin = self.pins.entry(*address).or_default();
+            pin.answered = self.answered;
+            pin.ordered = Some(widest(pin.ordered, asked.volume));
+            pin.leases.retain(|lease| lease.ordered > now);
+            match pin.leases.iter_mut().find(|lease| lease.ports == *asked.ports) {
+                Some(lease) => lease.ordered = end.max(lease.ordered),
+                None => pin.leases.push(Lease { ports: asked.ports.clone(), end: 0, ordered: end }),
             }
-            self.name(address, asked.name);
-        }
-        let pin = self.pins.entry(address).or_default();
-        pin.answered = self.answered;
-        pin.volume = Some(match pin.volume {
-            None => asked.volume,
-            Some(held) => held.zip(asked.volume).map(|(held, more)| held.max(more)),
-        });
-        pin.leases.retain(|(_, end)| *end > now);
-        match pin.leases.iter_mut().find(|(ports, _)| ports == asked.ports) {
-            Some((_, held)) => *held = end.max(*held),
-            None => pin.leases.push((asked.ports.clone(), end)),
         }
         evicted
+    }
+
+    /// Books that the packet filter has acknowledged what [`SessionPins::order`] was told; the later end of old and new counts.
+    /// `false`, and nothing is covered, where a revoke came after `epoch` was read.
+    #[must_use = "what was revoked must not be shown"]
+    pub fn acknowledge(&mut self, epoch: Epoch, asked: &Asked<'_>, addresses: &[IpAddr], end: u64) -> bool {
+        if epoch.0 != self.epoch {
+            return false;
+        }
+        let mut held = true;
+        for address in addresses {
+            let pin = self.pins.get_mut(address);
+            // Where one of them is gone, another answer has made room for itself meanwhile, or the name was denied.
+            let found = pin.is_some_and(|pin| {
+                let named = pin.names.iter_mut().find(|known| *known.name == *asked.name.as_wire());
+                let lease = pin.leases.iter_mut().find(|lease| lease.ports == *asked.ports);
+                let Some((named, lease)) = named.zip(lease) else { return false };
+                named.is_held = true;
+                lease.end = end.max(lease.end);
+                pin.volume = Some(widest(pin.volume, asked.volume));
+                true
+            });
+            held &= found;
+        }
+        held
+    }
+
+    /// Takes back an order that the packet filter has not taken, or not all of it. What was acknowledged before stays; gives the
+    /// addresses of which nothing does.
+    #[must_use = "some of them may be open and must be unpinned"]
+    pub fn refused(&mut self, asked: &Asked<'_>, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let mut forgotten = Vec::new();
+        for address in addresses {
+            let Some(pin) = self.pins.get_mut(address) else { continue };
+            pin.leases.retain(|lease| lease.end > 0 || lease.ports != *asked.ports);
+            for lease in pin.leases.iter_mut().filter(|lease| lease.ports == *asked.ports) {
+                lease.ordered = lease.end;
+            }
+            pin.ordered = pin.volume;
+            let is_other = |known: &Named| known.is_held || *known.name != *asked.name.as_wire();
+            let gone = pin.names.iter().position(|known| !is_other(known)).map(|at| pin.names.remove(at).name);
+            let is_over = pin.leases.is_empty() && pin.live == 0;
+            if let Some(name) = gone {
+                self.unname(&name);
+            }
+            if is_over {
+                self.forget(*address);
+                forgotten.push(*address);
+            }
+        }
+        forgotten
+    }
+
+    /// What is acknowledged is so for some addresses of the session alone, since it has gained one: nothing covers an answer
+    /// until it is acknowledged anew. What is open stays known, so that a change of policy closes it.
+    pub fn uncover(&mut self) {
+        for lease in self.pins.values_mut().flat_map(|pin| &mut pin.leases) {
+            lease.end = 0;
+        }
+        self.epoch += 1;
     }
 
     /// Notes that a flow to `address` is open.
@@ -247,16 +257,27 @@ impl SessionPins {
 
     /// Forgets pins that have ended and have no open flow, and gives memory back; how many.
     pub fn expire(&mut self, now: u64) -> usize {
-        let over = |pin: &Pin| pin.ends() <= now && !pin.is_live(now);
-        let ended: Vec<IpAddr> = self.pins.iter().filter(|(_, pin)| over(pin)).map(|(address, _)| *address).collect();
-        for address in &ended {
-            self.forget(*address);
-        }
+        let ended = self.expire_some(now, |_| true);
         if self.pins.len() * 4 < self.pins.capacity() {
             self.pins.shrink_to_fit();
             self.names.shrink_to_fit();
         }
+        ended
+    }
+
+    /// The same for some of them, and no memory is given back.
+    fn expire_some(&mut self, now: u64, which: impl Fn(&Pin) -> bool) -> usize {
+        let over = |pin: &Pin| pin.ends() <= now && !pin.is_live(now) && which(pin);
+        let ended: Vec<IpAddr> = self.pins.iter().filter(|(_, pin)| over(pin)).map(|(address, _)| *address).collect();
+        for address in &ended {
+            self.forget(*address);
+        }
         ended.len()
+    }
+
+    /// Addresses that `name` holds open.
+    fn held_by(&self, name: NameRef<'_>) -> usize {
+        self.names.get(name.as_wire()).copied().unwrap_or(0)
     }
 
     /// Nothing is covered any more, and no acknowledgement under way will change that. To be called in the same
@@ -267,19 +288,30 @@ impl SessionPins {
         self.epoch += 1;
     }
 
-    /// Judges every name that holds something open anew: `opens` gives what it opens now and how much may go out, or
-    /// nothing. What no name opens any more is forgotten, and no acknowledgement under way counts. To be called in the same
-    /// critical section in which the packet filter is told.
-    pub fn tighten(&mut self, mut opens: impl FnMut(NameRef<'_>) -> Option<(Ports, Option<u64>)>) -> Tightened {
+    /// Judges every name that holds something open, or was ordered to, anew: `opens` gives what it opens now and how much may
+    /// go out, or nothing, and `shows` whether an address may be had by it. What no name opens any more is forgotten, and then
+    /// no acknowledgement under way counts. To be called in the same critical section in which the packet filter is told.
+    pub fn tighten(
+        &mut self,
+        mut opens: impl FnMut(NameRef<'_>) -> Option<(Ports, Option<u64>)>,
+        shows: impl Fn(NameRef<'_>, IpAddr) -> bool,
+    ) -> Tightened {
         let judged: HashMap<Arc<[u8]>, (Ports, Option<u64>), foldhash::quality::RandomState> =
             self.names.keys().filter_map(|name| Some((name.clone(), opens(NameRef::from_wire(name).ok()?)?))).collect();
         let mut tightened = Tightened::default();
         for (address, pin) in &mut self.pins {
             let before = pin.names.len();
-            pin.names.retain(|name| judged.contains_key(name));
+            let may = |name: &[u8]| NameRef::from_wire(name).is_ok_and(|name| shows(name, *address));
+            pin.names.retain(|Named { name, .. }| {
+                let stays = judged.contains_key(name) && may(name);
+                if !stays && let Some(count) = self.names.get_mut(name) {
+                    *count -= 1;
+                }
+                stays
+            });
             let mut ports: Vec<Ports> = Vec::new();
             let mut volume: Option<Option<u64>> = None;
-            for (open, limit) in pin.names.iter().filter_map(|name| judged.get(name)) {
+            for (open, limit) in pin.names.iter().filter_map(|known| judged.get(&known.name)) {
                 if !ports.contains(open) {
                     ports.push(open.clone());
                 }
@@ -287,21 +319,24 @@ impl SessionPins {
             }
             // A lease stays as far as a name opens it.
             let narrowed = |open: &Ports| ports.iter().filter_map(|now| now.intersection(open)).collect::<Vec<_>>();
-            let mut leases: Vec<(Ports, u64)> = Vec::with_capacity(pin.leases.len());
-            for (open, end) in &pin.leases {
+            let mut leases: Vec<Lease> = Vec::with_capacity(pin.leases.len());
+            for Lease { ports: open, end, ordered } in &pin.leases {
                 tightened.lost |= !ports.iter().any(|now| now.covers(open));
-                leases.extend(narrowed(open).into_iter().map(|open| (open, *end)));
+                let narrowed = narrowed(open).into_iter();
+                leases.extend(narrowed.map(|ports| Lease { ports, end: *end, ordered: *ordered }));
             }
             tightened.lost |= before > pin.names.len() && pin.names.is_empty();
             let limit = volume.unwrap_or_default();
-            tightened.lost |= volume.is_some() && pin.volume.is_some_and(|held| is_less(limit, held));
+            tightened.lost |= volume.is_some() && pin.ordered.is_some_and(|held| is_less(limit, held));
             pin.leases = leases;
-            pin.volume = volume;
+            // What is wider than before is not so in the packet filter, as long as nobody orders it.
+            pin.volume = pin.volume.zip(volume).map(|(held, now)| if is_less(held, now) { held } else { now });
+            pin.ordered = volume;
             if !ports.is_empty() {
                 tightened.keep.push((*address, ports, limit));
             }
         }
-        self.names.retain(|name, _| judged.contains_key(name));
+        self.names.retain(|_, count| *count > 0);
         self.pins.retain(|_, pin| !pin.names.is_empty());
         if tightened.lost {
             self.epoch += 1;
@@ -311,8 +346,7 @@ impl SessionPins {
 
     /// Names that lead to `address`, escaped, the newest last.
     pub fn names_of(&self, address: IpAddr) -> Vec<String> {
-        let names = self.pins.get(&address).map_or(&[][..], |pin| &pin.names);
-        names.iter().filter_map(|wire| NameRef::from_wire(wire).map(|name| name.to_string()).ok()).collect()
+        self.pins.get(&address).map_or(Vec::new(), |pin| pin.names.iter().filter_map(Named::shown).collect())
     }
 
     /// Every address, those in use first.
@@ -321,11 +355,10 @@ impl SessionPins {
             .pins
             .iter()
             .map(|(address, pin)| {
-                let name = |wire: &Arc<[u8]>| NameRef::from_wire(wire).map(|name| name.to_string()).ok();
                 let details = Details {
                     address: *address,
-                    leases: pin.leases.clone(),
-                    names: pin.names.iter().filter_map(name).collect(),
+                    leases: pin.leases.iter().map(|lease| (lease.ports.clone(), lease.ordered)).collect(),
+                    names: pin.names.iter().filter_map(Named::shown).collect(),
                     live: pin.is_live(now),
                     octets_out: pin.used,
                     octets_limit: pin.volume.flatten(),
@@ -354,9 +387,9 @@ impl SessionPins {
         };
         *self.names.entry(shared.clone()).or_default() += 1;
         let pin = self.pins.entry(address).or_default();
-        pin.names.push(shared);
+        pin.names.push(Named { name: shared, is_held: false });
         if pin.names.len() > NAMES_OF_ADDRESS {
-            let oldest = pin.names.remove(0);
+            let oldest = pin.names.remove(0).name;
             self.unname(&oldest);
         }
     }
@@ -371,19 +404,24 @@ impl SessionPins {
     }
 
     fn forget(&mut self, address: IpAddr) {
-        for name in self.pins.remove(&address).map(|pin| pin.names).unwrap_or_default() {
-            self.unname(&name);
+        for known in self.pins.remove(&address).map(|pin| pin.names).unwrap_or_default() {
+            self.unname(&known.name);
         }
     }
 
     /// Forgets the least recently answered of some, one without an open flow where there is one; which. A walk over all of
     /// them, some microseconds; only met beyond ordinary use.
-    fn evict(&mut self, now: u64, which: impl Fn(&Pin) -> bool) -> Option<IpAddr> {
-        let candidates = self.pins.iter().filter(|(_, pin)| which(pin));
+    fn evict(&mut self, now: u64, which: impl Fn(&IpAddr, &Pin) -> bool) -> Option<IpAddr> {
+        let candidates = self.pins.iter().filter(|(address, pin)| which(address, pin));
         let oldest = candidates.min_by_key(|(_, pin)| (pin.is_live(now), pin.answered)).map(|(address, _)| *address)?;
         self.forget(oldest);
         Some(oldest)
     }
+}
+
+/// The wider of what is held, where anything is, and another limit; no end is widest.
+fn widest(held: Option<Option<u64>>, limit: Option<u64>) -> Option<u64> {
+    held.map_or(limit, |held| held.zip(limit).map(|(held, more)| held.max(more)))
 }
 
 /// Whether a limit is less than another; no end is most.

@@ -353,7 +353,7 @@ impl Search<'_, '_> {
         if vetted.kind == Answered::Failure || leads_inside(&vetted) {
             return None;
         }
-        Some(Arc::new(Entry::passing(vetted.answer, vetted.names.into_boxed_slice(), proof.stored)))
+        Some(Arc::new(Entry::passing(live.vetting, vetted.answer, vetted.names.into_boxed_slice(), proof.stored)))
     }
 }
 

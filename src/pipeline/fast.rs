@@ -140,12 +140,18 @@ impl Pipeline {
         let mut entry = if unreachable { None } else { stood_in.or_else(|| self.at_hand(key, view, now)) };
         let failure =
             if unreachable || entry.is_some() || !view.is_now() { None } else { self.cache.failure(key, now.mono) };
+        // Where nobody can be asked nothing leaves, so nothing is charged, and there is nothing to hide.
+        let is_asked = entry.is_none() && failure.is_none() && !unreachable;
+        let down = if is_asked { self.down_for(qname, now) } else { None };
+        let is_down = down.is_some();
+        let failure = failure.or(down);
         if failure.is_some() {
-            entry = self.last_known(&live, key, now.mono);
+            entry = self.last_known(&live, key, now.mono).filter(|_| view.is_ever());
         }
         let cached = entry.is_some() || failure.is_some() || unreachable;
         let old = live.repeats.hold_stale.as_millis() as u64;
-        let stale = if cached { None } else { self.cache.get_stale(key, now.mono, old).filter(|_| view.is_ever()) };
+        let stale =
+            if cached && !is_down { None } else { self.cache.get_stale(key, now.mono, old).filter(|_| view.is_ever()) };
         // Past its share nothing leaves, so nothing is judged or booked. Who has waited already has its place, and a closed
         // session hears that it is closed.
         let asks = !cached && stale.is_none() && waited.is_none() && !inner.is_closed();
@@ -294,6 +300,9 @@ impl Pipeline {
                 record.source = source;
                 let Some(entry) = entry else {
                     drop(inner);
+                    if is_down {
+                        record.source = Source::Failed;
+                    }
                     record.rcode = 2;
                     let (ede, text) = failure.as_ref().map_or((Ede::Other, ""), |failed| (failed.ede, &*failed.text));
                     reply::servfail(out, query, ede, text);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use staunch_scoring::Answered;
 use tokio::time::Instant;
 
-use super::pins::asked;
+use super::pins::{CHANGED, Ordered, PIN_TRIES, asked, not_pinned};
 use super::private::is_whole;
 use super::show::{show, ttl_of};
 use super::{Deferred, Leave, Live, Pipeline, Step, Walk};
@@ -151,7 +151,9 @@ impl Pipeline {
         };
         let live = self.live.load_full();
         // Who has waited for another's exchange to be over once more finds its answer kept.
-        if private && let Some(entry) = self.cache.get(key, clock::now().mono) {
+        // Not one of before: that was passed over above, and its age would tell when others asked.
+        let kept = self.cache.get(key, clock::now().mono).filter(|entry| private && entry.stored >= now.mono);
+        if let Some(entry) = kept {
             response.kept();
             Box::pin(self.as_if_asked(&live, walk, key, begun, entry.took)).await;
             return self.release(walk, query, entry, out).await;
@@ -185,10 +187,12 @@ impl Pipeline {
         walk.session.inner.lock().score.observe(walk.record.split.tenant(permit.qname()), answered(&vetted));
         walk.record.withheld = std::mem::take(&mut vetted.rebinding);
         let floor = live.repeats.floor.as_millis() as u64;
-        let took = u32::try_from(response.took.as_millis()).unwrap_or(u32::MAX);
+        // Who is not to notice what others ask waits for the keys of the zone too, though they are known by then.
+        let took = if private { begun.elapsed() } else { response.took };
+        let took = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
         if emptied {
             let withheld = walk.record.withheld.clone().into_boxed_slice();
-            self.cache.put_inside(key, vetted.answer, withheld, now.mono, floor, took);
+            self.cache.put_inside(key, live.vetting, vetted.answer, withheld, now.mono, floor, took);
             response.kept();
             if private {
                 Box::pin(self.as_if_asked(&live, walk, key, begun, took)).await;
@@ -197,7 +201,7 @@ impl Pipeline {
         }
         let hops = vetted.names.into_boxed_slice();
         let kind = vetted.kind;
-        let entry = self.cache.put(key, vetted.answer, hops, now.mono, floor, took);
+        let entry = self.cache.put(key, live.vetting, vetted.answer, hops, now.mono, floor, took);
         response.kept();
         if kind == Kind::Positive {
             self.note_popular(&live, &walk.session, key, entry.usable - entry.stored, now);
@@ -218,7 +222,7 @@ impl Pipeline {
                 walk.record.source = Source::Cache;
                 self.release(walk, query, entry, out).await;
             }
-            None => fail(walk, query, Ede::Other, "policy has changed meanwhile; ask again", out),
+            None => fail(walk, query, Ede::Other, CHANGED, out),
         }
     }
 
@@ -238,40 +242,49 @@ impl Pipeline {
     /// Pin before answer: the state check and the orders to the packet filter happen under one lock, only the
     /// acknowledgement is awaited, and the state is checked again before the answer goes out.
     async fn release(&self, walk: &mut Walk, query: &Query<'_>, entry: Arc<Entry>, out: &mut Vec<u8>) {
-        let live = self.live.load_full();
-        let now = clock::now();
-        if self.refuse_hop(&live, walk, query, &entry, now, out) {
-            return;
-        }
-        if let Some(withheld) = &entry.inside {
-            walk.record.withheld = withheld.to_vec();
-            return self.refuse_inside(&live, walk, query, now, out);
-        }
-        if self.rewrite_answer(&live, walk, query, &entry, now, out).await {
-            return;
-        }
-        let ttl = ttl_of(&walk.record, &entry, now).min(self.cap(&live, walk, query, now));
-        let plan = pin::plan(&live.pins, ttl);
-        // As policy has it now: it may have changed while the answer was under way.
-        let context = walk.session.context();
-        let grants = live.grants.load();
-        let opens = match live.policy.opens(&context, &grants, query.qname.as_ref(), now.wall) {
-            Ok(opens) => opens,
-            Err(Shut { reason, rule }) => {
-                let case = self.note_refusal(walk, query, reason, rule, now);
-                return refuse_by_policy(&live, walk, query, (reason, case), out);
+        for _ in 0..PIN_TRIES {
+            // As policy has it now: it may have changed while the answer was under way, and again while it was pinned.
+            let live = self.live.load_full();
+            if entry.vetting != live.vetting {
+                return fail(walk, query, Ede::Other, CHANGED, out);
             }
-        };
-        let asked = asked(&live, query.qname.as_ref(), opens.ports, opens.volume);
-        if !self.pin(&live, walk, query, &asked, &entry.answer.pins, plan.ttl, out).await {
-            return;
+            let now = clock::now();
+            if self.refuse_hop(&live, walk, query, &entry, now, out) {
+                return;
+            }
+            if let Some(withheld) = &entry.inside {
+                walk.record.withheld = withheld.to_vec();
+                return self.refuse_inside(&live, walk, query, now, out);
+            }
+            if self.rewrite_answer(&live, walk, query, &entry, now, out).await {
+                return;
+            }
+            let ttl = ttl_of(&walk.record, &entry, now).min(self.cap(&live, walk, query, now));
+            let context = walk.session.context();
+            let grants = live.grants.load_full();
+            let opens = match live.policy.opens(&context, &grants, query.qname.as_ref(), now.wall) {
+                Ok(opens) => opens,
+                Err(Shut { reason, rule }) => {
+                    let case = self.note_refusal(walk, query, reason, rule, now);
+                    return refuse_by_policy(&live, walk, query, (reason, case), out);
+                }
+            };
+            let plan = pin::plan(&live.pins, ttl);
+            let asked = asked(&live, query.qname.as_ref(), opens.ports, opens.volume);
+            let judged = (&*live, grants.version());
+            match self.pin_once(judged, walk, query, &asked, &entry.answer.pins, plan.ttl, out).await {
+                Ordered::Changed => continue,
+                Ordered::Told => return,
+                Ordered::Held => {}
+            }
+            self.note_exposed(walk, &entry.answer.pins);
+            self.note_drift(&live, walk, opens.rule, &entry.answer.pins, now);
+            self.note_resolved(walk, &entry.answer.pins);
+            // Only pins make an answer live shorter than it does.
+            let shown = if live.enforcing && !entry.answer.pins.is_empty() { plan.ttl } else { ttl };
+            return show(out, query, &mut walk.record, &entry, shown, now);
         }
-        self.note_exposed(walk, &entry.answer.pins);
-        self.note_drift(&live, walk, opens.rule, &entry.answer.pins, now);
-        self.note_resolved(walk, &entry.answer.pins);
-        // Only pins make an answer live shorter than it does.
-        let shown = if live.enforcing && !entry.answer.pins.is_empty() { plan.ttl } else { ttl };
-        show(out, query, &mut walk.record, &entry, shown, now);
+        not_pinned(walk, query, out);
     }
 
     /// The guard has taken everything out of an answer: NODATA that says so. It is applied in every mode. An approval is a

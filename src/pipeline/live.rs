@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::answer::AnswerRules;
-use crate::config::ListReport;
+use crate::config::{Dnssec, ListReport};
 use crate::lists::{Grants, Scope, WrittenRange};
 use crate::model::{Qtype, Reason, SessionId};
 use crate::partition::{Partition, Sharing};
@@ -24,6 +24,9 @@ use crate::{forward, learn, partition, rpz};
 pub struct Live {
     /// Never the same for two configurations of one process: [`Live::next_version`].
     pub version: u64,
+    /// By which rules answers are vetted: never the same for two of them in one process, and the same for configurations
+    /// that agree on them. An answer that was vetted by others is of no use.
+    pub vetting: u64,
     /// Who may ask what.
     pub policy: Policy,
     /// Authoritative zones of our own.
@@ -34,7 +37,9 @@ pub struct Live {
     pub forwarded: forward::Zones,
     /// What of an answer may be shown.
     pub answers: AnswerRules,
-    /// Checks signatures, where that is wanted.
+    /// How signatures are checked.
+    pub dnssec: Dnssec,
+    /// Checks them, where that is wanted.
     pub validator: Option<Validator>,
     /// Whether clients that ask for it (CD) get what was not checked.
     pub allow_cd: bool,
@@ -81,6 +86,13 @@ impl Live {
     pub fn next_version() -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes over the vetting of the configuration before this one, where it is the same.
+    pub(crate) fn vets_like(&mut self, old: &Self) {
+        if self.answers == old.answers && self.dnssec == old.dnssec {
+            self.vetting = old.vetting;
+        }
     }
 
     /// With whom a session shares answers.

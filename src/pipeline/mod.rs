@@ -219,6 +219,7 @@ impl Pipeline {
         book: Book,
     ) -> Self {
         let strangers = Arc::new(Session::shared(live.stranger.clone()));
+        cache.vetted_by(live.vetting);
         let hasher = RandomState::default();
         Self {
             strangers,

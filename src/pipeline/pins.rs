@@ -21,8 +21,8 @@ pub(super) fn asked<'a>(live: &Live, name: NameRef<'a>, ports: &'a Ports, volume
 }
 
 impl Pipeline {
-    /// Pins `destinations` for the walk's session so that they outlive `ttl` seconds. `false`: the reply is already
-    /// written, and it is not the answer.
+    /// Pins `destinations`, which are ours or a policy zone's, for the walk's session so that they outlive `ttl` seconds.
+    /// `false`: the reply is already written, and it is not the answer.
     #[allow(clippy::too_many_arguments)]
     pub(super) async fn pin(
         &self,
@@ -34,38 +34,69 @@ impl Pipeline {
         ttl: u32,
         out: &mut Vec<u8>,
     ) -> bool {
-        // Pins that were revoked while their acknowledgement was on its way (an address gained, a quarantine lifted) are
-        // ordered anew; twice is more than any operator causes.
-        for _ in 0..3 {
-            match self.try_pin(live, walk, asked, destinations, ttl).await {
-                Pinned::Held => {
-                    walk.record.pins = if live.enforcing { destinations.to_vec() } else { Vec::new() };
-                    return true;
-                }
-                Pinned::Revoked => {}
-                Pinned::Closed => {
-                    Box::pin(self.refuse_closed(walk, query, out)).await;
+        let grants = live.grants.load().version();
+        for _ in 0..PIN_TRIES {
+            match self.pin_once((live, grants), walk, query, asked, destinations, ttl, out).await {
+                Ordered::Held => return true,
+                Ordered::Told => return false,
+                Ordered::Changed if self.live.load().version != live.version => {
+                    fail(walk, query, Ede::Other, CHANGED, out);
                     return false;
                 }
-                Pinned::Failed(error) => {
-                    tracing::debug!(%error, session = %walk.session.id(), "an answer could not be pinned");
-                    if !is_guarded(live, &walk.session.context()) {
-                        return true;
-                    }
-                    break;
-                }
+                Ordered::Changed => {}
             }
         }
-        // An address that cannot be reached would be a mystery to the client; that there is none for now is not.
-        walk.record.reason = Some(Reason::NotPinned);
-        fail(walk, query, Ede::NotReady, "the address could not be pinned; nothing was answered", out);
+        not_pinned(walk, query, out);
         false
     }
 
-    async fn try_pin(&self, live: &Live, walk: &Walk, asked: &Asked<'_>, destinations: &[IpAddr], ttl: u32) -> Pinned {
+    /// Pins `destinations` for the walk's session so that they outlive `ttl` seconds, as `judged` has it: a configuration, and
+    /// the version of the grants.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) async fn pin_once(
+        &self,
+        judged: (&Live, u64),
+        walk: &mut Walk,
+        query: &Query<'_>,
+        asked: &Asked<'_>,
+        destinations: &[IpAddr],
+        ttl: u32,
+        out: &mut Vec<u8>,
+    ) -> Ordered {
+        let live = judged.0;
+        match self.try_pin(judged, walk, asked, destinations, ttl).await {
+            Pinned::Held => {
+                walk.record.pins = if live.enforcing { destinations.to_vec() } else { Vec::new() };
+                Ordered::Held
+            }
+            Pinned::Revoked => Ordered::Changed,
+            Pinned::Closed => {
+                Box::pin(self.refuse_closed(walk, query, out)).await;
+                Ordered::Told
+            }
+            Pinned::Failed(error) => {
+                tracing::debug!(%error, session = %walk.session.id(), "an answer could not be pinned");
+                if !is_guarded(live, &walk.session.context()) {
+                    return Ordered::Held;
+                }
+                not_pinned(walk, query, out);
+                Ordered::Told
+            }
+        }
+    }
+
+    async fn try_pin(
+        &self,
+        (live, grants): (&Live, u64),
+        walk: &Walk,
+        asked: &Asked<'_>,
+        destinations: &[IpAddr],
+        ttl: u32,
+    ) -> Pinned {
         // A second more than the TTL needs, so that rounding never makes a cached answer pin again.
         let lifetime = pin::plan(&live.pins, ttl.saturating_add(1)).lifetime;
         let now = clock::now();
+        let end = now.mono + lifetime.as_millis() as u64;
         let (epoch, orders) = {
             let mut inner = walk.session.inner.lock();
             // Under the lock, so that an address gained or lost is seen in the order of orders.
@@ -76,6 +107,11 @@ impl Pipeline {
             if !live.enforcing || destinations.is_empty() {
                 return Pinned::Held;
             }
+            // What has changed before this was ordered has judged nothing of it.
+            let current = self.live.load();
+            if current.version != live.version || current.grants.load().version() != grants {
+                return Pinned::Revoked;
+            }
             // An answer may have been on its way when the lockdown fell.
             let healthy = self.enforcer.healthy() && (!is_guarded(live, &context) || self.holds(live, now));
             let until = now.mono + u64::from(ttl) * 1000 + live.pins.grace().as_millis() as u64;
@@ -85,32 +121,38 @@ impl Pipeline {
             if !healthy && is_guarded(live, &context) {
                 return Pinned::Failed(enforce::Error::Stopped);
             }
+            for evicted in inner.pins.order(asked, destinations, end, now.mono) {
+                self.unpin(&context, evicted);
+            }
             (inner.pins.epoch(), self.order_pins(&context, asked, destinations, lifetime, is_guarded(live, &context)))
         };
-        let tickets = match orders {
-            Ok(tickets) => tickets,
-            Err(error) => return Pinned::Failed(error),
-        };
-        for ticket in tickets {
-            if let Err(error) = ticket.wait(live.pin_deadline).await {
-                return Pinned::Failed(error);
+        let mut failed = None;
+        match orders {
+            Ok(tickets) => {
+                for ticket in tickets {
+                    failed = failed.or(ticket.wait(live.pin_deadline).await.err());
+                }
             }
+            Err(error) => failed = Some(error),
         }
         let mut inner = walk.session.inner.lock();
         if inner.is_closed() {
             return Pinned::Closed;
         }
-        if inner.pins.epoch() != epoch {
-            return Pinned::Revoked;
-        }
-        let context = walk.session.context();
-        let end = now.mono + lifetime.as_millis() as u64;
-        for destination in destinations {
-            for evicted in inner.pins.note(epoch, asked, *destination, end, now.mono).into_iter().flatten() {
-                self.unpin(&context, evicted);
+        match failed {
+            None if inner.pins.acknowledge(epoch, asked, destinations, end) => Pinned::Held,
+            None => Pinned::Revoked,
+            Some(error) => {
+                // What may still take effect stays known, so that a change of policy closes it.
+                if inner.pins.epoch() == epoch && !matches!(error, enforce::Error::Deadline(_)) {
+                    let context = walk.session.context();
+                    for forgotten in inner.pins.refused(asked, destinations) {
+                        self.unpin(&context, forgotten);
+                    }
+                }
+                Pinned::Failed(error)
             }
         }
-        Pinned::Held
     }
 
     /// Orders a pin for each of the session's addresses that can reach an address of the answer. Called under the
@@ -155,6 +197,29 @@ impl Pipeline {
         let name = self.hash(walk.record.qname.as_ref());
         walk.record.shared = destinations.iter().map(|address| self.exposure.note(*address, name)).collect();
     }
+}
+
+/// Tries to pin one answer: what is revoked while its acknowledgement is on its way (a policy changed, an address gained, a
+/// quarantine lifted) is judged and ordered anew, twice, which is more than any operator causes.
+pub(super) const PIN_TRIES: u32 = 3;
+
+/// What is said where policy has changed and what is at hand is of before.
+pub(super) const CHANGED: &str = "policy has changed meanwhile; ask again";
+
+/// An address that cannot be reached would be a mystery to the client; that there is none for now is not.
+pub(super) fn not_pinned(walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
+    walk.record.reason = Some(Reason::NotPinned);
+    fail(walk, query, Ede::NotReady, "the address could not be pinned; nothing was answered", out);
+}
+
+/// What a caller is to do.
+pub(super) enum Ordered {
+    /// Show the answer.
+    Held,
+    /// Nothing: the reply is written, and it is not the answer.
+    Told,
+    /// Judge it anew, for what it was judged by has changed.
+    Changed,
 }
 
 /// How pinning an answer ended.

@@ -204,7 +204,7 @@ impl Pipeline {
         }
         if changed.gained {
             // Pins are held for every address of a session; a new one has none yet.
-            inner.pins.revoke();
+            inner.pins.uncover();
         }
         self.guard_locked(&session.context(), &mut inner, Cause::Session, now);
     }

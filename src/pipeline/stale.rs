@@ -2,13 +2,13 @@
 //!
 //! Off unless configured. The name was judged before, as for any question, and its aliases are judged and its addresses
 //! pinned by what is in force now; an entry never outlives a change of rules, which clears the cache. It is shown for 30 s
-//! with EDE 3 (Stale Answer).
+//! with EDE 3 (Stale Answer), or 19 where the name did not exist.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use staunch_scoring::Answered;
+use staunch_scoring::{Answered, NameRef};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -16,9 +16,10 @@ use tokio::time::Instant;
 use super::finish::{answered, is_emptied};
 use super::{Live, Pipeline};
 use crate::answer::{self, Asked, Kind};
-use crate::cache::{Entry, Key};
+use crate::cache::{Entry, Failure, Key};
 use crate::clock;
 use crate::forward::{Flight, ForwardError, Landed, Response};
+use crate::model::Now;
 use crate::policy::Permit;
 
 /// How long a client waits before it is shown an expired answer (RFC 8767 section 5, client response timer).
@@ -47,6 +48,12 @@ impl Pipeline {
     pub(super) fn last_known(&self, live: &Live, key: Key<'_>, now: u64) -> Option<Arc<Entry>> {
         let most = live.repeats.serve_stale.as_millis() as u64;
         if most == 0 { None } else { self.cache.get_stale(key, now, most) }
+    }
+
+    /// What is said of `name` where nobody can be asked for it.
+    pub(super) fn down_for(&self, name: NameRef<'_>, now: Now) -> Option<Arc<Failure>> {
+        let (ede, text) = self.forwarder.down_for(name)?.ede();
+        Some(Arc::new(Failure { ede, text: text.into(), until: now.mono }))
     }
 
     /// Asks an upstream, until `until`, or, where there is an expired answer to show, no longer than a client should wait
@@ -107,9 +114,17 @@ impl Pipeline {
         }
         let took = u32::try_from(response.took.as_millis()).unwrap_or(u32::MAX);
         if is_emptied(&vetted) {
-            self.cache.put_inside(key, vetted.answer, vetted.rebinding.into_boxed_slice(), now.mono, floor, took);
+            self.cache.put_inside(
+                key,
+                live.vetting,
+                vetted.answer,
+                vetted.rebinding.into_boxed_slice(),
+                now.mono,
+                floor,
+                took,
+            );
         } else {
-            self.cache.put(key, vetted.answer, vetted.names.into_boxed_slice(), now.mono, floor, took);
+            self.cache.put(key, live.vetting, vetted.answer, vetted.names.into_boxed_slice(), now.mono, floor, took);
         }
         Some(told)
     }

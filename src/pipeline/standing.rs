@@ -301,7 +301,7 @@ mod tests {
                 ttl: 3,
                 pins: Box::default(),
             };
-            let entry = Entry::passing(answer, Box::default(), stored);
+            let entry = Entry::passing(0, answer, Box::default(), stored);
             let made = stored + after;
             let now = made + passed;
             prop_assume!(!entry.is_expired(now));

@@ -3,6 +3,8 @@
 //! Every name that holds something open is judged anew; flows and leases that no name opens any more are ended by the packet
 //! filter, the others live on in a new generation.
 
+use std::net::IpAddr;
+
 use super::{Live, Pipeline, class_of, is_guarded};
 use crate::enforce::{Class, Command, Kept};
 use crate::lists::{Action, Allowance, Rule};
@@ -73,7 +75,11 @@ impl Pipeline {
             let opens = live.policy.opens(context, &grants, name, now.wall).ok()?;
             Some((opens.ports.clone(), opens.volume))
         };
-        let tightened = inner.pins.tighten(opens);
+        // Our own zones and the block page are the operator's word.
+        let shows = |name: staunch_scoring::NameRef<'_>, address: IpAddr| {
+            live.answers.pins(name, address) || live.zones.covers(name) || live.sinkhole.addresses.contains(&address)
+        };
+        let tightened = inner.pins.tighten(opens, shows);
         // In another class, or since a written range was closed, what it has open there has to be looked at again.
         let moved = inner.told.is_some_and(|told| told != self.told(class));
         // By which names leases of before this process were made is not known, so a policy that has changed closes them.

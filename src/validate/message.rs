@@ -234,6 +234,13 @@ impl<'m> Case<'_, 'm> {
             denials.no_type(name, rtype, self.validator.limits, work)?
         };
         let proved = denials.proved(denied)?;
+        // What is shown is the closest one, so it must be this zone's.
+        let owners = self.message.authorities().iter().filter(|record| record.rtype == SOA);
+        let owners = owners.filter_map(|record| NameRef::from_wire(self.message.owner(record)).ok());
+        let closest = owners.filter(|owner| name.is_at_or_below(*owner)).max_by_key(|owner| owner.label_count());
+        if closest.is_some_and(|closest| closest != zone.name) {
+            return Err(Halt::Bogus(Bogus::NoSignature));
+        }
         let soa = Set::in_authority(self.message, zone.name, SOA);
         if soa.is_empty() {
             return Ok(proved);

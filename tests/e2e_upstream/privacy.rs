@@ -199,6 +199,19 @@ fn a_private_session_is_judged_and_shown_everything_as_if_alone() {
     assert_eq!(explained(shared), "upstream", "told as it would be judged");
 }
 
+/// Where the floor is longer than answers live, each session has an answer of its own asked for: it is shown that one.
+#[test]
+fn an_answer_shorter_than_the_floor_says_nothing_of_when_others_had_it() {
+    let upstream = slow_upstream();
+    let daemon = Daemon::start_at(upstream.address, "off", &config("private_timing = true\nfloor_seconds = 600"));
+    let (shared, own) = ("shared.site.example", "own.site.example");
+    timed(&daemon, A1, shared);
+    std::thread::sleep(Duration::from_millis(2100));
+    let [of_shared, of_own] = [shared, own].map(|name| timed(&daemon, B1, name).1.records[0].2);
+    assert!(of_own.abs_diff(of_shared) <= 1, "of the other's {of_shared}, of its own {of_own}");
+    assert_eq!(upstream.asked(shared), 2, "it has left again");
+}
+
 /// Two who ask at the same moment: the second one waits as long as the first, though the exchange is half over.
 #[test]
 fn joining_an_exchange_that_is_under_way_takes_as_long_as_the_exchange() {

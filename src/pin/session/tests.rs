@@ -1,3 +1,4 @@
+use super::pin::LIVE;
 use super::*;
 use crate::pin::{PinPolicy, plan};
 use crate::ports::Port;
@@ -18,23 +19,29 @@ fn asked<'a>(name: &'a NameBuf, ports: &'a Ports) -> Asked<'a> {
     Asked { name: name.as_ref(), ports, volume: None, most: 10_000 }
 }
 
-const NONE: [Option<IpAddr>; 2] = [None; 2];
+const NONE: [IpAddr; 0] = [];
+
+/// Orders one address, which is acknowledged at once; what made room.
+fn note_now(pins: &mut SessionPins, asked: &Asked<'_>, address: IpAddr, end: u64, now: u64) -> Vec<IpAddr> {
+    let (epoch, evicted) = (pins.epoch(), pins.order(asked, &[address], end, now));
+    assert!(pins.acknowledge(epoch, asked, &[address], end));
+    evicted
+}
 
 #[test]
 fn the_least_recently_answered_makes_room_and_is_told() {
     let (www, web) = (name("www.example"), Ports::web());
     let asked = asked(&www, &web);
     let mut pins = SessionPins::new();
-    let epoch = pins.epoch();
     for n in 0..SESSION_PINS_MAX as u32 {
-        assert_eq!(pins.note(epoch, &asked, address(n), 1_000, 0), NONE);
+        assert_eq!(note_now(&mut pins, &asked, address(n), 1_000, 0), NONE);
     }
     assert!(pins.cover_all(&asked, &[address(0)], 1_000), "0 is in use again");
     pins.seen(address(1), 1);
-    assert_eq!(pins.note(epoch, &asked, address(9_999), 1_000, 1), [Some(address(2)), None], "1 has an open flow");
+    assert_eq!(note_now(&mut pins, &asked, address(9_999), 1_000, 1), [address(2)], "1 has an open flow");
     assert_eq!(pins.len(), SESSION_PINS_MAX);
     assert!(pins.covers(&asked, address(0), 1_000) && !pins.covers(&asked, address(2), 1));
-    assert_eq!(pins.note(epoch, &asked, address(10_000), 2_000, 1_000), NONE, "ended ones make room first");
+    assert_eq!(note_now(&mut pins, &asked, address(10_000), 2_000, 1_000), NONE, "ended ones make room first");
     assert_eq!(pins.len(), 2, "and the one with a flow stays");
     assert_eq!(pins.expire(LIVE + 2), 2);
     assert!(pins.is_empty() && pins.names.is_empty());
@@ -45,15 +52,14 @@ fn one_name_holds_so_many_addresses_and_no_more() {
     let (stores, www, web) = (name("objects.example"), name("www.example"), Ports::web());
     let few = Asked { most: 3, ..asked(&stores, &web) };
     let mut pins = SessionPins::new();
-    let epoch = pins.epoch();
     for n in 0..3 {
-        assert_eq!(pins.note(epoch, &few, address(n), 1_000, 0), NONE);
+        assert_eq!(note_now(&mut pins, &few, address(n), 1_000, 0), NONE);
     }
     // Another name leads to the oldest as well: it is that name's too.
-    assert_eq!(pins.note(epoch, &asked(&www, &web), address(0), 1_000, 0), NONE);
+    assert_eq!(note_now(&mut pins, &asked(&www, &web), address(0), 1_000, 0), NONE);
     pins.seen(address(1), 1);
-    assert_eq!(pins.note(epoch, &few, address(3), 1_000, 0), [None, Some(address(2))]);
-    assert_eq!(pins.note(epoch, &few, address(3), 2_000, 0), NONE, "known by now");
+    assert_eq!(note_now(&mut pins, &few, address(3), 1_000, 0), [address(2)]);
+    assert_eq!(note_now(&mut pins, &few, address(3), 2_000, 0), NONE, "known by now");
     assert_eq!(pins.len(), 3);
     assert_eq!(pins.names_of(address(0)), ["objects.example", "www.example"]);
 }
@@ -64,10 +70,12 @@ fn an_acknowledgement_after_a_revoke_counts_for_nothing() {
     let asked = asked(&www, &web);
     let mut pins = SessionPins::new();
     let before = pins.epoch();
+    assert_eq!(pins.order(&asked, &[address(1)], 1_000, 0), NONE);
+    assert!(!pins.covers(&asked, address(1), 1), "ordered is not open");
     pins.revoke();
-    assert_eq!(pins.note(before, &asked, address(1), 1_000, 0), NONE);
+    assert!(!pins.acknowledge(before, &asked, &[address(1)], 1_000));
     assert!(pins.is_empty());
-    assert_eq!(pins.note(pins.epoch(), &asked, address(1), 1_000, 0), NONE);
+    assert_eq!(note_now(&mut pins, &asked, address(1), 1_000, 0), NONE);
     assert!(pins.covers(&asked, address(1), 1_000));
 }
 
@@ -78,7 +86,7 @@ fn a_lease_covers_its_ports_its_name_and_no_wider_volume() {
     let https = Ports::these([Port::tcp(443)]).expect("ports");
     let mut pins = SessionPins::new();
     let limited = Asked { volume: Some(100), ..asked(&www, &web) };
-    assert_eq!(pins.note(pins.epoch(), &limited, address(1), 1_000, 0), NONE);
+    assert_eq!(note_now(&mut pins, &limited, address(1), 1_000, 0), NONE);
     assert!(pins.covers(&limited, address(1), 1_000));
     assert!(pins.covers(&Asked { ports: &https, ..limited }, address(1), 1_000), "as much is open already");
     assert!(!pins.covers(&Asked { ports: &ssh, ..limited }, address(1), 1_000));
@@ -94,23 +102,106 @@ fn what_no_name_opens_any_more_is_closed() {
     let mut pins = SessionPins::new();
     let epoch = pins.epoch();
     for (name, n) in [(&www, 1), (&api, 1), (&api, 2)] {
-        assert_eq!(pins.note(epoch, &asked(name, &web), address(n), 1_000, 0), NONE);
+        assert_eq!(note_now(&mut pins, &asked(name, &web), address(n), 1_000, 0), NONE);
     }
     let all = |_: NameRef<'_>| Some((Ports::web(), None));
-    let same = pins.tighten(all);
+    let same = pins.tighten(all, |_, _| true);
     assert!(!same.lost && same.keep.len() == 2 && pins.epoch() == epoch);
     let www_alone = |name: NameRef<'_>| (name == www.as_ref()).then(|| (Ports::web(), Some(5)));
-    let tightened = pins.tighten(www_alone);
+    let tightened = pins.tighten(www_alone, |_, _| true);
     assert_eq!(tightened.keep, [(address(1), vec![Ports::web()], Some(5))]);
     assert!(tightened.lost && pins.len() == 1 && pins.epoch() != epoch);
-    assert_eq!(pins.note(epoch, &asked(&api, &web), address(2), 1_000, 0), NONE);
+    assert!(!pins.acknowledge(epoch, &asked(&api, &web), &[address(2)], 1_000));
     assert_eq!(pins.len(), 1, "an answer that was under way finds the door closed");
-    let fewer = pins.tighten(|_| Some((https.clone(), Some(5))));
+    let fewer = pins.tighten(|_| Some((https.clone(), Some(5))), |_, _| true);
     assert!(fewer.lost && fewer.keep == [(address(1), vec![https.clone()], Some(5))]);
     assert!(pins.covers(&Asked { volume: Some(5), ..asked(&www, &https) }, address(1), 1_000));
-    let less = pins.tighten(|_| Some((https.clone(), Some(4))));
+    let less = pins.tighten(|_| Some((https.clone(), Some(4))), |_, _| true);
     assert!(less.lost, "less may go out than before");
-    assert!(!pins.tighten(|_| Some((https.clone(), None))).lost, "more may");
+    assert!(!pins.tighten(|_| Some((https.clone(), None)), |_, _| true).lost, "more may");
+}
+
+#[test]
+fn what_is_ordered_is_judged_before_it_is_acknowledged() {
+    let (www, web) = (name("www.example"), Ports::web());
+    let asked = asked(&www, &web);
+    let mut pins = SessionPins::new();
+    let epoch = pins.epoch();
+    assert_eq!(pins.order(&asked, &[address(1)], 1_000, 0), NONE);
+    let kept = pins.tighten(|_| Some((Ports::web(), None)), |_, _| true);
+    assert!(!kept.lost && kept.keep == [(address(1), vec![Ports::web()], None)], "{kept:?}");
+    assert!(pins.acknowledge(epoch, &asked, &[address(1)], 1_000), "nothing is closed, so it counts");
+    // Under way again, and denied meanwhile.
+    let epoch = pins.epoch();
+    assert_eq!(pins.order(&asked, &[address(2)], 2_000, 0), NONE);
+    let denied = pins.tighten(|_| None, |_, _| true);
+    assert!(denied.lost && denied.keep.is_empty());
+    assert!(!pins.acknowledge(epoch, &asked, &[address(2)], 2_000));
+    assert!(pins.is_empty() && pins.names.is_empty());
+}
+
+#[test]
+fn an_address_that_a_name_may_not_have_any_more_is_closed() {
+    let (www, api, web) = (name("www.example"), name("api.example"), Ports::web());
+    let mut pins = SessionPins::new();
+    for (name, n) in [(&www, 1), (&www, 2), (&api, 2)] {
+        assert_eq!(note_now(&mut pins, &asked(name, &web), address(n), 1_000, 0), NONE);
+    }
+    let tightened = pins.tighten(|_| Some((Ports::web(), None)), |name, _| name == api.as_ref());
+    assert!(tightened.lost && tightened.keep == [(address(2), vec![Ports::web()], None)], "{tightened:?}");
+    assert_eq!((pins.names_of(address(2)), pins.names.len()), (vec!["api.example".to_owned()], 1));
+}
+
+#[test]
+fn an_answer_never_makes_room_for_itself_at_its_own_cost() {
+    let (pool, web) = (name("pool.example"), Ports::web());
+    let two = Asked { most: 2, ..asked(&pool, &web) };
+    let mut pins = SessionPins::new();
+    let five: Vec<IpAddr> = (0..5).map(address).collect();
+    for _ in 0..2 {
+        let epoch = pins.epoch();
+        assert_eq!(pins.order(&two, &five, 1_000, 0), NONE);
+        assert!(pins.acknowledge(epoch, &two, &five, 1_000));
+        assert!(pins.cover_all(&two, &five, 1_000), "all that is shown is open");
+    }
+    let epoch = pins.epoch();
+    let other = [address(4), address(7)];
+    assert_eq!(pins.order(&two, &other, 1_000, 0).len(), 1);
+    assert!(pins.acknowledge(epoch, &two, &other, 1_000) && pins.cover_all(&two, &other, 1_000));
+    assert_eq!(note_now(&mut pins, &two, address(9), 3_000, 2_000), NONE, "ended ones make room first");
+}
+
+#[test]
+fn a_gained_address_uncovers_and_closes_nothing() {
+    let (www, web) = (name("www.example"), Ports::web());
+    let asked = asked(&www, &web);
+    let mut pins = SessionPins::new();
+    assert_eq!(note_now(&mut pins, &asked, address(1), 1_000, 0), NONE);
+    let before = pins.epoch();
+    assert_eq!(pins.order(&asked, &[address(1)], 2_000, 0), NONE);
+    pins.uncover();
+    assert!(!pins.covers(&asked, address(1), 1) && !pins.acknowledge(before, &asked, &[address(1)], 2_000));
+    assert_eq!(pins.details(0)[0].leases, [(Ports::web(), 2_000)], "it is open, and said to be");
+    let denied = pins.tighten(|_| None, |_, _| true);
+    assert!(denied.lost, "and a deny closes it");
+}
+
+#[test]
+fn what_was_refused_is_forgotten_and_what_was_held_before_is_not() {
+    let (www, web) = (name("www.example"), Ports::web());
+    let asked = asked(&www, &web);
+    let mut pins = SessionPins::new();
+    assert_eq!(note_now(&mut pins, &asked, address(1), 1_000, 0), NONE);
+    assert_eq!(pins.order(&asked, &[address(1), address(2)], 5_000, 0), NONE);
+    assert_eq!(pins.refused(&asked, &[address(1), address(2)]), [address(2)]);
+    assert!(pins.covers(&asked, address(1), 1_000) && pins.len() == 1);
+    // By another name, which was never acknowledged, the same is not covered.
+    let api = name("api.example");
+    let other = Asked { name: api.as_ref(), ..asked };
+    assert_eq!(pins.order(&other, &[address(1)], 5_000, 0), NONE);
+    assert!(!pins.covers(&other, address(1), 1_000));
+    assert!(pins.refused(&other, &[address(1)]).is_empty() && pins.names_of(address(1)) == ["www.example"]);
+    assert_eq!(pins.expire(1_001), 1);
 }
 
 #[test]
@@ -118,8 +209,8 @@ fn a_volume_is_told_once_at_its_mark_and_once_at_its_limit() {
     let (www, web) = (name("www.example"), Ports::web());
     let mut pins = SessionPins::new();
     let limited = Asked { volume: Some(100), ..asked(&www, &web) };
-    assert_eq!(pins.note(pins.epoch(), &limited, address(1), 1_000, 0), NONE);
-    assert_eq!(pins.note(pins.epoch(), &asked(&www, &web), address(2), 1_000, 0), NONE);
+    assert_eq!(note_now(&mut pins, &limited, address(1), 1_000, 0), NONE);
+    assert_eq!(note_now(&mut pins, &asked(&www, &web), address(2), 1_000, 0), NONE);
     let mut used = |n, octets, limit| pins.used(address(n), octets, limit, Some(10));
     assert_eq!(used(1, 9, Some(100)), None);
     assert_eq!((used(1, 10, Some(100)), used(1, 11, Some(100))), (Some(Passed::Mark), None));
@@ -168,7 +259,7 @@ proptest! {
                     let end = now + plan(&policy, ttl).lifetime.as_millis() as u64;
                     for n in addresses {
                         let asked = asked(&names[usize::from(name)], &web);
-                        prop_assert_eq!(pins.note(pins.epoch(), &asked, address(n), end, now), NONE);
+                        prop_assert_eq!(note_now(&mut pins, &asked, address(n), end, now), NONE);
                         let held = model.entry(n).or_default();
                         *held = (end.max(held.0), held.1 | 1 << name);
                     }
@@ -189,7 +280,7 @@ proptest! {
                     let before = pins.epoch();
                     let tightened = pins.tighten(|name| {
                         (allowed & 1 << number(name).unwrap_or(7) != 0).then(|| (Ports::web(), None))
-                    });
+                    }, |_, _| true);
                     let lost = model.values().any(|(_, names)| names & allowed == 0);
                     prop_assert_eq!(tightened.lost, lost);
                     model.retain(|_, (_, names)| { *names &= allowed; *names != 0 });
@@ -200,7 +291,7 @@ proptest! {
                 }
                 Step::LateAcknowledgement { address: n } => {
                     if stale != pins.epoch() {
-                        prop_assert_eq!(pins.note(stale, &asked(&names[0], &web), address(n), u64::MAX, now), NONE);
+                        prop_assert!(!pins.acknowledge(stale, &asked(&names[0], &web), &[address(n)], u64::MAX));
                     }
                 }
             }

@@ -273,7 +273,15 @@ fn an_answer_that_is_new_is_not_asked_for() {
         let entry = world.pipeline.cache.get_stale(question.key(), clock::now().mono, u64::MAX).expect("an answer");
         // The same answer as another path would have put it a moment ago, under a floor.
         let (answer, hops) = (entry.answer.clone(), entry.hops.clone());
-        world.pipeline.cache.put(question.key(), answer, hops, clock::now().mono, 2 * TICK_MS, 0);
+        world.pipeline.cache.put(
+            question.key(),
+            world.pipeline.live.load().vetting,
+            answer,
+            hops,
+            clock::now().mono,
+            2 * TICK_MS,
+            0,
+        );
         world.pipeline.refresh(&question, &sessions).await;
         assert_eq!((world.asked(), world.counted(|c| &c.skipped)), (left, 1));
     });

@@ -148,6 +148,21 @@ fn all_that_is_shown_of_a_denial_must_be_signed() {
             Verdict::Bogus(Bogus::NoSignature),
         ),
         (
+            "another SOA that is closer to the name",
+            [signed(&[soa("zone.example"), proof.clone()]), vec![soa("x.zone.example")]].concat(),
+            Verdict::Bogus(Bogus::NoSignature),
+        ),
+        (
+            "another's SOA alone",
+            [signed(std::slice::from_ref(&proof)), vec![soa("example")]].concat(),
+            Verdict::Bogus(Bogus::NoSignature),
+        ),
+        (
+            "an SOA of elsewhere",
+            [signed(&[soa("zone.example"), proof.clone()]), vec![soa("else.example")]].concat(),
+            SECURE,
+        ),
+        (
             "an unsigned proof",
             [signed(&[soa("zone.example")]), vec![proof.clone()]].concat(),
             Verdict::Bogus(Bogus::NoSignature),
