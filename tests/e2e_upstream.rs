@@ -6,6 +6,8 @@ mod daemon;
 mod bailiwick;
 #[path = "e2e_upstream/cookies.rs"]
 mod cookies;
+#[path = "e2e_upstream/denials.rs"]
+mod denials;
 #[path = "e2e_upstream/dot.rs"]
 mod dot;
 #[path = "e2e_upstream/fake.rs"]

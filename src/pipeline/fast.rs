@@ -104,6 +104,7 @@ impl Pipeline {
                 record.rcode = u16::from(answer.rcode);
                 reply::local(out, query, &answer.behind(&live.answers.nat64, qname, query.qtype));
                 return self.done(record, started);
+                let answer = answer.above_others(|| live.knows_below(&grants, qname, now.wall));
             }
             let tcp = transport == Transport::Tcp;
             if query.qtype == Qtype::ANY

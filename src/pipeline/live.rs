@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use staunch_scoring::NameRef;
 
 use crate::answer::AnswerRules;
 use crate::config::ListReport;
 use crate::lists::{Grants, Scope, WrittenRange};
-use crate::model::{Qtype, Reason, SessionId};
+use crate::model::{Qtype, Reason, SessionId, Wall};
 use crate::partition::{Partition, Sharing};
 use crate::pin::PinPolicy;
 use crate::policy::Policy;
@@ -81,6 +82,12 @@ impl Live {
     pub fn next_version() -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether a name strictly below this one may be answered by somebody else than [`crate::local`]: it is of a zone of our
+    /// own, of one with upstreams of its own, or allowed.
+    pub(crate) fn knows_below(&self, grants: &Grants, name: NameRef<'_>, wall: Wall) -> bool {
+        self.zones.any_below(name) || self.forwarded.any_below(name) || self.policy.allows_below(grants, name, wall)
     }
 
     /// With whom a session shares answers.
