@@ -18,6 +18,8 @@ mod flight;
 mod nat64;
 #[path = "e2e_upstream/privacy.rs"]
 mod privacy;
+#[path = "e2e_upstream/rides.rs"]
+mod rides;
 #[path = "e2e_upstream/server.rs"]
 mod server;
 #[path = "e2e_upstream/stale.rs"]

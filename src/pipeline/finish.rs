@@ -84,6 +84,7 @@ impl Pipeline {
             Step::Decoy(candidate) => return Box::pin(self.decoy(walk, &query, &packet, candidate)).await,
             Step::Forward(leave) => self.forward(&mut walk, &query, leave, &mut out).await,
             Step::Pin(entry) => self.release(&mut walk, &query, entry, &mut out).await,
+            Step::Along(along) => return self.come_along(walk, &query, &packet, along).await,
             Step::Zone => Box::pin(self.zone(&mut walk, &query, &mut out)).await,
             Step::Page => Box::pin(self.page(&mut walk, &query, &mut out)).await,
             Step::Rewrite(rewrite) => Box::pin(self.rewrite_question(&mut walk, &query, &rewrite, &mut out)).await,
@@ -133,7 +134,7 @@ impl Pipeline {
             return fail(walk, query, failure.ede, &failure.text, out);
         }
         let until = self.patience(walk);
-        let response = self.ask_upstream(permit, until, stale.is_some(), walk.started).await;
+        let response = self.ask_upstream(&leave, until, stale.is_some(), walk.started).await;
         drop(turn);
         let response = match response {
             Ok(response) => response,
@@ -199,7 +200,7 @@ impl Pipeline {
         let kind = vetted.kind;
         let entry = self.cache.put(key, vetted.answer, hops, now.mono, floor, took);
         response.kept();
-        if kind == Kind::Positive {
+        if kind == Kind::Positive && leave.heard.is_none() {
             self.note_popular(&live, &walk.session, key, entry.usable - entry.stored, now);
         }
         if private {
