@@ -274,6 +274,6 @@ fn what_private_timing_cannot_hide_is_told() {
     };
     assert_eq!(told("", true), [3]);
     assert_eq!(told("cache_shared_by = \"group\"", true), [3]);
-    assert_eq!(told("cache_shared_by = \"session\"", true), []);
-    assert_eq!(told("", false), []);
+    assert!(told("cache_shared_by = \"session\"", true).is_empty());
+    assert!(told("", false).is_empty());
 }
