@@ -5,7 +5,8 @@
 //! [`crate::reply::local`] writes the message.
 //!
 //! An NXDOMAIN is only given where nothing exists below (RFC 8020), so that a stub that remembers it cannot lose a name
-//! that does; the apex of a zone, a declared search suffix and a real top-level domain get NODATA.
+//! that does; the apex of a zone, a declared search suffix and a real top-level domain get NODATA, as does a name above one
+//! that the configuration speaks of ([`Local::above_others`]).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -85,6 +86,16 @@ impl Local {
             *slot = Some(*prefix);
         }
         Self { records: Records::Nat64(told), ..self }
+    }
+
+    /// The same for a name below which others can be answered that are not answered here (RFC 8020 section 2): it exists, and
+    /// what makes it exist can change.
+    #[must_use]
+    pub fn above_others(self, exist: impl FnOnce() -> bool) -> Self {
+        if self.rcode != NXDOMAIN || !exist() {
+            return self;
+        }
+        Self { rcode: NOERROR, ttl: self.ttl.min(VOLATILE_TTL), ..self }
     }
 
     /// The zone that answers, given the qname it was made for.

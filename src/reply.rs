@@ -273,7 +273,7 @@ fn answer_with(
     }
     count(out, ANCOUNT, answer.answers);
     count(out, NSCOUNT, answer.authorities);
-    opt(out, query, reasons);
+    opt_within(out, query, reasons, limit(query, transport));
 }
 
 /// The one small answer to ANY (RFC 8482 section 4.2).
@@ -377,10 +377,14 @@ fn record(out: &mut Vec<u8>, rtype: Qtype, ttl: u32, length: usize) {
     put_u16(out, length as u16); // every caller's data is at most 256 octets
 }
 
-/// The OPT record, if the query had one, with the reasons that fit the client's datagram.
+/// The OPT record, if the query had one, with the reasons that fit the client's datagram: for replies that do by themselves.
 fn opt(out: &mut Vec<u8>, query: &Query<'_>, reasons: &[(Ede, &str)]) {
+    opt_within(out, query, reasons, limit(query, Transport::Udp));
+}
+
+/// The OPT record, if the query had one, with the reasons that fit a reply of `limit` octets.
+fn opt_within(out: &mut Vec<u8>, query: &Query<'_>, reasons: &[(Ede, &str)], limit: usize) {
     let Some(edns) = query.edns else { return };
-    let limit = limit(query, Transport::Udp);
     opt_fixed(out, 0, edns.dnssec_ok);
     let length_at = out.len();
     put_u16(out, 0);

@@ -6,6 +6,8 @@ mod daemon;
 mod bailiwick;
 #[path = "e2e_upstream/cookies.rs"]
 mod cookies;
+#[path = "e2e_upstream/denials.rs"]
+mod denials;
 #[path = "e2e_upstream/dot.rs"]
 mod dot;
 #[path = "e2e_upstream/fake.rs"]
@@ -16,6 +18,8 @@ mod flight;
 mod nat64;
 #[path = "e2e_upstream/privacy.rs"]
 mod privacy;
+#[path = "e2e_upstream/rides.rs"]
+mod rides;
 #[path = "e2e_upstream/server.rs"]
 mod server;
 #[path = "e2e_upstream/stale.rs"]

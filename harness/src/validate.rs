@@ -8,6 +8,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use sha2::{Digest, Sha256};
 use staunch::answer::{AnswerRules, Asked, vet};
 use staunch::model::{Now, Qtype, Wall};
+use staunch::partition::Partition;
 use staunch::validate::{Anchors, Limits, Step, Validator, Verdict, Work};
 use staunch::wire::HEADER;
 use staunch_scoring::{NameRef, QName};
@@ -181,7 +182,7 @@ fn verdict(octets: &[u8]) -> Option<Verdict> {
     let anchors = Anchors::read(&format!(". IN DNSKEY 257 3 15 {key}")).expect("an anchor");
     let validator = Validator::new(anchors, limits);
     let now = Now { mono: 1000, wall: Wall::at(u64::from(SECONDS) * 1000) };
-    let mut work = Work::new(limits);
+    let mut work = Work::new(limits, Partition::ALL);
     let verdict = loop {
         let lack = match validator.judge(response, asked, &rules, now, &mut work) {
             Step::Done(verdict) => break verdict,

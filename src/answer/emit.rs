@@ -3,8 +3,9 @@
 use super::VetError;
 use super::message::HEADER;
 
-/// Room left below 65,535 for header, the longest question, and an OPT record with a reason.
-const MAX_BODY: usize = 64_000;
+/// Longest message that a stream carries (RFC 1035 section 4.2.2), less room for an OPT record with a cookie and the code of a
+/// reason, which take 45 octets.
+const MAX_MESSAGE: usize = 65_535 - 64;
 /// Most name suffixes remembered for compression; bounds the work on a hostile answer.
 const MAX_SEEN: usize = 96;
 /// Highest offset a compression pointer can hold.
@@ -116,7 +117,7 @@ impl Writer {
 
     /// Ends the record begun at `length_at`; returns how many octets its data took.
     pub(super) fn end(&mut self, length_at: usize) -> Result<usize, VetError> {
-        if self.out.len() > MAX_BODY {
+        if self.base + self.out.len() > MAX_MESSAGE {
             return Err(VetError::TooLarge);
         }
         let len = self.out.len().saturating_sub(length_at + 2);

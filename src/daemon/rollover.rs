@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::feed::{read_small, write_whole};
+use crate::partition::Partition;
 use crate::pipeline::Pipeline;
 use crate::validate::{KeyState, Need, Rollover, Validator};
 
@@ -80,7 +81,7 @@ async fn look(
     state_dir: &Path,
 ) -> Duration {
     let until = Instant::now() + pipeline.forwarder.total_timeout();
-    let reply = match pipeline.forwarder.look_up_keys(&Need::keys(zone.as_ref()), until).await {
+    let reply = match pipeline.forwarder.look_up_keys(&Need::keys(zone.as_ref()), Partition::ALL, until).await {
         Ok(reply) => reply,
         Err(error) => {
             tracing::debug!(%error, %zone, "a trust point's keys could not be looked up");

@@ -7,7 +7,7 @@ use super::FailKind;
 /// What happened, since start.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Questions handed to [`Forwarder::resolve`](super::Forwarder::resolve).
+    /// Questions handed to [`Forwarder::resolve`](super::Forwarder::resolve), and those that waited for one of them.
     pub questions: AtomicU64,
     /// Of these, how many joined an exchange that was already under way.
     pub coalesced: AtomicU64,
@@ -66,6 +66,12 @@ pub struct Counters {
 impl Counters {
     pub(super) fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A question waits for another one that is the same.
+    pub fn joined(&self) {
+        Self::add(&self.questions);
+        Self::add(&self.coalesced);
     }
 
     /// Failed tries of one kind.

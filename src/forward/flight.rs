@@ -232,6 +232,11 @@ impl Landed {
     /// Says that the answer is where others find it: who asks the same from now on and does not find it there starts an
     /// exchange. Until then, whoever asks is handed it.
     pub fn kept(self) {}
+
+    /// The answer itself, for somebody else.
+    pub fn response(&self) -> Arc<Response> {
+        self.response.clone()
+    }
 }
 
 impl Deref for Landed {

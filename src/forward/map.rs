@@ -48,6 +48,11 @@ impl Zones {
         self.0.of(name).map(|(zone, ())| zone)
     }
 
+    /// Whether one of the zones is strictly below `name`.
+    pub fn any_below(&self, name: NameRef<'_>) -> bool {
+        self.0.0.iter().any(|(zone, ())| zone.as_ref().is_below(name))
+    }
+
     /// Whether both names are asked of the same upstreams.
     pub fn are_together(&self, one: NameRef<'_>, other: NameRef<'_>) -> bool {
         self.of(one) == self.of(other)
@@ -107,6 +112,9 @@ mod tests {
             assert_eq!(zone.trim_end_matches('.'), expected, "{asked}");
         }
         assert_eq!(*map.of(NameRef::ROOT), "default");
+        let below = |text| known.any_below(name(text).as_ref());
+        assert!(below("com") && below("example.com") && below("in-addr.arpa") && known.any_below(NameRef::ROOT));
+        assert!(!below("corp.example.com") && !below("ample.com") && !below("org"));
         let (corp, below, other) = (name("corp.example.com"), name("x.corp.example.com"), name("x.example.com"));
         assert!(known.are_together(corp.as_ref(), below.as_ref()));
         assert!(!known.are_together(corp.as_ref(), other.as_ref()));

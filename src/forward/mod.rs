@@ -70,6 +70,7 @@ use self::query::Ask;
 use self::sockets::Sockets;
 use self::stream::Pool;
 pub use self::upstream::{Upstream, Way};
+use crate::partition::Partition;
 use crate::policy::Permit;
 use crate::validate::Need;
 
@@ -265,9 +266,15 @@ impl Forwarder {
     }
 
     /// Looks up keys, or what vouches for them, where the validator needs them: the types DS and DNSKEY, of a judged name's
-    /// own ancestors and of those of names on its answer's chain. Ends at `until`; the exchange goes on for others.
-    pub async fn look_up_keys(&self, need: &Need, until: Instant) -> Result<Landed, ForwardError> {
-        let ask = Ask::host(need.name(), need.qtype()).with_proofs();
+    /// own ancestors and of those of names on its answer's chain. Shared within a partition, as the answer is that needs them.
+    /// Ends at `until`; the exchange goes on for others.
+    pub async fn look_up_keys(
+        &self,
+        need: &Need,
+        partition: Partition,
+        until: Instant,
+    ) -> Result<Landed, ForwardError> {
+        let ask = Ask::host(need.name(), need.qtype()).with_proofs().within(partition);
         match timeout_at(until, self.look_up(ask)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(need.name())))),

@@ -82,6 +82,11 @@ impl Ask {
         Self { dnssec_ok: true, checking_disabled: true, ..self }
     }
 
+    /// Shared within this partition alone.
+    pub(super) fn within(self, partition: Partition) -> Self {
+        Self { sharing: Sharing { partition, private: false }, ..self }
+    }
+
     /// The name.
     pub(super) fn name(&self) -> NameRef<'_> {
         self.qname.as_ref().map_or(NameRef::ROOT, QName::as_ref)

@@ -223,3 +223,20 @@ fn a_zone_with_servers_of_its_own_takes_back_what_it_names() {
         assert!(!local.yields_to(None));
     }
 }
+
+/// RFC 8020 section 2: a name that is denied takes all below it along.
+#[test]
+fn a_name_above_others_that_exist_is_not_denied() {
+    let at = |text: &str, qtype| {
+        let name = QName::from_text(text).expect("test name");
+        special(name.as_ref(), qtype, &[]).expect("special")
+    };
+    for text in ["corp.internal", "cluster.local", "corp", "20.10.in-addr.arpa", "a.home.arpa"] {
+        let denied = at(text, Qtype::A);
+        let above = denied.above_others(|| true);
+        let expected = Local { rcode: NOERROR, ttl: VOLATILE_TTL, ..denied };
+        assert_eq!((denied.rcode, above, denied.above_others(|| false)), (NXDOMAIN, expected, denied), "{text}");
+    }
+    let apex = at("home.arpa", Qtype::SOA);
+    assert_eq!(apex.above_others(|| unreachable!("it is not denied")), apex);
+}

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use staunch_scoring::NameRef;
 
+use super::rides::Ride;
 use super::{Deferred, Pipeline, Walk};
 use crate::answer::Kind;
 use crate::clock;
@@ -166,6 +167,7 @@ impl Pipeline {
             out,
             None,
             walk.aliased,
+            Ride::FIRST,
         )
     }
 }

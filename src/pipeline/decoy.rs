@@ -12,6 +12,7 @@ use std::time::Duration;
 use staunch_scoring::{Bits, NameRef, QName, Split};
 use tokio::time::{Instant, timeout_at};
 
+use super::rides::Ride;
 use super::{Live, Pipeline, Walk};
 use crate::answer::{self, Asked, Kind as Answered, Vetted, WireAnswer};
 use crate::cache::Entry;
@@ -158,6 +159,7 @@ impl Pipeline {
                 &mut out,
                 Some(again),
                 walk.aliased,
+                Ride::FIRST,
             ) {
                 Fast::Reply => Some(out),
                 Fast::Drop => None,

@@ -7,6 +7,7 @@ use std::time::Instant;
 use staunch_scoring::{Bits, Listing, Outcome, Split};
 
 use super::finish::key_asked;
+use super::rides::Ride;
 use super::show::{show, shown};
 use super::standing::{Basis, Said};
 use super::{Deferred, Leave, NO_COPY, NOT_WHOLE, Pipeline, Step, Walk, decoy, is_guarded, rewrite};
@@ -22,6 +23,7 @@ use crate::{local, reply};
 impl Pipeline {
     /// The synchronous half of the walk. `waited`: since when, for a query that has waited for its domain's age. `again`:
     /// what became of a first walk that asked siblings. `aliased`: whether a policy zone has led here, so that none is asked.
+    /// `ride`: whether it may come along with the same question on its way, or has.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn walk(
         &self,
@@ -34,6 +36,7 @@ impl Pipeline {
         out: &mut Vec<u8>,
         again: Option<decoy::Again>,
         aliased: bool,
+        ride: Ride,
     ) -> Fast<Deferred> {
         let started = waited.unwrap_or_else(Instant::now);
         let live = self.live.load();
@@ -101,6 +104,7 @@ impl Pipeline {
                 && !live.policy.allows(&context, &grants, qname, now.wall)
             {
                 drop(inner);
+                let answer = answer.above_others(|| live.knows_below(&grants, qname, now.wall));
                 record.rcode = u16::from(answer.rcode);
                 reply::local(out, query, &answer.behind(&live.answers.nat64, qname, query.qtype));
                 return self.done(record, started);
@@ -159,16 +163,20 @@ impl Pipeline {
             drop(inner);
             return self.refuse_share(&session, record, query, started, now, out);
         }
+        // Where the same question is on its way and its answer would be shared, nothing leaves for this one.
+        let question = if cached { 0 } else { self.hash((key, live.findings_of(&context))) };
+        let (heard, along) = if cached { (None, None) } else { ride.with(&self.rides, question) };
+        let told = cached || heard.is_some() || along.is_some();
         let split = Split::of(qname);
         let known = self.ages.known(&context, split.icann(qname), now.wall.steady);
         // Behind the session's lock, and until the charge is booked too: two sessions cannot both spend what is left.
-        let group = if cached { None } else { self.group_of(&context, now.wall.steady) };
+        let group = if told { None } else { self.group_of(&context, now.wall.steady) };
         let mut ledger = group.as_ref().map(|group| group.ledger.lock());
         let ask = Ask {
             query,
             now,
             split,
-            cached,
+            cached: told,
             at_hand: stale.is_some(),
             registered_days: known.registered_days(now.wall.steady),
             first_seen_days: known.first_seen_days,
@@ -195,6 +203,14 @@ impl Pipeline {
         record.verdict = decision.applied;
         record.would = decision.would;
         record.reason = decision.reason;
+        if let Some(along) = along
+            && matches!(decision.applied, Verdict::Answer | Verdict::Hold)
+        {
+            // Nothing is written down yet: it is walked anew when it is known what became of the other one.
+            drop(ledger);
+            drop(inner);
+            return deferred(record, Step::Along(along.after(again)));
+        }
         if waited.is_none() && self.ages.worth_waiting(&decision, now) {
             // Nothing is written down yet: it is judged, once, when the age is there or the time is up.
             drop(ledger);
@@ -202,6 +218,7 @@ impl Pipeline {
             return deferred(record, Step::Age);
         }
         if again.is_none()
+            && heard.is_none()
             && decision.applied == Verdict::Answer
             && let Some(candidate) = self.decoy_candidate(&live, &inner, &decision, &mut record)
         {
@@ -224,7 +241,7 @@ impl Pipeline {
             entry = stale;
         }
         let outcome = match decision.applied {
-            Verdict::Answer if cached => Outcome::Cached,
+            Verdict::Answer if told => Outcome::Cached,
             Verdict::Answer => Outcome::Forwarded,
             Verdict::Hold if cached => Outcome::Cached,
             Verdict::Hold => self.hold(&live, &session, &decision, key, now),
@@ -297,6 +314,12 @@ impl Pipeline {
                     reply::no_data(out, query, split.icann(qname), live.sinkhole.negative_ttl);
                     return self.done(record, started);
                 }
+                if let (None, Some(_), Some(permit)) = (&entry, &heard, permit) {
+                    drop(inner);
+                    record.source = Source::Upstream;
+                    let leave = Leave { permit: permit.shared(sharing), slow: false, fare: None, heard };
+                    return deferred(record, Step::Forward(Box::new(leave)));
+                }
                 record.source = source;
                 let Some(entry) = entry else {
                     drop(inner);
@@ -337,6 +360,7 @@ impl Pipeline {
             (_, Outcome::Forwarded) => {
                 self.mark_monitored(&mut inner, &session, &context, &record, now);
                 self.ledger_step(&session, &mut inner, charged);
+                let fare = self.rides.begin(question, sharing.private);
                 drop(inner);
                 if let (Some(group), Some(state)) = (&group, step) {
                     self.journal_group(group, state, now.wall.steady);
@@ -345,7 +369,7 @@ impl Pipeline {
                 match permit {
                     Some(permit) => {
                         let permit = permit.shared(sharing);
-                        deferred(record, Step::Forward(Box::new(Leave { permit, slow })))
+                        deferred(record, Step::Forward(Box::new(Leave { permit, slow, fare, heard: None })))
                     }
                     // An applied answer always carries its permit; were it otherwise, nobody is left without a word.
                     None => {

@@ -84,6 +84,7 @@ impl Pipeline {
             Step::Decoy(candidate) => return Box::pin(self.decoy(walk, &query, &packet, candidate)).await,
             Step::Forward(leave) => self.forward(&mut walk, &query, leave, &mut out).await,
             Step::Pin(entry) => self.release(&mut walk, &query, entry, &mut out).await,
+            Step::Along(along) => return self.come_along(walk, &query, &packet, along).await,
             Step::Zone => Box::pin(self.zone(&mut walk, &query, &mut out)).await,
             Step::Page => Box::pin(self.page(&mut walk, &query, &mut out)).await,
             Step::Rewrite(rewrite) => Box::pin(self.rewrite_question(&mut walk, &query, &rewrite, &mut out)).await,
@@ -133,7 +134,7 @@ impl Pipeline {
             return fail(walk, query, failure.ede, &failure.text, out);
         }
         let until = self.patience(walk);
-        let response = self.ask_upstream(permit, until, stale.is_some(), walk.started).await;
+        let response = self.ask_upstream(&leave, until, stale.is_some(), walk.started).await;
         drop(turn);
         let response = match response {
             Ok(response) => response,
@@ -188,7 +189,7 @@ impl Pipeline {
         walk.record.withheld = std::mem::take(&mut vetted.rebinding);
         let floor = live.repeats.floor.as_millis() as u64;
         // Who is not to notice what others ask waits for the keys of the zone too, though they are known by then.
-        let took = if private { begun.elapsed() } else { response.took };
+        let took = if private { response.took.max(begun.elapsed()) } else { response.took };
         let took = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
         if emptied {
             let withheld = walk.record.withheld.clone().into_boxed_slice();
@@ -203,7 +204,7 @@ impl Pipeline {
         let kind = vetted.kind;
         let entry = self.cache.put(key, live.vetting, vetted.answer, hops, now.mono, floor, took);
         response.kept();
-        if kind == Kind::Positive {
+        if kind == Kind::Positive && leave.heard.is_none() {
             self.note_popular(&live, &walk.session, key, entry.usable - entry.stored, now);
         }
         if private {

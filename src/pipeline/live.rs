@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use staunch_scoring::NameRef;
 
 use crate::answer::AnswerRules;
 use crate::config::{Dnssec, ListReport};
 use crate::lists::{Grants, Scope, WrittenRange};
-use crate::model::{Qtype, Reason, SessionId};
+use crate::model::{Qtype, Reason, SessionId, Wall};
 use crate::partition::{Partition, Sharing};
 use crate::pin::PinPolicy;
 use crate::policy::Policy;
@@ -93,6 +94,12 @@ impl Live {
         if self.answers == old.answers && self.dnssec == old.dnssec {
             self.vetting = old.vetting;
         }
+    }
+
+    /// Whether a name strictly below this one may be answered by somebody else than [`crate::local`]: it is of a zone of our
+    /// own, of one with upstreams of its own, or allowed.
+    pub(crate) fn knows_below(&self, grants: &Grants, name: NameRef<'_>, wall: Wall) -> bool {
+        self.zones.any_below(name) || self.forwarded.any_below(name) || self.policy.allows_below(grants, name, wall)
     }
 
     /// With whom a session shares answers.

@@ -26,6 +26,7 @@ mod ranges;
 mod refresh;
 mod refusals;
 mod rewrite;
+mod rides;
 mod show;
 mod stale;
 mod standing;
@@ -136,6 +137,8 @@ pub struct Pipeline {
     standing: standing::Standing,
     /// Questions that wait before they leave.
     delays: Delays,
+    /// Questions on their way, for whoever asks the same.
+    rides: Arc<rides::Rides>,
     /// Who may have how many questions waiting.
     shares: Arc<Shares>,
     /// Cookies of clients; none are answered without.
@@ -185,6 +188,8 @@ enum Step {
     Decoy(decoy::Candidate),
     /// An upstream.
     Forward(Box<Leave>),
+    /// The same question of somebody else, which is on its way.
+    Along(Box<rides::Along>),
     /// Pins for an answer that is at hand.
     Pin(Arc<Entry>),
     /// An authoritative zone.
@@ -202,6 +207,10 @@ struct Leave {
     permit: Permit,
     /// Whether it waits a random moment first.
     slow: bool,
+    /// Held until it is answered, by who was the first to ask.
+    fare: Option<rides::Fare>,
+    /// What was heard by somebody else who asked the same: then nothing leaves, and nothing was paid.
+    heard: Option<rides::Heard>,
 }
 
 impl Pipeline {
@@ -231,6 +240,7 @@ impl Pipeline {
             opened: ranges::Opened::default(),
             groups: Groups::new(MAX_GROUPS, std::hash::BuildHasher::hash_one(&hasher, "shared")),
             delays: Delays::default(),
+            rides: Arc::default(),
             shares: Shares::new(crate::forward::EXCHANGES),
             cookies: None,
             pace: pace::Pace::default(),
@@ -355,7 +365,7 @@ impl Service for Pipeline {
                 let walked = if self.prove(&query, out) || self.stands(&query, from, transport, now, out) {
                     Fast::Reply
                 } else {
-                    self.walk(&query, packet, from, transport, now, None, out, None, false)
+                    self.walk(&query, packet, from, transport, now, None, out, None, false, rides::Ride::FIRST)
                 };
                 match walked {
                     Fast::Reply => {

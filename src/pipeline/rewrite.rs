@@ -13,6 +13,7 @@ use std::sync::Arc;
 use staunch_scoring::{NameBuf, NameRef, QName, Split};
 
 use super::pins::asked;
+use super::rides::Ride;
 use super::{Deferred, Live, Pipeline, Walk, is_guarded};
 use crate::answer::{self, Alias, AnswerRules, Asked, Kind};
 use crate::cache::Entry;
@@ -417,8 +418,10 @@ impl Pipeline {
         Box::pin(async move {
             let Parsed::Query(query) = wire::parse(packet) else { return None };
             let mut out = Vec::with_capacity(512);
-            let fast = self.walk(&query, packet, walk.from, transport, clock::now(), None, &mut out, None, aliased);
-            match fast {
+            // What led here may be on a trip itself, which must not wait for its own end.
+            let ride = if aliased { Ride::Never } else { Ride::FIRST };
+            let (from, now) = (walk.from, clock::now());
+            match self.walk(&query, packet, from, transport, now, None, &mut out, None, aliased, ride) {
                 Fast::Reply => Some(out),
                 Fast::Drop => None,
                 Fast::Deferred(deferred) => self.complete(deferred).await,

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::finish::{answered, is_emptied};
-use super::{Live, Pipeline};
+use super::{Leave, Live, Pipeline};
 use crate::answer::{self, Asked, Kind};
 use crate::cache::{Entry, Failure, Key};
 use crate::clock;
@@ -57,8 +57,25 @@ impl Pipeline {
     }
 
     /// Asks an upstream, until `until`, or, where there is an expired answer to show, no longer than a client should wait
-    /// since `started`. What comes later is kept.
+    /// since `started`. What comes later is kept. Whoever came along hears of it; who came along has heard it.
     pub(super) async fn ask_upstream(
+        &self,
+        leave: &Leave,
+        until: Instant,
+        has_stale: bool,
+        started: std::time::Instant,
+    ) -> Result<Landed, ForwardError> {
+        if let Some(heard) = &leave.heard {
+            return heard.clone().map(Landed::from);
+        }
+        let outcome = self.ask_for(&leave.permit, until, has_stale, started).await;
+        if let Some(fare) = &leave.fare {
+            fare.tell(&outcome);
+        }
+        outcome
+    }
+
+    async fn ask_for(
         &self,
         permit: &Permit,
         until: Instant,

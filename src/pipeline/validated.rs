@@ -12,6 +12,7 @@ use crate::answer::{Asked, Kind, Vetted};
 use crate::clock;
 use crate::forward::{ForwardError, Forwarder, Landed, Response};
 use crate::model::Ede;
+use crate::partition::Partition;
 use crate::policy::Permit;
 use crate::validate::{Need, Step, Unchecked, Unknown, Validator, Verdict, Work};
 
@@ -45,7 +46,7 @@ impl Pipeline {
         let is_left_to_client = permit.checking_disabled() && live.allow_cd;
         let is_checked = !is_left_to_client && vetted.kind != Kind::Failure;
         let Some(validator) = live.validator.as_ref().filter(|_| is_checked) else { return Ok(()) };
-        let mut work = Work::new(validator.limits());
+        let mut work = Work::new(validator.limits(), permit.sharing().partition);
         let verdict = self.judge(live, validator, permit, response, until, &mut work).await;
         self.validated.note(verdict, &work);
         let (answer, whole) = (&mut vetted.answer, vetted.whole);
@@ -75,7 +76,7 @@ impl Pipeline {
         work: &mut Work,
     ) -> Verdict {
         let until = until.min(Instant::now() + validator.limits().time);
-        let mut lookups = LookUps::new(&self.forwarder, until);
+        let mut lookups = LookUps::new(&self.forwarder, work.partition(), until);
         loop {
             let asked = Asked::from(permit);
             let lack = match validator.judge(&response.wire, asked, &live.answers, clock::now(), work) {
@@ -115,6 +116,7 @@ impl Pipeline {
 /// Look-ups of one question, as many as its [`Work`] allows. Those that are under way when it is dropped go on for others.
 struct LookUps<'p> {
     forwarder: &'p Forwarder,
+    partition: Partition,
     until: Instant,
     /// Those that were begun before they were lacking, and are still so.
     under_way: JoinSet<(Need, Result<Landed, ForwardError>)>,
@@ -123,8 +125,8 @@ struct LookUps<'p> {
 }
 
 impl<'p> LookUps<'p> {
-    fn new(forwarder: &'p Forwarder, until: Instant) -> Self {
-        Self { forwarder, until, under_way: JoinSet::new(), ahead: Vec::new() }
+    fn new(forwarder: &'p Forwarder, partition: Partition, until: Instant) -> Self {
+        Self { forwarder, partition, until, under_way: JoinSet::new(), ahead: Vec::new() }
     }
 
     fn is_asked(&self, need: &Need) -> bool {
@@ -133,10 +135,10 @@ impl<'p> LookUps<'p> {
 
     /// Begins what is not lacking yet.
     fn ask(&mut self, need: Need) {
-        let (forwarder, until) = (self.forwarder.clone(), self.until);
+        let (forwarder, partition, until) = (self.forwarder.clone(), self.partition, self.until);
         self.ahead.push((need.clone(), None));
         self.under_way.spawn(async move {
-            let outcome = forwarder.look_up_keys(&need, until).await;
+            let outcome = forwarder.look_up_keys(&need, partition, until).await;
             (need, outcome)
         });
     }
@@ -144,7 +146,7 @@ impl<'p> LookUps<'p> {
     /// The reply to what is lacking.
     async fn reply(&mut self, need: &Need) -> Result<Landed, ForwardError> {
         let Some(at) = self.ahead.iter().position(|(asked, _)| asked == need) else {
-            return self.forwarder.look_up_keys(need, self.until).await;
+            return self.forwarder.look_up_keys(need, self.partition, self.until).await;
         };
         loop {
             if let Some((_, found)) = self.ahead.get_mut(at)
@@ -153,7 +155,7 @@ impl<'p> LookUps<'p> {
                 self.ahead.swap_remove(at);
                 return match outcome {
                     // There was no room for what was not lacking.
-                    Err(ForwardError::Busy) => self.forwarder.look_up_keys(need, self.until).await,
+                    Err(ForwardError::Busy) => self.forwarder.look_up_keys(need, self.partition, self.until).await,
                     outcome => outcome,
                 };
             }
@@ -165,7 +167,7 @@ impl<'p> LookUps<'p> {
                     }
                 }
                 Some(Err(_)) => {}
-                None => return self.forwarder.look_up_keys(need, self.until).await,
+                None => return self.forwarder.look_up_keys(need, self.partition, self.until).await,
             }
         }
     }

@@ -260,7 +260,7 @@ impl Policy {
             (Some(rule), _) => Some((rule, &[][..])),
             (None, Some(hit)) if hit.rule.action == Action::Deny => {
                 let mut refusal = Judgement::refuse(Reason::DenyRule, Some(hit.reference()));
-                refusal.nodata = self.allows_below(ask);
+                refusal.nodata = self.allows_below(ask.grants, qname, ask.now.wall);
                 refusal.by_rule = true;
                 return refusal;
             }
@@ -300,18 +300,18 @@ impl Policy {
             && (hit.action != rpz::Action::Local || profile.unlisted == Unlisted::Score)
         {
             let mut refusal = Judgement::refuse(Reason::Rpz, Some(hit.reference()));
-            refusal.nodata =
-                hit.action == rpz::Action::Nodata || (hit.action == rpz::Action::Nxdomain && self.allows_below(ask));
+            refusal.nodata = hit.action == rpz::Action::Nodata
+                || (hit.action == rpz::Action::Nxdomain && self.allows_below(ask.grants, qname, ask.now.wall));
             return refusal;
         }
         if let Some(entry) = denied {
             let mut refusal = Judgement::refuse(Reason::DenyList, Some(entry.reference()));
-            refusal.nodata = self.allows_below(ask);
+            refusal.nodata = self.allows_below(ask.grants, qname, ask.now.wall);
             return refusal;
         }
         if profile.unlisted == Unlisted::Refuse {
             let mut refusal = Judgement::refuse(Reason::NotAllowed, None);
-            refusal.nodata = self.allows_below(ask);
+            refusal.nodata = self.allows_below(ask.grants, qname, ask.now.wall);
             return refusal;
         }
         if let Some(hit) = vouched {
@@ -344,7 +344,7 @@ impl Policy {
             || (spent && assessment.charge.repeat && assessment.overdraw.is_none() && assessment.band < Band::Sinkhole);
         if !held && (assessment.band == Band::Sinkhole || assessment.overdraw.is_some() || spent) {
             let mut refusal = Judgement::refuse(reason, known);
-            refusal.nodata = self.allows_below(ask);
+            refusal.nodata = self.allows_below(ask.grants, qname, ask.now.wall);
             return refusal;
         }
         if !type_allowed {
@@ -359,10 +359,9 @@ impl Policy {
         if held { Judgement::hold(known) } else { Judgement::answer(known) }
     }
 
-    /// Whether a rule or a grant allows some name below the one asked for.
-    fn allows_below(&self, ask: &Ask<'_>) -> bool {
-        let qname = ask.query.qname.as_ref();
-        self.lists.rules.allows_below(qname) || ask.grants.allows_below(qname, ask.now.wall.steady)
+    /// Whether a rule or a grant allows some name strictly below `name`.
+    pub fn allows_below(&self, grants: &Grants, name: NameRef<'_>, wall: Wall) -> bool {
+        self.lists.rules.allows_below(name) || grants.allows_below(name, wall.steady)
     }
 
     /// What refuses an answer for an alias on its chain: a list entry or deny rule that names the hop. `None` too where

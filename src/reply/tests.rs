@@ -370,3 +370,14 @@ proptest! {
         prop_assert!(out.len() <= limit);
     }
 }
+
+/// A stream has room for a reason where a datagram has none.
+#[test]
+fn a_reason_goes_with_a_large_answer_over_a_stream() {
+    let packet = packet(WWW, 1, Some(512), false);
+    let query = query(&packet);
+    let mut out = Vec::new();
+    stale(&mut out, &query, &answer(60, 60), Transport::Tcp, 30, "as it was");
+    assert!(out.len() > 512 && read(&out, &query).answers.len() == 60);
+    assert_eq!(reasons(&out, 6 + 9), [(3, "as it was".into())]);
+}

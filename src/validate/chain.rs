@@ -15,6 +15,7 @@ use super::zones::State;
 use super::{Bogus, Unchecked, Unknown, Validator, Verdict};
 use crate::answer::Message;
 use crate::model::Now;
+use crate::partition::Partition;
 
 /// Why a step comes to no end of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,14 +59,14 @@ pub(super) fn seconds(now: Now) -> u32 {
 }
 
 impl Validator {
-    /// The zone that holds `name`, or that begins there.
-    pub(super) fn zone_of<'n>(&self, name: NameRef<'n>, aim: Aim, now: Now) -> Result<Holder<'n>, Halt> {
+    /// The zone that holds `name`, or that begins there, by what is known in a partition.
+    pub(super) fn zone_of<'n>(&self, name: NameRef<'n>, aim: Aim, of: Partition, now: Now) -> Result<Holder<'n>, Halt> {
         let anchors = self.anchors.load();
         let Trust::Anchor(anchor, vouched) = anchors.of(name) else { return Ok(Holder::Insecure(None)) };
         let depth = anchor.label_count();
         let at = |labels: usize| name.strip_left(name.label_count().saturating_sub(labels));
-        let lacks = |lack: Lack, labels: usize| Err(Halt::Lack(lack.beside(self.ahead(name, labels, aim, now))));
-        let keys = match self.zones.get(anchor, now.mono) {
+        let lacks = |lack: Lack, labels: usize| Err(Halt::Lack(lack.beside(self.ahead(name, labels, aim, of, now))));
+        let keys = match self.zones.get(of, anchor, now.mono) {
             Some(State::Zone(keys)) => keys,
             Some(State::Bogus(why)) => return Err(Halt::Bogus(why)),
             _ => return lacks(Lack::keys(at(depth), vouched.into()), depth + 1),
@@ -73,7 +74,7 @@ impl Validator {
         let mut zone = Zone { name: at(depth), keys };
         for labels in depth + 1..=name.label_count() {
             let below = at(labels);
-            match self.zones.get(below, now.mono) {
+            match self.zones.get(of, below, now.mono) {
                 None => return lacks(Lack::delegation(below, zone.name, zone.keys), labels),
                 Some(State::Delegated(vouched)) => return lacks(Lack::keys(below, vouched), labels + 1),
                 Some(State::Zone(keys)) => zone = Zone { name: below, keys },
@@ -87,12 +88,12 @@ impl Validator {
 
     /// What is known to be needed further down, from `labels` on: to a signer each delegation on the way and its keys; else
     /// the next delegation, since it may be where the way ends.
-    fn ahead(&self, name: NameRef<'_>, labels: usize, aim: Aim, now: Now) -> Vec<Need> {
+    fn ahead(&self, name: NameRef<'_>, labels: usize, aim: Aim, of: Partition, now: Now) -> Vec<Need> {
         let last = if aim == Aim::Signer { name.label_count() } else { labels.min(name.label_count()) };
         let way = (labels..=last).map(|labels| name.strip_left(name.label_count() - labels));
-        let is_unknown = |below: &NameRef<'_>| self.zones.get(*below, now.mono).is_none();
+        let is_unknown = |below: &NameRef<'_>| self.zones.get(of, *below, now.mono).is_none();
         let mut needs: Vec<Need> = way.filter(is_unknown).take(MAX_AHEAD).map(Need::delegation).collect();
-        if aim == Aim::Signer && !matches!(self.zones.get(name, now.mono), Some(State::Zone(_))) {
+        if aim == Aim::Signer && !matches!(self.zones.get(of, name, now.mono), Some(State::Zone(_))) {
             needs.push(Need::keys(name));
         }
         needs
@@ -115,7 +116,7 @@ impl Validator {
             // Nothing on the way needs another look-up.
             Err(Halt::Lack(_)) => return Err(Verdict::Indeterminate(Unknown::Unanswered)),
         };
-        self.zones.put(lack.need().name(), state, ttl, now.mono);
+        self.zones.put(work.partition(), lack.need().name(), state, ttl, now.mono);
         Ok(())
     }
 

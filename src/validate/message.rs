@@ -11,6 +11,7 @@ use super::work::Work;
 use super::{Bogus, Unchecked, Validator, Verdict};
 use crate::answer::{AnswerRules, Asked, Chain, Message};
 use crate::model::{Now, Qtype};
+use crate::partition::Partition;
 
 /// Most zones that are tried for one set: the owner's own, and one above it that has signed for it.
 const MAX_SIGNERS: usize = 3;
@@ -66,6 +67,8 @@ enum Part<'m> {
 struct Case<'c, 'm> {
     validator: &'c Validator,
     message: &'m Message<'m>,
+    /// Whose question it is.
+    partition: Partition,
     now: Now,
 }
 
@@ -77,7 +80,7 @@ impl Validator {
         let Some(chain) = Chain::follow(&message, asked, rules) else {
             return Step::Done(Verdict::Bogus(Bogus::NoSignature));
         };
-        let case = Case { validator: self, message: &message, now };
+        let case = Case { validator: self, message: &message, partition: work.partition(), now };
         match case.whole(&chain, asked.qtype, work) {
             Ok(Proved { is_secure: true, ttl, .. }) => Step::Done(Verdict::Secure { ttl }),
             Ok(Proved { why, .. }) => Step::Done(Verdict::Insecure(why)),
@@ -156,7 +159,7 @@ impl<'m> Case<'_, 'm> {
             Part::Unsigned => None,
         };
         let Some(signer) = signer else { return Vec::new() };
-        match self.validator.zone_of(signer.as_ref(), Aim::Signer, self.now) {
+        match self.validator.zone_of(signer.as_ref(), Aim::Signer, self.partition, self.now) {
             Err(Halt::Lack(lack)) => lack.into_needs().collect(),
             _ => Vec::new(),
         }
@@ -252,7 +255,7 @@ impl<'m> Case<'_, 'm> {
     /// The zone `signer`, which holds `name`.
     fn zone(&self, name: NameRef<'m>, signer: NameRef<'_>) -> Result<Holder<'m>, Halt> {
         let signer = name.strip_left(name.label_count().saturating_sub(signer.label_count()));
-        match self.validator.zone_of(signer, Aim::Signer, self.now)? {
+        match self.validator.zone_of(signer, Aim::Signer, self.partition, self.now)? {
             // No zone begins there, so none has keys.
             Holder::Zone(zone) if zone.name != signer => Err(Halt::Bogus(Bogus::NoKey)),
             holder => Ok(holder),
@@ -263,7 +266,7 @@ impl<'m> Case<'_, 'm> {
     fn unsigned(&self, name: NameRef<'_>, rtype: u16, why: Bogus) -> Result<Proved, Halt> {
         // A delegation is its parent's.
         let holder = if rtype == DS { name.parent().unwrap_or(name) } else { name };
-        match self.validator.zone_of(holder, Aim::Holder, self.now)? {
+        match self.validator.zone_of(holder, Aim::Holder, self.partition, self.now)? {
             Holder::Insecure(why) => Ok(Proved::insecure(why)),
             Holder::Zone(_) => Err(Halt::Bogus(why)),
         }

@@ -11,6 +11,7 @@ use super::chain::Halt;
 use super::set::Good;
 use super::{Bogus, Limits, Unknown, Verdict};
 use crate::answer::HASH;
+use crate::partition::Partition;
 
 /// Checks of signatures in all, for each one that may fail.
 const PER_FAILURE: u32 = 4;
@@ -25,6 +26,7 @@ type Hashed = (Box<[u8]>, u16, Box<[u8]>, [u8; HASH]);
 #[derive(Debug)]
 pub struct Work {
     limits: Limits,
+    partition: Partition,
     signatures: u32,
     failures: u32,
     lookups: u32,
@@ -35,16 +37,22 @@ pub struct Work {
 }
 
 impl Work {
-    /// Nothing yet.
-    pub fn new(limits: Limits) -> Self {
+    /// Nothing yet. What it learns of zones is learned for a partition, and it goes by what that one has learned.
+    pub fn new(limits: Limits, partition: Partition) -> Self {
         Self {
             limits,
+            partition,
             signatures: 0,
             failures: 0,
             lookups: 0,
             hashes: Vec::new(),
             sets: HashMap::with_hasher(foldhash::quality::RandomState::default()),
         }
+    }
+
+    /// Whose question it is.
+    pub fn partition(&self) -> Partition {
+        self.partition
     }
 
     /// Signatures checked.

@@ -1,20 +1,24 @@
 //! What is known of names on the way down the tree: which begin zones, and by which keys those are signed.
+//!
+//! What a partition of the answer cache has learned serves that partition alone: a zone whose keys are at hand answers sooner, and
+//! so tells that somebody has asked in it. The root is everybody's.
 
 use std::sync::Arc;
 
-use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use quick_cache::{Equivalent, Weighter};
 use staunch_scoring::NameRef;
 
 use super::keys::{Ds, Key};
 use super::{Bogus, Unchecked};
+use crate::partition::Partition;
 
 /// Most octets of all that is known. A zone of two keys takes some 300, a name that begins none some 100.
 const OCTETS: u64 = 8 << 20;
 /// Names that this is laid out for.
 const NAMES: usize = 16_384;
 /// Octets reckoned for a name beside its own and its keys.
-const OVERHEAD: usize = 96;
+const OVERHEAD: usize = 104;
 /// No word is kept for less: a question must be able to use what it has just learned, whatever its TTL. Seconds.
 const MIN_TTL: u32 = 10;
 /// No word is kept for longer, seconds: a zone that loses its keys is not lost for days.
@@ -44,17 +48,43 @@ struct Known {
     until: u64,
 }
 
+/// What a state is kept under, borrowed. Hashed as [`Owned`] is.
+#[derive(Debug, Clone, Copy, Hash)]
+struct Of<'n> {
+    partition: Partition,
+    name: &'n [u8],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Owned {
+    partition: Partition,
+    name: Box<[u8]>,
+}
+
+impl<'n> Of<'n> {
+    fn new(partition: Partition, name: NameRef<'n>) -> Self {
+        let partition = if name.is_root() { Partition::ALL } else { partition };
+        Self { partition, name: name.as_wire() }
+    }
+}
+
+impl Equivalent<Owned> for Of<'_> {
+    fn equivalent(&self, key: &Owned) -> bool {
+        (self.partition, self.name) == (key.partition, &*key.name)
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Octets;
 
-impl Weighter<Box<[u8]>, Known> for Octets {
-    fn weight(&self, name: &Box<[u8]>, known: &Known) -> u64 {
+impl Weighter<Owned, Known> for Octets {
+    fn weight(&self, of: &Owned, known: &Known) -> u64 {
         let own = match &known.state {
             State::Zone(keys) => keys.iter().map(Key::octets).sum(),
             State::Delegated(all) => all.iter().map(Ds::octets).sum(),
             State::Inside | State::Insecure(_) | State::Bogus(_) => 0,
         };
-        (OVERHEAD + name.len() + own) as u64
+        (OVERHEAD + of.name.len() + own) as u64
     }
 }
 
@@ -62,7 +92,7 @@ impl Weighter<Box<[u8]>, Known> for Octets {
 /// that fills it costs others look-ups and nothing else.
 #[derive(Debug)]
 pub(super) struct Zones {
-    names: Cache<Box<[u8]>, Known, Octets, foldhash::quality::RandomState>,
+    names: Cache<Owned, Known, Octets, foldhash::quality::RandomState>,
 }
 
 impl Default for Zones {
@@ -74,16 +104,17 @@ impl Default for Zones {
 }
 
 impl Zones {
-    /// What is known of `name` at `now`, monotonic milliseconds.
-    pub(super) fn get(&self, name: NameRef<'_>, now: u64) -> Option<State> {
-        self.names.get(name.as_wire()).filter(|known| now < known.until).map(|known| known.state)
+    /// What a partition knows of `name` at `now`, monotonic milliseconds.
+    pub(super) fn get(&self, partition: Partition, name: NameRef<'_>, now: u64) -> Option<State> {
+        self.names.get(&Of::new(partition, name)).filter(|known| now < known.until).map(|known| known.state)
     }
 
-    /// Keeps what was found out, for `ttl` seconds.
-    pub(super) fn put(&self, name: NameRef<'_>, state: State, ttl: u32, now: u64) {
+    /// Keeps what was found out for a partition, for `ttl` seconds.
+    pub(super) fn put(&self, partition: Partition, name: NameRef<'_>, state: State, ttl: u32, now: u64) {
         let ttl = if matches!(state, State::Bogus(_)) { BOGUS_TTL } else { ttl.clamp(MIN_TTL, MAX_TTL) };
         let until = now.saturating_add(u64::from(ttl) * 1000);
-        self.names.insert(name.as_wire().into(), Known { state, until });
+        let Of { partition, name } = Of::new(partition, name);
+        self.names.insert(Owned { partition, name: name.into() }, Known { state, until });
     }
 
     /// Forgets everything.
@@ -102,6 +133,8 @@ mod tests {
     use staunch_scoring::NameBuf;
 
     use super::*;
+    use crate::model::{Announcement, SessionId, SessionType};
+    use crate::partition::Partitions;
 
     fn name(text: &str) -> NameBuf {
         NameBuf::from_text(text).expect("name")
@@ -117,11 +150,26 @@ mod tests {
             (State::Bogus(Bogus::Expired), 300, 5),
         ] {
             let name = name("a.example");
-            zones.put(name.as_ref(), state.clone(), ttl, 1000);
-            assert_eq!(zones.get(name.as_ref(), kept * 1000 + 999), Some(state));
-            assert_eq!(zones.get(name.as_ref(), kept * 1000 + 1000), None);
+            zones.put(Partition::ALL, name.as_ref(), state.clone(), ttl, 1000);
+            assert_eq!(zones.get(Partition::ALL, name.as_ref(), kept * 1000 + 999), Some(state));
+            assert_eq!(zones.get(Partition::ALL, name.as_ref(), kept * 1000 + 1000), None);
         }
-        assert_eq!(zones.get(name("b.example").as_ref(), 1000), None);
+        assert_eq!(zones.get(Partition::ALL, name("b.example").as_ref(), 1000), None);
+    }
+
+    #[test]
+    fn what_a_partition_has_learned_is_its_own() {
+        let zones = Zones::default();
+        let [one, other] = ["one", "other"].map(|id| {
+            let id = SessionId::new(id).expect("an id");
+            Partitions::of(&Announcement::without_sandbox(id, SessionType::Batch)).alone()
+        });
+        let (zone, root) = (name("a.example"), NameRef::ROOT);
+        zones.put(one, zone.as_ref(), State::Inside, 300, 0);
+        zones.put(one, root, State::Inside, 300, 0);
+        let known = |partition, name| zones.get(partition, name, 1).is_some();
+        assert!(known(one, zone.as_ref()) && !known(other, zone.as_ref()) && !known(Partition::ALL, zone.as_ref()));
+        assert!(known(other, root), "the root is everybody's");
     }
 
     #[test]
@@ -130,9 +178,9 @@ mod tests {
         let key = Key::read(&[&[1, 0, 3, 8][..], &[7; 516]].concat()).expect("a key");
         let keys: Arc<[Key]> = vec![key; super::super::keys::MAX_KEYS].into();
         for i in 0..2000 {
-            zones.put(name(&format!("z{i}.example")).as_ref(), State::Zone(keys.clone()), 300, 0);
+            zones.put(Partition::ALL, name(&format!("z{i}.example")).as_ref(), State::Zone(keys.clone()), 300, 0);
         }
         assert!(zones.weight() <= OCTETS, "{}", zones.weight());
-        assert!(zones.get(name("z1999.example").as_ref(), 1).is_some());
+        assert!(zones.get(Partition::ALL, name("z1999.example").as_ref(), 1).is_some());
     }
 }

@@ -5,7 +5,7 @@
 //! wildcards and empty non-terminals, and [`text`] in front of the parser. What the client sent never gets here, and what it
 //! is shown is written by [`crate::answer`] and [`crate::reply`] like any other answer.
 //!
-//! Not here: zone transfers and updates (refused), delegations (a load error), DNSSEC signing.
+//! Not here: zone transfers and updates (refused), delegations and DNAME (load errors), DNSSEC signing.
 
 mod handler;
 mod text;
@@ -98,8 +98,8 @@ impl ZoneError {
         match self {
             Self::Read { .. } => "paths are relative to the file that names them; check name and permissions",
             Self::Text { .. } => {
-                "correct it; zones are text in master-file form (RFC 1035 section 5), without types that have a number for a \
-                 name (RFC 3597)"
+                "correct it; zones are text in master-file form (RFC 1035 section 5), without DNAME, and without types that \
+                 have a number for a name (RFC 3597)"
             }
             Self::Content { .. } => {
                 "a zone has one SOA, at its apex, no delegations, and no more addresses at a name than an answer shows"
@@ -150,6 +150,11 @@ impl Zones {
     /// Whether `name` is at or below a local zone. Allocates nothing.
     pub fn covers(&self, name: NameRef<'_>) -> bool {
         !self.origins.is_empty() && name.ancestors().any(|ancestor| self.origins.contains(ancestor.as_wire()))
+    }
+
+    /// Whether a local zone is strictly below `name`. Looks at every zone: for denials.
+    pub fn any_below(&self, name: NameRef<'_>) -> bool {
+        self.origins.iter().any(|origin| NameRef::from_wire(origin).is_ok_and(|origin| origin.is_below(name)))
     }
 
     /// Number of zones.

@@ -214,3 +214,18 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_above_a_zone_is_known() {
+    let zones = load(ZONE).expect("a zone");
+    let below = |text: &str| zones.any_below(NameBuf::from_text(text).expect("name").as_ref());
+    assert!(below("test") && zones.any_below(NameRef::ROOT));
+    assert!(!below("corp.test") && !below("www.corp.test") && !below("example"));
+}
+
+#[test]
+fn a_dname_is_no_zone_and_is_told_of() {
+    let error = load(&format!("{ZONE}old IN DNAME new.example.\n")).expect_err("no zone");
+    assert!(matches!(error, ZoneError::Text { .. }), "{error}");
+    assert!(error.remedy().contains("without DNAME"), "{error}: {}", error.remedy());
+}

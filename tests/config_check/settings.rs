@@ -264,3 +264,16 @@ review_by = "2027-06-01"
     write("policy.toml", &text.replace("sinkhole = 3.5", "sinkhole = 3.4"));
     assert_ne!(digest(()), changed_list);
 }
+
+#[test]
+fn what_private_timing_cannot_hide_is_told() {
+    let told = |answer: &str, validate: bool| {
+        let text = format!("version = 1\n[answer]\nprivate_timing = true\n{answer}\n[dnssec]\nvalidate = {validate}\n");
+        let (_, warnings) = good(&text);
+        warnings.iter().filter(|w| w.field == "answer.private_timing").map(|w| w.line).collect::<Vec<_>>()
+    };
+    assert_eq!(told("", true), [3]);
+    assert_eq!(told("cache_shared_by = \"group\"", true), [3]);
+    assert!(told("cache_shared_by = \"session\"", true).is_empty());
+    assert!(told("", false).is_empty());
+}

@@ -193,6 +193,24 @@ fn large_answers_are_bounded() {
     assert_eq!(vet(&build.octets(), asked, &AnswerRules::default()).err(), Some(VetError::TooLarge));
 }
 
+/// All that a stream carries is shown, but for the room that our own OPT record takes.
+#[test]
+fn an_answer_may_fill_a_stream() {
+    let q = "a.example.com";
+    let vetted = |octets: usize| {
+        let chunks = vec![255; octets / 256 * 256];
+        let rest = octets % 256;
+        let last = std::iter::once(rest as u8 - 1).chain(std::iter::repeat_n(b'x', rest - 1));
+        let build = Build::new(q, Qtype::TXT).an(q, Qtype::TXT, 1, &chunks.into_iter().chain(last).collect::<Vec<_>>());
+        let asked = Asked { qname: build.qname.as_ref(), qtype: Qtype::TXT, dnssec_ok: false };
+        vet(&build.octets(), asked, &AnswerRules::default()).map(|vetted| vetted.answer.body.len())
+    };
+    // Header, question, and the head of a record whose owner points to it.
+    let whole = 65_535 - 64 - (12 + 15 + 4);
+    assert_eq!(vetted(whole - 12).ok(), Some(whole));
+    assert_eq!(vetted(whole - 11).err(), Some(VetError::TooLarge));
+}
+
 #[test]
 fn compressed_responses_read_the_same() {
     // As an upstream sends it: pointers everywhere, also inside data.

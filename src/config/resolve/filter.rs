@@ -57,6 +57,14 @@ impl Context<'_, '_> {
                 "set answer.floor_seconds and answer.cache_entries above 0, or private_timing = false",
             );
         }
+        if rules.private && rules.shared_by != SharedBy::Session && self.spec.dnssec.validate {
+            self.problems.warn(
+                &section.key("private_timing"),
+                "keys of a zone, once looked up, serve all who share answers: another name of it comes sooner where one of \
+                 them has asked in it",
+                "set answer.cache_shared_by = \"session\" where that must not show",
+            );
+        }
         if answer.prefetch && rules.shared_by != SharedBy::All {
             self.problems.error(
                 &section.key("prefetch"),

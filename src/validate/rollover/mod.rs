@@ -27,6 +27,7 @@ use super::work::Work;
 use super::{Limits, Validator};
 use crate::answer::Message;
 use crate::model::Now;
+use crate::partition::Partition;
 
 /// How long a new key must stand before it is trusted (RFC 5011 section 2.4.1), milliseconds. The longer time for sets with
 /// longer TTLs is of no use here: none is kept for a day.
@@ -163,7 +164,7 @@ impl Validator {
         let set = Set::in_answer(&message, zone, DNSKEY);
         // Each signer is asked of on its own.
         let signed_by = |keys: &[Key]| -> Result<u32, Halt> {
-            set.verify(zone, keys, seconds(now), &mut Work::new(Limits::default())).map(|good| good.ttl)
+            set.verify(zone, keys, seconds(now), &mut Work::new(Limits::default(), Partition::ALL)).map(|good| good.ttl)
         };
         let time = now.wall.steady;
         for data in set.data().take(MAX_KEYS) {

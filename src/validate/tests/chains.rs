@@ -1,6 +1,8 @@
 //! Down the tree: anchors, delegations, keys.
 
 use super::*;
+use crate::model::{Announcement, SessionId, SessionType};
+use crate::partition::Partitions;
 use crate::validate::{Bogus, Unchecked, Unknown};
 
 fn www(net: &Net) -> Reply {
@@ -25,6 +27,20 @@ fn a_chain_of_signatures_is_followed_and_remembered() {
     net.now.mono += 300_000;
     let (verdict, work) = net.judge("www.zone.example", A, &reply);
     assert_eq!((verdict, work.lookups()), (Verdict::Secure { ttl: 300 }, 5));
+}
+
+/// Who shares no answers with somebody does not learn from the time of its own in which zones that one has asked.
+#[test]
+fn what_is_remembered_is_remembered_for_a_partition() {
+    let mut net = Net::new();
+    let reply = www(&net);
+    net.judge("www.zone.example", A, &reply);
+    let id = SessionId::new("other").expect("an id");
+    net.partition = Partitions::of(&Announcement::without_sandbox(id, SessionType::Batch)).alone();
+    let (verdict, work) = net.judge("www.zone.example", A, &reply);
+    assert_eq!((verdict, work.lookups()), (Verdict::Secure { ttl: 300 }, 4), "all but the root's keys");
+    let (_, work) = net.judge("www.zone.example", A, &reply);
+    assert_eq!(work.lookups(), 0);
 }
 
 #[test]
@@ -302,7 +318,7 @@ fn replies_that_are_none_leave_it_open() {
     let reply = www(&net);
     // An empty answer to a question for the root's keys.
     assert_eq!(net.verdict("www.zone.example", A, &reply), Verdict::Bogus(Bogus::NoKey));
-    let (rules, mut work) = (AnswerRules::default(), Work::new(Limits::default()));
+    let (rules, mut work) = (AnswerRules::default(), Work::new(Limits::default(), Partition::ALL));
     let validator = Validator::new(net.validator.configured.clone(), Limits::default());
     let qname = name("www.zone.example");
     let asked = Asked { qname: qname.as_ref(), qtype: Qtype(A), dnssec_ok: true };

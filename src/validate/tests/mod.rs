@@ -16,6 +16,7 @@ use staunch_scoring::NameBuf;
 use super::{Anchors, Limits, Need, Step, Validator, Verdict, Work};
 use crate::answer::{AnswerRules, Asked};
 use crate::model::{Now, Qtype, Wall};
+use crate::partition::Partition;
 
 pub(super) const A: u16 = 1;
 pub(super) const NS: u16 = 2;
@@ -266,6 +267,8 @@ pub(super) struct Net {
     /// How often the last verdict waited for what was not asked before it was lacking.
     pub(super) waits: usize,
     pub(super) zones: HashMap<&'static str, Zone>,
+    /// Whose questions are judged.
+    pub(super) partition: Partition,
     pub(super) now: Now,
 }
 
@@ -282,7 +285,15 @@ impl Net {
         let zones: HashMap<&'static str, Zone> = ZONES.into_iter().map(|zone| (zone, Zone::new(zone))).collect();
         let anchors = Anchors::read(&zones["."].anchor()).expect("an anchor");
         let validator = Validator::new(anchors, limits);
-        let mut net = Self { replies: HashMap::new(), validator, asked: Vec::new(), waits: 0, zones, now: NOW };
+        let mut net = Self {
+            replies: HashMap::new(),
+            validator,
+            asked: Vec::new(),
+            waits: 0,
+            zones,
+            partition: Partition::ALL,
+            now: NOW,
+        };
         for zone in ZONES {
             net.publish(zone);
         }
@@ -309,6 +320,7 @@ impl Net {
             asked: Vec::new(),
             waits: 0,
             zones: self.zones.clone(),
+            partition: self.partition,
             now: NOW,
         }
     }
@@ -329,7 +341,7 @@ impl Net {
     }
 
     pub(super) fn judge_wire(&mut self, qname: &str, qtype: u16, response: &[u8]) -> (Verdict, Work) {
-        let (rules, mut work) = (AnswerRules::default(), Work::new(self.validator.limits()));
+        let (rules, mut work) = (AnswerRules::default(), Work::new(self.validator.limits(), self.partition));
         let owned = name(qname);
         let asked = Asked { qname: owned.as_ref(), qtype: Qtype(qtype), dnssec_ok: true };
         let mut ahead: Vec<Need> = Vec::new();

@@ -46,6 +46,7 @@ fn the_examples_of_the_rfcs_verify() {
         assert_eq!(net.verdict(owner, rtype, &reply), Verdict::Bogus(Bogus::NoSignature), "the digest fits");
         let key = super::super::keys::Key::read(&dnskey).expect("a key");
         net.validator.zones.put(
+            Partition::ALL,
             name(zone).as_ref(),
             super::super::zones::State::Zone(vec![key].into()),
             300,
