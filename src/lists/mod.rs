@@ -41,6 +41,7 @@ pub use formats::{DETECTED_LINES, Format, detect};
 pub use grants::{Allowance, Grants, MAX_GRANTS, TooManyGrants};
 pub use hash::{HashKey, Suffix, Suffixes, fingerprint};
 pub use image::ImageError;
+pub use mark::Bearing;
 pub use parse::{Entry, GARBAGE_SHARE, ListError, MAX_ENTRIES, MAX_LINE, Report, SHOWN_SKIPS, parse, parse_telling};
 pub use rules::{Action, Rule, RuleMatch, RuleSet, Ruled, Scope, ScopeSet, Trials};
 pub use skip::{SkipKind, SkipReason, Skipped};
