@@ -19,7 +19,7 @@ use std::time::Instant;
 use criterion::{Criterion, Throughput, criterion_group};
 use staunch::lists::{
     Action, AgeBuilder, Day, DenyTable, Format, HashKey, ListInfo, Lists, Rule, RuleForm, RuleSet, Scope, ScopeSet,
-    compile_texts,
+    Trials, compile_texts,
 };
 use staunch::model::{Ede, SessionType, Wall};
 use staunch::rpz;
@@ -113,14 +113,14 @@ fn lists(c: &mut Criterion) {
     let long = |n: u64| format!("{}.{}.{}.{}.com", label(n), label(n + 1), label(n + 2), label(n + 3));
     over("deny 1e6 miss, five labels", names(long), false, &denied);
 
-    let ruled = |name: &NameBuf| lists.rules.look_up(name.as_ref(), scope, wall).is_some();
+    let ruled = |name: &NameBuf| lists.rules.look_up(name.as_ref(), scope, wall, Trials::NONE).in_force.is_some();
     over("rules 5e3 hit, exact", names(|n| format!("www.{}.example", label(n % 5000))), true, &ruled);
     over("rules 5e3 hit, below", names(|n| format!("a.cdn.{}.example", label(n % 5000))), true, &ruled);
     over("rules 5e3 miss", names(|n| format!("www.{}.com", label(n))), false, &ruled);
 
     let either = |name: &NameBuf| {
-        let found = lists.look_up(name.as_ref(), scope, wall);
-        found.rule.is_some() || found.deny.is_some()
+        let found = lists.look_up(name.as_ref(), scope, wall, Trials::NONE);
+        found.rules.in_force.is_some() || found.deny.is_some()
     };
     over("both in one walk, miss", names(|n| format!("www.{}.com", label(n))), false, &either);
 }

@@ -28,6 +28,7 @@ pub mod reply;
 pub mod rpz;
 pub mod session;
 pub mod sparing;
+pub mod svc_params;
 pub mod validate;
 pub mod wire;
 

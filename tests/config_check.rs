@@ -18,7 +18,7 @@ use staunch::config::{
 };
 use staunch::enforce::BackendKind;
 use staunch::forward::Way;
-use staunch::lists::{Reach, Scope};
+use staunch::lists::{Reach, Scope, Trials};
 use staunch::model::Ede;
 use staunch::model::{Mode, Phase, Qtype, SessionType, Wall};
 use staunch::policy::{UnknownSource, Unlisted};
@@ -140,8 +140,9 @@ fn reviews_and_expiries_warn_ahead() {
             name("x.a.example").as_ref(),
             Scope::of(SessionType::Batch, None),
             Wall::at(WALL),
+            Trials::NONE,
         );
-        assert_eq!(found.is_some(), !more.contains("expires = \"2026-11-21\""), "{more}");
+        assert_eq!(found.in_force.is_some(), !more.contains("expires = \"2026-11-21\""), "{more}");
     }
 }
 
@@ -202,8 +203,13 @@ fn packs_ship_are_switched_off_and_are_replaced() {
     let text = "version = 1\n[upstream]\nservers = [\"192.0.2.53\"]\n[[pack]]\nid = \"mine\"\npath = \"own.toml\"\nprofiles = [\"batch\"]\n";
     let (own, warnings) = load_text(&file, text, &environment()).expect("loads");
     let wanted = name("a.hash.example.org");
-    let found =
-        |kind| own.lists.packs.look_up(wanted.as_ref(), Scope::of(kind, None), Wall::at(0)).map(|hit| hit.reference());
+    let found = |kind| {
+        own.lists
+            .packs
+            .look_up(wanted.as_ref(), Scope::of(kind, None), Wall::at(0), Trials::NONE)
+            .in_force
+            .map(|hit| hit.reference())
+    };
     let by = found(SessionType::Batch).expect("for batch sessions");
     assert_eq!((&*by.id, &*by.file, by.line), ("mine/own", "own.toml", 5));
     assert!(found(SessionType::Interactive).is_none(), "and for no others");

@@ -187,6 +187,9 @@ fn a_list_that_was_never_fetched_is_told_and_comes_later() {
     until("the first try has failed", || daemon.feed()["failures"].as_u64() > Some(0));
     assert_eq!(daemon.json(&["status"])["lists"]["missing"], 1);
     assert!(!daemon.refuses("bad0.example"));
+    publisher.says(Reply::Status(304));
+    let (ended, said) = daemon.fetched();
+    assert!(ended == "failed" && said.contains("answered 304"), "nobody asked whether it has changed: {ended}: {said}");
     publisher.says(Reply::List(names(0..10), "v1"));
     assert_eq!(daemon.fetched().0, "fetched");
     until("it is in force", || daemon.refuses("bad0.example"));

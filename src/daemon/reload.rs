@@ -53,7 +53,8 @@ impl Counters {
 enum What {
     /// The file, as it is now.
     File,
-    /// The text in force, for lists that have changed: what somebody is writing in the file is not ready for that.
+    /// The text in force, for lists that have changed: what somebody is writing in the file is not ready for that. Other files
+    /// that it names are read as they are.
     Lists,
 }
 

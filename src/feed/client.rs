@@ -98,6 +98,8 @@ impl Client {
             match answer.status() {
                 StatusCode::OK => {}
                 StatusCode::NOT_MODIFIED if known.is_some() => return Ok(Fetched::Unchanged),
+                // An answer to a question that was not asked, and no redirect.
+                status @ StatusCode::NOT_MODIFIED => return Err(Failure::Status(status.as_u16())),
                 status if status.is_redirection() => {
                     let to = word(answer.headers(), "location").ok_or(Failure::Redirect("nowhere"))?;
                     let next = redirect(&url, &to).map_err(Failure::Redirect)?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Seek;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -21,6 +22,9 @@ use crate::store::hex;
 
 /// How long a list that could not be put in force waits for the next try, milliseconds.
 const PUT_AGAIN_MS: u64 = 60_000;
+/// How long a good copy waits for others that are due, so that they are put in force together, milliseconds. A server that
+/// keeps us waiting must not hold up the lists of others.
+const GATHER_MS: u64 = 10_000;
 
 #[derive(Debug, Clone)]
 struct State {
@@ -36,9 +40,58 @@ struct State {
 struct Inner {
     config: Config,
     lists: HashMap<String, State>,
-    /// A good copy is not in force yet; since when to try again, monotonic.
-    unapplied: Option<u64>,
+    /// A good copy is not in force yet.
+    unapplied: Option<Unapplied>,
     stopped: bool,
+}
+
+/// Good copies that are not in force, by the monotonic clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Unapplied {
+    /// Since when there is one.
+    since: u64,
+    /// When to try, at the earliest.
+    from: u64,
+}
+
+/// What the thread does next.
+enum Next {
+    /// Ends.
+    Stop,
+    /// Puts in force what is good.
+    Put,
+    /// Fetches a list.
+    Fetch(Source, PathBuf),
+    /// Waits, for so long, or until it is woken.
+    Wait(Option<u64>),
+}
+
+impl Inner {
+    fn note_good(&mut self, now: u64) {
+        let since = self.unapplied.map_or(now, |unapplied| unapplied.since);
+        self.unapplied = Some(Unapplied { since, from: now });
+    }
+
+    fn next(&self, now: u64) -> Next {
+        if self.stopped {
+            return Next::Stop;
+        }
+        // Those that fail go behind: each may cost its whole timeout.
+        let due = self.lists.values().filter(|state| state.due <= now);
+        let due = due.min_by_key(|state| (state.failures > 0, state.due));
+        // Lists that are due together are put in force together, if that is soon.
+        let ripe = |unapplied: Unapplied| {
+            unapplied.from <= now && (due.is_none() || now.saturating_sub(unapplied.since) >= GATHER_MS)
+        };
+        if self.unapplied.is_some_and(ripe) {
+            return Next::Put;
+        }
+        if let Some(state) = due {
+            return Next::Fetch(state.source.clone(), self.config.state_dir.clone());
+        }
+        let times = self.lists.values().map(|state| state.due).chain(self.unapplied.map(|unapplied| unapplied.from));
+        Next::Wait(times.min().map(|time| time.saturating_sub(now)))
+    }
 }
 
 struct Shared {
@@ -151,7 +204,7 @@ impl Feeds {
             copies.keep(&kept).map_err(|error| OrderError::Disk(error.to_string()))?;
         }
         let mut inner = self.shared.inner.lock();
-        inner.unapplied = Some(0);
+        inner.note_good(clock::now().mono);
         if let Some(state) = inner.lists.get_mut(id) {
             (state.outcome, state.problem) = (Some(Outcome::Fetched), None);
         }
@@ -206,49 +259,36 @@ fn draw() -> u32 {
 
 fn run(shared: &Shared, client: &Client, listener: &dyn Listener) {
     loop {
-        let (source, directory) = {
+        let next = {
             let mut inner = shared.inner.lock();
             loop {
-                if inner.stopped {
-                    return;
-                }
-                let now = clock::now().mono;
-                if inner.unapplied.is_some_and(|from| from <= now) {
-                    break;
-                }
-                let first = inner.lists.values().map(|state| state.due).chain(inner.unapplied).min();
-                match first {
-                    Some(due) if due <= now => break,
-                    Some(due) => drop(shared.changed.wait_for(&mut inner, Duration::from_millis(due - now))),
-                    None => shared.changed.wait(&mut inner),
+                match inner.next(clock::now().mono) {
+                    Next::Wait(Some(wait)) => drop(shared.changed.wait_for(&mut inner, Duration::from_millis(wait))),
+                    Next::Wait(None) => shared.changed.wait(&mut inner),
+                    next => break next,
                 }
             }
-            let now = clock::now().mono;
-            let due = inner.lists.values().filter(|state| state.due <= now).min_by_key(|state| state.due);
-            (due.map(|state| state.source.clone()), inner.config.state_dir.clone())
         };
-        if let Some(source) = source {
-            let result = fetch(shared, client, &Copies::of(&directory, &source.id), &source);
-            note(shared, listener, &source, result);
-        }
-        // Lists that are due together are put in force together.
-        let now = clock::now().mono;
-        if shared.inner.lock().lists.values().all(|state| state.due > now) {
-            put_in_force(shared, listener);
+        match next {
+            Next::Stop => return,
+            Next::Put => put_in_force(shared, listener),
+            Next::Fetch(source, directory) => {
+                let result = fetch(shared, client, &Copies::of(&directory, &source.id), &source);
+                note(shared, listener, &source, result);
+            }
+            Next::Wait(_) => {}
         }
     }
 }
 
 fn put_in_force(shared: &Shared, listener: &dyn Listener) {
-    let now = clock::now().mono;
-    if shared.inner.lock().unapplied.is_none_or(|from| from > now) {
-        return;
-    }
     // Taken away first: what is accepted meanwhile counts anew.
-    shared.inner.lock().unapplied = None;
+    let before = shared.inner.lock().unapplied.take();
     if let Err(why) = listener.put_in_force() {
         tracing::error!(why, "fetched lists could not be put in force");
-        shared.inner.lock().unapplied.get_or_insert(clock::now().mono + PUT_AGAIN_MS);
+        let now = clock::now().mono;
+        let since = before.map_or(now, |before| before.since);
+        shared.inner.lock().unapplied.get_or_insert(Unapplied { since, from: now + PUT_AGAIN_MS });
         listener.tell(Told::NotInForce { why });
     }
 }
@@ -266,7 +306,7 @@ fn note(shared: &Shared, listener: &dyn Listener, source: &Source, (outcome, pro
     {
         let mut inner = shared.inner.lock();
         if outcome == Outcome::Fetched {
-            inner.unapplied = Some(0);
+            inner.note_good(now.mono);
         }
         // It may have left the configuration meanwhile.
         let Some(state) = inner.lists.get_mut(&source.id) else { return };
@@ -365,4 +405,57 @@ fn try_fetch(shared: &Shared, client: &Client, copies: &Copies, source: &Source)
 fn is_whole(copies: &Copies, stamp: &Stamp) -> bool {
     let found = copies.open(stamp).ok().and_then(|mut file| survey(&mut file, Some(stamp.format)).ok());
     found.is_some_and(|found| hex(&found.digest) == stamp.sha256)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(id: &str, due: u64, failures: u32) -> (String, State) {
+        let source = Source {
+            id: id.into(),
+            url: format!("https://lists.example/{id}"),
+            format: None,
+            day: None,
+            refresh: Duration::from_secs(3600),
+            timeout: Duration::from_secs(60),
+            max_octets: 1 << 20,
+            max_growth: 4.0,
+            min_share: 0.25,
+        };
+        (id.into(), State { source, due, next: 0, outcome: None, problem: None, failures })
+    }
+
+    fn next(inner: &Inner, now: u64) -> String {
+        match inner.next(now) {
+            Next::Stop => "stop".into(),
+            Next::Put => "put".into(),
+            Next::Fetch(source, _) => source.id,
+            Next::Wait(wait) => wait.map_or("wait".into(), |wait| format!("wait {wait}")),
+        }
+    }
+
+    #[test]
+    fn a_server_that_hangs_holds_up_no_list_of_another() {
+        let lists = [state("hangs", 10, 3), state("good", 20, 0), state("later", 90_000, 0)];
+        let mut inner = Inner { lists: lists.into_iter().collect(), ..Inner::default() };
+        assert_eq!(next(&inner, 5), "wait 5");
+        assert_eq!(next(&inner, 30), "good", "what is fetched is fetched first");
+        inner.lists.extend([state("good", 60_000, 0)]);
+        inner.note_good(1_000);
+        assert_eq!(next(&inner, 1_000), "hangs", "those that are due may be put in force with it");
+        assert_eq!(next(&inner, 1_000 + GATHER_MS), "put", "but not however long they take");
+        inner.note_good(8_000);
+        assert_eq!(next(&inner, 1_000 + GATHER_MS), "put", "however many come meanwhile");
+        // What could not be put in force is tried again, and lists are fetched until then.
+        inner.unapplied = Some(Unapplied { since: 1_000, from: 50_000 });
+        assert_eq!(next(&inner, 20_000), "hangs");
+        inner.lists.extend([state("hangs", 70_000, 4)]);
+        assert_eq!(next(&inner, 20_000), "wait 30000");
+        assert_eq!(next(&inner, 50_000), "put");
+        inner.unapplied = None;
+        assert_eq!(next(&inner, 50_000), "wait 10000");
+        inner.stopped = true;
+        assert_eq!(next(&inner, 50_000), "stop");
+    }
 }

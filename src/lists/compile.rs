@@ -171,8 +171,8 @@ impl Building {
         let from = input.octets.reopen().map_err(|error| ListError::Unreadable(error.to_string()))?;
         let mut from = Digesting { from, digest: Sha256::new() };
         let report = parse(&mut from, input.survey.format, input.day, |entry| {
-            let single = singles.entry((entry.reach, entry.important));
-            let set = *single.or_insert_with(|| self.sets.single(list, entry.reach, entry.important));
+            let single = singles.entry((entry.reach, entry.important, entry.bearing));
+            let set = *single.or_insert_with(|| self.sets.single(list, entry.reach, entry.important, entry.bearing));
             let mark = Mark::new(base.saturating_add(entry.line), entry.reach, set);
             let fingerprint = fingerprint(entry.name, &self.key);
             if entry.exception {

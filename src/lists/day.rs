@@ -12,22 +12,17 @@ const DAY_MS: u64 = 86_400_000;
 pub struct Day(pub u16);
 
 impl Day {
+    /// The last there is.
+    pub const LAST: Self = Self(u16::MAX);
+
     /// Reads `YYYY-MM-DD`; `None` for anything else, for days that do not exist, and outside 1970..=2149.
     pub fn parse(text: &str) -> Option<Self> {
-        let octets: &[u8; 10] = text.as_bytes().try_into().ok()?;
-        let number = |range: std::ops::Range<usize>| {
-            octets
-                .get(range)?
-                .iter()
-                .try_fold(0i16, |acc, b| b.is_ascii_digit().then(|| acc * 10 + i16::from(b - b'0')))
-        };
-        if octets[4] != b'-' || octets[7] != b'-' {
-            return None;
-        }
-        let (month, day) = (i8::try_from(number(5..7)?).ok()?, i8::try_from(number(8..10)?).ok()?);
-        let date = Date::new(number(0..4)?, month, day).ok()?;
-        let days = (date - Date::constant(1970, 1, 1)).get_days();
-        u16::try_from(days).ok().map(Self)
+        u16::try_from(days(text)?).ok().map(Self)
+    }
+
+    /// Whether it is the text of a day behind [`Day::LAST`].
+    pub fn is_later(text: &str) -> bool {
+        days(text).is_some_and(|days| days > i32::from(u16::MAX))
     }
 
     /// The day of a moment, milliseconds since the Unix epoch.
@@ -44,6 +39,20 @@ impl Day {
     pub fn age_at(self, wall: u64) -> f32 {
         (wall.saturating_sub(self.start()) as f64 / DAY_MS as f64) as f32
     }
+}
+
+/// Days from 1970-01-01 to the one that `YYYY-MM-DD` is, if it is one.
+fn days(text: &str) -> Option<i32> {
+    let octets: &[u8; 10] = text.as_bytes().try_into().ok()?;
+    let number = |range: std::ops::Range<usize>| {
+        octets.get(range)?.iter().try_fold(0i16, |acc, b| b.is_ascii_digit().then(|| acc * 10 + i16::from(b - b'0')))
+    };
+    if octets[4] != b'-' || octets[7] != b'-' {
+        return None;
+    }
+    let (month, day) = (i8::try_from(number(5..7)?).ok()?, i8::try_from(number(8..10)?).ok()?);
+    let date = Date::new(number(0..4)?, month, day).ok()?;
+    Some((date - Date::constant(1970, 1, 1)).get_days())
 }
 
 impl fmt::Display for Day {
@@ -72,6 +81,10 @@ mod tests {
             assert_eq!(Day::parse(text).expect(text).to_string(), text);
         }
         assert_eq!(Day::parse("1970-01-02"), Some(Day(1)));
+        assert_eq!(Day::parse("2149-06-06"), Some(Day::LAST));
+        let later =
+            ["2149-06-06", "2149-06-07", "2150-01-01", "9999-12-31", "2150-02-30", "1969-12-31"].map(Day::is_later);
+        assert_eq!(later, [false, true, true, true, false, false]);
         assert_eq!(
             Day::of_wall(Day::parse("2026-11-21").expect("day").start() + 5),
             Day::parse("2026-11-21").expect("day")

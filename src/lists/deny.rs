@@ -5,7 +5,7 @@
 //! kept once, and so are short notes of entries that carry them.
 //!
 //! A list's exceptions take names out of what that list denies, and out of nothing else: nobody who publishes a list can
-//! open what another one closes. They lie in a table of their own, asked only of names that were found.
+//! open what another one closes. How far they go is the format's matter ([`super::Bearing`]). They lie in a table of their own, asked only of names that were found.
 
 use staunch_scoring::NameRef;
 
@@ -110,17 +110,17 @@ impl DenyTable {
     #[cold]
     fn weigh(&self, name: NameRef<'_>) -> Option<DenyMatch<'_>> {
         let walk = || Suffixes::of(name, &self.key);
-        let excepts = |denied: Member| {
+        let excepts = |denied: Member, labels: u8| {
             walk().any(|suffix| {
                 let mark = self.exceptions.find(suffix.hash);
                 let members = mark.and_then(|mark| self.sets.members(mark.set())).unwrap_or_default();
-                let excepts = |e: &Member| e.list == denied.list && (e.important || !denied.important);
-                members.iter().any(|member| member.covers(suffix.is_whole) && excepts(member))
+                let mut covering = members.iter().filter(|member| member.covers(suffix.is_whole));
+                covering.any(|member| member.opens(suffix.labels, &denied, labels))
             })
         };
         walk().find_map(|suffix| {
             let mark = self.names.find(suffix.hash).filter(|mark| mark.covers(suffix.is_whole))?;
-            self.explain(mark, &suffix, |member| !excepts(member))
+            self.explain(mark, &suffix, |member| !excepts(member, suffix.labels))
         })
     }
 

@@ -96,6 +96,22 @@ impl Mark {
     }
 }
 
+/// How an entry and the exceptions of its list bear on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bearing {
+    /// Of an exception: whatever its list denies at or below its name is open. Of an entry: nothing more than that opens it.
+    #[default]
+    Plain,
+    /// Of an exception: what its list denies by a name as long or longer stays denied.
+    Longest,
+    /// Of an exception: opens what is denied by the entry of so many labels above its name, where that is one of
+    /// [`Bearing::Tied`].
+    Of(u8),
+    /// Of an entry: exceptions of its own line open it too.
+    Tied,
+}
+
 /// One list's word on a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) struct Member {
@@ -104,9 +120,39 @@ pub(super) struct Member {
     reach: u8,
     /// Whether the list's plain exceptions do not apply to it; of an exception, whether it applies to such entries.
     pub(super) important: bool,
+    // Tables that are kept may be older than it.
+    #[serde(default)]
+    bearing: Bearing,
 }
 
 impl Member {
+    /// Of an exception for a name of so many labels: whether it opens what `denied` says of one.
+    pub(super) fn opens(&self, labels: u8, denied: &Self, denied_labels: u8) -> bool {
+        let bears = match self.bearing {
+            Bearing::Plain => true,
+            Bearing::Longest => denied_labels < labels,
+            Bearing::Of(own) => denied_labels == own && denied.bearing == Bearing::Tied,
+            Bearing::Tied => false,
+        };
+        bears && self.list == denied.list && (self.important || !denied.important)
+    }
+
+    /// Takes in what the same list says of the same name in another line, where both can be said at once.
+    fn takes_in(&mut self, other: &Self) -> bool {
+        let denies = |member: &Self| matches!(member.bearing, Bearing::Plain | Bearing::Tied);
+        let tied = self.bearing == Bearing::Tied || other.bearing == Bearing::Tied;
+        if self.list != other.list || (self.bearing != other.bearing && !(denies(self) && denies(other))) {
+            return false;
+        }
+        if tied {
+            // Each denies what the other's line takes out.
+            self.bearing = Bearing::Plain;
+        }
+        self.reach |= other.reach;
+        self.important |= other.important;
+        true
+    }
+
     /// As [`Mark::covers`].
     pub(super) fn covers(self, whole: bool) -> bool {
         self.reach & if whole { SELF } else { BELOW } != 0
@@ -127,23 +173,19 @@ impl Sets {
     }
 
     /// The set of one list.
-    pub(super) fn single(&mut self, list: u16, reach: Reach, important: bool) -> u16 {
-        self.number([Member { list, reach: bits(reach), important }].into())
+    pub(super) fn single(&mut self, list: u16, reach: Reach, important: bool, bearing: Bearing) -> u16 {
+        self.number([Member { list, reach: bits(reach), important, bearing }].into())
     }
 
     fn union(&mut self, a: u16, b: u16) -> u16 {
         let (Some(first), Some(second)) = (self.members(a), self.members(b)) else { return UNNUMBERED };
-        if first == second {
+        if first == second && first.iter().all(|member| member.bearing != Bearing::Tied) {
             return a;
         }
         let mut both = first.to_vec();
         for member in second {
-            match both.iter_mut().find(|known| known.list == member.list) {
-                Some(known) => {
-                    known.reach |= member.reach;
-                    known.important |= member.important;
-                }
-                None => both.push(*member),
+            if !both.iter_mut().any(|known| known.takes_in(member)) {
+                both.push(*member);
             }
         }
         both.sort_unstable();
@@ -196,7 +238,7 @@ mod tests {
     #[test]
     fn the_line_is_that_of_the_wider_entry_and_every_list_is_kept() {
         let mut sets = Sets::default();
-        let mut mark = |line, reach, list| Mark::new(line, reach, sets.single(list, reach, false));
+        let mut mark = |line, reach, list| Mark::new(line, reach, sets.single(list, reach, false, Bearing::Plain));
         let (exact, wide, below) = (mark(1, Reach::Exact, 4), mark(2, Reach::AtOrBelow, 9), mark(3, Reach::Below, 2));
         for (first, second, line, expected) in [
             (exact, wide, 2, vec![4, 9]),
@@ -220,7 +262,7 @@ mod tests {
     fn a_set_beyond_the_last_number_says_so() {
         let mut sets = Sets::default();
         for list in 0..=u16::MAX {
-            sets.single(list, Reach::Exact, false);
+            sets.single(list, Reach::Exact, false, Bearing::Plain);
         }
         let (a, b) = (Mark::new(1, Reach::Exact, 3), Mark::new(2, Reach::Exact, 4));
         let both = a.merged(b, &mut sets);

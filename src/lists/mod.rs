@@ -41,8 +41,9 @@ pub use formats::{DETECTED_LINES, Format, detect};
 pub use grants::{Allowance, Grants, MAX_GRANTS, TooManyGrants};
 pub use hash::{HashKey, Suffix, Suffixes, fingerprint};
 pub use image::ImageError;
+pub use mark::Bearing;
 pub use parse::{Entry, GARBAGE_SHARE, ListError, MAX_ENTRIES, MAX_LINE, Report, SHOWN_SKIPS, parse, parse_telling};
-pub use rules::{Action, Rule, RuleMatch, RuleSet, Scope, ScopeSet};
+pub use rules::{Action, Rule, RuleMatch, RuleSet, Ruled, Scope, ScopeSet, Trials};
 pub use skip::{SkipKind, SkipReason, Skipped};
 pub use source::{EntryNote, ListInfo, MAX_NOTES};
 pub use text::MAX_TEXT_LINE;
@@ -70,8 +71,8 @@ pub struct Lists {
 /// What rules and lists say of a name.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Found<'l> {
-    /// The rule that decides.
-    pub rule: Option<RuleMatch<'l>>,
+    /// The rule that decides, and what one on trial would.
+    pub rules: Ruled<'l>,
     /// The list entry that denies it. A rule, being written by a person for this place, goes before it.
     pub deny: Option<DenyMatch<'l>>,
     /// The entry of a pack that knows it. Rules and deny lists go before it.
@@ -79,23 +80,26 @@ pub struct Found<'l> {
 }
 
 impl Lists {
-    /// Asks the rules and the deny lists in one walk over the name, for a session of `scope` at `wall`.
-    pub fn look_up(&self, name: NameRef<'_>, scope: Scope, wall: Wall) -> Found<'_> {
+    /// Asks the rules and the deny lists in one walk over the name, for a session of `scope` at `wall` for which the rules
+    /// of `trials` are on trial.
+    pub fn look_up(&self, name: NameRef<'_>, scope: Scope, wall: Wall, trials: Trials) -> Found<'_> {
         if self.rules.key() != self.deny.key() || self.rules.key() != self.packs.key() {
             // A table that was built elsewhere, under its own key.
             return Found {
-                rule: self.rules.look_up(name, scope, wall),
+                rules: self.rules.look_up(name, scope, wall, trials),
                 deny: self.deny.look_up(name),
-                pack: self.packs.look_up(name, scope, wall),
+                pack: self.packs.look_up(name, scope, wall, Trials::NONE).in_force,
             };
         }
         let mut found = Found::default();
         for suffix in Suffixes::of(name, self.rules.key()) {
-            found.rule = self.rules.at(&suffix, scope, wall).or(found.rule);
+            if let Some(longer) = self.rules.at(&suffix, scope, wall, trials) {
+                found.rules = found.rules.then(longer);
+            }
             if found.deny.is_none() {
                 found.deny = self.deny.at(&suffix);
             }
-            found.pack = self.packs.at(&suffix, scope, wall).or(found.pack);
+            found.pack = self.packs.at(&suffix, scope, wall, Trials::NONE).and_then(|of| of.in_force).or(found.pack);
         }
         found.deny = found.deny.and_then(|deny| self.deny.unless_excepted(deny, name));
         found

@@ -12,6 +12,7 @@ use staunch_scoring::NameRef;
 use super::day::Day;
 use super::form::Reach;
 use super::formats::{self, Format};
+use super::mark::Bearing;
 use super::skip::{SkipKind, SkipReason, Skipped};
 use super::text::{Lines, MAX_TEXT_LINE, Stop};
 
@@ -39,6 +40,8 @@ pub struct Entry<'e> {
     pub exception: bool,
     /// Whether the list's plain exceptions do not apply, or for an exception, whether it applies to such entries too.
     pub important: bool,
+    /// How it and the exceptions of its list bear on each other.
+    pub bearing: Bearing,
     /// Day of registration ([`Format::Nrd`] only).
     pub day: Option<Day>,
     /// What the line says of it beside.
@@ -178,8 +181,8 @@ pub fn parse_telling(
         let outcome = conditional.map_or(Ok(()), Err);
         let outcome = outcome.and_then(|()| {
             formats::read_line(octets, format, day, |found| {
-                let formats::Found { name, reach, exception, important, day, comment, was_unicode } = found;
-                sink(Entry { line: number, name, reach, exception, important, day, comment })?;
+                let formats::Found { name, reach, exception, important, bearing, day, comment, was_unicode } = found;
+                sink(Entry { line: number, name, reach, exception, important, bearing, day, comment })?;
                 entries += 1;
                 exceptions += u32::from(exception);
                 converted += u32::from(was_unicode);

@@ -2,7 +2,7 @@
 //!
 //! Precedence: the rule with the longest name wins; on one name `=x` beats `x` and `*.x`; at equal reach deny beats
 //! allow, then the rule written first. A rule whose day of expiry has come, or that is meant for other profiles, is
-//! passed over.
+//! passed over; so is one on trial, but what it would decide is told beside.
 
 use std::sync::Arc;
 
@@ -89,6 +89,25 @@ impl ScopeSet {
     }
 }
 
+/// Which rules are on trial for a session: judged as if they were not written, and what they would refuse is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trials(u8);
+
+impl Trials {
+    /// No rule.
+    pub const NONE: Self = Self(0);
+
+    /// Those of a mode too.
+    #[must_use]
+    pub fn with(self, mode: Mode) -> Self {
+        Self(self.0 | 1 << mode as u8)
+    }
+
+    fn contains(self, mode: Option<Mode>) -> bool {
+        mode.is_some_and(|mode| self.0 & 1 << mode as u8 != 0)
+    }
+}
+
 /// A rule with everything start-up could settle.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
@@ -151,6 +170,22 @@ impl RuleMatch<'_> {
     /// For records.
     pub fn reference(&self) -> RuleRef {
         RuleRef { id: self.rule.id.clone(), file: self.rule.file.clone(), line: self.line }
+    }
+}
+
+/// What the rules say of a name.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ruled<'r> {
+    /// The rule that decides.
+    pub in_force: Option<RuleMatch<'r>>,
+    /// The rule that would decide, were those on trial in force; nothing where that is the same one.
+    pub on_trial: Option<RuleMatch<'r>>,
+}
+
+impl Ruled<'_> {
+    /// With what a longer suffix of the name says, which goes before.
+    pub(super) fn then(self, longer: Self) -> Self {
+        if longer.in_force.is_some() { longer } else { Self { on_trial: longer.on_trial.or(self.on_trial), ..self } }
     }
 }
 
@@ -223,23 +258,18 @@ impl RuleSet {
         set
     }
 
-    /// The rule that decides about `name` for a session of `scope` at `wall`.
-    pub fn look_up(&self, name: NameRef<'_>, scope: Scope, wall: Wall) -> Option<RuleMatch<'_>> {
-        let mut best = None;
-        for suffix in Suffixes::of(name, &self.key) {
-            if let Some(found) = self.at(&suffix, scope, wall) {
-                best = Some(found);
-            }
-        }
-        best
+    /// The rule that decides about `name` for a session of `scope` at `wall`, for which those of `trials` are on trial.
+    pub fn look_up(&self, name: NameRef<'_>, scope: Scope, wall: Wall, trials: Trials) -> Ruled<'_> {
+        let walk = Suffixes::of(name, &self.key).filter_map(|suffix| self.at(&suffix, scope, wall, trials));
+        walk.reduce(Ruled::then).unwrap_or_default()
     }
 
     /// The decision of the forms on one suffix of a walk under this set's key.
     #[inline]
-    pub(super) fn at(&self, suffix: &Suffix<'_>, scope: Scope, wall: Wall) -> Option<RuleMatch<'_>> {
+    pub(super) fn at(&self, suffix: &Suffix<'_>, scope: Scope, wall: Wall, trials: Trials) -> Option<Ruled<'_>> {
         let index = *self.by_name.find(suffix.hash, |&i| self.is_name(i, suffix.wire))?;
         let node = self.nodes.get(index as usize)?;
-        node.forms.iter().find_map(|candidate| {
+        let mut matches = node.forms.iter().filter_map(|candidate| {
             let reached = match candidate.reach {
                 Reach::Exact => suffix.is_whole,
                 Reach::AtOrBelow => true,
@@ -253,7 +283,16 @@ impl RuleSet {
                 labels: suffix.labels,
                 line: candidate.line,
             })
-        })
+        });
+        let mut ruled = Ruled::default();
+        ruled.in_force = matches.find(|found| {
+            let on_trial = trials.contains(found.rule.mode);
+            if on_trial && ruled.on_trial.is_none() {
+                ruled.on_trial = Some(*found);
+            }
+            !on_trial
+        });
+        Some(ruled)
     }
 
     /// Whether a rule allows some name strictly below `name`, for whatever session and time: then a refusal of `name`
@@ -325,167 +364,4 @@ impl std::fmt::Debug for RuleSet {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::lists::hash::test_key;
-
-    const INTERACTIVE: (SessionType, Option<Phase>) = (SessionType::Interactive, None);
-
-    fn rule(id: &str, action: Action, names: &[&str]) -> Rule {
-        let form = |text: &&str| RuleForm::parse_deny(text).expect("form");
-        Rule {
-            id: id.into(),
-            file: "policy.toml".into(),
-            action,
-            names: names.iter().zip(1..).map(|(text, line)| (form(text), line)).collect(),
-            scopes: ScopeSet::ALL,
-            qtypes: Vec::new(),
-            budget: Bits::whole(100),
-            ports: None,
-            expected: Vec::new(),
-            mode: None,
-            expires: Rule::NEVER,
-            owner: "team".into(),
-            reason: "test".into(),
-        }
-    }
-
-    fn decide(set: &RuleSet, name: &str) -> Option<(String, Reach, u8)> {
-        let name = NameBuf::from_text(name).expect("name");
-        let scope = Scope::of(INTERACTIVE.0, INTERACTIVE.1);
-        set.look_up(name.as_ref(), scope, Wall::at(0)).map(|m| (m.rule.id.to_string(), m.reach, m.labels))
-    }
-
-    #[test]
-    fn most_specific_then_exact_then_deny() {
-        let set = RuleSet::compile(
-            vec![
-                rule("wide", Action::Allow, &["example.org"]),
-                rule("hole", Action::Deny, &["*.bad.example.org"]),
-                rule("same", Action::Deny, &["twice.example.org"]),
-                rule("same-allow", Action::Allow, &["*.twice.example.org", "twice.example.org"]),
-                rule("exact", Action::Allow, &["=ok.bad.example.org", "=twice.example.org"]),
-                rule("exact-deny", Action::Deny, &["=ok.bad.example.org"]),
-            ],
-            test_key(),
-        );
-        for (name, expected) in [
-            ("example.org", Some(("wide", Reach::AtOrBelow, 2))),
-            ("a.b.example.org", Some(("wide", Reach::AtOrBelow, 2))),
-            ("bad.example.org", Some(("wide", Reach::AtOrBelow, 2))), // `*.x` does not mean x
-            ("x.bad.example.org", Some(("hole", Reach::Below, 3))),
-            ("ok.bad.example.org", Some(("exact-deny", Reach::Exact, 4))), // deny wins on one name
-            ("y.ok.bad.example.org", Some(("hole", Reach::Below, 3))),
-            ("twice.example.org", Some(("exact", Reach::Exact, 3))), // exact beats the wider deny
-            ("z.twice.example.org", Some(("same", Reach::AtOrBelow, 3))), // `x` and `*.x` reach equally
-            ("example.net", None),
-            ("org", None),
-            (".", None),
-            ("badexample.org", None),
-        ] {
-            let expected = expected.map(|(id, reach, labels)| (id.to_owned(), reach, labels));
-            assert_eq!(decide(&set, name), expected, "{name}");
-        }
-        assert_eq!(set.exact_allowed(), 2);
-    }
-
-    #[test]
-    fn a_rule_ends_on_its_day_and_uncovers_what_lies_behind() {
-        let mut short = rule("short", Action::Allow, &["=a.example.org"]);
-        short.expires = 1000;
-        let set = RuleSet::compile(vec![short, rule("long", Action::Deny, &["example.org"])], test_key());
-        let name = NameBuf::from_text("a.example.org").expect("name");
-        let at = |wall| set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), wall).map(|m| &*m.rule.id);
-        assert_eq!(at(Wall::at(999)), Some("short"));
-        assert_eq!(at(Wall::at(1000)), Some("long"));
-        // Set forward or back across its end: the clock that leaves less open is believed.
-        for wall in [Wall { shown: 1000, steady: 10 }, Wall { shown: 10, steady: 1000 }] {
-            assert_eq!(at(wall), Some("long"), "{wall:?}");
-        }
-        let mut deny = rule("deny", Action::Deny, &["=a.example.org"]);
-        deny.expires = 1000;
-        let set = RuleSet::compile(vec![deny], test_key());
-        let denied = |wall| set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), wall).is_some();
-        assert!(denied(Wall { shown: 1000, steady: 10 }) && denied(Wall { shown: 10, steady: 1000 }));
-        assert!(!denied(Wall::at(1000)), "both have reached its end");
-    }
-
-    #[test]
-    fn rules_keep_to_their_profiles() {
-        let mut build = rule("build", Action::Allow, &["example.org"]);
-        build.scopes = ScopeSet::NONE.with(SessionType::Batch, Some(Phase::Build)).with(SessionType::Scheduled, None);
-        let set = RuleSet::compile(vec![build], test_key());
-        let name = NameBuf::from_text("example.org").expect("name");
-        for (kind, phase, expected) in [
-            (SessionType::Batch, Some(Phase::Build), true),
-            (SessionType::Batch, Some(Phase::Run), false),
-            (SessionType::Batch, None, false),
-            (SessionType::Scheduled, None, true),
-            (SessionType::Scheduled, Some(Phase::Run), true),
-            (SessionType::Unannounced, None, false),
-        ] {
-            assert_eq!(
-                set.look_up(name.as_ref(), Scope::of(kind, phase), Wall::at(0)).is_some(),
-                expected,
-                "{kind:?} {phase:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn matches_point_at_the_line_of_the_name() {
-        let set = RuleSet::compile(vec![rule("r", Action::Allow, &["=a.example", "b.example"])], test_key());
-        let name = NameBuf::from_text("x.b.example").expect("name");
-        let found = set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), Wall::at(0)).expect("covered");
-        assert_eq!(found.reference(), RuleRef { id: "r".into(), file: "policy.toml".into(), line: 2 });
-    }
-
-    #[test]
-    fn knows_where_allowed_names_lie_below() {
-        let set = RuleSet::compile(
-            vec![
-                rule("a", Action::Allow, &["=www.shop.example.org", "*.cdn.example.net", "deep.example.com"]),
-                rule("d", Action::Deny, &["=x.denied.example"]),
-            ],
-            test_key(),
-        );
-        let below = |name: &str| set.allows_below(NameBuf::from_text(name).expect("name").as_ref());
-        for name in ["org", "example.org", "shop.example.org", "cdn.example.net", "example.com", "deep.example.com"] {
-            assert!(below(name), "{name}");
-        }
-        for name in ["www.shop.example.org", "a.cdn.example.net", "denied.example", "example", "other.example.org"] {
-            assert!(!below(name), "{name}");
-        }
-    }
-
-    proptest! {
-        /// Against a plain reading of the rules: no tables, no hashes.
-        #[test]
-        fn agrees_with_the_plain_reading(
-            forms in proptest::collection::vec((any::<bool>(), 0u8..3, proptest::collection::vec(0u8..3, 1..4)), 0..25),
-            asked in proptest::collection::vec(0u8..3, 1..5),
-        ) {
-            let text = |labels: &[u8]| labels.iter().map(|l| ["a", "b", "c-c"][*l as usize]).collect::<Vec<_>>().join(".");
-            let rules: Vec<_> = forms.iter().enumerate().map(|(i, (deny, reach, labels))| {
-                let action = if *deny { Action::Deny } else { Action::Allow };
-                let mut rule = rule(&i.to_string(), action, &[]);
-                let reach = [Reach::Exact, Reach::AtOrBelow, Reach::Below][*reach as usize];
-                rule.names = vec![(RuleForm { name: text(labels).parse().expect("name"), reach }, 1)];
-                rule
-            }).collect();
-            let name: NameBuf = text(&asked).parse().expect("name");
-            let plain = rules.iter().enumerate()
-                .filter(|(_, rule)| rule.names[0].0.covers(name.as_ref()))
-                .min_by_key(|(i, rule)| {
-                    let form = &rule.names[0].0;
-                    (usize::MAX - form.name.as_ref().label_count(), form.reach != Reach::Exact, rule.action, *i)
-                })
-                .map(|(i, _)| i as u32);
-            let set = RuleSet::compile(rules, test_key());
-            let found = set.look_up(name.as_ref(), Scope::of(SessionType::Batch, None), Wall::at(0)).map(|m| m.index);
-            prop_assert_eq!(found, plain);
-        }
-    }
-}
+mod tests;

@@ -10,7 +10,6 @@ use staunch_scoring::{Band, Bits, Charge, Facts, GroupFacts, Listing, NameRef, O
 use super::{Decision, Permit, Policy};
 use crate::decoy::{self, RANDOM, TYPES};
 use crate::event::Verdict;
-use crate::lists::Scope;
 use crate::model::{Mode, Now, Qtype};
 use crate::session::{Context, Inner};
 
@@ -120,10 +119,9 @@ impl Policy {
             return None;
         }
         let siblings = [decoy::sibling(parent, &random[0])?, decoy::sibling(parent, &random[1])?];
-        let scope = Scope::of(context.kind(), context.phase());
         let listed = |name: &QName| {
-            let found = self.lists.look_up(name.as_ref(), scope, now.wall);
-            found.rule.is_some() || found.deny.is_some()
+            let found = self.look_up(context, name.as_ref(), now.wall);
+            found.rules.in_force.is_some() || found.rules.on_trial.is_some() || found.deny.is_some()
         };
         if siblings.iter().any(listed) {
             return None;

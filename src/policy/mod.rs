@@ -18,7 +18,7 @@ use staunch_scoring::{
 };
 
 use crate::event::{RuleRef, Verdict};
-use crate::lists::{Action, Allowance, DenyMatch, Grants, Lists, Reach, RuleMatch, Scope};
+use crate::lists::{Action, Allowance, DenyMatch, Found, Grants, Lists, Reach, RuleMatch, Ruled, Scope, Trials};
 use crate::model::{Mode, Now, Qtype, Reason, Wall};
 use crate::rpz;
 use crate::session::{Context, Inner, TUNNEL_TYPE_NAMES};
@@ -115,11 +115,26 @@ impl Policy {
         }
     }
 
-    /// Whether a rule decides nothing for an enforced session: it is judged as if the rule were not written, and what the rule
-    /// would refuse is only recorded.
-    fn is_on_trial(&self, context: &Context, hit: &RuleMatch<'_>) -> bool {
-        self.mode_of(context) == Mode::Enforce
-            && hit.rule.mode.is_some_and(|m| self.resolve(m, context) == Mode::Monitor)
+    /// The rules that decide nothing for an enforced session: it is judged as if they were not written, and what they would
+    /// refuse is only recorded.
+    fn trials(&self, context: &Context) -> Trials {
+        if self.mode_of(context) != Mode::Enforce {
+            return Trials::NONE;
+        }
+        let on_trial = |mode: &Mode| self.resolve(*mode, context) == Mode::Monitor;
+        [Mode::Monitor, Mode::Canary].into_iter().filter(on_trial).fold(Trials::NONE, Trials::with)
+    }
+
+    /// What rules and lists say of a name to a session.
+    fn look_up(&self, context: &Context, name: NameRef<'_>, wall: Wall) -> Found<'_> {
+        let scope = Scope::of(context.kind(), context.phase());
+        self.lists.look_up(name, scope, wall, self.trials(context))
+    }
+
+    /// What rules alone say of a name to a session.
+    fn rules_of(&self, context: &Context, name: NameRef<'_>, wall: Wall) -> Ruled<'_> {
+        let scope = Scope::of(context.kind(), context.phase());
+        self.lists.rules.look_up(name, scope, wall, self.trials(context))
     }
 
     /// Judges one query of a session. Changes nothing.
@@ -129,9 +144,8 @@ impl Policy {
         let profile = self.profiles.of(context.kind(), context.phase());
         let session_mode = self.mode_of(context);
         let scope = Scope::of(context.kind(), context.phase());
-        let found = self.lists.look_up(qname, scope, ask.now.wall);
-        let in_force = found.rule.filter(|hit| !self.is_on_trial(context, hit));
-        let trial = found.rule.filter(|hit| self.is_on_trial(context, hit));
+        let found = self.look_up(context, qname, ask.now.wall);
+        let Ruled { in_force, on_trial } = found.rules;
         let grant = ask.grants.look_up(qname, &context.announcement.id, ask.now.wall.steady);
         // A pack speaks only of what would be scored: it opens nothing that is closed.
         let scored = grant.is_none() && in_force.is_none() && found.deny.is_none();
@@ -196,7 +210,7 @@ impl Policy {
         };
         let applied = judgement.would;
         if judgement.would == Verdict::Answer
-            && let Some(hit) = trial.filter(|hit| hit.rule.action == Action::Deny && grant.is_none())
+            && let Some(hit) = on_trial.filter(|hit| hit.rule.action == Action::Deny && grant.is_none())
         {
             judgement = Judgement::refuse(Reason::DenyRule, Some(hit.reference()));
         }
@@ -364,8 +378,9 @@ impl Policy {
         self.lists.rules.allows_below(name) || grants.allows_below(name, wall.steady)
     }
 
-    /// What refuses an answer for an alias on its chain: a list entry or deny rule that names the hop. `None` too where
-    /// a grant names the question or the hop, or an allow rule the hop. The mode is the one to apply.
+    /// What refuses an answer for an alias on its chain: a list entry or deny rule that names a hop. `None` too where
+    /// a grant names the question or the hop, or an allow rule the hop. The mode is the one to apply: of all that names a hop
+    /// the first that is enforced, else the first.
     pub fn denied_hop(
         &self,
         context: &Context,
@@ -379,27 +394,35 @@ impl Policy {
             return None;
         }
         let mode = self.mode_of(context);
-        hops.iter().map(NameBuf::as_ref).find_map(|hop| {
+        let by_rule = |hit: RuleMatch<'_>| {
+            let mode = hit.rule.mode.map_or(mode, |m| self.resolve(m, context));
+            (hit.rule.action == Action::Deny).then(|| (Reason::DenyRule, hit.reference(), mode))
+        };
+        let denials = hops.iter().map(NameBuf::as_ref).filter_map(|hop| {
             if grants.look_up(hop, session, wall.steady).is_some() {
                 return None;
             }
-            let found = self.lists.look_up(hop, Scope::of(context.kind(), context.phase()), wall);
-            match (found.rule, found.deny) {
-                (Some(hit), _) if hit.rule.action == Action::Deny => {
-                    let mode = hit.rule.mode.map_or(mode, |m| self.resolve(m, context));
-                    Some((Reason::DenyRule, hit.reference(), mode))
-                }
+            let found = self.look_up(context, hop, wall);
+            let in_force = match (found.rules.in_force, found.deny) {
+                (Some(hit), _) => by_rule(hit),
                 (None, Some(entry)) => Some((Reason::DenyList, entry.reference(), mode)),
-                _ => None,
+                (None, None) => None,
+            };
+            in_force.or_else(|| found.rules.on_trial.and_then(by_rule))
+        });
+        let mut recorded = None;
+        for denial in denials {
+            if denial.2 == Mode::Enforce {
+                return Some(denial);
             }
-        })
+            recorded.get_or_insert(denial);
+        }
+        recorded
     }
 
     /// Whether a rule in force or a grant allows a name that would otherwise be answered locally.
     pub fn allows(&self, context: &Context, grants: &Grants, qname: NameRef<'_>, wall: Wall) -> bool {
-        let found = self.lists.rules.look_up(qname, Scope::of(context.kind(), context.phase()), wall);
-        grants.look_up(qname, &context.announcement.id, wall.steady).is_some()
-            || found.is_some_and(|hit| hit.rule.action == Action::Allow)
+        self.is_written(context, grants, qname, wall, false)
     }
 
     /// Leave to ask a question of a session again that was held, on the resolver's own clock and for nobody's waiting.

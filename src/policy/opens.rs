@@ -4,7 +4,7 @@ use staunch_scoring::NameRef;
 
 use super::{Policy, Profile, Unlisted};
 use crate::event::RuleRef;
-use crate::lists::{Action, Allowance, Grants, Rule, RuleMatch, Scope};
+use crate::lists::{Action, Allowance, Grants, Rule, RuleMatch};
 use crate::model::{Mode, Reason, Wall};
 use crate::ports::Ports;
 use crate::session::Context;
@@ -54,8 +54,8 @@ impl Policy {
         if grant.is_some() {
             return Ok(of(profile, grant, None, false));
         }
-        let found = self.lists.look_up(qname, Scope::of(context.kind(), context.phase()), wall);
-        let rule = found.rule.filter(|hit| !self.is_on_trial(context, hit));
+        let found = self.look_up(context, qname, wall);
+        let rule = found.rules.in_force;
         let allowed = rule.filter(|hit| hit.rule.action == Action::Allow);
         if refuses && allowed.is_none() {
             let shut = |reason, rule| Err(Shut { reason, rule });
@@ -84,8 +84,7 @@ impl Policy {
         if grants.look_up(name, &context.announcement.id, wall.steady).is_some() {
             return true;
         }
-        let rule = self.lists.rules.look_up(name, Scope::of(context.kind(), context.phase()), wall);
-        let rule = rule.filter(|hit| !self.is_on_trial(context, hit));
+        let rule = self.rules_of(context, name, wall).in_force;
         rule.is_some_and(|hit| any_rule || hit.rule.action == Action::Allow)
     }
 }

@@ -105,7 +105,7 @@ fn judged(
     let mut decision = policy.decide(&context, &inner, &ask);
     (decision.assessment.band, decision.assessment.overdraw) = recommend;
     let profile = policy.profiles.of(kind, None);
-    let found = policy.lists.look_up(query.qname.as_ref(), Scope::of(kind, None), now.wall);
+    let found = policy.look_up(&context, query.qname.as_ref(), now.wall);
     let (facts, assessment) = (&decision.facts, &decision.assessment);
     let judgement = policy.judge(
         &context,
@@ -113,7 +113,7 @@ fn judged(
         &ask,
         profile,
         None,
-        found.rule,
+        found.rules.in_force,
         found.deny,
         found.pack,
         (None, None),
@@ -258,4 +258,132 @@ fn with_the_packs_limit_spent_a_repeat_is_held_and_a_new_name_refused() {
     let repeats: Vec<_> = (0..60).map(|n| ask(1, 200 + n * 70)).collect();
     assert!(repeats.iter().all(|(verdict, _)| *verdict != Verdict::Sinkhole), "{repeats:?}");
     assert!(repeats.contains(&(Verdict::Hold, Some(Reason::Held))), "{repeats:?}");
+}
+
+const TRIALS: &str = r#"version = 1
+[upstream]
+servers = ["192.0.2.53"]
+[policy]
+mode = "enforce"
+[enforce]
+backend = "dry-run"
+[profile.scheduled]
+unlisted = "refuse"
+[[list]]
+id = "listed"
+path = "listed.txt"
+format = "domains"
+"#;
+
+/// Rules as `(id, action, names, on trial)`, beside a list that denies `listed.example`.
+fn with_rules(rules: &[(&str, &str, &str, bool)]) -> Policy {
+    let dir = tempfile::tempdir().expect("directory");
+    std::fs::write(dir.path().join("listed.txt"), "listed.example\n").expect("written");
+    let mut text = TRIALS.to_owned();
+    for (id, action, name, on_trial) in rules {
+        let mode = if *on_trial { "mode = \"monitor\"\n" } else { "" };
+        text += &format!(
+            "[[rule]]\nid = \"{id}\"\naction = \"{action}\"\nnames = [\"{name}\"]\n{mode}owner = \"o\"\n\
+             reason = \"r\"\nreview_by = \"2099-01-01\"\n"
+        );
+    }
+    let (loaded, _) = config::load_text(&dir.path().join("t.toml"), &text, &Environment::system()).expect("loads");
+    Policy { lists: loaded.lists, profiles: loaded.profiles, ..policy() }
+}
+
+#[test]
+fn a_rule_on_trial_hides_no_rule_that_is_enforced() {
+    let policy = with_rules(&[
+        ("deny", "deny", "bad.example", false),
+        ("trial-deny", "deny", "sub.bad.example", true),
+        ("trial-allow", "allow", "suba.bad.example", true),
+        ("allow", "allow", "good.example", false),
+        ("trial-hole", "deny", "sub.good.example", true),
+        ("trial-alone", "deny", "alone.example", true),
+        ("trial-test", "allow", "leak.test", true),
+        ("real-test", "allow", "ours.test", false),
+    ]);
+    let (grants, wall) = (Grants::new(HashKey::from_random([1; 24])), Wall::at(1_800_000_000_000));
+    let decided = |kind, name: &str| {
+        let context = context(kind);
+        let qname = QName::from_text(name).expect("name");
+        let query = Query {
+            id: 0,
+            recursion_desired: true,
+            checking_disabled: false,
+            authentic_data: false,
+            qname,
+            qtype: Qtype::A,
+            question: &[],
+            edns: None,
+            options: Default::default(),
+        };
+        let ask = Ask {
+            query: &query,
+            now: Now { mono: 1_000, wall },
+            split: Split::of(query.qname.as_ref()),
+            cached: false,
+            at_hand: false,
+            registered_days: None,
+            first_seen_days: None,
+            group_seen_days: None,
+            group: None,
+            grants: &grants,
+            rpz: None,
+            name_hash: 1,
+        };
+        let decision = policy.decide(&context, &Inner::new(1), &ask);
+        let opens = policy.opens(&context, &grants, query.qname.as_ref(), wall).is_ok();
+        assert_eq!(opens, decision.applied == Verdict::Answer, "{name}: what is answered is opened");
+        (decision.applied, decision.would, decision.rule.map(|rule| rule.id.to_string()))
+    };
+    use SessionType::{Batch, Scheduled};
+    for (kind, name, applied, would, rule) in [
+        (Batch, "x.bad.example", Verdict::Sinkhole, Verdict::Sinkhole, Some("deny")),
+        (Batch, "sub.bad.example", Verdict::Sinkhole, Verdict::Sinkhole, Some("deny")),
+        (Batch, "x.suba.bad.example", Verdict::Sinkhole, Verdict::Sinkhole, Some("deny")),
+        (Scheduled, "x.good.example", Verdict::Answer, Verdict::Answer, Some("allow")),
+        (Scheduled, "sub.good.example", Verdict::Answer, Verdict::Sinkhole, Some("trial-hole")),
+        (Batch, "alone.example", Verdict::Answer, Verdict::Sinkhole, Some("trial-alone")),
+    ] {
+        assert_eq!(decided(kind, name), (applied, would, rule.map(str::to_owned)), "{name}");
+    }
+    // Nor does it send to an upstream what is answered here.
+    let allows = |name: &str| {
+        let name = QName::from_text(name).expect("name");
+        policy.allows(&context(Batch), &grants, name.as_ref(), wall)
+    };
+    assert_eq!((allows("a.leak.test"), allows("a.ours.test")), (false, true));
+}
+
+#[test]
+fn the_first_hop_that_is_denied_in_earnest_refuses_the_chain() {
+    let policy = with_rules(&[
+        ("trial", "deny", "trial.example", true),
+        ("deny", "deny", "bad.example", false),
+        ("trial-listed", "deny", "sub.listed.example", true),
+        ("trial-allow", "allow", "ok.listed.example", true),
+        ("allow", "allow", "good.listed.example", false),
+        ("trial-good", "deny", "sub.good.listed.example", true),
+    ]);
+    let grants = Grants::new(HashKey::from_random([1; 24]));
+    let qname = QName::from_text("www.site.example").expect("name");
+    let denied = |hops: &[&str]| {
+        let hops: Vec<_> = hops.iter().map(|hop| hop.parse().expect("name")).collect();
+        let wall = Wall::at(1_800_000_000_000);
+        let denied = policy.denied_hop(&context(SessionType::Batch), &grants, qname.as_ref(), &hops, wall);
+        denied.map(|(_, rule, mode)| (rule.id.to_string(), mode))
+    };
+    for (hops, expected) in [
+        (&["trial.example"][..], Some(("trial", Mode::Monitor))),
+        (&["trial.example", "fine.example", "bad.example"], Some(("deny", Mode::Enforce))),
+        (&["trial.example", "x.listed.example"], Some(("listed", Mode::Enforce))),
+        (&["sub.listed.example"], Some(("listed", Mode::Enforce))),
+        (&["ok.listed.example"], Some(("listed", Mode::Enforce))),
+        (&["good.listed.example"], None),
+        (&["sub.good.listed.example"], Some(("trial-good", Mode::Monitor))),
+        (&["fine.example"], None),
+    ] {
+        assert_eq!(denied(hops), expected.map(|(id, mode)| (id.to_owned(), mode)), "{hops:?}");
+    }
 }

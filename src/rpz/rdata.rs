@@ -182,9 +182,22 @@ fn by_library(rtype: u16, tokens: &[Token<'_>], names: Names<'_>) -> Result<Vec<
             continue;
         }
         let word = token.as_str().ok_or_else(|| bad(token))?;
-        if token.quoted { text += &format!("\"{word}\" ") } else { text += &format!("{word} ") }
+        // The value of a service's parameter: the library reads it to the next blank, quoted or not.
+        if name_at == Some(1) && token.glued && text.ends_with("= ") {
+            if word.contains(|c: char| c.is_whitespace() || c.is_control() || ";()\"".contains(c)) {
+                let kept_out = "blanks, semicolons, parentheses and quotation marks";
+                return Err(format!("`{}`: a parameter with {kept_out} in it is not read here", token.shown()));
+            }
+            text.pop();
+            text += &format!("{word} ");
+        } else if token.quoted {
+            text += &format!("\"{word}\" ")
+        } else {
+            text += &format!("{word} ")
+        }
     }
-    let data = RData::try_from_str(rtype, &text).map_err(|error| error.to_string())?;
+    let mut data = RData::try_from_str(rtype, &text).map_err(|error| error.to_string())?;
+    crate::svc_params::put_in_order(&mut data)?;
     let mut octets = Vec::new();
     let mut encoder = BinEncoder::new(&mut octets);
     encoder.set_name_encoding(NameEncoding::Uncompressed);

@@ -136,6 +136,7 @@ fn the_master_file_form_is_read_as_written() {
 #[test]
 fn names_in_any_data_are_relative_to_the_origin() {
     let text = "h.example HTTPS 1 rel alpn=h2\nabs.example HTTPS 0 rel.test.\nhere.example SVCB 1 @\nown.example HTTPS 1 .\n\
+                q.example HTTPS 1 . port=\"443\" alpn=\"h2,h3\"\ntxt.example TXT v=\"a b\"\n\
                 n.example NAPTR 10 20 S SIP+D2U \"\" rel\nm.example MX 10 rel\n$ORIGIN below.rpz.test.\n@ SVCB 1 r\\.l port=853\n";
     let zones = Snapshot::new([zone("z", Override::Given, text)]);
     let none: IpAddr = [192, 0, 2, 1].into();
@@ -144,6 +145,9 @@ fn names_in_any_data_are_relative_to_the_origin() {
         ("abs.example", Qtype::HTTPS, b"\0\0\x03rel\x04test\0"),
         ("here.example", Qtype::SVCB, b"\0\x01\x03rpz\x04test\0"),
         ("own.example", Qtype::HTTPS, b"\0\x01\0"),
+        // In any order, and quoted; elsewhere a quotation mark begins another word.
+        ("q.example", Qtype::HTTPS, b"\0\x01\0\0\x01\0\x06\x02h2\x02h3\0\x03\0\x02\x01\xbb"),
+        ("txt.example", Qtype::TXT, b"\x02v=\x03a b"),
         ("n.example", Qtype(35), b"\0\x0a\0\x14\x01S\x07SIP+D2U\0\x03rel\x03rpz\x04test\0"),
         ("m.example", Qtype::MX, b"\0\x0a\x03rel\x03rpz\x04test\0"),
         ("below", Qtype::SVCB, b"\0\x01\x03r.l\x05below\x03rpz\x04test\0\0\x03\0\x02\x03\x55"),
@@ -154,6 +158,21 @@ fn names_in_any_data_are_relative_to_the_origin() {
         let length =
             response[response.len() - expected.len() - 2..].first_chunk().map(|pair| u16::from_be_bytes(*pair));
         assert_eq!(length, Some(expected.len() as u16), "{asked}");
+    }
+}
+
+#[test]
+fn parameters_that_cannot_be_read_are_told() {
+    for (text, what) in [
+        ("bad.example HTTPS 1 . alpn=h2 alpn=\"h3\"\n", "twice"),
+        ("bad.example HTTPS 1 . key65300=\"a;b\"\n", "not read here"),
+        ("bad.example HTTPS 1 . key65300=\"a b\"\n", "not read here"),
+        ("bad.example HTTPS 1 . key65300=\"a\\\"b\"\n", "not read here"),
+        ("bad.example HTTPS 1 . alpn=\"h2\nnext.example CNAME .\n", "never closed"),
+    ] {
+        let error = read(&format!("{HEAD}{text}"), false).map(|_| ()).expect_err(text).to_string();
+        let line = format!("line {}: ", HEAD.lines().count() + 1);
+        assert!(error.contains(what) && error.contains(&line), "{text}: {error}");
     }
 }
 

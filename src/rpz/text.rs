@@ -24,6 +24,8 @@ pub(super) struct Token<'t> {
     /// As written, escapes kept, quotes taken off.
     pub(super) text: &'t [u8],
     pub(super) quoted: bool,
+    /// Whether it is quoted and stands right behind another word.
+    pub(super) glued: bool,
     line: u32,
 }
 
@@ -349,6 +351,8 @@ impl<'t> Lexer<'t> {
     }
 
     fn quoted(&mut self) -> Result<Token<'t>, Problem> {
+        let before = self.at.checked_sub(1).and_then(|at| self.octets.get(at));
+        let glued = before.is_some_and(|octet| !b" \t\r\n()\"".contains(octet));
         self.at += 1;
         let (start, line) = (self.at, self.line);
         loop {
@@ -361,14 +365,14 @@ impl<'t> Lexer<'t> {
         }
         let token = self.ends(start, line)?;
         self.at += 1;
-        Ok(Token { quoted: true, ..token })
+        Ok(Token { quoted: true, glued, ..token })
     }
 
     /// The word from `start` up to here.
     fn ends(&mut self, start: usize, line: u32) -> Result<Token<'t>, Problem> {
         match self.octets.get(start..self.at) {
             // A backslash takes one octet with it, which can be a line's end or beyond the file.
-            Some(text) if !text.contains(&b'\n') => Ok(Token { text, quoted: false, line }),
+            Some(text) if !text.contains(&b'\n') => Ok(Token { text, quoted: false, glued: false, line }),
             _ => {
                 self.at = start;
                 Err(self.fault("a backslash with nothing behind it", "write \\\\ for a backslash"))

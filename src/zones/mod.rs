@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 use hickory_proto::op::Message;
-use hickory_proto::rr::{LowerName, Name, RData, Record, RecordSet, RrKey};
-use hickory_proto::serialize::binary::BinEncoder;
+use hickory_proto::rr::{LowerName, Name, RData, Record, RecordSet, RecordType, RrKey};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 use hickory_proto::serialize::txt::Parser;
 use hickory_server::net::NetError;
 use hickory_server::net::runtime::TokioTime;
@@ -30,7 +30,7 @@ use staunch_scoring::{NameBuf, NameRef, QName};
 
 use self::handler::ExactZone;
 use crate::model::Qtype;
-use crate::regular;
+use crate::{regular, svc_params};
 
 /// Who asks: the catalog answers everybody alike.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -214,7 +214,7 @@ fn canonical(of: &Name) -> Option<NameBuf> {
 fn read(zone: &NameBuf, origin: &Name, file: &Path) -> Result<BTreeMap<RrKey, RecordSet>, ZoneError> {
     let unreadable = |source| ZoneError::Read { zone: zone.clone(), file: file.into(), source };
     let octets = regular::read(file, MAX_FILE).map_err(unreadable)?;
-    let text = String::from_utf8(octets).map_err(|error| {
+    let text = String::from_utf8(without_mark(octets)).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes().iter().take(valid).filter(|octet| **octet == b'\n').count();
         ZoneError::Text { file: file.into(), line: Some(line), what: "not UTF-8".into() }
@@ -229,6 +229,14 @@ fn read(zone: &NameBuf, origin: &Name, file: &Path) -> Result<BTreeMap<RrKey, Re
         line: line_of(&what, &text, file, origin),
         what,
     })
+}
+
+/// A file's octets without the mark of UTF-8 that some editors begin it with.
+fn without_mark(mut octets: Vec<u8>) -> Vec<u8> {
+    if octets.starts_with(b"\xef\xbb\xbf") {
+        octets.drain(..3);
+    }
+    octets
 }
 
 /// Where an included file is looked for.
@@ -256,7 +264,34 @@ fn plain_already(file: &Path, depth: usize) -> Result<(), String> {
 
 fn parse(text: &str, file: &Path, origin: &Name) -> Result<BTreeMap<RrKey, RecordSet>, String> {
     let parser = Parser::new(text, Some(file.into()), Some(origin.clone()));
-    parser.parse().map(|(_, records)| records).map_err(|error| error.to_string())
+    let (_, mut records) = parser.parse().map_err(|error| error.to_string())?;
+    for (key, set) in &mut records {
+        made_whole(set).map_err(|what| format!("{} of `{}`: {what}", key.record_type, key.name()))?;
+    }
+    Ok(records)
+}
+
+/// Puts records in the form in which they can be answered: what could not be would fail with every question for it.
+fn made_whole(set: &mut RecordSet) -> Result<(), String> {
+    if matches!(set.record_type(), RecordType::SVCB | RecordType::HTTPS) {
+        let mut whole: Vec<Record> = Vec::new();
+        for mut record in set.records_without_rrsigs().cloned() {
+            svc_params::put_in_order(&mut record.data)?;
+            // Two ways of writing one.
+            if !whole.iter().any(|known| known.data == record.data) {
+                whole.push(record);
+            }
+        }
+        set.set_records(whole);
+    }
+    let mut octets = Vec::new();
+    for record in set.records_without_rrsigs() {
+        octets.clear();
+        let mut encoder = BinEncoder::new(&mut octets);
+        encoder.set_max_size(u16::MAX);
+        record.emit(&mut encoder).map_err(|error| format!("cannot be answered: {error}"))?;
+    }
+    Ok(())
 }
 
 /// The line that `what` is about. The parser does not say, but it reads in order: it is the last line of the shortest

@@ -136,6 +136,23 @@ async fn a_number_in_a_string_is_one_octet() {
 }
 
 #[tokio::test]
+async fn parameters_of_services_are_answered_in_the_order_of_their_numbers() {
+    let text = "ooo IN HTTPS 1 . no-default-alpn alpn=h3\nquoted IN HTTPS 1 . port=443 alpn=\"h2,h3\"\n";
+    let zones = load(&format!("{ZONE}{text}")).expect("a zone");
+    for name in ["ooo.corp.test", "quoted.corp.test"] {
+        let reply = ask(&zones, name, RecordType::HTTPS).await;
+        let RData::HTTPS(https) = &reply.answers[0].data else { panic!("{reply:?}") };
+        let keys: Vec<u16> = https.svc_params.iter().map(|(key, _)| (*key).into()).collect();
+        assert!(keys.len() == 2 && keys.is_sorted(), "{name}: {keys:?}");
+    }
+}
+
+#[test]
+fn a_file_may_begin_with_the_mark_of_utf_8() {
+    assert!(load(&format!("\u{feff}{ZONE}")).is_ok());
+}
+
+#[tokio::test]
 async fn strings_between_parentheses_are_strings() {
     let text = "k1 IN TXT ( \"v=DKIM1; k=rsa;\" ; a comment (\n  \"p=abc def\" )\nbehind IN A 203.0.113.84\n";
     let zones = load(&format!("{ZONE}{text}")).expect("a zone");
@@ -171,9 +188,15 @@ fn included_files_are_read_as_they_are_meant_or_not_at_all() {
 fn bad_files_are_told_with_their_line() {
     let lines = ZONE.lines().count();
     let text = |extra: &str| load(&format!("{ZONE}{extra}\nlast IN A 192.0.2.1\n")).err();
-    for extra in
-        ["bad IN A 300.1.1.1", "bad IN NOSUCHTYPE x", "bad IN AAAA 10.0.0.1", "bad IN MX x", "bad IN TXT \"\\200\""]
-    {
+    for extra in [
+        "bad IN A 300.1.1.1",
+        "bad IN NOSUCHTYPE x",
+        "bad IN AAAA 10.0.0.1",
+        "bad IN MX x",
+        "bad IN TXT \"\\200\"",
+        "bad IN HTTPS 1 . alpn=h2,h2 alpn=h3",
+        "bad IN SVCB 1 . port=1 alpn=h2 port=1",
+    ] {
         match text(extra) {
             Some(ZoneError::Text { line, what, .. }) => assert_eq!(line, Some(lines + 1), "{extra}: {what}"),
             other => panic!("{extra}: {other:?}"),

@@ -90,3 +90,81 @@ fn whoever_looks_at_a_file_is_told_of_groups_and_credentials_of_elsewhere() {
     assert!(errors[0].contains("alert[0].secret_file") && errors[0].contains("cannot be read"), "{errors:?}");
     assert!(look(&alert.replace("/run/credentials/no-such-unit.service/", "/nonexistent/")).is_err());
 }
+
+#[test]
+fn two_that_write_one_file_are_a_mistake() {
+    let alert = |name: &str, path: &str| format!("[[alert]]\nname = \"{name}\"\nkind = \"file\"\npath = \"{path}\"\n");
+    let events = |file: &str| format!("[events]\nfile = \"{file}\"\n");
+    for (text, field, problem) in [
+        (events("node.key"), "events.file", "`node.key` in the state directory is the service's own"),
+        (events("./x/../node.pub"), "events.file", "`node.pub`"),
+        (events("../staunch/journal-000001.jsonl"), "events.file", "`journal-000001.jsonl`"),
+        (events("/home/user/.local/state/staunch/lists/key"), "events.file", "`lists`"),
+        (events("admin.sock"), "events.file", "server.admin_socket"),
+        ("[enforce]\nlease_journal = \"trust-anchors\"\n".into(), "enforce.lease_journal", "`trust-anchors`"),
+        (alert("a", "index/db"), "alert[0].path", "`index`"),
+        (
+            events("a.jsonl") + "[enforce]\nlease_journal = \"b/../a.jsonl\"\n",
+            "enforce.lease_journal",
+            "the file of events.file, too",
+        ),
+        (alert("a", "x") + &alert("b", "x"), "alert[1].path", "the file of alert[0].path, too"),
+        (events("a.jsonl") + &alert("a", "a.jsonl.3"), "alert[0].path", "in the way of events.file"),
+        (
+            "[server]\nadmin_socket = \"/run/x.sock\"\n".to_owned() + &events("/run/x.sock"),
+            "events.file",
+            "server.admin_socket",
+        ),
+    ] {
+        let text = format!("version = 1\n{text}");
+        let errors = load_text(Path::new("policy.toml"), &text, &environment()).map(drop).expect_err(&text);
+        let [error] = &errors[..] else { panic!("{errors:#?}") };
+        assert_eq!(error.field, field, "{error}");
+        assert!(error.problem.contains(problem) && !error.remedy.is_empty(), "{error}");
+    }
+    // By whatever way they get there.
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(dir.path().join("real")).expect("made");
+    std::os::unix::fs::symlink("real", dir.path().join("link")).expect("linked");
+    let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+    let text = format!("version = 1\n[server]\nstate_dir = {link:?}\n[events]\nfile = {:?}\n", real.join("lists/x"));
+    let told = read(&text).map(drop).expect_err("the service's own");
+    assert!(told.len() == 1 && told[0].contains("`lists` in the state directory"), "{told:?}");
+    for text in [
+        events("/dev/stdout") + &alert("a", "/dev/stdout"),
+        events("index.jsonl") + &alert("a", "index.jsonl.old"),
+        alert("a", "x.1") + &alert("b", "x"),
+    ] {
+        good(&format!("version = 1\n{text}"));
+    }
+}
+
+#[test]
+fn what_stands_where_something_else_is_meant_is_told_before_the_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (folder, file) = (dir.path().join("folder"), dir.path().join("file"));
+    std::fs::create_dir(&folder).expect("made");
+    std::fs::write(&file, "").expect("written");
+    for (text, field, problem) in [
+        (format!("[server]\nstate_dir = {file:?}\n"), "server.state_dir", "is a file"),
+        ("[server]\nstate_dir = \"a\\u0000b\"\n".into(), "server.state_dir", "NUL"),
+        (format!("[server]\nadmin_socket = {folder:?}\n"), "server.admin_socket", "is a directory"),
+        (format!("[events]\nfile = {folder:?}\n"), "events.file", "is a directory"),
+    ] {
+        let text = format!("version = 1\n{text}");
+        let errors = load_text(Path::new("policy.toml"), &text, &environment()).map(drop).expect_err(&text);
+        let [error] = &errors[..] else { panic!("{errors:#?}") };
+        assert_eq!((error.line, error.field.as_str()), (3, field), "{error}");
+        assert!(error.problem.contains(problem) && !error.remedy.is_empty(), "{error}");
+    }
+    // Here alone, perhaps: where the service runs it may be there.
+    for (program, problem) in
+        [("/no/such/hook".into(), Some("No such file")), (file, Some("may not be executed")), ("/bin/sh".into(), None)]
+    {
+        let text = format!("version = 1\n[enforce]\nbackend = \"hook\"\nhook = [{program:?}]\n");
+        let (_, warnings) = good(&text);
+        let told = warnings.iter().find(|warning| warning.field == "enforce.hook[0]");
+        assert_eq!(told.is_some(), problem.is_some(), "{warnings:#?}");
+        assert!(told.is_none_or(|told| told.problem.contains(problem.unwrap_or_default())), "{told:?}");
+    }
+}

@@ -220,8 +220,12 @@ review_by = "2027-06-01"
     // Rules and lists, found in one walk.
     let scope = Scope::of(SessionType::Batch, Some(Phase::Build));
     let line = text.lines().zip(1..).find(|(l, _)| l.contains("files.example.org")).map_or(0, |(_, n)| n);
-    let found =
-        loaded.lists.look_up(name("a.files.example.org").as_ref(), scope, Wall::at(WALL)).rule.expect("covered");
+    let found = loaded
+        .lists
+        .look_up(name("a.files.example.org").as_ref(), scope, Wall::at(WALL), Trials::NONE)
+        .rules
+        .in_force
+        .expect("covered");
     assert_eq!(
         (found.reach, found.rule.budget, found.rule.mode),
         (Reach::AtOrBelow, Bits::whole(65536), Some(Mode::Enforce))
@@ -230,9 +234,20 @@ review_by = "2027-06-01"
     let opened = found.rule.ports.as_ref().map(ToString::to_string);
     assert_eq!((opened.as_deref(), found.rule.expected.len()), (Some("any"), 1));
     let other = Scope::of(SessionType::Interactive, None);
-    assert!(loaded.lists.look_up(name("index.example.org").as_ref(), other, Wall::at(WALL)).rule.is_none());
-    let denied =
-        loaded.lists.look_up(name("x.worse.example").as_ref(), scope, Wall::at(WALL)).deny.expect("listed").reference();
+    assert!(
+        loaded
+            .lists
+            .look_up(name("index.example.org").as_ref(), other, Wall::at(WALL), Trials::NONE)
+            .rules
+            .in_force
+            .is_none()
+    );
+    let denied = loaded
+        .lists
+        .look_up(name("x.worse.example").as_ref(), scope, Wall::at(WALL), Trials::NONE)
+        .deny
+        .expect("listed")
+        .reference();
     assert_eq!((&*denied.id, &*denied.file, denied.line), ("doh-resolvers", "bad.txt", 4));
     assert!(loaded.lists.deny.look_up(name("x.two.example").as_ref()).is_none(), "hosts entries are exact");
     assert_eq!(loaded.lists.age.days(name("new.example").as_ref(), WALL), Some(1.5));

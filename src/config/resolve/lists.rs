@@ -370,12 +370,12 @@ impl Context<'_, '_> {
 /// What a table is made of: equal digests, equal tables but for the days since which names are listed.
 fn digest_of(denied: &[Denied]) -> [u8; 32] {
     let mut digest = Sha256::new();
-    // Another release may read the same lines differently.
+    // Another release may read the same lines differently; the number is for what changes within one.
     let mut part = |octets: &[u8]| {
         digest.update((octets.len() as u64).to_be_bytes());
         digest.update(octets);
     };
-    part(concat!("staunch ", env!("CARGO_PKG_VERSION"), " deny lists").as_bytes());
+    part(concat!("staunch ", env!("CARGO_PKG_VERSION"), " deny lists 2").as_bytes());
     for Denied { file, input: Input { info, day, survey, .. }, .. } in denied {
         part(info.id.as_bytes());
         part(file.as_bytes());

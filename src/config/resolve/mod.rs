@@ -14,6 +14,7 @@ mod lists;
 mod network;
 mod outside;
 mod packs;
+mod places;
 mod rpz;
 mod rules;
 mod sessions;
@@ -96,6 +97,7 @@ pub(super) fn resolve(
     let age = context.age(ring_damage);
     let zones = context.zones();
     let alerts = context.alerts(&state_dir);
+    context.places(&state_dir, &admin, &events, enforce.journal.as_ref(), &alerts);
     let Context { assumptions, digest, .. } = context;
     let digest = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
     let loaded = Loaded {
@@ -289,6 +291,9 @@ impl Context<'_, '_> {
         let text = text?;
         match Day::parse(text) {
             Some(day) => Some(day),
+            None if Day::is_later(text) => {
+                self.problems.fail(path, format!("`{text}` is later than {}", Day::LAST), "write an earlier day")
+            }
             None => {
                 let problem = format!("`{}` is not a day", text.escape_debug());
                 self.problems.fail(path, problem, "write YYYY-MM-DD, for example \"2027-06-01\"")

@@ -59,7 +59,8 @@ impl Context<'_, '_> {
                     "put what is long into a file that the command reads",
                 );
             }
-            (BackendKind::Hook, _) | (_, []) => {}
+            (BackendKind::Hook, [program, ..]) => self.runnable(&path.at(0), program),
+            (_, []) => {}
             (_, [..]) => self.problems.error(
                 &path,
                 "a hook without backend = \"hook\" is never run",

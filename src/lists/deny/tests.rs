@@ -102,6 +102,68 @@ fn an_exception_opens_what_its_own_list_closes_and_nothing_else() {
 }
 
 #[test]
+fn where_the_longest_name_decides_an_exception_opens_no_longer_one() {
+    let unbound = "local-zone: \"t2.example\" transparent\nlocal-zone: \"ads.t2.example\" always_nxdomain\n\
+                   local-zone: \"t3.example\" always_nxdomain\nlocal-zone: \"ok.t3.example\" transparent\n\
+                   local-zone: \"bad.ok.t3.example\" always_nxdomain\nlocal-zone: \"t1.example\" transparent\n\
+                   local-data: \"t1.example A 0.0.0.0\"\n";
+    let dnsmasq = "server=/t2.example/#\naddress=/ads.t2.example/\naddress=/t3.example/\nserver=/ok.t3.example/#\n\
+                   address=/bad.ok.t3.example/\nserver=/t1.example/#\naddress=/t1.example/\n";
+    for (text, format, below_t1) in [(unbound, Format::Unbound, None), (dnsmasq, Format::Dnsmasq, Some(7))] {
+        let table = table(&[("l", text, format)]);
+        for (name, line) in [
+            ("t2.example", None),
+            ("www.t2.example", None),
+            ("ads.t2.example", Some(2)),
+            ("x.ads.t2.example", Some(2)),
+            ("t3.example", Some(3)),
+            ("a.t3.example", Some(3)),
+            ("ok.t3.example", None),
+            ("a.ok.t3.example", None),
+            ("bad.ok.t3.example", Some(5)),
+            ("t1.example", Some(7)),
+            ("a.t1.example", below_t1),
+        ] {
+            assert_eq!(decide(&table, name), line.map(|line| ("l".to_owned(), line)), "{name}, {format:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_line_takes_out_is_taken_out_of_that_line_alone() {
+    let table = table(&[(
+        "l",
+        "||k1.example^$denyallow=a.k1.example|b.k1.example\n||a.k1.example^\n\
+         ||k2.example^$denyallow=a.k2.example\n||k2.example^$denyallow=b.k2.example\n\
+         ||wide.k3.example^$denyallow=a.wide.k3.example\n||k3.example^\n\
+         ||k4.example^$denyallow=a.k4.example\n||b.k4.example^$denyallow=c.b.k4.example\n\
+         ||k5.example^$denyallow=k5.example\n||k6.example^$important,denyallow=a.k6.example\n@@||b.k6.example^\n",
+        Format::Adblock,
+    )]);
+    for (name, line) in [
+        ("k1.example", Some(1)),
+        ("x.k1.example", Some(1)),
+        ("a.k1.example", Some(2)),
+        ("x.a.k1.example", Some(2)),
+        ("b.k1.example", None),
+        ("x.b.k1.example", None),
+        // Each line denies what the other takes out.
+        ("a.k2.example", Some(3)),
+        ("b.k2.example", Some(3)),
+        ("a.wide.k3.example", Some(6)),
+        ("a.k4.example", None),
+        ("b.k4.example", Some(7)),
+        ("c.b.k4.example", Some(7)),
+        ("k5.example", None),
+        ("k6.example", Some(10)),
+        ("a.k6.example", None),
+        ("b.k6.example", Some(10)),
+    ] {
+        assert_eq!(decide(&table, name), line.map(|line| ("l".to_owned(), line)), "{name}");
+    }
+}
+
+#[test]
 fn notes_speak_in_the_match() {
     let table = table(&[(
         "noted",
@@ -204,5 +266,24 @@ proptest! {
         };
         let plain = (0..2).any(|list| any(list, false) && !any(list, true));
         prop_assert_eq!(table.look_up(name.as_ref()).is_some(), plain, "{} in {:?}", name, files);
+    }
+
+    #[test]
+    fn agrees_with_the_plain_reading_where_the_longest_name_decides(
+        listed in proptest::collection::vec((any::<bool>(), proptest::collection::vec(0u8..3, 1..4)), 0..20),
+        asked in proptest::collection::vec(0u8..3, 1..5),
+    ) {
+        let text = |labels: &[u8]| labels.iter().map(|l| ["a", "b", "c-c"][*l as usize]).collect::<Vec<_>>().join(".");
+        let mut file = String::new();
+        for (exception, labels) in &listed {
+            let kind = if *exception { "transparent" } else { "always_nxdomain" };
+            file += &format!("local-zone: \"{}\" {kind}\n", text(labels));
+        }
+        let table = table(&[("l", &file, Format::Unbound)]);
+        let covering = listed.iter().filter(|(_, labels)| asked.ends_with(labels));
+        // On one name the denial decides.
+        let plain = covering.max_by_key(|(exception, labels)| (labels.len(), !exception)).is_some_and(|(is, _)| !is);
+        let name: NameBuf = text(&asked).parse().expect("name");
+        prop_assert_eq!(table.look_up(name.as_ref()).is_some(), plain, "{} in {}", name, file);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Found, Name, each, list_name, refuse_registry};
 use crate::lists::form::Reach;
+use crate::lists::mark::Bearing;
 use crate::lists::skip::SkipReason;
 
 pub(super) fn read_line<'l>(
@@ -32,11 +33,23 @@ pub(super) fn read_line<'l>(
     if reach != Reach::Exact && !exception {
         refuse_registry(name.name.as_ref())?;
     }
-    sink(Found { exception, important: options.important, ..name.denied(reach) })?;
-    let excepted = options.denyallow.into_iter().flat_map(|names| names.split('|'));
-    each(excepted, |word| {
-        let name = list_name(word)?;
-        sink(Found { exception: true, important: options.important, ..name.denied(Reach::AtOrBelow) })
+    let important = options.important;
+    let Some(allowed) = options.denyallow else {
+        return sink(Found { exception, important, ..name.denied(reach) });
+    };
+    let own = name.name.as_ref();
+    let leaves_nothing = |word: &str| list_name(word).is_ok_and(|allowed| own.is_at_or_below(allowed.name.as_ref()));
+    if allowed.split('|').any(leaves_nothing) {
+        return Err(SkipReason::FilterOption);
+    }
+    sink(Found { important, bearing: Bearing::Tied, ..name.denied(reach) })?;
+    each(allowed.split('|'), |word| {
+        let allowed = list_name(word)?;
+        if !allowed.name.as_ref().is_at_or_below(own) {
+            return Ok(());
+        }
+        let bearing = Bearing::Of(own.label_count() as u8);
+        sink(Found { exception: true, important, bearing, ..allowed.denied(Reach::AtOrBelow) })
     })
 }
 

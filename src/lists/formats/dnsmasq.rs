@@ -46,6 +46,6 @@ pub(super) fn read_line<'l>(
         if !exception {
             refuse_registry(name.name.as_ref())?;
         }
-        sink(Found { exception, ..name.denied(reach) })
+        sink(name.longest(reach, exception))
     })
 }

@@ -13,6 +13,7 @@ use staunch_scoring::{NameRef, QName};
 
 use super::day::Day;
 use super::form::{Reach, SuffixKind, public_suffix};
+use super::mark::Bearing;
 use super::parse::MAX_LINE;
 use super::skip::SkipReason;
 
@@ -34,10 +35,10 @@ pub enum Format {
     /// `important`, `denyallow`, `all` and `dnsrewrite` to a refusal.
     Adblock,
     /// Of a dnsmasq configuration what refuses: `address=/x/` with no address or one that nobody has, `server=/x/` and
-    /// `local=/x/` without a server; `server=/x/#` is an exception.
+    /// `local=/x/` without a server; `server=/x/#` is an exception. The longest name decides.
     Dnsmasq,
     /// Of an unbound configuration what refuses: `local-zone` of a type that does, `local-data` with an address that
-    /// nobody has; a transparent zone is an exception.
+    /// nobody has; a transparent zone is an exception. The longest name decides.
     Unbound,
 }
 
@@ -61,6 +62,7 @@ pub(super) struct Found<'f, 'l> {
     pub(super) reach: Reach,
     pub(super) exception: bool,
     pub(super) important: bool,
+    pub(super) bearing: Bearing,
     pub(super) day: Option<Day>,
     pub(super) comment: &'l str,
     /// It was written with letters outside ASCII.
@@ -81,10 +83,17 @@ impl Name {
             reach,
             exception: false,
             important: false,
+            bearing: Bearing::Plain,
             day: None,
             comment: "",
             was_unicode: self.was_unicode,
         }
+    }
+
+    /// Denied, or open, where the longest name decides.
+    fn longest<'l>(&self, reach: Reach, exception: bool) -> Found<'_, 'l> {
+        let bearing = if exception { Bearing::Longest } else { Bearing::Plain };
+        Found { exception, bearing, ..self.denied(reach) }
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn read_line<'l>(
             if !exception {
                 refuse_registry(name.name.as_ref())?;
             }
-            sink(Found { exception, ..name.denied(Reach::AtOrBelow) })
+            sink(name.longest(Reach::AtOrBelow, exception))
         }
         "local-data" => {
             // A record: name, perhaps TTL and class, type, data.

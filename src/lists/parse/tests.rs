@@ -168,6 +168,8 @@ fn filter_lists_are_read_as_far_as_they_speak_of_hosts() {
             ("||a.example^$client=192.0.2.1", Err(SkipKind::FilterOption)),
             ("||a.example^$badfilter", Err(SkipKind::FilterOption)),
             ("||a.example^$denyallow=", Err(SkipKind::FilterOption)),
+            ("||a.example^$denyallow=b.example|b.a.example", Ok(&["a.example", "@b.a.example"])),
+            ("||a.example^$denyallow=b.a.example|example", Err(SkipKind::FilterOption)),
             ("/banner[0-9]+/", Err(SkipKind::Pattern)),
             ("##.banner", Err(SkipKind::Pattern)),
             ("a.example##.banner", Err(SkipKind::Pattern)),

@@ -27,6 +27,11 @@ pub const CASES: &[Case] = &[
          [[rule]]\nid = \"r\"\naction = \"deny\"\nowner = \"o\"\nreason = \"r\"\nnames = [\"=b.example\"]\nprofiles = [\"bulk\"]\nmode = \"canary\"\n",
         &[(9, "rule[1].id", "line 3", "own id"), (14, "rule[1].profiles[0]", "`bulk`", "batch")],
     ),
+    (
+        "version = 1\n[[rule]]\nid = \"r\"\naction = \"allow\"\nowner = \"o\"\nreason = \"r\"\nnames = [\"a.example\"]\n\
+         expires = \"2150-01-01\"\n",
+        &[(8, "rule[0].expires", "later than 2149-06-06", "earlier")],
+    ),
     // Packs.
     (
         "version = 1\n[[pack]]\nid = \"p\"\npath = \"no/such/pack\"\n",
