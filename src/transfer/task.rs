@@ -134,7 +134,7 @@ impl Task {
     async fn applied(&self, have: Option<Arc<Copy>>, changes: Vec<Change>) -> Option<Copy> {
         let (have, most) = (have?, self.primaries.max_octets);
         // Off the runtime's threads: a large zone takes a second.
-        let applied = tokio::task::spawn_blocking(move || apply(&have, changes, most)).await.ok()?;
+        let applied = tokio::task::spawn_blocking(move || apply(&have, &changes, most)).await.ok()?;
         let misfit = match applied {
             Ok(copy) => return Some(copy),
             Err(misfit) => misfit,
