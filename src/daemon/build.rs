@@ -75,7 +75,7 @@ pub fn load_text(start: &Start, text: Option<&str>) -> Result<Loaded, StartError
 /// Builds every stage, restores what was recorded, reconciles the packet filter. Serves nothing yet. `room`: questions that
 /// may be in the slow path at once.
 pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
-    std::fs::create_dir_all(&loaded.state_dir)
+    crate::private_dir::make(&loaded.state_dir)
         .with_context(|| format!("state directory {}", loaded.state_dir.display()))?;
     let node = NodeKey::open(&loaded.state_dir).context("the node's key")?;
     let upstreams = addresses(&loaded, &loaded.upstream.servers).await?;
@@ -95,6 +95,8 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     };
     let (store, recovered) =
         Store::open(&loaded.state_dir, options).with_context(|| format!("state in {}", loaded.state_dir.display()))?;
+    // What somebody else is writing there is locked.
+    feed::sweep(&loaded.state_dir);
     if !recovered.damage.is_empty() {
         tracing::error!(damage = ?recovered.damage, "the store was damaged; what could be read is in force");
     }

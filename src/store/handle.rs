@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -31,6 +31,7 @@ use super::writer::{Command, Writer, write_marks};
 use super::{Error, FirstSeen, Grant, GroupSeen, RangeUse, Record, Registered, Spool, wall_ms};
 use crate::learn::InForce;
 use crate::model::{Announcement, CaseId, Reason, SessionId};
+use crate::private_dir;
 
 /// Where the index lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -396,11 +397,7 @@ impl std::fmt::Debug for Store {
 
 /// Creates the directory and takes its lock, which lasts as long as the file is open.
 fn lock(dir: &Path) -> Result<File, Error> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|error| Error::io("create the state directory", dir, error))?;
+    private_dir::make(dir).map_err(|error| Error::io("create the state directory", dir, error))?;
     let path = dir.join("lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(|error| Error::io("open", &path, error))?;

@@ -271,7 +271,7 @@ impl Task {
 /// Under another name first, so that there is always one whole copy.
 fn write_whole(copy: &Copy, zone: NameRef<'_>, file: &Path) -> std::io::Result<()> {
     if let Some(dir) = file.parent() {
-        std::fs::create_dir_all(dir)?;
+        crate::private_dir::make(dir)?;
     }
     let new = file.with_extension("new");
     let mut to = std::io::BufWriter::new(std::fs::File::create(&new)?);
