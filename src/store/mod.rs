@@ -225,7 +225,7 @@ pub enum Error {
     #[error("not durable: {source}{}", if *kept { "; kept in memory and written when the disk allows" } else { "" })]
     NotDurable {
         /// Whether it will be written once the disk works again, if the process lives that long. What loosens
-        /// (releases, grants, the end of a session) is never kept.
+        /// (releases, grants) is never kept.
         kept: bool,
         /// The cause.
         source: Arc<io::Error>,
