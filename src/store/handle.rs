@@ -115,7 +115,7 @@ pub struct Backlog {
 /// What stood when the store was last used.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Recovered {
-    /// Announced sessions.
+    /// Announced sessions, those first that were announced last: where two of them claim an address, the first has it.
     pub sessions: Vec<Announcement>,
     /// Quarantined sessions, announced or not.
     pub quarantined: Vec<Quarantined>,
