@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
 use staunch_scoring::{Params, Scorer};
 
-use super::reconcile::{caught_up, reconcile};
+use super::reconcile::{caught_up, is_same, reconcile};
 use super::sinks::{SinkHosts, alert_config};
 use super::{Start, StartError, restore, rollover};
 use crate::alert::Delivery;
@@ -138,7 +138,7 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
         pipeline.sessions.announce(announcement, true, seed).with_context(|| format!("session {id}"))?;
     }
     let serious = recovered.damage.is_serious();
-    let same_policy = recovered.policy.as_deref() == Some(&*digest);
+    let same_policy = is_same(&recovered, &pipeline.live.load(), crate::clock::now());
     pipeline.restore_used(recovered.ranges.clone());
     restore(&pipeline, recovered);
     if serious {

@@ -121,6 +121,10 @@ pub struct Recovered {
     pub quarantined: Vec<Quarantined>,
     /// Grants that have not ended.
     pub grants: Vec<Grant>,
+    /// When the last of those ended that were recorded and are no more, Unix milliseconds.
+    pub grants_ended: Option<u64>,
+    /// When the journal was last written to, Unix milliseconds; 0 for never.
+    pub written: u64,
     /// What each configured sink has yet to take.
     pub undelivered: Vec<Backlog>,
     /// Newest ledger of each session.
@@ -179,10 +183,10 @@ impl Store {
             let replay = recover::replay(dir, now);
             (replay, index.join())
         });
-        let Replay { mut fold, head, next, mut damage } = replay?;
+        let Replay { mut fold, head, next, mut damage, written } = replay?;
         let lost = |_| Error::Index(super::IndexError::Panicked("while it was opened".into()));
         let index::Opened { store: index_store, held, damage: index_damage } = opened.map_err(lost)??;
-        fold.prune(now, &options.sinks, options.keep_ledgers);
+        let grants_ended = fold.prune(now, &options.sinks, options.keep_ledgers);
         let had_journal = matches!(next, Next::Resume(_));
         damage.index = index_damage.or_else(|| {
             let lost = options.index == IndexKind::Sled && held.fresh && had_journal;
@@ -191,6 +195,7 @@ impl Store {
         let adopted = restore::adopt(&fold, &held, head.seq, &mut damage);
         let ledgers = restore::ledgers(&fold, &held, &options, now);
         let recovered = restore::recovered(&fold, &held, &ledgers, &adopted, &options, now, damage);
+        let recovered = Recovered { grants_ended, written, ..recovered };
         let stale = restore::stale_ledgers(&fold, &held, &options, now);
 
         let head_seq = head.seq;

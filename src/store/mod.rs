@@ -57,6 +57,10 @@ pub use verify::{Report, verify};
 /// ledger was whole.
 pub const SCHEMA: u32 = 2;
 
+/// Within so many milliseconds of its end, what a grant has opened is closed by a service that runs. A grant is remembered that
+/// long, so that a start behind a crash in that time knows of it.
+pub const CLOSED_WITHIN: u64 = 60_000;
+
 /// A fact that must survive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]

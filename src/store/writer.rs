@@ -24,7 +24,7 @@ use super::journal::{Item, Journal};
 use super::line::{Json, Mark};
 use super::queue::{Group, coalesce};
 use super::segment::Loc;
-use super::{Error, Record, Shared, wall_ms};
+use super::{CLOSED_WITHIN, Error, Record, Shared, wall_ms};
 use crate::clock;
 use crate::sparing::Sparing;
 
@@ -294,7 +294,8 @@ impl Writer {
 
     fn rotate(&mut self) -> io::Result<()> {
         // A clock that was set forward must not let a ledger be forgotten, and with it what was spent.
-        self.fold.prune(clock::now().wall.earliest(), &self.sinks, self.keep_ledgers);
+        let now = clock::now().wall.earliest().saturating_sub(CLOSED_WITHIN);
+        self.fold.prune(now, &self.sinks, self.keep_ledgers);
         let lost = self.journal.rotate(&mut self.fold, wall_ms())?;
         self.rotate_after = None;
         if lost > 0 {
