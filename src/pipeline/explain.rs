@@ -483,7 +483,7 @@ impl Pipeline {
     /// The session of a recorded name. A source nobody announced has its address in its name.
     fn recorded(&self, id: &SessionId) -> Option<Arc<Session>> {
         self.sessions.by_id(id).or_else(|| {
-            let address = id.as_str().strip_prefix("unannounced:")?.parse().ok()?;
+            let address = id.unannounced_source()?;
             self.sessions.adopt(address, self.hash(id)).ok().map(|(session, _)| session)
         })
     }
