@@ -220,11 +220,9 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     pipeline.prefetch.clear();
     let live = pipeline.live.load_full();
     for id in old.configured.iter().filter(|id| !live.configured.contains(id)) {
-        if pipeline.end(id, crate::clock::now()).is_some() {
-            // The new policy is in force by now, so nothing may say that the old one stayed.
-            if let Err(error) = pipeline.store.append(vec![store::Record::End { session: id.clone() }]) {
-                tracing::warn!(%error, session = %id, "that a session has ended is not on disk");
-            }
+        // The new policy is in force by now, so nothing may say that the old one stayed.
+        if let Some(Err(error)) = pipeline.end(id, crate::clock::now()) {
+            tracing::warn!(%error, session = %id, "that a session has ended is not on disk");
         }
     }
     for announcement in configured {
