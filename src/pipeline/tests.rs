@@ -158,7 +158,7 @@ fn of_what_is_announced_and_ended_at_once_the_journal_says_what_holds() {
                         if let Some(commit) = pipeline.end(&id, clock::now()) {
                             break commit;
                         }
-                        std::hint::spin_loop();
+                        std::thread::yield_now();
                     };
                     commit.expect("room").wait_blocking().expect("written");
                 }
@@ -168,7 +168,7 @@ fn of_what_is_announced_and_ended_at_once_the_journal_says_what_holds() {
                     if let Ok((_, commit)) = pipeline.announce_recorded(announcement(id, A)) {
                         break commit;
                     }
-                    std::hint::spin_loop();
+                    std::thread::yield_now();
                 };
                 announced.expect("room").wait_blocking().expect("written");
             }
