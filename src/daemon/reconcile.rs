@@ -36,7 +36,7 @@ pub(super) fn is_same(recovered: &Recovered, live: &Live, now: Now) -> bool {
     let since = recovered.written.min(now.wall.earliest()).saturating_sub(CLOSED_WITHIN);
     let ended = |end: u64| end > since && end <= now.wall.latest();
     recovered.policy.as_deref() == Some(&*live.digest)
-        && !recovered.grants_ended.is_some_and(|end| end > since)
+        && recovered.grants_ended.is_none_or(|end| end <= since)
         && !live.policy.lists.rules.iter().any(|rule| rule.action == Action::Allow && ended(rule.expires))
         && !live.ranges.iter().any(|range| ended(range.expires))
 }
