@@ -45,6 +45,7 @@ pub mod local_socket;
 pub mod lockdown;
 pub mod memory;
 pub mod outbound;
+mod private_dir;
 pub mod rdap;
 pub mod readiness;
 pub mod regular;

@@ -5,14 +5,28 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-/// Binds the socket with mode 0660, replacing one that nobody listens on; the directory is made where it is missing.
+use crate::private_dir;
+
+/// Binds the socket with mode 0660, replacing one that nobody listens on; the directory is made where it is missing, and whoever
+/// is of the group may pass through it and no more.
 ///
 /// # Errors
 ///
 /// Where something else stands there, somebody listens on it, the group is not known, or the system refuses.
 pub fn bind(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
+    let group = match group {
+        Some(group) => {
+            let unknown = || io::Error::other(format!("no group `{group}` for the socket"));
+            Some(number_in("/etc/group", group).ok_or_else(unknown)?)
+        }
+        None => None,
+    };
+    if let Some(parent) = path.parent()
+        && private_dir::make(parent)?
+        && group.is_some()
+    {
+        std::os::unix::fs::chown(parent, None, group)?;
+        std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o710))?;
     }
     if let Ok(existing) = std::fs::symlink_metadata(path) {
         if !existing.file_type().is_socket() {
@@ -25,10 +39,8 @@ pub fn bind(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    if let Some(group) = group {
-        let gid = number_in("/etc/group", group)
-            .ok_or_else(|| io::Error::other(format!("no group `{group}` for the socket")))?;
-        std::os::unix::fs::chown(path, None, Some(gid))?;
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group)?;
     }
     Ok(listener)
 }
@@ -43,4 +55,25 @@ pub fn number_in(file: &str, name: &str) -> Option<u32> {
         let mut fields = line.split(':');
         (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_made_for_a_socket_is_for_its_group_at_most() {
+        let dir = tempfile::tempdir().expect("directory");
+        let own = dir.path().metadata().expect("there").gid().to_string();
+        for (name, group, mode) in [("a", None, 0o700), ("b", Some(&*own), 0o710)] {
+            let path = dir.path().join(name).join("socket");
+            let _socket = bind(&path, group).expect("bound");
+            let made = dir.path().join(name).metadata().expect("made");
+            assert_eq!(made.mode() & 0o777, mode, "{group:?}");
+        }
+        assert!(bind(&dir.path().join("c/socket"), Some("no-such-group")).is_err());
+        assert!(!dir.path().join("c").exists(), "nothing is made for nobody");
+    }
 }

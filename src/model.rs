@@ -170,6 +170,9 @@ pub enum Transport {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Arc<str>);
 
+/// What the ids begin with of sources nobody announced; their address follows.
+const UNANNOUNCED: &str = "unannounced:";
+
 impl SessionId {
     /// Longest id in octets.
     pub const MAX: usize = 64;
@@ -185,7 +188,17 @@ impl SessionId {
 
     /// The id of a source nobody announced.
     pub fn unannounced(addr: IpAddr) -> Self {
-        Self(format!("unannounced:{addr}").into())
+        Self(format!("{UNANNOUNCED}{addr}").into())
+    }
+
+    /// Whether it is of the form that sources have whom nobody announced; no announcement may use it.
+    pub fn is_unannounced(&self) -> bool {
+        self.0.starts_with(UNANNOUNCED)
+    }
+
+    /// The source nobody announced whose id it is.
+    pub fn unannounced_source(&self) -> Option<IpAddr> {
+        self.0.strip_prefix(UNANNOUNCED)?.parse().ok()
     }
 
     /// Stands in records for a source that has no session.

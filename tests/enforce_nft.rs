@@ -430,6 +430,37 @@ fn an_owned_table_cannot_be_destroyed_and_is_taken_over_by_the_next_run() {
 }
 
 #[test]
+fn a_table_that_stands_from_before_becomes_owned_and_free_again_with_what_it_holds() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    let enforcer = world.start(|nft| nft.with_ownership(false));
+    apply(&enforcer, guard(AGENT));
+    apply(&enforcer, pin(AGENT, SERVER, 300 * SECOND));
+    let download = world.connects(AGENT, SERVER);
+    enforcer.shutdown(false).expect("stops");
+    let fresh = World::new();
+    let owner = fresh.start(as_is);
+    let can_be_owned = fresh.nft(&["delete", "table", "inet", "staunch"]).is_err();
+    owner.shutdown(true).expect("stops");
+    if !can_be_owned {
+        println!("SKIPPED: this kernel has no owned tables that persist");
+        return;
+    }
+
+    for owned in [true, false] {
+        let enforcer = world.start(move |nft| nft.with_ownership(owned));
+        assert_eq!(world.nft(&["flush", "set", "inet", "staunch", "quarantined4"]).is_err(), owned, "owned: {owned}");
+        assert!(world.expires("pins4", &format!("{AGENT} . {SERVER}")).is_some_and(|left| left > 250 * SECOND));
+        world.connects(AGENT, SERVER);
+        world.refused(AGENT, SERVER_2);
+        enforcer.shutdown(false).expect("stops");
+    }
+    reads(download).expect("a flow that was open goes on");
+}
+
+#[test]
 fn a_restart_keeps_pins_and_reconciles_before_serving() {
     if skip() {
         return;

@@ -20,7 +20,7 @@ use crate::identity::NodeKey;
 use crate::lists::{MAX_GRANTS, RuleForm, TooManyGrants};
 use crate::local::token::NONCE;
 use crate::model::{CaseId, SessionId};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{NotReleased, Pipeline};
 use crate::ports::Ports;
 use crate::session::Session;
 use crate::store::{self, Commit, Grant};
@@ -122,13 +122,16 @@ pub(super) async fn send(write: &mut OwnedWriteHalf, response: &Response) -> std
     tokio::time::timeout(PATIENCE, write.write_all(&line)).await?
 }
 
-/// Waits for the journal; the operator's word counts only once it is durable.
-async fn durable(commit: Option<Commit>) -> Result<(), Response> {
-    let Some(commit) = commit else { return Ok(()) };
-    match commit.await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Response::error(ErrorCode::Failed, format!("done in memory, but not durable: {error}"))),
-    }
+/// Waits for the journal to have what is done in memory already; the operator's word counts only once it is durable.
+async fn durable(commit: Result<Commit, store::Error>) -> Result<(), Response> {
+    let failed = |text| Response::error(ErrorCode::Failed, text);
+    let commit = commit.map_err(|error| failed(format!("done in memory; the journal did not take it: {error}")))?;
+    commit.await.map_err(|error| failed(format!("done in memory, but not durable: {error}")))?;
+    Ok(())
+}
+
+fn gone(id: &SessionId) -> Response {
+    Response::error(ErrorCode::NotFound, format!("no session `{id}`; `staunch session list` names all"))
 }
 
 impl Admin {
@@ -141,16 +144,13 @@ impl Admin {
     }
 
     fn session(&self, id: &SessionId) -> Result<Arc<Session>, Response> {
-        self.pipeline.sessions.by_id(id).ok_or_else(|| {
-            Response::error(ErrorCode::NotFound, format!("no session `{id}`; `staunch session list` names all"))
-        })
+        self.pipeline.sessions.by_id(id).ok_or_else(|| gone(id))
     }
 
-    async fn append(&self, record: store::Record) -> Result<(), Response> {
-        match self.pipeline.store.append(vec![record]) {
-            Ok(commit) => durable(Some(commit)).await,
-            Err(error) => Err(Response::error(ErrorCode::Failed, format!("the journal did not take it: {error}"))),
-        }
+    /// Journals what is done only once it is durable.
+    async fn record(&self, record: store::Record) -> Result<(), store::Error> {
+        self.pipeline.store.append(vec![record])?.await?;
+        Ok(())
     }
 
     async fn carry_out(&self, request: Request) -> Result<Value, Response> {
@@ -189,23 +189,21 @@ impl Admin {
                 Ok(pipeline.show(&session, now))
             }
             Request::Announce { announcement } => {
-                let known = pipeline
-                    .announce(announcement.clone())
+                let (known, commit) = pipeline
+                    .announce_recorded(announcement)
                     .map_err(|error| Response::error(ErrorCode::Conflict, error.to_string()))?;
-                self.append(store::Record::Announce { announcement }).await?;
+                durable(commit).await?;
                 Ok(json!({ "schema": 1, "session": pipeline.summary(&known) }))
             }
             Request::End { session } => {
-                pipeline
-                    .end(&session, now)
-                    .ok_or_else(|| Response::error(ErrorCode::NotFound, format!("no session `{session}`")))?;
-                self.append(store::Record::End { session: session.clone() }).await?;
+                let commit = pipeline.end(&session, now).ok_or_else(|| gone(&session))?;
+                durable(commit).await?;
                 Ok(json!({ "schema": 1, "ended": session }))
             }
             Request::Quarantine { session, by, reason } => {
                 require("reason", &reason)?;
                 let session = self.session(&session)?;
-                let case = pipeline.quarantine_by(&session, &by, &reason, now);
+                let case = pipeline.quarantine_by(&session, &by, &reason, now).ok_or_else(|| gone(session.id()))?;
                 let pending = session.inner.lock().pending.clone();
                 match pending {
                     Some(pending) if !pending.is_done() => {
@@ -237,19 +235,16 @@ impl Admin {
                         "not released: the journal cannot be written; `staunch status` says when it can",
                     ));
                 }
-                let released = pipeline.release_by(&session, &by, &reason, Bits::whole(extend), now);
-                let commit = released.commit.map_err(|error| {
-                    Response::error(
-                        ErrorCode::Failed,
-                        format!("opened in memory; the journal did not take it: {error}"),
-                    )
+                let released = pipeline.release_by(&session, &by, &reason, Bits::whole(extend), now).await;
+                let was_closed = released.map_err(|error| match error {
+                    NotReleased::Ended => gone(session.id()),
+                    error => Response::error(ErrorCode::Failed, error.to_string()),
                 })?;
-                durable(commit).await?;
                 Ok(json!({
                     "schema": 1,
                     "session": session.id(),
                     "state": "active",
-                    "released": released.was_closed,
+                    "released": was_closed,
                     "ledger_spent": pipeline.ledger_spent(&session),
                 }))
             }
@@ -279,7 +274,10 @@ impl Admin {
                 let id = CaseId::from_random(pipeline.hash((&name, from, until))).to_string();
                 let id = format!("g{}", &id[1..9]);
                 let grant = Grant { id, name, session, ports, owner, reason, from, until };
-                self.append(store::Record::Grant { grant: grant.clone() }).await?;
+                self.record(store::Record::Grant { grant: grant.clone() }).await.map_err(|error| {
+                    let what = format!("nothing was allowed, since it could not be recorded: {error}");
+                    Response::error(ErrorCode::Failed, what)
+                })?;
                 pipeline.grant(grant.clone(), now).map_err(|error| Response::error(ErrorCode::Failed, error))?;
                 Ok(json!({ "schema": 1, "grant": grant }))
             }
@@ -298,7 +296,7 @@ impl Admin {
                 let (told, commit) = pipeline.forget_learned(&by, now).map_err(|error| {
                     Response::error(ErrorCode::Failed, format!("forgotten in memory only: {error}"))
                 })?;
-                durable(Some(commit)).await?;
+                durable(Ok(commit)).await?;
                 Ok(told)
             }
             Request::Lists => Ok(pipeline.show_lists()),

@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
 use staunch_scoring::{Params, Scorer};
 
-use super::reconcile::{caught_up, reconcile};
+use super::reconcile::{caught_up, is_same, reconcile};
 use super::sinks::{SinkHosts, alert_config};
 use super::{Start, StartError, restore, rollover};
 use crate::alert::Delivery;
@@ -75,7 +75,7 @@ pub fn load_text(start: &Start, text: Option<&str>) -> Result<Loaded, StartError
 /// Builds every stage, restores what was recorded, reconciles the packet filter. Serves nothing yet. `room`: questions that
 /// may be in the slow path at once.
 pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
-    std::fs::create_dir_all(&loaded.state_dir)
+    crate::private_dir::make(&loaded.state_dir)
         .with_context(|| format!("state directory {}", loaded.state_dir.display()))?;
     let node = NodeKey::open(&loaded.state_dir).context("the node's key")?;
     let upstreams = addresses(&loaded, &loaded.upstream.servers).await?;
@@ -95,6 +95,8 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     };
     let (store, recovered) =
         Store::open(&loaded.state_dir, options).with_context(|| format!("state in {}", loaded.state_dir.display()))?;
+    // What somebody else is writing there is locked.
+    feed::sweep(&loaded.state_dir);
     if !recovered.damage.is_empty() {
         tracing::error!(damage = ?recovered.damage, "the store was damaged; what could be read is in force");
     }
@@ -136,7 +138,7 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
         pipeline.sessions.announce(announcement, true, seed).with_context(|| format!("session {id}"))?;
     }
     let serious = recovered.damage.is_serious();
-    let same_policy = recovered.policy.as_deref() == Some(&*digest);
+    let same_policy = is_same(&recovered, &pipeline.live.load(), crate::clock::now());
     pipeline.restore_used(recovered.ranges.clone());
     restore(&pipeline, recovered);
     if serious {
@@ -220,11 +222,9 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     pipeline.prefetch.clear();
     let live = pipeline.live.load_full();
     for id in old.configured.iter().filter(|id| !live.configured.contains(id)) {
-        if pipeline.end(id, crate::clock::now()).is_some() {
-            // The new policy is in force by now, so nothing may say that the old one stayed.
-            if let Err(error) = pipeline.store.append(vec![store::Record::End { session: id.clone() }]) {
-                tracing::warn!(%error, session = %id, "that a session has ended is not on disk");
-            }
+        // The new policy is in force by now, so nothing may say that the old one stayed.
+        if let Some(Err(error)) = pipeline.end(id, crate::clock::now()) {
+            tracing::warn!(%error, session = %id, "that a session has ended is not on disk");
         }
     }
     for announcement in configured {

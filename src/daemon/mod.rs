@@ -30,8 +30,9 @@ use crate::enforce::BackendKind;
 use crate::feed::Feeds;
 use crate::learn::NotLearned;
 use crate::listen::Listener;
-use crate::model::{Now, Qtype, SessionType};
+use crate::model::{Announcement, Now, Qtype, SessionType};
 use crate::pipeline::Pipeline;
+use crate::session::AddError;
 use crate::{clock, fds, listen, store};
 use reload::{Fetched, Reloader};
 use supervisor::Supervised;
@@ -375,12 +376,8 @@ fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
     let now = clock::now();
     let live = pipeline.live.load();
     for announcement in recovered.sessions {
-        let id = announcement.id.clone();
-        if live.configured.contains(&id) {
-            continue;
-        }
-        if let Err(error) = pipeline.sessions.announce(announcement, true, pipeline.hash(&id)) {
-            tracing::warn!(%error, session = %id, "a recorded session was not restored");
+        if !live.configured.contains(&announcement.id) {
+            restore_session(pipeline, announcement);
         }
     }
     for (id, ledger) in recovered.ledgers {
@@ -396,6 +393,18 @@ fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
         if let Err(error) = pipeline.grant(grant, now) {
             tracing::warn!(%error, "a recorded grant was not restored");
         }
+    }
+}
+
+/// Makes a recorded session known again, with those of its addresses that belong to nobody else by now: what is left must not
+/// be open because it was closed under a name that lost another address.
+fn restore_session(pipeline: &Pipeline, mut announcement: Announcement) {
+    let id = announcement.id.clone();
+    let seed = pipeline.hash(&id);
+    while let Err(error) = pipeline.sessions.announce(announcement.clone(), true, seed) {
+        tracing::warn!(%error, session = %id, "a recorded session was not restored as it was");
+        let AddError::AddressTaken { address, .. } = error else { return };
+        announcement.addresses.retain(|known| known.to_canonical() != address);
     }
 }
 

@@ -54,6 +54,18 @@ pub struct Source {
     pub min_share: f64,
 }
 
+/// Removes what earlier runs left half written below the state directory. To be called at the start of the service.
+pub(crate) fn sweep(state_dir: &Path) {
+    let lists = directory(state_dir);
+    files::sweep(state_dir);
+    files::sweep(&lists);
+    for entry in std::fs::read_dir(lists).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with("feed-")) {
+            files::sweep(&entry.path());
+        }
+    }
+}
+
 /// Where all of it lies.
 pub fn directory(state_dir: &Path) -> PathBuf {
     state_dir.join("lists")

@@ -86,7 +86,6 @@ impl Tables {
         let mut out = BufWriter::new(file);
         let written = table.write(inputs, &mut out).and_then(|()| out.flush());
         // Not synced: a file that a crash has cut short fails its checksum and is made anew.
-        drop(out);
         if let Err(error) = written.and_then(|()| std::fs::rename(&new, &path)) {
             let _ = std::fs::remove_file(&new);
             return Err(error);

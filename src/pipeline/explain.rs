@@ -20,7 +20,7 @@ use crate::policy::{Ask, AskZones, Decision};
 use crate::ports::Ports;
 use crate::rpz;
 use crate::session::{AddError, Context, Inner, Quarantine, Session};
-use crate::store::{Grant, Quarantined};
+use crate::store::{self, Commit, Grant, Quarantined};
 use crate::telemetry::{rfc3339, scored};
 use crate::wire::Query;
 
@@ -345,8 +345,23 @@ impl Pipeline {
     /// Makes a session known or updates it, and tells the packet filter. What was recorded of it before the start of
     /// this process comes back with it.
     pub fn announce(&self, announcement: Announcement) -> Result<Arc<Session>, AddError> {
-        let seed = self.hash(&announcement.id);
         let _turn = self.membership.lock();
+        self.announce_in_turn(announcement)
+    }
+
+    /// The same, journalled: in the same turn, so that of what is announced and ended at once the journal says last what
+    /// holds. What is handed back is awaited before it is said to be done.
+    pub fn announce_recorded(
+        &self,
+        announcement: Announcement,
+    ) -> Result<(Arc<Session>, Result<Commit, store::Error>), AddError> {
+        let _turn = self.membership.lock();
+        let session = self.announce_in_turn(announcement.clone())?;
+        Ok((session, self.store.append(vec![store::Record::Announce { announcement }])))
+    }
+
+    fn announce_in_turn(&self, announcement: Announcement) -> Result<Arc<Session>, AddError> {
+        let seed = self.hash(&announcement.id);
         let (session, changed) = self.sessions.announce(announcement, true, seed)?;
         if let Some(unplaced) = self.unplaced.lock().remove(session.id()) {
             let mut inner = session.inner.lock();
@@ -376,7 +391,7 @@ impl Pipeline {
         let mut result = Ok(());
         live.grants.rcu(|grants| {
             let mut next = (**grants).clone();
-            next.expire(now.wall.steady);
+            // What has ended stays until `close_ended` has closed what it opened.
             result = next.insert(allowance.clone()).map_err(|error| error.to_string());
             next
         });
@@ -483,7 +498,7 @@ impl Pipeline {
     /// The session of a recorded name. A source nobody announced has its address in its name.
     fn recorded(&self, id: &SessionId) -> Option<Arc<Session>> {
         self.sessions.by_id(id).or_else(|| {
-            let address = id.as_str().strip_prefix("unannounced:")?.parse().ok()?;
+            let address = id.unannounced_source()?;
             self.sessions.adopt(address, self.hash(id)).ok().map(|(session, _)| session)
         })
     }

@@ -48,8 +48,12 @@ impl Pipeline {
     }
 
     /// Tells the journal what has changed of a ledger, without waiting for it. Under the session's lock, since steps have to
-    /// come in their order.
+    /// come in their order, and before the session's end: what is said of it behind that would be charged to the next one
+    /// with its name.
     pub(super) fn journal_ledger(&self, session: &Session, inner: &mut Inner) {
+        if inner.ended {
+            return;
+        }
         let state = self.step(inner);
         let record = store::Record::Ledger { session: session.id().clone(), state };
         if let Err(error) = self.store.note(record) {
@@ -76,6 +80,9 @@ impl Pipeline {
             let mut held = session.inner.lock();
             // No verdict rests on what the store was told.
             let inner = held.quietly();
+            if inner.ended {
+                continue;
+            }
             if inner.unstored > Bits::ZERO || inner.dirty {
                 self.journal_ledger(&session, inner);
                 told += 1;
@@ -90,9 +97,10 @@ impl Pipeline {
                 continue;
             }
             copies += 1;
-            let state = inner.score.snapshot();
+            // Under the lock, as above.
+            let copied = self.store.put_ledger(session.id().clone(), inner.score.snapshot());
             drop(held);
-            if let Err(error) = self.store.put_ledger(session.id().clone(), state) {
+            if let Err(error) = copied {
                 static TOLD: Sparing = Sparing::new();
                 not_taken(&TOLD, &error, "a ledger was not copied to the index");
             }

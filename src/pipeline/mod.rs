@@ -72,6 +72,7 @@ pub(crate) use explain::{Knowledge, Walked, walk};
 pub use listing::{ListSums, Listed};
 pub use live::{Learning, Live, Repeats, Sinkhole};
 pub use prefetch::{Counters as PrefetchCounters, Prefetch};
+pub use quarantine::NotReleased;
 pub use refresh::{Counters as HeldCounters, Held};
 pub(crate) use tighten::Cause;
 pub use waiting::Waiting;
@@ -413,3 +414,6 @@ pub(crate) fn class_of(context: &Context) -> Class {
 pub(crate) fn is_guarded(live: &Live, context: &Context) -> bool {
     live.enforcing && live.policy.mode_of(context) == Mode::Enforce
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use staunch_scoring::{Bits, NameRef};
+use staunch_scoring::{Bits, NameRef, SessionState};
 
 use super::{Cause, Pipeline};
 use crate::clock;
@@ -15,12 +15,18 @@ use crate::sparing::Sparing;
 use crate::store::{self, Commit, Durable};
 use crate::telemetry::{Record, rfc3339};
 
-/// What became of a release.
-pub struct Released {
-    /// Whether the session was closed.
-    pub was_closed: bool,
-    /// What to await before it is said to be done; an error means that the journal did not take it.
-    pub commit: Result<Option<Commit>, store::Error>,
+/// Why a session was not released.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NotReleased {
+    /// It ended meanwhile.
+    #[error("the session has ended")]
+    Ended,
+    /// It was closed anew meanwhile, under another case.
+    #[error("the session was closed anew, case {0}")]
+    ClosedAnew(CaseId),
+    /// The journal did not take it.
+    #[error("not released, since it could not be recorded: {0}")]
+    Store(#[from] store::Error),
 }
 
 impl Pipeline {
@@ -67,20 +73,24 @@ impl Pipeline {
     }
 
     /// Closes a session on an operator's word, and says under which case; to be awaited with [`Pipeline::settle`].
-    /// Idempotent: a closed session keeps its case.
-    pub fn quarantine_by(&self, session: &Arc<Session>, by: &str, note: &str, now: Now) -> CaseId {
+    /// Idempotent: a closed session keeps its case. Nothing where the session has ended: what is recorded of it from then on
+    /// would be of the next one with its name.
+    pub fn quarantine_by(&self, session: &Arc<Session>, by: &str, note: &str, now: Now) -> Option<CaseId> {
         let mut inner = session.inner.lock();
+        if inner.ended {
+            return None;
+        }
         let context = session.context();
         if let Some(quarantine) = &inner.quarantine
             && quarantine.applied
         {
-            return quarantine.case;
+            return Some(quarantine.case);
         }
         let case = self.fresh_case(self.hash(session.id()), now.wall);
         let mut alert = self.alert(AlertKind::Quarantine, &inner, &context, None, Reason::Quarantined, case, now);
         alert.summary += &format!(" Closed by {by}: {note}");
         self.close(&mut inner, session, &context, Reason::Quarantined, case, by, note, alert, now);
-        case
+        Some(case)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -133,11 +143,32 @@ impl Pipeline {
         tracing::info!(session = %session.id(), %case, reason = reason.as_str(), by, "session quarantined");
     }
 
-    /// Opens a session on an operator's word. `false` if it was not closed.
+    /// Opens a session on an operator's word, once that is on disk: what nobody could know of after a crash is not done at
+    /// all. `false` if it was not closed.
     ///
     /// `extend` is added to each of its limits; it may be given to an open session too.
-    pub fn release_by(&self, session: &Arc<Session>, by: &str, note: &str, extend: Bits, now: Now) -> Released {
+    ///
+    /// # Errors
+    /// Where nothing was changed.
+    pub async fn release_by(
+        &self,
+        session: &Session,
+        by: &str,
+        note: &str,
+        extend: Bits,
+        now: Now,
+    ) -> Result<bool, NotReleased> {
+        let (commit, case) = self.record_release(session, by, note, extend, now)?;
+        if let Some(commit) = commit {
+            commit.await?;
+        }
         let mut inner = session.inner.lock();
+        match &inner.quarantine {
+            _ if inner.ended => return Err(NotReleased::Ended),
+            // Released by somebody else meanwhile, and closed since.
+            Some(quarantine) if Some(quarantine.case) != case => return Err(NotReleased::ClosedAnew(quarantine.case)),
+            _ => {}
+        }
         let context = session.context();
         // Sent for an open session too: whatever the packet filter believes, it is open from here on.
         for address in held_by(&context, &inner) {
@@ -146,34 +177,60 @@ impl Pipeline {
             }
         }
         inner.score.extend(extend);
-        let ledger =
-            |inner: &Inner| store::Record::Ledger { session: session.id().clone(), state: inner.score.snapshot() };
-        let Some(quarantine) = inner.quarantine.clone() else {
-            self.guard_locked(&context, &mut inner, Cause::Session, now);
-            let commit = (extend > Bits::ZERO).then(|| self.store.append(vec![ledger(&inner)]));
-            return Released { was_closed: false, commit: commit.transpose() };
-        };
-        let mut alert = self.alert(AlertKind::Release, &inner, &context, None, quarantine.reason, quarantine.case, now);
-        alert.summary += &format!(" Released by {by}: {note}");
-        inner.release();
+        if let Some(case) = case {
+            inner.release();
+            tracing::info!(session = %session.id(), %case, by, "session released");
+        }
+        if case.is_some() || extend > Bits::ZERO {
+            // Whatever was noted since it was recorded knew nothing of it.
+            inner.score.retell();
+            inner.dirty = true;
+        }
         self.guard_locked(&context, &mut inner, Cause::Session, now);
-        let records = vec![
-            store::Record::Release { session: session.id().clone(), by: by.to_owned(), note: note.to_owned() },
-            ledger(&inner),
-            store::Record::Alert { alert: Box::new(alert) },
-        ];
-        let commit = self.store.append(records).map(Some);
-        tracing::info!(session = %session.id(), case = %quarantine.case, by, "session released");
-        Released { was_closed: true, commit }
+        Ok(case.is_some())
     }
 
-    /// Ends a session by its name: nothing more is answered or pinned for it, an answer under way included.
-    pub fn end(&self, id: &SessionId, now: Now) -> Option<Arc<Session>> {
+    /// Journals a release, or that an open session may spend more: what to await, and the case that is released.
+    fn record_release(
+        &self,
+        session: &Session,
+        by: &str,
+        note: &str,
+        extend: Bits,
+        now: Now,
+    ) -> Result<(Option<Commit>, Option<CaseId>), NotReleased> {
+        let inner = session.inner.lock();
+        if inner.ended {
+            return Err(NotReleased::Ended);
+        }
+        let mut score = inner.score.clone();
+        score.extend(extend);
+        let ledger =
+            |score: &SessionState| store::Record::Ledger { session: session.id().clone(), state: score.snapshot() };
+        let Some(Quarantine { case, reason, .. }) = inner.quarantine else {
+            let commit = (extend > Bits::ZERO).then(|| self.store.append(vec![ledger(&score)])).transpose()?;
+            return Ok((commit, None));
+        };
+        score.release();
+        let mut alert = self.alert(AlertKind::Release, &inner, &session.context(), None, reason, case, now);
+        alert.summary += &format!(" Released by {by}: {note}");
+        let records = vec![
+            store::Record::Release { session: session.id().clone(), by: by.to_owned(), note: note.to_owned() },
+            ledger(&score),
+            store::Record::Alert { alert: Box::new(alert) },
+        ];
+        Ok((Some(self.store.append(records)?), Some(case)))
+    }
+
+    /// Ends a session by its name, if there is one: nothing more is answered or pinned for it, an answer under way included.
+    /// Its end is journalled in the same turn, behind all else of it; what is handed back is awaited before it is said to be
+    /// done.
+    pub fn end(&self, id: &SessionId, now: Now) -> Option<Result<Commit, store::Error>> {
         let _turn = self.membership.lock();
         let ended = self.sessions.end(id)?;
         self.fold_session(&ended, now);
         self.forget(&ended);
-        Some(ended)
+        Some(self.store.append(vec![store::Record::End { session: id.clone() }]))
     }
 
     /// Has the packet filter forget a session that is in the table no more.

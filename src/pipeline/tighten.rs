@@ -101,6 +101,7 @@ impl Pipeline {
     pub fn close_ended(&self, now: Now) {
         let live = self.live.load_full();
         let grants = live.grants.load_full();
+        // Nothing else takes an ended grant out of the table: what it opened is closed by whoever finds it here.
         let ended: Vec<&Allowance> = grants.iter().filter(|grant| grant.until <= now.wall.steady).collect();
         let before = std::mem::replace(&mut *self.checked.lock(), now.wall);
         let closes = |rule: &Rule| rule.action == Action::Allow && !rule.is_over(before) && rule.is_over(now.wall);

@@ -25,6 +25,9 @@ pub enum AddError {
         /// Whose it is.
         owner: SessionId,
     },
+    /// Such an id stands for a source that nobody announced.
+    #[error("session id `{0}` stands for a source that nobody announced; choose another")]
+    Reserved(SessionId),
     /// No address was given.
     #[error("a session needs at least one address")]
     NoAddress,
@@ -117,6 +120,9 @@ impl Sessions {
         announced: bool,
         seed: u64,
     ) -> Result<(Arc<Session>, Announced), AddError> {
+        if announced && announcement.id.is_unannounced() {
+            return Err(AddError::Reserved(announcement.id));
+        }
         let mut announcement = announcement;
         for address in &mut announcement.addresses {
             *address = address.to_canonical();
@@ -282,6 +288,14 @@ mod tests {
         sessions.announce(announcement("a", &["10.0.0.9"]), true, 1).expect("announced");
         assert_eq!(sessions.by_address(address).expect("known").id().as_str(), "a");
         assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    fn no_announcement_uses_the_id_of_a_source_that_nobody_announced() {
+        let sessions = Sessions::new(8);
+        let taken = sessions.announce(announcement("unannounced:10.0.0.9", &["10.0.0.8"]), true, 1);
+        assert!(matches!(taken, Err(AddError::Reserved(_))), "{taken:?}");
+        sessions.adopt("10.0.0.9".parse().expect("address"), 1).expect("the source itself");
     }
 
     #[test]

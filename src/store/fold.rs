@@ -48,6 +48,10 @@ impl<T> Session<T> {
 /// Most sinks whose progress is remembered, configured or not. More than anyone configures.
 const MAX_SINKS: usize = 64;
 
+/// So many grants are kept until a new segment begins, whether they have ended or not; beyond it ended ones make room. More
+/// than are ever in force.
+const MANY_GRANTS: usize = 4 * crate::lists::MAX_GRANTS;
+
 /// Most groups whose spending is kept: twice as many as have a ledger of their own, since one that was forgotten there
 /// is kept here until its spending has ended. Reached by nothing else, so a record that finds no room is refused aloud.
 const MAX_GROUPS: usize = 2 * crate::session::MAX_GROUPS;
@@ -116,6 +120,9 @@ impl<T> Fold<T> {
                 self.sessions.remove(session);
             }
             Record::Grant { grant } => {
+                if self.grants.len() >= MANY_GRANTS {
+                    self.grants.retain(|_, (until, _)| *until > grant.from);
+                }
                 self.grants.insert(grant.id.clone(), (grant.until, kept()));
             }
             Record::Group { group, at, .. } => {
@@ -146,18 +153,25 @@ impl<T> Fold<T> {
     }
 
     /// Forgets grants and groups' spending that ended before `now` (Unix milliseconds), ledgers that are all that is known of
-    /// a session and older than `keep_ledgers`, and sinks nobody configured any more when there are too many.
-    pub(super) fn prune(&mut self, now: u64, configured: &[String], keep_ledgers: Duration) {
+    /// a session and older than `keep_ledgers`, and sinks nobody configured any more when there are too many. Returns when the
+    /// last of the forgotten grants ended.
+    pub(super) fn prune(&mut self, now: u64, configured: &[String], keep_ledgers: Duration) -> Option<u64> {
         let keep = u64::try_from(keep_ledgers.as_millis()).unwrap_or(u64::MAX);
         self.sessions.retain(|_, session| match session {
             Session { announce: None, quarantine: None, ledger: Some(ledger) } => ledger.at.saturating_add(keep) > now,
             _ => true,
         });
-        self.grants.retain(|_, (until, _)| *until > now);
+        let mut ended = None;
+        self.grants.retain(|_, (until, _)| {
+            let stands = *until > now;
+            ended = ended.max((!stands).then_some(*until));
+            stands
+        });
         self.groups.retain(|_, (until, _)| *until > now);
         if self.sinks.len() >= MAX_SINKS {
             self.sinks.retain(|name, _| configured.contains(name));
         }
+        ended
     }
 
     /// Whether there is room for what `records` would add. Sessions and grants are what a hostile session or a script
@@ -179,7 +193,12 @@ impl<T> Fold<T> {
                 {
                     return Err(Error::TooMany { what: "ledgers", cap: caps.sessions - caps.sessions / 8 });
                 }
-                Record::Grant { grant } if self.grants.len() >= caps.grants && !self.grants.contains_key(&grant.id) => {
+                // Those that have ended stay until a new segment begins; they are in nobody's way.
+                Record::Grant { grant }
+                    if self.grants.len() >= caps.grants
+                        && !self.grants.contains_key(&grant.id)
+                        && self.grants.values().filter(|(until, _)| *until > grant.from).count() >= caps.grants =>
+                {
                     return Err(Error::TooMany { what: "grants", cap: caps.grants });
                 }
                 Record::Group { group, at, .. }
@@ -249,6 +268,7 @@ mod tests {
     use crate::store::testing::{announce, grant, ledger, quarantine, release, session, step};
 
     const WEEK: Duration = Duration::from_secs(7 * 86_400);
+    const FAR: u64 = 4_000_000_000_000;
 
     fn folded(records: &[Record]) -> Fold<u64> {
         let mut fold = Fold::new();
@@ -286,10 +306,27 @@ mod tests {
     #[test]
     fn grants_end() {
         let mut fold = folded(&[grant("a", 1_000), grant("b", 2_000), grant("a", 3_000)]);
-        fold.prune(2_000, &[], WEEK);
+        assert_eq!(fold.prune(2_000, &[], WEEK), Some(2_000));
         assert_eq!(fold.grants.keys().collect::<Vec<_>>(), ["a"], "b ended at 2000, a was extended");
-        fold.prune(3_000, &[], WEEK);
+        assert_eq!((fold.prune(3_000, &[], WEEK), fold.prune(3_000, &[], WEEK)), (Some(3_000), None));
         assert!(fold.grants.is_empty());
+    }
+
+    #[test]
+    fn grants_that_have_ended_keep_no_other_out_and_make_room() {
+        let caps = Caps { sessions: 1, grants: 2 };
+        let given = |id: &str, from, until| match grant(id, until) {
+            Record::Grant { grant } => Record::Grant { grant: crate::store::Grant { from, ..grant } },
+            other => other,
+        };
+        let fold = folded(&[given("a", 0, 10), given("b", 0, 20)]);
+        assert!(matches!(fold.admits(&[given("c", 9, 30)], caps), Err(Error::TooMany { what: "grants", cap: 2 })));
+        assert!(fold.admits(&[given("c", 10, 30)], caps).is_ok(), "a has ended");
+        let many: Vec<_> = (0..MANY_GRANTS as u64).map(|n| given(&format!("g{n}"), n, n + 10)).collect();
+        let mut fold = folded(&many);
+        assert_eq!(fold.grants.len(), MANY_GRANTS);
+        fold.record(&given("last", MANY_GRANTS as u64, FAR), || 0, || 0);
+        assert_eq!(fold.grants.len(), 10, "nine of them and the last one stand");
     }
 
     #[test]

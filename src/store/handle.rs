@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -31,6 +31,7 @@ use super::writer::{Command, Writer, write_marks};
 use super::{Error, FirstSeen, Grant, GroupSeen, RangeUse, Record, Registered, Spool, wall_ms};
 use crate::learn::InForce;
 use crate::model::{Announcement, CaseId, Reason, SessionId};
+use crate::private_dir;
 
 /// Where the index lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,12 +115,16 @@ pub struct Backlog {
 /// What stood when the store was last used.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Recovered {
-    /// Announced sessions.
+    /// Announced sessions, those first that were announced last: where two of them claim an address, the first has it.
     pub sessions: Vec<Announcement>,
     /// Quarantined sessions, announced or not.
     pub quarantined: Vec<Quarantined>,
     /// Grants that have not ended.
     pub grants: Vec<Grant>,
+    /// When the last of those ended that were recorded and are no more, Unix milliseconds.
+    pub grants_ended: Option<u64>,
+    /// When the journal was last written to, Unix milliseconds; 0 for never.
+    pub written: u64,
     /// What each configured sink has yet to take.
     pub undelivered: Vec<Backlog>,
     /// Newest ledger of each session.
@@ -178,10 +183,10 @@ impl Store {
             let replay = recover::replay(dir, now);
             (replay, index.join())
         });
-        let Replay { mut fold, head, next, mut damage } = replay?;
+        let Replay { mut fold, head, next, mut damage, written } = replay?;
         let lost = |_| Error::Index(super::IndexError::Panicked("while it was opened".into()));
         let index::Opened { store: index_store, held, damage: index_damage } = opened.map_err(lost)??;
-        fold.prune(now, &options.sinks, options.keep_ledgers);
+        let grants_ended = fold.prune(now, &options.sinks, options.keep_ledgers);
         let had_journal = matches!(next, Next::Resume(_));
         damage.index = index_damage.or_else(|| {
             let lost = options.index == IndexKind::Sled && held.fresh && had_journal;
@@ -190,6 +195,7 @@ impl Store {
         let adopted = restore::adopt(&fold, &held, head.seq, &mut damage);
         let ledgers = restore::ledgers(&fold, &held, &options, now);
         let recovered = restore::recovered(&fold, &held, &ledgers, &adopted, &options, now, damage);
+        let recovered = Recovered { grants_ended, written, ..recovered };
         let stale = restore::stale_ledgers(&fold, &held, &options, now);
 
         let head_seq = head.seq;
@@ -396,11 +402,7 @@ impl std::fmt::Debug for Store {
 
 /// Creates the directory and takes its lock, which lasts as long as the file is open.
 fn lock(dir: &Path) -> Result<File, Error> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|error| Error::io("create the state directory", dir, error))?;
+    private_dir::make(dir).map_err(|error| Error::io("create the state directory", dir, error))?;
     let path = dir.join("lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(|error| Error::io("open", &path, error))?;

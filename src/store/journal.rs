@@ -236,7 +236,28 @@ struct Snapshot {
 fn write_snapshot(dir: &Path, number: u32, head: Head, fold: &mut Fold<Loc>, now: u64) -> io::Result<(Snapshot, u64)> {
     let path = segment::path(dir, number);
     let fresh = path.with_extension("jsonl.new");
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    let Filled { snapshot, moved, lost } = fill(dir, &fresh, number, head, fold, now)
+        .and_then(|filled| fs::rename(&fresh, &path).map(|()| filled))
+        // Its room is what the segment that goes on needs.
+        .inspect_err(|_| drop(fs::remove_file(&fresh)))?;
+    // A start would go on in it.
+    segment::sync_dir(dir).inspect_err(|_| drop(fs::remove_file(&path)))?;
+    for ((_, loc), place) in fold.kept_mut().zip(moved) {
+        *loc = place;
+    }
+    Ok((snapshot, lost))
+}
+
+/// A snapshot under its temporary name.
+struct Filled {
+    snapshot: Snapshot,
+    /// Where each kept fact is by now.
+    moved: Vec<Loc>,
+    lost: u64,
+}
+
+fn fill(dir: &Path, fresh: &Path, number: u32, head: Head, fold: &mut Fold<Loc>, now: u64) -> io::Result<Filled> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(fresh)?;
     let mut out = Lines { out: BufWriter::with_capacity(1 << 18, file), octets: Vec::new(), len: 0, head, number };
     let time = rfc3339(now);
     out.mark(&time, Mark::Begin { schema: SCHEMA, alerts: fold.alerts })?;
@@ -275,12 +296,7 @@ fn write_snapshot(dir: &Path, number: u32, head: Head, fold: &mut Fold<Loc>, now
     let Lines { out, len, head, .. } = out;
     let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
-    fs::rename(&fresh, &path)?;
-    segment::sync_dir(dir)?;
-    for ((_, loc), place) in fold.kept_mut().zip(moved) {
-        *loc = place;
-    }
-    Ok((Snapshot { file, len, head }, lost))
+    Ok(Filled { snapshot: Snapshot { file, len, head }, moved, lost })
 }
 
 fn read(dir: &Path, files: &mut HashMap<u32, File>, loc: Loc) -> io::Result<line::Line> {

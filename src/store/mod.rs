@@ -57,6 +57,10 @@ pub use verify::{Report, verify};
 /// ledger was whole.
 pub const SCHEMA: u32 = 2;
 
+/// Within so many milliseconds of its end, what a grant has opened is closed by a service that runs. A grant is remembered that
+/// long, so that a start behind a crash in that time knows of it.
+pub const CLOSED_WITHIN: u64 = 60_000;
+
 /// A fact that must survive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -225,7 +229,7 @@ pub enum Error {
     #[error("not durable: {source}{}", if *kept { "; kept in memory and written when the disk allows" } else { "" })]
     NotDurable {
         /// Whether it will be written once the disk works again, if the process lives that long. What loosens
-        /// (releases, grants, the end of a session) is never kept.
+        /// (releases, grants) is never kept.
         kept: bool,
         /// The cause.
         source: Arc<io::Error>,

@@ -80,9 +80,10 @@ impl Group {
         }
     }
 
-    /// Whether it is kept for later when it cannot be written now.
+    /// Whether it is kept for later when it cannot be written now. The end of a session too: it is over in any case, and whoever
+    /// has its addresses next is to have them behind a restart as well.
     pub(super) fn tightens(&self) -> bool {
-        !self.records.iter().any(|r| matches!(r, Record::Release { .. } | Record::Grant { .. } | Record::End { .. }))
+        !self.records.iter().any(|r| matches!(r, Record::Release { .. } | Record::Grant { .. }))
     }
 
     /// Whether it tells of a decision that nobody says anew: an alert or a quarantine.

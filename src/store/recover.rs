@@ -126,6 +126,8 @@ pub(super) struct Replay {
     pub(super) head: Head,
     pub(super) next: Next,
     pub(super) damage: Damage,
+    /// When its last line was written, Unix milliseconds; 0 where there is none.
+    pub(super) written: u64,
 }
 
 /// Checks the chain from line to line.
@@ -187,7 +189,7 @@ pub(super) fn replay(dir: &Path, now: u64) -> Result<Replay, Error> {
         next += 1;
     }
     reader.damage.snapshots_skipped = skipped;
-    let Reader { fold, head, mut damage, more, schema, .. } = reader;
+    let Reader { fold, head, mut damage, more, schema, time, .. } = reader;
     damage.partial_call = more;
     let next = match (last, numbers.last()) {
         (Some(tail), Some(number)) => {
@@ -210,7 +212,7 @@ pub(super) fn replay(dir: &Path, now: u64) -> Result<Replay, Error> {
         }
         _ => Next::Start { number: 1, head, older },
     };
-    Ok(Replay { fold, head, next, damage })
+    Ok(Replay { fold, head, next, damage, written: super::unix_ms(&time) })
 }
 
 struct Reader {
@@ -219,6 +221,8 @@ struct Reader {
     head: Head,
     damage: Damage,
     more: bool,
+    /// Of the last line, RFC 3339.
+    time: String,
     /// Of the newest segment that says it.
     schema: u32,
     /// A schema we do not know.
@@ -261,6 +265,7 @@ impl Reader {
             head: Head::GENESIS,
             damage: Damage::default(),
             more: false,
+            time: String::new(),
             schema: SCHEMA,
             newer: None,
         }
@@ -331,6 +336,7 @@ impl Reader {
             self.head = Head { seq: line.seq, hash: line.hash };
         }
         self.more = line.more;
+        self.time.clone_from(&line.time);
         tail.snapshot.follow(&line.body);
         match &line.body {
             Body::Mark(mark) => {

@@ -14,7 +14,7 @@ use super::index::entry::Entry;
 use super::index::thread::Held;
 use super::recover::{Damage, Live};
 use super::{Record, rfc3339, unix_ms};
-use crate::model::SessionId;
+use crate::model::{Announcement, SessionId};
 
 /// Where acknowledged records may be gone from the journal, quarantines that the index still knows are taken over:
 /// the safe side. A release may be among what was lost; then an operator releases again.
@@ -49,11 +49,12 @@ pub(super) fn recovered(
     now: u64,
     damage: Damage,
 ) -> Recovered {
+    let mut sessions: Vec<(u64, &Announcement)> = Vec::new();
     let mut out = Recovered { damage, learned: held.learned.clone(), ..Recovered::default() };
     let kept = fold.sessions.values().flat_map(|s| [&s.announce, &s.quarantine]).flatten();
     for live in kept.chain(fold.grants.values().map(|(_, live)| live)).chain(&fold.policy) {
         match &live.record {
-            Record::Announce { announcement } => out.sessions.push(announcement.clone()),
+            Record::Announce { announcement } => sessions.push((live.seq, announcement)),
             Record::Grant { grant } => out.grants.push(grant.clone()),
             Record::Policy { digest, learned, enforced, ranges } => {
                 out.ranges = ranges.clone();
@@ -64,6 +65,8 @@ pub(super) fn recovered(
             quarantine => out.quarantined.extend(quarantined(quarantine, &live.time)),
         }
     }
+    sessions.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
+    out.sessions = sessions.into_iter().map(|(_, announcement)| announcement.clone()).collect();
     for record in adopted {
         out.quarantined.extend(quarantined(record, &rfc3339(now)));
     }

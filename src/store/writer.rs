@@ -4,9 +4,9 @@
 //! every caller is told. Calls that nobody waits for linger a moment so that they share a sync: for [`LINGER`] the thread
 //! sleeps whatever is sent, unless somebody waits for it and wakes it.
 //!
-//! When the disk is full or fails, callers get the error at once; what tightens (quarantines, alerts, ledgers, context)
-//! is kept in bounded memory and written in order as soon as the disk allows, while what loosens (releases, grants, the
-//! end of a session) is not: an operator who was told "not recorded" must be able to rely on it.
+//! When the disk is full or fails, callers get the error at once; what tightens or has happened (quarantines, alerts,
+//! ledgers, context, the end of a session) is kept in bounded memory and written in order as soon as the disk allows, while
+//! what loosens (releases, grants) is not: an operator who was told "not recorded" must be able to rely on it.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -24,7 +24,7 @@ use super::journal::{Item, Journal};
 use super::line::{Json, Mark};
 use super::queue::{Group, coalesce};
 use super::segment::Loc;
-use super::{Error, Record, Shared, wall_ms};
+use super::{CLOSED_WITHIN, Error, Record, Shared, wall_ms};
 use crate::clock;
 use crate::sparing::Sparing;
 
@@ -294,7 +294,8 @@ impl Writer {
 
     fn rotate(&mut self) -> io::Result<()> {
         // A clock that was set forward must not let a ledger be forgotten, and with it what was spent.
-        self.fold.prune(clock::now().wall.earliest(), &self.sinks, self.keep_ledgers);
+        let now = clock::now().wall.earliest().saturating_sub(CLOSED_WITHIN);
+        self.fold.prune(now, &self.sinks, self.keep_ledgers);
         let lost = self.journal.rotate(&mut self.fold, wall_ms())?;
         self.rotate_after = None;
         if lost > 0 {
@@ -390,13 +391,14 @@ mod tests {
     fn while_the_disk_fails_decisions_are_kept_before_what_is_said_anew() {
         let ledger = |n| Record::Ledger { session: session(n), state: Asks::default().state.step() };
         let release = Record::Release { session: session(1), by: "ops".into(), note: "seen".into() };
-        let records = [ledger(1), release, ledger(2), quarantine(3), announce(4), quarantine(5)];
+        let end = Record::End { session: session(4) };
+        let records = [ledger(1), release, ledger(2), quarantine(3), announce(4), quarantine(5), end];
         let mut queue: VecDeque<_> = records.into_iter().map(|record| Group::note(record, 7)).collect();
         let kept = |queue: &VecDeque<Group>| keep(queue).iter().map(|kept| u8::from(*kept)).collect::<Vec<_>>();
-        assert_eq!(kept(&queue), [1, 0, 1, 1, 1, 1], "a release is never kept");
+        assert_eq!(kept(&queue), [1, 0, 1, 1, 1, 1, 1], "a release is never kept, an end is");
         // Each takes half of the room.
         queue.iter_mut().for_each(|group| group.octets = BACKLOG_OCTETS / 2);
-        assert_eq!(kept(&queue), [0, 0, 0, 1, 0, 1], "both quarantines, though others were first");
+        assert_eq!(kept(&queue), [0, 0, 0, 1, 0, 1, 0], "both quarantines, though others were first");
         queue.truncate(4);
         assert_eq!(kept(&queue), [1, 0, 0, 1], "what is left goes to the oldest");
     }

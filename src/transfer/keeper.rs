@@ -22,6 +22,7 @@ type Publish = Box<dyn Fn(Snapshot) + Send + Sync>;
 type Alarm = Box<dyn Fn(&str) + Send + Sync>;
 
 /// A zone's copy in force.
+#[derive(Clone)]
 pub(super) struct Held {
     pub(super) copy: Arc<Copy>,
     pub(super) rules: Arc<Rules>,
@@ -127,11 +128,13 @@ impl Keeper {
     /// Takes over a configuration: copies and counters of zones that stay are kept, the last good copies of new ones are read
     /// from disk. `put` puts the snapshot in force, together with all else of the configuration, before any transfer can.
     pub fn configure<T>(&self, zones: &[ZoneConfig], put: impl FnOnce(Snapshot) -> T) -> T {
+        // Large copies take seconds to read, and tasks that questions wait behind take the lock.
+        let read: Vec<_> = zones.iter().map(|config| self.shared.read_ahead(config)).collect();
         let mut slots = self.shared.slots.lock();
         let mut old = std::mem::take(&mut *slots);
-        for config in zones {
+        for (config, read) in zones.iter().zip(read) {
             let before = old.iter().position(|slot| slot.config.name == config.name).map(|at| old.swap_remove(at));
-            slots.push(self.shared.slot(config, before));
+            slots.push(self.shared.slot(config, before, read));
         }
         for slot in old {
             if let Some(task) = slot.task {
@@ -230,8 +233,33 @@ impl Slot {
     }
 }
 
+/// What a new configuration makes of a zone's copy.
+struct ReadAhead {
+    /// The copy it was made of; nothing where that is the one on disk.
+    of: Option<Arc<Copy>>,
+    held: Option<Held>,
+}
+
 impl Shared {
-    fn slot(&self, config: &ZoneConfig, before: Option<Slot>) -> Slot {
+    /// Reads what a new configuration of this zone needs, without holding anybody up.
+    fn read_ahead(&self, config: &ZoneConfig) -> ReadAhead {
+        let none = ReadAhead { of: None, held: None };
+        let Source::Primaries(primaries) = &config.source else { return none };
+        let before = {
+            let slots = self.slots.lock();
+            let slot = slots.iter().find(|slot| slot.config.name == config.name);
+            slot.and_then(|slot| Some((slot.held.clone()?, slot.config.source.asks_as(&config.source))))
+        };
+        match before {
+            Some((_, true)) => none,
+            Some((held, false)) => {
+                ReadAhead { of: Some(held.copy.clone()), held: Some(self.made_anew(config, primaries, held)) }
+            }
+            None => ReadAhead { of: None, held: self.last_good(config, primaries) },
+        }
+    }
+
+    fn slot(&self, config: &ZoneConfig, before: Option<Slot>, read: ReadAhead) -> Slot {
         let mut slot = before.unwrap_or_else(|| Slot {
             config: config.clone(),
             counters: Arc::default(),
@@ -243,32 +271,35 @@ impl Shared {
             error: None,
             task: None,
         });
-        let is_same = match (&slot.config.source, &config.source) {
-            (Source::Primaries(before), Source::Primaries(now)) => before == now,
-            _ => false,
-        };
+        let is_same = slot.config.source.asks_as(&config.source);
         if !is_same && let Some(task) = slot.task.take() {
             task.abort();
         }
         slot.config = config.clone();
-        match &config.source {
-            Source::File(_) => (slot.held, slot.expired) = (None, false),
-            Source::Primaries(primaries) if slot.held.is_none() => slot.held = self.last_good(config, primaries),
+        slot.held = match (&config.source, slot.held.take()) {
+            (Source::File(_), _) => {
+                slot.expired = false;
+                None
+            }
+            (Source::Primaries(_), None) => read.held,
+            (Source::Primaries(_), Some(held)) if is_same => Some(held),
             // What is left out may have changed, so its rules are made anew.
-            Source::Primaries(primaries) if !is_same => slot.held = self.made_anew(config, primaries, slot.held.take()),
-            Source::Primaries(_) => {}
-        }
+            (Source::Primaries(primaries), Some(held)) => match (read.of, read.held) {
+                (Some(of), Some(anew)) if Arc::ptr_eq(&of, &held.copy) => Some(Held { checked: held.checked, ..anew }),
+                // Transferred since it was read.
+                _ => Some(self.made_anew(config, primaries, held)),
+            },
+        };
         slot
     }
 
-    fn made_anew(&self, config: &ZoneConfig, primaries: &Primaries, held: Option<Held>) -> Option<Held> {
-        let held = held?;
+    fn made_anew(&self, config: &ZoneConfig, primaries: &Primaries, held: Held) -> Held {
         let (name, file) = (config.name.as_ref(), self.file(config.name.as_ref()));
         match held.copy.rules(name, &file.display().to_string(), process_key(), primaries.lenient) {
-            Ok(rules) => Some(Held { rules: Arc::new(rules), ..held }),
+            Ok(rules) => Held { rules: Arc::new(rules), ..held },
             Err(errors) => {
                 tracing::error!(zone = %name, %errors, "the copy in force stays although the new settings refuse it");
-                Some(held)
+                held
             }
         }
     }
@@ -363,5 +394,53 @@ impl Shared {
         let slot = slots.iter().find(|slot| slot.config.name.as_ref() == zone)?;
         let Source::Primaries(primaries) = &slot.config.source else { return None };
         notify::is_primary(&primaries.servers, address).then(|| (primaries.tsig.clone(), slot.told.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Ede;
+    use crate::rpz::{Override, Settings};
+
+    #[test]
+    fn a_copy_that_takes_long_to_read_holds_nobody_up() {
+        let dir = tempfile::tempdir().expect("directory");
+        let keeper = Keeper::new(dir.path());
+        let primaries = Primaries {
+            servers: Vec::new(),
+            tsig: None,
+            required: false,
+            keep_expired: false,
+            lenient: false,
+            max_octets: 1 << 20,
+        };
+        let name = staunch_scoring::NameBuf::from_text("rpz.test").expect("name");
+        let settings = Settings {
+            id: "rpz.test".into(),
+            policy: Override::Given,
+            log: true,
+            trusted: false,
+            max_ttl: 60,
+            ede: Ede::Blocked,
+        };
+        let config = ZoneConfig { name, settings, source: Source::Primaries(primaries) };
+        // Who reads a pipe waits until somebody writes, and who opens it to write waits until somebody reads.
+        let pipe = keeper.shared.file(config.name.as_ref());
+        std::fs::create_dir(pipe.parent().expect("a directory")).expect("made");
+        let path = std::ffi::CString::new(pipe.as_os_str().as_encoded_bytes()).expect("a path");
+        // SAFETY: the pointer is to a NUL-terminated string that lives until the call is over.
+        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+        std::thread::scope(|scope| {
+            let configured = scope.spawn(|| keeper.configure(&[config], |_| ()));
+            let mut writer = std::fs::OpenOptions::new().write(true).open(&pipe).expect("it is read");
+            let is_free = keeper.shared.slots.try_lock().is_some();
+            let zone = "rpz.test. 60 IN SOA ns.test. h.test. 7 3600 600 86400 60\na.rpz.test. 60 IN CNAME .\n";
+            std::io::Write::write_all(&mut writer, zone.as_bytes()).expect("written");
+            drop(writer);
+            configured.join().expect("configured");
+            assert!(is_free, "whoever takes the lock meanwhile waits for the file");
+        });
+        assert_eq!(keeper.status()[0].serial, Some(7));
     }
 }

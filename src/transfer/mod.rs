@@ -63,6 +63,16 @@ pub enum Source {
     Primaries(Primaries),
 }
 
+impl Source {
+    /// Whether it is transferred in the same way as from `other`.
+    fn asks_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Primaries(these), Self::Primaries(others)) => these == others,
+            (Self::File(_) | Self::Primaries(_), _) => false,
+        }
+    }
+}
+
 /// A server that a zone is transferred from, over TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Primary {

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use staunch_scoring::{NameRef, QName};
 
 use super::message::{Read, TYPE_SOA};
@@ -87,31 +87,68 @@ impl Records {
         })
     }
 
-    /// Without `gone`, then with `new`. Everything that goes must be there.
-    pub(super) fn changed(&self, gone: &Self, new: &Self, most: u64) -> Result<Self, Misfit> {
-        let mut going: HashSet<&[u8], foldhash::quality::RandomState> = gone.keys().collect();
-        let coming: HashSet<&[u8], foldhash::quality::RandomState> = new.keys().collect();
-        let wanted = going.len();
-        let mut found = HashSet::<&[u8], foldhash::quality::RandomState>::default();
-        let mut next = Self { octets: Vec::with_capacity(self.octets.len() + new.octets.len()), ends: Vec::new() };
-        for (octets, key) in self.all().zip(self.keys()) {
-            if going.contains(key) {
-                found.insert(key);
-            } else if !coming.contains(key) {
-                next.octets.extend_from_slice(octets);
-                next.ends.push(next.octets.len() as u32);
+    /// What steps make of them, each of what goes and what comes, in one pass whatever their number. Everything that goes must
+    /// be there by then; what comes stands behind all else, and once.
+    pub(super) fn changed<'r>(
+        &'r self,
+        steps: impl Iterator<Item = (&'r Self, &'r Self)> + Clone,
+        most: u64,
+    ) -> Result<Self, Misfit> {
+        let mut touched: HashMap<&[u8], Fate, foldhash::quality::RandomState> = HashMap::default();
+        for key in steps.clone().flat_map(|(gone, new)| gone.keys().chain(new.keys())) {
+            touched.insert(key, Fate::Gone(None));
+        }
+        for key in self.keys() {
+            if let Some(fate) = touched.get_mut(key) {
+                *fate = Fate::There;
             }
         }
-        if found.len() != wanted {
-            return Err(Misfit::Missing);
+        let mut added: Vec<Option<&[u8]>> = Vec::new();
+        for (step, (gone, new)) in steps.enumerate() {
+            for key in gone.keys() {
+                let fate = touched.get_mut(key).ok_or(Misfit::Missing)?;
+                match *fate {
+                    Fate::There => {}
+                    Fate::Added(at) => added.get_mut(at).map_or((), |octets| *octets = None),
+                    // Said twice.
+                    Fate::Gone(Some(at)) if at == step => continue,
+                    Fate::Gone(_) => return Err(Misfit::Missing),
+                }
+                *fate = Fate::Gone(Some(step));
+            }
+            for (octets, key) in new.all().zip(new.keys()) {
+                if let Some(Fate::Added(at)) = touched.insert(key, Fate::Added(added.len()))
+                    && let Some(before) = added.get_mut(at)
+                {
+                    *before = None;
+                }
+                added.push(Some(octets));
+            }
         }
-        going.clear();
-        for octets in new.all() {
+        let stays = |key: &[u8]| matches!(touched.get(key), None | Some(Fate::There));
+        let kept = self.all().zip(self.keys()).filter(|(_, key)| stays(key)).map(|(octets, _)| octets);
+        let mut next =
+            Self { octets: Vec::with_capacity(self.octets.len()), ends: Vec::with_capacity(self.ends.len()) };
+        for octets in kept.chain(added.iter().copied().flatten()) {
             next.octets.extend_from_slice(octets);
+            if next.octets.len() as u64 > most {
+                return Err(Misfit::TooLarge);
+            }
             next.ends.push(u32::try_from(next.octets.len()).map_err(|_| Misfit::TooLarge)?);
         }
-        if next.octets.len() as u64 > most { Err(Misfit::TooLarge) } else { Ok(next) }
+        Ok(next)
     }
+}
+
+/// What has become of a record that a step tells of.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It is where it was.
+    There,
+    /// It is not there: since which step, or from the start.
+    Gone(Option<usize>),
+    /// It was added, as which of those.
+    Added(usize),
 }
 
 /// A zone as transferred.

@@ -167,18 +167,17 @@ pub(super) fn is_newer(a: u32, b: u32) -> bool {
     a != b && a.wrapping_sub(b) < 1 << 31
 }
 
-/// Applies changes one after the other.
-pub(super) fn apply(copy: &Copy, changes: Vec<Change>, most: u64) -> Result<Copy, Misfit> {
-    let mut next = Copy { soa: copy.soa.clone(), soa_ttl: copy.soa_ttl, records: copy.records.clone() };
+/// Applies changes in their order.
+pub(super) fn apply(copy: &Copy, changes: &[Change], most: u64) -> Result<Copy, Misfit> {
+    let (mut soa, mut soa_ttl) = (&copy.soa, copy.soa_ttl);
     for change in changes {
-        let serial = soa_of(&next.soa).map_or(0, |soa| soa.serial);
-        if serial != change.from {
+        if soa_of(soa).map_or(0, |soa| soa.serial) != change.from {
             return Err(Misfit::Serial(change.from));
         }
-        next.records = next.records.changed(&change.gone, &change.new, most)?;
-        (next.soa, next.soa_ttl) = (change.soa, change.soa_ttl);
+        (soa, soa_ttl) = (&change.soa, change.soa_ttl);
     }
-    Ok(next)
+    let records = copy.records.changed(changes.iter().map(|change| (&change.gone, &change.new)), most)?;
+    Ok(Copy { soa: soa.clone(), soa_ttl, records })
 }
 
 #[cfg(test)]
@@ -247,7 +246,7 @@ mod tests {
         let both =
             vec![soa(9), soa(7), rule("a"), soa(8), rule("c"), rule("d"), soa(8), rule("c"), soa(9), rule("a"), soa(9)];
         let Ok((true, Outcome::Changes(changes))) = run(Some(7), both) else { panic!("no changes") };
-        let next = apply(&copy, changes, MOST).unwrap_or_else(|misfit| panic!("{misfit}"));
+        let next = apply(&copy, &changes, MOST).unwrap_or_else(|misfit| panic!("{misfit}"));
         assert_eq!(names(&next), ["b", "d", "a"]);
         assert_eq!(soa_of(&next.soa).expect("SOA").serial, 9);
 
@@ -255,16 +254,99 @@ mod tests {
         else {
             panic!("no changes")
         };
-        assert_eq!(apply(&copy, changes, MOST).err(), Some(Misfit::Missing));
+        assert_eq!(apply(&copy, &changes, MOST).err(), Some(Misfit::Missing));
         let Ok((true, Outcome::Changes(changes))) = run(Some(8), vec![soa(9), soa(8), soa(9), soa(9)]) else {
             panic!("no changes")
         };
-        assert_eq!(apply(&copy, changes, MOST).err(), Some(Misfit::Serial(8)));
+        assert_eq!(apply(&copy, &changes, MOST).err(), Some(Misfit::Serial(8)));
         // The second step does not begin where the first one ends.
         let torn = vec![soa(9), soa(7), soa(8), soa(7), soa(9), soa(9)];
         assert_eq!(run(Some(7), torn).err(), Some(StreamError::Order));
         // The primary may send the whole zone instead.
         assert!(matches!(run(Some(7), vec![soa(9), rule("x"), soa(9)]), Ok((true, Outcome::Whole(_)))));
+    }
+
+    /// What `apply` comes to, step by step and record by record.
+    fn one_by_one(copy: &Copy, changes: &[Change]) -> Option<Vec<String>> {
+        let zone = zone();
+        let told = |records: &Records| {
+            let copy = Copy { soa: copy.soa.clone(), soa_ttl: 60, records: records.clone() };
+            let mut text = Vec::new();
+            copy.write(zone.as_ref(), &mut text).expect("written");
+            String::from_utf8(text).expect("text").lines().skip(2).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let key = |line: &String| line.split(' ').next().map(str::to_owned);
+        let mut all = told(&copy.records);
+        for change in changes {
+            for line in told(&change.gone) {
+                let at = all.iter().position(|known| key(known) == key(&line))?;
+                all.remove(at);
+            }
+            for line in told(&change.new) {
+                all.retain(|known| key(known) != key(&line));
+                all.push(line);
+            }
+        }
+        Some(all)
+    }
+
+    #[test]
+    fn steps_in_one_pass_come_to_what_they_come_to_one_by_one() {
+        let mut seed = 7_u64;
+        let mut below = |n: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % n
+        };
+        let mut misfits = 0;
+        for _ in 0..2_000 {
+            let record = |n: u64, ttl: u64| Read { ttl: ttl as u32, ..rule(&format!("n{n}")) };
+            let mut copy = Copy { soa: soa(0).rdata, soa_ttl: 60, records: Records::default() };
+            for n in 0..below(6) {
+                copy.records.push_read(&record(n, 30), MOST).expect("room");
+            }
+            let changes: Vec<_> = (0..below(5) as u32)
+                .map(|serial| {
+                    let mut change = Change { soa: soa(serial + 1).rdata, ..step(serial) };
+                    // In each step every name once.
+                    for n in 0..8 {
+                        if below(8) == 0 {
+                            change.gone.push_read(&record(n, 1), MOST).expect("room");
+                        }
+                        if below(4) == 0 {
+                            change.new.push_read(&record(n, 30 + below(9)), MOST).expect("room");
+                        }
+                    }
+                    change
+                })
+                .collect();
+            let lines = |copy: Copy| one_by_one(&copy, &[]).expect("as it is");
+            let (once, each) = (apply(&copy, &changes, MOST).ok().map(lines), one_by_one(&copy, &changes));
+            assert_eq!(once, each);
+            misfits += usize::from(each.is_none());
+        }
+        assert!((200..1_800).contains(&misfits), "both are tried: {misfits}");
+    }
+
+    #[test]
+    fn a_thousand_steps_of_a_large_zone_are_one_pass() {
+        const LARGE: u64 = 16 << 20;
+        let mut copy = Copy { soa: soa(0).rdata, soa_ttl: 60, records: Records::default() };
+        for n in 0..50_000 {
+            copy.records.push_read(&rule(&format!("n{n}")), LARGE).expect("room");
+        }
+        let changes: Vec<_> = (0..999)
+            .map(|serial| {
+                let mut change = Change { soa: soa(serial + 1).rdata, ..step(serial) };
+                change.gone.push_read(&rule(&format!("n{serial}")), LARGE).expect("room");
+                change.new.push_read(&rule(&format!("m{serial}")), LARGE).expect("room");
+                change
+            })
+            .collect();
+        let next = apply(&copy, &changes, LARGE).unwrap_or_else(|misfit| panic!("{misfit}"));
+        let names = names(&next);
+        assert_eq!((names.len(), names.first(), names.last()), (50_000, Some(&"n999".into()), Some(&"m998".into())));
+        let small = apply(&copy, &changes, copy.records.octets() as u64 / 2);
+        assert_eq!(small.err(), Some(Misfit::TooLarge));
     }
 
     #[test]

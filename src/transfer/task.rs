@@ -134,7 +134,7 @@ impl Task {
     async fn applied(&self, have: Option<Arc<Copy>>, changes: Vec<Change>) -> Option<Copy> {
         let (have, most) = (have?, self.primaries.max_octets);
         // Off the runtime's threads: a large zone takes a second.
-        let applied = tokio::task::spawn_blocking(move || apply(&have, changes, most)).await.ok()?;
+        let applied = tokio::task::spawn_blocking(move || apply(&have, &changes, most)).await.ok()?;
         let misfit = match applied {
             Ok(copy) => return Some(copy),
             Err(misfit) => misfit,
@@ -271,7 +271,7 @@ impl Task {
 /// Under another name first, so that there is always one whole copy.
 fn write_whole(copy: &Copy, zone: NameRef<'_>, file: &Path) -> std::io::Result<()> {
     if let Some(dir) = file.parent() {
-        std::fs::create_dir_all(dir)?;
+        crate::private_dir::make(dir)?;
     }
     let new = file.with_extension("new");
     let mut to = std::io::BufWriter::new(std::fs::File::create(&new)?);

@@ -221,3 +221,54 @@ fn a_full_disk_costs_no_decision_and_what_waited_is_written_when_there_is_room()
     assert_eq!((staunch.session_state("agent-1"), staunch.session_case("agent-1")), ("quarantined".into(), case));
     assert_eq!(honest.ask("www.site.example", rtype::A).expect("an answer").addresses(), [IpAddr::from(WEB)]);
 }
+
+#[test]
+fn what_an_operator_says_on_a_full_disk_is_not_done_or_written_later() {
+    let Some(world) = World::create(1) else { return };
+    let soc = Soc::start(&world.gw, SocketAddr::from((SOC, 8080)));
+    let state = world.path("state");
+    std::fs::create_dir_all(&state).expect("the state directory");
+    let disk = Small::mount(&state, 16 << 20);
+    let mut staunch = Staunch::start(&world, &config(&soc));
+    let agent = &world.agents[0];
+    let run = |staunch: &Staunch, line: &str| {
+        let output = staunch.run(&line.split(' ').collect::<Vec<_>>());
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for line in [
+        "session announce passing --address 198.51.100.77 --type batch",
+        "session quarantine agent-1 --by tests --reason test",
+    ] {
+        assert!(run(&staunch, line).0, "{line}");
+    }
+
+    let filler = disk.fill();
+    // The first that the disk does not take, since it is more than the journal's last page has room for: nobody knew beforehand.
+    let long = "x".repeat(5_000);
+    let (done, why) = run(&staunch, &format!("session release agent-1 --by tests --reason {long}"));
+    assert!(!done && why.contains("not released, since"), "{why}");
+    assert_eq!(staunch.session_state("agent-1"), "quarantined");
+    assert_eq!(agent.ask("www.site.example", rtype::A).expect("a refusal").rcode(), rcode::NXDOMAIN);
+    // Behind one that has found no room nothing finds any.
+    let announced =
+        |n: usize| run(&staunch, &format!("session announce more-{n} --address 198.51.100.{n} --type batch")).0;
+    assert!((1..60).any(|n| !announced(n)), "the disk is full");
+    let (done, why) = run(&staunch, "allow =www.other.example --for 60s --owner tests --reason test");
+    assert!(!done && why.contains("nothing was allowed"), "{why}");
+    let (done, why) = run(&staunch, "session end passing");
+    assert!(!done && why.contains("written when the disk allows"), "{why}");
+    // Its address is another's by now.
+    let (done, why) = run(&staunch, "session announce next --address 198.51.100.77 --type batch");
+    assert!(!done && why.contains("written when the disk allows"), "{why}");
+
+    std::fs::remove_file(filler).expect("removed");
+    recovers(&world, &staunch);
+    staunch.kill();
+    staunch.restart(&world);
+    let listed = staunch.json(&["session", "list"]);
+    let listed = listed["sessions"].as_array().expect("sessions").iter().map(|session| session["id"].clone());
+    let listed: Vec<_> = listed.filter(|id| *id == "passing" || *id == "next").collect();
+    assert_eq!(listed, ["next"]);
+    assert_eq!(staunch.session_state("agent-1"), "quarantined");
+    assert!(run(&staunch, "session release agent-1 --by tests --reason test").0);
+}

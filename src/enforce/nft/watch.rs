@@ -71,11 +71,21 @@ impl Standing {
 impl Nft {
     /// The first installation: settles ownership, and rebuilds a table whose sets have another shape.
     pub(super) fn install_first(&mut self) -> Result<(), Error> {
-        let mut rebuild = !self.same_size().map_err(|error| kernel(&error, "look at the sets"))?;
+        let reshaped = !self.same_size().map_err(|error| kernel(&error, "look at the sets"))?;
+        let mut rebuild = reshaped;
         loop {
             match self.install(rebuild) {
                 Ok(()) => break,
+                // Whether a table has an owner is settled when it is made; one that was made otherwise is made anew.
+                Err(NetlinkError::Refused(refusal))
+                    if refusal.errno == libc::EOPNOTSUPP
+                        && !rebuild
+                        && self.table_handle().is_ok_and(|table| table.is_some()) =>
+                {
+                    rebuild = true;
+                }
                 Err(NetlinkError::Refused(refusal)) if refusal.errno == libc::EOPNOTSUPP && self.layout.owned => {
+                    rebuild = reshaped;
                     tracing::info!("the kernel cannot keep others from changing the table; it is watched instead");
                     self.layout.owned = false;
                 }
@@ -134,7 +144,9 @@ impl Nft {
         self.lost = None;
         let before = self.standing.table;
         let restored = match self.install(false) {
-            Err(error) if [Some(libc::EEXIST), Some(libc::EBUSY), Some(libc::EINVAL)].contains(&error.errno()) => {
+            Err(error)
+                if [libc::EEXIST, libc::EBUSY, libc::EINVAL, libc::EOPNOTSUPP].map(Some).contains(&error.errno()) =>
+            {
                 self.install(true)
             }
             other => other,

@@ -1,9 +1,10 @@
 //! The thread that owns the index, and opening it so that damaged files cannot take the process down.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::pending::Pending;
 use super::seen::{Seen, Tables};
 use super::sights::Sight;
 use super::{IndexError, MemoryStore, Op, SledStore, StateStore, Tree, VALUE_VERSION};
+use crate::private_dir;
 use crate::store::recover::IndexDamage;
 use crate::store::{Counters, Error, IndexKind, SCHEMA};
 
@@ -83,7 +85,13 @@ pub(in crate::store) fn open(dir: &Path, kind: IndexKind, now: u64) -> Result<Op
     }
     let sled = {
         let path = path.clone();
-        move || Ok(Box::new(SledStore::open(&path, CACHE)?) as Box<dyn StateStore>)
+        move || {
+            // Its files are made with whatever mode the umask leaves.
+            private_dir::make(&path).map_err(|error| IndexError::Io(Arc::new(error)))?;
+            // One of an earlier version.
+            let _ = fs::set_permissions(&path, Permissions::from_mode(0o700));
+            Ok(Box::new(SledStore::open(&path, CACHE)?) as Box<dyn StateStore>)
+        }
     };
     let marker = dir.join(FAILED);
     let first = match fs::read_to_string(&marker) {

@@ -497,3 +497,41 @@ fn the_index_follows_the_journal_and_is_rebuilt_from_it() {
     store.close();
     assert_eq!(index_entries(dir.path()).1, both);
 }
+
+#[test]
+fn a_segment_that_cannot_be_made_leaves_nothing_behind_and_the_old_one_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), Options { segment_octets: 1, ..options() });
+    // Where the next one is made, nothing can be written.
+    let fresh = segment::path(dir.path(), 2).with_extension("jsonl.new");
+    std::os::unix::fs::symlink("/dev/full", &fresh).unwrap();
+    for n in 0..8 {
+        write(&store, &[announce(n)]);
+    }
+    store.close();
+    assert!(fs::symlink_metadata(&fresh).is_err(), "it takes no room");
+    assert_eq!(segment::list(dir.path()).unwrap(), [1]);
+    let (store, recovered) = open(dir.path(), options());
+    assert_eq!(recovered.sessions.len(), 8);
+    store.close();
+}
+
+#[test]
+fn sessions_come_back_the_latest_first_and_what_has_ended_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, first) = open(dir.path(), Options { segment_octets: 1, ..options() });
+    assert_eq!((first.grants_ended, first.written), (None, 0));
+    let order = [3, 9, 1, 7, 2, 8];
+    for n in order.into_iter().chain([9]) {
+        write(&store, &[announce(n)]);
+    }
+    let now = wall_ms();
+    write(&store, &[grant("stands", FAR), grant("ended", now - 1_000), grant("before", now - 70_000)]);
+    store.close();
+    let (store, again) = open(dir.path(), options());
+    let ids: Vec<_> = again.sessions.iter().map(|a| a.id.clone()).collect();
+    assert_eq!(ids, [9, 8, 2, 7, 1, 3].map(session), "over segments, which copy them in any order");
+    assert_eq!((again.grants.len(), again.grants_ended), (1, Some(now - 1_000)));
+    assert!(again.written >= now && again.written <= wall_ms(), "{again:?}");
+    store.close();
+}

@@ -1,0 +1,280 @@
+//! Sessions as they come and go, against an upstream on loopback that answers every name with one address.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use staunch_scoring::Bits;
+
+use super::{NotReleased, Pipeline};
+use crate::clock;
+use crate::daemon::{Start, build};
+use crate::listen::{Fast, Service};
+use crate::model::{Announcement, Now, SessionId, SessionType, Transport, Wall};
+use crate::session::Session;
+use crate::store::{self, IndexKind, Options, Recovered, Store};
+
+/// Address of a session.
+const A: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
+
+struct World {
+    pipeline: Arc<Pipeline>,
+    dir: tempfile::TempDir,
+    _events: std::thread::JoinHandle<()>,
+}
+
+fn upstream() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
+    let address = socket.local_addr().expect("address");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let question = 12 + buffer[12..length].iter().position(|b| *b == 0).expect("a root") + 5;
+            let mut reply = buffer[..question].to_vec();
+            reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+            reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4, 203, 0, 113, 5]);
+            let _ = socket.send_to(&reply, from);
+        }
+    });
+    address
+}
+
+impl World {
+    /// With further tables of the configuration.
+    async fn new(tables: &str) -> Self {
+        let dir = tempfile::tempdir().expect("directory");
+        let text = format!(
+            "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\n[upstream]\nservers = [\"{}\"]\n\
+             [policy]\nmode = \"enforce\"\n[profile.batch]\nunlisted = \"refuse\"\n[enforce]\nbackend = \"dry-run\"\n{tables}",
+            upstream()
+        );
+        std::fs::write(dir.path().join("staunch.toml"), text).expect("configuration");
+        Self::start(dir).await
+    }
+
+    async fn start(dir: tempfile::TempDir) -> Self {
+        let config = Some(dir.path().join("staunch.toml"));
+        let start = Start { config, state_dir: Some(dir.path().join("state")), socket: None };
+        let built = build::pipeline(build::load(&start).expect("a configuration"), 64).await.expect("a pipeline");
+        Self { pipeline: built.pipeline, dir, _events: built.events }
+    }
+
+    fn announce(&self, id: &str, address: IpAddr) -> Arc<Session> {
+        self.pipeline.announce_recorded(announcement(id, address)).expect("announced").0
+    }
+
+    /// Asks for an address; whether there was one.
+    async fn ask(&self, from: IpAddr, name: &str) -> bool {
+        let mut packet = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        for label in name.split('.') {
+            packet.push(label.len() as u8);
+            packet.extend_from_slice(label.as_bytes());
+        }
+        packet.extend_from_slice(&[0, 0, 1, 0, 1]);
+        let mut out = Vec::new();
+        let fast = self.pipeline.fast(&packet, (from, 5353).into(), Transport::Udp, clock::now(), &mut out);
+        if let Fast::Deferred(deferred) = fast {
+            out = self.pipeline.finish(deferred).await.expect("a reply");
+        }
+        (out[3] & 0xf, out[7]) == (0, 1)
+    }
+
+    fn grant(&self, name: &str, seconds: u64, now: Now) {
+        let grant = store::Grant {
+            id: format!("g-{name}"),
+            name: format!("={name}"),
+            session: None,
+            ports: Vec::new(),
+            owner: "o".into(),
+            reason: "r".into(),
+            from: now.wall.shown,
+            until: now.wall.shown + seconds * 1000,
+        };
+        self.pipeline.grant(grant, now).expect("granted");
+    }
+
+    /// What the journal says once all is written.
+    fn journalled(self) -> Recovered {
+        let Self { pipeline, dir, .. } = self;
+        pipeline.store.close();
+        let options = Options { index: IndexKind::Memory, ..Options::default() };
+        let (again, recovered) = Store::open(&dir.path().join("state"), options).expect("opened");
+        again.close();
+        recovered
+    }
+}
+
+fn announcement(id: &str, address: IpAddr) -> Announcement {
+    Announcement {
+        id: SessionId::new(id).expect("id"),
+        addresses: vec![address],
+        kind: SessionType::Batch,
+        phase: None,
+        owner: None,
+        search: Vec::new(),
+    }
+}
+
+fn later(seconds: u64) -> Now {
+    let now = clock::now();
+    Now { mono: now.mono + seconds * 1000, wall: Wall::at(now.wall.shown + seconds * 1000) }
+}
+
+fn block_on(future: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(future);
+}
+
+#[test]
+fn the_end_of_a_grant_is_not_missed_where_another_is_given_at_that_moment() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        world.grant("www.site.example", 30, clock::now());
+        assert!(world.ask(A, "www.site.example").await);
+        assert_eq!(session.inner.lock().pins.len(), 1);
+        world.grant("www.other.example", 60, later(31));
+        world.pipeline.close_ended(later(31));
+        assert_eq!(session.inner.lock().pins.len(), 0, "what it opened is closed with it");
+        assert_eq!(world.pipeline.live.load().grants.load().len(), 1, "and it is out of the table");
+    });
+}
+
+#[test]
+fn of_what_is_announced_and_ended_at_once_the_journal_says_what_holds() {
+    block_on(async {
+        let world = World::new("").await;
+        let ids: Vec<_> = (0..500).map(|n| format!("s{n}")).collect();
+        let pipeline = &world.pipeline;
+        std::thread::scope(|scope| {
+            // Each is ended by somebody else as soon as it is there.
+            scope.spawn(|| {
+                for id in &ids {
+                    let id = SessionId::new(id).expect("id");
+                    let commit = loop {
+                        if let Some(commit) = pipeline.end(&id, clock::now()) {
+                            break commit;
+                        }
+                        std::thread::yield_now();
+                    };
+                    commit.expect("room").wait_blocking().expect("written");
+                }
+            });
+            for id in &ids {
+                let announced = loop {
+                    if let Ok((_, commit)) = pipeline.announce_recorded(announcement(id, A)) {
+                        break commit;
+                    }
+                    std::thread::yield_now();
+                };
+                announced.expect("room").wait_blocking().expect("written");
+            }
+        });
+        assert_eq!((pipeline.sessions.len(), world.journalled().sessions), (0, Vec::new()));
+    });
+}
+
+#[test]
+fn nothing_of_a_session_is_recorded_behind_its_end() {
+    block_on(async {
+        let world = World::new("").await;
+        world.grant("www.site.example", 60, clock::now());
+        let session = world.announce("a", A);
+        assert!(world.ask(A, "www.site.example").await);
+        session.inner.lock().dirty = true;
+        // The table was read before the session ended.
+        assert!(world.pipeline.end(session.id(), clock::now()).expect("known").is_ok());
+        let note = |pipeline: &Pipeline| {
+            let mut inner = session.inner.lock();
+            inner.score.retell();
+            pipeline.journal_ledger(&session, &mut inner);
+        };
+        note(&world.pipeline);
+        assert_eq!(world.pipeline.quarantine_by(&session, "ops", "late", clock::now()), None);
+        let released = world.pipeline.release_by(&session, "ops", "late", Bits::whole(8), clock::now()).await;
+        assert!(matches!(released, Err(NotReleased::Ended)));
+        let recovered = world.journalled();
+        assert!(recovered.ledgers.is_empty() && recovered.quarantined.is_empty(), "{recovered:?}");
+    });
+}
+
+#[test]
+fn a_release_that_cannot_be_recorded_opens_nothing() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+        let extend = Bits::whole(100);
+        let before = session.inner.lock().score.allowance();
+        world.pipeline.store.close();
+        let released = world.pipeline.release_by(&session, "ops", "test", extend, clock::now()).await;
+        assert!(matches!(released, Err(NotReleased::Store(_))), "{released:?}");
+        let inner = session.inner.lock();
+        assert!(inner.is_closed() && inner.score.allowance() == before);
+    });
+}
+
+#[test]
+fn a_release_is_on_disk_when_it_is_done_and_what_it_extends_too() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+        let release = |bits| world.pipeline.release_by(&session, "ops", "test", Bits::whole(bits), clock::now());
+        assert!(release(100).await.expect("recorded"), "it was closed");
+        assert!(!session.inner.lock().is_closed());
+        assert!(!release(50).await.expect("recorded"), "and is open by now");
+        let allowance = session.inner.lock().score.allowance();
+        assert_eq!(allowance, Bits::whole(150));
+        let recovered = world.journalled();
+        assert!(recovered.quarantined.is_empty());
+        let [(_, ledger)] = &recovered.ledgers[..] else { panic!("{:?}", recovered.ledgers) };
+        assert_eq!(staunch_scoring::SessionState::restore(ledger).allowance(), allowance);
+    });
+}
+
+#[test]
+fn of_two_that_claim_an_address_the_later_one_has_it_and_what_is_left_of_the_other_stays_closed() {
+    block_on(async {
+        let world = World::new("").await;
+        let World { pipeline, dir, .. } = world;
+        pipeline.store.close();
+        let (store, _) = Store::open(&dir.path().join("state"), Options::default()).expect("opened");
+        let other = IpAddr::from([127, 0, 0, 2]);
+        let mut first = announcement("first", A);
+        first.addresses.push(other);
+        let id = first.id.clone();
+        let closed = store::Record::Quarantine {
+            session: id.clone(),
+            case: crate::model::CaseId::from_random(1),
+            reason: crate::model::Reason::Quarantined,
+            by: "ops".into(),
+            note: String::new(),
+        };
+        // That the first one has ended at that address was never written.
+        let announce = |announcement| store::Record::Announce { announcement };
+        let records = vec![announce(first), closed, announce(announcement("second", A))];
+        store.append(records).expect("room").wait_blocking().expect("written");
+        store.close();
+        let world = World::start(dir).await;
+        let owner = |address| world.pipeline.sessions.by_address(address).expect("restored");
+        assert_eq!((owner(A).id().as_str(), owner(other).id()), ("second", &id));
+        assert!(owner(other).inner.lock().is_closed() && !owner(A).inner.lock().is_closed());
+    });
+}
+
+#[test]
+fn nobody_else_looks_into_the_state_directory_or_the_index() {
+    use std::os::unix::fs::PermissionsExt;
+    block_on(async {
+        let world = World::new("").await;
+        let state = world.dir.path().join("state");
+        for path in [state.join("index"), state] {
+            let mode = path.metadata().expect("made").permissions().mode() & 0o777;
+            assert_eq!(mode, 0o700, "{}", path.display());
+        }
+    });
+}
