@@ -180,11 +180,12 @@ impl Store {
         });
         let Replay { mut fold, head, next, mut damage } = replay?;
         let lost = |_| Error::Index(super::IndexError::Panicked("while it was opened".into()));
-        let index::Opened { store: index_store, held, damage: index_damage } = opened.map_err(lost)??;
+        let index::Opened { store: index_store, held, damage: index_damage, failed: no_index } =
+            opened.map_err(lost)??;
         fold.prune(now, &options.sinks, options.keep_ledgers);
         let had_journal = matches!(next, Next::Resume(_));
         damage.index = index_damage.or_else(|| {
-            let lost = options.index == IndexKind::Sled && held.fresh && had_journal;
+            let lost = options.index == IndexKind::Sled && !no_index && held.fresh && had_journal;
             lost.then(|| IndexDamage { aside: None, cause: "it was missing or had lost its contents".into() })
         });
         let adopted = restore::adopt(&fold, &held, head.seq, &mut damage);
@@ -215,6 +216,9 @@ impl Store {
         write_marks(&mut journal, &mut fold, &marks, now).map_err(start_failed)?;
 
         let counters = Arc::new(Counters::default());
+        if no_index {
+            counters.index_failed();
+        }
         let shared = Arc::new(Shared::new(dir.to_owned(), counters.clone()));
         let (segment, offset) = journal.end();
         shared.publish(segment, offset, fold.alerts);
