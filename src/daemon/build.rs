@@ -398,6 +398,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         list_reports: loaded.list_reports,
         configured,
         fixed,
+        event_files_kept: loaded.events.keep,
         event_file: loaded.events.file.as_ref().map(|file| file.display().to_string()),
         learn,
         policy: Policy {
