@@ -207,13 +207,29 @@ impl Store {
         let mut journal = match next {
             Next::Resume(resume) => Journal::resume(dir, resume).map_err(start_failed)?,
             Next::Start { number, head, older } => {
-                let (journal, lost) = Journal::start(dir, number, head, older, &mut fold, now).map_err(start_failed)?;
-                tracing::info!(segment = number, lost, "a journal segment was started");
-                journal
+                match Journal::start(dir, number, head, older.clone(), &mut fold, now) {
+                    Ok((journal, lost)) => {
+                        tracing::info!(segment = number, lost, "a journal segment was started");
+                        journal
+                    }
+                    Err(error) => {
+                        let waiting = Journal::waiting(dir, head, older).map_err(start_failed)?;
+                        let waiting = waiting.ok_or_else(|| start_failed(error))?;
+                        tracing::error!(
+                            segment = number,
+                            "no journal segment can be started yet; what was read is in force"
+                        );
+                        waiting
+                    }
+                }
             }
         };
         let marks = start_marks(&fold, &options.sinks, journal.head().seq, &recovered.damage);
-        write_marks(&mut journal, &mut fold, &marks, now).map_err(start_failed)?;
+        if let Err(error) = write_marks(&mut journal, &mut fold, &marks, now) {
+            // The next segment's snapshot says it, before anything that is recorded from here on.
+            tracing::error!(%error, "the journal cannot be written; what stood is in force");
+            journal.replace();
+        }
 
         let counters = Arc::new(Counters::default());
         if no_index {
@@ -265,7 +281,11 @@ impl Store {
         let inner = Inner { commands, queue, shared, tables, cursors, thread, writer: Mutex::new(Some(writer)), place };
         let store = Self { inner: Arc::new(inner) };
         if !adopted.is_empty() {
-            store.append(adopted)?.wait_blocking()?;
+            match store.append(adopted)?.wait_blocking() {
+                // In force all the same, and still in the index.
+                Ok(_) | Err(Error::NotDurable { kept: true, .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok((store, recovered))
     }

@@ -60,7 +60,8 @@ pub(super) struct Journal {
     first: u64,
     /// A failed write may have left octets behind `len`.
     torn: bool,
-    /// A sync failed: the kernel may have dropped pages it calls clean, so this file is not written again.
+    /// This file is not written again: a sync failed, and the kernel may have dropped pages it calls clean; or it stands only
+    /// until a new segment can be started.
     suspect: bool,
     /// Older segments, ascending.
     older: Vec<OldSegment>,
@@ -112,6 +113,21 @@ impl Journal {
         Ok((journal, lost))
     }
 
+    /// Stands behind the last of `older` until there is room for a new segment, which the next write tries to start. `None`
+    /// where there is none to stand behind.
+    pub(super) fn waiting(dir: &Path, head: Head, mut older: Vec<OldSegment>) -> io::Result<Option<Self>> {
+        let Some(OldSegment { number, first, .. }) = older.pop() else { return Ok(None) };
+        let file = OpenOptions::new().write(true).open(segment::path(dir, number))?;
+        let len = file.metadata()?.len();
+        let (dir, torn) = (dir.to_owned(), false);
+        Ok(Some(Self { dir, file, number, len, snapshot: len, head, first, torn, suspect: true, older }))
+    }
+
+    /// Has the next write start a new segment.
+    pub(super) fn replace(&mut self) {
+        self.suspect = true;
+    }
+
     /// End of the chain.
     pub(super) fn head(&self) -> Head {
         self.head
@@ -141,7 +157,7 @@ impl Journal {
     /// Writes `items` with one write and one sync. On success they are durable and their places are returned.
     pub(super) fn append<'a>(&mut self, items: impl Iterator<Item = &'a Item>) -> io::Result<Vec<Loc>> {
         if self.suspect {
-            return Err(io::Error::other("the segment failed to sync and must be replaced"));
+            return Err(io::Error::other("the segment is not written again and must be replaced"));
         }
         if self.torn {
             self.file.set_len(self.len)?;

@@ -365,20 +365,19 @@ fn give_up(
     (records, last)
 }
 
-/// Writes marks at start, before anybody waits.
+/// Writes marks at start, before anybody waits. They hold also where that fails.
 pub(super) fn write_marks(journal: &mut Journal, fold: &mut Fold<Loc>, marks: &[Mark], now: u64) -> io::Result<()> {
     if marks.is_empty() {
         return Ok(());
     }
+    marks.iter().for_each(|mark| fold.mark(mark));
     let time = super::rfc3339(now);
     let items: Vec<Item> = marks
         .iter()
         .map(|mark| Ok(Item { time: time.clone(), json: Json::mark(mark)?, more: false }))
         .collect::<serde_json::Result<_>>()
         .map_err(io::Error::other)?;
-    journal.append(items.iter())?;
-    marks.iter().for_each(|mark| fold.mark(mark));
-    Ok(())
+    journal.append(items.iter()).map(drop)
 }
 
 #[cfg(test)]
