@@ -122,6 +122,8 @@ pub struct Recovered {
     pub grants: Vec<Grant>,
     /// What each configured sink has yet to take.
     pub undelivered: Vec<Backlog>,
+    /// What sinks have yet to take that are not configured any more: removed, or under another name now.
+    pub unclaimed: Vec<Backlog>,
     /// Newest ledger of each session.
     pub ledgers: Vec<(SessionId, StateSnapshot)>,
     /// What groups had spent, and the names they had sent.
@@ -191,6 +193,14 @@ impl Store {
         let adopted = restore::adopt(&fold, &held, head.seq, &mut damage);
         let ledgers = restore::ledgers(&fold, &held, &options, now);
         let recovered = restore::recovered(&fold, &held, &ledgers, &adopted, &options, now, damage);
+        for Backlog { sink, alerts } in &recovered.unclaimed {
+            tracing::warn!(
+                sink,
+                alerts,
+                "alerts wait for a receiver that is not configured any more; configure one of that name to have those delivered that \
+                 the journal still keeps"
+            );
+        }
         let stale = restore::stale_ledgers(&fold, &held, &options, now);
 
         let head_seq = head.seq;
