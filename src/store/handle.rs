@@ -53,6 +53,8 @@ pub struct Options {
     pub segment_octets: u64,
     /// Segments kept, the current one included; at least 2. One that a sink still needs is kept longer.
     pub keep_segments: usize,
+    /// Most octets of segments that are kept only for a sink. Beyond it the oldest alerts are given up.
+    pub held_octets: u64,
     /// Most sessions with any durable fact.
     pub max_sessions: usize,
     /// Most grants that have not ended.
@@ -74,6 +76,8 @@ impl Default for Options {
             // A start reads this much again, or as much as its snapshot, where that is larger.
             segment_octets: 16 << 20,
             keep_segments: 16,
+            // Chosen without a source: eight times what is kept in any case, and small beside a disk.
+            held_octets: 2 << 30,
             // Twice the default of `limits.sessions`.
             max_sessions: 262_144,
             max_grants: 10_000,
@@ -277,6 +281,7 @@ impl Store {
             sinks: options.sinks,
             segment_octets: options.segment_octets,
             keep_segments: options.keep_segments,
+            held_octets: options.held_octets,
             keep_ledgers: options.keep_ledgers,
             lock,
             queue: VecDeque::new(),

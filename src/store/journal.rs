@@ -9,9 +9,9 @@ use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::fold::{Fold, Kept};
+use super::fold::{Cursor, Fold, Kept};
 use super::line::{self, Body, Extra, GENESIS, Hash, Json, Mark};
-use super::segment::{self, Loc};
+use super::segment::{self, Loc, alerts_before};
 use super::{Record, SCHEMA, rfc3339};
 use crate::model::{CaseId, Reason};
 
@@ -207,15 +207,26 @@ impl Journal {
         Ok(lost)
     }
 
-    /// Removes segments so that `keep` are left with the current one, but none that holds a line after `held`.
-    pub(super) fn retire(&mut self, keep: usize, held: u64) -> io::Result<()> {
-        let mut removed = false;
+    /// Removes segments so that `keep` are left with the current one, but none that holds a line after `held`, as long as
+    /// those that are kept for it alone have no more than `most` octets.
+    pub(super) fn retire(&mut self, keep: usize, held: Option<Cursor>, most: u64) -> io::Result<Retired> {
+        let (mut removed, mut gone, mut past) = (false, 0, None);
+        let beyond = |older: &[OldSegment]| -> u64 {
+            let count = (older.len() + 1).saturating_sub(keep.max(2));
+            older.iter().take(count).map(|segment| segment.octets).sum()
+        };
         while self.older.len() + 1 > keep.max(2) {
-            let next_first = self.older.get(1).map_or(self.first, |s| s.first);
+            let (next, next_first) = self.older.get(1).map_or((self.number, self.first), |s| (s.number, s.first));
             let Some(oldest) = self.older.first() else { break };
             // The last line of `oldest` is just before the next segment's first.
-            if next_first > held.saturating_add(1) {
-                break;
+            if let Some(held) = held.filter(|held| next_first > held.seq.saturating_add(1)) {
+                if beyond(&self.older) <= most {
+                    break;
+                }
+                let before = alerts_before(&self.dir, oldest.number).max(held.nth);
+                let last = Cursor { seq: next_first - 1, nth: alerts_before(&self.dir, next).max(before) };
+                gone += last.nth - before;
+                past = Some(last);
             }
             match fs::remove_file(segment::path(&self.dir, oldest.number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -224,8 +235,20 @@ impl Journal {
             self.older.remove(0);
             removed = true;
         }
-        if removed { segment::sync_dir(&self.dir) } else { Ok(()) }
+        if removed {
+            segment::sync_dir(&self.dir)?;
+        }
+        Ok(Retired { held: beyond(&self.older), gone, past })
     }
+}
+
+/// What became of old segments.
+pub(super) struct Retired {
+    /// Octets that are kept for a sink alone.
+    pub(super) held: u64,
+    /// Alerts given up that it has not taken, and the place behind them.
+    pub(super) gone: u64,
+    pub(super) past: Option<Cursor>,
 }
 
 /// Where recovery left the last segment.
