@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use crate::clock;
@@ -18,7 +19,11 @@ pub struct Config {
     pub keep: u32,
 }
 
-/// A file of lines, rotated by size.
+/// How long, in milliseconds, a pipe or a terminal may take to make room for more.
+const ROOM: libc::c_int = 250;
+
+/// A file of lines, rotated by size. A pipe, a terminal or `/dev/null` will do as well: it is never rotated, and one that
+/// nobody reads fails like a full disk.
 #[derive(Debug)]
 pub struct LineFile {
     path: PathBuf,
@@ -36,6 +41,8 @@ pub struct LineFile {
 struct Open {
     file: File,
     size: u64,
+    /// A file on a disk, which can be rotated.
+    regular: bool,
     /// The file does not end with a newline: its last line was cut short, by a full disk or by a crash.
     torn: bool,
 }
@@ -94,10 +101,10 @@ impl LineFile {
             Some(open) => open,
             None => self.open.insert(Open::append(&self.path)?),
         };
-        let result = append_lines(&mut open.file, &mut open.torn, lines, written);
+        let result = append_lines(&mut Patient(&open.file), &mut open.torn, lines, written);
         open.size += *written as u64;
         result?;
-        if open.size >= self.rotate_bytes {
+        if open.regular && open.size >= self.rotate_bytes {
             rotate(&self.path, self.keep)?;
             // What is open now is the rotated file, whatever becomes of the new one.
             self.open = None;
@@ -110,14 +117,41 @@ impl LineFile {
 impl Open {
     fn append(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::{FileExt, OpenOptionsExt};
-        let file = OpenOptions::new().read(true).create(true).append(true).mode(0o640).open(path)?;
-        let size = file.metadata()?.len();
+        // Of files on a disk this changes nothing.
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file =
+            OpenOptions::new().read(true).create(true).append(true).mode(0o640).custom_flags(flags).open(path)?;
+        let metadata = file.metadata()?;
+        let (size, regular) = (metadata.len(), metadata.is_file());
         let mut last = *b"\n";
         if let Some(at) = size.checked_sub(1) {
             // Of what cannot be read, such as a pipe, nothing is known to be torn.
             let _ = file.read_at(&mut last, at);
         }
-        Ok(Self { file, size, torn: last != *b"\n" })
+        Ok(Self { file, size, regular, torn: last != *b"\n" })
+    }
+}
+
+/// Waits a moment where there is no room.
+struct Patient<'a>(&'a File);
+
+impl Write for Patient<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let result = self.0.write(octets);
+        if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return result;
+        }
+        let mut descriptor = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one descriptor, valid for the call.
+        match unsafe { libc::poll(&raw mut descriptor, 1, ROOM) } {
+            0 => Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads what is written to it")),
+            -1 => Err(io::Error::last_os_error()),
+            _ => self.0.write(octets),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -248,6 +282,30 @@ mod tests {
             assert_eq!(text.lines().last(), Some("four"), "room {room}: {text:?}");
             assert!(!text.contains("\n\n") && !text.starts_with('\n'), "no empty line: {text:?}");
         }
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_fails_and_holds_nobody_up() {
+        use std::io::Read as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("events.pipe");
+        let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).expect("a path");
+        // SAFETY: the pointer is to a NUL-terminated string.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        let config = Config { file: path.clone(), rotate_bytes: 1 << 16, keep: 2 };
+        let mut file = LineFile::open(&config, "lines").expect("opens");
+        let lines = [&[b'x'; 1023][..], b"\n"].concat().repeat(256);
+        let written = file.write(&lines);
+        assert!(file.failing && written < lines.len(), "{written}");
+        // What is in it is read, and there is room again.
+        let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("opens");
+        let mut read = vec![0; lines.len()];
+        assert_eq!(reader.read(&mut read).expect("octets"), written);
+        file.write(b"again\n");
+        assert!(!file.failing);
+        let names = std::fs::read_dir(dir.path()).expect("lists").count();
+        assert_eq!(names, 1, "it was not rotated");
     }
 
     #[test]

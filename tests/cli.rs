@@ -453,3 +453,19 @@ fn capacity_needs_no_daemon_and_follows_the_policy() {
     assert_eq!(code(&run(&["--policy", path])), 3);
     assert_eq!(code(&run(&["--jitter-ms", "0"])), 2);
 }
+
+#[test]
+fn what_is_not_told_is_a_failure_unless_the_reader_went_away() {
+    let verb = |out: std::os::fd::OwnedFd| {
+        let mut command = Command::new(BINARY);
+        command.args(["capacity", "--json"]).stdout(out).output().expect("it runs")
+    };
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("opens");
+    let untold = verb(full.into());
+    assert_eq!(code(&untold), 1, "{untold:?}");
+    assert!(String::from_utf8_lossy(&untold.stderr).contains("could not be written: No space left"), "{untold:?}");
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    drop(ours);
+    let left = verb(theirs.into());
+    assert_eq!((code(&left), left.stderr.len()), (0, 0), "{left:?}");
+}

@@ -35,9 +35,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest temporary allowance: a week. Something meant to last longer is a rule with an owner and a review date.
 pub(crate) const LONGEST_GRANT: u64 = 7 * 24 * 3600;
 
-/// Rotated event files looked into for a case, newest first.
-const ROTATED: u32 = 16;
-
 /// What the socket acts on.
 pub struct Admin {
     /// The walk.
@@ -343,8 +340,12 @@ impl Admin {
         let line = match self.pipeline.telemetry.case(case) {
             Some(line) => line.as_bytes().to_vec(),
             None => {
-                let file = self.pipeline.live.load().event_file.clone()?;
-                tokio::task::spawn_blocking(move || find_case(Path::new(&file), case)).await.ok()??
+                let live = self.pipeline.live.load_full();
+                tokio::task::spawn_blocking(move || {
+                    find_case(Path::new(live.event_file.as_ref()?), live.event_files_kept, case)
+                })
+                .await
+                .ok()??
             }
         };
         serde_json::from_slice(&line).ok()
@@ -384,13 +385,13 @@ fn require(field: &str, value: &str) -> Result<(), Response> {
     Ok(())
 }
 
-/// The newest event of `case` in the event file or its rotated predecessors. A file or a line that cannot be read is
+/// The newest event of `case` in the event file or its `kept` rotated predecessors. A file or a line that cannot be read is
 /// passed over.
-fn find_case(file: &Path, case: CaseId) -> Option<Vec<u8>> {
+fn find_case(file: &Path, kept: u32, case: CaseId) -> Option<Vec<u8>> {
     use std::io::BufRead;
     // Quotes inside a JSON string are escaped, so no name can imitate the field.
     let field = format!("\"case\":\"{case}\"");
-    let rotated = (1..=ROTATED).map(|n| {
+    let rotated = (1..=kept).map(|n| {
         let mut name = file.as_os_str().to_owned();
         name.push(format!(".{n}"));
         std::path::PathBuf::from(name)
@@ -423,14 +424,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("directory");
         let file = dir.path().join("events.jsonl");
         let case = CaseId::from_random(7);
-        assert_eq!(find_case(&file, case), None);
+        assert_eq!(find_case(&file, 40, case), None);
         let line = |n: u32| format!("{{\"n\":{n},\"case\":\"{case}\"}}\n");
         // The current file is gone; what is rotated is read all the same.
         let old = [line(1).as_bytes(), line(2).as_bytes(), b"\xff\xfe\n", &line(3).as_bytes()[1..]].concat();
-        std::fs::write(dir.path().join("events.jsonl.2"), old).expect("written");
-        assert_eq!(find_case(&file, case).expect("found"), line(2).as_bytes());
+        std::fs::write(dir.path().join("events.jsonl.40"), old).expect("written");
+        assert_eq!(find_case(&file, 40, case).expect("found"), line(2).as_bytes());
+        assert_eq!(find_case(&file, 39, case), None, "left from a time when more were kept");
         std::fs::write(&file, line(4)).expect("written");
-        assert_eq!(find_case(&file, case).expect("found"), line(4).as_bytes());
-        assert_eq!(find_case(&file, CaseId::from_random(8)), None);
+        assert_eq!(find_case(&file, 40, case).expect("found"), line(4).as_bytes());
+        assert_eq!(find_case(&file, 40, CaseId::from_random(8)), None);
     }
 }

@@ -33,9 +33,16 @@ impl FileSink {
     }
 
     fn open(&self) -> io::Result<File> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK);
+        let mut file = options.open(&self.path)?;
+        let metadata = file.metadata()?;
+        // Nothing that is written to a pipe or a device is ever on a disk.
+        if !metadata.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
         // A line torn by a crash must not swallow the next one.
-        let len = file.metadata()?.len();
+        let len = metadata.len();
         let mut last = [b'\n'];
         if len > 0 {
             file.read_exact_at(&mut last, len - 1)?;
@@ -88,5 +95,21 @@ mod tests {
         assert_eq!(ids(&path), ["alert-3"]);
         std::fs::remove_dir_all(dir.path()).unwrap();
         assert!(sink.deliver(&testing::alert(4)).is_err());
+    }
+
+    #[test]
+    fn a_pipe_is_no_file_and_gets_no_alert() {
+        use std::io::Read as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("alerts.pipe");
+        let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        // SAFETY: the pointer is to a NUL-terminated string.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+        let mut sink = FileSink::new(path);
+        for n in 0..3 {
+            assert!(sink.deliver(&testing::alert(n)).is_err());
+        }
+        assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0, "what is tried again is not written again");
     }
 }

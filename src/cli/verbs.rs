@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::args::{Args, LearnVerb, SessionVerb, Verb};
@@ -20,7 +21,21 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The same for a reload, which may have to read lists of many million names.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(180);
 
+/// The first error that output has met.
+static UNWRITTEN: Mutex<Option<std::io::Error>> = Mutex::new(None);
+
+/// Runs a verb. What was to be told and is not is a failure, unless the reader went away.
 pub fn run(args: Args) -> Exit {
+    let exit = carry_out(args);
+    let Some(error) = UNWRITTEN.lock().take().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe) else {
+        return exit;
+    };
+    complain(&format!("staunch: the output could not be written: {error}"));
+    // Any other says already that something is not as it should be.
+    if exit == Exit::Ok { Exit::Failed } else { exit }
+}
+
+fn carry_out(args: Args) -> Exit {
     let socket = args.socket.clone().unwrap_or_else(default_socket);
     let json = args.json;
     match args.verb {
@@ -196,7 +211,7 @@ pub(super) fn config_errors(errors: &[config::ConfigError], json: bool) -> Exit 
         say(&json!({ "schema": 1, "valid": false, "errors": errors }).to_string());
     } else {
         for error in errors {
-            eprintln!("{error}");
+            complain(&error.to_string());
         }
     }
     Exit::Invalid
@@ -216,8 +231,8 @@ fn observe(socket: &Path, request: Request, follow: bool, json: bool) -> Exit {
             Ok(Some(line)) => {
                 let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
                 let text = if json { line.trim_end().to_owned() } else { human::event(&event) };
-                if writeln!(std::io::stdout(), "{text}").is_err() {
-                    return Exit::Ok; // the reader went away
+                if !is_said(&text) {
+                    return Exit::Ok; // most likely the reader went away
                 }
             }
             Ok(None) => return Exit::Ok,
@@ -252,9 +267,23 @@ fn print(value: &Value, json: bool, words: impl Fn(&Value) -> String) {
     say(&if json { value.to_string() } else { words(value) });
 }
 
-/// A closed pipe ends the output, not the program with a panic.
+/// Writes a line. A closed pipe ends the output, not the program with a panic.
 pub(super) fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    is_said(text);
+}
+
+fn is_said(text: &str) -> bool {
+    let written = writeln!(std::io::stdout(), "{text}");
+    if let Err(error) = written {
+        UNWRITTEN.lock().get_or_insert(error);
+        return false;
+    }
+    true
+}
+
+/// Writes a line for people; one that cannot be written ends nothing.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn refused(error: &client::Error, json: bool) -> Exit {
@@ -271,7 +300,7 @@ pub(super) fn fail(message: &str, json: bool) -> Exit {
     if json {
         say(&json!({ "schema": 1, "error": message }).to_string());
     } else {
-        eprintln!("staunch: {message}");
+        complain(&format!("staunch: {message}"));
     }
     Exit::Failed
 }

@@ -170,7 +170,18 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     // The digest says which policy made the decisions that follow, so it is on disk before the first of them: behind a crash
     // that had lost it, every lease would be closed that was made since.
     let record = vec![policy_record(&pipeline, digest, enforced)];
-    pipeline.store.append(record).context("journal")?.await.context("journal")?;
+    let opens = matches!(pipeline.enforcer.status().backend, BackendKind::Nft | BackendKind::Hook);
+    match pipeline.store.append(record).context("journal")?.await {
+        // Sandboxes are not left without a resolver by a disk that is full: the journal names this policy already, or nothing
+        // is opened by it. Readiness tells of the disk.
+        Err(error @ store::Error::NotDurable { .. }) if same_policy || !opens => {
+            tracing::error!(%error, "the journal cannot be written; what stood is in force");
+        }
+        Err(error @ store::Error::NotDurable { .. }) => {
+            return Err(error).context("the policy is not the one that the journal names, and it cannot be written");
+        }
+        recorded => drop(recorded.context("journal")?),
+    }
     Ok(Built { pipeline, events, node, feeds, resolver })
 }
 
@@ -402,6 +413,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         list_reports: loaded.list_reports,
         configured,
         fixed,
+        event_files_kept: loaded.events.keep,
         event_file: loaded.events.file.as_ref().map(|file| file.display().to_string()),
         learn,
         policy: Policy {

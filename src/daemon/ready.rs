@@ -80,6 +80,7 @@ async fn look(pipeline: &Pipeline, live: &Live, asked: impl Future<Output = List
             journal: store.failing,
             index: store.index_failed,
             events: pipeline.telemetry.spill().failing,
+            held: store.held_much,
             astray,
         },
     })

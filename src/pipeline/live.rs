@@ -78,6 +78,8 @@ pub struct Live {
     pub list_reports: Vec<ListReport>,
     /// Event file, for alerts to point at.
     pub event_file: Option<String>,
+    /// How many older ones stand beside it.
+    pub event_files_kept: u32,
     /// How thresholds are learned.
     pub learn: Learning,
 }

@@ -35,6 +35,8 @@ pub struct Records {
     pub index: bool,
     /// Events, which wait in memory as far as there is room.
     pub events: bool,
+    /// What waits in the journal for a receiver of alerts, which has taken none for long.
+    pub held: bool,
     /// All of it goes to a directory that is no longer where it was opened.
     pub astray: bool,
 }
@@ -134,10 +136,15 @@ fn listeners(facts: &Facts<'_>) -> Check {
 /// Questions are answered all the same, so this is no reason to show no address; but nobody should be sent to a service whose
 /// quarantines would not outlive it.
 fn records(facts: &Facts<'_>) -> Check {
-    let Records { journal, index, events, astray } = facts.records;
+    let Records { journal, index, events, held, astray } = facts.records;
     if astray {
         let text =
             "the state directory was removed or replaced: what is decided now is lost with this process; restart it";
+        return check("records", by_mode(facts.mode), text);
+    }
+    if held && !journal {
+        let text = "a receiver of alerts has taken none for long, and the journal is kept for it: the oldest alerts are given \
+                    up if that goes on; `staunch status` says which";
         return check("records", by_mode(facts.mode), text);
     }
     let failing: Vec<_> = [(journal, "decisions (the journal)"), (index, "the index"), (events, "events")]
@@ -240,6 +247,8 @@ mod tests {
         full.records.journal = true;
         assert_eq!(outcome(&full, "records"), (false, true, State::Failed), "addresses are shown all the same");
         assert!(judge(&full).missing().expect("told").contains("decisions (the journal), events"));
+        full.records = Records { held: true, ..Records::default() };
+        assert_eq!(outcome(&full, "records"), (false, true, State::Failed), "alerts are about to be given up");
         full.records = Records { astray: true, ..Records::default() };
         assert_eq!(outcome(&full, "records"), (false, true, State::Failed));
         // The way out is closed all the same: addresses may be shown to whoever can ask.

@@ -138,7 +138,7 @@ impl<T> Fold<T> {
     }
 
     /// Alerts go out in order, so the furthest mark says it all.
-    fn advance(&mut self, sink: &str, to: Cursor) {
+    pub(super) fn advance(&mut self, sink: &str, to: Cursor) {
         if let Some(cursor) = self.sinks.get_mut(sink) {
             if cursor.seq < to.seq {
                 *cursor = to;

@@ -54,6 +54,8 @@ pub struct Options {
     pub segment_octets: u64,
     /// Segments kept, the current one included; at least 2. One that a sink still needs is kept longer.
     pub keep_segments: usize,
+    /// Most octets of segments that are kept only for a sink. Beyond it the oldest alerts are given up.
+    pub held_octets: u64,
     /// Most sessions with any durable fact.
     pub max_sessions: usize,
     /// Most grants that have not ended.
@@ -75,6 +77,8 @@ impl Default for Options {
             // A start reads this much again, or as much as its snapshot, where that is larger.
             segment_octets: 16 << 20,
             keep_segments: 16,
+            // Chosen without a source: eight times what is kept in any case, and small beside a disk.
+            held_octets: 2 << 30,
             // Twice the default of `limits.sessions`.
             max_sessions: 262_144,
             max_grants: 10_000,
@@ -127,6 +131,8 @@ pub struct Recovered {
     pub written: u64,
     /// What each configured sink has yet to take.
     pub undelivered: Vec<Backlog>,
+    /// What sinks have yet to take that are not configured any more: removed, or under another name now.
+    pub unclaimed: Vec<Backlog>,
     /// Newest ledger of each session.
     pub ledgers: Vec<(SessionId, StateSnapshot)>,
     /// What groups had spent, and the names they had sent.
@@ -185,17 +191,26 @@ impl Store {
         });
         let Replay { mut fold, head, next, mut damage, written } = replay?;
         let lost = |_| Error::Index(super::IndexError::Panicked("while it was opened".into()));
-        let index::Opened { store: index_store, held, damage: index_damage } = opened.map_err(lost)??;
+        let index::Opened { store: index_store, held, damage: index_damage, failed: no_index } =
+            opened.map_err(lost)??;
         let grants_ended = fold.prune(now, &options.sinks, options.keep_ledgers);
         let had_journal = matches!(next, Next::Resume(_));
         damage.index = index_damage.or_else(|| {
-            let lost = options.index == IndexKind::Sled && held.fresh && had_journal;
+            let lost = options.index == IndexKind::Sled && !no_index && held.fresh && had_journal;
             lost.then(|| IndexDamage { aside: None, cause: "it was missing or had lost its contents".into() })
         });
         let adopted = restore::adopt(&fold, &held, head.seq, &mut damage);
         let ledgers = restore::ledgers(&fold, &held, &options, now);
         let recovered = restore::recovered(&fold, &held, &ledgers, &adopted, &options, now, damage);
         let recovered = Recovered { grants_ended, written, ..recovered };
+        for Backlog { sink, alerts } in &recovered.unclaimed {
+            tracing::warn!(
+                sink,
+                alerts,
+                "alerts wait for a receiver that is not configured any more; configure one of that name to have those delivered that \
+                 the journal still keeps"
+            );
+        }
         let stale = restore::stale_ledgers(&fold, &held, &options, now);
 
         let head_seq = head.seq;
@@ -212,15 +227,34 @@ impl Store {
         let mut journal = match next {
             Next::Resume(resume) => Journal::resume(dir, resume).map_err(start_failed)?,
             Next::Start { number, head, older } => {
-                let (journal, lost) = Journal::start(dir, number, head, older, &mut fold, now).map_err(start_failed)?;
-                tracing::info!(segment = number, lost, "a journal segment was started");
-                journal
+                match Journal::start(dir, number, head, older.clone(), &mut fold, now) {
+                    Ok((journal, lost)) => {
+                        tracing::info!(segment = number, lost, "a journal segment was started");
+                        journal
+                    }
+                    Err(error) => {
+                        let waiting = Journal::waiting(dir, head, older).map_err(start_failed)?;
+                        let waiting = waiting.ok_or_else(|| start_failed(error))?;
+                        tracing::error!(
+                            segment = number,
+                            "no journal segment can be started yet; what was read is in force"
+                        );
+                        waiting
+                    }
+                }
             }
         };
         let marks = start_marks(&fold, &options.sinks, journal.head().seq, &recovered.damage);
-        write_marks(&mut journal, &mut fold, &marks, now).map_err(start_failed)?;
+        if let Err(error) = write_marks(&mut journal, &mut fold, &marks, now) {
+            // The next segment's snapshot says it, before anything that is recorded from here on.
+            tracing::error!(%error, "the journal cannot be written; what stood is in force");
+            journal.replace();
+        }
 
         let counters = Arc::new(Counters::default());
+        if no_index {
+            counters.index_failed();
+        }
         let shared = Arc::new(Shared::new(dir.to_owned(), counters.clone()));
         let (segment, offset) = journal.end();
         shared.publish(segment, offset, fold.alerts);
@@ -253,6 +287,7 @@ impl Store {
             sinks: options.sinks,
             segment_octets: options.segment_octets,
             keep_segments: options.keep_segments,
+            held_octets: options.held_octets,
             keep_ledgers: options.keep_ledgers,
             lock,
             queue: VecDeque::new(),
@@ -267,7 +302,11 @@ impl Store {
         let inner = Inner { commands, queue, shared, tables, cursors, thread, writer: Mutex::new(Some(writer)), place };
         let store = Self { inner: Arc::new(inner) };
         if !adopted.is_empty() {
-            store.append(adopted)?.wait_blocking()?;
+            match store.append(adopted)?.wait_blocking() {
+                // In force all the same, and still in the index.
+                Ok(_) | Err(Error::NotDurable { kept: true, .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok((store, recovered))
     }

@@ -9,9 +9,9 @@ use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::fold::{Fold, Kept};
+use super::fold::{Cursor, Fold, Kept};
 use super::line::{self, Body, Extra, GENESIS, Hash, Json, Mark};
-use super::segment::{self, Loc};
+use super::segment::{self, Loc, alerts_before};
 use super::{Record, SCHEMA, rfc3339};
 use crate::model::{CaseId, Reason};
 
@@ -60,7 +60,8 @@ pub(super) struct Journal {
     first: u64,
     /// A failed write may have left octets behind `len`.
     torn: bool,
-    /// A sync failed: the kernel may have dropped pages it calls clean, so this file is not written again.
+    /// This file is not written again: a sync failed, and the kernel may have dropped pages it calls clean; or it stands only
+    /// until a new segment can be started.
     suspect: bool,
     /// Older segments, ascending.
     older: Vec<OldSegment>,
@@ -112,6 +113,21 @@ impl Journal {
         Ok((journal, lost))
     }
 
+    /// Stands behind the last of `older` until there is room for a new segment, which the next write tries to start. `None`
+    /// where there is none to stand behind.
+    pub(super) fn waiting(dir: &Path, head: Head, mut older: Vec<OldSegment>) -> io::Result<Option<Self>> {
+        let Some(OldSegment { number, first, .. }) = older.pop() else { return Ok(None) };
+        let file = OpenOptions::new().write(true).open(segment::path(dir, number))?;
+        let len = file.metadata()?.len();
+        let (dir, torn) = (dir.to_owned(), false);
+        Ok(Some(Self { dir, file, number, len, snapshot: len, head, first, torn, suspect: true, older }))
+    }
+
+    /// Has the next write start a new segment.
+    pub(super) fn replace(&mut self) {
+        self.suspect = true;
+    }
+
     /// End of the chain.
     pub(super) fn head(&self) -> Head {
         self.head
@@ -141,7 +157,7 @@ impl Journal {
     /// Writes `items` with one write and one sync. On success they are durable and their places are returned.
     pub(super) fn append<'a>(&mut self, items: impl Iterator<Item = &'a Item>) -> io::Result<Vec<Loc>> {
         if self.suspect {
-            return Err(io::Error::other("the segment failed to sync and must be replaced"));
+            return Err(io::Error::other("the segment is not written again and must be replaced"));
         }
         if self.torn {
             self.file.set_len(self.len)?;
@@ -191,15 +207,26 @@ impl Journal {
         Ok(lost)
     }
 
-    /// Removes segments so that `keep` are left with the current one, but none that holds a line after `held`.
-    pub(super) fn retire(&mut self, keep: usize, held: u64) -> io::Result<()> {
-        let mut removed = false;
+    /// Removes segments so that `keep` are left with the current one, but none that holds a line after `held`, as long as
+    /// those that are kept for it alone have no more than `most` octets.
+    pub(super) fn retire(&mut self, keep: usize, held: Option<Cursor>, most: u64) -> io::Result<Retired> {
+        let (mut removed, mut gone, mut past) = (false, 0, None);
+        let beyond = |older: &[OldSegment]| -> u64 {
+            let count = (older.len() + 1).saturating_sub(keep.max(2));
+            older.iter().take(count).map(|segment| segment.octets).sum()
+        };
         while self.older.len() + 1 > keep.max(2) {
-            let next_first = self.older.get(1).map_or(self.first, |s| s.first);
+            let (next, next_first) = self.older.get(1).map_or((self.number, self.first), |s| (s.number, s.first));
             let Some(oldest) = self.older.first() else { break };
             // The last line of `oldest` is just before the next segment's first.
-            if next_first > held.saturating_add(1) {
-                break;
+            if let Some(held) = held.filter(|held| next_first > held.seq.saturating_add(1)) {
+                if beyond(&self.older) <= most {
+                    break;
+                }
+                let before = alerts_before(&self.dir, oldest.number).max(held.nth);
+                let last = Cursor { seq: next_first - 1, nth: alerts_before(&self.dir, next).max(before) };
+                gone += last.nth - before;
+                past = Some(last);
             }
             match fs::remove_file(segment::path(&self.dir, oldest.number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -208,8 +235,20 @@ impl Journal {
             self.older.remove(0);
             removed = true;
         }
-        if removed { segment::sync_dir(&self.dir) } else { Ok(()) }
+        if removed {
+            segment::sync_dir(&self.dir)?;
+        }
+        Ok(Retired { held: beyond(&self.older), gone, past })
     }
+}
+
+/// What became of old segments.
+pub(super) struct Retired {
+    /// Octets that are kept for a sink alone.
+    pub(super) held: u64,
+    /// Alerts given up that it has not taken, and the place behind them.
+    pub(super) gone: u64,
+    pub(super) past: Option<Cursor>,
 }
 
 /// Where recovery left the last segment.

@@ -74,7 +74,11 @@ pub(super) fn recovered(
     out.ledgers = ledgers.iter().map(|told| (told.session.clone(), told.state.clone())).collect();
     let alerts = fold.alerts;
     let behind = |sink: &String| fold.sinks.get(sink).map_or(0, |cursor| alerts.saturating_sub(cursor.nth));
-    out.undelivered = options.sinks.iter().map(|sink| Backlog { sink: sink.clone(), alerts: behind(sink) }).collect();
+    let backlog = |sink: &String| Backlog { sink: sink.clone(), alerts: behind(sink) };
+    out.undelivered = options.sinks.iter().map(backlog).collect();
+    out.unclaimed = fold.sinks.keys().filter(|sink| !options.sinks.contains(sink)).map(backlog).collect();
+    out.unclaimed.retain(|backlog| backlog.alerts > 0);
+    out.unclaimed.sort_by(|a, b| a.sink.cmp(&b.sink));
     out
 }
 

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::line::{self, Fault, Line, MAX_LINE};
+use super::line::{self, Body, Fault, Line, MAX_LINE, Mark};
 
 /// Where a line stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,15 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<u32>> {
 /// Makes names created, renamed or removed in `dir` durable.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// Alerts recorded before a segment began, as its first line says; 0 where that cannot be read.
+pub(super) fn alerts_before(dir: &Path, number: u32) -> u64 {
+    let first = Stretches::open(&path(dir, number), 0).and_then(|mut stretches| stretches.next(false));
+    match first.ok().flatten().map(|stretch| line::decode(&stretch.octets)) {
+        Some(Ok(Line { body: Body::Mark(Mark::Begin { alerts, .. }), .. })) => alerts,
+        _ => 0,
+    }
 }
 
 /// Reads a file as newline-separated stretches in bounded memory.

@@ -109,6 +109,8 @@ pub(super) struct Counters {
     journal_octets: AtomicU64,
     segments: AtomicU64,
     seq: AtomicU64,
+    held_octets: AtomicU64,
+    held_much: AtomicBool,
     index_octets: AtomicU64,
     index_skipped: AtomicU64,
     index_failed: AtomicBool,
@@ -141,6 +143,11 @@ impl Counters {
         self.seq.store(seq, Ordering::Relaxed);
     }
 
+    pub(super) fn held(&self, octets: u64, much: bool) {
+        self.held_octets.store(octets, Ordering::Relaxed);
+        self.held_much.store(much, Ordering::Relaxed);
+    }
+
     pub(super) fn index_octets(&self, octets: u64) {
         self.index_octets.store(octets, Ordering::Relaxed);
     }
@@ -166,6 +173,8 @@ impl Counters {
             journal_octets: get(&self.journal_octets),
             segments: get(&self.segments),
             seq: get(&self.seq),
+            held_octets: get(&self.held_octets),
+            held_much: self.held_much.load(Ordering::Relaxed),
             index_octets: get(&self.index_octets),
             index_skipped: get(&self.index_skipped),
             index_failed: self.index_failed.load(Ordering::Relaxed),
@@ -196,6 +205,10 @@ pub struct Status {
     pub segments: u64,
     /// Sequence of the last line.
     pub seq: u64,
+    /// Octets of segments that are kept only for a sink that has not taken their alerts.
+    pub held_octets: u64,
+    /// That is more than half of what may be; beyond all of it the oldest alerts are given up.
+    pub held_much: bool,
     /// Octets of the index.
     pub index_octets: u64,
     /// Changes the index did not get because it was too slow, since start; it catches up at the next start.

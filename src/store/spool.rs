@@ -182,6 +182,8 @@ impl Spool {
         };
         let Some(number) = next else { return Ok(false) };
         self.reading = Some(Stretches::open(&segment::path(&self.dir, number), 0)?);
+        // Those in segments that are gone are counted all the same.
+        self.taken.nth = self.taken.nth.max(segment::alerts_before(&self.dir, number));
         self.segment = number;
         Ok(true)
     }

@@ -20,7 +20,7 @@ use super::fold::{Caps, Fold};
 use super::index::Op;
 use super::index::entry::Entry;
 use super::index::thread::Message;
-use super::journal::{Item, Journal};
+use super::journal::{Item, Journal, Retired};
 use super::line::{Json, Mark};
 use super::queue::{Group, coalesce};
 use super::segment::Loc;
@@ -60,6 +60,8 @@ pub(super) struct Told {
     again: Sparing,
     notes: Sparing,
     lost: Sparing,
+    held: Sparing,
+    gone: Sparing,
 }
 
 /// Everything the thread owns.
@@ -75,6 +77,7 @@ pub(super) struct Writer {
     pub(super) sinks: Vec<String>,
     pub(super) segment_octets: u64,
     pub(super) keep_segments: usize,
+    pub(super) held_octets: u64,
     pub(super) keep_ledgers: Duration,
     /// Released when the thread ends.
     pub(super) lock: File,
@@ -175,6 +178,10 @@ impl Writer {
             }
         }
         self.shared.counters.backlog(self.queue.iter().map(|g| g.records.len()).sum());
+        if self.journal.size().1 > self.keep_segments {
+            // A receiver may have taken what they were kept for.
+            self.retire();
+        }
         self.rotate_if_full();
     }
 
@@ -306,19 +313,41 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes segments nobody needs: neither the replay nor a sink that has alerts to take.
+    /// Removes segments nobody needs: neither the replay nor a sink that has alerts to take. What a sink that takes none would
+    /// have us keep is bounded, since an agent decides how fast the journal grows.
     fn retire(&mut self) {
         let alerts = self.fold.alerts;
-        let held = self
-            .sinks
-            .iter()
-            .filter_map(|sink| self.fold.sinks.get(sink))
-            .filter(|cursor| cursor.nth < alerts)
-            .map(|cursor| cursor.seq)
-            .min()
-            .unwrap_or(u64::MAX);
-        if let Err(error) = self.journal.retire(self.keep_segments, held) {
-            tracing::warn!(%error, "an old journal segment could not be removed");
+        let behind = self.sinks.iter().filter_map(|sink| Some((sink, *self.fold.sinks.get(sink)?)));
+        let last = behind.filter(|(_, cursor)| cursor.nth < alerts).min_by_key(|(_, cursor)| cursor.seq);
+        match self.journal.retire(self.keep_segments, last.map(|(_, cursor)| cursor), self.held_octets) {
+            Ok(Retired { held: octets, gone, past }) => {
+                let sink = last.map_or("", |(sink, _)| sink.as_str());
+                let much = octets > self.held_octets / 2;
+                self.shared.counters.held(octets, much);
+                self.shared.counters.lost(usize::try_from(gone).unwrap_or(usize::MAX));
+                if let Some(past) = past {
+                    self.sinks.iter().for_each(|sink| self.fold.advance(sink, past));
+                }
+                let now = clock::now().mono;
+                if gone > 0
+                    && let Some(kept_back) = self.told.gone.turn(now)
+                {
+                    tracing::error!(
+                        sink,
+                        alerts = gone,
+                        kept_back,
+                        "alerts were given up: a receiver has not taken them for too long"
+                    );
+                } else if much && let Some(kept_back) = self.told.held.turn(now) {
+                    tracing::warn!(
+                        sink,
+                        octets,
+                        kept_back,
+                        "a receiver of alerts takes none, and the journal is kept for it"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(%error, "an old journal segment could not be removed"),
         }
         self.publish();
     }
@@ -366,20 +395,19 @@ fn give_up(
     (records, last)
 }
 
-/// Writes marks at start, before anybody waits.
+/// Writes marks at start, before anybody waits. They hold also where that fails.
 pub(super) fn write_marks(journal: &mut Journal, fold: &mut Fold<Loc>, marks: &[Mark], now: u64) -> io::Result<()> {
     if marks.is_empty() {
         return Ok(());
     }
+    marks.iter().for_each(|mark| fold.mark(mark));
     let time = super::rfc3339(now);
     let items: Vec<Item> = marks
         .iter()
         .map(|mark| Ok(Item { time: time.clone(), json: Json::mark(mark)?, more: false }))
         .collect::<serde_json::Result<_>>()
         .map_err(io::Error::other)?;
-    journal.append(items.iter())?;
-    marks.iter().for_each(|mark| fold.mark(mark));
-    Ok(())
+    journal.append(items.iter()).map(drop)
 }
 
 #[cfg(test)]

@@ -272,3 +272,55 @@ fn what_an_operator_says_on_a_full_disk_is_not_done_or_written_later() {
     assert_eq!(staunch.session_state("agent-1"), "quarantined");
     assert!(run(&staunch, "session release agent-1 --by tests --reason test").0);
 }
+
+#[test]
+fn a_start_on_a_full_disk_serves_and_takes_nothing_for_damaged() {
+    let Some(world) = World::create(2) else { return };
+    world.upstream.add_site("*.fresh.example", WEB.into());
+    let soc = Soc::start(&world.gw, SocketAddr::from((SOC, 8080)));
+    let state = world.path("state");
+    std::fs::create_dir_all(&state).expect("the state directory");
+    let disk = Small::mount(&state, 16 << 20);
+    let mut staunch = Staunch::start(&world, &config(&soc));
+    let [hostile, honest] = &world.agents[..] else { unreachable!("two sandboxes were made") };
+    served(honest, "warm", 5);
+    leak(hostile, &staunch, "agent-1");
+    let case = staunch.session_case("agent-1");
+    recovers(&world, &staunch);
+    // They are loaded beside all else.
+    let has_first_sights =
+        || wait_for(ROUNDS, || (metric(&world, "staunch_first_seen_domains") > 0.0).then_some(())).is_some();
+    assert!(has_first_sights());
+
+    staunch.kill();
+    let filler = disk.fill();
+    let is_refused = |staunch: &Staunch| logged(staunch, "the journal cannot be written; what stood is in force") > 0;
+    // The file's last block takes the record of a few starts.
+    for start in 0..20 {
+        staunch.restart_unready(&world);
+        let serves = wait_for(ROUNDS, || staunch.run(&["status"]).status.success().then_some(()));
+        assert!(serves.is_some(), "{start}: {}", staunch.tail());
+        assert_eq!(staunch.session_case("agent-1"), case);
+        served(honest, &format!("start{start}-"), 2);
+        assert!(hostile.dial(WEB.into(), 80).0.is_err());
+        let names = std::fs::read_dir(&state).expect("lists").map(|e| e.expect("entry").file_name());
+        let names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+        assert!(!names.iter().any(|name| name.contains("damaged")), "{names:?}\n{}", staunch.tail());
+        if start >= 4 && is_refused(&staunch) {
+            break;
+        }
+        staunch.kill();
+    }
+    assert!(is_refused(&staunch) && logged(&staunch, "the index cannot be used") > 0, "{}", staunch.tail());
+    let told = || page(&world, "/readyz").1.contains("decisions (the journal), the index").then_some(());
+    assert!(wait_for(ROUNDS, told).is_some(), "{}", page(&world, "/readyz").1);
+
+    std::fs::remove_file(filler).expect("removed");
+    recovers(&world, &staunch);
+    staunch.kill();
+    staunch.restart(&world);
+    assert_eq!((staunch.session_state("agent-1"), staunch.session_case("agent-1")), ("quarantined".into(), case));
+    assert_eq!(metric(&world, "staunch_index_failed"), 0.0, "{}", staunch.tail());
+    assert!(has_first_sights(), "{}", staunch.tail());
+    assert_eq!(logged(&staunch, "panicked") + logged(&staunch, "was damaged"), 0, "{}", staunch.tail());
+}

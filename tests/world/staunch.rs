@@ -215,6 +215,11 @@ impl Staunch {
         self.spawn(world, Duration::from_secs(10))
     }
 
+    /// The same without waiting until it says that it is ready.
+    pub fn restart_unready(&mut self, world: &World) {
+        drop(self.launch(world));
+    }
+
     /// Ends it as a power cut would (SIGKILL), and reaps it.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -16,6 +16,7 @@ pub(super) fn journal(all: &mut Vec<Sample>, status: &store::Status) {
         plain("journal_sync_seconds_total", "Time spent in these writes", status.sync_time.as_secs_f64()),
         plain("journal_bytes", "Size of all journal segments", status.journal_octets as f64),
         plain("journal_segments", "Journal segments", status.segments as f64),
+        plain("journal_held_bytes", "Size of the segments kept for alerts not yet taken", status.held_octets as f64),
         flag("index_failed", "1 if the index failed and is not used any more", status.index_failed),
         plain("index_skipped_total", "Changes the index did not get in time", status.index_skipped as f64),
         plain("index_bytes", "Size of the index", status.index_octets as f64),

@@ -121,6 +121,25 @@ pub enum IndexError {
     },
 }
 
+impl IndexError {
+    /// Whether the disk, or what the system allows us, is all it complains of: that says nothing of what the files hold.
+    pub(super) fn is_of_the_disk(&self) -> bool {
+        const CODES: [i32; 10] = [
+            libc::ENOSPC,
+            libc::EDQUOT,
+            libc::EACCES,
+            libc::EPERM,
+            libc::EROFS,
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::EIO,
+            libc::ENOMEM,
+            libc::EAGAIN,
+        ];
+        matches!(self, Self::Io(error) if error.raw_os_error().is_some_and(|code| CODES.contains(&code)))
+    }
+}
+
 /// Called with each key and value of a scan; `Break` ends it.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 

@@ -56,6 +56,8 @@ pub(in crate::store) struct Opened {
     pub(in crate::store) store: Box<dyn StateStore>,
     pub(in crate::store) held: Held,
     pub(in crate::store) damage: Option<IndexDamage>,
+    /// The disk keeps none for this run: what is here is in memory and ends with the process.
+    pub(in crate::store) failed: bool,
 }
 
 /// What the index held when it was opened.
@@ -76,48 +78,59 @@ pub(in crate::store) struct Held {
     pub(in crate::store) groups: Vec<Entry>,
 }
 
-/// Opens the index in `dir`, or puts a damaged one aside and starts anew. `now` is Unix milliseconds.
+/// Opens the index in `dir`, or puts a damaged one aside and starts anew. One that the disk does not give or take now is
+/// left as it is, for the next start. `now` is Unix milliseconds.
 pub(in crate::store) fn open(dir: &Path, kind: IndexKind, now: u64) -> Result<Opened, Error> {
-    let path = dir.join(DIRECTORY);
     if kind == IndexKind::Memory {
-        let (store, held) = contained(|| Ok(Box::new(MemoryStore::new()) as Box<dyn StateStore>), now)?;
-        return Ok(Opened { store, held, damage: None });
+        return in_memory(now, None, false);
     }
-    let sled = {
-        let path = path.clone();
-        move || {
-            // Its files are made with whatever mode the umask leaves.
-            private_dir::make(&path).map_err(|error| IndexError::Io(Arc::new(error)))?;
-            // One of an earlier version.
-            let _ = fs::set_permissions(&path, Permissions::from_mode(0o700));
-            Ok(Box::new(SledStore::open(&path, CACHE)?) as Box<dyn StateStore>)
-        }
-    };
+    let path = dir.join(DIRECTORY);
+    open_with(dir, now, move || {
+        // Its files are made with whatever mode the umask leaves.
+        private_dir::make(&path).map_err(|error| IndexError::Io(Arc::new(error)))?;
+        // One of an earlier version.
+        let _ = fs::set_permissions(&path, Permissions::from_mode(0o700));
+        Ok(Box::new(SledStore::open(&path, CACHE)?) as Box<dyn StateStore>)
+    })
+}
+
+fn open_with<F>(dir: &Path, now: u64, open: F) -> Result<Opened, Error>
+where
+    F: FnOnce() -> Result<Box<dyn StateStore>, IndexError> + Clone + Send + 'static,
+{
     let marker = dir.join(FAILED);
     let first = match fs::read_to_string(&marker) {
         Ok(cause) => Err(IndexError::Damaged(cause)),
-        Err(_) => contained(sled.clone(), now),
+        Err(_) => contained(open.clone(), now),
     };
     let cause = match first {
-        Ok((store, held)) => return Ok(Opened { store, held, damage: None }),
+        Ok((store, held)) => return Ok(Opened { store, held, damage: None, failed: false }),
         Err(IndexError::Newer { found, known }) => return Err(Error::NewerSchema { what: "index", found, known }),
+        Err(error) if error.is_of_the_disk() => return without(now, &error, None),
         Err(error) => error.to_string(),
     };
-    let aside = put_aside(dir, &path, now);
+    let aside = put_aside(dir, &dir.join(DIRECTORY), now);
     if let Err(error) = &aside {
         tracing::error!(%error, "the damaged index could not be put aside");
     }
     // A marker that stays only costs the next start another new index.
     let _ = fs::remove_file(&marker);
     let damage = Some(IndexDamage { aside: aside.ok().flatten(), cause });
-    match contained(sled, now) {
-        Ok((store, held)) => Ok(Opened { store, held, damage }),
-        Err(error) => {
-            tracing::error!(%error, "no index can be kept on this disk; going on without");
-            let (store, held) = contained(|| Ok(Box::new(MemoryStore::new()) as Box<dyn StateStore>), now)?;
-            Ok(Opened { store, held, damage })
-        }
+    match contained(open, now) {
+        Ok((store, held)) => Ok(Opened { store, held, damage, failed: false }),
+        Err(error) => without(now, &error, damage),
     }
+}
+
+/// Goes on without one on disk.
+fn without(now: u64, error: &IndexError, damage: Option<IndexDamage>) -> Result<Opened, Error> {
+    tracing::error!(%error, "the index cannot be used; it is left as it is, and this run goes on without");
+    in_memory(now, damage, true)
+}
+
+fn in_memory(now: u64, damage: Option<IndexDamage>, failed: bool) -> Result<Opened, Error> {
+    let (store, held) = contained(|| Ok(Box::new(MemoryStore::new()) as Box<dyn StateStore>), now)?;
+    Ok(Opened { store, held, damage, failed })
 }
 
 type OpenResult = Result<(Box<dyn StateStore>, Held), IndexError>;
@@ -352,8 +365,8 @@ impl Run {
         }
     }
 
-    /// Does something with the index. If that fails or panics the index is not used again by this process, and the
-    /// next start builds a new one from the journal.
+    /// Does something with the index. If that fails or panics the index is not used again by this process. The next start
+    /// opens it as behind a crash where the disk was at fault, and builds a new one from the journal where it was not.
     fn attempt(&mut self, work: impl FnOnce(&mut dyn StateStore, Option<u64>) -> Result<(), IndexError>) {
         let Some(mut store) = self.store.take() else { return };
         self.dirty = true;
@@ -363,10 +376,14 @@ impl Run {
         match outcome {
             Ok(()) => self.store = Some(store),
             Err(error) => {
-                tracing::error!(%error, "the index failed; it will be built anew at the next start");
                 self.counters.index_failed();
-                if let Err(error) = fs::write(&self.marker, error.to_string()) {
-                    tracing::error!(%error, "could not note that the index failed");
+                if error.is_of_the_disk() {
+                    tracing::error!(%error, "the index failed; the next start goes on with what of it is on disk");
+                } else {
+                    tracing::error!(%error, "the index failed; it will be built anew at the next start");
+                    if let Err(error) = fs::write(&self.marker, error.to_string()) {
+                        tracing::error!(%error, "could not note that the index failed");
+                    }
                 }
                 // What panicked once may panic again while it is put away.
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(store)));
@@ -408,93 +425,4 @@ fn reconcile(store: &mut dyn StateStore, live: &[Entry]) -> Result<(), IndexErro
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::sync_channel;
-
-    use parking_lot::Mutex;
-
-    use super::*;
-    use crate::store::testing::quarantine;
-
-    /// Notes what is asked of it.
-    #[derive(Default)]
-    struct Asked {
-        batches: Vec<Vec<Op>>,
-        flushes: usize,
-    }
-
-    struct Recording(Arc<Mutex<Asked>>);
-
-    impl StateStore for Recording {
-        fn apply(&mut self, batch: Vec<Op>) -> Result<(), IndexError> {
-            if !batch.is_empty() {
-                self.0.lock().batches.push(batch);
-            }
-            Ok(())
-        }
-
-        fn get(&self, _: Tree, _: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-            Ok(None)
-        }
-
-        fn scan(&self, _: Tree, _: &[u8], _: &mut super::super::Visit<'_>) -> Result<(), IndexError> {
-            Ok(())
-        }
-
-        fn flush(&mut self) -> Result<(), IndexError> {
-            self.0.lock().flushes += 1;
-            Ok(())
-        }
-
-        fn size_on_disk(&self) -> u64 {
-            0
-        }
-    }
-
-    fn put(value: u64) -> Message {
-        let ops = vec![Op::Put(Tree::Session, b"one".to_vec(), value.to_be_bytes().to_vec())];
-        Message::Apply { ops, applied: Some(value) }
-    }
-
-    #[test]
-    fn changes_wait_for_one_another_and_the_last_one_is_applied() {
-        let asked = Arc::new(Mutex::new(Asked::default()));
-        let (sender, messages) = sync_channel(10_000);
-        let (dirty, pending, counters) = (false, Pending::default(), Arc::new(Counters::default()));
-        let store: Box<dyn StateStore> = Box::new(Recording(asked.clone()));
-        let marker = PathBuf::from("/nonexistent/failed");
-        let seen = None;
-        let mut run = Run { store: Some(store), dirty, applied: None, pending, seen, counters, marker };
-        let thread = thread::spawn(move || run.until_shutdown(&messages));
-        for value in 0..5_000 {
-            sender.send(put(value)).expect("it runs");
-        }
-        // Nobody wakes it, and it is durable all the same.
-        let begun = Instant::now();
-        while asked.lock().flushes == 0 {
-            assert!(begun.elapsed() < Duration::from_secs(60));
-            thread::sleep(Duration::from_millis(5));
-        }
-        let batches = asked.lock().batches.len();
-        sender.send(put(5_000)).expect("it runs");
-        // What is reconciled stands behind what came before it.
-        let entry = Entry { seq: 1, time: String::new(), record: quarantine(1) };
-        sender.send(Message::Reconcile { live: vec![entry], applied: 6_000 }).expect("it runs");
-        sender.send(Message::Shutdown).expect("it runs");
-        thread.thread().unpark();
-        thread.join().expect("ends");
-        let asked = asked.lock();
-        // Each round is the changes and the sequence they reach.
-        assert!(batches <= 2 * (1 + begun.elapsed().as_secs() as usize), "{batches} batches of 5,000 changes");
-        let of = |value: u64| {
-            asked.batches.iter().position(|batch| {
-                batch.contains(&Op::Put(Tree::Session, b"one".to_vec(), value.to_be_bytes().to_vec()))
-            })
-        };
-        let reconciled =
-            asked.batches.iter().position(|batch| batch.iter().any(|op| matches!(op, Op::Put(Tree::Quarantine, ..))));
-        assert!(of(4_999).is_some() && of(5_000) < reconciled, "{:?} {reconciled:?}", of(5_000));
-        let applied = asked.batches.last().expect("some");
-        assert_eq!(*applied, [Op::Put(Tree::Meta, META_APPLIED.to_vec(), 6_000u64.to_be_bytes().to_vec())]);
-    }
-}
+mod tests;

@@ -1,7 +1,8 @@
 //! What crashes and bad disks leave behind.
 
 use super::*;
-use crate::store::recover::{Next, replay};
+use crate::store::journal::{Journal, OldSegment};
+use crate::store::recover::{Next, Replay, replay};
 
 /// A journal of `n` quarantines, each of its own session, and where each line ends (newline not counted).
 fn journal(n: u32) -> (tempfile::TempDir, Vec<u8>, Vec<usize>) {
@@ -173,6 +174,29 @@ fn a_later_version_is_not_opened_and_not_touched() {
     let error = Store::open(dir.path(), Options::default()).unwrap_err();
     assert!(matches!(error, Error::NewerSchema { what: "index", found: 3, .. }), "{error}");
     assert!(dir.path().join("index").exists());
+}
+
+#[test]
+fn a_journal_without_room_for_a_segment_goes_on_with_the_next_write_that_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), options());
+    write(&store, &[quarantine(1), quarantine(2), release(1)]);
+    store.close();
+    let before = fs::read(segment::path(dir.path(), 1)).unwrap();
+    let Replay { fold, head, .. } = replay(dir.path(), 0).unwrap();
+    let mut fold = fold.map(|live| live.loc);
+    assert!(Journal::waiting(dir.path(), head, Vec::new()).unwrap().is_none(), "nothing to stand behind");
+    let older = vec![OldSegment { number: 1, first: 1, octets: before.len() as u64 }];
+    let mut journal = Journal::waiting(dir.path(), head, older).unwrap().unwrap();
+    assert_eq!((journal.is_suspect(), journal.end()), (true, (1, before.len() as u64)));
+    assert!(journal.append(std::iter::empty()).is_err(), "the old segment is not written again");
+    assert_eq!(fs::read(segment::path(dir.path(), 1)).unwrap(), before);
+    journal.rotate(&mut fold, 0).unwrap();
+    drop(journal);
+    assert_eq!(segment::list(dir.path()).unwrap(), [1, 2]);
+    let (store, again) = open(dir.path(), options());
+    assert_eq!((again.quarantined.len(), again.damage.is_empty()), (1, true), "{:?}", again.damage);
+    store.close();
 }
 
 #[test]

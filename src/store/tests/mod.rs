@@ -2,6 +2,7 @@
 
 mod damage;
 mod ledgers;
+mod sinks;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -338,86 +339,6 @@ fn a_snapshot_says_what_everything_before_it_said() {
         assert_eq!(summary(&strip(fallback)), summary(&short), "round {round}, from the snapshot before");
         b.close();
     }
-}
-
-#[test]
-fn a_sink_goes_on_where_it_was() {
-    let dir = tempfile::tempdir().unwrap();
-    let sinks = |names: &[&str]| Options {
-        sinks: names.iter().map(|n| (*n).to_owned()).collect(),
-        segment_octets: 4_000,
-        keep_segments: 2,
-        ..options()
-    };
-    let next = |spool: &mut Spool| spool.next(Duration::ZERO).unwrap().map(|s| s.alert.id);
-    let undelivered = |r: &Recovered| r.undelivered.iter().map(|b| b.alerts).collect::<Vec<_>>();
-    let id = |n: u32| Some(format!("alert-{n}"));
-
-    let (store, _) = open(dir.path(), sinks(&["soc", "siem"]));
-    for n in 0..100 {
-        write(&store, &[ledger(n % 5), alert_record(n), quarantine(n % 5)]);
-    }
-    let mut soc = store.spool("soc").unwrap();
-    for n in 0..60 {
-        assert_eq!(next(&mut soc), id(n));
-        assert_eq!(next(&mut soc), id(n), "the same one until it is taken");
-        soc.taken();
-    }
-    assert_eq!(soc.progress().depth(&store), 40);
-    assert!(store.spool("unknown").is_none());
-    drop(soc);
-    store.close();
-
-    let (store, again) = open(dir.path(), sinks(&["soc", "siem", "late"]));
-    assert_eq!(undelivered(&again), [40, 100, 0]);
-    write(&store, &[alert_record(100)]);
-    let mut late = store.spool("late").unwrap();
-    assert_eq!(next(&mut late), id(100), "a new sink gets what comes from now on");
-    late.taken();
-    assert_eq!(next(&mut late), None);
-    let (mut soc, mut siem) = (store.spool("soc").unwrap(), store.spool("siem").unwrap());
-    for n in 60..=100 {
-        assert_eq!(next(&mut soc), id(n));
-        soc.taken();
-    }
-    for n in 0..=100 {
-        assert_eq!(next(&mut siem), id(n), "its segments were kept for it");
-        siem.taken();
-    }
-    assert_eq!((next(&mut soc), next(&mut siem), siem.progress().depth(&store)), (None, None, 0));
-    // Nobody needs the old segments any more.
-    for n in 0..60 {
-        write(&store, &[quarantine(n % 5), ledger(n % 5)]);
-    }
-    drop((soc, siem, late));
-    store.close();
-    assert_eq!(segment::list(dir.path()).unwrap().len(), 2);
-    let (store, last) = open(dir.path(), sinks(&["soc", "siem", "late"]));
-    assert_eq!(undelivered(&last), [0, 0, 0]);
-    store.close();
-}
-
-#[test]
-fn a_waiting_spool_hears_of_an_alert_and_of_a_wake() {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, _) = open(dir.path(), Options { sinks: vec!["soc".into()], ..options() });
-    let mut spool = store.spool("soc").unwrap();
-    std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| spool.next(Duration::from_secs(60)).unwrap().map(|s| s.alert.id));
-        write(&store, &[alert_record(5)]);
-        assert_eq!(waiting.join().unwrap().as_deref(), Some("alert-5"));
-    });
-    spool.taken();
-    std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| spool.next(Duration::from_secs(60)).unwrap().is_none());
-        while !waiting.is_finished() {
-            store.wake();
-            std::thread::yield_now();
-        }
-        assert!(waiting.join().unwrap());
-    });
-    drop(spool);
-    store.close();
 }
 
 #[test]
