@@ -20,8 +20,14 @@ pub(crate) struct Step {
 pub(crate) enum Source {
     /// The response's answer section.
     Record(Record),
-    /// Made from a DNAME that came without its CNAME (RFC 6672 section 3.1).
-    Made(Box<Spelled>),
+    /// Made from a DNAME (RFC 6672 section 3.1), also where it came with its CNAME: that one has the letter case of the
+    /// question that was sent.
+    Made {
+        /// Where it leads.
+        target: Box<Spelled>,
+        /// It came as well.
+        came: bool,
+    },
 }
 
 /// The question's chain: aliases in order, and the name they end at.
@@ -86,12 +92,10 @@ impl Chain {
         let prefix_len = self.end.as_wire().len().saturating_sub(owner.as_wire().len());
         let made = substitute(self.end.as_wire().get(..prefix_len)?, &dname_target)?;
         let dname = Step { owner, rtype: DNAME, ttl: record.ttl, source: Source::Record(record) };
-        let cname = match cname {
-            Some((cname, target)) if target.folded().as_wire() == made.folded().as_wire() => {
-                Step { owner: self.end, rtype: CNAME, ttl: cname.ttl, source: Source::Record(cname) }
-            }
-            _ => Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Made(Box::new(made)) },
-        };
+        let theirs = cname.filter(|(_, target)| target.folded().as_wire() == made.folded().as_wire());
+        let ttl = theirs.as_ref().map_or(record.ttl, |(cname, _)| cname.ttl);
+        let source = Source::Made { target: Box::new(made), came: theirs.is_some() };
+        let cname = Step { owner: self.end, rtype: CNAME, ttl, source };
         Some(Some((vec![dname, cname], made.folded())))
     }
 

@@ -205,11 +205,12 @@ impl<'v, 'm> Vetting<'v, 'm> {
                     self.shown += usize::from(self.copied(owner, record)?);
                     self.signatures(owner, step.rtype)?;
                 }
-                Source::Made(target) => {
-                    self.record(owner, step.rtype, step.ttl, |v| {
+                Source::Made { target, came } => {
+                    let written = self.record(owner, step.rtype, step.ttl, |v| {
                         v.to.data_name(target.as_wire(), false);
                         Ok(())
                     })?;
+                    self.shown += usize::from(written && *came);
                 }
             }
         }

@@ -78,7 +78,7 @@ impl Try<'_> {
         let mut payload = Some(self.payload);
         let mut again = false;
         loop {
-            let (wire, rcode, streamed) = match self.server.upstream.way {
+            let (mut wire, rcode, streamed) = match self.server.upstream.way {
                 Way::Tcp | Way::Tls(_) => {
                     let heard = self.streamed(ask, payload, self.end).await?;
                     (heard.wire, heard.rcode, true)
@@ -92,6 +92,7 @@ impl Try<'_> {
                     }
                 },
             };
+            ask.respell(&mut wire);
             // A server without EDNS says FORMERR (RFC 6891 section 7). Not remembered: a forged one must not cost more
             // than this one question.
             if rcode == 1 && payload.take().is_some() {

@@ -92,6 +92,16 @@ impl Ask {
         self.qname.as_ref().map_or(&[0], |name| name.as_ref().as_wire())
     }
 
+    /// Spells the question of `response`, which is one to this, as it was asked before any letter case was drawn for it:
+    /// names in its records may be pointers to that, and would be spelled by chance.
+    pub(super) fn respell(&self, response: &mut [u8]) {
+        let name = self.qname();
+        // Not there where the header came back alone.
+        if let Some(theirs) = response.get_mut(HEADER..).and_then(|rest| rest.get_mut(..name.len())) {
+            theirs.copy_from_slice(name);
+        }
+    }
+
     /// With whom the outcome is shared.
     pub(super) fn sharing(&self) -> Sharing {
         self.sharing
