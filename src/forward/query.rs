@@ -235,7 +235,7 @@ impl Query {
         }
         let rcode = header[3] & 0xf;
         // Servers that cannot parse a query may send back its header alone. Believed for this one query only.
-        if rcode == 1 && header[4..6] == [0, 0] && octets.len() == HEADER {
+        if matches!(rcode, 1 | 4) && header[4..6] == [0, 0] && octets.len() == HEADER {
             return Fit::Ours { rcode, truncated: false };
         }
         let theirs = octets.get(HEADER..self.question).unwrap_or_default();
@@ -385,7 +385,10 @@ mod tests {
         for len in 0..33 {
             assert_eq!(query.fit(&good[..len]), Fit::Foreign, "{len} octets");
         }
-        assert_eq!(query.fit(&[0, 7, 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0]), Fit::Ours { rcode: 1, truncated: false });
+        for rcode in [1, 4] {
+            let header = [0, 7, 0x80, rcode, 0, 0, 0, 0, 0, 0, 0, 0];
+            assert_eq!(query.fit(&header), Fit::Ours { rcode, truncated: false });
+        }
         assert_eq!(query.fit(&[0, 7, 0x80, 2, 0, 0, 0, 0, 0, 0, 0, 0]), Fit::Foreign);
     }
 
