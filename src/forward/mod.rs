@@ -260,7 +260,7 @@ impl Forwarder {
         }
         match Box::pin(timeout_at(until, self.resolve(permit))).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(permit.qname())))),
+            Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.members(&self.ask(permit))))),
         }
     }
 
@@ -270,7 +270,7 @@ impl Forwarder {
         let ask = Ask::host(need.name(), need.qtype()).with_proofs();
         match timeout_at(until, self.look_up(ask)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(need.name())))),
+            Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.members(&ask)))),
         }
     }
 
@@ -316,9 +316,9 @@ impl Forwarder {
         }
     }
 
-    /// Says at once that nobody can be asked about `name`, where that is known.
-    pub fn down_for(&self, name: NameRef<'_>) -> Option<ForwardError> {
-        let members = self.inner.map.of(name);
+    /// Says at once that nobody can be asked what `permit` allows, where that is known.
+    pub fn down_for(&self, permit: &Permit) -> Option<ForwardError> {
+        let members = self.inner.members(&self.ask(permit));
         let down = self.inner.living(members, Instant::now()).is_empty();
         down.then(|| {
             Counters::add(&self.inner.counters.questions);
@@ -381,7 +381,7 @@ fn places(upstreams: &[Upstream], servers: &mut Vec<Server>, counters: &Arc<Coun
 impl Inner {
     /// Whom to ask: nobody else ever is.
     fn members(&self, ask: &Ask) -> &[usize] {
-        self.map.of(ask.name())
+        self.map.of_question(ask.name(), ask.qtype())
     }
 
     /// Those of `members` that may be asked: by standing, then in order of preference.

@@ -87,6 +87,11 @@ impl Ask {
         self.qname.as_ref().map_or(NameRef::ROOT, QName::as_ref)
     }
 
+    /// The type.
+    pub(super) fn qtype(&self) -> Qtype {
+        self.qtype
+    }
+
     /// Wire octets of the name.
     pub(super) fn qname(&self) -> &[u8] {
         self.qname.as_ref().map_or(&[0], |name| name.as_ref().as_wire())

@@ -101,7 +101,7 @@ impl Pipeline {
         let key = key_of(permit);
         if leave.slow {
             // Where nobody can be asked, the wait would hide nothing.
-            if let Some(error) = self.forwarder.down_for(permit.qname()) {
+            if let Some(error) = self.forwarder.down_for(permit) {
                 let (ede, text) = error.ede();
                 return fail(walk, query, ede, &text, out);
             }
