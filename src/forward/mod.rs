@@ -274,6 +274,34 @@ impl Forwarder {
         }
     }
 
+    /// Asks what `permit` allows once more, of anybody but the upstream at `other`, whose answer was no good. `None` where
+    /// there is nobody else who could answer by `until`.
+    pub async fn resolve_besides(&self, permit: &Permit, other: SocketAddr, until: Instant) -> Option<Landed> {
+        self.look_up_besides(self.ask(permit), other, until).await
+    }
+
+    /// The same for keys, as [`Self::look_up_keys`] looks them up.
+    pub async fn look_up_keys_besides(&self, need: &Need, other: SocketAddr, until: Instant) -> Option<Landed> {
+        self.look_up_besides(Ask::host(need.name(), need.qtype()).with_proofs(), other, until).await
+    }
+
+    async fn look_up_besides(&self, ask: Ask, other: SocketAddr, until: Instant) -> Option<Landed> {
+        let living = self.inner.living(self.inner.members(&ask), Instant::now());
+        if living.iter().all(|index| self.inner.servers[*index].upstream.address == other) {
+            return None;
+        }
+        timeout_at(until, self.look_up(ask.besides(other))).await.ok()?.ok()
+    }
+
+    /// Notes that `winner` has answered well what `loser` has not, as a validator found.
+    pub fn outdone(&self, permit: &Permit, loser: SocketAddr, winner: SocketAddr) {
+        let members = self.inner.members(&self.ask(permit));
+        let of = |address| members.iter().copied().find(|index| self.inner.servers[*index].upstream.address == address);
+        if let (Some(loser), Some(winner)) = (of(loser), of(winner)) {
+            race::compare(&self.inner, permit.qname(), winner, std::iter::once(loser));
+        }
+    }
+
     /// Looks up, also for ourselves, what the configuration names.
     fn look_up(&self, ask: Ask) -> impl Future<Output = Result<Landed, ForwardError>> + use<> {
         // Outside the future, so that it does not hold the name.

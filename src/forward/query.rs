@@ -14,6 +14,8 @@
     )
 )]
 
+use std::net::SocketAddr;
+
 use staunch_scoring::name::MAX_NAME;
 use staunch_scoring::{NameRef, QName};
 
@@ -41,6 +43,8 @@ pub(super) struct Ask {
     dnssec_ok: bool,
     checking_disabled: bool,
     sharing: Sharing,
+    /// Whom not to ask.
+    besides: Option<SocketAddr>,
 }
 
 impl From<&Permit> for Ask {
@@ -51,6 +55,7 @@ impl From<&Permit> for Ask {
             dnssec_ok: permit.dnssec_ok(),
             checking_disabled: permit.checking_disabled(),
             sharing: permit.sharing(),
+            besides: None,
         }
     }
 }
@@ -63,6 +68,7 @@ impl Ask {
         dnssec_ok: false,
         checking_disabled: false,
         sharing: Sharing { partition: Partition::ALL, private: false },
+        besides: None,
     };
 
     /// How do you spell? A name with letters that is nobody's choice and that resolvers answer by themselves (RFC 9462
@@ -80,6 +86,16 @@ impl Ask {
     /// With signatures, unchecked.
     pub(super) fn with_proofs(self) -> Self {
         Self { dnssec_ok: true, checking_disabled: true, ..self }
+    }
+
+    /// To be asked of anybody but the upstream at this address.
+    pub(super) fn besides(self, other: SocketAddr) -> Self {
+        Self { besides: Some(other), ..self }
+    }
+
+    /// Whether it may be asked of the upstream at this address.
+    pub(super) fn is_for(&self, upstream: SocketAddr) -> bool {
+        self.besides != Some(upstream)
     }
 
     /// The name.
@@ -117,9 +133,10 @@ impl Ask {
         u32::from(self.qtype.0) << 2 | u32::from(self.dnssec_ok) << 1 | u32::from(self.checking_disabled)
     }
 
-    /// Whether `other` asks the same and shares what it gets.
+    /// Whether `other` asks the same of the same and shares what it gets.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.qname() == other.qname()
+            && self.besides == other.besides
             && (self.kind(), self.sharing.partition) == (other.kind(), other.sharing.partition)
     }
 }

@@ -319,7 +319,7 @@ impl Search<'_, '_> {
             return Heard::Nothing;
         };
         let until = tokio::time::Instant::now() + PATIENCE;
-        if self.pipeline.validate(&self.live, &permit, &response, &mut vetted, until).await.is_err() {
+        if self.pipeline.check(&self.live, &permit, &response, &mut vetted, until).await.is_err() {
             return Heard::Nothing;
         }
         // Answers that lead inside are evidence of their own and go the ordinary way.
