@@ -90,7 +90,9 @@ async fn look(
     let look = validator.look(known, zone.as_ref(), &reply.wire, clock::now());
     reply.kept();
     for tag in &look.crowded {
-        tracing::warn!("trust anchors: key {tag} of {zone} is new, and finds no room among those that are known already");
+        tracing::warn!(
+            "trust anchors: key {tag} of {zone} is new, and finds no room among those that are known already"
+        );
     }
     if look.changes.is_empty() {
         return look.next;

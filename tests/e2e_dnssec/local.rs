@@ -395,9 +395,8 @@ fn what_one_upstream_makes_bogus_is_had_from_another() {
         tamper.set(Some(change));
         // A busy machine may need more time than a question has; a failure is forgotten after two seconds.
         let whole = |reply: &Message| reply.flags & AD != 0 && codes(reply).is_empty();
-        let reply = world::wait_for(Duration::from_secs(10), || {
-            Some(net.through(&query(name, qtype, true, AD))).filter(whole)
-        });
+        let reply =
+            world::wait_for(Duration::from_secs(10), || Some(net.through(&query(name, qtype, true, AD))).filter(whole));
         let Some(reply) = reply else {
             panic!("{what}: {:?}\n{}", net.through(&query(name, qtype, true, AD)), net.staunch.tail())
         };

@@ -194,7 +194,13 @@ impl Pool {
 
     /// Puts the question on a connection; on a `fresh` one, if it must be. `None` where there are as many as there may be
     /// and none takes it.
-    fn seat(&self, ask: &Ask, dress: Dress<'_>, patience: Duration, fresh: bool) -> Result<Option<line::Seat>, FailKind> {
+    fn seat(
+        &self,
+        ask: &Ask,
+        dress: Dress<'_>,
+        patience: Duration,
+        fresh: bool,
+    ) -> Result<Option<line::Seat>, FailKind> {
         let now = Instant::now();
         let most = self.dialled.carried(now);
         // Held while a query is written into a queue, never while anybody waits.

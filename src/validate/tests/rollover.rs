@@ -131,7 +131,11 @@ fn only_who_is_trusted_can_teach_anything() {
         ("revoked by another key", keys(&[&marked(&a), &b], &[&b])),
         ("nothing", Reply::default()),
     ] {
-        assert_eq!(root.look(&reply, on(0)), Look { changes: vec![], crowded: vec![], next: Duration::from_secs(3600) }, "{what}");
+        assert_eq!(
+            root.look(&reply, on(0)),
+            Look { changes: vec![], crowded: vec![], next: Duration::from_secs(3600) },
+            "{what}"
+        );
         assert_eq!(*root.net.validator.rollover(), Rollover::default(), "{what}");
     }
     let mut known = Rollover::default();
