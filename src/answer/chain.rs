@@ -40,6 +40,8 @@ pub(crate) struct Chain {
     pub(crate) end: Spelled,
     /// It was cut where it led to a name of the inside.
     pub(crate) internal: bool,
+    /// It was cut behind the alias that leads into a zone of which others are asked.
+    pub(crate) beyond: bool,
 }
 
 impl Chain {
@@ -48,7 +50,8 @@ impl Chain {
     /// A question of type CNAME or ANY is answered by what stands at its name and follows no alias but a DNAME's: nothing
     /// exists below one (RFC 6672 section 2.3), so the CNAME there is its work, and no proof without it.
     pub(crate) fn follow(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Option<Self> {
-        let mut chain = Self { steps: Vec::new(), hops: Vec::new(), end: Spelled::of(asked.qname), internal: false };
+        let end = Spelled::of(asked.qname);
+        let mut chain = Self { steps: Vec::new(), hops: Vec::new(), end, internal: false, beyond: false };
         let for_aliases = asked.is_for_aliases();
         while for_aliases || !chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
             let Some((steps, target)) = chain.hop(message, for_aliases)? else { break };
@@ -61,9 +64,13 @@ impl Chain {
             if seen || chain.hops.len() == MAX_HOPS {
                 return None;
             }
+            chain.beyond = rules.is_beyond(asked.qname, name);
             chain.steps.extend(steps);
             chain.hops.push(target);
             chain.end = target;
+            if chain.beyond {
+                break;
+            }
         }
         Some(chain)
     }

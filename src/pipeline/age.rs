@@ -165,7 +165,7 @@ impl Pipeline {
             Some(walk.started),
             out,
             None,
-            walk.aliased,
+            walk.led,
         )
     }
 }

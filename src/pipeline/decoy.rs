@@ -157,7 +157,7 @@ impl Pipeline {
                 Some(walk.started),
                 &mut out,
                 Some(again),
-                walk.aliased,
+                walk.led,
             ) {
                 Fast::Reply => Some(out),
                 Fast::Drop => None,

@@ -9,7 +9,7 @@ use staunch_scoring::{Bits, Listing, Outcome, Split};
 use super::finish::key_asked;
 use super::show::{show, shown};
 use super::standing::{Basis, Said};
-use super::{Deferred, Leave, NO_COPY, NOT_WHOLE, Pipeline, Step, Walk, decoy, is_guarded, rewrite};
+use super::{Deferred, Leave, Led, NO_COPY, NOT_WHOLE, Pipeline, Step, Walk, beyond, decoy, is_guarded, rewrite};
 use crate::event::{Source, Verdict};
 use crate::listen::Fast;
 use crate::model::{Ede, Mode, Now, Qtype, Reason, Transport};
@@ -21,7 +21,7 @@ use crate::{local, reply};
 
 impl Pipeline {
     /// The synchronous half of the walk. `waited`: since when, for a query that has waited for its domain's age. `again`:
-    /// what became of a first walk that asked siblings. `aliased`: whether a policy zone has led here, so that none is asked.
+    /// what became of a first walk that asked siblings. `led`: what has led here.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn walk(
         &self,
@@ -33,8 +33,9 @@ impl Pipeline {
         waited: Option<Instant>,
         out: &mut Vec<u8>,
         again: Option<decoy::Again>,
-        aliased: bool,
+        led: Led,
     ) -> Fast<Deferred> {
+        let aliased = led.aliased;
         let started = waited.unwrap_or_else(Instant::now);
         let live = self.live.load();
         let Some(session) = self.identify(&live, from, now) else {
@@ -76,7 +77,7 @@ impl Pipeline {
                 wall: now.wall.shown,
                 started,
                 session: session.clone(),
-                aliased,
+                led,
                 record,
             };
             Fast::Deferred(Deferred { walk: Box::new(walk), step })
@@ -307,7 +308,8 @@ impl Pipeline {
                         && rewrite::says_anything(
                             &live, zones, &context, &grants, qname, from, transport, &entry, now,
                         ));
-                let held = !denied && entry.inside.is_none() && (!guarded || self.enforcer.healthy());
+                let ends = entry.inside.is_none() && !beyond::leads(query, &entry);
+                let held = !denied && ends && (!guarded || self.enforcer.healthy());
                 let shown = held
                     .then(|| shown(&live, &context, inner.quietly(), &record, (&entry, &opens), view, now))
                     .flatten();

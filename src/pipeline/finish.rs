@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::pins::asked;
 use super::private::is_whole;
 use super::show::{show, ttl_of};
-use super::{Deferred, Leave, Live, Pipeline, Step, Walk};
+use super::{Deferred, Leave, Live, Pipeline, Step, Walk, beyond};
 use crate::answer::{self, Asked, Kind, Vetted};
 use crate::cache::{Entry, Failure, Key};
 use crate::clock;
@@ -249,6 +249,9 @@ impl Pipeline {
         }
         if self.rewrite_answer(&live, walk, query, &entry, now, out).await {
             return;
+        }
+        if beyond::leads(query, &entry) {
+            return Box::pin(self.lead_beyond(&live, walk, query, &entry, now, out)).await;
         }
         let ttl = ttl_of(&walk.record, &entry, now).min(self.cap(&live, walk, query, now));
         let plan = pin::plan(&live.pins, ttl);
