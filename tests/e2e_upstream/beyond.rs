@@ -38,7 +38,7 @@ fn an_alias_into_a_zone_of_others_is_followed_by_a_question_to_them() {
             // From zone to zone without an end.
             name if name.starts_with("loop") => {
                 let n: u32 = name[4..].split('.').next().and_then(|n| n.parse().ok()).expect("a number");
-                let to = if n % 2 == 0 { "lab.corp.example" } else { "corp.example" };
+                let to = if n.is_multiple_of(2) { "lab.corp.example" } else { "corp.example" };
                 reply.answer(name, CNAME, &wire(&format!("loop{}.{to}", n + 1))).done()
             }
             name => reply.answer(name, A, &TRUE).done(),
