@@ -42,6 +42,7 @@ fn wire_costs(c: &mut Criterion) {
         ttl_at: Box::new([6, 22, 38, 54]),
         ttl: 3600,
         pins: Box::new([]),
+        beyond: false,
     };
     c.bench_function("answer_4_records", |b| {
         b.iter(|| reply::from_answer(&mut out, black_box(&query), black_box(&answer), Transport::Udp, 7, 300));

@@ -85,6 +85,23 @@ fn below_a_wildcard_the_name_stays_inside() {
 }
 
 #[test]
+fn a_wildcard_alias_is_one_however_its_server_spells_it() {
+    let Some(world) = World::create(1) else { return };
+    let zone = "alias.example";
+    let server = SocketAddr::from((Ipv4Addr::new(203, 0, 113, 80), 53));
+    serve_alias(&world, server);
+    world.upstream.delegate(zone, server);
+    let staunch = Staunch::start(&world, &Config::enforce());
+    let name = format!("{}.{zone}", Chance(41).label(40));
+    let reply = world.agents[0].ask(&name, rtype::A).expect("an answer");
+    assert_eq!(reply.addresses(), [WEB], "{reply:?}\n{}", staunch.tail());
+    assert_eq!(told(&staunch, &name, "A"), ("answer".into(), "decoy".into(), "wildcard".into()));
+    assert_eq!(reply.answers[1].name, "edge.alias.example", "no letter case of ours is shown");
+    let seen = world.upstream.seen_below(zone);
+    assert!(seen.iter().all(|q| is_sibling(q, zone)), "{seen:?}");
+}
+
+#[test]
 fn what_siblings_get_is_no_answer_for_a_session_that_may_ask() {
     let Some(world) = World::create(2) else { return };
     let name = format!("{}.wild.example", Chance(29).label(40));
@@ -266,6 +283,32 @@ fn serve_late(world: &World, address: SocketAddr, late: Duration) {
                 tokio::time::sleep(late).await;
                 let _ = socket.send_to(&reply, from).await;
             });
+        }
+    });
+}
+
+/// Serves an alias to `edge` beside every name of type A, and its address, both names as pointers to the question's zone.
+fn serve_alias(world: &World, address: SocketAddr) {
+    let socket = world.net.run(async move { tokio::net::UdpSocket::bind(address).await.expect("a free port") });
+    world.net.spawn(async move {
+        let mut buffer = [0; 4096];
+        while let Ok((n, from)) = socket.recv_from(&mut buffer).await {
+            let Some((_, end)) = world::dns::read_name(&buffer[..n], 12) else { continue };
+            let mut reply = buffer[..end + 4].to_vec();
+            let has = reply[end + 1] == rtype::A as u8;
+            reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 2 * u8::from(has), 0, 0, 0, 0]);
+            if has {
+                let zone = 13 + reply[12];
+                for (owner, rtype, data) in [
+                    (&[0xc0, 12][..], 5, &[4, b'e', b'd', b'g', b'e', 0xc0, zone][..]),
+                    (&[4, b'e', b'd', b'g', b'e', 0xc0, zone], 1, &WEB.octets()),
+                ] {
+                    reply.extend(owner);
+                    reply.extend([0, rtype, 0, 1, 0, 0, 1, 44, 0, data.len() as u8]);
+                    reply.extend(data);
+                }
+            }
+            let _ = socket.send_to(&reply, from).await;
         }
     });
 }

@@ -4,6 +4,8 @@ mod daemon;
 
 #[path = "e2e_upstream/bailiwick.rs"]
 mod bailiwick;
+#[path = "e2e_upstream/beyond.rs"]
+mod beyond;
 #[path = "e2e_upstream/cookies.rs"]
 mod cookies;
 #[path = "e2e_upstream/denials.rs"]

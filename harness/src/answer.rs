@@ -61,6 +61,7 @@ impl Settings {
                 vec![Nat64::parse("2001:db8:64::/96").expect("a prefix")]
             },
             own: if self.0 & 64 == 0 { Vec::new() } else { vec![[203, 0, 113, 1].into()] },
+            apart: Vec::new(),
         }
     }
 

@@ -154,6 +154,7 @@ fn replies(query: &Query<'_>) {
         ttl_at: [6].into(),
         ttl: 9,
         pins: Box::default(),
+        beyond: false,
     };
     reply::from_answer(&mut out, query, &large, Transport::Udp, 0, 60);
     assert!(check("too large", &out).metadata.truncation);

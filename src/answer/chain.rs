@@ -20,8 +20,14 @@ pub(crate) struct Step {
 pub(crate) enum Source {
     /// The response's answer section.
     Record(Record),
-    /// Made from a DNAME that came without its CNAME (RFC 6672 section 3.1).
-    Made(Box<Spelled>),
+    /// Made from a DNAME (RFC 6672 section 3.1), also where it came with its CNAME: that one has the letter case of the
+    /// question that was sent.
+    Made {
+        /// Where it leads.
+        target: Box<Spelled>,
+        /// It came as well.
+        came: bool,
+    },
 }
 
 /// The question's chain: aliases in order, and the name they end at.
@@ -34,6 +40,8 @@ pub(crate) struct Chain {
     pub(crate) end: Spelled,
     /// It was cut where it led to a name of the inside.
     pub(crate) internal: bool,
+    /// It was cut behind the alias that leads into a zone of which others are asked.
+    pub(crate) beyond: bool,
 }
 
 impl Chain {
@@ -42,7 +50,8 @@ impl Chain {
     /// A question of type CNAME or ANY is answered by what stands at its name and follows no alias but a DNAME's: nothing
     /// exists below one (RFC 6672 section 2.3), so the CNAME there is its work, and no proof without it.
     pub(crate) fn follow(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Option<Self> {
-        let mut chain = Self { steps: Vec::new(), hops: Vec::new(), end: Spelled::of(asked.qname), internal: false };
+        let end = Spelled::of(asked.qname);
+        let mut chain = Self { steps: Vec::new(), hops: Vec::new(), end, internal: false, beyond: false };
         let for_aliases = asked.is_for_aliases();
         while for_aliases || !chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
             let Some((steps, target)) = chain.hop(message, for_aliases)? else { break };
@@ -55,9 +64,13 @@ impl Chain {
             if seen || chain.hops.len() == MAX_HOPS {
                 return None;
             }
+            chain.beyond = rules.is_beyond(asked.qname, name);
             chain.steps.extend(steps);
             chain.hops.push(target);
             chain.end = target;
+            if chain.beyond {
+                break;
+            }
         }
         Some(chain)
     }
@@ -86,12 +99,10 @@ impl Chain {
         let prefix_len = self.end.as_wire().len().saturating_sub(owner.as_wire().len());
         let made = substitute(self.end.as_wire().get(..prefix_len)?, &dname_target)?;
         let dname = Step { owner, rtype: DNAME, ttl: record.ttl, source: Source::Record(record) };
-        let cname = match cname {
-            Some((cname, target)) if target.folded().as_wire() == made.folded().as_wire() => {
-                Step { owner: self.end, rtype: CNAME, ttl: cname.ttl, source: Source::Record(cname) }
-            }
-            _ => Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Made(Box::new(made)) },
-        };
+        let theirs = cname.filter(|(_, target)| target.folded().as_wire() == made.folded().as_wire());
+        let ttl = theirs.as_ref().map_or(record.ttl, |(cname, _)| cname.ttl);
+        let source = Source::Made { target: Box::new(made), came: theirs.is_some() };
+        let cname = Step { owner: self.end, rtype: CNAME, ttl, source };
         Some(Some((vec![dname, cname], made.folded())))
     }
 

@@ -64,6 +64,20 @@ impl AnswerRules {
         self.showing(qname, addr) == Showing::Pin
     }
 
+    /// Whether `addr` may be shown in an answer to `qname`.
+    pub fn may_show(&self, qname: NameRef<'_>, addr: IpAddr) -> bool {
+        self.showing(qname, addr) != Showing::Hide
+    }
+
+    /// Whether `name` is of a zone with upstreams of its own, which those who are asked about `qname` are not.
+    pub(super) fn is_beyond(&self, qname: NameRef<'_>, name: NameRef<'_>) -> bool {
+        let zone_of = |name: NameRef<'_>| {
+            let holding = self.apart.iter().filter(|zone| name.is_at_or_below(zone.as_ref()));
+            holding.max_by_key(|zone| zone.as_ref().label_count())
+        };
+        zone_of(name).is_some_and(|zone| zone_of(qname) != Some(zone))
+    }
+
     /// Whether a rule lets `qname` answer with anything that is not public.
     pub(super) fn names_inside(&self, qname: NameRef<'_>) -> bool {
         self.allow_ranges.iter().any(|a| a.names.covers(qname))

@@ -101,6 +101,9 @@ pub struct WireAnswer {
     pub ttl: u32,
     /// Addresses a session may reach because of this answer.
     pub pins: Box<[IpAddr]>,
+    /// Its aliases lead into a zone that is asked of others ([`AnswerRules::apart`]), and end there: what is behind them is a
+    /// question of its own.
+    pub beyond: bool,
 }
 
 /// The question an answer has to fit.
@@ -144,6 +147,8 @@ pub struct AnswerRules {
     pub nat64: Vec<Nat64>,
     /// Our own addresses: listening addresses, gateway addresses of the sandboxes' interfaces.
     pub own: Vec<IpAddr>,
+    /// Zones that have upstreams of their own: of their names nobody else's word is taken.
+    pub apart: Vec<NameBuf>,
 }
 
 impl Default for AnswerRules {
@@ -157,6 +162,7 @@ impl Default for AnswerRules {
             show_loopback: Vec::new(),
             nat64: Vec::new(),
             own: Vec::new(),
+            apart: Vec::new(),
         }
     }
 }

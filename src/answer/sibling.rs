@@ -2,7 +2,6 @@
 
 use staunch_scoring::NameRef;
 
-use super::emit::Writer;
 use super::message::Message;
 use super::vet::{CLASS_IN, vet_message};
 use super::{AnswerRules, Asked, VetError, Vetted, WireAnswer, rdata};
@@ -36,10 +35,11 @@ pub fn says_the_same(a: &WireAnswer, b: &WireAnswer, asked: Asked<'_>) -> bool {
     a.rcode == b.rcode && a.answers == b.answers && records(a, asked).is_some_and(|of| Some(of) == records(b, asked))
 }
 
-/// A record without its TTL: owner, type, data.
-type Bare = (Vec<u8>, u16, Box<[u8]>);
+/// A record without its TTL: owner, type, data. Names in canonical form: a server may spell those in data as the question
+/// is spelled.
+type Bare = (Vec<u8>, u16, Vec<u8>);
 
-/// The records of an answer section without TTLs, names expanded, sorted. `None` is an answer that cannot be read, which
+/// The records of an answer section without TTLs, sorted. `None` is an answer that cannot be read, which
 /// no vetted one is.
 fn records(answer: &WireAnswer, asked: Asked<'_>) -> Option<Vec<Bare>> {
     let mut octets = vec![0, 0, 0x80, answer.rcode & 0xf, 0, 1];
@@ -52,10 +52,7 @@ fn records(answer: &WireAnswer, asked: Asked<'_>) -> Option<Vec<Bare>> {
     let message = Message::read(&octets).ok()?;
     let mut all = Vec::with_capacity(message.answers().len());
     for record in message.answers() {
-        // A writer of its own: nothing before the data that its names could be compressed against.
-        let mut to = Writer::behind(&[0]);
-        rdata::copy(&message, record, &mut to).ok()?;
-        all.push((message.owner(record).to_vec(), record.rtype, to.finish().0));
+        all.push((message.owner(record).to_vec(), record.rtype, rdata::canonical(&message, record)?));
     }
     all.sort();
     Some(all)
@@ -164,6 +161,12 @@ mod tests {
         let edge = |sibling: &str, to: &str| of(sibling, &[(None, 5, alias(to)), (Some(to), 1, a(1))]);
         let one = edge("aaaaaaaaaaaaaa.zone.example", "edge.other.example");
         assert!(same(&one, &edge("bbbbbbbbbbbbbb.zone.example", "edge.other.example")));
+        // Nor does spelling: a server may give names in data the letter case of the question.
+        let spelled = |sibling: &str, target: &[u8]| {
+            of(sibling, &[(None, 5, target.to_vec()), (Some("edge.zone.example"), 1, a(1))])
+        };
+        let lower = spelled("aaaaaaaaaaaaaa.zone.example", b"\x04edge\x04zone\x07example\0");
+        assert!(same(&lower, &spelled("bbbbbbbbbbbbbb.zone.example", b"\x04edge\x04ZoNe\x07eXample\0")));
         // What a DNAME or a server makes from the name asked for is not the same for two names.
         assert!(!same(&one, &edge("bbbbbbbbbbbbbb.zone.example", "bbbbbbbbbbbbbb.other.example")));
     }

@@ -205,11 +205,12 @@ impl<'v, 'm> Vetting<'v, 'm> {
                     self.shown += usize::from(self.copied(owner, record)?);
                     self.signatures(owner, step.rtype)?;
                 }
-                Source::Made(target) => {
-                    self.record(owner, step.rtype, step.ttl, |v| {
+                Source::Made { target, came } => {
+                    let written = self.record(owner, step.rtype, step.ttl, |v| {
                         v.to.data_name(target.as_wire(), false);
                         Ok(())
                     })?;
+                    self.shown += usize::from(written && *came);
                 }
             }
         }
@@ -218,7 +219,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
 
     /// Writes the records of the asked type at the chain's end.
     fn finals(&mut self, chain: &Chain) -> Result<(), VetError> {
-        if self.message.rcode == 3 || chain.internal {
+        if self.message.rcode == 3 || chain.internal || chain.beyond {
             return Ok(());
         }
         let asked = self.asked.qtype.0;
@@ -339,10 +340,11 @@ impl<'v, 'm> Vetting<'v, 'm> {
             // There are records, and none can be read: that says nothing of whether there are any.
             return Ok(failure());
         }
-        let nx = self.message.rcode == 3;
+        // Of what is beyond it says nothing.
+        let nx = self.message.rcode == 3 && !chain.beyond;
         let (answers, answers_octets) = (self.written, self.data_octets);
         let mut bare = false;
-        let kind = if self.finals > 0 {
+        let kind = if self.finals > 0 || chain.beyond {
             Kind::Positive
         } else {
             let soa = self.soa(chain)?;
@@ -376,6 +378,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
                 ttl_at,
                 ttl: self.ttl,
                 pins: self.pins.into_boxed_slice(),
+                beyond: chain.beyond,
             },
             kind,
             cacheable: self.ttl > 0,

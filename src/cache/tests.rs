@@ -15,6 +15,7 @@ fn answer(ttl: u32, octets: usize) -> WireAnswer {
         ttl_at: Box::new([6]),
         ttl,
         pins: Box::default(),
+        beyond: false,
     }
 }
 

@@ -375,6 +375,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         show_loopback: loaded.answer.show_loopback.iter().map(|zone| zone.zone.clone()).collect(),
         nat64: loaded.answer.nat64.clone(),
         own: own.chain(host_addresses()).collect(),
+        apart: loaded.upstream.zones.iter().map(|own| own.zone.clone()).collect(),
     };
     let pins = PinPolicy::new(loaded.pins.min, loaded.pins.max, loaded.pins.grace).context("[enforce] pin times")?;
     let addresses = match loaded.sinkhole.action {

@@ -17,8 +17,8 @@ use crate::validate::{KeyState, Need, Rollover, Validator};
 
 /// In the state directory.
 const FILE: &str = "trust-anchors";
-/// Most octets of it: 256 zones, 16 keys each, 800 octets a key.
-const MAX_OCTETS: u64 = 4 << 20;
+/// Most octets of it: 256 zones, 32 keys each, 800 octets a key.
+const MAX_OCTETS: u64 = 8 << 20;
 /// How often is looked whether something is due, or a reload has put another validator in force.
 const TURN: Duration = Duration::from_secs(60);
 /// From one try to the next where no upstream answered (RFC 5011 section 2.3 has an hour at least).
@@ -90,6 +90,11 @@ async fn look(
     };
     let look = validator.look(known, zone.as_ref(), &reply.wire, clock::now());
     reply.kept();
+    for tag in &look.crowded {
+        tracing::warn!(
+            "trust anchors: key {tag} of {zone} is new, and finds no room among those that are known already"
+        );
+    }
     if look.changes.is_empty() {
         return look.next;
     }

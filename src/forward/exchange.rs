@@ -78,7 +78,7 @@ impl Try<'_> {
         let mut payload = Some(self.payload);
         let mut again = false;
         loop {
-            let (wire, rcode, streamed) = match self.server.upstream.way {
+            let (mut wire, rcode, streamed) = match self.server.upstream.way {
                 Way::Tcp | Way::Tls(_) => {
                     let heard = self.streamed(ask, payload, self.end).await?;
                     (heard.wire, heard.rcode, true)
@@ -92,9 +92,10 @@ impl Try<'_> {
                     }
                 },
             };
-            // A server without EDNS says FORMERR (RFC 6891 section 7). Not remembered: a forged one must not cost more
+            ask.respell(&mut wire);
+            // A server without EDNS says FORMERR (RFC 6891 section 7), or NOTIMP, as older ones do. Not remembered: a forged one must not cost more
             // than this one question.
-            if rcode == 1 && payload.take().is_some() {
+            if matches!(rcode, 1 | 4) && payload.take().is_some() {
                 Counters::add(&self.counters.without_edns);
                 continue;
             }
@@ -160,7 +161,9 @@ impl Try<'_> {
             }
             match (fit, reply) {
                 // One that cannot parse the query may send its header back, which holds no cookie.
-                (Fit::Ours { rcode: 1, .. }, Some((_, Reply::None))) => return Ok(Datagram::Got(octets, 1)),
+                (Fit::Ours { rcode: rcode @ (1 | 4), .. }, Some((_, Reply::None))) => {
+                    return Ok(Datagram::Got(octets, rcode));
+                }
                 (Fit::Recased, _) | (Fit::Ours { .. }, Some((_, Reply::None))) => {
                     Counters::add(&self.counters.doubted);
                     self.doubts.notify_one();

@@ -1,4 +1,5 @@
-//! Which upstreams a name is asked of: the zone with the most labels that holds it, else the default ones.
+//! Which upstreams a name is asked of: the zone with the most labels that holds it, else the default ones. What vouches for
+//! a zone (DS at its apex) is its parent's, and is asked for there.
 //!
 //! A zone's upstreams are the only ones for it. When they fail, nobody else is asked: its names are not for others' ears,
 //! and others would say that they do not exist.
@@ -6,6 +7,7 @@
 use staunch_scoring::{NameBuf, NameRef};
 
 use super::Upstream;
+use crate::model::Qtype;
 
 /// A zone with upstreams of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +78,15 @@ impl<T> Map<T> {
         self.zones.of(name).is_some()
     }
 
+    /// What a question belongs to: its name, but that of type DS for the apex of a zone its parent, which is where those
+    /// records are (RFC 4035 section 3.1.4.1).
+    pub(super) fn of_question(&self, name: NameRef<'_>, qtype: Qtype) -> &T {
+        match self.zones.of(name) {
+            Some((zone, _)) if qtype == Qtype::DS && zone == name => self.of(name.parent().unwrap_or(NameRef::ROOT)),
+            _ => self.of(name),
+        }
+    }
+
     /// What `name` belongs to.
     pub(super) fn of(&self, name: NameRef<'_>) -> &T {
         self.zones.of(name).map_or(&self.default, |(_, own)| own)
@@ -111,6 +122,17 @@ mod tests {
             let zone = known.of(name(asked).as_ref()).map_or("default".into(), |zone| zone.to_string());
             assert_eq!(zone.trim_end_matches('.'), expected, "{asked}");
         }
+        for (asked, expected) in [
+            ("corp.example.com", "example.com"),
+            ("x.corp.example.com", "corp.example.com"),
+            ("example.com", "default"),
+            ("10.in-addr.arpa", "default"),
+            ("com", "default"),
+        ] {
+            assert_eq!(*map.of_question(name(asked).as_ref(), Qtype::DS), expected, "DS of {asked}");
+            assert_eq!(map.of_question(name(asked).as_ref(), Qtype::DNSKEY), map.of(name(asked).as_ref()), "{asked}");
+        }
+        assert_eq!(*map.of_question(NameRef::ROOT, Qtype::DS), "default");
         assert_eq!(*map.of(NameRef::ROOT), "default");
         let below = |text| known.any_below(name(text).as_ref());
         assert!(below("com") && below("example.com") && below("in-addr.arpa") && known.any_below(NameRef::ROOT));

@@ -70,6 +70,7 @@ use self::query::Ask;
 use self::sockets::Sockets;
 use self::stream::Pool;
 pub use self::upstream::{Upstream, Way};
+use crate::model::Qtype;
 use crate::partition::Partition;
 use crate::policy::Permit;
 use crate::validate::Need;
@@ -261,7 +262,7 @@ impl Forwarder {
         }
         match Box::pin(timeout_at(until, self.resolve(permit))).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(permit.qname())))),
+            Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.members(&self.ask(permit))))),
         }
     }
 
@@ -277,7 +278,42 @@ impl Forwarder {
         let ask = Ask::host(need.name(), need.qtype()).with_proofs().within(partition);
         match timeout_at(until, self.look_up(ask)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.map.of(need.name())))),
+            Err(_) => Err(ForwardError::Late(self.inner.addresses(self.inner.members(&ask)))),
+        }
+    }
+
+    /// Asks what `permit` allows once more, of anybody but the upstream at `other`, whose answer was no good. `None` where
+    /// there is nobody else who could answer by `until`.
+    pub async fn resolve_besides(&self, permit: &Permit, other: SocketAddr, until: Instant) -> Option<Landed> {
+        self.look_up_besides(self.ask(permit), other, until).await
+    }
+
+    /// The same for keys, as [`Self::look_up_keys`] looks them up.
+    pub async fn look_up_keys_besides(
+        &self,
+        need: &Need,
+        partition: Partition,
+        other: SocketAddr,
+        until: Instant,
+    ) -> Option<Landed> {
+        let ask = Ask::host(need.name(), need.qtype()).with_proofs().within(partition);
+        self.look_up_besides(ask, other, until).await
+    }
+
+    async fn look_up_besides(&self, ask: Ask, other: SocketAddr, until: Instant) -> Option<Landed> {
+        let living = self.inner.living(self.inner.members(&ask), Instant::now());
+        if living.iter().all(|index| self.inner.servers[*index].upstream.address == other) {
+            return None;
+        }
+        timeout_at(until, self.look_up(ask.besides(other))).await.ok()?.ok()
+    }
+
+    /// Notes that `winner` has answered well what `loser` has not, as a validator found.
+    pub fn outdone(&self, permit: &Permit, loser: SocketAddr, winner: SocketAddr) {
+        let members = self.inner.members(&self.ask(permit));
+        let of = |address| members.iter().copied().find(|index| self.inner.servers[*index].upstream.address == address);
+        if let (Some(loser), Some(winner)) = (of(loser), of(winner)) {
+            race::compare(&self.inner, permit.qname(), winner, std::iter::once(loser));
         }
     }
 
@@ -323,9 +359,14 @@ impl Forwarder {
         }
     }
 
-    /// Says at once that nobody can be asked about `name`, where that is known.
-    pub fn down_for(&self, name: NameRef<'_>) -> Option<ForwardError> {
-        let members = self.inner.map.of(name);
+    /// Says at once that nobody can be asked what `permit` allows, where that is known.
+    pub fn down_for(&self, permit: &Permit) -> Option<ForwardError> {
+        self.down_for_question(permit.qname(), permit.qtype())
+    }
+
+    /// The same for a question that has no permit yet.
+    pub fn down_for_question(&self, name: NameRef<'_>, qtype: Qtype) -> Option<ForwardError> {
+        let members = self.inner.map.of_question(name, qtype);
         let down = !self.inner.is_served(members, Instant::now());
         down.then(|| {
             Counters::add(&self.inner.counters.questions);
@@ -388,7 +429,7 @@ fn places(upstreams: &[Upstream], servers: &mut Vec<Server>, counters: &Arc<Coun
 impl Inner {
     /// Whom to ask: nobody else ever is.
     fn members(&self, ask: &Ask) -> &[usize] {
-        self.map.of(ask.name())
+        self.map.of_question(ask.name(), ask.qtype())
     }
 
     /// Those of `members` that may be asked: by standing, then in order of preference.

@@ -14,6 +14,8 @@
     )
 )]
 
+use std::net::SocketAddr;
+
 use staunch_scoring::name::MAX_NAME;
 use staunch_scoring::{NameRef, QName};
 
@@ -41,6 +43,8 @@ pub(super) struct Ask {
     dnssec_ok: bool,
     checking_disabled: bool,
     sharing: Sharing,
+    /// Whom not to ask.
+    besides: Option<SocketAddr>,
 }
 
 impl From<&Permit> for Ask {
@@ -51,6 +55,7 @@ impl From<&Permit> for Ask {
             dnssec_ok: permit.dnssec_ok(),
             checking_disabled: permit.checking_disabled(),
             sharing: permit.sharing(),
+            besides: None,
         }
     }
 }
@@ -63,6 +68,7 @@ impl Ask {
         dnssec_ok: false,
         checking_disabled: false,
         sharing: Sharing { partition: Partition::ALL, private: false },
+        besides: None,
     };
 
     /// How do you spell? A name with letters that is nobody's choice and that resolvers answer by themselves (RFC 9462
@@ -87,14 +93,39 @@ impl Ask {
         Self { sharing: Sharing { partition, private: false }, ..self }
     }
 
+    /// To be asked of anybody but the upstream at this address.
+    pub(super) fn besides(self, other: SocketAddr) -> Self {
+        Self { besides: Some(other), ..self }
+    }
+
+    /// Whether it may be asked of the upstream at this address.
+    pub(super) fn is_for(&self, upstream: SocketAddr) -> bool {
+        self.besides != Some(upstream)
+    }
+
     /// The name.
     pub(super) fn name(&self) -> NameRef<'_> {
         self.qname.as_ref().map_or(NameRef::ROOT, QName::as_ref)
     }
 
+    /// The type.
+    pub(super) fn qtype(&self) -> Qtype {
+        self.qtype
+    }
+
     /// Wire octets of the name.
     pub(super) fn qname(&self) -> &[u8] {
         self.qname.as_ref().map_or(&[0], |name| name.as_ref().as_wire())
+    }
+
+    /// Spells the question of `response`, which is one to this, as it was asked before any letter case was drawn for it:
+    /// names in its records may be pointers to that, and would be spelled by chance.
+    pub(super) fn respell(&self, response: &mut [u8]) {
+        let name = self.qname();
+        // Not there where the header came back alone.
+        if let Some(theirs) = response.get_mut(HEADER..).and_then(|rest| rest.get_mut(..name.len())) {
+            theirs.copy_from_slice(name);
+        }
     }
 
     /// With whom the outcome is shared.
@@ -107,9 +138,10 @@ impl Ask {
         u32::from(self.qtype.0) << 2 | u32::from(self.dnssec_ok) << 1 | u32::from(self.checking_disabled)
     }
 
-    /// Whether `other` asks the same and shares what it gets.
+    /// Whether `other` asks the same of the same and shares what it gets.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.qname() == other.qname()
+            && self.besides == other.besides
             && (self.kind(), self.sharing.partition) == (other.kind(), other.sharing.partition)
     }
 }
@@ -230,7 +262,7 @@ impl Query {
         }
         let rcode = header[3] & 0xf;
         // Servers that cannot parse a query may send back its header alone. Believed for this one query only.
-        if rcode == 1 && header[4..6] == [0, 0] && octets.len() == HEADER {
+        if matches!(rcode, 1 | 4) && header[4..6] == [0, 0] && octets.len() == HEADER {
             return Fit::Ours { rcode, truncated: false };
         }
         let theirs = octets.get(HEADER..self.question).unwrap_or_default();
@@ -380,7 +412,10 @@ mod tests {
         for len in 0..33 {
             assert_eq!(query.fit(&good[..len]), Fit::Foreign, "{len} octets");
         }
-        assert_eq!(query.fit(&[0, 7, 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0]), Fit::Ours { rcode: 1, truncated: false });
+        for rcode in [1, 4] {
+            let header = [0, 7, 0x80, rcode, 0, 0, 0, 0, 0, 0, 0, 0];
+            assert_eq!(query.fit(&header), Fit::Ours { rcode, truncated: false });
+        }
         assert_eq!(query.fit(&[0, 7, 0x80, 2, 0, 0, 0, 0, 0, 0, 0, 0]), Fit::Foreign);
     }
 

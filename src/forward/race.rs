@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use staunch_scoring::Split;
+use staunch_scoring::{NameRef, Split};
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -30,7 +30,8 @@ const LEAST_TRY: Duration = Duration::from_millis(100);
 pub(super) async fn run(inner: &Arc<Inner>, ask: &Ask, noise: &AtomicBool) -> Result<Response, ForwardError> {
     let members = inner.members(ask);
     let now = Instant::now();
-    let waiting = inner.living(members, now);
+    let mut waiting = inner.living(members, now);
+    waiting.retain(|index| ask.is_for(inner.servers[*index].upstream.address));
     if waiting.is_empty() {
         return Err(inner.all_down(members));
     }
@@ -282,18 +283,23 @@ impl Race<'_> {
 
     /// Upstream `winner` answered well what others failed.
     fn compare(&self, winner: usize) {
-        let now = Instant::now();
-        self.inner.servers[winner].health.compared(None, now);
-        let name = self.ask.name();
-        // All names of a zone with upstreams of its own may be of one domain.
-        let domain = if self.inner.map.is_apart(name) { name } else { Split::of(name).icann(name) };
-        let domain = self.inner.hasher.hash_one(domain.as_wire());
-        for (index, _) in self.failures.iter().filter(|(index, kind)| kind.answered() && *index != winner) {
-            let server = &self.inner.servers[*index];
-            if server.health.compared(Some(domain), now) {
-                Counters::add(&self.inner.counters.put_behind);
-                tracing::warn!(upstream = %server.upstream, "upstream fails what others answer; it is asked after them");
-            }
+        let failed = self.failures.iter().filter(|(index, kind)| kind.answered() && *index != winner);
+        compare(self.inner, self.ask.name(), winner, failed.map(|(index, _)| *index));
+    }
+}
+
+/// Upstream `winner` answered well about `name` what others failed.
+pub(super) fn compare(inner: &Inner, name: NameRef<'_>, winner: usize, failed: impl Iterator<Item = usize>) {
+    let now = Instant::now();
+    inner.servers[winner].health.compared(None, now);
+    // All names of a zone with upstreams of its own may be of one domain.
+    let domain = if inner.map.is_apart(name) { name } else { Split::of(name).icann(name) };
+    let domain = inner.hasher.hash_one(domain.as_wire());
+    for index in failed {
+        let server = &inner.servers[index];
+        if server.health.compared(Some(domain), now) {
+            Counters::add(&inner.counters.put_behind);
+            tracing::warn!(upstream = %server.upstream, "upstream fails what others answer; it is asked after them");
         }
     }
 }

@@ -163,15 +163,22 @@ async fn formerr_is_asked_again_without_edns_and_forgotten() {
     }
     let with_edns: Vec<u8> = up.queries().iter().map(|(_, q)| q[11]).collect();
     assert_eq!(with_edns, [1, 0, 1, 0]);
-    // A header alone says the same.
-    up.becomes(|query, _| {
-        Act::Send(vec![if query[11] == 1 {
-            vec![query[0], query[1], 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0]
-        } else {
-            answer(query, 4)
-        }])
-    });
-    assert_eq!(last(&forwarder.resolve(&permit("m.example")).await), Some(4));
+    // A header alone says the same, and so does NOTIMP.
+    for (i, rcode, len) in [(0, 1, 12), (1, 4, 12), (2, 4, usize::MAX)] {
+        up.becomes(move |query, _| {
+            Act::Send(vec![if query[11] == 1 {
+                let mut reply = bare(query, 0x8180 | rcode);
+                if len == 12 {
+                    reply.truncate(12);
+                    reply[4..].fill(0);
+                }
+                reply
+            } else {
+                answer(query, 4)
+            }])
+        });
+        assert_eq!(last(&forwarder.resolve(&permit(&format!("m{i}.example"))).await), Some(4), "{rcode}");
+    }
 }
 
 /// Each way the first upstream can fail while the second is well: the client never notices.

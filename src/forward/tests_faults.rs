@@ -8,7 +8,7 @@ use staunch_scoring::NameBuf;
 use super::tests::{config, forwarder, last, permit, timed};
 use super::upstream_for_test::{Act, Fake, answer, bare, good, silent};
 use super::*;
-use crate::model::{Ede, Transport};
+use crate::model::{Ede, Qtype, Transport};
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -113,7 +113,7 @@ async fn with_all_upstreams_dead_nobody_waits_once_that_is_known() {
         let (found, took) = timed(forwarder.resolve(&permit(&format!("n{asked}.example")))).await;
         assert!(matches!(found, Err(ForwardError::AllDown(_))), "{found:?}");
         assert!(took < ms(100), "query {asked} took {took:?}");
-        let known = forwarder.down_for(permit("m.example").qname()).expect("known");
+        let known = forwarder.down_for(&permit("m.example")).expect("known");
         assert_eq!(known.ede().0, Ede::NoReachableAuthority);
         asked += 1;
         tokio::time::sleep(ms(10)).await;
@@ -130,7 +130,7 @@ async fn with_all_upstreams_dead_nobody_waits_once_that_is_known() {
         assert!(healed.elapsed() < ms(1000), "not back: {found:?}");
         tokio::time::sleep(ms(20)).await;
     }
-    assert!(forwarder.down_for(permit("m.example").qname()).is_none());
+    assert!(forwarder.down_for(&permit("m.example")).is_none());
     assert_eq!(count(&forwarder.counters().breakers_closed), 1);
 }
 
@@ -366,12 +366,15 @@ async fn a_zones_names_go_to_its_upstreams_and_nowhere_else_even_when_they_are_d
     let (found, took) = timed(forwarder.resolve(&permit("y.corp.example"))).await;
     assert_eq!(found.map(drop), Err(ForwardError::AllDown(vec![Failed { upstream: corp.addr, kind: FailKind::Down }])));
     assert!(took < ms(100), "{took:?}");
-    assert!(forwarder.down_for(permit("y.corp.example").qname()).is_some());
-    assert!(forwarder.down_for(permit("y.example").qname()).is_none());
+    assert!(forwarder.down_for(&permit("y.corp.example")).is_some());
+    assert!(forwarder.down_for(&permit("y.example")).is_none());
     assert_eq!(last(&forwarder.resolve(&permit("www2.example")).await), Some(1), "others go on");
     assert_eq!(general.queries().len(), before.0 + 1);
     let inside = |(_, q): &(Transport, Vec<u8>)| q.windows(13).any(|w| w == b"\x04corp\x07example");
     assert!(!general.queries().iter().any(inside));
+    // What vouches for a zone is its parent's (RFC 4035 section 3.1.4.1).
+    let vouches = Permit::for_test("corp.example", Qtype::DS);
+    assert_eq!(last(&forwarder.resolve(&vouches).await), Some(1), "whoever is asked about its own zone is down");
 }
 
 #[tokio::test]

@@ -79,6 +79,27 @@ async fn letter_case_is_drawn_once_the_upstream_is_known_to_keep_it() {
 }
 
 #[tokio::test]
+async fn what_was_drawn_for_a_question_is_in_no_record() {
+    // An alias to `edge` beside the name asked for, as a pointer to the question's own suffix.
+    let up = Fake::start(|q, _| {
+        let mut reply = bare(q, 0x8180);
+        reply[7] = 1;
+        reply.extend([0xc0, 12, 0, 5, 0, 1, 0, 0, 1, 44, 0, 7]);
+        reply.extend(b"\x04edge\xc0\x10");
+        Act::Send(vec![reply])
+    })
+    .await;
+    let forwarder = forwarder(&[&up]);
+    greet(&forwarder).await;
+    let found = forwarder.resolve(&permit("www.example.com")).await.expect("an answer");
+    let asked = up.queries()[0].1.clone();
+    assert!(spelled(&asked).iter().any(u8::is_ascii_uppercase), "one draw of 8,192 has none");
+    assert_eq!(spelled(&found.wire), b"www\x07example\x03com");
+    let (target, _) = crate::answer::read_name(&found.wire, found.wire.len() - 7).expect("a name");
+    assert_eq!(target.as_wire(), b"\x04edge\x07example\x03com\0");
+}
+
+#[tokio::test]
 async fn one_that_folds_case_is_asked_in_lower_case() {
     let up = Fake::start(lowered).await;
     let forwarder = forwarder(&[&up]);

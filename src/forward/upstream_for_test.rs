@@ -25,6 +25,8 @@ pub(super) enum Act {
     Late(Duration, Vec<u8>),
     /// Closes the connection.
     Close,
+    /// Sends these messages and closes the connection.
+    Last(Vec<Vec<u8>>),
 }
 
 pub(super) type Script = dyn Fn(&[u8], Transport) -> Act + Send + Sync;
@@ -39,6 +41,8 @@ pub(super) struct Fake {
     connections: Arc<AtomicUsize>,
     /// So many of the first connections are dead.
     dead: Arc<AtomicUsize>,
+    /// Questions that are answered on a connection before it is closed.
+    each: Arc<AtomicUsize>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -94,13 +98,20 @@ impl Fake {
         });
         let connections = Arc::<AtomicUsize>::default();
         let dead = Arc::<AtomicUsize>::default();
-        let (counted, silent) = (connections.clone(), dead.clone());
+        let each = Arc::new(AtomicUsize::new(usize::MAX));
+        let (counted, silent, most) = (connections.clone(), dead.clone(), each.clone());
         let streams = tokio::spawn(async move {
             while let Ok((stream, _)) = tcp.accept().await {
                 let index = counted.fetch_add(1, Ordering::Relaxed);
-                let (heard, tls, silent) = (heard.clone(), tls.clone(), silent.clone());
+                let (heard, tls, silent, most) = (heard.clone(), tls.clone(), silent.clone(), most.clone());
+                let asked = Arc::<AtomicUsize>::default();
                 let heard = move |transport, query: &[u8]| match heard(transport, query) {
                     _ if index < silent.load(Ordering::Relaxed) => Act::Silence,
+                    Act::Send(messages)
+                        if asked.fetch_add(1, Ordering::Relaxed) + 1 >= most.load(Ordering::Relaxed) =>
+                    {
+                        Act::Last(messages)
+                    }
                     act => act,
                 };
                 tokio::spawn(async move {
@@ -115,7 +126,7 @@ impl Fake {
                 });
             }
         });
-        Self { addr, queries, script, connections, dead, tasks: [datagrams, streams] }
+        Self { addr, queries, script, connections, dead, each, tasks: [datagrams, streams] }
     }
 
     /// Connections so far.
@@ -126,6 +137,11 @@ impl Fake {
     /// The connections that there are stay open and are silent from now on.
     pub(super) fn connections_go_dead(&self) {
         self.dead.store(self.connections(), Ordering::Relaxed);
+    }
+
+    /// Connections are closed behind so many answers, whatever else is on them.
+    pub(super) fn answers_on_each(&self, most: usize) {
+        self.each.store(most, Ordering::Relaxed);
     }
 
     /// Nobody listens for connections any more.
@@ -180,22 +196,29 @@ async fn talk<S: AsyncRead + AsyncWrite + Send + 'static>(
             let _ = writer.lock().await.shutdown().await;
             return;
         }
-        let writer = writer.clone();
-        tokio::spawn(async move {
+        let is_last = matches!(act, Act::Last(_));
+        let to = writer.clone();
+        let sent = tokio::spawn(async move {
             for message in unfold(act).await {
                 let framed = [&(message.len() as u16).to_be_bytes(), &message[..]].concat();
-                let mut writer = writer.lock().await;
+                let mut writer = to.lock().await;
                 let _ = writer.write_all(&framed).await;
                 let _ = writer.flush().await;
             }
         });
+        if is_last {
+            // What was begun before goes out before.
+            let _ = sent.await;
+            let _ = writer.lock().await.shutdown().await;
+            return;
+        }
     }
 }
 
 async fn unfold(act: Act) -> Vec<Vec<u8>> {
     match act {
         Act::Silence | Act::Close => Vec::new(),
-        Act::Send(messages) => messages,
+        Act::Send(messages) | Act::Last(messages) => messages,
         Act::Late(wait, message) => {
             tokio::time::sleep(wait).await;
             vec![message]

@@ -166,7 +166,7 @@ impl Pipeline {
             Some(walk.started),
             out,
             None,
-            walk.aliased,
+            walk.led,
             Ride::FIRST,
         )
     }

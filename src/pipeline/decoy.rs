@@ -158,7 +158,7 @@ impl Pipeline {
                 Some(walk.started),
                 &mut out,
                 Some(again),
-                walk.aliased,
+                walk.led,
                 Ride::FIRST,
             ) {
                 Fast::Reply => Some(out),
@@ -321,7 +321,7 @@ impl Search<'_, '_> {
             return Heard::Nothing;
         };
         let until = tokio::time::Instant::now() + PATIENCE;
-        if self.pipeline.validate(&self.live, &permit, &response, &mut vetted, until).await.is_err() {
+        if self.pipeline.check(&self.live, &permit, &response, &mut vetted, until).await.is_err() {
             return Heard::Nothing;
         }
         // Answers that lead inside are evidence of their own and go the ordinary way.

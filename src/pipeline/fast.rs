@@ -10,7 +10,7 @@ use super::finish::key_asked;
 use super::rides::Ride;
 use super::show::{show, shown};
 use super::standing::{Basis, Said};
-use super::{Deferred, Leave, NO_COPY, NOT_WHOLE, Pipeline, Step, Walk, decoy, is_guarded, rewrite};
+use super::{Deferred, Leave, Led, NO_COPY, NOT_WHOLE, Pipeline, Step, Walk, beyond, decoy, is_guarded, rewrite};
 use crate::event::{Source, Verdict};
 use crate::listen::Fast;
 use crate::model::{Ede, Mode, Now, Qtype, Reason, Transport};
@@ -22,8 +22,8 @@ use crate::{local, reply};
 
 impl Pipeline {
     /// The synchronous half of the walk. `waited`: since when, for a query that has waited for its domain's age. `again`:
-    /// what became of a first walk that asked siblings. `aliased`: whether a policy zone has led here, so that none is asked.
-    /// `ride`: whether it may come along with the same question on its way, or has.
+    /// what became of a first walk that asked siblings. `led`: what has led here. `ride`: whether it may come along with the
+    /// same question on its way, or has.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn walk(
         &self,
@@ -35,9 +35,10 @@ impl Pipeline {
         waited: Option<Instant>,
         out: &mut Vec<u8>,
         again: Option<decoy::Again>,
-        aliased: bool,
+        led: Led,
         ride: Ride,
     ) -> Fast<Deferred> {
+        let aliased = led.aliased;
         let started = waited.unwrap_or_else(Instant::now);
         let live = self.live.load();
         let Some(session) = self.identify(&live, from, now) else {
@@ -79,7 +80,7 @@ impl Pipeline {
                 wall: now.wall.shown,
                 started,
                 session: session.clone(),
-                aliased,
+                led,
                 record,
             };
             Fast::Deferred(Deferred { walk: Box::new(walk), step })
@@ -146,7 +147,7 @@ impl Pipeline {
             if unreachable || entry.is_some() || !view.is_now() { None } else { self.cache.failure(key, now.mono) };
         // Where nobody can be asked nothing leaves, so nothing is charged, and there is nothing to hide.
         let is_asked = entry.is_none() && failure.is_none() && !unreachable;
-        let down = if is_asked { self.down_for(qname, now) } else { None };
+        let down = if is_asked { self.down_for(qname, query.qtype, now) } else { None };
         let is_down = down.is_some();
         let failure = failure.or(down);
         if failure.is_some() {
@@ -339,7 +340,8 @@ impl Pipeline {
                         && rewrite::says_anything(
                             &live, zones, &context, &grants, qname, from, transport, &entry, now,
                         ));
-                let held = !denied && entry.inside.is_none() && (!guarded || self.enforcer.healthy());
+                let ends = entry.inside.is_none() && !beyond::leads(query, &entry);
+                let held = !denied && ends && (!guarded || self.enforcer.healthy());
                 let shown = held
                     .then(|| shown(&live, &context, inner.quietly(), &record, (&entry, &opens), view, now))
                     .flatten();

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::pins::{CHANGED, Ordered, PIN_TRIES, asked, not_pinned};
 use super::private::is_whole;
 use super::show::{show, ttl_of};
-use super::{Deferred, Leave, Live, Pipeline, Step, Walk};
+use super::{Deferred, Leave, Live, Pipeline, Step, Walk, beyond};
 use crate::answer::{self, Asked, Kind, Vetted};
 use crate::cache::{Entry, Failure, Key};
 use crate::clock;
@@ -102,7 +102,7 @@ impl Pipeline {
         let key = key_of(permit);
         if leave.slow {
             // Where nobody can be asked, the wait would hide nothing.
-            if let Some(error) = self.forwarder.down_for(permit.qname()) {
+            if let Some(error) = self.forwarder.down_for(permit) {
                 let (ede, text) = error.ede();
                 return fail(walk, query, ede, &text, out);
             }
@@ -259,6 +259,9 @@ impl Pipeline {
             }
             if self.rewrite_answer(&live, walk, query, &entry, now, out).await {
                 return;
+            }
+            if beyond::leads(query, &entry) {
+                return Box::pin(self.lead_beyond(&live, walk, query, &entry, now, out)).await;
             }
             let ttl = ttl_of(&walk.record, &entry, now).min(self.cap(&live, walk, query, now));
             let context = walk.session.context();

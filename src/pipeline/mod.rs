@@ -5,6 +5,7 @@
 //! [`crate::answer`] vets, [`crate::enforce`] holds the door.
 
 mod age;
+mod beyond;
 mod decoy;
 mod delays;
 mod drift;
@@ -170,9 +171,17 @@ pub struct Walk {
     wall: u64,
     started: Instant,
     session: Arc<Session>,
-    /// Whether a policy zone has led here.
-    aliased: bool,
+    led: Led,
     record: Record,
+}
+
+/// What has led to a question that is not a client's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Led {
+    /// A policy zone, so that none is asked.
+    aliased: bool,
+    /// Aliases into zones with upstreams of their own, so many.
+    borders: u8,
 }
 
 /// A query that has to wait for something.
@@ -366,7 +375,7 @@ impl Service for Pipeline {
                 let walked = if self.prove(&query, out) || self.stands(&query, from, transport, now, out) {
                     Fast::Reply
                 } else {
-                    self.walk(&query, packet, from, transport, now, None, out, None, false, rides::Ride::FIRST)
+                    self.walk(&query, packet, from, transport, now, None, out, None, Led::default(), rides::Ride::FIRST)
                 };
                 match walked {
                     Fast::Reply => {

@@ -14,7 +14,7 @@ use staunch_scoring::{NameBuf, NameRef, QName, Split};
 
 use super::pins::asked;
 use super::rides::Ride;
-use super::{Deferred, Live, Pipeline, Walk, is_guarded};
+use super::{Deferred, Led, Live, Pipeline, Walk, is_guarded};
 use crate::answer::{self, Alias, AnswerRules, Asked, Kind};
 use crate::cache::Entry;
 use crate::clock;
@@ -247,7 +247,7 @@ impl Pipeline {
     ) -> bool {
         let zones = live.rpz.load_full();
         // What monitor mode has recorded of the question is not recorded again of the answer.
-        if walk.aliased || zones.is_empty() || walk.record.reason == Some(Reason::Rpz) {
+        if walk.led.aliased || zones.is_empty() || walk.record.reason == Some(Reason::Rpz) {
             return false;
         }
         let qname = query.qname.as_ref();
@@ -385,7 +385,7 @@ impl Pipeline {
     ) {
         let packet = packet_for(target.as_ref(), query);
         // Over TCP, as it were: the client's own limits are kept when all is put together.
-        let Some(reply) = self.walk_aliased(walk, &packet, Transport::Tcp, true).await else {
+        let Some(reply) = self.walk_led(walk, &packet, Transport::Tcp, Led { aliased: true, ..walk.led }).await else {
             return refuse(live, query, hit, false, &mut walk.record, out);
         };
         let target = target.as_ref();
@@ -406,22 +406,22 @@ impl Pipeline {
         }
     }
 
-    /// The whole walk of a question that a zone has led to, for the same session, as if it came over `transport`; `aliased` where
-    /// no policy zone is to be asked about it. Nothing, where nothing is to be said.
-    pub(super) fn walk_aliased<'p>(
+    /// The whole walk of a question that an alias has led to, for the same session, as if it came over `transport`. Nothing,
+    /// where nothing is to be said.
+    pub(super) fn walk_led<'p>(
         &'p self,
         walk: &'p Walk,
         packet: &'p [u8],
         transport: Transport,
-        aliased: bool,
+        led: Led,
     ) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + Send + 'p>> {
         Box::pin(async move {
             let Parsed::Query(query) = wire::parse(packet) else { return None };
             let mut out = Vec::with_capacity(512);
             // What led here may be on a trip itself, which must not wait for its own end.
-            let ride = if aliased { Ride::Never } else { Ride::FIRST };
+            let ride = if led == Led::default() { Ride::FIRST } else { Ride::Never };
             let (from, now) = (walk.from, clock::now());
-            match self.walk(&query, packet, from, transport, now, None, &mut out, None, aliased, ride) {
+            match self.walk(&query, packet, from, transport, now, None, &mut out, None, led, ride) {
                 Fast::Reply => Some(out),
                 Fast::Drop => None,
                 Fast::Deferred(deferred) => self.complete(deferred).await,

@@ -172,9 +172,9 @@ impl Pipeline {
             };
             drop(trip);
             let (from, transport, now) = (walk.from, walk.transport, clock::now());
-            let (waited, aliased) = (Some(walk.started), walk.aliased);
+            let (waited, led) = (Some(walk.started), walk.led);
             let mut out = Vec::with_capacity(512);
-            match self.walk(query, packet, from, transport, now, waited, &mut out, again, aliased, ride) {
+            match self.walk(query, packet, from, transport, now, waited, &mut out, again, led, ride) {
                 Fast::Reply => Some(out),
                 Fast::Drop => None,
                 Fast::Deferred(deferred) => self.complete(deferred).await,

@@ -19,7 +19,7 @@ use crate::answer::{self, Asked, Kind};
 use crate::cache::{Entry, Failure, Key};
 use crate::clock;
 use crate::forward::{Flight, ForwardError, Landed, Response};
-use crate::model::Now;
+use crate::model::{Now, Qtype};
 use crate::policy::Permit;
 
 /// How long a client waits before it is shown an expired answer (RFC 8767 section 5, client response timer).
@@ -51,8 +51,8 @@ impl Pipeline {
     }
 
     /// What is said of `name` where nobody can be asked for it.
-    pub(super) fn down_for(&self, name: NameRef<'_>, now: Now) -> Option<Arc<Failure>> {
-        let (ede, text) = self.forwarder.down_for(name)?.ede();
+    pub(super) fn down_for(&self, name: NameRef<'_>, qtype: Qtype, now: Now) -> Option<Arc<Failure>> {
+        let (ede, text) = self.forwarder.down_for_question(name, qtype)?.ede();
         Some(Arc::new(Failure { ede, text: text.into(), until: now.mono }))
     }
 

@@ -300,6 +300,7 @@ mod tests {
                 ttl_at: Box::default(),
                 ttl: 3,
                 pins: Box::default(),
+                beyond: false,
             };
             let entry = Entry::passing(0, answer, Box::default(), stored);
             let made = stored + after;

@@ -3,12 +3,16 @@
 //! [`crate::validate`] judges and says what it lacks; here it is asked for, and beside it what will be lacking next, by the
 //! same exchanges as any question, so that who asks for the same keys at once shares one. Look-ups are charged to nobody: they are functions of names that the
 //! upstream has by then. They go to no session, and into no answer that is kept.
+//!
+//! What is bogus may be so at one upstream alone: one that takes signatures out, or that was lied to. So another one is asked
+//! once, for the keys or the answer, and counts if what it says is as it was signed; the first one is then one that has failed
+//! where another did not.
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{Live, Pipeline};
-use crate::answer::{Asked, Kind, Vetted};
+use crate::answer::{self, Asked, Kind, Vetted};
 use crate::clock;
 use crate::forward::{ForwardError, Forwarder, Landed, Response};
 use crate::model::Ede;
@@ -23,9 +27,47 @@ pub(super) struct Unproved {
     pub(super) ede: Ede,
     /// In words.
     pub(super) text: &'static str,
+    /// It is not as it was signed.
+    bogus: bool,
 }
 
 impl Pipeline {
+    /// As [`Self::check`], for an answer to the permit's own question: where it is bogus, another upstream is asked once, and
+    /// `vetted` is made of its answer where that is not.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(super) async fn validate(
+        &self,
+        live: &Live,
+        permit: &Permit,
+        response: &Response,
+        vetted: &mut Vetted,
+        until: Instant,
+    ) -> Result<(), Unproved> {
+        let Err(unproved) = self.check(live, permit, response, vetted, until).await else { return Ok(()) };
+        if !unproved.bogus {
+            return Err(unproved);
+        }
+        let Some(other) = self.forwarder.resolve_besides(permit, response.upstream, until).await else {
+            return Err(unproved);
+        };
+        let again = match answer::vet(&other.wire, Asked::from(permit), &live.answers) {
+            Ok(again) if again.kind != Kind::Failure => Some(again),
+            _ => None,
+        };
+        let checked = match again {
+            Some(mut again) => self.check(live, permit, &other, &mut again, until).await.map(|()| again),
+            None => Err(unproved),
+        };
+        if checked.is_ok() {
+            self.forwarder.outdone(permit, response.upstream, other.upstream);
+        }
+        other.kept();
+        *vetted = checked.map_err(|_| unproved)?;
+        Ok(())
+    }
+
     /// Checks `vetted`, which was made of `response`, within the limits and at most until `until`. An answer that is secure
     /// gets AD (RFC 6840 section 5.8) and lives no longer than its signatures; one that is insecure gets none, and where it is
     /// because it cannot be checked here, the client is told.
@@ -35,7 +77,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// It is bogus, or could not be found out: nothing of it may be shown, kept or pinned.
-    pub(super) async fn validate(
+    pub(super) async fn check(
         &self,
         live: &Live,
         permit: &Permit,
@@ -61,8 +103,10 @@ impl Pipeline {
                 answer.ede = why.map(Unchecked::ede);
                 Ok(())
             }
-            Verdict::Bogus(why) => Err(Unproved { ede: why.ede(), text: why.text() }),
-            Verdict::Indeterminate(why) => Err(Unproved { ede: Ede::DnssecIndeterminate, text: why.text() }),
+            Verdict::Bogus(why) => Err(Unproved { ede: why.ede(), text: why.text(), bogus: true }),
+            Verdict::Indeterminate(why) => {
+                Err(Unproved { ede: Ede::DnssecIndeterminate, text: why.text(), bogus: false })
+            }
         }
     }
 
@@ -105,9 +149,23 @@ impl Pipeline {
                 }
             };
             let learned = validator.learn(&lack, &reply.wire, clock::now(), work);
+            let from = reply.upstream;
             reply.kept();
-            if let Err(verdict) = learned {
-                return verdict;
+            let proves = match learned {
+                Ok(proves) => proves,
+                Err(verdict) => return verdict,
+            };
+            if !proves
+                && work.look_up().is_ok()
+                && let Some(other) =
+                    self.forwarder.look_up_keys_besides(lack.need(), work.partition(), from, until).await
+            {
+                // What this one does not prove either stays as it was found.
+                let learned = validator.learn(&lack, &other.wire, clock::now(), work);
+                other.kept();
+                if let Err(verdict) = learned {
+                    return verdict;
+                }
             }
         }
     }

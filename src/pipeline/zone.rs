@@ -9,7 +9,7 @@ use staunch_scoring::NameBuf;
 
 use super::pins::asked;
 use super::rewrite::packet_for;
-use super::{Pipeline, Walk, is_guarded};
+use super::{Led, Pipeline, Walk, is_guarded};
 use crate::answer::{self, Alias, AnswerRules, Asked, Kind, MAX_HOPS, VetError};
 use crate::model::{Ede, Qtype};
 use crate::pin;
@@ -33,7 +33,7 @@ impl Pipeline {
             }
             followed.push((std::mem::replace(&mut name, target), ttl));
         }
-        if walk.aliased && !live.zones.covers(name.as_ref()) {
+        if walk.led.aliased && !live.zones.covers(name.as_ref()) {
             // A policy zone has led here, and no policy zone would be asked about where this one leads: the client's own question
             // for it will be judged like any other.
             if let Some((owner, _)) = followed.pop() {
@@ -46,7 +46,7 @@ impl Pipeline {
             live.zones.answer(name, query.qtype).await
         } else {
             let packet = packet_for(name, query);
-            match self.walk_aliased(walk, &packet, walk.transport, false).await {
+            match self.walk_led(walk, &packet, walk.transport, Led { aliased: false, ..walk.led }).await {
                 Some(response) => response,
                 // Silence, where a policy zone wants it.
                 None => return,

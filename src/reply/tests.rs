@@ -189,6 +189,7 @@ fn answer(n: u16, ttl: u32) -> WireAnswer {
         ttl_at: ttl_at.into(),
         ttl,
         pins: Box::new([]),
+        beyond: false,
     }
 }
 

@@ -100,11 +100,11 @@ impl Validator {
     }
 
     /// Takes in the reply to what was lacking. What it proves is at hand for [`Validator::judge`] from then on, and so is, for some
-    /// seconds, that it proves nothing.
+    /// seconds, that it proves nothing (`false`), unless another reply is taken in that does.
     ///
     /// # Errors
     /// The verdict on the question that needed it, where that is settled by now.
-    pub fn learn(&self, lack: &Lack, reply: &[u8], now: Now, work: &mut Work) -> Result<(), Verdict> {
+    pub fn learn(&self, lack: &Lack, reply: &[u8], now: Now, work: &mut Work) -> Result<bool, Verdict> {
         // Of the answer's own sets, not of this message's.
         let aside = std::mem::take(&mut work.sets);
         let learned = self.learned(lack, reply, now, work);
@@ -116,8 +116,9 @@ impl Validator {
             // Nothing on the way needs another look-up.
             Err(Halt::Lack(_)) => return Err(Verdict::Indeterminate(Unknown::Unanswered)),
         };
+        let proves = !matches!(state, State::Bogus(_));
         self.zones.put(work.partition(), lack.need().name(), state, ttl, now.mono);
-        Ok(())
+        Ok(proves)
     }
 
     fn learned(&self, lack: &Lack, reply: &[u8], now: Now, work: &mut Work) -> Result<(State, u32), Halt> {

@@ -127,8 +127,8 @@ impl<'m> Case<'_, 'm> {
             let owner = step.owner.as_name().ok_or(Halt::Bogus(Bogus::NoSignature))?;
             parts.push(Part::Set(owner, step.rtype));
         }
-        // Cut short, and nothing is shown.
-        if chain.internal {
+        // Cut short: nothing is shown, or nothing of what is behind.
+        if chain.internal || chain.beyond {
             parts.push(Part::Unsigned);
             return Ok(parts);
         }

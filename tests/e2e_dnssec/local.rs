@@ -383,6 +383,33 @@ fn an_upstream_that_tampers_is_found_out() {
     assert_eq!(codes(&reply), [EXPIRED], "no other zone is excepted");
 }
 
+/// One upstream that strips, forges or says nothing costs no answer where another one is well.
+#[test]
+fn what_one_upstream_makes_bogus_is_had_from_another() {
+    let Some((world, signed)) = Net::outside(Kind::Unchecked) else { return };
+    let tamper = Tamper::start(&world);
+    let upstream = format!("servers = [\"{TAMPER}\", \"{RESOLVER}\"]\nudp_payload = 4096\n");
+    let config = Config { upstream, ..validating(&signed, "follow_rollover = false\n") };
+    let net = Net { staunch: Staunch::start(&world, &config), signed, world };
+    for (what, name, qtype, change, _) in CHANGES {
+        tamper.set(Some(change));
+        // A busy machine may need more time than a question has; a failure is forgotten after two seconds.
+        let whole = |reply: &Message| reply.flags & AD != 0 && codes(reply).is_empty();
+        let reply =
+            world::wait_for(Duration::from_secs(10), || Some(net.through(&query(name, qtype, true, AD))).filter(whole));
+        let Some(reply) = reply else {
+            panic!("{what}: {:?}\n{}", net.through(&query(name, qtype, true, AD)), net.staunch.tail())
+        };
+        assert!(!reply.addresses().contains(&Ipv4Addr::new(203, 0, 113, 9).into()), "{what}: {reply:?}");
+        assert!(tamper.asked().iter().any(|(asked, ..)| asked == name), "{what}: the one that tampers was asked first");
+        forget(&net);
+    }
+    // What is bogus everywhere is asked of each once, and stays so.
+    tamper.set(None);
+    let reply = net.through(&query("tampered.nsec.org", rtype::A, false, AD));
+    assert_eq!((reply.rcode(), codes(&reply)), (rcode::SERVFAIL, vec![BOGUS]), "{reply:?}");
+}
+
 /// What leaves for a question: itself, and DS and DNSKEY of what stands above it; the same flags whatever the client's.
 #[test]
 fn look_ups_are_of_the_questions_own_ancestors() {

@@ -127,6 +127,8 @@ fn dname_is_followed_with_or_without_its_cname() {
     let rows = [
         ("made by us", base()),
         ("made by the upstream", base().cname("w.old.example", "w.new.example")),
+        // Servers give what they take from the question the question's letter case.
+        ("made by the upstream in letter case", base().cname("w.old.example", "W.nEw.example")),
         ("made to lie", base().cname("w.old.example", "evil.example").a("evil.example", [203, 0, 113, 66])),
     ];
     for (what, build) in rows {
@@ -136,6 +138,7 @@ fn dname_is_followed_with_or_without_its_cname() {
         assert_eq!(shown[1..], expected[1..], "{what}");
         assert!(shown[0].starts_with("old.example. "), "{what}: {}", shown[0]);
         assert_eq!(*vetted.answer.pins, [ip("203.0.113.1")], "{what}");
+        assert_eq!(vetted.whole, what != "made to lie", "{what}");
     }
     // Two cover the name: the order they come in must not decide where it leads.
     let (high, low) = (("example", "up.example.net"), ("old.example", "new.example"));
@@ -280,4 +283,40 @@ fn failures_and_referrals_are_not_cached() {
     assert_eq!(vet(&octets, asked, &AnswerRules::default()).expect("whole").kind, Kind::Failure);
     let referral = Build::new("a.example", Qtype::A).flags(0x8100).rr(1, "example", Qtype::NS, 9, &wire("ns.example"));
     assert_eq!(referral.vet(&AnswerRules::default()).kind, Kind::Failure);
+}
+
+#[test]
+fn of_a_zone_with_upstreams_of_its_own_nobody_elses_word_is_taken() {
+    let zone = |text: &str| NameBuf::from_text(text).expect("a zone");
+    let rules = AnswerRules {
+        apart: vec![zone("corp.example"), zone("lab.corp.example"), zone("other.example")],
+        ..AnswerRules::default()
+    };
+    let made_up = [203, 0, 113, 66];
+    for rcode in [0u16, 3] {
+        let build = Build::new("alias.pub.example", Qtype::A)
+            .flags(0x8180 | rcode)
+            .cname("alias.pub.example", "near.pub.example")
+            .cname("near.pub.example", "wiki.corp.example")
+            .cname("wiki.corp.example", "far.pub.example")
+            .a("wiki.corp.example", made_up)
+            .a("far.pub.example", made_up);
+        let vetted = build.vet(&rules);
+        let expected = ["alias.pub.example. CNAME near.pub.example.", "near.pub.example. CNAME wiki.corp.example."];
+        assert_eq!(shown(&vetted, "alias.pub.example", Qtype::A), expected, "{rcode}");
+        assert_eq!((vetted.answer.beyond, vetted.answer.rcode, vetted.kind), (true, 0, Kind::Positive), "{rcode}");
+        assert_eq!((vetted.answer.ttl, vetted.answer.pins.len(), vetted.whole), (300, 0, false), "{rcode}");
+        assert_eq!(vetted.names, [zone("near.pub.example"), zone("wiki.corp.example")], "lists judge where it leads");
+    }
+    for (what, asked, target, beyond) in [
+        ("within the zone", "www.corp.example", "wiki.corp.example", false),
+        ("out of it: those who know it resolve what it leads to", "www.corp.example", "cdn.example.net", false),
+        ("into a zone within it", "www.corp.example", "x.lab.corp.example", true),
+        ("out of that one", "x.lab.corp.example", "www.corp.example", true),
+        ("into another", "www.corp.example", "www.other.example", true),
+        ("a name that only ends like it", "www.pub.example", "notcorp.example", false),
+    ] {
+        let vetted = Build::new(asked, Qtype::A).cname(asked, target).a(target, [203, 0, 113, 5]).vet(&rules);
+        assert_eq!((vetted.answer.beyond, vetted.answer.pins.is_empty()), (beyond, beyond), "{what}");
+    }
 }

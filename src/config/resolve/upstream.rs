@@ -1,7 +1,7 @@
 //! Whom we ask, and how.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use base64::Engine;
@@ -12,6 +12,7 @@ use super::Context;
 use crate::config::document::Path;
 use crate::config::loaded::{Endpoint, ForwardZone, Server, Upstream, is_loopback};
 use crate::config::spec;
+use crate::enforce::{interface_number, is_link_local};
 use crate::forward::Way;
 use crate::forward::tls::{Pin, Tls, TlsError};
 use crate::lists::host_name;
@@ -90,6 +91,12 @@ impl Context<'_, '_> {
                 }
                 if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
                     self.problems.error(&path, format!("{address} cannot be asked"), "name a resolver's address");
+                    continue;
+                }
+                if is_link_local(address.ip()) && matches!(address, SocketAddr::V6(v6) if v6.scope_id() == 0) {
+                    let problem = format!("{} is known on one link alone", address.ip());
+                    let remedy = format!("write the interface behind it: [{}%eth0]:{}", address.ip(), address.port());
+                    self.problems.error(&path, problem, remedy);
                     continue;
                 }
             }
@@ -250,9 +257,15 @@ impl Context<'_, '_> {
             if words.next() != Some("nameserver") {
                 continue;
             }
-            // Link-local servers carry a zone, which only means something on one interface: passed over.
-            let Some(Ok(address)) = words.next().map(str::parse::<IpAddr>) else { continue };
-            let address = SocketAddr::new(address, 53);
+            let Some(word) = words.next() else { continue };
+            let plain = word.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, 53));
+            let Some(address) = plain.or_else(|| scoped(word, 53)?.ok().map(SocketAddr::V6)) else {
+                self.assumptions.push(format!(
+                    "`{}` in the system's resolv.conf is passed over: it is no address, or of no interface that there is.",
+                    line.trim().escape_debug()
+                ));
+                continue;
+            };
             let server = Server { endpoint: Endpoint::Address(address), way: Way::Udp { mix_case: true } };
             let own = listen.iter().any(|own| is_same(*own, address));
             if !own && servers.len() < MAX_SYSTEM_SERVERS && !servers.contains(&server) {
@@ -291,6 +304,17 @@ impl Context<'_, '_> {
         if let Ok(address) = bare.parse::<IpAddr>() {
             return Some(Endpoint::Address(SocketAddr::new(address, port)));
         }
+        match scoped(text, port) {
+            Some(Ok(address)) => return Some(Endpoint::Address(address.into())),
+            Some(Err(interface)) => {
+                return self.problems.fail(
+                    path,
+                    format!("no interface `{}` is here", interface.escape_debug()),
+                    "write the name of the interface behind which the server is, as `ip link` shows it",
+                );
+            }
+            None => {}
+        }
         let (host, written) = match text.rsplit_once(':') {
             Some((host, port)) => (host, port.parse::<u16>().ok().filter(|port| *port != 0)),
             None => (text, Some(port)),
@@ -306,6 +330,24 @@ impl Context<'_, '_> {
     }
 }
 
+/// An address with its interface by name or number (RFC 4007 section 11): `fe80::1%eth0`, `[fe80::1%eth0]`,
+/// `[fe80::1%eth0]:53`. An error is an interface that is not there.
+fn scoped(text: &str, port: u16) -> Option<Result<SocketAddrV6, &str>> {
+    let (inside, behind) = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?,
+        None => (text, ""),
+    };
+    let port = match behind.strip_prefix(':') {
+        Some(written) => written.parse().ok()?,
+        None if behind.is_empty() => port,
+        None => return None,
+    };
+    let (address, interface) = inside.split_once('%')?;
+    let address: Ipv6Addr = address.parse().ok()?;
+    let number = interface.parse().ok().filter(|number| *number != 0).or_else(|| interface_number(interface));
+    Some(number.map(|number| SocketAddrV6::new(address, port, 0, number)).ok_or(interface))
+}
+
 /// Names for which no server may be asked (RFC 6761 sections 6.3 and 6.4, RFC 7686).
 fn is_never_asked(zone: &NameBuf) -> bool {
     let last = zone.as_ref().labels().last();
@@ -319,7 +361,42 @@ fn is_same(own: SocketAddr, server: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::config::{Environment, defaults_in};
+
+    #[test]
+    fn an_address_of_one_link_carries_its_interface() {
+        let lo = interface_number("lo").expect("every namespace has one");
+        let of = |port| Some(Ok(SocketAddrV6::new("fe80::1".parse().expect("an address"), port, 0, lo)));
+        let by_number = format!("[fe80::1%{lo}]:5353");
+        for (text, expected) in [
+            ("fe80::1%lo", of(53)),
+            ("[fe80::1%lo]", of(53)),
+            ("[fe80::1%lo]:5353", of(5353)),
+            (&by_number, of(5353)),
+            ("fe80::1%nowhere", Some(Err("nowhere"))),
+            ("[fe80::1%lo]5353", None),
+            ("[fe80::1%lo]:x", None),
+            ("fe80::1", None),
+            ("192.0.2.1%lo", None),
+            ("dns.example", None),
+        ] {
+            assert_eq!(scoped(text, 53), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_systems_servers_of_one_link_are_taken_and_what_is_passed_over_is_told() {
+        let mut environment = Environment::system();
+        environment.resolv_conf = Some("nameserver fe80::1%lo\nnameserver fe80::2%nowhere\n".into());
+        let loaded = defaults_in(&environment);
+        let lo = interface_number("lo").expect("every namespace has one");
+        let taken: Vec<String> = loaded.upstream.servers.iter().map(Server::to_string).collect();
+        assert_eq!(taken.len(), 1, "{taken:?}");
+        assert!(taken[0].contains(&format!("[fe80::1%{lo}]")), "{taken:?}");
+        let told = loaded.assumptions().join("\n");
+        assert!(told.contains("`nameserver fe80::2%nowhere` in the system's resolv.conf is passed over"), "{told}");
+    }
 
     #[test]
     fn without_an_upstream_it_is_said_that_nothing_starts() {

@@ -2,13 +2,14 @@
 //!
 //! Messages are told apart by their id, drawn at random among those not in use on the connection, and checked like a
 //! datagram: question, class, QR, opcode. One for nobody is counted and dropped (RFC 7766 section 7); one for somebody that
-//! answers another question is a failure of that question.
+//! answers another question is a failure of that question. Where several are for nobody, what comes is not what was asked for any
+//! more, and the connection gets no other question.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::net::TcpStream;
@@ -32,6 +33,9 @@ const MOST: usize = 4096;
 const IDLE: Duration = Duration::from_secs(9);
 /// Longest time that a server can ask for (RFC 7828 allows 109 minutes).
 const LONGEST_IDLE: Duration = Duration::from_secs(120);
+/// Messages for nobody on a connection before it gets no other question. Chosen without a source: a server that answers one
+/// question twice is none that has lost its place.
+const STRAY: u32 = 4;
 /// Octets written at once.
 const BATCH: usize = 16 * 1024;
 /// Time to say goodbye.
@@ -71,9 +75,17 @@ struct Shared {
 
 struct State {
     waiting: HashMap<u16, Waiter, foldhash::quality::RandomState>,
+    /// Ids of questions that were sent and given up, as many as may be open. What answers them is for nobody, but is an
+    /// answer.
+    given_up: HashSet<u16, foldhash::quality::RandomState>,
     is_open: bool,
-    /// When something was last read.
+    /// When an answer was last read.
     heard: Option<Instant>,
+    /// Questions that were put on it, and those that were answered.
+    put: u32,
+    answered: u32,
+    /// Messages that answered nothing.
+    stray: u32,
     /// When the last question was answered or given up.
     quiet: Instant,
     /// A question of our own whether anybody is there, and since when it waits.
@@ -96,7 +108,7 @@ struct Waiter {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lost {
     pub(super) kind: FailKind,
-    /// It may be asked again: the connection had been of use before and broke before anything else came.
+    /// It may be asked again: the connection broke, and had been of use before.
     pub(super) again: bool,
     /// An answer came, to something else.
     pub(super) spoke: bool,
@@ -124,6 +136,9 @@ impl Drop for Seat {
         let mut state = self.shared.state.lock();
         if let Some(waiter) = state.waiting.remove(&self.id) {
             state.quiet = Instant::now();
+            if waiter.sent && state.given_up.len() < MOST {
+                state.given_up.insert(self.id);
+            }
             // A name may be slow, or nobody may be there any more.
             if waiter.sent
                 && state.heard.is_none_or(|at| at < waiter.since)
@@ -144,8 +159,12 @@ impl Line {
         let (queue, frames) = mpsc::unbounded_channel();
         let state = State {
             waiting: HashMap::default(),
+            given_up: HashSet::default(),
             is_open: false,
             heard: None,
+            put: 0,
+            answered: 0,
+            stray: 0,
             quiet: Instant::now(),
             probe: None,
             idle: IDLE,
@@ -167,7 +186,7 @@ impl Line {
         });
         let line = Self { queue, shared: shared.clone() };
         // Ahead of the task, which may find out at once that nobody is there.
-        let seat = line.ask(ask, dress)?.ok_or(FailKind::Local)?;
+        let seat = line.ask(ask, dress, dial.dialled.carried(Instant::now()))?.ok_or(FailKind::Local)?;
         tokio::spawn(async move {
             let mut reached = false;
             let end = match timeout(dial.patience, connect(&dial, &mut reached)).await {
@@ -188,18 +207,19 @@ impl Line {
                     kind
                 }
             };
-            shared.close(end);
+            shared.close(end, &dial.dialled);
         });
         Ok((line, seat))
     }
 
-    /// Puts a question on it; `None` where it takes none any more.
-    pub(super) fn ask(&self, ask: &Ask, dress: Dress<'_>) -> Result<Option<Seat>, FailKind> {
+    /// Puts a question on it; `None` where it takes none any more. It is the last one where it carries `most` by then.
+    pub(super) fn ask(&self, ask: &Ask, dress: Dress<'_>, most: Option<u32>) -> Result<Option<Seat>, FailKind> {
         let mut state = self.shared.state.lock();
         if state.is_retired || state.is_closed || state.waiting.len() >= MOST {
             return Ok(None);
         }
         let Some((id, outcome)) = state.put(ask, dress, &self.queue)? else { return Ok(None) };
+        state.is_retired |= most.is_some_and(|most| state.put >= most);
         drop(state);
         Ok(Some(Seat { id, outcome, queue: self.queue.downgrade(), shared: self.shared.clone() }))
     }
@@ -252,9 +272,13 @@ impl State {
         dress: Dress<'_>,
         queue: &mpsc::UnboundedSender<Frame>,
     ) -> Result<Option<Put>, FailKind> {
-        // At most a sixteenth of all ids is in use.
+        // At most an eighth of all ids is in use.
         let entry = loop {
-            match self.waiting.entry(random_id()?) {
+            let id = random_id()?;
+            if self.given_up.contains(&id) {
+                continue;
+            }
+            match self.waiting.entry(id) {
                 Entry::Vacant(entry) => break entry,
                 Entry::Occupied(_) => {}
             }
@@ -270,6 +294,7 @@ impl State {
             self.waiting.remove(&id);
             return Ok(None);
         }
+        self.put = self.put.saturating_add(1);
         Ok(Some((id, outcome)))
     }
 }
@@ -292,11 +317,22 @@ impl Shared {
     fn deliver(&self, message: Vec<u8>, now: Instant) {
         let id = message.first_chunk().map(|id| u16::from_be_bytes(*id));
         let mut state = self.state.lock();
-        state.heard = Some(now);
         if state.probe.is_some_and(|(probe, _)| id == Some(probe)) {
             state.probe = None;
         }
-        let Some(waiter) = id.and_then(|id| state.waiting.remove(&id)) else {
+        let waiter = id.and_then(|id| state.waiting.remove(&id));
+        // Only an answer shows that the other side is there and in its place.
+        if waiter.is_some() || id.is_some_and(|id| state.given_up.remove(&id)) {
+            state.heard = Some(now);
+            state.answered = state.answered.saturating_add(1);
+        } else {
+            state.stray = state.stray.saturating_add(1);
+            state.is_retired |= state.stray >= STRAY;
+        }
+        let Some(waiter) = waiter else {
+            if state.is_retired && state.is_idle() {
+                self.quiet.notify_one();
+            }
             drop(state);
             return Counters::add(&self.counters.mismatches);
         };
@@ -316,15 +352,20 @@ impl Shared {
         let _ = waiter.tell.send(outcome);
     }
 
-    /// The connection is over: whoever waits is told why.
-    fn close(&self, kind: FailKind) {
+    /// The connection is over: whoever waits is told why, and `dialled` what it carried.
+    fn close(&self, kind: FailKind, dialled: &Dialled) {
         let mut state = self.state.lock();
         (state.is_closed, state.is_retired) = (true, true);
-        let heard = state.heard;
+        let again = kind == FailKind::Broken && state.answered > 0;
+        // Questions that were there when others were still answered were left, not missed.
+        if again && state.waiting.values().any(|waiter| state.heard.is_some_and(|at| waiter.since <= at)) {
+            dialled.left_behind(state.answered, Instant::now());
+        }
         for (_, waiter) in state.waiting.drain() {
-            let again = kind == FailKind::Broken && heard.is_some_and(|at| at <= waiter.since);
             let _ = waiter.tell.send(Err(Lost { kind, again, spoke: false }));
         }
+        drop(state);
+        dialled.room.notify_one();
     }
 
     /// Ends when nobody has asked for a while; from then on nobody can.

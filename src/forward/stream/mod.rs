@@ -5,8 +5,9 @@
 //! for a moment that grows to [`LONGEST_PAUSE`], and every question in it fails at once with what went wrong: nothing here
 //! ever tries another way.
 //!
-//! A server may close a connection while a question is on its way to it. Where the connection had been of use before and
-//! nothing came since, the question is asked once more on a new one (RFC 7766 section 6.2.4).
+//! A server may close a connection with questions on it. Where anything was answered on it, they are asked again on a new
+//! one (RFC 7766 section 6.2.4), as often as each connection brings something, [`ROUNDS`] times at most. A server that answers
+//! so many questions on each connection and no more is known by that, and a connection gets no more of them for a while.
 
 mod line;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::line::{Dial, Line, Lost};
@@ -29,6 +31,11 @@ const RETIRED: usize = 12;
 /// Questions on a connection before another one is opened. Chosen without a source: many servers take few tens of a
 /// connection at a time.
 const BUSY: usize = 32;
+/// Connections that a question is put on at most, each of which was closed under it.
+const ROUNDS: u32 = 16;
+/// How long it is remembered how many questions a server answers on a connection. Chosen without a source: what it costs to
+/// find out anew is one round trip of a few questions.
+const REMEMBERED: Duration = Duration::from_secs(60);
 /// Pause after a first failure to connect; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause: below the time between two probes, so that each of them is a try.
@@ -44,35 +51,57 @@ pub(super) struct Pool {
 
 /// How connecting went lately.
 #[derive(Default)]
-pub(super) struct Dialled(Mutex<Lately>);
+pub(super) struct Dialled {
+    lately: Mutex<Lately>,
+    /// Told when a connection is over, and another may be opened.
+    room: Notify,
+}
 
 #[derive(Default)]
 struct Lately {
     failures: u32,
     last: Option<(Instant, FailKind)>,
+    /// What the last connection carried that the server closed with questions on it, and when; and whether the one before
+    /// it carried as much.
+    carried: Option<(u32, Instant, bool)>,
 }
 
 impl Dialled {
     fn went_well(&self) {
-        *self.0.lock() = Lately::default();
+        let mut lately = self.lately.lock();
+        (lately.failures, lately.last) = (0, None);
     }
 
     fn failed(&self, kind: FailKind, now: Instant) {
-        let mut lately = self.0.lock();
+        let mut lately = self.lately.lock();
         lately.failures = lately.failures.saturating_add(1);
         lately.last = Some((now, kind));
     }
 
     /// What went wrong, if it did the last time.
     fn why(&self) -> Option<FailKind> {
-        self.0.lock().last.map(|(_, kind)| kind)
+        self.lately.lock().last.map(|(_, kind)| kind)
     }
 
     /// The same within the pause behind it.
     fn paused(&self, now: Instant) -> Option<FailKind> {
-        let lately = self.0.lock();
+        let lately = self.lately.lock();
         let pause = (FIRST_PAUSE * (1 << lately.failures.saturating_sub(1).min(3))).min(LONGEST_PAUSE);
         lately.last.filter(|(at, _)| now < *at + pause).map(|(_, kind)| kind)
+    }
+
+    /// The server closed a connection behind `answered` answers, with questions on it that it had by then. One alone may
+    /// be a restart; two that carried as much are a limit.
+    fn left_behind(&self, answered: u32, now: Instant) {
+        let mut lately = self.lately.lock();
+        let is_same = lately.carried.is_some_and(|(before, at, _)| before == answered && now < at + REMEMBERED);
+        lately.carried = Some((answered, now, is_same));
+    }
+
+    /// How many questions the server answers on a connection, where it has a limit.
+    fn carried(&self, now: Instant) -> Option<u32> {
+        let carried = self.lately.lock().carried;
+        carried.filter(|(_, at, is_limit)| *is_limit && now < *at + REMEMBERED).map(|(answered, ..)| answered)
     }
 }
 
@@ -119,15 +148,18 @@ impl Pool {
     pub(super) async fn ask(&self, ask: &Ask, dress: Dress<'_>, patience: Duration) -> Result<Heard, Unheard> {
         let tls = matches!(self.to.way, Way::Tls(_));
         let dress = Dress { keepalive: true, pad: tls, ..dress };
-        let mut fresh = false;
+        let mut rounds = 0;
         loop {
-            let seat = self.seat(ask, dress, patience, fresh)?;
+            let seat = match self.seat(ask, dress, patience, rounds > 0)? {
+                Some(seat) => seat,
+                None => self.seat_in_turn(ask, dress, patience, rounds > 0).await?,
+            };
             Counters::add(if tls { &self.counters.tls_queries } else { &self.counters.tcp_queries });
             match seat.wait().await {
                 Ok((wire, rcode)) => return Ok(Heard { wire, rcode }),
-                Err(Lost { again: true, .. }) if !fresh => {
+                Err(Lost { again: true, .. }) if rounds + 1 < ROUNDS => {
                     Counters::add(&self.counters.reconnected);
-                    fresh = true;
+                    rounds += 1;
                 }
                 Err(Lost { kind, spoke, .. }) => return Err(Unheard { kind, spoke }),
             }
@@ -139,29 +171,59 @@ impl Pool {
         self.lines.lock().iter().any(Line::is_open)
     }
 
-    /// Puts the question on a connection; on a `fresh` one, if it must be.
-    fn seat(&self, ask: &Ask, dress: Dress<'_>, patience: Duration, fresh: bool) -> Result<line::Seat, FailKind> {
+    /// As [`Self::seat`], when connections that are to be closed have made room.
+    async fn seat_in_turn(
+        &self,
+        ask: &Ask,
+        dress: Dress<'_>,
+        patience: Duration,
+        fresh: bool,
+    ) -> Result<line::Seat, FailKind> {
+        loop {
+            self.dialled.room.notified().await;
+            let seat = self.seat(ask, dress, patience, fresh);
+            if !matches!(seat, Ok(None)) {
+                // There may be room for whoever waits behind.
+                self.dialled.room.notify_one();
+            }
+            if let Some(seat) = seat? {
+                return Ok(seat);
+            }
+        }
+    }
+
+    /// Puts the question on a connection; on a `fresh` one, if it must be. `None` where there are as many as there may be
+    /// and none takes it.
+    fn seat(
+        &self,
+        ask: &Ask,
+        dress: Dress<'_>,
+        patience: Duration,
+        fresh: bool,
+    ) -> Result<Option<line::Seat>, FailKind> {
         let now = Instant::now();
+        let most = self.dialled.carried(now);
         // Held while a query is written into a queue, never while anybody waits.
         let mut lines = self.lines.lock();
         lines.retain(|line| !line.is_over());
-        let free = lines
-            .iter()
-            .filter(|line| !(fresh && line.is_used()))
-            .filter_map(|line| Some((line.load(now, patience)?, line)));
-        let best = free.min_by_key(|(load, _)| *load);
         let active = lines.iter().filter(|line| !line.is_retired()).count();
+        let free = |fresh: bool| {
+            let free = lines.iter().filter(|line| !(fresh && line.is_used()));
+            free.filter_map(|line| Some((line.load(now, patience)?, line))).min_by_key(|(load, _)| *load)
+        };
+        // Where another one may not be opened, one that serves is better than none.
+        let best = free(fresh).or_else(|| free(false).filter(|_| active >= LINES));
         if let Some((load, line)) = best
             && (load < BUSY || active >= LINES || self.dialled.paused(now).is_some())
-            && let Some(seat) = line.ask(ask, dress)?
+            && let Some(seat) = line.ask(ask, dress, most)?
         {
-            return Ok(seat);
+            return Ok(Some(seat));
         }
         if let Some(kind) = self.dialled.paused(now) {
             return Err(kind);
         }
         if lines.len() >= LINES + RETIRED {
-            return Err(FailKind::Local);
+            return Ok(None);
         }
         if active >= LINES {
             // All of them stand still. The oldest one goes, with the questions on it.
@@ -178,7 +240,7 @@ impl Pool {
         };
         let (line, seat) = Line::open(dial, ask, dress)?;
         lines.push(line);
-        Ok(seat)
+        Ok(Some(seat))
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::forward::certs_for_test::Root;
 use crate::forward::tests::{config, last, permit, timed};
 use crate::forward::tls::Tls;
-use crate::forward::upstream_for_test::{Act, Fake, answer, good};
+use crate::forward::upstream_for_test::{Act, Fake, answer, bare, good};
 use crate::forward::{Config, FailKind, Failed, ForwardError, Forwarder, Upstream, Way};
 use crate::model::{Ede, Transport};
 
@@ -99,6 +99,72 @@ async fn a_connection_that_the_server_closes_costs_no_answer() {
     let error = over_tcp(&up).resolve(&permit("m.example")).await.expect_err("nothing");
     assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind: FailKind::Broken }]));
     assert_eq!(up.queries().len(), before + 1);
+}
+
+/// Asks `count` questions at once; all are answered.
+async fn ask_at_once(forwarder: &Forwarder, of: &str, count: usize) {
+    let mut asked = JoinSet::new();
+    for i in 0..count {
+        let (forwarder, name) = (forwarder.clone(), format!("n{i}.{of}.example"));
+        asked.spawn(async move { (name.clone(), forwarder.resolve(&permit(&name)).await) });
+    }
+    for (name, found) in asked.join_all().await {
+        assert_eq!(last(&found), Some(1), "{name}: {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_answers_a_few_questions_on_each_connection_answers_all() {
+    for (each, count) in [(4, 16), (1, 40)] {
+        let up = Fake::start(good(1)).await;
+        up.answers_on_each(each);
+        let forwarder = over_tcp(&up);
+        ask_at_once(&forwarder, "first", count).await;
+        let again = forwarder.counters().reconnected.load(Ordering::Relaxed);
+        assert!(again > 0, "{each}");
+        // By then it is known how many a connection may carry: none is put on one in vain.
+        ask_at_once(&forwarder, "second", count).await;
+        assert_eq!(forwarder.counters().reconnected.load(Ordering::Relaxed), again, "{each}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_cut_off_is_asked_on_as_many_connections_as_it_takes() {
+    let up = Fake::start(|q, transport| match transport {
+        Transport::Udp => Act::Send(vec![bare(q, 0x8380)]),
+        Transport::Tcp => Act::Send(vec![answer(q, 1)]),
+    })
+    .await;
+    up.answers_on_each(1);
+    ask_at_once(&Forwarder::new(config(&[&up])), "cut", 16).await;
+}
+
+#[tokio::test]
+async fn a_question_that_the_server_always_closes_at_is_given_up() {
+    let up = Fake::start(|q, _| if q[13] == b'p' { Act::Close } else { Act::Send(vec![answer(q, 1)]) }).await;
+    let forwarder = over_tcp(&up);
+    forwarder.resolve(&permit("n.example")).await.expect("an answer");
+    forwarder.resolve(&permit("poison.example")).await.expect_err("nothing");
+    assert_eq!(up.connections(), 2, "the second one brought nothing");
+}
+
+#[tokio::test]
+async fn a_connection_that_has_lost_its_place_gets_no_other_question() {
+    // What comes is for nobody until there is another connection.
+    let asked = AtomicUsize::new(0);
+    let up = Fake::start(move |q, _| {
+        let mut other = answer(q, 1);
+        other[0] ^= 0x80;
+        let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+        Act::Send(if first { vec![other; 4] } else { vec![answer(q, 1)] })
+    })
+    .await;
+    let (pool, dress) = pool(&up, Way::Tcp);
+    let (first, second) = ((&permit("a.example")).into(), (&permit("b.example")).into());
+    let lost = tokio::time::timeout(ms(200), pool.ask(&first, dress, ms(3000))).await;
+    assert!(lost.is_err());
+    assert!(pool.ask(&second, dress, ms(3000)).await.is_ok());
+    assert_eq!(up.connections(), 2);
 }
 
 #[tokio::test]

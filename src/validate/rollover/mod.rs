@@ -6,7 +6,7 @@
 //! of its keys goes in with the time, and text for a file comes out ([`Rollover::read`], [`Display`](std::fmt::Display)).
 //!
 //! Where this departs from RFC 5011: a key that goes missing stays trusted and is not told apart (section 4.2 has it
-//! trusted too), a revoked one is never forgotten, and a trust point whose keys are all revoked is not given up (section 5):
+//! trusted too), a revoked one is forgotten only behind [`MAX_REVOKED`] later ones and if it is not configured, and a trust point whose keys are all revoked is not given up (section 5):
 //! nothing below it is proved until somebody configures it anew.
 
 mod text;
@@ -32,9 +32,12 @@ use crate::partition::Partition;
 /// How long a new key must stand before it is trusted (RFC 5011 section 2.4.1), milliseconds. The longer time for sets with
 /// longer TTLs is of no use here: none is kept for a day.
 pub const HOLD_DOWN: u64 = 30 * 86_400_000;
-/// Most keys that are known of one zone; further ones are as if they were not there. They take a signature by a key that is
-/// trusted already, so nobody else can fill it.
+/// Most keys that are known of one zone, revoked ones not counted; further ones are as if they were not there, which is
+/// told. They take a signature by a key that is trusted already, so nobody else can fill it.
 const MAX_KEYS: usize = 16;
+/// Most revoked keys that are known of one zone beside those that are configured. A further one takes the place of that
+/// which was revoked first: it would have to stand for [`HOLD_DOWN`] again, vouched for by a key that is trusted by then.
+const MAX_REVOKED: usize = 16;
 /// Shortest and longest time between two looks (RFC 5011 section 2.3).
 const LOOK_MIN: Duration = Duration::from_secs(3600);
 const LOOK_MAX: Duration = Duration::from_secs(15 * 86_400);
@@ -98,7 +101,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// All that is known. At most [`MAX_KEYS`] keys for each zone that has an anchor.
+/// All that is known. At most [`MAX_KEYS`] keys and [`MAX_REVOKED`] revoked ones for each zone that has an anchor.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rollover {
     keys: Vec<Known>,
@@ -123,19 +126,37 @@ impl Rollover {
         all
     }
 
+    /// `None` where it is no key, or there is no room for another one.
     fn put(&mut self, zone: NameRef<'_>, data: &[u8], state: KeyState, since: u64) -> Option<Change> {
         let key = Key::read(data)?;
         let known = self.keys.iter_mut().find(|known| known.zone.as_ref() == zone && *known.data == *data);
         match known {
             Some(known) => (known.state, known.since) = (state, since),
             None => {
-                if self.keys.iter().filter(|known| known.zone.as_ref() == zone).count() >= MAX_KEYS {
+                let is_standing = |known: &&Known| known.zone.as_ref() == zone && known.state != KeyState::Revoked;
+                if state != KeyState::Revoked && self.keys.iter().filter(is_standing).count() >= MAX_KEYS {
                     return None;
                 }
                 self.keys.push(Known { zone: zone.to_owned(), data: data.into(), state, since });
             }
         }
         Some(Change { zone: zone.to_owned(), tag: key.tag, state: Some(state) })
+    }
+
+    /// Forgets the keys of a zone that were revoked first, of which there are too many and which nobody has configured.
+    fn forget_revoked(&mut self, zone: NameRef<'_>, configured: &[Ds]) {
+        let learned = |known: &Known| {
+            known.zone.as_ref() == zone
+                && known.state == KeyState::Revoked
+                && !Key::read(&known.data).is_some_and(|key| configured.iter().any(|ds| ds.is_of(zone, &key)))
+        };
+        let over = self.keys.iter().filter(|known| learned(known)).count().saturating_sub(MAX_REVOKED);
+        for _ in 0..over {
+            let first = self.keys.iter().enumerate().filter(|(_, known)| learned(known)).min_by_key(|(_, k)| k.since);
+            if let Some((at, _)) = first {
+                self.keys.remove(at);
+            }
+        }
     }
 }
 
@@ -144,6 +165,8 @@ impl Rollover {
 pub struct Look {
     /// What has changed.
     pub changes: Vec<Change>,
+    /// Tags of keys that would be learned if there were room for more.
+    pub crowded: Vec<u16>,
     /// Until the next look.
     pub next: Duration,
 }
@@ -155,7 +178,7 @@ impl Validator {
     /// A set that no trusted key has signed teaches nothing but a revocation, which the revoked key signs itself (RFC 5011
     /// section 2.1).
     pub fn look(&self, rollover: &mut Rollover, zone: NameRef<'_>, reply: &[u8], now: Now) -> Look {
-        let mut look = Look { changes: Vec::new(), next: LOOK_MIN };
+        let mut look = Look { changes: Vec::new(), crowded: Vec::new(), next: LOOK_MIN };
         let Some(configured) = self.configured.at(zone) else { return look };
         let Ok(message) = Message::read(reply) else { return look };
         if message.qname() != zone.as_wire() || message.qtype != DNSKEY || message.truncated || message.rcode != 0 {
@@ -167,8 +190,7 @@ impl Validator {
             set.verify(zone, keys, seconds(now), &mut Work::new(Limits::default(), Partition::ALL)).map(|good| good.ttl)
         };
         let time = now.wall.steady;
-        for data in set.data().take(MAX_KEYS) {
-            let Some((unmarked, key)) = Key::read_revoked(data) else { continue };
+        for (unmarked, key) in set.data().filter_map(Key::read_revoked).take(MAX_KEYS) {
             let is_new = !rollover.of(zone, KeyState::Revoked).any(|known| *known.data == *unmarked);
             let is_ours = Key::read(&unmarked).is_some_and(|key| configured.iter().any(|ds| ds.is_of(zone, &key)))
                 || rollover.keys.iter().any(|known| known.zone.as_ref() == zone && known.data == unmarked);
@@ -176,6 +198,7 @@ impl Validator {
                 look.changes.extend(rollover.put(zone, &unmarked, KeyState::Revoked, time));
             }
         }
+        rollover.forget_revoked(zone, configured);
         let vouching = rollover.vouching(zone, configured);
         let standing: Vec<(&[u8], Key)> =
             set.data().filter_map(|data| Some((data, Key::read(data)?))).take(super::keys::MAX_KEYS).collect();
@@ -186,7 +209,13 @@ impl Validator {
         for (data, key) in standing.iter().filter(|(data, key)| Key::is_entry_point(data) && !trusted(key)) {
             let known = rollover.keys.iter().find(|known| known.zone.as_ref() == zone && *known.data == **data);
             let put = match known.map(|known| (known.state, known.since)) {
-                None => rollover.put(zone, data, KeyState::Pending, time),
+                None => {
+                    let put = rollover.put(zone, data, KeyState::Pending, time);
+                    if put.is_none() {
+                        look.crowded.push(key.tag);
+                    }
+                    put
+                }
                 Some((KeyState::Pending, since)) if time.saturating_sub(since) >= HOLD_DOWN => {
                     rollover.put(zone, data, KeyState::Trusted, time)
                 }

@@ -10,7 +10,7 @@ use super::super::keys::Key;
 use super::{KeyState, Known, Rollover};
 
 /// Most keys of a file: as many as all zones that may have an anchor could have.
-const MAX_LINES: usize = 4096;
+const MAX_LINES: usize = 8192;
 
 /// A line of the file is not one that we have written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

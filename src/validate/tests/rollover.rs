@@ -10,7 +10,7 @@ use KeyState::{Pending, Revoked, Trusted};
 const DAY: u64 = 86_400_000;
 const YEAR: u32 = 365 * 86_400;
 const LASTING: How =
-    How { labels: None, inception: SECONDS - 3600, expiration: SECONDS + YEAR, algorithm: 15, ttl: 300 };
+    How { labels: None, inception: SECONDS - 3600, expiration: SECONDS + 30 * YEAR, algorithm: 15, ttl: 300 };
 
 fn on(day: u64) -> Now {
     Now { mono: NOW.mono + day * DAY, wall: Wall::at(NOW.wall.shown + day * DAY) }
@@ -131,7 +131,11 @@ fn only_who_is_trusted_can_teach_anything() {
         ("revoked by another key", keys(&[&marked(&a), &b], &[&b])),
         ("nothing", Reply::default()),
     ] {
-        assert_eq!(root.look(&reply, on(0)), Look { changes: vec![], next: Duration::from_secs(3600) }, "{what}");
+        assert_eq!(
+            root.look(&reply, on(0)),
+            Look { changes: vec![], crowded: vec![], next: Duration::from_secs(3600) },
+            "{what}"
+        );
         assert_eq!(*root.net.validator.rollover(), Rollover::default(), "{what}");
     }
     let mut known = Rollover::default();
@@ -194,6 +198,31 @@ fn keys_of_one_zone_are_bounded() {
     }
     let known = root.net.validator.rollover();
     assert_eq!([Pending, Trusted].map(|state| known.count(state)), [0, 16]);
+    let all: Vec<&Zone> = [&root.a].into_iter().chain(&many[10..]).collect();
+    let told = root.look(&keys(&all, &[&root.a]), on(61)).crowded;
+    assert_eq!(told.len(), 4, "those that found no room are told");
+}
+
+#[test]
+fn keys_that_were_revoked_leave_room_for_new_ones() {
+    let root = Root::new();
+    // A year of rolls for each: the next key comes, is trusted, and the one before it is revoked.
+    let mut zones: Vec<Zone> = vec![root.a.clone()];
+    for year in 0..24 {
+        let day = year * 365;
+        let (old, new) = (zones[zones.len() - 1].clone(), Zone::new("."));
+        let both = keys(&[&old, &new], &[&old]);
+        let tag = tag_of(&new.dnskey);
+        assert_eq!(root.day(day, &both), [(tag, Some(Pending))], "{year}");
+        assert_eq!(root.day(day + 30, &both), [(tag, Some(Trusted))], "{year}");
+        let gone = keys(&[&marked(&old), &new], &[&marked(&old), &new]);
+        assert_eq!(root.day(day + 60, &gone), [(tag_of(&old.dnskey), Some(Revoked))], "{year}");
+        zones.push(new);
+    }
+    let known = root.net.validator.rollover();
+    // The configured one is never forgotten.
+    assert_eq!([Pending, Trusted, Revoked].map(|state| known.count(state)), [0, 1, 17]);
+    assert!(root.day(24 * 365, &keys(&[&zones[0], &zones[24]], &[&zones[0]])).is_empty(), "it teaches nothing");
 }
 
 #[test]
@@ -214,5 +243,5 @@ fn a_file_that_is_not_ours_is_none() {
     ] {
         assert_eq!(Rollover::read(&format!("{line}\n{bad}\n")), Err(RolloverError(2)), "{bad}");
     }
-    assert_eq!(Rollover::read(&format!("{line}\n").repeat(4097)), Err(RolloverError(4097)));
+    assert_eq!(Rollover::read(&format!("{line}\n").repeat(8193)), Err(RolloverError(8193)));
 }

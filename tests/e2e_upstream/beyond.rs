@@ -1,0 +1,83 @@
+//! Aliases into a zone with upstreams of its own: of what is there, only its upstreams' word counts.
+
+use std::net::IpAddr;
+
+use crate::daemon::{Daemon, ENFORCE};
+use crate::fake::{A, CNAME, Fake, Query, Reply, ask, wire};
+
+const TRUE: [u8; 4] = [203, 0, 113, 5];
+const FORGED: [u8; 4] = [198, 51, 100, 66];
+
+/// Knows nothing of `corp.example` and says so of `a.site.example`'s target; makes one up for that of `b.site.example`.
+fn outside(query: &Query) -> Vec<Vec<u8>> {
+    let reply = Reply::to(query);
+    let (wiki, inner) = (wire("wiki.corp.example"), wire("inner.corp.example"));
+    vec![match query.name.as_str() {
+        "a.site.example" => reply.rcode(3).answer("a.site.example", CNAME, &wiki).done(),
+        "b.site.example" => reply.answer("b.site.example", CNAME, &wiki).answer("wiki.corp.example", A, &FORGED).done(),
+        "c.site.example" => reply.answer("c.site.example", CNAME, &inner).done(),
+        "d.site.example" => reply.answer("d.site.example", CNAME, &wire("loop0.corp.example")).done(),
+        name => reply.answer(name, A, &FORGED).done(),
+    }]
+}
+
+fn zone(name: &str, server: &Fake) -> String {
+    format!(
+        "[[forward]]\nzone = \"{name}\"\nservers = [\"{}\"]\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2099-01-01\"\n",
+        server.address
+    )
+}
+
+#[test]
+fn an_alias_into_a_zone_of_others_is_followed_by_a_question_to_them() {
+    let general = Fake::start(outside);
+    let corp = Fake::start(|query| {
+        let reply = Reply::to(query);
+        vec![match query.name.as_str() {
+            "inner.corp.example" => reply.answer(&query.name, A, &[10, 1, 2, 3]).done(),
+            // From zone to zone without an end.
+            name if name.starts_with("loop") => {
+                let n: u32 = name[4..].split('.').next().and_then(|n| n.parse().ok()).expect("a number");
+                let to = if n.is_multiple_of(2) { "lab.corp.example" } else { "corp.example" };
+                reply.answer(name, CNAME, &wire(&format!("loop{}.{to}", n + 1))).done()
+            }
+            name => reply.answer(name, A, &TRUE).done(),
+        }]
+    });
+    let rule = |id: &str, names: &str| {
+        format!(
+            "[[rule]]\nid = \"{id}\"\naction = \"allow\"\nnames = [{names}]\nowner = \"tests\"\nreason = \"a test\"\n\
+             review_by = \"2099-01-01\"\n"
+        )
+    };
+    let inside = "[[answer.allow_range]]\nname = \"inner.corp.example\"\nranges = [\"10.0.0.0/8\"]\nowner = \"tests\"\n\
+                  reason = \"a test\"\nreview_by = \"2099-01-01\"\n";
+    let extra = [
+        ENFORCE.to_owned(),
+        zone("corp.example", &corp),
+        zone("lab.corp.example", &corp),
+        rule("site", "\"site.example\", \"corp.example\""),
+        inside.to_owned(),
+    ]
+    .concat();
+    let daemon = Daemon::start_at(general.address, "off", &extra);
+    for name in ["a.site.example", "b.site.example"] {
+        // From the upstreams, and then from memory.
+        for turn in 0..3 {
+            let answer = ask(daemon.address, "127.0.0.1", name, A);
+            assert_eq!((answer.rcode, answer.addresses()), (0, vec![IpAddr::from(TRUE)]), "{name} {turn}: {answer:?}");
+            let owners: Vec<&str> = answer.records.iter().map(|record| record.0.trim_end_matches('.')).collect();
+            assert_eq!(owners, [name, "wiki.corp.example"], "{turn}");
+        }
+        assert_eq!(general.asked(name), 1, "{name}");
+    }
+    assert_eq!((general.asked("wiki.corp.example"), corp.asked("wiki.corp.example")), (0, 1));
+    // Who may answer with addresses of the inside is the name itself, and nobody's alias for it.
+    let own = ask(daemon.address, "127.0.0.1", "inner.corp.example", A);
+    assert_eq!(own.addresses(), [IpAddr::from([10, 1, 2, 3])], "{own:?}");
+    let borrowed = ask(daemon.address, "127.0.0.1", "c.site.example", A);
+    assert!(borrowed.addresses().is_empty() && borrowed.rcode == 0, "{borrowed:?}");
+    let endless = ask(daemon.address, "127.0.0.1", "d.site.example", A);
+    assert_eq!(endless.rcode, 2, "{endless:?}");
+    assert!(corp.seen().len() < 10, "{}", corp.seen().len());
+}
