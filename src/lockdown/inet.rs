@@ -256,7 +256,7 @@ fn host(plan: &Plan) -> Vec<Chain> {
     chain.rules(to_resolver(plan, "accept"));
     chain.why("Answers to what this host itself began.");
     chain.rule("ct direction reply ct state established accept");
-    chain.rules(errors("", "goto own_errors"));
+    chain.rules(errors("", "goto errors"));
     chain.why("A gateway may be pinged, seldom.");
     chain.rule("icmp type echo-request limit rate 10/second burst 20 packets accept");
     chain.rule("icmpv6 type echo-request limit rate 10/second burst 20 packets accept");
@@ -273,7 +273,7 @@ fn errors(which: &str, verdict: &str) -> [String; 2] {
 /// Errors that a sandbox sends.
 fn own_errors(plan: &Plan) -> Chain {
     let mut chain = Chain::plain(
-        "own_errors",
+        "errors",
         "ICMP errors from a sandbox, about its own flows alone. The kernel asks only whether an error goes to an end of the \
          flow that it quotes, and not who sends it: one about another sandbox's flow, or about a question of this host, would \
          end it, and carry away what one likes.",
@@ -350,7 +350,7 @@ fn forward(plan: &Plan) -> Vec<Chain> {
     if enforce {
         from.why("Clouds' metadata.").rule("ip daddr @metadata4 goto refuse").rule("ip6 daddr @metadata6 goto refuse");
         from.why("Teredo (RFC 4380): IPv6 in UDP.").rule(format!("udp dport {TEREDO} goto refuse"));
-        from.rules(errors(&format!("{marked} "), "goto own_errors"));
+        from.rules(errors(&format!("{marked} "), "goto errors"));
         from.rule("goto permitted");
         for sandbox in &plan.sandboxes {
             base.rule(dispatch("oifname", &sandbox.name, "to_sandbox"));

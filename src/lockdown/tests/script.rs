@@ -138,7 +138,7 @@ fn errors_are_about_the_flows_of_the_sandbox_that_sends_them() {
     mixed.binds = ["veth-a=10.0.0.2,fd00::2", "p1=10.0.1.2", "p2=10.0.1.3", "q1=10.0.2.2"].map(bind).to_vec();
     let mixed = text(mixed);
     let own = "\"br0\" . 10.0.1.2, \"br0\" . 10.0.1.3, \"veth-a\" . 10.0.0.2";
-    let mut lines = block(&mixed, "chain own_errors");
+    let mut lines = block(&mixed, "chain errors");
     for end in ["saddr", "daddr"] {
         let line = lines.iter().position(|line| line.starts_with(&format!("iifname . ct original ip {end} ")));
         let line = lines.remove(line.expect("a rule"));
@@ -158,15 +158,12 @@ fn errors_are_about_the_flows_of_the_sandbox_that_sends_them() {
     for chain in ["chain sandbox_to_host", "chain from_sandbox"] {
         let related: Vec<_> =
             block(&mixed, chain).into_iter().filter(|line| line.contains("ct state related")).collect();
-        assert!(
-            related.len() == 2 && related.iter().all(|line| line.ends_with("goto own_errors")),
-            "{chain}: {related:?}"
-        );
+        assert!(related.len() == 2 && related.iter().all(|line| line.ends_with("goto errors")), "{chain}: {related:?}");
     }
     // Where every source is known nothing else is asked.
     let mut bound = settings(&["veth-a"]);
     bound.binds = vec![bind("veth-a=10.0.0.2")];
-    assert_eq!(block(&text(bound), "chain own_errors").len(), 3);
+    assert_eq!(block(&text(bound), "chain errors").len(), 3);
 }
 
 #[test]
