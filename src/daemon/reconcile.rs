@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use crate::clock;
 use crate::enforce::{Active, Error};
 use crate::model::Mode;
-use crate::pipeline::{Pipeline, class_of, is_guarded};
+use crate::pipeline::{Cause, Pipeline, class_of, is_guarded};
 
 /// For all that was ordered of the packet filter: loading a hundred thousand leases takes longer than one pin may.
 const RECONCILED: Duration = Duration::from_secs(10);
@@ -39,6 +39,7 @@ pub(super) async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow:
     if let Some(ticket) = pipeline.open_ranges(&live, now) {
         ticket.wait(RECONCILED).await.context("written ranges could not be opened")?;
     }
+    pipeline.note_older_grants();
     let mut active = Vec::new();
     for session in pipeline.sessions.all() {
         let context = session.context();
@@ -52,7 +53,7 @@ pub(super) async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow:
     let ticket = pipeline.enforcer.reconcile(active)?;
     ticket.wait(RECONCILED).await.context("the packet filter could not be reconciled")?;
     if !same_policy {
-        pipeline.tighten_all(now);
+        pipeline.tighten_all(Cause::Policy, now);
         // Where very much is closed the first pins would wait for longer than they may.
         caught_up(pipeline).await.context("leases of another policy could not be closed")?;
     }
