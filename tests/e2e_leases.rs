@@ -218,6 +218,42 @@ fn a_restart_keeps_what_the_same_rules_opened_and_other_rules_close_it() {
 }
 
 #[test]
+fn what_has_come_since_a_restart_closes_nothing_that_was_open_before_it() {
+    let Some(world) = World::create(2) else { return };
+    let [one, two] = &world.agents[..] else { unreachable!("two sandboxes were made") };
+    world.upstream.add_site("www.other.example", OTHER.into());
+    let session = |agent: &Agent| {
+        let n = agent.address.octets()[2];
+        format!("[[session]]\nid = \"agent-{n}\"\naddresses = [\"{}\"]\ntype = \"batch\"\n", agent.address)
+    };
+    let config = Config { sessions: session(one) + &session(two), ..Config::enforce() }
+        .rule("site", "allow", "\"=www.site.example\"", "")
+        .tables("[profile.batch]\nunlisted = \"refuse\"\n");
+    let grant = |staunch: &Staunch, name: &str, lasts: &str| {
+        staunch.run_ok(&["allow", name, "--for", lasts, "--reason", "a test", "--owner", "tests"]);
+    };
+    let mut staunch = Staunch::start(&world, &config);
+    grant(&staunch, "=www.older.example", "25s");
+    assert_eq!(resolve(one, "www.site.example"), [IpAddr::from(WEB)], "{}", staunch.tail());
+    let download = Download::start(one, WEB);
+    staunch.kill();
+    staunch.restart(&world);
+    staunch.run_ok(&["reload"]);
+    download.assert_runs();
+    assert!(dials(one, WEB, 80), "the same configuration once more\n{}", staunch.tail());
+    grant(&staunch, "=www.other.example", "2s");
+    assert_eq!(resolve(two, "www.other.example"), [IpAddr::from(OTHER)]);
+    let granted = Download::start(two, OTHER);
+    let ended = wait_for(Duration::from_secs(10), || (!dials(two, OTHER, 80)).then(Instant::now));
+    granted.assert_ends(ended.expect("the grant ends"), "a grant of after the restart");
+    download.assert_runs();
+    assert!(dials(one, WEB, 80), "a grant of after the restart has ended\n{}", staunch.tail());
+    // By which names leases of before were made nobody knows: it may have been by this one.
+    let ended = wait_for(Duration::from_secs(40), || (!dials(one, WEB, 80)).then(Instant::now));
+    download.assert_ends(ended.expect("the older grant ends"), "a grant of before the restart");
+}
+
+#[test]
 fn a_bulk_upload_behind_one_clean_look_up_is_told_and_cut_and_a_rules_upload_is_not() {
     let Some(world) = World::create(1) else { return };
     let agent = &world.agents[0];

@@ -2,9 +2,12 @@
 //!
 //! Every refusal has its positive control: the same dial with a pin connects.
 
+#[path = "enforce_nft/errors.rs"]
+mod errors;
 mod gateway;
 #[path = "enforce_nft/load.rs"]
 mod load;
+mod world;
 
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};

@@ -2,6 +2,8 @@
 //!
 //! Everything that is refused is tried before, without the lockdown, and works.
 
+#[path = "lockdown/errors.rs"]
+mod errors;
 #[path = "lockdown/host.rs"]
 mod host;
 #[path = "lockdown/standing.rs"]

@@ -245,6 +245,8 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
         }
     }
     let now = crate::clock::now();
+    // Leases of before this process are there only while no other policy has been in force since.
+    let cause = if digest == old.digest { Cause::Recent } else { Cause::Policy };
     // Ahead of the sessions, which are looked at again where a range is closed by it.
     drop(pipeline.open_ranges(&live, now));
     for session in pipeline.sessions.all() {
@@ -257,7 +259,7 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
                 inner.watched = true;
             }
         }
-        pipeline.guard(&session, Cause::Policy, now);
+        pipeline.guard(&session, cause, now);
     }
     let follows = !live.enforcing || caught_up(pipeline).await.is_ok() && pipeline.enforcer.healthy();
     if follows {

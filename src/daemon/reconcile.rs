@@ -9,7 +9,7 @@ use crate::clock;
 use crate::enforce::{Active, Error};
 use crate::lists::Action;
 use crate::model::{Mode, Now};
-use crate::pipeline::{Live, Pipeline, class_of, is_guarded};
+use crate::pipeline::{Cause, Live, Pipeline, class_of, is_guarded};
 use crate::store::{CLOSED_WITHIN, Recovered};
 
 /// For all that was ordered of the packet filter: loading a hundred thousand leases takes longer than one pin may.
@@ -52,6 +52,7 @@ pub(super) async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow:
     if let Some(ticket) = pipeline.open_ranges(&live, now) {
         ticket.wait(RECONCILED).await.context("written ranges could not be opened")?;
     }
+    pipeline.note_older_grants();
     let mut active = Vec::new();
     for session in pipeline.sessions.all() {
         let context = session.context();
@@ -65,7 +66,7 @@ pub(super) async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow:
     let ticket = pipeline.enforcer.reconcile(active)?;
     ticket.wait(RECONCILED).await.context("the packet filter could not be reconciled")?;
     if !same_policy {
-        pipeline.tighten_all(now);
+        pipeline.tighten_all(Cause::Policy, now);
         // Where very much is closed the first pins would wait for longer than they may.
         caught_up(pipeline).await.context("leases of another policy could not be closed")?;
     }

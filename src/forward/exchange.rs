@@ -23,6 +23,7 @@
 )]
 
 use std::io::{self, ErrorKind};
+use std::pin::pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -34,6 +35,7 @@ use super::edns::Opt;
 use super::manner::{Cookie, Reply};
 use super::port::{Ports, random_id};
 use super::query::{Ask, Case, Dress, Fit, Query};
+use super::sockets::Sockets;
 use super::stream::Heard;
 use super::upstream::Way;
 use super::{Counters, FailKind, Response, Server};
@@ -56,6 +58,8 @@ pub(super) struct Try<'c> {
     pub(super) end: Instant,
     /// Where datagrams leave from.
     pub(super) ports: &'c Ports,
+    /// Leave for a second port.
+    pub(super) sockets: &'c Sockets,
     pub(super) counters: &'c Counters,
     /// Told when an upstream does not do what its trials have shown.
     pub(super) doubts: &'c Notify,
@@ -129,10 +133,32 @@ impl Try<'_> {
             Counters::add(&self.counters.flood_tcp);
             return Ok(Datagram::TurnToTcp);
         }
-        self.datagram(ask, payload, noise).await
+        let refused = Notify::new();
+        let mut first = pin!(self.datagram(ask, payload, noise, Some(&refused)));
+        tokio::select! {
+            biased;
+            done = &mut first => return done,
+            () = refused.notified() => {}
+        }
+        // Whoever is near can say that nobody is there. So it is asked once more from another port, and the answer that was
+        // on its way still counts; where nobody is, the second is refused as fast as the first.
+        let Some(_socket) = self.sockets.take(true) else { return Err(FailKind::Unreachable) };
+        let again = Box::pin(self.datagram(ask, payload, noise, None));
+        tokio::select! {
+            biased;
+            done = first => done,
+            done = again => done,
+        }
     }
 
-    async fn datagram(&self, ask: &Ask, payload: Option<u16>, noise: &AtomicBool) -> Result<Datagram, FailKind> {
+    /// Where `refused` is given, a refusal is told there, and an answer waited for all the same.
+    async fn datagram(
+        &self,
+        ask: &Ask,
+        payload: Option<u16>,
+        noise: &AtomicBool,
+        refused: Option<&Notify>,
+    ) -> Result<Datagram, FailKind> {
         let manner = &self.server.manner;
         let case =
             if self.server.mixes_case() && manner.keeps_case() == Some(true) { Case::Mixed } else { Case::Lower };
@@ -149,7 +175,13 @@ impl Try<'_> {
         Counters::add(&self.counters.udp_queries);
         let mut mismatches = 0;
         loop {
-            let octets = port.receive().await?;
+            let octets = match (port.receive().await, refused) {
+                (Err(FailKind::Unreachable), Some(refused)) => {
+                    refused.notify_one();
+                    continue;
+                }
+                (heard, _) => heard?,
+            };
             let mut fit = query.fit(&octets);
             let opt = cookie.and_then(|_| Opt::of(&octets));
             let reply = cookie.map(|cookie| (cookie, cookie.reply(opt.as_ref())));

@@ -50,6 +50,7 @@ pub(super) async fn greet(inner: &Arc<Inner>, server: &Server) -> bool {
             time: inner.config.try_timeout,
             end: Instant::now() + inner.config.try_timeout,
             ports: &inner.ports,
+            sockets: &inner.sockets,
             counters: &inner.counters,
             doubts: &inner.doubts,
         };

@@ -42,6 +42,8 @@ mod tests_faults;
 #[cfg(test)]
 mod tests_manner;
 #[cfg(test)]
+mod tests_refused;
+#[cfg(test)]
 mod upstream_for_test;
 
 use std::collections::VecDeque;

@@ -130,6 +130,7 @@ fn ask(probes: &mut Probes, inner: &Arc<Inner>, index: usize) {
             time: inner.config.try_timeout,
             end,
             ports: &inner.ports,
+            sockets: &inner.sockets,
             counters: &inner.counters,
             doubts: &inner.doubts,
         };

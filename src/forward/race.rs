@@ -272,6 +272,7 @@ impl Race<'_> {
                 time: inner.config.try_timeout,
                 end,
                 ports: &inner.ports,
+                sockets: &inner.sockets,
                 counters: &inner.counters,
                 doubts: &inner.doubts,
             };

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::closed::{ICMP4_ERRORS, ICMP6_ERRORS, MULTICAST_REPORTS, NEIGHBOURS, OTHER_WAYS, TEREDO};
+use super::name::InterfaceName;
 use super::nft::{Chain, Set, Table, set};
 use super::plan::{Lead, Plan, Sandbox};
 use super::resolvers::shown;
@@ -255,13 +256,62 @@ fn host(plan: &Plan) -> Vec<Chain> {
     chain.rules(to_resolver(plan, "accept"));
     chain.why("Answers to what this host itself began.");
     chain.rule("ct direction reply ct state established accept");
-    chain.rule(format!("ct state related icmp type {} accept", set(ICMP4_ERRORS)));
-    chain.rule(format!("ct state related icmpv6 type {} accept", set(ICMP6_ERRORS)));
+    chain.rules(errors("", "goto errors"));
     chain.why("A gateway may be pinged, seldom.");
     chain.rule("icmp type echo-request limit rate 10/second burst 20 packets accept");
     chain.rule("icmpv6 type echo-request limit rate 10/second burst 20 packets accept");
     chain.rule("goto refuse");
-    vec![base, chain]
+    vec![base, chain, own_errors(plan)]
+}
+
+/// ICMP errors about flows that match `which` besides.
+fn errors(which: &str, verdict: &str) -> [String; 2] {
+    [("icmp", set(ICMP4_ERRORS)), ("icmpv6", set(ICMP6_ERRORS))]
+        .map(|(family, types)| format!("ct state related {which}{family} type {types} {verdict}"))
+}
+
+/// Errors that a sandbox sends.
+fn own_errors(plan: &Plan) -> Chain {
+    let mut chain = Chain::plain(
+        "errors",
+        "ICMP errors from a sandbox, about its own flows alone. The kernel asks only whether an error goes to an end of the \
+         flow that it quotes, and not who sends it: one about another sandbox's flow, or about a question of this host, would \
+         end it, and carry away what one likes.",
+    );
+    let known = sources_by_interface(plan);
+    for (family, v6) in [("ip", false), ("ip6", true)] {
+        let own = |(name, bound): &(&InterfaceName, Vec<IpAddr>)| {
+            let own = bound.iter().filter(|address| address.is_ipv6() == v6);
+            own.map(|address| format!("\"{name}\" . {address}")).collect::<Vec<_>>()
+        };
+        let own: Vec<String> = known.iter().flat_map(own).collect();
+        if !own.is_empty() {
+            let own = own.join(", ");
+            let end = |end| format!("iifname . ct original {family} {end} {{ {own} }} accept");
+            chain.rules([end("saddr"), end("daddr")]);
+        }
+    }
+    if known.len() < plan.sandboxes.len() {
+        chain.rules(known.iter().map(|(name, _)| format!("iifname \"{name}\" goto refuse")));
+        chain.why("Without bound addresses: about flows that were begun from where the error comes from.");
+        chain.rule("ct direction original accept");
+    }
+    chain.rule("goto refuse");
+    chain
+}
+
+/// Interfaces of which all sources are known, with those: a bridge by its ports.
+fn sources_by_interface(plan: &Plan) -> Vec<(&InterfaceName, Vec<IpAddr>)> {
+    let bound = |sandbox: &Sandbox| match sandbox.bridge {
+        false => sandbox.bound.clone(),
+        true => {
+            let mut ports = plan.ports.iter().filter(|port| port.bridge == sandbox.name);
+            let of_ports: Vec<IpAddr> = ports.clone().flat_map(|port| port.bound.iter().copied()).collect();
+            if ports.all(|port| !port.bound.is_empty()) { of_ports } else { Vec::new() }
+        }
+    };
+    let known = plan.sandboxes.iter().map(|sandbox| (&sandbox.name, bound(sandbox)));
+    known.filter(|(_, bound)| !bound.is_empty()).collect()
 }
 
 /// What is forwarded.
@@ -273,7 +323,7 @@ fn forward(plan: &Plan) -> Vec<Chain> {
         match enforce {
             true => {
                 "What passes this host. Behind the service's own chain (priority filter), which gives the flows that it \
-                 permits a conntrack mark; where it does not stand, no flow has one."
+                 permits a conntrack mark; where it does not stand, no flow gets one, and one that has it goes on."
             }
             false => "What passes this host.",
         },
@@ -296,9 +346,11 @@ fn forward(plan: &Plan) -> Vec<Chain> {
     }
     from.rule("jump other_ways");
     let mut chains = Vec::new();
+    let marked = format!("ct mark != {UNMARKED}");
     if enforce {
         from.why("Clouds' metadata.").rule("ip daddr @metadata4 goto refuse").rule("ip6 daddr @metadata6 goto refuse");
         from.why("Teredo (RFC 4380): IPv6 in UDP.").rule(format!("udp dport {TEREDO} goto refuse"));
+        from.rules(errors(&format!("{marked} "), "goto errors"));
         from.rule("goto permitted");
         for sandbox in &plan.sandboxes {
             base.rule(dispatch("oifname", &sandbox.name, "to_sandbox"));
@@ -315,12 +367,10 @@ fn forward(plan: &Plan) -> Vec<Chain> {
              than this table, which have no mark; echoes, which carry what one likes; 6in4, GRE, ESP, AH, SCTP and whatever \
              else is no TCP and no UDP; what cannot be read.",
         );
-        let marked = format!("ct mark != {UNMARKED}");
         permitted
             .why("Not what a helper expects (related): the service has said nothing of it, though it inherits a mark.");
         permitted.rule(format!("{TRANSPORT} ct state new,established {marked} accept"));
-        permitted.rule(format!("ct state related {marked} icmp type {} accept", set(ICMP4_ERRORS)));
-        permitted.rule(format!("ct state related {marked} icmpv6 type {} accept", set(ICMP6_ERRORS)));
+        permitted.rules(errors(&format!("{marked} "), "accept"));
         permitted.rule("counter goto refuse");
         chains.extend([to, permitted]);
     }

@@ -10,7 +10,7 @@ use super::finish::key_asked;
 use super::rides::Ride;
 use super::show::{show, shown};
 use super::standing::{Basis, Said};
-use super::{Deferred, Leave, Led, NO_COPY, NOT_WHOLE, Pipeline, Step, Walk, beyond, decoy, is_guarded, rewrite};
+use super::{Deferred, Leave, Led, NO_COPY, Pipeline, Step, Walk, beyond, decoy, is_guarded, rewrite};
 use crate::event::{Source, Verdict};
 use crate::listen::Fast;
 use crate::model::{Ede, Mode, Now, Qtype, Reason, Transport};
@@ -124,7 +124,7 @@ impl Pipeline {
                 record.source = Source::Failed;
                 record.rcode = 2;
                 record.reason = Some(Reason::NotPinned);
-                reply::servfail(out, query, Ede::NotReady, NOT_WHOLE);
+                reply::servfail(out, query, Ede::NotReady, self.gate.withheld());
                 return self.done(record, started);
             }
             if record.mode == Mode::Enforce && zones.awaited().is_some() {

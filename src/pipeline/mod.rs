@@ -120,6 +120,8 @@ pub struct Pipeline {
     pub exposure: crate::exposure::Exposure,
     /// When ended grants and rules were last looked for.
     checked: Mutex<Wall>,
+    /// Grants by which leases of before this process may have been made.
+    older_grants: std::sync::OnceLock<std::collections::HashSet<Arc<str>>>,
     /// Whether the ways out are closed, as was last found.
     pub gate: Gate,
     /// What answers for this node's token.
@@ -244,6 +246,7 @@ impl Pipeline {
             strangers,
             exposure: crate::exposure::Exposure::default(),
             checked: Mutex::new(crate::clock::now().wall),
+            older_grants: std::sync::OnceLock::new(),
             gate: Gate::default(),
             token: None,
             drift: drift::Drift::default(),
@@ -406,9 +409,6 @@ impl Service for Pipeline {
         self.home_of(from)
     }
 }
-
-/// What an enforced session hears while the lockdown it must have does not stand.
-const NOT_WHOLE: &str = "the sandbox's other ways out are not closed; nothing is answered until they are";
 
 /// What an enforced session hears while a policy zone that it must have was never transferred.
 const NO_COPY: &str = "a policy zone has no copy yet; nothing is answered until it has";

@@ -19,8 +19,10 @@ const DAY: u64 = 86_400_000;
 pub(crate) enum Cause {
     /// Something about the session: announced, moved to another phase, released.
     Session,
-    /// Rules, lists, profiles, modes or grants may have changed.
+    /// Rules, lists, profiles, modes or grants may have changed since leases of before this process were made.
     Policy,
+    /// What may have changed has come after this process began: no such lease was made by it.
+    Recent,
 }
 
 impl Pipeline {
@@ -82,7 +84,7 @@ impl Pipeline {
         let tightened = inner.pins.tighten(opens, shows);
         // In another class, or since a written range was closed, what it has open there has to be looked at again.
         let moved = inner.told.is_some_and(|told| told != self.told(class));
-        // By which names leases of before this process were made is not known, so a policy that has changed closes them.
+        // By which names leases of before this process were made is not known, so a policy that has changed since closes them.
         let unknown = cause == Cause::Policy && std::mem::take(&mut inner.unknown_leases);
         let keep = tightened.keep.into_iter().map(|(destination, ports, volume)| Kept { destination, ports, volume });
         (tightened.lost || moved || unknown).then(|| keep.collect())
@@ -90,10 +92,22 @@ impl Pipeline {
 
     /// Judges what every session has open anew; to be called when policy has changed. May take a while where there are very
     /// many sessions.
-    pub(crate) fn tighten_all(&self, now: Now) {
+    pub(crate) fn tighten_all(&self, cause: Cause, now: Now) {
         for session in self.sessions.all() {
-            self.guard(&session, Cause::Policy, now);
+            self.guard(&session, cause, now);
         }
+    }
+
+    /// The grants that are in force are older than this process. To be called once, at its start.
+    pub(crate) fn note_older_grants(&self) {
+        let _ = self.older_grants.set(self.live.load().grants.load().iter().map(|grant| grant.id.clone()).collect());
+    }
+
+    /// Why the packet filter is told where these grants have ended.
+    fn cause_of(&self, ended: &[&Allowance]) -> Cause {
+        let older = self.older_grants.get();
+        let is_older = |grant: &&Allowance| older.is_some_and(|older| older.contains(&grant.id));
+        if ended.iter().any(is_older) { Cause::Policy } else { Cause::Recent }
     }
 
     /// Closes what was open by grants, rules and ranges that have ended since this was last called. To be called every
@@ -123,11 +137,13 @@ impl Pipeline {
         }
         let everybody = rules || ranges || ended.iter().any(|grant| grant.session.is_none());
         if everybody {
-            return self.tighten_all(now);
+            // A rule or range of a policy that came later finds none of those leases left.
+            let cause = if rules || ranges { Cause::Policy } else { self.cause_of(&ended) };
+            return self.tighten_all(cause, now);
         }
-        for id in ended.iter().filter_map(|grant| grant.session.as_ref()) {
-            if let Some(session) = self.sessions.by_id(id) {
-                self.guard(&session, Cause::Policy, now);
+        for grant in ended {
+            if let Some(session) = grant.session.as_ref().and_then(|id| self.sessions.by_id(id)) {
+                self.guard(&session, self.cause_of(&[grant]), now);
             }
         }
     }

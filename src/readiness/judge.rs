@@ -1,6 +1,6 @@
 //! From facts to a report.
 
-use super::{Check, Lockdown, Need, Report, State};
+use super::{Check, Lockdown, Need, PACKET_FILTER, RANGES, Report, State};
 use crate::enforce::BackendKind;
 use crate::lockdown::Standing;
 use crate::model::Mode;
@@ -58,7 +58,7 @@ pub fn judge(facts: &Facts<'_>) -> Report {
     let failed = |id: &str| checks.iter().any(|check| check.id == id && check.state != State::Ok);
     Report {
         ready: checks.iter().all(|check| check.state != State::Failed),
-        whole: !failed("packet-filter") && !failed("ranges") && !failed("lockdown"),
+        whole: !failed(PACKET_FILTER) && !failed(RANGES) && !failed("lockdown"),
         checks,
     }
 }
@@ -73,7 +73,7 @@ fn by_mode(mode: Mode) -> State {
 }
 
 fn filter(facts: &Facts<'_>) -> Check {
-    let id = "packet-filter";
+    let id = PACKET_FILTER;
     match (facts.backend, facts.healthy) {
         (BackendKind::Off, _) => check(id, State::NotChecked, "no packet filter is used"),
         (BackendKind::DryRun, true) => check(id, State::NotChecked, "dry-run: nothing is enforced"),
@@ -84,7 +84,7 @@ fn filter(facts: &Facts<'_>) -> Check {
 }
 
 fn ranges(facts: &Facts<'_>) -> Check {
-    let id = "ranges";
+    let id = RANGES;
     match &facts.ranges {
         _ if matches!(facts.backend, BackendKind::DryRun | BackendKind::Off) => {
             check(id, State::NotChecked, "no packet filter is used")

@@ -7,7 +7,7 @@
 pub mod ask;
 mod judge;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,6 +22,10 @@ pub const EVERY: Duration = Duration::from_secs(5);
 /// How long a good report counts. Whoever gathers facts and hangs must not leave the gate open for ever; three rounds are
 /// what a busy machine may lose.
 pub const COUNTS: Duration = Duration::from_secs(16);
+
+/// Checks of the packet filter itself.
+const PACKET_FILTER: &str = "packet-filter";
+const RANGES: &str = "ranges";
 
 /// What the service wants of the lockdown ([`crate::lockdown`]), which an operator applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +87,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether a check did not find what is wanted.
+    fn lacks(&self, id: &str) -> bool {
+        self.checks.iter().any(|check| check.id == id && matches!(check.state, State::Failed | State::Warned))
+    }
+
     /// What is missing, in one line; `None` where nothing is.
     pub fn missing(&self) -> Option<String> {
         let failed: Vec<_> =
@@ -103,6 +112,8 @@ pub struct Gate {
     counts_until: AtomicU64,
     /// Until when the last report says that all is whole, on the monotonic clock; 0: it does not.
     whole_until: AtomicU64,
+    /// Whether the packet filter itself was found to lack something.
+    filter_lacks: AtomicBool,
     nudge: tokio::sync::Notify,
 }
 
@@ -112,6 +123,7 @@ impl Gate {
         let until = mono.saturating_add(COUNTS.as_millis() as u64);
         let mut last = self.report.lock();
         self.whole_until.store(if report.whole { until } else { 0 }, Relaxed);
+        self.filter_lacks.store(report.lacks(PACKET_FILTER) || report.lacks(RANGES), Relaxed);
         self.counts_until.store(until, Relaxed);
         *last = report;
     }
@@ -119,6 +131,14 @@ impl Gate {
     /// Whether all was found whole not long ago: one load, for the query path.
     pub fn is_whole(&self, mono: u64) -> bool {
         mono < self.whole_until.load(Relaxed)
+    }
+
+    /// What a session is told while not all is whole. Without the packet filter the lockdown may stand, and cannot be looked at.
+    pub fn withheld(&self) -> &'static str {
+        match self.filter_lacks.load(Relaxed) {
+            true => "the packet filter does not hold what was ordered; nothing is answered until it does",
+            false => "the sandbox's other ways out are not closed; nothing is answered until they are",
+        }
     }
 
     /// The last report, as good as it is at `mono`: behind [`COUNTS`] it says neither that the service is ready nor that all
@@ -161,6 +181,20 @@ mod tests {
         gate.put(Report { ready: false, whole: false, checks: vec![check] }, 2000);
         assert!(!gate.is_whole(2000));
         assert_eq!(gate.report(2000).missing().as_deref(), Some("it is missing"));
+    }
+
+    #[test]
+    fn what_a_session_is_told_is_what_is_missing() {
+        let gate = Gate::default();
+        for (lacks, word) in [("lockdown", "ways out"), ("packet-filter", "packet filter"), ("ranges", "packet filter")]
+        {
+            let check = |id: &str, state| Check { id: id.into(), state, text: String::new() };
+            // An enforcer that is gone has nobody left to look at the lockdown.
+            let unread = check("lockdown", State::Failed);
+            let checks = vec![check("packet-filter", State::Ok), check(lacks, State::Failed), unread];
+            gate.put(Report { ready: false, whole: false, checks }, 1000);
+            assert!(gate.withheld().contains(word), "{lacks}: {}", gate.withheld());
+        }
     }
 
     #[test]

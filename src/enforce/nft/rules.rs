@@ -36,6 +36,7 @@ const L4PROTO: u32 = 16;
 /// Bits of the state.
 const CT_ESTABLISHED: u32 = 2;
 const CT_RELATED: u32 = 4;
+const CT_NEW: u32 = 8;
 
 impl Layout {
     /// Gives every rule, in order, as chain, comment and expressions.
@@ -85,12 +86,11 @@ impl Layout {
                     r.accept();
                 });
             }
-            for (protocol, comment) in
-                [(libc::IPPROTO_ICMP, "errors of open flows"), (libc::IPPROTO_ICMPV6, "as above")]
-            {
-                rule(chain, comment, &|r| {
+            for (protocol, v6) in [(libc::IPPROTO_ICMP, false), (libc::IPPROTO_ICMPV6, true)] {
+                rule(chain, "errors of open flows of this generation", &|r| {
                     r.state(CT_RELATED);
                     r.protocol(protocol as u8);
+                    r.marked_in(session, Set::family(Kind::Current, v6));
                     r.accept();
                 });
             }
@@ -153,6 +153,8 @@ impl Layout {
         for v6 in [false, true] {
             rule(FORWARD, "monitored session: the service's word on it", &|r| {
                 r.address_in(Source, Set::family(Kind::Monitored, v6));
+                // An error may be about anybody's flow, and the mark is the flow's.
+                r.state(CT_NEW | CT_ESTABLISHED);
                 r.set_mark(MONITORED);
             });
         }
@@ -383,14 +385,15 @@ impl Rule<'_> {
         self.compare(true, &[protocol]);
     }
 
-    fn state(&mut self, bit: u32) {
+    /// Goes on where the flow's state is one of `bits`.
+    fn state(&mut self, bits: u32) {
         self.ct(CT_STATE, Self::FIRST);
         self.expression("bitwise", |w| {
             w.be32(1, Self::FIRST);
             w.be32(2, Self::FIRST);
             w.be32(3, 4);
             // The register holds the state in host order.
-            w.nest(4, |w| w.attr(1, &bit.to_ne_bytes()));
+            w.nest(4, |w| w.attr(1, &bits.to_ne_bytes()));
             w.nest(5, |w| w.attr(1, &[0; 4]));
         });
         self.compare(false, &[0; 4]);

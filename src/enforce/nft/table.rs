@@ -19,14 +19,14 @@
 //!     ip daddr @quarantined4 counter goto refuse
 //!     ip saddr @guarded4 goto outward
 //!     ip daddr @guarded4 goto inward
-//!     ip saddr @monitored4 ct mark set 1
+//!     ip saddr @monitored4 ct state new,established ct mark set 1
 //!     iifname "veth-agent" goto unknown              # with guard_unknown
 //!   }
 //!   chain outward {
 //!     ip saddr . ip daddr @volumes4 counter goto refuse         # holds once the quota is used up
 //!     ip saddr . ip daddr @counts4                              # counts
 //!     ct state established ip saddr . ct mark @current4 accept
-//!     ct state related meta l4proto { icmp, ipv6-icmp } accept
+//!     ct state related meta l4proto icmp ip saddr . ct mark @current4 accept
 //!     ip saddr . ip daddr . meta l4proto . th dport @pins4 goto leased
 //!     meta l4proto { tcp, udp } ip saddr . ip daddr @open4 goto leased
 //!     ip saddr vmap @classes4
@@ -55,8 +55,9 @@
 //! Quarantine comes first, so that it also ends flows that are established: their next packet, in either direction, is
 //! answered with a reset. An established flow passes by its mark, which is the generation of the session in which it was
 //! permitted; one of an older generation passes by a lease alone and is of the present one from there on. `related` is
-//! taken for ICMP errors alone; a connection that some helper expects needs a pin like any other. A refusal is a reject
-//! and never a drop: a client must fail at once and not after its timeout.
+//! taken for ICMP errors alone, and for those about the session's own flows, which the mark says too: the kernel asks only
+//! whether an error goes to an end of the flow it quotes, whoever sends it. A connection that some helper expects needs a
+//! pin like any other. A refusal is a reject and never a drop: a client must fail at once and not after its timeout.
 
 use super::super::netlink::Batch;
 use super::super::state::Volume;

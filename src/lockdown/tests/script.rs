@@ -132,6 +132,41 @@ fn refusal_is_what_every_chain_of_a_sandbox_ends_in() {
 }
 
 #[test]
+fn errors_are_about_the_flows_of_the_sandbox_that_sends_them() {
+    let mut mixed = settings(&["veth-a", "veth-b", "tap*"]);
+    mixed.bridges = vec![bridge("br0=p1,p2"), bridge("br1=q1,q2")];
+    mixed.binds = ["veth-a=10.0.0.2,fd00::2", "p1=10.0.1.2", "p2=10.0.1.3", "q1=10.0.2.2"].map(bind).to_vec();
+    let mixed = text(mixed);
+    let own = "\"br0\" . 10.0.1.2, \"br0\" . 10.0.1.3, \"veth-a\" . 10.0.0.2";
+    let mut lines = block(&mixed, "chain errors");
+    for end in ["saddr", "daddr"] {
+        let line = lines.iter().position(|line| line.starts_with(&format!("iifname . ct original ip {end} ")));
+        let line = lines.remove(line.expect("a rule"));
+        let mut pairs: Vec<_> =
+            line.split_once("{ ").expect("a set").1.split(" } ").next().expect("it").split(", ").collect();
+        pairs.sort_unstable();
+        assert_eq!(pairs.join(", "), own, "of br1 one port is not bound");
+    }
+    assert_eq!(
+        lines[..2],
+        ["saddr", "daddr"].map(|end| format!("iifname . ct original ip6 {end} {{ \"veth-a\" . fd00::2 }} accept"))
+    );
+    let mut refused = lines[2..4].to_vec();
+    refused.sort_unstable();
+    assert_eq!(refused, ["br0", "veth-a"].map(|name| format!("iifname \"{name}\" goto refuse")));
+    assert_eq!(lines[4..], ["ct direction original accept", "goto refuse"]);
+    for chain in ["chain sandbox_to_host", "chain from_sandbox"] {
+        let related: Vec<_> =
+            block(&mixed, chain).into_iter().filter(|line| line.contains("ct state related")).collect();
+        assert!(related.len() == 2 && related.iter().all(|line| line.ends_with("goto errors")), "{chain}: {related:?}");
+    }
+    // Where every source is known nothing else is asked.
+    let mut bound = settings(&["veth-a"]);
+    bound.binds = vec![bind("veth-a=10.0.0.2")];
+    assert_eq!(block(&text(bound), "chain errors").len(), 3);
+}
+
+#[test]
 fn a_monitored_lockdown_leads_and_refuses_other_ways_alone() {
     let mut monitor = settings(&["veth-a"]);
     monitor.mode = Mode::Monitor;
