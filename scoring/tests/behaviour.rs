@@ -2,9 +2,9 @@
 
 mod session;
 
-use session::{A, AAAA, BASE32, Random, Session};
+use session::{A, AAAA, BASE32, HEX, PTR, Random, Session};
 use staunch_scoring::{
-    Band, Bits, LedgerScope, Listing, NameBuf, SessionState, Signal, StateSnapshot,
+    Answered, Band, Bits, LedgerScope, Listing, NameBuf, SessionState, Signal, Split, StateSnapshot,
     ledger::{MAX_ACCOUNTS, MAX_REFUSED_NAMES, MAX_SENT_NAMES},
 };
 
@@ -434,4 +434,28 @@ fn hostile_names_are_assessed() {
     let got = session.assess(&longest, A);
     assert!(got.charge.name > Bits::whole(1_000), "{got:?}");
     session.ask(&vec!["a"; 127].join("."), A);
+}
+
+/// Addresses of networks all over the world, none of which has a name: what a route trace or a log viewer asks.
+#[test]
+fn a_few_reverse_look_ups_close_nothing() {
+    let mut random = Random(0x1b6);
+    for (tree, digits) in [("ip6.arpa", 32), ("in-addr.arpa", 0)] {
+        let mut session = Session::new();
+        for _ in 0..12 {
+            let name = match digits {
+                0 => (0..4).map(|_| random.below(256).to_string() + ".").collect::<String>() + tree,
+                _ => {
+                    let own = random.text(HEX, digits - 1).chars().fold(String::new(), |name, c| format!("{name}{c}."));
+                    format!("{own}2.{tree}")
+                }
+            };
+            let got = session.ask(&name, PTR);
+            assert!(got.band < Band::Sinkhole, "{name}: {got:?}");
+            let name = NameBuf::from_text(&name).expect("a name");
+            let tenant = Split::of(name.as_ref()).tenant(name.as_ref());
+            session.state.observe(tenant, Answered { rcode: 3, octets: 0 });
+        }
+        assert_eq!(session.state.tenants_sinkholed(), 0);
+    }
 }

@@ -6,6 +6,7 @@ use staunch_scoring::{
 };
 
 pub const A: u16 = 1;
+pub const PTR: u16 = 12;
 pub const TXT: u16 = 16;
 pub const AAAA: u16 = 28;
 pub const HTTPS: u16 = 65;
