@@ -7,7 +7,8 @@ use crate::bits::Bits;
 use crate::ledger::LedgerView;
 use crate::ledger::accounts::Account;
 use crate::ledger::price::Seen;
-use crate::model::Information;
+use crate::model::{Information, fixed};
+use crate::name::NameRef;
 use crate::signals::{
     Reading, Signal, age, encoding, entropy, errors, fan_out, group, length, platform, regularity, spread, surge,
     types, unconnected, unique, volume,
@@ -43,7 +44,7 @@ pub(super) fn read(
     let rich = own.map(|_| (trail.whole.richest, trail.whole.richest_symbols)).unwrap_or_default();
     let history = &account.history;
     let names = u32::from(history.new) + u32::from(adds);
-    let rich_types = u32::from(account.odd_types) + u32::from(adds && types::is_rich(facts.qtype));
+    let rich_types = u32::from(account.odd_types) + u32::from(adds && is_odd_type(facts, at.tenant_name));
     let fresh = u32::from(history.new) + u32::from(at.tenant_event.seen == Seen::New);
     let (even, gaps) = account.times.even();
     // Without the packet filter's word nothing is known of connections.
@@ -76,6 +77,11 @@ pub(super) fn read(
     ]
 }
 
+/// Whether a name is asked by a type that carries more than an address, and is none that a standard has asked so.
+pub(super) fn is_odd_type(facts: &Facts<'_>, tenant: NameRef<'_>) -> bool {
+    types::is_rich(facts.qtype) && !fixed::has_registered(left_of(facts.qname, tenant))
+}
+
 /// Information of the distinct unlisted names sent under the tenant, with this name's if it adds some.
 fn told_with(account: &Account, worth: Information, adds: bool) -> Information {
     let Account { told: total, richest, richest_symbols, .. } = *account;
@@ -97,7 +103,7 @@ fn richest_label(payload: &[u8], plain: Information) -> Option<(&[u8], Bits)> {
     while let Some((&len, tail)) = rest.split_first() {
         let (label, next) = tail.split_at_checked(usize::from(len))?;
         // The first of its length: the model keeps the first of equals too.
-        if u32::from(len) == length {
+        if u32::from(len) == length && fixed::speaks(label) {
             return Some((label, plain.richest));
         }
         rest = next;
