@@ -27,6 +27,10 @@ use crate::partition::Partition;
 /// [`Config`]'s owner wants, each of its own at the price of a charge.
 const FAILURES: usize = 4096;
 
+/// The longest that a failure stands which comes again and again, unless one alone does, milliseconds. Half of that time is
+/// what a name may at most be late after a failure of that length; a minute is how often a question leaves at most anyway.
+const LONGEST_FAILURE: u64 = 60_000;
+
 /// Octets given back at a time when the cache gets less room: some hundred entries, so that no look-up waits for more.
 const STEP: u64 = 256 << 10;
 
@@ -174,6 +178,15 @@ pub struct Failure {
     pub text: Box<str>,
     /// From when on it may be tried again, monotonic milliseconds.
     pub until: u64,
+    /// How long it stands since it was heard, milliseconds.
+    stands: u64,
+}
+
+impl Failure {
+    /// One that is told once and never kept.
+    pub fn passing(ede: Ede, text: &str, now: u64) -> Self {
+        Self { ede, text: text.into(), until: now, stands: 0 }
+    }
 }
 
 /// Octets an entry takes, but at least its share, so that the one bound on weight bounds the count too.
@@ -248,6 +261,7 @@ impl Cache {
     /// Keeps `answer` in place of an older one; it is usable for its TTL, and for `floor` milliseconds where the TTL is
     /// shorter. `vetting`: by which rules it was vetted; while others are in force it is not found. `took`: milliseconds it took
     /// to get. Returns the entry, kept or not, so that a caller can serve it either way.
+    #[allow(clippy::too_many_arguments)]
     pub fn put(
         &self,
         key: Key<'_>,
@@ -262,6 +276,7 @@ impl Cache {
     }
 
     /// As [`Cache::put`], for an answer of which the guard has taken everything out: `withheld`, and what is shown of it.
+    #[allow(clippy::too_many_arguments)]
     pub fn put_inside(
         &self,
         key: Key<'_>,
@@ -294,6 +309,9 @@ impl Cache {
         // One that is usable for no time serves nobody but those who are answered stale.
         if self.enabled {
             self.inner.insert(key.to_owned(), entry.clone());
+            if self.failing_until.load(Ordering::Relaxed) > 0 {
+                self.failures.remove(&key);
+            }
         }
         entry
     }
@@ -306,12 +324,23 @@ impl Cache {
         self.failures.get(&key).filter(|failure| now < failure.until)
     }
 
-    /// Notes that a question could not be answered (RFC 9520), beside any answer that there is.
-    pub fn put_failure(&self, key: Key<'_>, failure: Failure) {
+    /// The failure that was heard last, over or not; `None` where an answer came after it.
+    pub fn last_failure(&self, key: Key<'_>) -> Option<Arc<Failure>> {
+        self.failures.get(&key)
+    }
+
+    /// Notes that a question could not be answered, beside any answer that there is. It stands for `first` milliseconds, and
+    /// where `doubles` says so twice as long as the one before that ended within the last minute (RFC 9520 section 3.2).
+    /// Returns for how long.
+    pub fn put_failure(&self, key: Key<'_>, ede: Ede, text: &str, now: u64, first: u64, doubles: bool) -> u64 {
+        let before = self.failures.get(&key).filter(|before| doubles && now < before.until + LONGEST_FAILURE);
+        let stands = before.map_or(first, |before| (2 * before.stands).min(LONGEST_FAILURE).max(first));
+        let until = now.saturating_add(stands);
         if self.enabled {
-            self.failing_until.fetch_max(failure.until, Ordering::Relaxed);
-            self.failures.insert(key.to_owned(), Arc::new(failure));
+            self.failing_until.fetch_max(until, Ordering::Relaxed);
+            self.failures.insert(key.to_owned(), Arc::new(Failure { ede, text: text.into(), until, stands }));
         }
+        stands
     }
 
     /// Finds only answers that were vetted by these rules from now on; to be called ahead of what puts them in force, and

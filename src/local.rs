@@ -6,7 +6,8 @@
 //!
 //! An NXDOMAIN is only given where nothing exists below (RFC 8020), so that a stub that remembers it cannot lose a name
 //! that does; the apex of a zone, a declared search suffix and a real top-level domain get NODATA, as does a name above one
-//! that the configuration speaks of ([`Local::above_others`]).
+//! that the configuration speaks of ([`Local::above_others`]). Below a search suffix only expansions are denied: names in which
+//! a whole name stands in front of the suffix. Hosts of the suffix go on.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -28,6 +29,9 @@ const VOLATILE_TTL: u32 = 30;
 
 /// Rules of [`special`] that speak of a session's own search list.
 const SEARCH_RULES: [&str; 2] = ["search suffix", "search-list expansion"];
+
+/// Top-level labels below which nothing is ever forwarded; what the suffix list has of `arpa` stands for the rest.
+const SPECIAL: [&[u8]; 7] = [b"localhost", b"invalid", b"test", b"local", b"onion", b"alt", b"internal"];
 
 /// The zones whose parent proves that they are not signed.
 const RULE_HOME: &str = "RFC 8375 home.arpa";
@@ -98,6 +102,12 @@ impl Local {
         Self { rcode: NOERROR, ttl: self.ttl.min(VOLATILE_TTL), ..self }
     }
 
+    /// What is said beside the answer, where whoever asks may not know why: a name that somebody may have meant was denied
+    /// for its form alone.
+    pub fn note(&self) -> Option<&'static str> {
+        (self.rule == SEARCH_RULES[1]).then_some("a whole name below your declared search suffix; never forwarded")
+    }
+
     /// The zone that answers, given the qname it was made for.
     pub fn zone<'n>(&self, qname: NameRef<'n>) -> NameRef<'n> {
         qname.strip_left(qname.label_count().saturating_sub(usize::from(self.zone_labels)))
@@ -163,14 +173,29 @@ pub fn special(qname: NameRef<'_>, qtype: Qtype, search: &[NameBuf]) -> Option<L
             None => Some(Local { ttl: VOLATILE_TTL, ..denied(1, "single label") }),
         };
     }
-    let suffix = search.iter().map(NameBuf::as_ref).find(|s| !s.is_root() && qname.is_at_or_below(*s))?;
+    let suffixes = || search.iter().map(NameBuf::as_ref).filter(|s| !s.is_root() && qname.is_at_or_below(*s));
     // The suffix itself gets NODATA: rules may allow names below it.
-    let labels = suffix.label_count() as u8;
-    Some(if suffix == qname {
-        nodata(labels, VOLATILE_TTL, SEARCH_RULES[0])
-    } else {
-        Local { ttl: VOLATILE_TTL, ..denied(labels, SEARCH_RULES[1]) }
-    })
+    if suffixes().any(|suffix| suffix == qname) {
+        return Some(nodata(count as u8, VOLATILE_TTL, SEARCH_RULES[0])); // at most 127 labels
+    }
+    let suffix = suffixes().find(|suffix| is_expansion(qname, &offsets, suffix.label_count(), search))?;
+    Some(Local { ttl: VOLATILE_TTL, ..denied(suffix.label_count() as u8, SEARCH_RULES[1]) })
+}
+
+/// Whether what stands left of the `suffix` rightmost labels is a whole name, to which a stub has added them: two labels
+/// or more that end in a public suffix, in a special-use name, or in a search suffix of the session. One label, and what
+/// ends in nothing of that kind, may be a host of the suffix.
+fn is_expansion(qname: NameRef<'_>, offsets: &LabelOffsets, suffix: usize, search: &[NameBuf]) -> bool {
+    let left = || offsets.rev_labels(qname).skip(suffix);
+    let Some(last) = left().next().filter(|_| offsets.count() >= suffix + 2) else { return false };
+    let ends_in = |zone: NameRef<'_>| {
+        let zone_labels = LabelOffsets::of(zone);
+        let count = zone_labels.count();
+        count > 0 && zone_labels.rev_labels(zone).eq(left().take(count))
+    };
+    SPECIAL.contains(&last)
+        || psl::Psl::find(&psl::List, left()).typ.is_some()
+        || search.iter().any(|zone| ends_in(zone.as_ref()))
 }
 
 /// Types that a validating stub asks of the root and of top-level domains.

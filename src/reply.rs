@@ -328,7 +328,10 @@ pub fn local(out: &mut Vec<u8>, query: &Query<'_>, local: &Local) {
         }
     };
     count(out, ANCOUNT, answers);
-    opt(out, query, &[]);
+    match local.note() {
+        Some(note) => opt(out, query, &[(Ede::Other, note)]),
+        None => opt(out, query, &[]),
+    }
 }
 
 /// Starts the message anew: header and question.

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use daemon::{BINARY, Daemon, ENFORCE, chunk, code, run};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[test]
 fn a_refusal_tells_the_same_case_on_every_channel() {
@@ -208,6 +208,8 @@ fn operators_act_over_the_socket_and_it_survives_a_kill() {
     assert_eq!(daemon.ask("a.dump.example", 1).0, 0, "a grant goes before a deny rule");
     assert_eq!(daemon.ask("b.dump.example", 1).0, 3, "and covers its name alone");
     std::thread::sleep(Duration::from_millis(2100));
+    let local = daemon.json(&["explain", "printer.local", "--session", "s1"]);
+    assert_eq!((&local["local"]["rcode"], &local["local"]["rule"]), (&json!(3), &json!("RFC 6762 multicast DNS")));
     let explained = daemon.json(&["explain", "a.dump.example", "--session", "s1"]);
     assert_eq!(explained["verdict"], "sinkhole", "a grant ends by itself: {explained}");
 }

@@ -195,6 +195,28 @@ fn a_failure_is_tried_again_after_seconds_and_hides_no_answer() {
 }
 
 #[test]
+fn with_nothing_left_to_spend_a_failure_is_a_failure_and_no_denial() {
+    const NAME: &str = "fail.site.example";
+    let (upstream, asked) = upstream();
+    let daemon = Daemon::start_at(upstream, "off", &config("failure_seconds = 1", ""));
+    let explained = daemon.json(&["explain", NAME, "--session", "a1"]);
+    let price = explained["score"]["ledger_after"]["tenant"].as_f64().unwrap_or_else(|| panic!("{explained:#}"));
+    drop(daemon);
+    // Room for the name and for nothing behind it.
+    let budgets = format!("[profile.batch.budgets]\ntenant = {}\ntenant_soft = 1\n", price.ceil());
+    let daemon = Daemon::start_at(upstream, "off", &config("failure_seconds = 1", &budgets));
+    let first = ask(&daemon, "127.0.0.1", NAME);
+    assert_eq!(first.rcode, 2, "{first:?}");
+    let tries = asked.of(NAME);
+    std::thread::sleep(Duration::from_millis(1100));
+    let held = ask(&daemon, "127.0.0.1", NAME);
+    assert_eq!((held.rcode, &held.errors, &held.text), (2, &first.errors, &first.text), "{held:?}");
+    assert_eq!(asked.of(NAME), tries, "nothing left");
+    let event = daemon.event(|event| event["qname"] == NAME && event["reason"] == "held");
+    assert_eq!((event["verdict"].as_str(), event["source"].as_str()), (Some("hold"), Some("failed")), "{event:#}");
+}
+
+#[test]
 fn sessions_of_one_owner_share_a_limit_and_others_do_not() {
     let (upstream, asked) = upstream();
     // Room for a few names of the group, and all the room a session could want.

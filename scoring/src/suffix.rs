@@ -7,6 +7,13 @@ use psl::{List, Psl, Type};
 
 use crate::name::{LabelOffsets, NameRef};
 
+/// Labels of the owner of a block of IPv6 addresses: `ip6.arpa` and the eight digits of a /32, the least that a registry
+/// gives to a network. The suffix list ends at `ip6.arpa`, which would make one owner of nearly all addresses in use, as
+/// they begin with the same digit.
+const REVERSE_TENANT: usize = 10;
+/// The reverse tree of IPv6 (RFC 3596 section 2.5).
+const IP6_ARPA: &[u8] = b"\x03ip6\x04arpa\x00";
+
 /// Where the owners of a name begin, counted in labels from the left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Split {
@@ -32,6 +39,10 @@ impl Split {
         let offsets = LabelOffsets::of(name);
         let count = offsets.count();
         let (suffix, typ) = suffix_labels(name, &offsets, count);
+        // Two labels and these octets: no longer label that ends like them.
+        if suffix == 2 && count > 2 && name.as_wire().ends_with(IP6_ARPA) {
+            return Self::at(&offsets, REVERSE_TENANT.min(count), suffix + 1, true);
+        }
         let tenant = (suffix + 1).min(count);
         // The list has no call for ICANN rules alone: a private suffix loses its leftmost label and is looked up
         // again, until the suffix found is not private. Each turn drops a label, so this ends.
@@ -41,12 +52,17 @@ impl Split {
             (icann_suffix, found) = suffix_labels(name, &offsets, shorter);
             icann_suffix = icann_suffix.min(shorter);
         }
-        let icann = (icann_suffix + 1).min(tenant);
+        Self::at(&offsets, tenant, icann_suffix + 1, typ == Some(Type::Private))
+    }
+
+    /// Of a name whose tenant has so many labels, at most all of them, and whose ICANN-level domain so many of these.
+    fn at(offsets: &LabelOffsets, tenant: usize, icann: usize, multi_tenant: bool) -> Self {
+        let (count, icann) = (offsets.count(), icann.min(tenant));
         Self {
             // A name has at most 127 labels.
             tenant_at: (count - tenant) as u8,
             icann_at: (count - icann) as u8,
-            multi_tenant: typ == Some(Type::Private),
+            multi_tenant,
             // Below the 255 octets of a name.
             tenant_octets: offsets.offset(count - tenant) as u8,
             icann_octets: offsets.offset(count - icann) as u8,
@@ -118,6 +134,12 @@ mod tests {
             // Unlisted top-level domain: the default rule.
             ("a.b.unknown-tld-zz", "b.unknown-tld-zz", "b.unknown-tld-zz", false),
             ("4.3.2.1.in-addr.arpa", "1.in-addr.arpa", "1.in-addr.arpa", false),
+            // The holder of a /32 is a tenant: all of the IPv6 in use begins with one digit.
+            ("4.3.2.1.8.b.d.0.1.0.0.2.ip6.arpa", "8.b.d.0.1.0.0.2.ip6.arpa", "2.ip6.arpa", true),
+            ("8.b.d.0.1.0.0.2.ip6.arpa", "8.b.d.0.1.0.0.2.ip6.arpa", "2.ip6.arpa", true),
+            ("0.0.2.ip6.arpa", "0.0.2.ip6.arpa", "2.ip6.arpa", true),
+            ("ip6.arpa", "ip6.arpa", "ip6.arpa", false),
+            ("a.b.\\003ip6.arpa", "\\003ip6.arpa", "\\003ip6.arpa", false),
             // Wildcard rule `*.ck` and its exception `!www.ck`.
             ("a.b.c.ck", "b.c.ck", "b.c.ck", false),
             ("x.www.ck", "www.ck", "www.ck", false),
@@ -157,7 +179,7 @@ mod tests {
         #[test]
         fn any_labels_split_below_any_suffix(
             labels in proptest::collection::vec("[\\x00-\\xff]{1,4}", 0..40),
-            suffix in proptest::sample::select(vec!["", "com", "github.io", "s3.amazonaws.com", "co.uk", "ck", "zz"]),
+            suffix in proptest::sample::select(vec!["", "com", "github.io", "s3.amazonaws.com", "co.uk", "ck", "zz", "ip6.arpa"]),
         ) {
             let mut wire = Vec::new();
             for label in &labels {

@@ -239,6 +239,21 @@ fn one_who_writes_benign_text() {
     }
 }
 
+/// Labels too short to say anything by what they are made of, one or many in a name.
+#[test]
+fn one_who_writes_in_short_labels() {
+    for (len, labels) in [(1, 1), (1, 20), (2, 1), (2, 3), (2, 20)] {
+        let mut bits = Random(0x5047 + (len * 100 + labels) as u64);
+        let mut sender = Sender::default_limits();
+        until_closed(&mut sender, 3_000, |_| {
+            let parts: Vec<_> = (0..labels).map(|_| random(&mut bits, BASE32, len)).collect();
+            let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+            (Query { gap: 5_000, ..Query::of(name(&parts, "short.example")) }, Told::all((5 * len * labels) as f64))
+        });
+        got(&format!("{labels} labels of {len} characters"), &sender);
+    }
+}
+
 #[test]
 fn one_who_takes_two_weeks() {
     for len in [1, 10, 40] {

@@ -86,7 +86,7 @@ fn a_cache_of_none_keeps_nothing() {
         100,
         "still served once"
     );
-    off.put_failure(key(&name), Failure { ede: Ede::Other, text: "x".into(), until: 5_000 });
+    off.put_failure(key(&name), Ede::Other, "x", 0, 5_000, true);
     assert!(off.is_empty() && off.failure(key(&name), 0).is_none());
 }
 
@@ -125,18 +125,44 @@ fn a_failure_stands_for_its_time_and_takes_no_answers_place() {
     let (name, other) = (name("a.example"), name("b.example"));
     cache.put(key(&name), 0, answer(10, 50), Box::default(), 0, 0, 0);
     assert!(cache.failure(key(&name), 0).is_none());
-    cache.put_failure(key(&name), Failure { ede: Ede::NetworkError, text: "refused".into(), until: 22_000 });
+    cache.put_failure(key(&name), Ede::NetworkError, "refused", 20_000, 2_000, true);
     assert_eq!(cache.failure(key(&name), 21_999).map(|f| f.ede), Some(Ede::NetworkError));
     assert!(cache.failure(key(&name), 22_000).is_none());
     assert!(cache.failure(key(&other), 21_999).is_none(), "of one question only");
     assert!(cache.get_stale(key(&name), 21_000, 60_000).is_some(), "the old answer is still there");
     for i in 0..3 * FAILURES {
         let name = NameBuf::from_text(&format!("n{i}.example")).expect("name");
-        cache.put_failure(key(&name), Failure { ede: Ede::Other, text: "".into(), until: 50_000 });
+        cache.put_failure(key(&name), Ede::Other, "", 48_000, 2_000, true);
     }
     assert!(cache.failures.len() <= FAILURES, "{}", cache.failures.len());
     cache.clear();
     assert_eq!(cache.failures.len(), 0);
+}
+
+#[test]
+fn a_failure_that_comes_again_stands_twice_as_long_up_to_a_minute() {
+    let cache = Cache::new(Config::of_entries(16));
+    let (name, other) = (name("a.example"), name("b.example"));
+    let fail = |name: &NameBuf, now, doubles| cache.put_failure(key(name), Ede::Other, "", now, 2_000, doubles);
+    let (mut now, mut stood) = (0, Vec::new());
+    for _ in 0..8 {
+        let stands = fail(&name, now, true);
+        assert!(
+            cache.failure(key(&name), now + stands - 1).is_some() && cache.failure(key(&name), now + stands).is_none()
+        );
+        stood.push(stands);
+        now += stands + 500;
+    }
+    assert_eq!(stood, [2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]);
+    assert_eq!(fail(&other, now, true), 2_000, "of one question only");
+    assert_eq!(fail(&name, now, false), 2_000);
+    assert_eq!(fail(&name, now + 2_000, true), 4_000);
+    assert_eq!(fail(&name, now + 66_000, true), 2_000, "a minute without a failure");
+    assert_eq!(cache.put_failure(key(&other), Ede::Other, "", now + 2_500, 300_000, true), 300_000, "as configured");
+    // An answer ends it.
+    cache.put(key(&name), 0, answer(0, 50), Box::default(), now + 70_000, 0, 0);
+    assert!(cache.last_failure(key(&name)).is_none());
+    assert_eq!(fail(&name, now + 70_000, true), 2_000);
 }
 
 #[test]

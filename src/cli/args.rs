@@ -203,7 +203,7 @@ pub enum SessionVerb {
         /// Who answers for it.
         #[arg(long)]
         owner: Option<String>,
-        /// A suffix of the sandbox's search list; repeat for more. Expansions under it are answered locally.
+        /// A suffix of the sandbox's search list; repeat for more. Whole names under it (expansions) are answered locally.
         #[arg(long, value_parser = name)]
         search: Vec<NameBuf>,
     },

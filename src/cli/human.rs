@@ -208,6 +208,10 @@ pub fn explanation(v: &Value) -> String {
     }
     rule(&mut out, &v["rule"]);
     let _ = write!(out, "\n  from      {}", text(&v["source"]));
+    if v["local"].is_object() {
+        let rcode = if v["local"]["rcode"] == 3 { "NXDOMAIN" } else { "NOERROR" };
+        let _ = write!(out, " ({}: {rcode})", text(&v["local"]["rule"]));
+    }
     let _ = write!(out, "\n  profile   {} ({} mode)", text(&v["profile"]), text(&v["mode"]));
     let _ = write!(out, "\n  domain    {} (below public suffixes {})", text(&v["tenant"]), text(&v["icann"]));
     if v["age"].is_object() {

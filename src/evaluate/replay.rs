@@ -80,7 +80,7 @@ pub fn first_look(
     let knowledge = Knowledge::nothing(hash(name));
     let now = Now { mono: 1000, wall: Wall::at(0) };
     match walk(live, &grants, &live.rpz.load(), &context, &Inner::new(SEED), &query, now, &knowledge) {
-        Walked::Zone | Walked::Local => None,
+        Walked::Zone | Walked::Local(_) => None,
         Walked::Judged { decision, .. } => Some((decision.applied, decision.reason, decision.assessment)),
     }
 }
@@ -143,7 +143,7 @@ impl<'c> Replay<'c> {
         let zones = self.live.rpz.load();
         let walked = walk(self.live, self.grants, &zones, self.context, &self.inner, &query, now, &knowledge);
         let (decision, cached) = match walked {
-            Walked::Zone | Walked::Local => {
+            Walked::Zone | Walked::Local(_) => {
                 self.run.local += 1;
                 return;
             }

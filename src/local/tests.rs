@@ -164,7 +164,17 @@ fn search_list_expansions_stay_here() {
     let search = ["default.svc.cluster.example", "svc.cluster.example", "corp.example"];
     for (name, expected) in [
         ("www.example.org.default.svc.cluster.example", "NXDOMAIN default.svc.cluster.example"),
-        ("www.svc.cluster.example", "NXDOMAIN svc.cluster.example"),
+        ("example.org.svc.cluster.example", "NXDOMAIN svc.cluster.example"),
+        ("db.prod.internal.corp.example", "NXDOMAIN corp.example"),
+        ("4.3.2.1.in-addr.arpa.corp.example", "NXDOMAIN corp.example"),
+        ("jenkins.corp.example.corp.example", "NXDOMAIN corp.example"),
+        ("jenkins.corp.example.svc.cluster.example", "NXDOMAIN svc.cluster.example"),
+        ("corp.example.svc.cluster.example", "NXDOMAIN svc.cluster.example"),
+        // Hosts of the suffix: one label, or some that are no whole name.
+        ("jenkins.corp.example", "-"),
+        ("com.corp.example", "-"),
+        ("redis.default.svc.cluster.example", "-"),
+        ("node-7.rack-2.corp.example", "-"),
         ("corp.example", "NODATA corp.example"), // RFC 8020: a rule may allow a name below
         ("xcorp.example", "-"),
         ("cluster.example", "-"),

@@ -13,7 +13,7 @@ use crate::cache::Key;
 use crate::decoy::Kind;
 use crate::event::{self, RuleRef, Scored, Source, Verdict};
 use crate::lists::{Allowance, Grants, RuleForm};
-use crate::local;
+use crate::local::{self, Local};
 use crate::model::{Announcement, Mode, Now, Qtype, Reason, SessionId};
 use crate::pin::Details;
 use crate::policy::{Ask, AskZones, Decision};
@@ -61,6 +61,9 @@ pub struct Explanation {
     pub list: Option<Listed>,
     /// Where the answer would come from.
     pub source: Source,
+    /// Of a name that is answered locally: what with, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<AnsweredLocally>,
     /// Where the domain's age comes from, unless the name is answered locally.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age: Option<AgeSources>,
@@ -70,6 +73,15 @@ pub struct Explanation {
     /// The score, unless the name is answered locally.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<Scored>,
+}
+
+/// What a name is answered with that never leaves.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct AnsweredLocally {
+    /// NOERROR (0) or NXDOMAIN (3).
+    pub rcode: u8,
+    /// What kind of name it is, and the document that says so.
+    pub rule: &'static str,
 }
 
 impl Explanation {
@@ -135,8 +147,8 @@ impl Knowledge<'_> {
 pub(crate) enum Walked<'a> {
     /// A zone of our own answers.
     Zone,
-    /// It is answered locally: never scored, never forwarded.
-    Local,
+    /// It is answered locally: never scored, never forwarded. With what, unless it is asked by ANY.
+    Local(Option<Local>),
     /// Policy has judged.
     Judged {
         /// How.
@@ -174,13 +186,14 @@ pub(crate) fn walk<'a>(
             return Walked::Zone;
         }
         let special = local::special(name, qtype, &context.announcement.search);
-        let special = special.is_some_and(|answer| !answer.yields_to(live.forwarded.of(name)));
+        let special = special.filter(|answer| !answer.yields_to(live.forwarded.of(name)));
+        let special = special.filter(|_| !live.policy.allows(context, grants, name, now.wall));
         let any = qtype == Qtype::ANY
             && !knowledge.client.is_some_and(|client| {
                 super::rewrite::answers_any(live, zones, context, grants, name, client, false, now)
             });
-        if any || (special && !live.policy.allows(context, grants, name, now.wall)) {
-            return Walked::Local;
+        if any || special.is_some() {
+            return Walked::Local(special);
         }
     }
     let unreachable = is_guarded(live, context) && context.cannot_reach(qtype);
@@ -254,6 +267,7 @@ fn explain(
         rpz: None,
         list: None,
         source: Source::Local,
+        local: None,
         age: None,
         decoy_parent: None,
         score: None,
@@ -266,7 +280,10 @@ fn explain(
                 explanation.source = Source::Zone;
                 return Ok(explanation);
             }
-            Walked::Local => return Ok(explanation),
+            Walked::Local(answer) => {
+                explanation.local = answer.map(|answer| AnsweredLocally { rcode: answer.rcode, rule: answer.rule });
+                return Ok(explanation);
+            }
             Walked::Judged { decision, cached, stood_in, decoy_parent, unreachable } => {
                 (decision, cached, stood_in, decoy_parent, unreachable)
             }

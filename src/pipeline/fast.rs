@@ -286,6 +286,13 @@ impl Pipeline {
                 let pending = if record.reason == Some(Reason::Quarantined) { inner.pending() } else { None };
                 let basis = standing.then(|| Basis::new(inner.version(), &live, grants.version(), zones.version()));
                 drop(inner);
+                // Nothing to show, and what was heard last was a failure: no word on whether the name is there.
+                if let Some(failed) = self.cache.last_failure(key).filter(|_| empty && view.is_ever()) {
+                    record.source = Source::Failed;
+                    record.rcode = 2;
+                    reply::servfail(out, query, failed.ede, &failed.text);
+                    return self.done(record, started);
+                }
                 record.source = Source::Policy;
                 if let Some(pending) = pending {
                     return deferred(record, Step::Announce(Some(pending)));

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use staunch_scoring::Answered;
 use tokio::time::Instant;
@@ -11,7 +12,7 @@ use super::private::is_whole;
 use super::show::{show, ttl_of};
 use super::{Deferred, Leave, Live, Pipeline, Step, Walk, beyond};
 use crate::answer::{self, Asked, Kind, Vetted};
-use crate::cache::{Entry, Failure, Key};
+use crate::cache::{Entry, Key};
 use crate::clock;
 use crate::event::{RuleRef, Source, Verdict};
 use crate::listen::Fast;
@@ -235,9 +236,10 @@ impl Pipeline {
     }
 
     fn note_failure(&self, live: &Live, walk: &Walk, key: Key<'_>, ede: Ede, text: &str) {
-        self.note_view(live, walk, key, live.repeats.failure);
-        let until = clock::now().mono + live.repeats.failure.as_millis() as u64;
-        self.cache.put_failure(key, Failure { ede, text: text.into(), until });
+        // How long it stands would tell a session that has its own view how often others were told so.
+        let (first, doubles) = (live.repeats.failure.as_millis() as u64, !live.sharing.private);
+        let stands = self.cache.put_failure(key, ede, text, clock::now().mono, first, doubles);
+        self.note_view(live, walk, key, Duration::from_millis(stands));
     }
 
     /// Pin before answer: the state check and the orders to the packet filter happen under one lock, only the

@@ -68,7 +68,7 @@ use crate::wire::{self, Parsed};
 
 pub(crate) use age::Known;
 pub use age::{AgeSources, Ages, RegisteredBy};
-pub use explain::{Explanation, explain_fresh};
+pub use explain::{AnsweredLocally, Explanation, explain_fresh};
 pub(crate) use explain::{Knowledge, Walked, walk};
 pub use listing::{ListSums, Listed};
 pub use live::{Learning, Live, Repeats, Sinkhole};

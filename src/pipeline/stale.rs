@@ -53,7 +53,7 @@ impl Pipeline {
     /// What is said of `name` where nobody can be asked for it.
     pub(super) fn down_for(&self, name: NameRef<'_>, qtype: Qtype, now: Now) -> Option<Arc<Failure>> {
         let (ede, text) = self.forwarder.down_for_question(name, qtype)?.ede();
-        Some(Arc::new(Failure { ede, text: text.into(), until: now.mono }))
+        Some(Arc::new(Failure::passing(ede, &text, now.mono)))
     }
 
     /// Asks an upstream, until `until`, or, where there is an expired answer to show, no longer than a client should wait

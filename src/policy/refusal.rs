@@ -37,7 +37,7 @@ fn words(reason: Reason) -> &'static str {
         Reason::LedgerTenant | Reason::LedgerIcann => "too much was sent to this domain in DNS names",
         Reason::LedgerSession => "too much was sent out in DNS names",
         Reason::LedgerGroup => "sessions like this one sent too much out in DNS names today",
-        Reason::Held => "it was asked again too often; try later",
+        Reason::Held => "it was asked again too often",
         Reason::Quarantined => "this session is quarantined",
         Reason::UnknownSource => "this client is not a known session",
         Reason::NotPublic => "its answer leads to an address that is not public",

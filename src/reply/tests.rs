@@ -337,6 +337,12 @@ fn local_answers_are_written() {
         assert_eq!(message.answers.iter().map(|r| r.data.to_string()).collect::<Vec<_>>(), answers, "{text}");
         assert_eq!(message.authorities.len(), authorities, "{text}");
     }
+    let (expansion, search) = (name("www.example.com.corp.example"), [name("corp.example")]);
+    let asked = packet(expansion.as_ref().as_wire(), 1, Some(1232), false);
+    let found = crate::local::special(expansion.as_ref(), Qtype::A, &search).expect("an expansion");
+    local(&mut out, &query(&asked), &found);
+    let said = reason_in(&out);
+    assert!(matches!(&said, Some((Ede::Other, text)) if text.contains("search suffix")), "{said:?}");
     let name = name("10.in-addr.arpa");
     let packet = packet(name.as_ref().as_wire(), 6, None, false);
     let query = query(&packet);

@@ -12,6 +12,7 @@
 
 pub mod context;
 pub mod fit;
+pub(crate) mod fixed;
 pub(crate) mod numbers;
 pub mod table;
 mod words;
@@ -241,12 +242,13 @@ impl Model {
         let mut at = place(0, Kind::Other);
         let (mut richest, mut richest_symbols, mut total) = (0, 0, 0u32);
         let (mut strangest, mut strangest_symbols) = (0, 0);
-        let mut add = |price: u32, as_host: u32, len: usize| {
-            let symbols = len as u32 + 1;
+        let mut add = |price: u32, as_host: u32, label: &[u8]| {
+            let symbols = label.len() as u32 + 1;
             richest_symbols = if price > richest { symbols } else { richest_symbols };
             richest = richest.max(price);
-            strangest_symbols = if as_host > strangest { symbols } else { strangest_symbols };
-            strangest = strangest.max(as_host);
+            if as_host > strangest && fixed::speaks(label) {
+                (strangest, strangest_symbols) = (as_host, symbols);
+            }
             total = total.saturating_add(price);
         };
         let mut rest = self.walk(payload, |number, label, codes, kind| {
@@ -255,14 +257,14 @@ impl Model {
             // Two by two, so that no price waits for all the others.
             let as_host = price(Code::Word).min(price(Code::Numbered)).min(price(Code::Spelled));
             let as_run = price(Code::Flat).min(price(Code::Hex).min(price(Code::Decimal)));
-            add(as_host.min(as_run), as_host, label.len());
+            add(as_host.min(as_run), as_host, label);
             at = place(number + 1, kind);
         });
         while let Some((&len, tail)) = rest.split_first() {
             let (label, next) = tail.split_at(usize::from(len).min(tail.len()));
             if let [octet] = label {
                 let price = self.single[usize::from(at == SINGLE_BEFORE)][usize::from(*octet)];
-                add(price, price, 1);
+                add(price, price, label);
                 at = SINGLE_BEFORE;
             } else {
                 let runs = label.iter().fold(self.runs[256], |sum, &o| sum.wrapping_add(self.runs[usize::from(o)]));
@@ -270,7 +272,7 @@ impl Model {
                 let steps = &self.steps[at];
                 let price = |code: Code, run: u32| steps[code as usize] + run;
                 let flat = price(Code::Flat, flat);
-                add(flat.min(price(Code::Hex, hex)).min(price(Code::Decimal, decimal)), flat, label.len());
+                add(flat.min(price(Code::Hex, hex)).min(price(Code::Decimal, decimal)), flat, label);
                 at = OTHER_BEFORE;
             }
             rest = next;
@@ -366,10 +368,10 @@ pub struct Information {
 /// code makes cheap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Strangeness {
-    /// Price of the strangest label, were there no codes for what machines make; past eight labels its price as letters and
-    /// digits that are all as likely.
+    /// Price of the strangest label that is evidence, were there no codes for what machines make; past eight labels its price
+    /// as letters and digits that are all as likely.
     pub bits: Bits,
-    /// Symbols of that label, its end included; zero where there is no label.
+    /// Symbols of that label, its end included; zero where no label is evidence.
     pub symbols: u32,
 }
 

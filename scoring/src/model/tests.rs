@@ -226,7 +226,15 @@ proptest! {
     fn any_octets_are_priced(octets in proptest::collection::vec(any::<u8>(), 0..600)) {
         let (read, strangeness) = Model::shipped().examine(&octets);
         prop_assert!(read.total > Bits::ZERO);
-        prop_assert!(read.richest <= read.total && read.richest <= strangeness.bits);
+        prop_assert!(read.richest <= read.total);
+        let (mut rest, mut all_speak) = (&octets[..], true);
+        while let Some((&len, tail)) = rest.split_first() {
+            let (label, next) = tail.split_at(usize::from(len).min(tail.len()));
+            all_speak &= fixed::speaks(label);
+            rest = next;
+        }
+        // What is no evidence has a price all the same.
+        prop_assert!(read.richest <= strangeness.bits || !all_speak);
     }
 
     /// The price of a payload part is never below the information in it, and not far above.

@@ -1,6 +1,7 @@
 //! What is written down.
 
 use super::place::{Place, is_reverse, left_of, seconds};
+use super::readings::is_odd_type;
 use super::{Trail, is_below, labels};
 use crate::assess::{Facts, Listing};
 use crate::bits::Bits;
@@ -8,7 +9,7 @@ use crate::ledger::accounts::Account;
 use crate::ledger::price::Turn;
 use crate::ledger::{Charge, LedgerView};
 use crate::model::Information;
-use crate::signals::{spread, surge, types};
+use crate::signals::{spread, surge};
 use crate::state::SessionState;
 
 /// The accounts after a charge.
@@ -63,7 +64,7 @@ pub(super) fn forwarded(state: &mut SessionState, facts: &Facts<'_>, at: &Place<
             account.told = account.told.plus(total);
             account.richest = account.richest.plus(richest);
             account.richest_symbols = account.richest_symbols.saturating_add(richest_symbols);
-            account.odd_types = account.odd_types.saturating_add(types::is_rich(facts.qtype).into());
+            account.odd_types = account.odd_types.saturating_add(is_odd_type(facts, at.tenant_name).into());
             if !is_reverse(facts.qname) {
                 account.surge = surge::with(account.surge, trail.worth);
                 state.session.spread = spread::with(state.session.spread, trail.whole);

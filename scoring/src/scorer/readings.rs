@@ -7,7 +7,8 @@ use crate::bits::Bits;
 use crate::ledger::LedgerView;
 use crate::ledger::accounts::Account;
 use crate::ledger::price::Seen;
-use crate::model::Information;
+use crate::model::{Information, fixed};
+use crate::name::NameRef;
 use crate::signals::{
     Reading, Signal, age, encoding, entropy, errors, fan_out, group, length, platform, regularity, spread, surge,
     types, unconnected, unique, volume,
@@ -28,20 +29,22 @@ pub(super) fn read(
     let account = if at.shared { &nothing } else { &at.tenant };
     // What was told before adds nothing, and neither does what does not leave.
     let adds = !at.paid && !facts.cached;
-    // The form of a reverse name is fixed: what it is made of says nothing, how many are asked does.
-    let content = (!is_reverse(facts.qname)).then(|| left_of(facts.qname, at.tenant_name));
+    // The form of a reverse name is fixed, most addresses have none, and each address is another name: what it is made of,
+    // whether it is there and whether it is new say nothing. How many are asked does.
+    let reverse = is_reverse(facts.qname);
+    let content = (!reverse).then(|| left_of(facts.qname, at.tenant_name));
     let told = told_with(account, trail.worth, adds);
     let allowance = state.session.allowance;
     let runs = adds && content.is_some();
     let surge = if runs { surge::with(account.surge, trail.worth) } else { account.surge };
     let spread = if runs { spread::with(state.session.spread, trail.whole) } else { state.session.spread };
     // A platform's tenant is a choice too: its own label is read with the first name below it.
-    let first = facts.split.multi_tenant && adds && account.history.new == 0;
+    let first = !reverse && facts.split.multi_tenant && adds && account.history.new == 0;
     let own = first.then(|| left_of(facts.qname, at.icann_name));
     let rich = own.map(|_| (trail.whole.richest, trail.whole.richest_symbols)).unwrap_or_default();
     let history = &account.history;
     let names = u32::from(history.new) + u32::from(adds);
-    let rich_types = u32::from(account.odd_types) + u32::from(adds && types::is_rich(facts.qtype));
+    let rich_types = u32::from(account.odd_types) + u32::from(adds && is_odd_type(facts, at.tenant_name));
     let fresh = u32::from(history.new) + u32::from(at.tenant_event.seen == Seen::New);
     let (even, gaps) = account.times.even();
     // Without the packet filter's word nothing is known of connections.
@@ -62,12 +65,21 @@ pub(super) fn read(
         volume::read((account.answers > 0).then(|| u32::from(account.answer_volume) * VOLUME_UNIT)),
         age::read(facts.registered_days, facts.first_seen_days),
         group::read(facts.group_seen_days),
-        unique::read(fresh, history.queries() + 1),
+        if reverse { Signal::UniqueNames.unknown() } else { unique::read(fresh, history.queries() + 1) },
         types::read(rich_types, names),
-        errors::read(account.name_errors.into(), account.answers.into()),
+        if reverse {
+            Signal::NameErrors.unknown()
+        } else {
+            errors::read(account.name_errors.into(), account.answers.into())
+        },
         unconnected::read(unused.0, unused.1),
         regularity::read(even, gaps),
     ]
+}
+
+/// Whether a name is asked by a type that carries more than an address, and is none that a standard has asked so.
+pub(super) fn is_odd_type(facts: &Facts<'_>, tenant: NameRef<'_>) -> bool {
+    types::is_rich(facts.qtype) && !fixed::has_registered(left_of(facts.qname, tenant))
 }
 
 /// Information of the distinct unlisted names sent under the tenant, with this name's if it adds some.
@@ -91,7 +103,7 @@ fn richest_label(payload: &[u8], plain: Information) -> Option<(&[u8], Bits)> {
     while let Some((&len, tail)) = rest.split_first() {
         let (label, next) = tail.split_at_checked(usize::from(len))?;
         // The first of its length: the model keeps the first of equals too.
-        if u32::from(len) == length {
+        if u32::from(len) == length && fixed::speaks(label) {
             return Some((label, plain.richest));
         }
         rest = next;

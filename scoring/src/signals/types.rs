@@ -1,7 +1,8 @@
 //! Type mix: share of distinct names under a tenant first asked by a type that carries more than an address.
 //!
 //! Downstream data needs room: TXT, MX, CNAME and their like. Host look-ups (A, AAAA, SVCB, HTTPS), reverse and service
-//! look-ups and those a resolver makes for itself (NS, SOA, DS, DNSKEY) are ordinary for any number of names.
+//! look-ups and those a resolver makes for itself (NS, SOA, DS, DNSKEY) are ordinary for any number of names; so is any type
+//! for a name with a label that a standard has registered for it (RFC 8552: `_dmarc`, `_domainkey`).
 
 use std::sync::LazyLock;
 

@@ -6,8 +6,11 @@ use staunch_scoring::{
 };
 
 pub const A: u16 = 1;
+pub const PTR: u16 = 12;
+pub const MX: u16 = 15;
 pub const TXT: u16 = 16;
 pub const AAAA: u16 = 28;
+pub const SRV: u16 = 33;
 pub const HTTPS: u16 = 65;
 
 pub struct Session {
