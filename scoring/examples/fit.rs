@@ -52,12 +52,11 @@ fn benign(dir: &Path, stems: &[&str]) -> Result<BTreeSet<NameBuf>, Box<dyn Error
 }
 
 fn payload(name: &NameBuf) -> &[u8] {
-    let split = Split::of(name.as_ref());
-    name.as_ref().payload_part(split.tenant(name.as_ref()))
+    name.as_ref().payload_part(domain(name))
 }
 
 fn domain(name: &NameBuf) -> NameRef<'_> {
-    Split::of(name.as_ref()).tenant(name.as_ref())
+    corpus::owner(name)
 }
 
 /// Counts every name's payload part, so that a part weighs by the domains it stands under.

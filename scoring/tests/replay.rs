@@ -8,7 +8,7 @@ mod corpus;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use corpus::Row;
+use corpus::{Row, owner};
 use staunch_scoring::model::Model;
 use staunch_scoring::model::fit::Counts;
 use staunch_scoring::{
@@ -244,7 +244,7 @@ fn benign_sessions_are_let_through() {
         .iter()
         .filter(|name| name.as_ref().as_wire().iter().map(|&o| u32::from(o)).sum::<u32>() % 2 == 0)
     {
-        counts.add(payload(name), domain(name));
+        counts.add(payload(name), owner(name));
     }
     let half = Model::from_bytes(&counts.fit().to_bytes()).expect("own table");
     benign(&dir, Box::leak(Box::new(half)));
@@ -326,18 +326,14 @@ fn benign_names(dir: &Path) -> BTreeSet<NameBuf> {
     names
 }
 
-fn domain(name: &NameBuf) -> NameRef<'_> {
-    Split::of(name.as_ref()).tenant(name.as_ref())
-}
-
 fn payload(name: &NameBuf) -> &[u8] {
-    name.as_ref().payload_part(domain(name))
+    name.as_ref().payload_part(owner(name))
 }
 
 #[test]
 fn the_committed_table_is_what_the_corpora_give() {
     let dir = corpora_or_return!();
     let mut counts = Counts::new();
-    benign_names(&dir).iter().for_each(|name| counts.add(payload(name), domain(name)));
+    benign_names(&dir).iter().for_each(|name| counts.add(payload(name), owner(name)));
     assert!(counts.fit().to_bytes() == include_bytes!("../src/model/benign.bin"), "run the fit example");
 }

@@ -224,7 +224,7 @@ fn a_zone_with_servers_of_its_own_takes_back_what_it_names() {
         ("mask.icloud.com", "com", false),
         ("use-application-dns.net", "net", false),
         ("wiki", "wiki", true),
-        ("www.site.example.team.corp.example", "corp.example", true),
+        ("www.site.org.team.corp.example", "corp.example", true),
         ("team.corp.example", "corp.example", true),
     ] {
         let qname = QName::from_text(name).expect("a name");

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use staunch_scoring::{NameBuf, NameRef};
+use staunch_scoring::{NameBuf, NameRef, Split};
 
 /// One query.
 #[derive(serde::Deserialize)]
@@ -64,6 +64,13 @@ fn is_local(name: NameRef<'_>) -> bool {
         b"ip6" => matches!((from_right(3), from_right(4)), (b"0", b"0") | (b"f", b"c" | b"d" | b"e" | b"f")),
         _ => false,
     }
+}
+
+/// The domain whose payload part a name adds to the model: its tenant. Of reverse names of IPv6 the domain above all
+/// tenants, whose reader is told every digit.
+pub fn owner(name: &NameBuf) -> NameRef<'_> {
+    let (name, split) = (name.as_ref(), Split::of(name.as_ref()));
+    if name.as_wire().ends_with(b"\x03ip6\x04arpa\x00") { split.icann(name) } else { split.tenant(name) }
 }
 
 /// Record type number of a mnemonic as the corpora write it.
