@@ -307,7 +307,8 @@ impl Cache {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(Entry { answer, hops, stored: now, expires, usable, inside, took, vetting, id });
         // One that is usable for no time serves nobody but those who are answered stale.
-        if self.enabled {
+        // What was vetted by earlier rules takes no place of what was vetted since.
+        if self.enabled && vetting == self.vetting.load(Ordering::Relaxed) {
             self.inner.insert(key.to_owned(), entry.clone());
             if self.failing_until.load(Ordering::Relaxed) > 0 {
                 self.failures.remove(&key);
@@ -334,7 +335,11 @@ impl Cache {
     /// Returns for how long.
     pub fn put_failure(&self, key: Key<'_>, ede: Ede, text: &str, now: u64, first: u64, doubles: bool) -> u64 {
         let before = self.failures.get(&key).filter(|before| doubles && now < before.until + LONGEST_FAILURE);
-        let stands = before.map_or(first, |before| (2 * before.stands).min(LONGEST_FAILURE).max(first));
+        let stands = before.map_or(first, |before| {
+            // Several may hear of one failure; it comes again where the last one is over.
+            let again = if now < before.until { 1 } else { 2 };
+            (again * before.stands).min(LONGEST_FAILURE).max(first)
+        });
         let until = now.saturating_add(stands);
         if self.enabled {
             self.failing_until.fetch_max(until, Ordering::Relaxed);
@@ -343,8 +348,8 @@ impl Cache {
         stands
     }
 
-    /// Finds only answers that were vetted by these rules from now on; to be called ahead of what puts them in force, and
-    /// followed by [`Cache::clear`].
+    /// Finds only answers that were vetted by these rules from now on; to be called right ahead of what puts them in force,
+    /// and followed by [`Cache::clear`].
     pub fn vetted_by(&self, vetting: u64) {
         self.vetting.store(vetting, Ordering::Relaxed);
     }

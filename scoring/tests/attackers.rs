@@ -177,6 +177,10 @@ fn one_who_mimics_known_services() {
             random(&mut bits, HEX, 24).iter().map(|nibble| char::from(*nibble).to_string()).collect();
         format!("{}.8.b.d.0.1.0.0.2.ip6.arpa", nibbles.join("."))
     });
+    let mut bits = Random(0x3138);
+    run("a payload below a delegated reverse zone", 130.0, &mut || {
+        format!("{}.8.b.d.0.1.0.0.2.ip6.arpa", bits.text(BASE32, 26))
+    });
     let mut bits = Random(0x3133);
     run("shards of a content network", 13.0 * 36f64.log2(), &mut || {
         format!("d{}.shards.example", bits.text(BASE36, 13))

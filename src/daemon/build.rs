@@ -215,10 +215,10 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
         note_policy(pipeline, String::new(), old.policy.mode != Mode::Monitor).await;
     }
     pipeline.book.put_in_force(settled);
-    // An answer may hold what the new rules take out.
-    pipeline.cache.vetted_by(live.vetting);
     pipeline.transfers.configure(&rpz, |zones| {
         live.rpz.store(Arc::new(zones));
+        // An answer may hold what the new rules take out.
+        pipeline.cache.vetted_by(live.vetting);
         pipeline.live.store(Arc::new(live));
     });
     pipeline.transfers.start();
@@ -229,6 +229,9 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
         running.configure(feeds);
     }
     pipeline.cache.clear();
+    if pipeline.live.load().vetting != old.vetting {
+        pipeline.decoys.clear();
+    }
     pipeline.held.clear();
     pipeline.prefetch.clear();
     let live = pipeline.live.load_full();

@@ -121,6 +121,13 @@ impl Table {
     /// Longest response kept, octets. Above what answers of host names take.
     pub const MAX_RESPONSE: usize = 2048;
 
+    /// Forgets all findings (after a change of what an answer may hold).
+    pub fn clear(&self) {
+        let mut rows = self.rows.lock();
+        rows.by_parent.clear();
+        rows.order.clear();
+    }
+
     /// An empty table with room for `capacity` parents, at least one.
     pub fn new(capacity: usize) -> Self {
         Self { rows: Mutex::default(), capacity: capacity.max(1), counters: Counters::default() }

@@ -188,6 +188,7 @@ impl SessionPins {
                 named.is_held = true;
                 lease.end = end.max(lease.end);
                 pin.volume = Some(widest(pin.volume, asked.volume));
+                pin.ordered = Some(widest(pin.ordered, asked.volume));
                 true
             });
             held &= found;

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use serde::Serialize;
 use staunch_scoring::NameRef;
 
-use super::rides::Ride;
 use super::{Deferred, Pipeline, Walk};
 use crate::answer::Kind;
 use crate::clock;
@@ -167,7 +166,7 @@ impl Pipeline {
             out,
             None,
             walk.led,
-            Ride::FIRST,
+            self.ride_of(walk.led),
         )
     }
 }

@@ -50,6 +50,13 @@ impl Pipeline {
         let led = Led { borders: walk.led.borders + 1, ..walk.led };
         // Silence, where a policy zone wants it.
         let Some(response) = self.walk_led(walk, &packet, walk.transport, led).await else { return };
+        // What has changed meanwhile is changed for this answer too.
+        let current = self.live.load_full();
+        let grants = current.grants.load();
+        let is_open = current.policy.opens(&walk.session.context(), &grants, first, crate::clock::now().wall).is_ok();
+        if entry.vetting != current.vetting || !is_open {
+            return super::finish::fail(walk, query, Ede::Other, super::pins::CHANGED, out);
+        }
         let reason = reply::reason_in(&response);
         let reasons = reason.as_ref().map(|(ede, text)| (*ede, text.as_str()));
         // It was vetted on its own way.

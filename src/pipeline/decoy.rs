@@ -12,7 +12,6 @@ use std::time::Duration;
 use staunch_scoring::{Bits, NameRef, QName, Split};
 use tokio::time::{Instant, timeout_at};
 
-use super::rides::Ride;
 use super::{Live, Pipeline, Walk};
 use crate::answer::{self, Asked, Kind as Answered, Vetted, WireAnswer};
 use crate::cache::Entry;
@@ -159,7 +158,7 @@ impl Pipeline {
                 &mut out,
                 Some(again),
                 walk.led,
-                Ride::FIRST,
+                self.ride_of(walk.led),
             ) {
                 Fast::Reply => Some(out),
                 Fast::Drop => None,

@@ -177,7 +177,8 @@ impl Pipeline {
             query,
             now,
             split,
-            cached: told,
+            // In an outage a repeat past its allowance is still answered from memory, as a held one.
+            cached: told && !(is_down && stale.is_some()),
             at_hand: stale.is_some(),
             registered_days: known.registered_days(now.wall.steady),
             first_seen_days: known.first_seen_days,
@@ -212,7 +213,7 @@ impl Pipeline {
             drop(inner);
             return deferred(record, Step::Along(along.after(again)));
         }
-        if waited.is_none() && self.ages.worth_waiting(&decision, now) {
+        if waited.is_none() && !is_down && self.ages.worth_waiting(&decision, now) {
             // Nothing is written down yet: it is judged, once, when the age is there or the time is up.
             drop(ledger);
             drop(inner);
@@ -220,6 +221,7 @@ impl Pipeline {
         }
         if again.is_none()
             && heard.is_none()
+            && !is_down
             && decision.applied == Verdict::Answer
             && let Some(candidate) = self.decoy_candidate(&live, &inner, &decision, &mut record)
         {

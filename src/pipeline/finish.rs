@@ -186,7 +186,10 @@ impl Pipeline {
         let now = clock::now();
         self.ages.note_answer(walk, vetted.kind, permit.qname(), now);
         let emptied = is_emptied(&vetted);
-        walk.session.inner.lock().score.observe(walk.record.split.tenant(permit.qname()), answered(&vetted));
+        // Of those who came along nothing was asked.
+        if leave.heard.is_none() {
+            walk.session.inner.lock().score.observe(walk.record.split.tenant(permit.qname()), answered(&vetted));
+        }
         walk.record.withheld = std::mem::take(&mut vetted.rebinding);
         let floor = live.repeats.floor.as_millis() as u64;
         // Who is not to notice what others ask waits for the keys of the zone too, though they are known by then.
@@ -262,10 +265,6 @@ impl Pipeline {
             if self.rewrite_answer(&live, walk, query, &entry, now, out).await {
                 return;
             }
-            if beyond::leads(query, &entry) {
-                return Box::pin(self.lead_beyond(&live, walk, query, &entry, now, out)).await;
-            }
-            let ttl = ttl_of(&walk.record, &entry, now).min(self.cap(&live, walk, query, now));
             let context = walk.session.context();
             let grants = live.grants.load_full();
             let opens = match live.policy.opens(&context, &grants, query.qname.as_ref(), now.wall) {
@@ -275,6 +274,10 @@ impl Pipeline {
                     return refuse_by_policy(&live, walk, query, (reason, case), out);
                 }
             };
+            if beyond::leads(query, &entry) {
+                return Box::pin(self.lead_beyond(&live, walk, query, &entry, now, out)).await;
+            }
+            let ttl = ttl_of(&walk.record, &entry, now).min(self.cap(&live, walk, query, now));
             let plan = pin::plan(&live.pins, ttl);
             let asked = asked(&live, query.qname.as_ref(), opens.ports, opens.volume);
             let judged = (&*live, grants.version());
@@ -327,6 +330,10 @@ impl Pipeline {
         let Some((reason, rule, mode)) = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall) else {
             return false;
         };
+        if mode != Mode::Enforce && walk.record.would == Verdict::Sinkhole {
+            // Noted when it was judged before.
+            return false;
+        }
         let case = self.note_refusal(walk, query, reason, Some(rule), now);
         if mode != Mode::Enforce {
             return false;

@@ -337,6 +337,13 @@ impl Pipeline {
         CaseId::from_random(self.hash((key, wall)))
     }
 
+    /// Whether a question that something has led to may come along with the same one on its way. What led here may be on a trip
+    /// that ends with the session's own question, and must not wait for its own end.
+    fn ride_of(&self, led: Led) -> rides::Ride {
+        let may_wait_for_itself = led != Led::default() && self.live.load().sharing.private;
+        if may_wait_for_itself { rides::Ride::Never } else { rides::Ride::FIRST }
+    }
+
     /// Whose query this is. A source nobody announced is adopted, or refused where the policy is enforced and says so.
     /// In monitor mode a source that finds no room shares one session with all others that find none.
     fn identify(&self, live: &Live, from: IpAddr, now: Now) -> Option<Arc<Session>> {
@@ -348,6 +355,10 @@ impl Pipeline {
             return None;
         }
         let turn = self.membership.lock();
+        // Announced while its turn was awaited.
+        if let Some(session) = self.sessions.by_address(from) {
+            return Some(session);
+        }
         match self.sessions.adopt(from, self.hash(from)) {
             Ok((session, changed)) => {
                 self.joined(&session, &changed, now);

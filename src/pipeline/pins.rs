@@ -1,7 +1,7 @@
 //! Pin before answer: what an answer opens is ordered under the session's lock and acknowledged before the answer is released.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use staunch_scoring::NameRef;
 
@@ -34,8 +34,9 @@ impl Pipeline {
         ttl: u32,
         out: &mut Vec<u8>,
     ) -> bool {
-        let grants = live.grants.load().version();
         for _ in 0..PIN_TRIES {
+            // They judge none of these names.
+            let grants = live.grants.load().version();
             match self.pin_once((live, grants), walk, query, asked, destinations, ttl, out).await {
                 Ordered::Held => return true,
                 Ordered::Told => return false,
@@ -126,14 +127,18 @@ impl Pipeline {
             }
             (inner.pins.epoch(), self.order_pins(&context, asked, destinations, lifetime, is_guarded(live, &context)))
         };
-        let mut failed = None;
-        match orders {
-            Ok(tickets) => {
-                for ticket in tickets {
-                    failed = failed.or(ticket.wait(live.pin_deadline).await.err());
+        let (tickets, mut failed) = orders;
+        let (ordered, mut taken) = (tickets.len(), 0);
+        // One deadline for all of them: they were ordered at one time.
+        let until = Instant::now() + live.pin_deadline;
+        for ticket in tickets {
+            match ticket.wait(until.saturating_duration_since(Instant::now())).await {
+                Ok(()) => taken += 1,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
                 }
             }
-            Err(error) => failed = Some(error),
         }
         let mut inner = walk.session.inner.lock();
         if inner.is_closed() {
@@ -143,8 +148,9 @@ impl Pipeline {
             None if inner.pins.acknowledge(epoch, asked, destinations, end) => Pinned::Held,
             None => Pinned::Revoked,
             Some(error) => {
-                // What may still take effect stays known, so that a change of policy closes it.
-                if inner.pins.epoch() == epoch && !matches!(error, enforce::Error::Deadline(_)) {
+                // What is open for some addresses, or may be yet, stays known, so that a change of policy closes it.
+                let is_whole = taken == 0 && ordered <= 1 && !matches!(error, enforce::Error::Deadline(_));
+                if inner.pins.epoch() == epoch && is_whole {
                     let context = walk.session.context();
                     for forgotten in inner.pins.refused(asked, destinations) {
                         self.unpin(&context, forgotten);
@@ -155,8 +161,8 @@ impl Pipeline {
         }
     }
 
-    /// Orders a pin for each of the session's addresses that can reach an address of the answer. Called under the
-    /// session's lock.
+    /// Orders a pin for each of the session's addresses that can reach an address of the answer, as far as orders are taken;
+    /// what was not. Called under the session's lock.
     fn order_pins(
         &self,
         context: &Context,
@@ -164,7 +170,7 @@ impl Pipeline {
         destinations: &[IpAddr],
         lifetime: Duration,
         guarded: bool,
-    ) -> Result<Vec<Ticket>, enforce::Error> {
+    ) -> (Vec<Ticket>, Option<enforce::Error>) {
         let mut tickets = Vec::new();
         for v4 in [true, false] {
             let family: Vec<IpAddr> = destinations.iter().copied().filter(|d| d.is_ipv4() == v4).collect();
@@ -172,15 +178,18 @@ impl Pipeline {
             if guarded && context.addresses_like(first).next().is_none() {
                 // Shown to a session that cannot have it pinned, an address would be a promise nobody keeps.
                 let session = context.announcement.addresses.first().copied().unwrap_or(first);
-                return Err(enforce::Error::Family { session, destination: first });
+                return (tickets, Some(enforce::Error::Family { session, destination: first }));
             }
             for session in context.addresses_like(first) {
                 let (destinations, ports) = (family.clone(), asked.ports.clone());
                 let command = Command::Pin { session, destinations, ports, volume: asked.volume, lifetime };
-                tickets.push(self.enforcer.submit(command)?);
+                match self.enforcer.submit(command) {
+                    Ok(ticket) => tickets.push(ticket),
+                    Err(error) => return (tickets, Some(error)),
+                }
             }
         }
-        Ok(tickets)
+        (tickets, None)
     }
 
     fn unpin(&self, context: &Context, evicted: IpAddr) {

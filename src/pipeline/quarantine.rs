@@ -166,7 +166,9 @@ impl Pipeline {
         match &inner.quarantine {
             _ if inner.ended => return Err(NotReleased::Ended),
             // Released by somebody else meanwhile, and closed since.
-            Some(quarantine) if Some(quarantine.case) != case => return Err(NotReleased::ClosedAnew(quarantine.case)),
+            Some(quarantine) if quarantine.applied && Some(quarantine.case) != case => {
+                return Err(NotReleased::ClosedAnew(quarantine.case));
+            }
             _ => {}
         }
         let context = session.context();

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use staunch_scoring::{NameBuf, NameRef, QName, Split};
 
 use super::pins::asked;
-use super::rides::Ride;
 use super::{Deferred, Led, Live, Pipeline, Walk, is_guarded};
 use crate::answer::{self, Alias, AnswerRules, Asked, Kind};
 use crate::cache::Entry;
@@ -418,8 +417,7 @@ impl Pipeline {
         Box::pin(async move {
             let Parsed::Query(query) = wire::parse(packet) else { return None };
             let mut out = Vec::with_capacity(512);
-            // What led here may be on a trip itself, which must not wait for its own end.
-            let ride = if led == Led::default() { Ride::FIRST } else { Ride::Never };
+            let ride = self.ride_of(led);
             let (from, now) = (walk.from, clock::now());
             match self.walk(&query, packet, from, transport, now, None, &mut out, None, led, ride) {
                 Fast::Reply => Some(out),

@@ -8,6 +8,9 @@
 /// Octets of the longest label that is too short to be like anything.
 const SHORT: usize = 2;
 
+/// Short labels of one name that say nothing; those behind are read like any label.
+const FEW: u32 = 4;
+
 /// Labels that standards put in front of a domain, in order: names of the registry of underscored node names (RFC 8552
 /// section 4, RFC 8553) and of services in common use below them (RFC 6335).
 const REGISTERED: [&[u8]; 49] = [
@@ -62,23 +65,29 @@ const REGISTERED: [&[u8]; 49] = [
     b"_xmpp-server",
 ];
 
-/// Whether what a label is made of is evidence.
-pub(crate) fn speaks(label: &[u8]) -> bool {
-    label.len() > SHORT && !is_registered(label)
+/// Whether what a label is made of is evidence; `short` counts the short ones of its name so far.
+pub(crate) fn speaks(label: &[u8], short: &mut u32) -> bool {
+    *short += u32::from(label.len() <= SHORT);
+    (label.len() > SHORT || *short > FEW) && !is_registered(label)
 }
 
-/// Whether a payload part (wire labels) has a label of the list: a name that is asked for by the types its standard says,
-/// TXT most of all.
-pub(crate) fn has_registered(payload: &[u8]) -> bool {
-    let mut rest = payload;
+/// Octets beside the labels of the list in a name that is asked for as a standard says: the name of a key, a host, a site.
+const BESIDE: usize = 12;
+
+/// Whether a payload part (wire labels) has a label of the list and little beside: a name that is asked for by the types its
+/// standard says, TXT most of all.
+pub(crate) fn is_registered_name(payload: &[u8]) -> bool {
+    let (mut found, mut beside, mut rest) = (false, 0, payload);
     while let Some((&len, tail)) = rest.split_first() {
         let (label, next) = tail.split_at(usize::from(len).min(tail.len()));
         if is_registered(label) {
-            return true;
+            found = true;
+        } else {
+            beside += label.len();
         }
         rest = next;
     }
-    false
+    found && beside <= BESIDE
 }
 
 fn is_registered(label: &[u8]) -> bool {
@@ -92,18 +101,21 @@ mod tests {
     #[test]
     fn the_list_is_in_order_and_says_nothing() {
         assert!(REGISTERED.is_sorted());
-        assert!(REGISTERED.iter().all(|label| !speaks(label)));
+        assert!(REGISTERED.iter().all(|label| !speaks(label, &mut 0)));
         for label in [b"_dmarcx".as_slice(), b"dmarc", b"_k3x9q0vz71bd", b"www"] {
-            assert!(speaks(label), "{label:?}");
+            assert!(speaks(label, &mut 0), "{label:?}");
         }
-        assert!(!speaks(b"de") && !speaks(b"7") && !speaks(b""));
+        let mut short = 0;
+        assert!([b"de".as_slice(), b"7", b"", b"k3"].iter().all(|label| !speaks(label, &mut short)));
+        assert!(speaks(b"x9", &mut short), "many of them are a payload in small pieces");
     }
 
     #[test]
     fn registered_labels_are_found_anywhere() {
-        assert!(has_registered(b"\x09selector1\x0a_domainkey"));
-        assert!(has_registered(b"\x06_dmarc\x03www"));
-        assert!(!has_registered(b"\x05dmarc\x03www"));
-        assert!(!has_registered(b"") && !has_registered(b"\x20_dm"));
+        assert!(is_registered_name(b"\x09selector1\x0a_domainkey"));
+        assert!(is_registered_name(b"\x06_dmarc\x03www"));
+        assert!(!is_registered_name(b"\x05dmarc\x03www"));
+        assert!(!is_registered_name(b"") && !is_registered_name(b"\x20_dm"));
+        assert!(!is_registered_name(b"\x0dk3x9q0vz71bda\x04_tcp"), "a payload in front of one");
     }
 }

@@ -242,11 +242,13 @@ impl Model {
         let mut at = place(0, Kind::Other);
         let (mut richest, mut richest_symbols, mut total) = (0, 0, 0u32);
         let (mut strangest, mut strangest_symbols) = (0, 0);
+        let mut short = 0;
         let mut add = |price: u32, as_host: u32, label: &[u8]| {
             let symbols = label.len() as u32 + 1;
             richest_symbols = if price > richest { symbols } else { richest_symbols };
             richest = richest.max(price);
-            if as_host > strangest && fixed::speaks(label) {
+            let speaks = fixed::speaks(label, &mut short);
+            if as_host > strangest && speaks {
                 (strangest, strangest_symbols) = (as_host, symbols);
             }
             total = total.saturating_add(price);

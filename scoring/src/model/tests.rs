@@ -227,10 +227,10 @@ proptest! {
         let (read, strangeness) = Model::shipped().examine(&octets);
         prop_assert!(read.total > Bits::ZERO);
         prop_assert!(read.richest <= read.total);
-        let (mut rest, mut all_speak) = (&octets[..], true);
+        let (mut rest, mut all_speak, mut short) = (&octets[..], true, 0);
         while let Some((&len, tail)) = rest.split_first() {
             let (label, next) = tail.split_at(usize::from(len).min(tail.len()));
-            all_speak &= fixed::speaks(label);
+            all_speak &= fixed::speaks(label, &mut short);
             rest = next;
         }
         // What is no evidence has a price all the same.

@@ -145,8 +145,61 @@ pub(super) fn left_of<'n>(name: NameRef<'n>, owner: NameRef<'_>) -> &'n [u8] {
     wire.get(..wire.len().saturating_sub(owner.wire_len())).unwrap_or_default()
 }
 
-/// Whether a name stands in the reverse tree, where its form is fixed (RFC 1035 section 3.5, RFC 3596 section 2.5).
+/// Whether a name stands in the reverse tree and has the form that is fixed there (RFC 1035 section 3.5, RFC 3596 section 2.5):
+/// an address or a part of one. Any other name below a delegation of that tree is its holder's choice like any name.
 pub(super) fn is_reverse(name: NameRef<'_>) -> bool {
     let wire = name.as_wire();
-    wire.ends_with(b"\x03ip6\x04arpa\x00") || wire.ends_with(b"\x07in-addr\x04arpa\x00")
+    if let Some(nibbles) = wire.strip_suffix(b"\x03ip6\x04arpa\x00") {
+        let is_nibble = |pair: &[u8]| matches!(pair, [1, digit] if digit.is_ascii_hexdigit());
+        return nibbles.len() <= 2 * 32 && nibbles.chunks(2).all(is_nibble);
+    }
+    let Some(mut octets) = wire.strip_suffix(b"\x07in-addr\x04arpa\x00") else { return false };
+    let mut count = 0;
+    while let Some((&len, rest)) = octets.split_first() {
+        let (label, next) = rest.split_at(usize::from(len).min(rest.len()));
+        let number = label.iter().try_fold(0u32, |sum, digit| {
+            digit.is_ascii_digit().then(|| sum.saturating_mul(10).saturating_add(u32::from(digit - b'0')))
+        });
+        count += 1;
+        if count > 4 || label.is_empty() || label.len() > 3 || number.is_none_or(|number| number > 255) {
+            return false;
+        }
+        octets = next;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NameBuf;
+
+    #[test]
+    fn a_reverse_name_is_an_address_or_a_part_of_one() {
+        let is = |text: &str| is_reverse(NameBuf::from_text(text).expect("name").as_ref());
+        for text in [
+            "4.3.2.1.in-addr.arpa",
+            "255.10.in-addr.arpa",
+            "in-addr.arpa",
+            "ip6.arpa",
+            "a.0.F.8.b.d.0.1.0.0.2.ip6.arpa",
+        ] {
+            assert!(is(text), "{text}");
+        }
+        let whole = format!("{}ip6.arpa", "f.".repeat(32));
+        assert!(is(&whole) && !is(&format!("0.{whole}")), "no more than an address has");
+        for text in [
+            "payload.2.1.in-addr.arpa",
+            "256.1.in-addr.arpa",
+            "0001.in-addr.arpa",
+            "9.4.3.2.1.in-addr.arpa",
+            "0/25.3.2.1.in-addr.arpa",
+            "k3.8.b.d.0.1.0.0.2.ip6.arpa",
+            "g.0.2.ip6.arpa",
+            "www.example",
+            "xip6.arpa",
+        ] {
+            assert!(!is(text), "{text}");
+        }
+    }
 }

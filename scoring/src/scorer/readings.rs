@@ -77,9 +77,11 @@ pub(super) fn read(
     ]
 }
 
-/// Whether a name is asked by a type that carries more than an address, and is none that a standard has asked so.
+/// Whether a name is asked by a type that carries more than an address, and is none that a standard has asked so: by one of
+/// its types, with a label of its list and no more beside it than a key's name or a service's place.
 pub(super) fn is_odd_type(facts: &Facts<'_>, tenant: NameRef<'_>) -> bool {
-    types::is_rich(facts.qtype) && !fixed::has_registered(left_of(facts.qname, tenant))
+    types::is_rich(facts.qtype)
+        && !(types::is_for_registered(facts.qtype) && fixed::is_registered_name(left_of(facts.qname, tenant)))
 }
 
 /// Information of the distinct unlisted names sent under the tenant, with this name's if it adds some.
@@ -99,11 +101,12 @@ fn told_with(account: &Account, worth: Information, adds: bool) -> Information {
 /// The label that is worth most, and its worth.
 fn richest_label(payload: &[u8], plain: Information) -> Option<(&[u8], Bits)> {
     let length = plain.richest_symbols.checked_sub(1)?;
-    let mut rest = payload;
+    let (mut rest, mut short) = (payload, 0);
     while let Some((&len, tail)) = rest.split_first() {
         let (label, next) = tail.split_at_checked(usize::from(len))?;
+        let speaks = fixed::speaks(label, &mut short);
         // The first of its length: the model keeps the first of equals too.
-        if u32::from(len) == length && fixed::speaks(label) {
+        if u32::from(len) == length && speaks {
             return Some((label, plain.richest));
         }
         rest = next;

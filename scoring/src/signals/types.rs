@@ -24,6 +24,12 @@ pub fn is_rich(qtype: u16) -> bool {
     !matches!(qtype, 1 | 2 | 6 | 12 | 28 | 33 | 43 | 48 | 64 | 65)
 }
 
+/// Whether standards have names with registered labels asked by this type.
+pub fn is_for_registered(qtype: u16) -> bool {
+    // CNAME (keys and validations that are delegated), TXT, NAPTR, TLSA, SMIMEA, OPENPGPKEY, URI.
+    matches!(qtype, 5 | 16 | 35 | 52 | 53 | 61 | 256)
+}
+
 /// Reading of `k` such names among `n`.
 pub fn read(k: u32, n: u32) -> Reading {
     if n < FEWEST {

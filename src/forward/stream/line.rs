@@ -188,15 +188,15 @@ impl Line {
         // Ahead of the task, which may find out at once that nobody is there.
         let seat = line.ask(ask, dress, dial.dialled.carried(Instant::now()))?.ok_or(FailKind::Local)?;
         tokio::spawn(async move {
-            let mut reached = false;
+            let (mut reached, mut by_server) = (false, false);
             let end = match timeout(dial.patience, connect(&dial, &mut reached)).await {
                 Ok(Ok(stream)) => {
                     dial.dialled.went_well();
                     shared.state.lock().is_open = true;
-                    match stream {
+                    by_server = match stream {
                         Stream::Tcp(stream) => serve(stream, frames, &shared).await,
                         Stream::Tls(stream) => serve(*stream, frames, &shared).await,
-                    }
+                    };
                     FailKind::Broken
                 }
                 failed => {
@@ -207,7 +207,7 @@ impl Line {
                     kind
                 }
             };
-            shared.close(end, &dial.dialled);
+            shared.close(end, by_server, &dial.dialled);
         });
         Ok((line, seat))
     }
@@ -352,13 +352,13 @@ impl Shared {
         let _ = waiter.tell.send(outcome);
     }
 
-    /// The connection is over: whoever waits is told why, and `dialled` what it carried.
-    fn close(&self, kind: FailKind, dialled: &Dialled) {
+    /// The connection is over: whoever waits is told why, and `dialled` what it carried where the server has ended it.
+    fn close(&self, kind: FailKind, by_server: bool, dialled: &Dialled) {
         let mut state = self.state.lock();
         (state.is_closed, state.is_retired) = (true, true);
         let again = kind == FailKind::Broken && state.answered > 0;
         // Questions that were there when others were still answered were left, not missed.
-        if again && state.waiting.values().any(|waiter| state.heard.is_some_and(|at| waiter.since <= at)) {
+        if again && by_server && state.waiting.values().any(|waiter| state.heard.is_some_and(|at| waiter.since <= at)) {
             dialled.left_behind(state.answered, Instant::now());
         }
         for (_, waiter) in state.waiting.drain() {
@@ -417,7 +417,8 @@ async fn connect(dial: &Dial, reached: &mut bool) -> Result<Stream, FailKind> {
 }
 
 /// Carries questions and answers until either side is done.
-async fn serve<S: AsyncRead + AsyncWrite>(stream: S, frames: mpsc::UnboundedReceiver<Frame>, shared: &Shared) {
+/// Serves a connection until it is over; whether the server has ended it.
+async fn serve<S: AsyncRead + AsyncWrite>(stream: S, frames: mpsc::UnboundedReceiver<Frame>, shared: &Shared) -> bool {
     let (reader, writer) = split(stream);
     let idle = async {
         shared.idle().await;
@@ -425,9 +426,9 @@ async fn serve<S: AsyncRead + AsyncWrite>(stream: S, frames: mpsc::UnboundedRece
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = read(reader, shared) => {}
-        () = write(writer, frames, shared) => {}
-        () = idle => {}
+        () = read(reader, shared) => true,
+        () = write(writer, frames, shared) => false,
+        () = idle => false,
     }
 }
 

@@ -212,9 +212,10 @@ impl Pool {
             free.filter_map(|line| Some((line.load(now, patience)?, line))).min_by_key(|(load, _)| *load)
         };
         // Where another one may not be opened, one that serves is better than none.
-        let best = free(fresh).or_else(|| free(false).filter(|_| active >= LINES));
+        let is_full = active >= LINES || lines.len() >= LINES + RETIRED;
+        let best = free(fresh).or_else(|| free(false).filter(|_| is_full));
         if let Some((load, line)) = best
-            && (load < BUSY || active >= LINES || self.dialled.paused(now).is_some())
+            && (load < BUSY || is_full || self.dialled.paused(now).is_some())
             && let Some(seat) = line.ask(ask, dress, most)?
         {
             return Ok(Some(seat));
