@@ -35,7 +35,7 @@ const WALL: u64 = 1_795_262_400_000;
 fn environment() -> Environment {
     Environment {
         resolv_conf: Some(
-            "search example.org\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver 2001:db8::1\n".into(),
+            "search example.org\nnameserver 192.0.2.1\nnameserver fe80::1%nowhere0\nnameserver 2001:db8::1\n".into(),
         ),
         state_home: "/home/user/.local/state".into(),
         state_dir: None,

@@ -236,6 +236,14 @@ fn with_both_upstreams_dead_failures_are_told_in_time_and_then_at_once() {
         assert_eq!(code, 22, "{text}");
         assert!([UPSTREAM, SECOND].iter().all(|ip| text.contains(&ip.to_string())), "{text}");
     }
+    // What nobody was asked costs nothing: an outage closes no session.
+    let events = staunch.events();
+    let told: Vec<_> = events.iter().filter(|e| e["qname"].as_str().is_some_and(|n| n.starts_with("open"))).collect();
+    assert!(told.len() > 10, "{} events", told.len());
+    for event in told {
+        assert_eq!((event["source"].as_str(), event["verdict"].as_str()), (Some("failed"), Some("answer")), "{event}");
+        assert_eq!(event["charged_bits"].as_f64().unwrap_or(0.0), 0.0, "{event}");
+    }
     assert!(quantile(&open, 95) < Duration::from_millis(100), "nobody waits for a probe");
     // Promised of each; a busy machine leaves it to most.
     assert!(quantile(&open, 50) < Duration::from_millis(10), "{:?}", quantile(&open, 50));
