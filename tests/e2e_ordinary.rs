@@ -198,7 +198,7 @@ async fn pair(server: SocketAddr, name: String, go: Arc<tokio::sync::Barrier>) -
     let start = Instant::now();
     let mut last = None;
     for attempt in 0u16..3 {
-        let mut query = Query::new(&name, rtype::A);
+        let mut query = Query::new(&name, rtype::A).edns(1232);
         query.id ^= attempt << 3;
         match client::udp(None, server, &query.encode(), Duration::from_secs(5)).await {
             Ok(reply) => {
@@ -211,7 +211,8 @@ async fn pair(server: SocketAddr, name: String, go: Arc<tokio::sync::Barrier>) -
     }
     let asked = start.elapsed();
     let reply = last.ok_or("no reply")?;
-    let address: IpAddr = *reply.addresses().first().ok_or_else(|| format!("{name}: rcode {}", reply.rcode()))?;
+    let address: IpAddr =
+        *reply.addresses().first().ok_or_else(|| format!("{name}: rcode {}, {:?}", reply.rcode(), reply.errors()))?;
     let dial = tokio::net::TcpStream::connect(SocketAddr::new(address, 80));
     let limit = Duration::from_secs(10);
     match tokio::time::timeout(limit, dial).await {

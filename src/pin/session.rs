@@ -180,12 +180,15 @@ impl SessionPins {
         let mut held = true;
         for address in addresses {
             let pin = self.pins.get_mut(address);
-            // Where one of them is gone, another answer has made room for itself meanwhile, or the name was denied.
+            // Where it is gone, another answer has made room for itself meanwhile. The name alone may be gone: newer ones have
+            // taken its place.
             let found = pin.is_some_and(|pin| {
                 let named = pin.names.iter_mut().find(|known| *known.name == *asked.name.as_wire());
                 let lease = pin.leases.iter_mut().find(|lease| lease.ports == *asked.ports);
-                let Some((named, lease)) = named.zip(lease) else { return false };
-                named.is_held = true;
+                let Some(lease) = lease else { return false };
+                if let Some(named) = named {
+                    named.is_held = true;
+                }
                 lease.end = end.max(lease.end);
                 pin.volume = Some(widest(pin.volume, asked.volume));
                 pin.ordered = Some(widest(pin.ordered, asked.volume));
@@ -299,12 +302,13 @@ impl SessionPins {
     ) -> Tightened {
         let judged: HashMap<Arc<[u8]>, (Ports, Option<u64>), foldhash::quality::RandomState> =
             self.names.keys().filter_map(|name| Some((name.clone(), opens(NameRef::from_wire(name).ok()?)?))).collect();
-        let mut tightened = Tightened::default();
+        let (mut tightened, mut is_late) = (Tightened::default(), false);
         for (address, pin) in &mut self.pins {
             let before = pin.names.len();
             let may = |name: &[u8]| NameRef::from_wire(name).is_ok_and(|name| shows(name, *address));
-            pin.names.retain(|Named { name, .. }| {
+            pin.names.retain(|Named { name, is_held }| {
                 let stays = judged.contains_key(name) && may(name);
+                is_late |= !stays && !is_held;
                 if !stays && let Some(count) = self.names.get_mut(name) {
                     *count -= 1;
                 }
@@ -339,7 +343,8 @@ impl SessionPins {
         }
         self.names.retain(|_, count| *count > 0);
         self.pins.retain(|_, pin| !pin.names.is_empty());
-        if tightened.lost {
+        // Who awaits an acknowledgement by a name that is denied must not take it for a leave.
+        if tightened.lost || is_late {
             self.epoch += 1;
         }
         tightened

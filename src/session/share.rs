@@ -19,7 +19,7 @@
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use foldhash::quality::RandomState;
 
@@ -89,6 +89,8 @@ pub struct Shares {
     crowds: Box<[AtomicU32]>,
     /// When a question last found another session's waiting, milliseconds of [`crate::model::Now::mono`].
     beside: AtomicU64,
+    /// Whose question was the last one: an address, which tells sessions apart.
+    last: AtomicUsize,
     hasher: RandomState,
     refused: [AtomicU64; Past::ALL.len()],
 }
@@ -118,6 +120,7 @@ impl Shares {
             strangers: AtomicU32::new(0),
             crowds: (0..CROWDS).map(|_| AtomicU32::new(0)).collect(),
             beside: AtomicU64::new(0),
+            last: AtomicUsize::new(0),
             hasher: RandomState::default(),
             refused: Default::default(),
         })
@@ -144,6 +147,15 @@ impl Shares {
         // Taken first and looked at behind: two that meet at a limit may both be sent away, but never both get in.
         let before = counters.map(|counter| counter.map_or(0, |counter| counter.fetch_add(1, Relaxed)));
         let place = Place { shares: self.clone(), session: session.clone(), crowd, stranger };
+        // Two counters are never read at one moment, so what all have can look like more than the session has while several
+        // workers take and give back for it alone: only behind another session's question is it compared.
+        let me = Arc::as_ptr(session) as usize;
+        if self.last.load(Relaxed) != me {
+            self.last.store(me, Relaxed);
+            if before[0] > before[1] {
+                self.beside.store(now, Relaxed);
+            }
+        }
         match self.judge(before, crowd.is_some(), stranger, now) {
             Ok(()) => Ok(place),
             Err(past) => {
@@ -207,7 +219,7 @@ impl Shares {
         }
     }
 
-    /// Judges what each counter held before.
+    /// Judges what each counter held before, or holds.
     fn judge(
         &self,
         [taken, session, crowd, strangers]: [u32; 4],
@@ -215,9 +227,6 @@ impl Shares {
         stranger: bool,
         now: u64,
     ) -> Result<(), Past> {
-        if taken > session {
-            self.beside.store(now, Relaxed);
-        }
         let part = if self.is_beside(now, BESIDE_MS) { SESSION_PART } else { ALONE_PART };
         let free = self.capacity.saturating_sub(taken);
         if free == 0 {

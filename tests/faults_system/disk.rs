@@ -291,6 +291,8 @@ fn a_start_on_a_full_disk_serves_and_takes_nothing_for_damaged() {
     let has_first_sights =
         || wait_for(ROUNDS, || (metric(&world, "staunch_first_seen_domains") > 0.0).then_some(())).is_some();
     assert!(has_first_sights());
+    // The index is written every so often, and what a kill finds unwritten is lost.
+    std::thread::sleep(Duration::from_secs(4));
 
     staunch.kill();
     let filler = disk.fill();

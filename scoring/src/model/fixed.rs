@@ -71,12 +71,9 @@ pub(crate) fn speaks(label: &[u8], short: &mut u32) -> bool {
     (label.len() > SHORT || *short > FEW) && !is_registered(label)
 }
 
-/// Octets beside the labels of the list in a name that is asked for as a standard says: the name of a key, a host, a site.
-const BESIDE: usize = 12;
-
-/// Whether a payload part (wire labels) has a label of the list and little beside: a name that is asked for by the types its
-/// standard says, TXT most of all.
-pub(crate) fn is_registered_name(payload: &[u8]) -> bool {
+/// Whether a payload part (wire labels) has a label of the list and at most `most` octets in labels beside: a name that is
+/// asked for by the types its standard says, TXT most of all.
+pub(crate) fn is_registered_name(payload: &[u8], most: usize) -> bool {
     let (mut found, mut beside, mut rest) = (false, 0, payload);
     while let Some((&len, tail)) = rest.split_first() {
         let (label, next) = tail.split_at(usize::from(len).min(tail.len()));
@@ -87,7 +84,7 @@ pub(crate) fn is_registered_name(payload: &[u8]) -> bool {
         }
         rest = next;
     }
-    found && beside <= BESIDE
+    found && beside <= most
 }
 
 fn is_registered(label: &[u8]) -> bool {
@@ -112,10 +109,10 @@ mod tests {
 
     #[test]
     fn registered_labels_are_found_anywhere() {
-        assert!(is_registered_name(b"\x09selector1\x0a_domainkey"));
-        assert!(is_registered_name(b"\x06_dmarc\x03www"));
-        assert!(!is_registered_name(b"\x05dmarc\x03www"));
-        assert!(!is_registered_name(b"") && !is_registered_name(b"\x20_dm"));
-        assert!(!is_registered_name(b"\x0dk3x9q0vz71bda\x04_tcp"), "a payload in front of one");
+        assert!(is_registered_name(b"\x09selector1\x0a_domainkey", 12));
+        assert!(is_registered_name(b"\x06_dmarc\x03www", 12));
+        assert!(!is_registered_name(b"\x05dmarc\x03www", 12));
+        assert!(!is_registered_name(b"", 12) && !is_registered_name(b"\x20_dm", 12));
+        assert!(!is_registered_name(b"\x0dk3x9q0vz71bda\x04_tcp", 12), "a payload in front of one");
     }
 }

@@ -64,7 +64,7 @@ pub(super) fn forwarded(state: &mut SessionState, facts: &Facts<'_>, at: &Place<
             account.told = account.told.plus(total);
             account.richest = account.richest.plus(richest);
             account.richest_symbols = account.richest_symbols.saturating_add(richest_symbols);
-            account.odd_types = account.odd_types.saturating_add(is_odd_type(facts, at.tenant_name).into());
+            account.odd_types = account.odd_types.saturating_add(is_odd_type(facts, at).into());
             if !is_reverse(facts.qname) {
                 account.surge = surge::with(account.surge, trail.worth);
                 state.session.spread = spread::with(state.session.spread, trail.whole);

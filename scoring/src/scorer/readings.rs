@@ -44,7 +44,7 @@ pub(super) fn read(
     let rich = own.map(|_| (trail.whole.richest, trail.whole.richest_symbols)).unwrap_or_default();
     let history = &account.history;
     let names = u32::from(history.new) + u32::from(adds);
-    let rich_types = u32::from(account.odd_types) + u32::from(adds && is_odd_type(facts, at.tenant_name));
+    let rich_types = u32::from(account.odd_types) + u32::from(adds && is_odd_type(facts, at));
     let fresh = u32::from(history.new) + u32::from(at.tenant_event.seen == Seen::New);
     let (even, gaps) = account.times.even();
     // Without the packet filter's word nothing is known of connections.
@@ -77,11 +77,18 @@ pub(super) fn read(
     ]
 }
 
+/// Names of a tenant of which those with a registered label may have anything beside it.
+const FEW_NAMES: u16 = 4;
+/// Octets beside registered labels that say nothing: the name of a key, a host, a site.
+const BESIDE: usize = 12;
+
 /// Whether a name is asked by a type that carries more than an address, and is none that a standard has asked so: by one of
-/// its types, with a label of its list and no more beside it than a key's name or a service's place.
-pub(super) fn is_odd_type(facts: &Facts<'_>, tenant: NameRef<'_>) -> bool {
-    types::is_rich(facts.qtype)
-        && !(types::is_for_registered(facts.qtype) && fixed::is_registered_name(left_of(facts.qname, tenant)))
+/// its types, with a label of its list, and with no more beside it than a key's name or a service's place unless it is one of
+/// the tenant's first names (some keys have long names of random letters, and one domain has few).
+pub(super) fn is_odd_type(facts: &Facts<'_>, at: &Place<'_>) -> bool {
+    let beside = if at.tenant.history.new < FEW_NAMES { usize::MAX } else { BESIDE };
+    let is_registered = || fixed::is_registered_name(left_of(facts.qname, at.tenant_name), beside);
+    types::is_rich(facts.qtype) && !(types::is_for_registered(facts.qtype) && is_registered())
 }
 
 /// Information of the distinct unlisted names sent under the tenant, with this name's if it adds some.

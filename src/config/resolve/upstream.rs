@@ -344,6 +344,10 @@ fn scoped(text: &str, port: u16) -> Option<Result<SocketAddrV6, &str>> {
     };
     let (address, interface) = inside.split_once('%')?;
     let address: Ipv6Addr = address.parse().ok()?;
+    // Only there an interface says anything.
+    if !address.is_unicast_link_local() {
+        return None;
+    }
     let number = interface.parse().ok().filter(|number| *number != 0).or_else(|| interface_number(interface));
     Some(number.map(|number| SocketAddrV6::new(address, port, 0, number)).ok_or(interface))
 }

@@ -187,6 +187,28 @@ fn a_gained_address_uncovers_and_closes_nothing() {
 }
 
 #[test]
+fn many_names_of_one_address_are_acknowledged_whatever_their_number() {
+    let web = Ports::web();
+    let names: Vec<NameBuf> = (0..3 * NAMES_OF_ADDRESS).map(|n| name(&format!("n{n}.example"))).collect();
+    let mut pins = SessionPins::new();
+    let epoch = pins.epoch();
+    for name in &names {
+        assert_eq!(pins.order(&asked(name, &web), &[address(1)], 1_000, 0), NONE);
+    }
+    for name in &names {
+        assert!(pins.acknowledge(epoch, &asked(name, &web), &[address(1)], 1_000));
+    }
+    // One of them is denied while others keep the address open: its own acknowledgement is no leave.
+    let last = names.last().expect("some");
+    let epoch = pins.epoch();
+    let late = name("late.example");
+    assert_eq!(pins.order(&asked(&late, &web), &[address(1)], 1_000, 0), NONE);
+    let kept = pins.tighten(|name| (name == last.as_ref()).then(|| (Ports::web(), None)), |_, _| true);
+    assert!(!kept.lost && pins.epoch() != epoch);
+    assert!(!pins.acknowledge(epoch, &asked(&late, &web), &[address(1)], 1_000));
+}
+
+#[test]
 fn what_was_refused_is_forgotten_and_what_was_held_before_is_not() {
     let (www, web) = (name("www.example"), Ports::web());
     let asked = asked(&www, &web);

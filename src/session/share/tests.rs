@@ -128,3 +128,24 @@ fn a_used_up_share_is_told_once_a_second() {
     let told = [5, 6, 1004, 1005, 1006, 2005].map(|now| session.may_tell(now));
     assert_eq!(told, [true, false, false, true, false, true]);
 }
+
+#[test]
+fn a_session_that_several_workers_serve_is_alone_all_the_same() {
+    let shares = Shares::new(ROOM);
+    let alone = session(1, None, true);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..2_000 {
+                    drop(fill(&shares, &alone, 3));
+                }
+            });
+        }
+    });
+    assert!(!shares.has_turns(NOW), "nobody else asked");
+    let other = session(2, None, true);
+    let held = fill(&shares, &alone, 1);
+    drop(fill(&shares, &other, 1));
+    assert!(shares.has_turns(NOW), "the control");
+    drop(held);
+}
