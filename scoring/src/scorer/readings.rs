@@ -8,7 +8,6 @@ use crate::ledger::LedgerView;
 use crate::ledger::accounts::Account;
 use crate::ledger::price::Seen;
 use crate::model::{Information, fixed};
-use crate::name::NameRef;
 use crate::signals::{
     Reading, Signal, age, encoding, entropy, errors, fan_out, group, length, platform, regularity, spread, surge,
     types, unconnected, unique, volume,
