@@ -247,8 +247,8 @@ impl Model {
             let symbols = label.len() as u32 + 1;
             richest_symbols = if price > richest { symbols } else { richest_symbols };
             richest = richest.max(price);
-            let speaks = fixed::speaks(label, &mut short);
-            if as_host > strangest && speaks {
+            short += fixed::is_short(label);
+            if as_host > strangest && fixed::speaks(label, short) {
                 (strangest, strangest_symbols) = (as_host, symbols);
             }
             total = total.saturating_add(price);

@@ -230,7 +230,8 @@ proptest! {
         let (mut rest, mut all_speak, mut short) = (&octets[..], true, 0);
         while let Some((&len, tail)) = rest.split_first() {
             let (label, next) = tail.split_at(usize::from(len).min(tail.len()));
-            all_speak &= fixed::speaks(label, &mut short);
+            short += fixed::is_short(label);
+            all_speak &= fixed::speaks(label, short);
             rest = next;
         }
         // What is no evidence has a price all the same.

@@ -110,9 +110,9 @@ fn richest_label(payload: &[u8], plain: Information) -> Option<(&[u8], Bits)> {
     let (mut rest, mut short) = (payload, 0);
     while let Some((&len, tail)) = rest.split_first() {
         let (label, next) = tail.split_at_checked(usize::from(len))?;
-        let speaks = fixed::speaks(label, &mut short);
+        short += fixed::is_short(label);
         // The first of its length: the model keeps the first of equals too.
-        if u32::from(len) == length && speaks {
+        if u32::from(len) == length && fixed::speaks(label, short) {
             return Some((label, plain.richest));
         }
         rest = next;
