@@ -168,3 +168,13 @@ fn what_stands_where_something_else_is_meant_is_told_before_the_start() {
         assert!(told.is_none_or(|told| told.problem.contains(problem.unwrap_or_default())), "{told:?}");
     }
 }
+
+#[test]
+fn an_id_of_a_source_that_nobody_announced_is_a_mistake_before_the_start() {
+    let text =
+        "version = 1\n[[session]]\nid = \"unannounced:10.0.0.9\"\naddresses = [\"10.0.0.9\"]\ntype = \"batch\"\n";
+    let errors = load_text(Path::new("policy.toml"), text, &environment()).map(drop).expect_err(text);
+    let [error] = &errors[..] else { panic!("{errors:#?}") };
+    assert_eq!((error.line, error.field.as_str()), (3, "session[0].id"), "{error}");
+    assert!(error.problem.contains("nobody announced") && error.remedy.contains("addresses"), "{error}");
+}
