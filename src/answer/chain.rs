@@ -42,19 +42,39 @@ pub(crate) struct Chain {
     pub(crate) internal: bool,
     /// It was cut behind the alias that leads into a zone of which others are asked.
     pub(crate) beyond: bool,
+    /// It ends at a DNAME that makes a name longer than names may be (YXDOMAIN; RFC 6672 section 2.2).
+    pub(crate) too_long: bool,
+}
+
+/// Where one step leads.
+enum Hop {
+    /// Nowhere: the chain ends here.
+    End,
+    /// To another name, by these records.
+    To(Vec<Step>, Box<Spelled>),
+    /// To a name that is too long, by this DNAME.
+    TooLong(Box<Step>),
 }
 
 impl Chain {
-    /// `None` for a chain that loops, is too long, or makes a name that is too long.
+    /// `None` for a chain that loops or has too many steps.
     ///
     /// A question of type CNAME or ANY is answered by what stands at its name and follows no alias but a DNAME's: nothing
     /// exists below one (RFC 6672 section 2.3), so the CNAME there is its work, and no proof without it.
     pub(crate) fn follow(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Option<Self> {
         let end = Spelled::of(asked.qname);
-        let mut chain = Self { steps: Vec::new(), hops: Vec::new(), end, internal: false, beyond: false };
+        let mut chain = Self { steps: Vec::new(), hops: Vec::new(), end, internal: false, beyond: false, too_long: false };
         let for_aliases = asked.is_for_aliases();
         while for_aliases || !chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
-            let Some((steps, target)) = chain.hop(message, for_aliases)? else { break };
+            let (steps, target) = match chain.hop(message, for_aliases) {
+                Hop::To(steps, target) => (steps, *target),
+                Hop::End => break,
+                Hop::TooLong(step) => {
+                    chain.steps.push(*step);
+                    chain.too_long = true;
+                    break;
+                }
+            };
             let name = target.as_name()?;
             if is_internal_name(name) && !rules.names_inside(asked.qname) {
                 chain.internal = true;
@@ -81,29 +101,28 @@ impl Chain {
         message.answers().iter().filter(move |r| r.class == CLASS_IN && message.owner(r) == end)
     }
 
-    /// The next alias, if there is one; `redirected`: only by a DNAME. The outer `None` is a DNAME whose substitution does
-    /// not fit (RFC 6672 section 2.2).
-    #[allow(clippy::type_complexity)]
-    fn hop(&self, message: &Message<'_>, redirected: bool) -> Option<Option<(Vec<Step>, Spelled)>> {
+    /// The next alias, if there is one; `redirected`: only by a DNAME.
+    fn hop(&self, message: &Message<'_>, redirected: bool) -> Hop {
         let cname = self
             .at_end(message)
             .filter(|r| r.rtype == CNAME)
             .find_map(|r| rdata::target(message, r).ok().map(|target| (*r, target)));
         let Some((record, owner, dname_target)) = self.dname(message) else {
-            return Some(cname.filter(|_| !redirected).map(|(record, target)| {
-                let step = Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Record(record) };
-                (vec![step], target.folded())
-            }));
+            let Some((record, target)) = cname.filter(|_| !redirected) else { return Hop::End };
+            let step = Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Record(record) };
+            return Hop::To(vec![step], Box::new(target.folded()));
         };
         // The owner's octets are the last of the end's.
         let prefix_len = self.end.as_wire().len().saturating_sub(owner.as_wire().len());
-        let made = substitute(self.end.as_wire().get(..prefix_len)?, &dname_target)?;
         let dname = Step { owner, rtype: DNAME, ttl: record.ttl, source: Source::Record(record) };
+        let prefix = self.end.as_wire().get(..prefix_len).unwrap_or_default();
+        let Some(made) = substitute(prefix, &dname_target) else { return Hop::TooLong(Box::new(dname)) };
         let theirs = cname.filter(|(_, target)| target.folded().as_wire() == made.folded().as_wire());
         let ttl = theirs.as_ref().map_or(record.ttl, |(cname, _)| cname.ttl);
+        let leads_to = Box::new(made.folded());
         let source = Source::Made { target: Box::new(made), came: theirs.is_some() };
         let cname = Step { owner: self.end, rtype: CNAME, ttl, source };
-        Some(Some((vec![dname, cname], made.folded())))
+        Hop::To(vec![dname, cname], leads_to)
     }
 
     /// The DNAME that covers the chain's end, its owner and target. Of several the highest: nothing exists below it.

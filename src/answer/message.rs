@@ -5,6 +5,7 @@
 use staunch_scoring::NameRef;
 
 use super::VetError;
+use super::vet::YXDOMAIN;
 use crate::model::Qtype;
 
 /// Most records of the answer and authority section that are looked at: as many addresses as 64 KiB hold.
@@ -289,6 +290,8 @@ pub enum Form {
     Extended,
     /// It names other servers instead of asking them, which is none from a resolver.
     Referral,
+    /// YXDOMAIN with the DNAME that makes too long a name, which is an answer (RFC 6672 section 2.2).
+    Redirected,
     /// Any other.
     Whole,
 }
@@ -301,6 +304,8 @@ pub fn form_of(octets: &[u8]) -> Form {
         Form::Extended
     } else if message.rcode == 0 && message.answers == 0 && message.is_referral() && !has(Qtype::SOA) {
         Form::Referral
+    } else if message.rcode == YXDOMAIN && message.answers().iter().any(|record| record.rtype == Qtype::DNAME.0) {
+        Form::Redirected
     } else {
         Form::Whole
     }

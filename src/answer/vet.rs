@@ -22,6 +22,8 @@ pub(super) const CNAME: u16 = Qtype::CNAME.0;
 pub(super) const DNAME: u16 = Qtype::DNAME.0;
 pub(super) const RRSIG: u16 = Qtype::RRSIG.0;
 const SOA: u16 = Qtype::SOA.0;
+/// A DNAME makes a name that is too long.
+pub(super) const YXDOMAIN: u16 = 6;
 pub(crate) const CLASS_IN: u16 = 1;
 /// Octets of data in the authority section that are not held to tell a session anything: a SOA and three NSEC3 records,
 /// each signed once by an RSA key of 2048 bits, take 1,500. A client that validates cannot do without, and must not look
@@ -32,7 +34,8 @@ const HONEST_PROOF: usize = 2048;
 ///
 /// An error means that nothing of it can be used and the client gets SERVFAIL. A response code other than NOERROR and
 /// NXDOMAIN, a chain that loops or is longer than [`super::MAX_HOPS`], records of which none can be read, and a referral come
-/// back as [`Kind::Failure`].
+/// back as [`Kind::Failure`]. YXDOMAIN is an answer where it shows the DNAME that makes too long a name (RFC 6672 section
+/// 2.2), and nowhere else.
 pub fn vet(response: &[u8], asked: Asked<'_>, rules: &AnswerRules) -> Result<Vetted, VetError> {
     vet_message(&Message::read(response)?, asked, rules)
 }
@@ -55,10 +58,13 @@ pub(super) fn vet_message_behind(
     if message.truncated {
         return Err(VetError::Truncated);
     }
-    if !matches!(message.rcode, 0 | 3) {
+    if !matches!(message.rcode, 0 | 3 | YXDOMAIN) {
         return Ok(failure());
     }
     let Some(chain) = Chain::follow(message, asked, rules) else { return Ok(failure()) };
+    if chain.too_long != (message.rcode == YXDOMAIN) {
+        return Ok(failure());
+    }
     let mut vetting = Vetting::new(message, aliases, asked, rules);
     vetting.front()?;
     vetting.aliases(&chain)?;
@@ -219,7 +225,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
 
     /// Writes the records of the asked type at the chain's end.
     fn finals(&mut self, chain: &Chain) -> Result<(), VetError> {
-        if self.message.rcode == 3 || chain.internal || chain.beyond {
+        if self.message.rcode != 0 || chain.internal || chain.beyond {
             return Ok(());
         }
         let asked = self.asked.qtype.0;
@@ -344,7 +350,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
         let nx = self.message.rcode == 3 && !chain.beyond;
         let (answers, answers_octets) = (self.written, self.data_octets);
         let mut bare = false;
-        let kind = if self.finals > 0 || chain.beyond {
+        let kind = if self.finals > 0 || chain.beyond || chain.too_long {
             Kind::Positive
         } else {
             let soa = self.soa(chain)?;
@@ -369,7 +375,11 @@ impl<'v, 'm> Vetting<'v, 'm> {
         let (body, ttl_at) = self.to.finish();
         Ok(Vetted {
             answer: WireAnswer {
-                rcode: if nx { 3 } else { 0 },
+                rcode: match (nx, chain.too_long) {
+                    (true, _) => 3,
+                    (_, true) => YXDOMAIN as u8,
+                    _ => 0,
+                },
                 authentic_data: self.message.authentic_data && whole,
                 ede: None,
                 answers: answers as u16,

@@ -109,19 +109,16 @@ impl Try<'_> {
                 Counters::add(&self.counters.without_edns);
                 continue;
             }
-            return match rcode {
-                0 | 3 => match form {
-                    Form::Whole => {
-                        let upstream = self.server.upstream.address;
-                        Ok(Response { wire, upstream, rtt: begun.elapsed(), took: Duration::ZERO, tcp: streamed })
-                    }
-                    Form::Mangled => Err(FailKind::Mangled),
-                    Form::Extended => Err(FailKind::BadRcode),
-                    Form::Referral => Err(FailKind::Referral),
-                },
-                1 => Err(FailKind::FormErr),
-                2 => Err(FailKind::ServFail),
-                5 => Err(FailKind::Refused),
+            return match (rcode, form) {
+                (0 | 3, Form::Whole) | (6, Form::Redirected) => {
+                    let upstream = self.server.upstream.address;
+                    Ok(Response { wire, upstream, rtt: begun.elapsed(), took: Duration::ZERO, tcp: streamed })
+                }
+                (0 | 3, Form::Mangled) => Err(FailKind::Mangled),
+                (0, Form::Referral) => Err(FailKind::Referral),
+                (1, _) => Err(FailKind::FormErr),
+                (2, _) => Err(FailKind::ServFail),
+                (5, _) => Err(FailKind::Refused),
                 _ => Err(FailKind::BadRcode),
             };
         }

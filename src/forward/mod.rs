@@ -101,7 +101,8 @@ pub struct Config {
     pub udp_payload: u16,
 }
 
-/// What an upstream said: whole, well-formed, for exactly the question asked, NOERROR or NXDOMAIN by its header.
+/// What an upstream said: whole, well-formed, for exactly the question asked; NOERROR or NXDOMAIN by its header, or YXDOMAIN
+/// with the DNAME that says why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     /// The message. Not vetted.

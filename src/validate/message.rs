@@ -127,6 +127,10 @@ impl<'m> Case<'_, 'm> {
             let owner = step.owner.as_name().ok_or(Halt::Bogus(Bogus::NoSignature))?;
             parts.push(Part::Set(owner, step.rtype));
         }
+        // A DNAME that leads nowhere is all there is to prove.
+        if chain.too_long {
+            return Ok(parts);
+        }
         // Cut short: nothing is shown, or nothing of what is behind.
         if chain.internal || chain.beyond {
             parts.push(Part::Unsigned);

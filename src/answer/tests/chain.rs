@@ -151,8 +151,36 @@ fn dname_is_followed_with_or_without_its_cname() {
     }
     let long = format!("{}.{}", ["a"; 100].join("."), "old.example");
     let target = ["b"; 100].join(".");
-    let vetted = Build::new(&long, Qtype::A).an("old.example", Qtype::DNAME, 1, &wire(&target)).vet(&rules);
-    assert_eq!(vetted.kind, Kind::Failure, "the substituted name does not fit");
+    let too_long = Build::new(&long, Qtype::A).an("old.example", Qtype::DNAME, 60, &wire(&target));
+    let vetted = too_long.vet(&rules);
+    assert_eq!(vetted.kind, Kind::Failure, "the substituted name does not fit, and the upstream does not say so");
+}
+
+/// RFC 6672 section 2.2.
+#[test]
+fn a_dname_that_makes_too_long_a_name_is_an_answer() {
+    const YXDOMAIN: u16 = 0x8186;
+    let rules = AnswerRules::default();
+    let long = format!("{}.old.example", ["a"; 100].join("."));
+    let dname = |question: &str| Build::new(question, Qtype::A).flags(YXDOMAIN);
+    let target = wire(&["b"; 100].join("."));
+    let good = dname(&long).an("old.example", Qtype::DNAME, 60, &target);
+    let behind = dname("w.example").cname("w.example", &long).an("old.example", Qtype::DNAME, 60, &target);
+    for (what, build, answers) in [("alone", good, 1), ("behind an alias", behind, 2)] {
+        let more = build.a("bank.example", [203, 0, 113, 66]);
+        let vetted = more.vet(&rules);
+        let answer = &vetted.answer;
+        assert_eq!((answer.rcode, answer.answers, answer.authorities, answer.ttl), (6, answers, 0, 60), "{what}");
+        assert_eq!((vetted.kind, vetted.dropped, answer.pins.len()), (Kind::Positive, 1, 0), "{what}");
+    }
+    let none = [
+        ("no DNAME", dname(&long).a(&long, [203, 0, 113, 66])),
+        ("one that fits", dname("w.old.example").an("old.example", Qtype::DNAME, 60, &wire("new.example"))),
+        ("one of another name", dname(&long).an("older.example", Qtype::DNAME, 60, &target)),
+    ];
+    for (what, build) in none {
+        assert_eq!(build.vet(&rules).kind, Kind::Failure, "{what}");
+    }
 }
 
 /// RFC 6672 section 2.3: nothing exists below a DNAME, so a CNAME there is its work, and no proof without it.

@@ -219,6 +219,9 @@ fn every_step_of_a_chain_counts() {
     let to_plain = signed("zone.example", alias("www.plain.example"));
     let dname = rec("old.zone.example", DNAME, wire("test"));
     let made = rec("x.old.zone.example", CNAME, wire("x.test"));
+    let long = format!("{}.old", ["a"; 63].join("."));
+    let longer = rec("old.zone.example", DNAME, wire(&["b"; 80].join(".")));
+    let too_long = |answers| Reply { rcode: 6, answers, ..Reply::default() };
     let good = signed("test", a("www.test"));
     let mut forged = good.clone();
     forged[0].3[0] = 1;
@@ -267,6 +270,13 @@ fn every_step_of_a_chain_counts() {
             of(&[vec![dname.clone(), made], signed("test", a("x.test"))]),
             Verdict::Bogus(Bogus::NoSignature),
         ),
+        (
+            "a DNAME that makes too long a name",
+            &long,
+            too_long(signed("zone.example", longer.clone())),
+            SECURE,
+        ),
+        ("the same, unsigned", &long, too_long(vec![longer]), Verdict::Bogus(Bogus::NoSignature)),
         (
             "an alias that the DNAME does not make",
             "x.old",
