@@ -1,7 +1,8 @@
 //! Unix sockets that we listen on: made with mode 0660, one that nobody listens on is replaced.
 
+use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -23,10 +24,9 @@ pub fn bind(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     };
     if let Some(parent) = path.parent()
         && private_dir::make(parent)?
-        && group.is_some()
+        && let Some(group) = group
     {
-        std::os::unix::fs::chown(parent, None, group)?;
-        std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o710))?;
+        let_pass(parent, group)?;
     }
     if let Ok(existing) = std::fs::symlink_metadata(path) {
         if !existing.file_type().is_socket() {
@@ -45,6 +45,28 @@ pub fn bind(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Makes a directory for a socket to be in, if it is missing, which the group may pass through and not read: no file in it that
+/// is its owner's alone is open to anybody by that.
+///
+/// # Errors
+///
+/// Where the group is not known, or the system refuses.
+pub fn make_room(directory: &Path, group: &str) -> io::Result<()> {
+    let number = number_in("/etc/group", group).ok_or_else(|| io::Error::other(format!("no group `{group}`")))?;
+    if private_dir::make(directory)? { let_pass(directory, number) } else { Ok(()) }
+}
+
+/// Whether a group may pass through a directory that is there. By its mode alone: its owner may be of the group, or its superior.
+pub fn passes(directory: &Metadata, group: u32) -> bool {
+    let mode = directory.mode();
+    mode & 0o001 != 0 || (directory.gid() == group && mode & 0o010 != 0)
+}
+
+fn let_pass(directory: &Path, group: u32) -> io::Result<()> {
+    std::os::unix::fs::chown(directory, None, Some(group))?;
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o710))
+}
+
 /// The number of a user or group by one of these files, or the number itself.
 pub fn number_in(file: &str, name: &str) -> Option<u32> {
     if let Ok(number) = name.parse() {
@@ -59,8 +81,6 @@ pub fn number_in(file: &str, name: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     #[test]
@@ -73,6 +93,18 @@ mod tests {
             let made = dir.path().join(name).metadata().expect("made");
             assert_eq!(made.mode() & 0o777, mode, "{group:?}");
         }
+        for (name, made, mode) in [("d", false, 0o710), ("e", true, 0o700)] {
+            let path = dir.path().join(name);
+            if made {
+                private_dir::make(&path).expect("made before");
+            }
+            make_room(&path, &own).expect("there");
+            let there = path.metadata().expect("there");
+            let group = own.parse().expect("number");
+            assert_eq!((there.mode() & 0o777, passes(&there, group)), (mode, !made), "what is there stays as it is");
+            assert!(!passes(&there, group + 1));
+        }
+        assert!(make_room(&dir.path().join("c"), "no-such-group").is_err());
         assert!(bind(&dir.path().join("c/socket"), Some("no-such-group")).is_err());
         assert!(!dir.path().join("c").exists(), "nothing is made for nobody");
     }

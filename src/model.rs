@@ -172,6 +172,8 @@ pub struct SessionId(Arc<str>);
 
 /// What the ids begin with of sources nobody announced; their address follows.
 const UNANNOUNCED: &str = "unannounced:";
+/// Sources that are refused, all of them.
+const UNKNOWN: &str = "unknown";
 
 impl SessionId {
     /// Longest id in octets.
@@ -191,7 +193,7 @@ impl SessionId {
         Self(format!("{UNANNOUNCED}{addr}").into())
     }
 
-    /// Whether it is of the form that sources have whom nobody announced; no announcement may use it.
+    /// Whether it is of the form that sources have whom nobody announced.
     pub fn is_unannounced(&self) -> bool {
         self.0.starts_with(UNANNOUNCED)
     }
@@ -203,7 +205,12 @@ impl SessionId {
 
     /// Stands in records for a source that has no session.
     pub fn unknown() -> Self {
-        Self("unknown".into())
+        Self(UNKNOWN.into())
+    }
+
+    /// Whether records mean somebody else by it, whom nobody announced; no announcement may use it.
+    pub fn is_reserved(&self) -> bool {
+        &*self.0 == UNKNOWN || self.is_unannounced()
     }
 
     /// The text.

@@ -63,7 +63,8 @@ impl Chain {
     /// exists below one (RFC 6672 section 2.3), so the CNAME there is its work, and no proof without it.
     pub(crate) fn follow(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Option<Self> {
         let end = Spelled::of(asked.qname);
-        let mut chain = Self { steps: Vec::new(), hops: Vec::new(), end, internal: false, beyond: false, too_long: false };
+        let mut chain =
+            Self { steps: Vec::new(), hops: Vec::new(), end, internal: false, beyond: false, too_long: false };
         let for_aliases = asked.is_for_aliases();
         while for_aliases || !chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
             let (steps, target) = match chain.hop(message, for_aliases) {

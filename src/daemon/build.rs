@@ -75,8 +75,14 @@ pub fn load_text(start: &Start, text: Option<&str>) -> Result<Loaded, StartError
 /// Builds every stage, restores what was recorded, reconciles the packet filter. Serves nothing yet. `room`: questions that
 /// may be in the slow path at once.
 pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
-    crate::private_dir::make(&loaded.state_dir)
-        .with_context(|| format!("state directory {}", loaded.state_dir.display()))?;
+    // Where operators' socket is in it, those of their group have to get there.
+    let made = match &loaded.admin.group {
+        Some(group) if loaded.admin.socket.parent() == Some(&*loaded.state_dir) => {
+            crate::local_socket::make_room(&loaded.state_dir, group)
+        }
+        _ => crate::private_dir::make(&loaded.state_dir).map(drop),
+    };
+    made.with_context(|| format!("state directory {}", loaded.state_dir.display()))?;
     let node = NodeKey::open(&loaded.state_dir).context("the node's key")?;
     let upstreams = addresses(&loaded, &loaded.upstream.servers).await?;
     if upstreams.is_empty() {

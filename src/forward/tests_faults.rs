@@ -69,8 +69,7 @@ async fn what_is_no_answer_is_asked_of_the_next() {
     // YXDOMAIN is an answer only with the DNAME that says why.
     let baseless = |query: &[u8]| bare(query, 0x8186);
     type Odd = fn(&[u8]) -> Vec<u8>;
-    let rows =
-        [(badvers as Odd, FailKind::BadRcode), (referral, FailKind::Referral), (baseless, FailKind::BadRcode)];
+    let rows = [(badvers as Odd, FailKind::BadRcode), (referral, FailKind::Referral), (baseless, FailKind::BadRcode)];
     for (odd, kind) in rows {
         let (first, well) = (Fake::start(move |q, _| Act::Send(vec![odd(q)])).await, Fake::start(good(5)).await);
         let forwarder = forwarder(&[&first, &well]);
@@ -85,8 +84,7 @@ async fn what_is_no_answer_is_asked_of_the_next() {
         out.extend([0xc0, 14, 0, 39, 0, 1, 0, 0, 1, 44, 0, 3, 1, b'x', 0]);
         out
     };
-    let (first, well) =
-        (Fake::start(move |q, _| Act::Send(vec![with_dname(q)])).await, Fake::start(good(5)).await);
+    let (first, well) = (Fake::start(move |q, _| Act::Send(vec![with_dname(q)])).await, Fake::start(good(5)).await);
     let found = forwarder(&[&first, &well]).resolve(&permit("n.example")).await.expect("an answer");
     assert_eq!((found.wire[3] & 0xf, well.queries().len()), (6, 0));
 }

@@ -163,7 +163,7 @@ pub fn parse_telling(
     let mut report = Report { format, ..Report::default() };
     let (mut content, mut bad) = (0u32, 0u32);
     let mut first_bad = None;
-    let mut conditions = formats::Conditions::default();
+    let (mut conditions, mut twins) = (formats::Conditions::default(), formats::Twins::default());
     let mut lines = Lines::of(from);
     while let Some((number, octets)) = lines.next()? {
         report.lines = number;
@@ -178,6 +178,9 @@ pub fn parse_telling(
         content += 1;
         let (mut entries, mut exceptions, mut converted) = (0u32, 0u32, 0u32);
         let conditional = if format == Format::Adblock { conditions.take(octets) } else { None };
+        if format == Format::Adblock && conditional.is_none() && twins.is_one(octets) {
+            continue;
+        }
         let outcome = conditional.map_or(Ok(()), Err);
         let outcome = outcome.and_then(|()| {
             formats::read_line(octets, format, day, |found| {

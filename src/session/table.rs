@@ -120,7 +120,7 @@ impl Sessions {
         announced: bool,
         seed: u64,
     ) -> Result<(Arc<Session>, Announced), AddError> {
-        if announced && announcement.id.is_unannounced() {
+        if announced && announcement.id.is_reserved() {
             return Err(AddError::Reserved(announcement.id));
         }
         let mut announcement = announcement;
@@ -293,8 +293,10 @@ mod tests {
     #[test]
     fn no_announcement_uses_the_id_of_a_source_that_nobody_announced() {
         let sessions = Sessions::new(8);
-        let taken = sessions.announce(announcement("unannounced:10.0.0.9", &["10.0.0.8"]), true, 1);
-        assert!(matches!(taken, Err(AddError::Reserved(_))), "{taken:?}");
+        for id in ["unannounced:10.0.0.9", "unknown"] {
+            let taken = sessions.announce(announcement(id, &["10.0.0.8"]), true, 1);
+            assert!(matches!(taken, Err(AddError::Reserved(_))), "{taken:?}");
+        }
         sessions.adopt("10.0.0.9".parse().expect("address"), 1).expect("the source itself");
     }
 

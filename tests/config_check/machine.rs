@@ -1,5 +1,7 @@
 //! What stands in the way of a start although every field is right: sockets in each other's way, groups, secrets.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 
 #[test]
@@ -77,6 +79,18 @@ fn whoever_looks_at_a_file_is_told_of_groups_and_credentials_of_elsewhere() {
         assert_eq!(look(&group.replace("no-such-group", there)).expect("loads").1, []);
     }
     assert_eq!(good(group).1, [], "the service says it at its start");
+    // A directory of before, which is its owner's alone.
+    let (dir, closed) = (tempfile::tempdir().expect("directory"), group.replace("no-such-group", "4711"));
+    let within = format!("{closed}admin_socket = \"{}/admin.sock\"\n", dir.path().display());
+    let (_, warnings) = look(&within).expect("loads");
+    assert_eq!(fields(&warnings), ["server.admin_group"]);
+    assert!(
+        warnings[0].problem.contains("may not pass") && warnings[0].remedy.contains("chgrp 4711"),
+        "{}",
+        warnings[0]
+    );
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).expect("opened");
+    assert_eq!(look(&within).expect("loads").1, []);
 
     let alert = "version = 1\n[[alert]]\nname = \"soc\"\nkind = \"webhook\"\nurl = \"https://soc.example/\"\n\
                  secret_file = \"/run/credentials/no-such-unit.service/hmac.key\"\n";
@@ -171,10 +185,11 @@ fn what_stands_where_something_else_is_meant_is_told_before_the_start() {
 
 #[test]
 fn an_id_of_a_source_that_nobody_announced_is_a_mistake_before_the_start() {
-    let text =
-        "version = 1\n[[session]]\nid = \"unannounced:10.0.0.9\"\naddresses = [\"10.0.0.9\"]\ntype = \"batch\"\n";
-    let errors = load_text(Path::new("policy.toml"), text, &environment()).map(drop).expect_err(text);
-    let [error] = &errors[..] else { panic!("{errors:#?}") };
-    assert_eq!((error.line, error.field.as_str()), (3, "session[0].id"), "{error}");
-    assert!(error.problem.contains("nobody announced") && error.remedy.contains("addresses"), "{error}");
+    for id in ["unannounced:10.0.0.9", "unknown"] {
+        let text = format!("version = 1\n[[session]]\nid = \"{id}\"\naddresses = [\"10.0.0.9\"]\ntype = \"batch\"\n");
+        let errors = load_text(Path::new("policy.toml"), &text, &environment()).map(drop).expect_err(id);
+        let [error] = &errors[..] else { panic!("{errors:#?}") };
+        assert_eq!((error.line, error.field.as_str()), (3, "session[0].id"), "{error}");
+        assert!(error.problem.contains("nobody announced") && error.remedy.contains("addresses"), "{error}");
+    }
 }

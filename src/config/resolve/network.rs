@@ -8,7 +8,7 @@ use super::Context;
 use crate::config::document::Path;
 use crate::config::loaded::{Admin, Policy, is_loopback};
 use crate::listen;
-use crate::local_socket::number_in;
+use crate::local_socket::{number_in, passes};
 use crate::model::Mode;
 use crate::policy::UnknownSource;
 
@@ -76,6 +76,19 @@ impl Context<'_, '_> {
                 &Path::of("server").key("admin_group"),
                 format!("this machine has no group `{}`: the service would not start here", group.escape_debug()),
                 "make it where the service runs, or name another",
+            );
+        }
+        if let Some(group) = &server.admin_group
+            && let (Some(directory), Some(number)) = (socket.parent(), number_in("/etc/group", group))
+            && std::fs::metadata(directory).is_ok_and(|found| !passes(&found, number))
+        {
+            self.problems.warn(
+                &Path::of("server").key("admin_group"),
+                format!("group `{group}` may not pass through {}, where the socket is to be", directory.display()),
+                format!(
+                    "`chgrp {group}` and `chmod g+x` it, or give the socket a directory of its own: \
+                     server.admin_socket = \"/run/staunch/admin.sock\""
+                ),
             );
         }
         Admin { socket, group: server.admin_group.clone() }

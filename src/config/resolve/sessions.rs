@@ -219,9 +219,9 @@ impl Context<'_, '_> {
         for (i, written) in self.spec.session.iter().enumerate() {
             let path = section.at(i);
             let id = match SessionId::new(&written.id) {
-                Ok(id) if id.is_unannounced() => self.problems.fail(
+                Ok(id) if id.is_reserved() => self.problems.fail(
                     &path.key("id"),
-                    format!("`{id}` is the id of a source that nobody announced"),
+                    format!("`{id}` is what sources are called that nobody announced"),
                     "name the session otherwise: its address stands in addresses",
                 ),
                 Ok(id) => Some(id),

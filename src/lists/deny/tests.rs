@@ -137,7 +137,8 @@ fn what_a_line_takes_out_is_taken_out_of_that_line_alone() {
          ||k2.example^$denyallow=a.k2.example\n||k2.example^$denyallow=b.k2.example\n\
          ||wide.k3.example^$denyallow=a.wide.k3.example\n||k3.example^\n\
          ||k4.example^$denyallow=a.k4.example\n||b.k4.example^$denyallow=c.b.k4.example\n\
-         ||k5.example^$denyallow=k5.example\n||k6.example^$important,denyallow=a.k6.example\n@@||b.k6.example^\n",
+         ||k5.example^$denyallow=k5.example\n||k6.example^$important,denyallow=a.k6.example\n@@||b.k6.example^\n\
+         ||k7.example^$denyallow=a.k7.example\n||k7.example^$denyallow=a.k7.example\n",
         Format::Adblock,
     )]);
     for (name, line) in [
@@ -158,6 +159,9 @@ fn what_a_line_takes_out_is_taken_out_of_that_line_alone() {
         ("k6.example", Some(10)),
         ("a.k6.example", None),
         ("b.k6.example", Some(10)),
+        // The same line twice says it once.
+        ("k7.example", Some(12)),
+        ("a.k7.example", None),
     ] {
         assert_eq!(decide(&table, name), line.map(|line| ("l".to_owned(), line)), "{name}");
     }

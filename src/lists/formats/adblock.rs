@@ -1,5 +1,10 @@
 //! Filter lists for browsers, as far as they speak of whole hosts.
 
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+
+use foldhash::quality::RandomState;
+
 use super::{Found, Name, each, list_name, refuse_registry};
 use crate::lists::form::Reach;
 use crate::lists::mark::Bearing;
@@ -106,6 +111,29 @@ impl Conditions {
             Some(Directive::Else | Directive::Include) | None => {}
         }
         (directive.is_some() || self.0 > 0).then_some(SkipReason::Conditional)
+    }
+}
+
+/// Lines with `denyallow` that were met. Two for one name deny each what the other takes out; the same one twice says nothing
+/// new, and must not deny what it takes out itself.
+#[derive(Default)]
+pub(in crate::lists) struct Twins {
+    met: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl Twins {
+    /// Most that are remembered. One beyond it that stands there twice denies more than it says, nothing less.
+    const MOST: usize = 1 << 16;
+
+    /// Whether this very line was met before.
+    pub(in crate::lists) fn is_one(&mut self, line: &[u8]) -> bool {
+        const OPTION: &[u8] = b"denyallow=";
+        if !line.windows(OPTION.len()).any(|window| window == OPTION) {
+            return false;
+        }
+        let hash = self.hasher.hash_one(line);
+        self.met.contains(&hash) || self.met.len() < Self::MOST && !self.met.insert(hash)
     }
 }
 

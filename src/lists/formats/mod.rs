@@ -17,7 +17,7 @@ use super::mark::Bearing;
 use super::parse::MAX_LINE;
 use super::skip::SkipReason;
 
-pub(super) use adblock::Conditions;
+pub(super) use adblock::{Conditions, Twins};
 pub use detect::{DETECTED_LINES, detect};
 
 /// How a list is written.

@@ -270,12 +270,7 @@ fn every_step_of_a_chain_counts() {
             of(&[vec![dname.clone(), made], signed("test", a("x.test"))]),
             Verdict::Bogus(Bogus::NoSignature),
         ),
-        (
-            "a DNAME that makes too long a name",
-            &long,
-            too_long(signed("zone.example", longer.clone())),
-            SECURE,
-        ),
+        ("a DNAME that makes too long a name", &long, too_long(signed("zone.example", longer.clone())), SECURE),
         ("the same, unsigned", &long, too_long(vec![longer]), Verdict::Bogus(Bogus::NoSignature)),
         (
             "an alias that the DNAME does not make",
