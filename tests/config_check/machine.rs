@@ -89,7 +89,7 @@ fn whoever_looks_at_a_file_is_told_of_groups_and_credentials_of_elsewhere() {
         "{}",
         warnings[0]
     );
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).expect("opened");
+    mode(0o711);
     assert_eq!(look(&within).expect("loads").1, []);
 
     let alert = "version = 1\n[[alert]]\nname = \"soc\"\nkind = \"webhook\"\nurl = \"https://soc.example/\"\n\
