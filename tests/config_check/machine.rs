@@ -82,6 +82,8 @@ fn whoever_looks_at_a_file_is_told_of_groups_and_credentials_of_elsewhere() {
     // A directory of before, which is its owner's alone.
     let (dir, closed) = (tempfile::tempdir().expect("directory"), group.replace("no-such-group", "4711"));
     let within = format!("{closed}admin_socket = \"{}/admin.sock\"\n", dir.path().display());
+    let mode = |mode| std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).expect("set");
+    mode(0o700);
     let (_, warnings) = look(&within).expect("loads");
     assert_eq!(fields(&warnings), ["server.admin_group"]);
     assert!(
