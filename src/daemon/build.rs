@@ -175,9 +175,8 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     });
     // The digest says which policy made the decisions that follow, so it is on disk before the first of them: behind a crash
     // that had lost it, every lease would be closed that was made since.
-    let record = vec![policy_record(&pipeline, digest, enforced)];
     let opens = matches!(pipeline.enforcer.status().backend, BackendKind::Nft | BackendKind::Hook);
-    match pipeline.store.append(record).context("journal")?.await {
+    match pipeline.record_policy(digest, enforced).context("journal")?.await {
         // Sandboxes are not left without a resolver by a disk that is full: the journal names this policy already, or nothing
         // is opened by it. Readiness tells of the disk.
         Err(error @ store::Error::NotDurable { .. }) if same_policy || !opens => {
@@ -234,12 +233,15 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     if let Some(running) = pipeline.feeds.get() {
         running.configure(feeds);
     }
-    pipeline.cache.clear();
+    // Where nothing has changed, what may be shown while no upstream answers is worth keeping.
+    if digest != old.digest {
+        pipeline.cache.clear();
+        pipeline.held.clear();
+        pipeline.prefetch.clear();
+    }
     if pipeline.live.load().vetting != old.vetting {
         pipeline.decoys.clear();
     }
-    pipeline.held.clear();
-    pipeline.prefetch.clear();
     let live = pipeline.live.load_full();
     for id in old.configured.iter().filter(|id| !live.configured.contains(id)) {
         // The new policy is in force by now, so nothing may say that the old one stayed.
@@ -283,19 +285,13 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
 
 /// Has the journal name the policy that leases are made by, `digest`. A journal that fails keeps nobody from a tighter policy.
 async fn note_policy(pipeline: &Pipeline, digest: String, enforced: bool) {
-    let result = match pipeline.store.append(vec![policy_record(pipeline, digest, enforced)]) {
+    let result = match pipeline.record_policy(digest, enforced) {
         Ok(commit) => commit.await.map(drop),
         Err(error) => Err(error),
     };
     if let Err(error) = result {
         tracing::warn!(%error, "which policy is in force is not on disk");
     }
-}
-
-/// What is in force, for the journal.
-fn policy_record(pipeline: &Pipeline, digest: String, enforced: bool) -> store::Record {
-    let ranges = pipeline.used_ranges(&pipeline.live.load(), crate::clock::now());
-    store::Record::Policy { digest, learned: pipeline.book.kept(), enforced, ranges }
 }
 
 /// Settings that are taken at start, by name. A reload that changes one of them is refused whole: half a configuration

@@ -31,6 +31,9 @@ pub struct Asked<'a> {
     pub volume: Option<u64>,
     /// Addresses that one name may hold open; the least recently answered one gives way.
     pub most: usize,
+    /// Whether the name leads there by the operator's own word, whatever policy says of it: a zone of ours, a policy zone's
+    /// records, the block page.
+    pub by_word: bool,
 }
 
 /// What the packet filter was ordered to hold for one session, and what of it it has acknowledged.
@@ -159,6 +162,9 @@ impl SessionPins {
                 self.name(*address, asked.name);
             }
             let pin = self.pins.entry(*address).or_default();
+            if let Some(named) = pin.find_mut(asked.name) {
+                named.by_word = asked.by_word;
+            }
             pin.answered = self.answered;
             pin.ordered = Some(widest(pin.ordered, asked.volume));
             pin.leases.retain(|lease| lease.ordered > now);
@@ -183,13 +189,14 @@ impl SessionPins {
             // Where it is gone, another answer has made room for itself meanwhile. The name alone may be gone: newer ones have
             // taken its place.
             let found = pin.is_some_and(|pin| {
-                let named = pin.names.iter_mut().find(|known| *known.name == *asked.name.as_wire());
                 let lease = pin.leases.iter_mut().find(|lease| lease.ports == *asked.ports);
                 let Some(lease) = lease else { return false };
-                if let Some(named) = named {
+                lease.end = end.max(lease.end);
+                // Another order for the same may have been taken back meanwhile.
+                lease.ordered = lease.ordered.max(lease.end);
+                if let Some(named) = pin.find_mut(asked.name) {
                     named.is_held = true;
                 }
-                lease.end = end.max(lease.end);
                 pin.volume = Some(widest(pin.volume, asked.volume));
                 pin.ordered = Some(widest(pin.ordered, asked.volume));
                 true
@@ -293,35 +300,41 @@ impl SessionPins {
     }
 
     /// Judges every name that holds something open, or was ordered to, anew: `opens` gives what it opens now and how much may
-    /// go out, or nothing, and `shows` whether an address may be had by it. What no name opens any more is forgotten, and then
-    /// no acknowledgement under way counts. To be called in the same critical section in which the packet filter is told.
+    /// go out, or nothing, and `shows` whether an address may be had by it. `word` gives the same of what the operator's own
+    /// word leads to. What no name opens any more is forgotten, and then no acknowledgement under way counts. To be called in
+    /// the same critical section in which the packet filter is told.
     pub fn tighten(
         &mut self,
         mut opens: impl FnMut(NameRef<'_>) -> Option<(Ports, Option<u64>)>,
         shows: impl Fn(NameRef<'_>, IpAddr) -> bool,
+        word: impl Fn(NameRef<'_>, IpAddr) -> Option<(Ports, Option<u64>)>,
     ) -> Tightened {
         let judged: HashMap<Arc<[u8]>, (Ports, Option<u64>), foldhash::quality::RandomState> =
             self.names.keys().filter_map(|name| Some((name.clone(), opens(NameRef::from_wire(name).ok()?)?))).collect();
         let (mut tightened, mut is_late) = (Tightened::default(), false);
         for (address, pin) in &mut self.pins {
             let before = pin.names.len();
-            let may = |name: &[u8]| NameRef::from_wire(name).is_ok_and(|name| shows(name, *address));
-            pin.names.retain(|Named { name, is_held }| {
-                let stays = judged.contains_key(name) && may(name);
-                is_late |= !stays && !is_held;
-                if !stays && let Some(count) = self.names.get_mut(name) {
-                    *count -= 1;
-                }
-                stays
-            });
             let mut ports: Vec<Ports> = Vec::new();
             let mut volume: Option<Option<u64>> = None;
-            for (open, limit) in pin.names.iter().filter_map(|known| judged.get(&known.name)) {
-                if !ports.contains(open) {
-                    ports.push(open.clone());
+            pin.names.retain(|Named { name, by_word, .. }| {
+                let opens = NameRef::from_wire(name).ok().and_then(|named| match by_word {
+                    true => word(named, *address),
+                    false => judged.get(name).filter(|_| shows(named, *address)).cloned(),
+                });
+                let Some((open, limit)) = opens else {
+                    // Be it held or not: an answer by it may be under way once more.
+                    is_late = true;
+                    if let Some(count) = self.names.get_mut(name) {
+                        *count -= 1;
+                    }
+                    return false;
+                };
+                if !ports.contains(&open) {
+                    ports.push(open);
                 }
-                volume = Some(volume.map_or(*limit, |held| held.zip(*limit).map(|(a, b)| a.max(b))));
-            }
+                volume = Some(volume.map_or(limit, |held| held.zip(limit).map(|(a, b)| a.max(b))));
+                true
+            });
             // A lease stays as far as a name opens it.
             let narrowed = |open: &Ports| ports.iter().filter_map(|now| now.intersection(open)).collect::<Vec<_>>();
             let mut leases: Vec<Lease> = Vec::with_capacity(pin.leases.len());
@@ -393,7 +406,7 @@ impl SessionPins {
         };
         *self.names.entry(shared.clone()).or_default() += 1;
         let pin = self.pins.entry(address).or_default();
-        pin.names.push(Named { name: shared, is_held: false });
+        pin.names.push(Named { name: shared, is_held: false, by_word: false });
         if pin.names.len() > NAMES_OF_ADDRESS {
             let oldest = pin.names.remove(0).name;
             self.unname(&oldest);

@@ -13,7 +13,7 @@ use crate::cache::Key;
 use crate::decoy::Kind;
 use crate::event::{self, RuleRef, Scored, Source, Verdict};
 use crate::lists::{Allowance, Grants, RuleForm};
-use crate::local::{self, Local};
+use crate::local::Local;
 use crate::model::{Announcement, Mode, Now, Qtype, Reason, SessionId};
 use crate::pin::Details;
 use crate::policy::{Ask, AskZones, Decision};
@@ -185,9 +185,7 @@ pub(crate) fn walk<'a>(
         if live.zones.covers(name) {
             return Walked::Zone;
         }
-        let special = local::special(name, qtype, &context.announcement.search);
-        let special = special.filter(|answer| !answer.yields_to(live.forwarded.of(name)));
-        let special = special.filter(|_| !live.policy.allows(context, grants, name, now.wall));
+        let special = live.special(grants, context, query, now.wall);
         let any = qtype == Qtype::ANY
             && !knowledge.client.is_some_and(|client| {
                 super::rewrite::answers_any(live, zones, context, grants, name, client, false, now)

@@ -15,10 +15,10 @@ use crate::event::{Source, Verdict};
 use crate::listen::Fast;
 use crate::model::{Ede, Mode, Now, Qtype, Reason, Transport};
 use crate::policy::{Ask, AskZones};
+use crate::reply;
 use crate::session::{Context, Held, Session};
 use crate::telemetry::Record;
 use crate::wire::Query;
-use crate::{local, reply};
 
 impl Pipeline {
     /// The synchronous half of the walk. `waited`: since when, for a query that has waited for its domain's age. `again`:
@@ -44,6 +44,9 @@ impl Pipeline {
         let Some(session) = self.identify(&live, from, now) else {
             return self.refuse_stranger(&live, query, from, transport, now, started, out);
         };
+        // Held from here until the charge is booked: a session's own questions are judged one behind the other, and what the
+        // session is changes for the packet filter under it too.
+        let mut inner = session.inner.lock();
         let context = session.context();
         let qname = query.qname.as_ref();
         let tenant_key = |split: &Split| self.hash((session.id(), split.tenant(qname)));
@@ -91,21 +94,14 @@ impl Pipeline {
         let unreachable = guarded && context.cannot_reach(query.qtype);
         let grants = live.grants.load();
         let zones = live.rpz.load();
-        // Held from here until the charge is booked: a session's own questions are judged one behind the other.
-        let mut inner = session.inner.lock();
         // What never leaves is neither scored nor charged; a closed session gets not even that.
         if !inner.is_closed() {
             if live.zones.covers(qname) {
                 record.source = Source::Zone;
                 return deferred(record, Step::Zone);
             }
-            if let Some(answer) = local::special(qname, query.qtype, &context.announcement.search)
-                && !answer.yields_to(live.forwarded.of(qname))
-                && !(answer.is_for_the_parent(query.qtype) && live.policy.asks_parents(&context, query.edns))
-                && !live.policy.allows(&context, &grants, qname, now.wall)
-            {
+            if let Some(answer) = live.special(&grants, &context, query, now.wall) {
                 drop(inner);
-                let answer = answer.above_others(|| live.knows_below(&grants, qname, now.wall));
                 record.rcode = u16::from(answer.rcode);
                 reply::local(out, query, &answer.behind(&live.answers.nat64, qname, query.qtype));
                 return self.done(record, started);
@@ -327,7 +323,8 @@ impl Pipeline {
                 if let (None, Some(_), Some(permit)) = (&entry, &heard, permit) {
                     drop(inner);
                     record.source = Source::Upstream;
-                    let leave = Leave { permit: permit.shared(sharing), slow: false, fare: None, heard };
+                    let judged = (live.version, grants.version());
+                    let leave = Leave { permit: permit.shared(sharing), judged, slow: false, fare: None, heard };
                     return deferred(record, Step::Forward(Box::new(leave)));
                 }
                 record.source = source;
@@ -371,7 +368,8 @@ impl Pipeline {
             (_, Outcome::Forwarded) => {
                 self.mark_monitored(&mut inner, &session, &context, &record, now);
                 self.ledger_step(&session, &mut inner, charged);
-                let fare = self.rides.begin(question, sharing.private);
+                // What somebody has to check before it is kept is over for nobody before that: it costs signatures.
+                let fare = self.rides.begin(question, sharing.private || live.validator.is_some());
                 drop(inner);
                 if let (Some(group), Some(state)) = (&group, step) {
                     self.journal_group(group, state, now.wall.steady);
@@ -379,8 +377,8 @@ impl Pipeline {
                 record.source = Source::Upstream;
                 match permit {
                     Some(permit) => {
-                        let permit = permit.shared(sharing);
-                        deferred(record, Step::Forward(Box::new(Leave { permit, slow, fare, heard: None })))
+                        let (permit, judged) = (permit.shared(sharing), (live.version, grants.version()));
+                        deferred(record, Step::Forward(Box::new(Leave { permit, judged, slow, fare, heard: None })))
                     }
                     // An applied answer always carries its permit; were it otherwise, nobody is left without a word.
                     None => {

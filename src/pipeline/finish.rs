@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use staunch_scoring::Answered;
 use tokio::time::Instant;
 
-use super::pins::{CHANGED, Ordered, PIN_TRIES, asked, not_pinned};
+use super::pins::{CHANGED, Judged, Ordered, PIN_TRIES, asked, not_pinned};
 use super::private::is_whole;
 use super::show::{show, ttl_of};
 use super::{Deferred, Leave, Live, Pipeline, Step, Walk, beyond};
@@ -22,7 +23,7 @@ use crate::pin;
 use crate::policy::{Permit, RefusalText, Shut, ede_of};
 use crate::ports::Ports;
 use crate::reply::{self, Refusal};
-use crate::session::{Inner, Session};
+use crate::session::{Context, Inner, Session};
 use crate::store::Durable;
 use crate::wire::{self, Parsed, Query};
 
@@ -116,6 +117,11 @@ impl Pipeline {
         if session.inner.lock().is_closed() {
             return Box::pin(self.refuse_closed(walk, query, out)).await;
         }
+        if let Some((live, Shut { reason, rule })) = self.shut_since(&leave, walk, query, clock::now()) {
+            let case = self.note_refusal(walk, query, reason, rule, clock::now());
+            return refuse_by_policy(&live, walk, query, (reason, case), out);
+        }
+        let live = self.live.load_full();
         // The same question may have been answered since this one was judged.
         let (now, begun) = (clock::now(), Instant::now());
         let private = permit.sharing().private;
@@ -217,6 +223,18 @@ impl Pipeline {
         self.release(walk, query, entry, out).await;
     }
 
+    /// Why a question that was judged some time ago may not leave any more, if policy, the grants or what the session is have
+    /// changed since: the name itself may be what was to be kept in.
+    fn shut_since(&self, leave: &Leave, walk: &Walk, query: &Query<'_>, now: Now) -> Option<(Arc<Live>, Shut)> {
+        let (live, context) = (self.live.load(), walk.session.context());
+        let grants = live.grants.load();
+        if (live.version, grants.version()) == leave.judged && context.is_as(&walk.record.context) {
+            return None;
+        }
+        let shut = live.policy.opens(&context, &grants, query.qname.as_ref(), now.wall).err()?;
+        Some((Guard::into_inner(live), shut))
+    }
+
     /// Shows an expired answer, by the present rules. An entry of before a change of rules is none any more.
     async fn release_stale(&self, walk: &mut Walk, query: &Query<'_>, stale: Arc<Entry>, out: &mut Vec<u8>) {
         let partition = self.live.load().sharing_of(&walk.session.context()).partition;
@@ -280,7 +298,7 @@ impl Pipeline {
             let ttl = ttl_of(&walk.record, &entry, now).min(self.cap(&live, walk, query, now));
             let plan = pin::plan(&live.pins, ttl);
             let asked = asked(&live, query.qname.as_ref(), opens.ports, opens.volume);
-            let judged = (&*live, grants.version());
+            let judged = Judged { live: &live, grants: grants.version(), context: &context };
             match self.pin_once(judged, walk, query, &asked, &entry.answer.pins, plan.ttl, out).await {
                 Ordered::Changed => continue,
                 Ordered::Told => return,
@@ -372,9 +390,11 @@ impl Pipeline {
         let live = self.live.load_full();
         let wanted = |address: &&IpAddr| address.is_ipv4() == (query.qtype == Qtype::A);
         let page: Vec<IpAddr> = live.sinkhole.addresses.iter().filter(wanted).copied().collect();
-        let ports = Ports::web();
-        let asked = asked(&live, query.qname.as_ref(), &ports, None);
-        if !self.pin(&live, walk, query, &asked, &page, live.sinkhole.negative_ttl, out).await {
+        let opens = |live: &Live, _: &Context| {
+            let stands = page.iter().all(|address| live.sinkhole.addresses.contains(address));
+            stands.then(|| (Ports::web(), None))
+        };
+        if !self.pin_by_word(walk, query, opens, &page, live.sinkhole.negative_ttl, out).await {
             return;
         }
         let reason = walk.record.reason.unwrap_or(Reason::Score);

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::Pipeline;
-use crate::model::{Mode, Now};
+use crate::model::Now;
 use crate::session::Session;
 use crate::store::{self, Commit};
 use crate::{learn, telemetry};
@@ -49,15 +49,33 @@ impl Pipeline {
         let (pairs, changes) = self.book.reset();
         tracing::info!(by, pairs, "what was learned was reset");
         self.store.put_learned(changes)?;
-        let live = self.live.load();
-        let (digest, enforced) = (live.digest.clone(), live.policy.mode != Mode::Monitor);
-        let commit = self.store.append(vec![store::Record::Policy {
-            digest,
-            learned: Vec::new(),
-            enforced,
-            ranges: self.used_ranges(&live, now),
-        }])?;
+        // While a policy comes in force, or where the packet filter does not follow it, the journal names none.
+        let recorded = self.recorded.lock();
+        let (digest, enforced) = recorded.clone();
+        let commit = self.append_policy(digest, enforced, Vec::new(), now)?;
         Ok((json!({ "schema": 1, "pairs": pairs }), commit))
+    }
+
+    /// Has the journal name the policy that leases are made by, `digest`, empty for none.
+    ///
+    /// # Errors
+    /// Where the store does not take it.
+    pub fn record_policy(&self, digest: String, enforced: bool) -> Result<Commit, store::Error> {
+        let mut recorded = self.recorded.lock();
+        let commit = self.append_policy(digest.clone(), enforced, self.book.kept(), crate::clock::now())?;
+        *recorded = (digest, enforced);
+        Ok(commit)
+    }
+
+    fn append_policy(
+        &self,
+        digest: String,
+        enforced: bool,
+        learned: Vec<learn::InForce>,
+        now: Now,
+    ) -> Result<Commit, store::Error> {
+        let ranges = self.used_ranges(&self.live.load(), now);
+        self.store.append(vec![store::Record::Policy { digest, learned, enforced, ranges }])
     }
 
     /// Learned thresholds for the status: where they come from, by profile.

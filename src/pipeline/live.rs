@@ -11,6 +11,7 @@ use staunch_scoring::NameRef;
 use crate::answer::AnswerRules;
 use crate::config::{Dnssec, ListReport};
 use crate::lists::{Grants, Scope, WrittenRange};
+use crate::local::{self, Local};
 use crate::model::{Qtype, Reason, SessionId, Wall};
 use crate::partition::{Partition, Sharing};
 use crate::pin::PinPolicy;
@@ -18,6 +19,7 @@ use crate::policy::Policy;
 use crate::readiness::{Lockdown, Need};
 use crate::session::Context;
 use crate::validate::Validator;
+use crate::wire::Query;
 use crate::zones::Zones;
 use crate::{forward, learn, partition, rpz};
 
@@ -100,8 +102,18 @@ impl Live {
 
     /// Whether a name strictly below this one may be answered by somebody else than [`crate::local`]: it is of a zone of our
     /// own, of one with upstreams of its own, or allowed.
-    pub(crate) fn knows_below(&self, grants: &Grants, name: NameRef<'_>, wall: Wall) -> bool {
+    fn knows_below(&self, grants: &Grants, name: NameRef<'_>, wall: Wall) -> bool {
         self.zones.any_below(name) || self.forwarded.any_below(name) || self.policy.allows_below(grants, name, wall)
+    }
+
+    /// What is answered here of a special name: nothing where somebody else is asked about it, or a rule or grant allows it.
+    pub(crate) fn special(&self, grants: &Grants, context: &Context, query: &Query<'_>, wall: Wall) -> Option<Local> {
+        let (name, qtype) = (query.qname.as_ref(), query.qtype);
+        let answer = local::special(name, qtype, &context.announcement.search)?;
+        let is_elsewhere = answer.yields_to(self.forwarded.of(name))
+            || (answer.is_for_the_parent(qtype) && self.policy.asks_parents(context, query.edns))
+            || self.policy.allows(context, grants, name, wall);
+        (!is_elsewhere).then(|| answer.above_others(|| self.knows_below(grants, name, wall)))
     }
 
     /// With whom a session shares answers.

@@ -120,6 +120,8 @@ pub struct Pipeline {
     pub exposure: crate::exposure::Exposure,
     /// When ended grants and rules were last looked for.
     checked: Mutex<Wall>,
+    /// The policy that the journal names, and whether it is enforced.
+    recorded: Mutex<(String, bool)>,
     /// Grants by which leases of before this process may have been made.
     older_grants: std::sync::OnceLock<std::collections::HashSet<Arc<str>>>,
     /// Whether the ways out are closed, as was last found.
@@ -217,6 +219,8 @@ enum Step {
 /// How a question leaves.
 struct Leave {
     permit: Permit,
+    /// The versions of the configuration and of the grants that gave it.
+    judged: (u64, u64),
     /// Whether it waits a random moment first.
     slow: bool,
     /// Held until it is answered, by who was the first to ask.
@@ -246,6 +250,7 @@ impl Pipeline {
             strangers,
             exposure: crate::exposure::Exposure::default(),
             checked: Mutex::new(crate::clock::now().wall),
+            recorded: Mutex::default(),
             older_grants: std::sync::OnceLock::new(),
             gate: Gate::default(),
             token: None,
@@ -437,3 +442,7 @@ pub(crate) fn is_guarded(live: &Live, context: &Context) -> bool {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_changes;
+#[cfg(test)]
+mod world_for_test;

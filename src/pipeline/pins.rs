@@ -17,29 +17,41 @@ use crate::wire::Query;
 
 /// What the addresses of a name are pinned for.
 pub(super) fn asked<'a>(live: &Live, name: NameRef<'a>, ports: &'a Ports, volume: Option<u64>) -> Asked<'a> {
-    Asked { name, ports, volume, most: live.pins_per_name }
+    Asked { name, ports, volume, most: live.pins_per_name, by_word: false }
+}
+
+/// By what an answer was judged: what it opens is ordered only while all of it is in force.
+#[derive(Clone, Copy)]
+pub(super) struct Judged<'a> {
+    pub(super) live: &'a Live,
+    /// The version of the grants.
+    pub(super) grants: u64,
+    /// Whose it is, of what kind and in which phase.
+    pub(super) context: &'a Context,
 }
 
 impl Pipeline {
-    /// Pins `destinations`, which are ours or a policy zone's, for the walk's session so that they outlive `ttl` seconds.
-    /// `false`: the reply is already written, and it is not the answer.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) async fn pin(
+    /// Pins `destinations`, which are the operator's own word, for the walk's session so that they outlive `ttl` seconds.
+    /// `opens` gives what is opened of them, as long as that word stands. `false`: the reply is already written, and it is not
+    /// the answer.
+    pub(super) async fn pin_by_word(
         &self,
-        live: &Live,
         walk: &mut Walk,
         query: &Query<'_>,
-        asked: &Asked<'_>,
+        opens: impl Fn(&Live, &Context) -> Option<(Ports, Option<u64>)>,
         destinations: &[IpAddr],
         ttl: u32,
         out: &mut Vec<u8>,
     ) -> bool {
-        for turn in 0..PIN_TRIES {
-            // What is the operator's own word is given once more as it was before a change that came between.
-            let current = if turn == 0 { None } else { Some(self.live.load_full()) };
-            let live = current.as_deref().unwrap_or(live);
-            let grants = live.grants.load().version();
-            match self.pin_once((live, grants), walk, query, asked, destinations, ttl, out).await {
+        for _ in 0..PIN_TRIES {
+            let (live, context) = (self.live.load_full(), walk.session.context());
+            let Some((ports, volume)) = opens(&live, &context) else {
+                fail(walk, query, Ede::Other, CHANGED, out);
+                return false;
+            };
+            let asked = Asked { by_word: true, ..asked(&live, query.qname.as_ref(), &ports, volume) };
+            let judged = Judged { live: &live, grants: live.grants.load().version(), context: &context };
+            match self.pin_once(judged, walk, query, &asked, destinations, ttl, out).await {
                 Ordered::Held => return true,
                 Ordered::Told => return false,
                 Ordered::Changed => {}
@@ -49,12 +61,11 @@ impl Pipeline {
         false
     }
 
-    /// Pins `destinations` for the walk's session so that they outlive `ttl` seconds, as `judged` has it: a configuration, and
-    /// the version of the grants.
+    /// Pins `destinations` for the walk's session so that they outlive `ttl` seconds, as they were judged.
     #[allow(clippy::too_many_arguments)]
     pub(super) async fn pin_once(
         &self,
-        judged: (&Live, u64),
+        judged: Judged<'_>,
         walk: &mut Walk,
         query: &Query<'_>,
         asked: &Asked<'_>,
@@ -62,7 +73,7 @@ impl Pipeline {
         ttl: u32,
         out: &mut Vec<u8>,
     ) -> Ordered {
-        let live = judged.0;
+        let live = judged.live;
         match self.try_pin(judged, walk, asked, destinations, ttl).await {
             Pinned::Held => {
                 walk.record.pins = if live.enforcing { destinations.to_vec() } else { Vec::new() };
@@ -84,14 +95,23 @@ impl Pipeline {
         }
     }
 
+    /// Whether all that an answer was judged by is in force.
+    fn is_in_force(&self, judged: Judged<'_>, context: &Context) -> bool {
+        let current = self.live.load();
+        current.version == judged.live.version
+            && current.grants.load().version() == judged.grants
+            && context.is_as(judged.context)
+    }
+
     async fn try_pin(
         &self,
-        (live, grants): (&Live, u64),
+        judged: Judged<'_>,
         walk: &Walk,
         asked: &Asked<'_>,
         destinations: &[IpAddr],
         ttl: u32,
     ) -> Pinned {
+        let live = judged.live;
         // A second more than the TTL needs, so that rounding never makes a cached answer pin again.
         let lifetime = pin::plan(&live.pins, ttl.saturating_add(1)).lifetime;
         let now = clock::now();
@@ -107,8 +127,7 @@ impl Pipeline {
                 return Pinned::Held;
             }
             // What has changed before this was ordered has judged nothing of it.
-            let current = self.live.load();
-            if current.version != live.version || current.grants.load().version() != grants {
+            if !self.is_in_force(judged, &context) {
                 return Pinned::Revoked;
             }
             // An answer may have been on its way when the lockdown fell.
@@ -143,7 +162,12 @@ impl Pipeline {
             return Pinned::Closed;
         }
         match failed {
-            None if inner.pins.acknowledge(epoch, asked, destinations, end) => Pinned::Held,
+            // Of a name that newer ones have pushed out no change of policy is told to the pins.
+            None if inner.pins.acknowledge(epoch, asked, destinations, end)
+                && self.is_in_force(judged, &walk.session.context()) =>
+            {
+                Pinned::Held
+            }
             None => Pinned::Revoked,
             Some(error) => {
                 // What is open for some addresses, or may be yet, stays known, so that a change of policy closes it.

@@ -16,18 +16,19 @@ use crate::telemetry::Record;
 use crate::wire::Query;
 
 impl Pipeline {
-    /// The case of a refusal: one for each tenant of a session, so that every refusal of a name, of whatever type, tells
-    /// the same story; a closed session's is that of its quarantine.
+    /// The case of a refusal: one for each tenant of a session and what all of its names have in common, so that every refusal
+    /// of a name, of whatever type, tells the same story; a closed session's is that of its quarantine.
     pub(super) fn case(&self, inner: &mut Inner, decision: &Decision<'_>, key: u64, now: Now) -> (Reason, CaseId) {
         let reason = decision.reason.unwrap_or(Reason::Score);
         if let (Reason::Quarantined, Some(quarantine)) = (reason, &inner.quarantine) {
             return (reason, quarantine.case);
         }
-        let tenant_wide = matches!(reason, Reason::Score | Reason::LedgerTenant | Reason::LedgerIcann);
+        let tenant_wide = |reason| matches!(reason, Reason::Score | Reason::LedgerTenant | Reason::LedgerIcann);
         // TXT is where a stub without EDNS reads why a name was refused, whether or not the type is answered otherwise.
         let asks_why = reason == Reason::TypeNotAllowed && decision.facts.qtype == Qtype::TXT.0;
-        if (tenant_wide || asks_why)
-            && let Some(known) = inner.known_case(key)
+        // What a rule or list says of one name, on trial or not, is no reason to refuse another.
+        if (tenant_wide(reason) || asks_why)
+            && let Some(known) = inner.known_case(key, |known| asks_why || tenant_wide(known))
         {
             return known;
         }

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use staunch_scoring::{NameBuf, NameRef, QName, Split};
 
-use super::pins::asked;
 use super::{Deferred, Led, Live, Pipeline, Walk, is_guarded};
 use crate::answer::{self, Alias, AnswerRules, Asked, Kind};
 use crate::cache::Entry;
@@ -360,10 +359,12 @@ impl Pipeline {
             return self.refuse_inside(live, walk, query, clock::now(), out);
         }
         let plan = pin::plan(&live.pins, vetted.answer.ttl);
-        let context = walk.session.context();
-        let profile = live.policy.profiles.of(context.kind(), context.phase());
-        let asked = asked(live, query.qname.as_ref(), &profile.ports, profile.volume.cut);
-        if !self.pin(live, walk, query, &asked, &vetted.answer.pins, plan.ttl, out).await {
+        let opens = |live: &Live, context: &Context| {
+            let stands = live.rpz.load().says_as(hit) && pins_all(live, name, &vetted.answer.pins);
+            let profile = live.policy.profiles.of(context.kind(), context.phase());
+            stands.then(|| (profile.ports.clone(), profile.volume.cut))
+        };
+        if !self.pin_by_word(walk, query, opens, &vetted.answer.pins, plan.ttl, out).await {
             return;
         }
         self.note_exposed(walk, &vetted.answer.pins);
@@ -426,6 +427,11 @@ impl Pipeline {
             }
         })
     }
+}
+
+/// Whether `name` may be answered with all of these addresses.
+fn pins_all(live: &Live, name: NameRef<'_>, addresses: &[IpAddr]) -> bool {
+    addresses.iter().all(|address| live.answers.pins(name, *address))
 }
 
 /// Writes what stands in an answer's place, and says so.

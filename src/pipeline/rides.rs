@@ -60,15 +60,16 @@ impl Trip {
 pub(super) struct Rides(Mutex<HashMap<u64, Arc<Trip>, foldhash::quality::RandomState>>);
 
 impl Rides {
-    /// Begins a trip; nothing where the same question is on one.
-    pub(super) fn begin(self: &Arc<Self>, question: u64, private: bool) -> Option<Fare> {
+    /// Begins a trip; nothing where the same question is on one. `whole`: it goes on until all is done, and not only until
+    /// there is an answer.
+    pub(super) fn begin(self: &Arc<Self>, question: u64, whole: bool) -> Option<Fare> {
         let mut trips = self.0.lock();
         if trips.len() >= TRIPS || trips.contains_key(&question) {
             return None;
         }
         let trip = Arc::<Trip>::default();
         trips.insert(question, trip.clone());
-        Some(Fare { rides: self.clone(), question, private, trip, heard: OnceLock::new() })
+        Some(Fare { rides: self.clone(), question, whole, trip, heard: OnceLock::new() })
     }
 
     fn find(&self, question: u64) -> Option<Arc<Trip>> {
@@ -80,8 +81,8 @@ impl Rides {
 pub(super) struct Fare {
     rides: Arc<Rides>,
     question: u64,
-    /// Whether the trip goes on until all that its session may notice is done.
-    private: bool,
+    /// Whether the trip goes on until all is done: what its session may notice, what the answer has to be checked for.
+    whole: bool,
     trip: Arc<Trip>,
     heard: OnceLock<Heard>,
 }
@@ -90,7 +91,7 @@ impl Fare {
     /// Tells whoever came along what was heard; what was told first holds.
     pub(super) fn tell(&self, outcome: &Result<Landed, ForwardError>) {
         let _ = self.heard.set(outcome.as_ref().map(Landed::response).map_err(Clone::clone));
-        if !self.private {
+        if !self.whole {
             self.end();
         }
     }

@@ -1,61 +1,36 @@
 //! Sessions as they come and go, against an upstream on loopback that answers every name with one address.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use staunch_scoring::Bits;
 
+use super::world_for_test::{self, Says, block_on, outcome, packet};
 use super::{NotReleased, Pipeline};
 use crate::clock;
-use crate::daemon::{Start, build};
-use crate::listen::{Fast, Service};
-use crate::model::{Announcement, Now, SessionId, SessionType, Transport, Wall};
+use crate::model::{Announcement, Now, Qtype, SessionId, SessionType, Wall};
 use crate::session::Session;
 use crate::store::{self, IndexKind, Options, Recovered, Store};
 
 /// Address of a session.
 const A: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
 
-struct World {
-    pipeline: Arc<Pipeline>,
-    dir: tempfile::TempDir,
-    _events: std::thread::JoinHandle<()>,
-}
+struct World(world_for_test::World);
 
-fn upstream() -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
-    let address = socket.local_addr().expect("address");
-    std::thread::spawn(move || {
-        let mut buffer = [0; 1500];
-        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            let question = 12 + buffer[12..length].iter().position(|b| *b == 0).expect("a root") + 5;
-            let mut reply = buffer[..question].to_vec();
-            reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
-            reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4, 203, 0, 113, 5]);
-            let _ = socket.send_to(&reply, from);
-        }
-    });
-    address
+impl Deref for World {
+    type Target = world_for_test::World;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl World {
-    /// With further tables of the configuration.
+    /// Batch sessions ask what is allowed and nothing else; with further tables of the configuration.
     async fn new(tables: &str) -> Self {
-        let dir = tempfile::tempdir().expect("directory");
-        let text = format!(
-            "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\n[upstream]\nservers = [\"{}\"]\n\
-             [policy]\nmode = \"enforce\"\n[profile.batch]\nunlisted = \"refuse\"\n[enforce]\nbackend = \"dry-run\"\n{tables}",
-            upstream()
-        );
-        std::fs::write(dir.path().join("staunch.toml"), text).expect("configuration");
-        Self::start(dir).await
-    }
-
-    async fn start(dir: tempfile::TempDir) -> Self {
-        let config = Some(dir.path().join("staunch.toml"));
-        let start = Start { config, state_dir: Some(dir.path().join("state")), socket: None };
-        let built = build::pipeline(build::load(&start).expect("a configuration"), 64).await.expect("a pipeline");
-        Self { pipeline: built.pipeline, dir, _events: built.events }
+        let tables = format!("[profile.batch]\nunlisted = \"refuse\"\n{tables}");
+        Self(world_for_test::World::new(&tables, |_| Says::Address { ttl: 300, last: 5 }).await)
     }
 
     fn announce(&self, id: &str, address: IpAddr) -> Arc<Session> {
@@ -63,19 +38,8 @@ impl World {
     }
 
     /// Asks for an address; whether there was one.
-    async fn ask(&self, from: IpAddr, name: &str) -> bool {
-        let mut packet = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        for label in name.split('.') {
-            packet.push(label.len() as u8);
-            packet.extend_from_slice(label.as_bytes());
-        }
-        packet.extend_from_slice(&[0, 0, 1, 0, 1]);
-        let mut out = Vec::new();
-        let fast = self.pipeline.fast(&packet, (from, 5353).into(), Transport::Udp, clock::now(), &mut out);
-        if let Fast::Deferred(deferred) = fast {
-            out = self.pipeline.finish(deferred).await.expect("a reply");
-        }
-        (out[3] & 0xf, out[7]) == (0, 1)
+    async fn has(&self, from: IpAddr, name: &str) -> bool {
+        outcome(&self.ask(from, &packet(name, Qtype::A), clock::now()).await) == (0, 1)
     }
 
     fn grant(&self, name: &str, seconds: u64, now: Now) {
@@ -94,7 +58,7 @@ impl World {
 
     /// What the journal says once all is written.
     fn journalled(self) -> Recovered {
-        let Self { pipeline, dir, .. } = self;
+        let world_for_test::World { pipeline, dir, .. } = self.0;
         pipeline.store.close();
         let options = Options { index: IndexKind::Memory, ..Options::default() };
         let (again, recovered) = Store::open(&dir.path().join("state"), options).expect("opened");
@@ -119,22 +83,13 @@ fn later(seconds: u64) -> Now {
     Now { mono: now.mono + seconds * 1000, wall: Wall::at(now.wall.shown + seconds * 1000) }
 }
 
-fn block_on(future: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(future);
-}
-
 #[test]
 fn the_end_of_a_grant_is_not_missed_where_another_is_given_at_that_moment() {
     block_on(async {
         let world = World::new("").await;
         let session = world.announce("a", A);
         world.grant("www.site.example", 30, clock::now());
-        assert!(world.ask(A, "www.site.example").await);
+        assert!(world.has(A, "www.site.example").await);
         assert_eq!(session.inner.lock().pins.len(), 1);
         world.grant("www.other.example", 60, later(31));
         world.pipeline.close_ended(later(31));
@@ -183,7 +138,7 @@ fn nothing_of_a_session_is_recorded_behind_its_end() {
         let world = World::new("").await;
         world.grant("www.site.example", 60, clock::now());
         let session = world.announce("a", A);
-        assert!(world.ask(A, "www.site.example").await);
+        assert!(world.has(A, "www.site.example").await);
         session.inner.lock().dirty = true;
         // The table was read before the session ended.
         assert!(world.pipeline.end(session.id(), clock::now()).expect("known").is_ok());
@@ -240,7 +195,7 @@ fn a_release_is_on_disk_when_it_is_done_and_what_it_extends_too() {
 fn of_two_that_claim_an_address_the_later_one_has_it_and_what_is_left_of_the_other_stays_closed() {
     block_on(async {
         let world = World::new("").await;
-        let World { pipeline, dir, .. } = world;
+        let world_for_test::World { pipeline, dir, text, .. } = world.0;
         pipeline.store.close();
         let (store, _) = Store::open(&dir.path().join("state"), Options::default()).expect("opened");
         let other = IpAddr::from([127, 0, 0, 2]);
@@ -259,7 +214,7 @@ fn of_two_that_claim_an_address_the_later_one_has_it_and_what_is_left_of_the_oth
         let records = vec![announce(first), closed, announce(announcement("second", A))];
         store.append(records).expect("room").wait_blocking().expect("written");
         store.close();
-        let world = World::start(dir).await;
+        let world = World(world_for_test::World::again(dir, text).await);
         let owner = |address| world.pipeline.sessions.by_address(address).expect("restored");
         assert_eq!((owner(A).id().as_str(), owner(other).id()), ("second", &id));
         assert!(owner(other).inner.lock().is_closed() && !owner(A).inner.lock().is_closed());

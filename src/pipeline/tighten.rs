@@ -5,10 +5,13 @@
 
 use std::net::IpAddr;
 
+use staunch_scoring::NameRef;
+
 use super::{Live, Pipeline, class_of, is_guarded};
 use crate::enforce::{Class, Command, Kept};
 use crate::lists::{Action, Allowance, Rule};
 use crate::model::Now;
+use crate::ports::Ports;
 use crate::session::{Context, Inner, Session};
 
 /// Milliseconds of a day.
@@ -73,15 +76,26 @@ impl Pipeline {
         now: Now,
     ) -> Option<Vec<Kept>> {
         let grants = live.grants.load();
-        let opens = |name: staunch_scoring::NameRef<'_>| {
+        let opens = |name: NameRef<'_>| {
             let opens = live.policy.opens(context, &grants, name, now.wall).ok()?;
             Some((opens.ports.clone(), opens.volume))
         };
-        // Our own zones and the block page are the operator's word.
-        let shows = |name: staunch_scoring::NameRef<'_>, address: IpAddr| {
-            live.answers.pins(name, address) || live.zones.covers(name) || live.sinkhole.addresses.contains(&address)
+        let shows = |name: NameRef<'_>, address: IpAddr| live.answers.pins(name, address);
+        let profile = live.policy.profiles.of(context.kind(), context.phase());
+        let zones = live.rpz.load();
+        // What policy says of such a name refuses the question, not where the operator leads instead.
+        let word = |name: NameRef<'_>, address: IpAddr| {
+            if live.zones.covers(name) {
+                return Some((profile.ports.clone(), None));
+            }
+            if live.sinkhole.addresses.contains(&address) {
+                return Some((Ports::web(), None));
+            }
+            // Of which zone, and by which rule, is not kept: the lease is as short as the zone's records live.
+            let may = !zones.is_empty() && live.answers.pins(name, address);
+            may.then(|| (profile.ports.clone(), profile.volume.cut))
         };
-        let tightened = inner.pins.tighten(opens, shows);
+        let tightened = inner.pins.tighten(opens, shows, word);
         // In another class, or since a written range was closed, what it has open there has to be looked at again.
         let moved = inner.told.is_some_and(|told| told != self.told(class));
         // By which names leases of before this process were made is not known, so a policy that has changed since closes them.

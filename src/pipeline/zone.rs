@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use staunch_scoring::NameBuf;
 
-use super::pins::asked;
+use super::pins::{Judged, Ordered, PIN_TRIES, asked, not_pinned};
 use super::rewrite::packet_for;
 use super::{Led, Pipeline, Walk, is_guarded};
 use crate::answer::{self, Alias, AnswerRules, Asked, Kind, MAX_HOPS, VetError};
@@ -22,6 +22,17 @@ const AUTHORITATIVE: u8 = 0x04;
 impl Pipeline {
     /// Answers from a zone, with authority.
     pub(super) async fn zone(&self, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
+        for _ in 0..PIN_TRIES {
+            if self.zone_as_it_is(walk, query, out).await {
+                return;
+            }
+        }
+        not_pinned(walk, query, out);
+    }
+
+    /// The same by the present configuration; `false`, and nothing is written, where that has changed before the answer's
+    /// addresses were pinned: another one may say something else.
+    async fn zone_as_it_is(&self, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) -> bool {
         let live = self.live.load_full();
         let first = query.qname.as_ref();
         let mut name = first.to_owned();
@@ -29,7 +40,8 @@ impl Pipeline {
         while !matches!(query.qtype, Qtype::CNAME | Qtype::ANY) && live.zones.covers(name.as_ref()) {
             let Some((target, ttl)) = live.zones.alias(name.as_ref()).await else { break };
             if followed.len() >= MAX_HOPS {
-                return super::finish::fail(walk, query, Ede::Other, "the zone's aliases do not end", out);
+                super::finish::fail(walk, query, Ede::Other, "the zone's aliases do not end", out);
+                return true;
             }
             followed.push((std::mem::replace(&mut name, target), ttl));
         }
@@ -49,7 +61,7 @@ impl Pipeline {
             match self.walk_led(walk, &packet, walk.transport, Led { aliased: false, ..walk.led }).await {
                 Some(response) => response,
                 // Silence, where a policy zone wants it.
-                None => return,
+                None => return true,
             }
         };
         let aliases: Vec<Alias<'_>> =
@@ -65,12 +77,14 @@ impl Pipeline {
             Err(VetError::Truncated) => {
                 let (ede, text) = reasons.unwrap_or((Ede::Other, "longer than a datagram"));
                 walk.record.rcode = 0;
-                return reply::truncated(out, query, ede, text);
+                reply::truncated(out, query, ede, text);
+                return true;
             }
             _ => {
                 let (ede, text) =
                     reasons.unwrap_or((Ede::Other, "the name that the zone leads to could not be asked for"));
-                return super::finish::fail(walk, query, ede, text, out);
+                super::finish::fail(walk, query, ede, text, out);
+                return true;
             }
         };
         let mut cap = u32::MAX;
@@ -80,15 +94,19 @@ impl Pipeline {
                 // An address that no pin could open is not shown.
                 walk.record.rcode = 0;
                 reply::no_data(out, query, first, vetted.answer.ttl);
-                return mark_authoritative(out);
+                mark_authoritative(out);
+                return true;
             }
             let reachable = |addr: &&IpAddr| !addr.is_loopback() && !addr.is_unspecified() && !addr.is_multicast();
             let addresses: Vec<IpAddr> = vetted.answer.pins.iter().filter(reachable).copied().collect();
             let plan = pin::plan(&live.pins, vetted.answer.ttl);
             let profile = live.policy.profiles.of(context.kind(), context.phase());
-            let asked = asked(&live, first, &profile.ports, None);
-            if !self.pin(&live, walk, query, &asked, &addresses, plan.ttl, out).await {
-                return;
+            let asked = pin::Asked { by_word: true, ..asked(&live, first, &profile.ports, None) };
+            let judged = Judged { live: &live, grants: live.grants.load().version(), context: &context };
+            match self.pin_once(judged, walk, query, &asked, &addresses, plan.ttl, out).await {
+                Ordered::Held => {}
+                Ordered::Told => return true,
+                Ordered::Changed => return false,
             }
             if live.enforcing && !addresses.is_empty() {
                 cap = plan.ttl;
@@ -97,6 +115,7 @@ impl Pipeline {
         walk.record.rcode = u16::from(vetted.answer.rcode);
         reply::rewritten(out, query, &vetted.answer, walk.transport, cap, reasons.as_slice());
         mark_authoritative(out);
+        true
     }
 }
 

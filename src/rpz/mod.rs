@@ -385,6 +385,20 @@ impl Snapshot {
         self.zones.is_empty()
     }
 
+    /// Whether the zone of `hit`, found in another snapshot, says the same here: it is there, and what it says is of the same
+    /// version (its serial; RFC 1982) or the very same.
+    pub fn says_as(&self, hit: &Hit<'_>) -> bool {
+        let is_same = |rules: &Arc<Rules>| {
+            Arc::ptr_eq(rules, &hit.zone.rules)
+                || (rules.soa() == hit.zone.rules.soa() && rules.len() == hit.zone.rules.len())
+        };
+        let same_place = |zone: &&Arc<Zone>| zone.settings.id == hit.zone.settings.id;
+        self.zones
+            .iter()
+            .find(same_place)
+            .is_some_and(|zone| zone.settings.policy == hit.zone.settings.policy && is_same(&zone.rules))
+    }
+
     /// The first zone whose copy has to be there before anything is answered, and is not.
     pub fn awaited(&self) -> Option<&Zone> {
         self.zones.iter().find(|zone| zone.awaited).map(|zone| &**zone)

@@ -240,9 +240,9 @@ impl Inner {
         self.pending.as_ref().filter(|pending| !pending.is_done()).cloned()
     }
 
-    /// The case of an earlier refusal under the same key (a tenant's hash), if it is still known.
-    pub fn known_case(&self, key: u64) -> Option<(Reason, CaseId)> {
-        self.cases.iter().rev().find(|c| c.key == key).map(|c| (c.reason, c.case))
+    /// The case of an earlier refusal under the same key (a tenant's hash) for one of these reasons, if it is still known.
+    pub fn known_case(&self, key: u64, of: impl Fn(Reason) -> bool) -> Option<(Reason, CaseId)> {
+        self.cases.iter().rev().find(|c| c.key == key && of(c.reason)).map(|c| (c.reason, c.case))
     }
 
     /// The case for a refusal: the known one of the same key and reason, else `fresh`, remembered.
@@ -314,6 +314,11 @@ impl Context {
         let cohort = cohort(announcement.id.as_str());
         let partitions = Partitions::of(&announcement);
         Self { announcement, announced, cohort, partitions }
+    }
+
+    /// Whether nothing else is said of the session than `other` says.
+    pub fn is_as(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other) || (self.announced == other.announced && self.announcement == other.announcement)
     }
 
     /// Kind of work.

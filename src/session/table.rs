@@ -139,7 +139,9 @@ impl Sessions {
             let Some(owner) = self.by_address(*address).filter(|owner| owner.id != announcement.id) else { continue };
             // A source that spoke before it was announced becomes the announced session, unless it was closed: that
             // ends by a release and by nothing else.
-            let displaceable = announced && !owner.context().announced && owner.inner.lock().quarantine.is_none();
+            let displaceable = announced
+                && !owner.context().announced
+                && owner.inner.lock().quarantine.as_ref().is_none_or(|it| !it.applied);
             if !displaceable {
                 return Err(AddError::AddressTaken { address: *address, owner: owner.id.clone() });
             }
@@ -316,6 +318,9 @@ mod tests {
         let taken = sessions.announce(announcement("a", &["10.0.0.8", "10.0.0.9"]), true, 1);
         assert!(matches!(taken, Err(AddError::AddressTaken { .. })), "{taken:?}");
         assert!(sessions.by_address("10.0.0.8".parse().expect("address")).is_none(), "nothing was changed");
+        // What would be closed, were it enforced, is not.
+        adopted.inner.lock().quarantine.as_mut().expect("set above").applied = false;
+        sessions.announce(announcement("a", &["10.0.0.8", "10.0.0.9"]), true, 1).expect("announced");
     }
 
     #[test]

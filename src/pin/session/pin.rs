@@ -34,6 +34,8 @@ pub(super) struct Named {
     pub(super) name: Arc<[u8]>,
     /// Whether what it opens was acknowledged.
     pub(super) is_held: bool,
+    /// See [`super::Asked::by_word`].
+    pub(super) by_word: bool,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,10 @@ impl Pin {
 
     pub(super) fn find(&self, name: NameRef<'_>) -> Option<&Named> {
         self.names.iter().find(|known| *known.name == *name.as_wire())
+    }
+
+    pub(super) fn find_mut(&mut self, name: NameRef<'_>) -> Option<&mut Named> {
+        self.names.iter_mut().find(|known| *known.name == *name.as_wire())
     }
 
     pub(super) fn knows(&self, name: NameRef<'_>) -> bool {

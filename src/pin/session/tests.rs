@@ -16,7 +16,7 @@ fn name(text: &str) -> NameBuf {
 }
 
 fn asked<'a>(name: &'a NameBuf, ports: &'a Ports) -> Asked<'a> {
-    Asked { name: name.as_ref(), ports, volume: None, most: 10_000 }
+    Asked { name: name.as_ref(), ports, volume: None, most: 10_000, by_word: false }
 }
 
 const NONE: [IpAddr; 0] = [];
@@ -26,6 +26,11 @@ fn note_now(pins: &mut SessionPins, asked: &Asked<'_>, address: IpAddr, end: u64
     let (epoch, evicted) = (pins.epoch(), pins.order(asked, &[address], end, now));
     assert!(pins.acknowledge(epoch, asked, &[address], end));
     evicted
+}
+
+/// Nothing is the operator's own word.
+fn no_word(_: NameRef<'_>, _: IpAddr) -> Option<(Ports, Option<u64>)> {
+    None
 }
 
 #[test]
@@ -105,20 +110,20 @@ fn what_no_name_opens_any_more_is_closed() {
         assert_eq!(note_now(&mut pins, &asked(name, &web), address(n), 1_000, 0), NONE);
     }
     let all = |_: NameRef<'_>| Some((Ports::web(), None));
-    let same = pins.tighten(all, |_, _| true);
+    let same = pins.tighten(all, |_, _| true, no_word);
     assert!(!same.lost && same.keep.len() == 2 && pins.epoch() == epoch);
     let www_alone = |name: NameRef<'_>| (name == www.as_ref()).then(|| (Ports::web(), Some(5)));
-    let tightened = pins.tighten(www_alone, |_, _| true);
+    let tightened = pins.tighten(www_alone, |_, _| true, no_word);
     assert_eq!(tightened.keep, [(address(1), vec![Ports::web()], Some(5))]);
     assert!(tightened.lost && pins.len() == 1 && pins.epoch() != epoch);
     assert!(!pins.acknowledge(epoch, &asked(&api, &web), &[address(2)], 1_000));
     assert_eq!(pins.len(), 1, "an answer that was under way finds the door closed");
-    let fewer = pins.tighten(|_| Some((https.clone(), Some(5))), |_, _| true);
+    let fewer = pins.tighten(|_| Some((https.clone(), Some(5))), |_, _| true, no_word);
     assert!(fewer.lost && fewer.keep == [(address(1), vec![https.clone()], Some(5))]);
     assert!(pins.covers(&Asked { volume: Some(5), ..asked(&www, &https) }, address(1), 1_000));
-    let less = pins.tighten(|_| Some((https.clone(), Some(4))), |_, _| true);
+    let less = pins.tighten(|_| Some((https.clone(), Some(4))), |_, _| true, no_word);
     assert!(less.lost, "less may go out than before");
-    assert!(!pins.tighten(|_| Some((https.clone(), None)), |_, _| true).lost, "more may");
+    assert!(!pins.tighten(|_| Some((https.clone(), None)), |_, _| true, no_word).lost, "more may");
 }
 
 #[test]
@@ -128,16 +133,60 @@ fn what_is_ordered_is_judged_before_it_is_acknowledged() {
     let mut pins = SessionPins::new();
     let epoch = pins.epoch();
     assert_eq!(pins.order(&asked, &[address(1)], 1_000, 0), NONE);
-    let kept = pins.tighten(|_| Some((Ports::web(), None)), |_, _| true);
+    let kept = pins.tighten(|_| Some((Ports::web(), None)), |_, _| true, no_word);
     assert!(!kept.lost && kept.keep == [(address(1), vec![Ports::web()], None)], "{kept:?}");
     assert!(pins.acknowledge(epoch, &asked, &[address(1)], 1_000), "nothing is closed, so it counts");
     // Under way again, and denied meanwhile.
     let epoch = pins.epoch();
     assert_eq!(pins.order(&asked, &[address(2)], 2_000, 0), NONE);
-    let denied = pins.tighten(|_| None, |_, _| true);
+    let denied = pins.tighten(|_| None, |_, _| true, no_word);
     assert!(denied.lost && denied.keep.is_empty());
     assert!(!pins.acknowledge(epoch, &asked, &[address(2)], 2_000));
     assert!(pins.is_empty() && pins.names.is_empty());
+}
+
+#[test]
+fn a_name_that_is_denied_is_not_acknowledged_though_another_keeps_the_address_open() {
+    let (www, api, web) = (name("www.example"), name("api.example"), Ports::web());
+    let mut pins = SessionPins::new();
+    for name in [&www, &api] {
+        assert_eq!(note_now(&mut pins, &asked(name, &web), address(1), 1_000, 0), NONE);
+    }
+    // Its lease is on its way to be renewed.
+    let epoch = pins.epoch();
+    assert_eq!(pins.order(&asked(&www, &web), &[address(1)], 2_000, 0), NONE);
+    let kept = pins.tighten(|name| (name == api.as_ref()).then(|| (Ports::web(), None)), |_, _| true, no_word);
+    assert!(!kept.lost, "the other opens it");
+    assert!(!pins.acknowledge(epoch, &asked(&www, &web), &[address(1)], 2_000));
+}
+
+#[test]
+fn what_the_operators_word_leads_to_is_not_judged_by_policy() {
+    let (own, www, web) = (name("own.example"), name("www.example"), Ports::web());
+    let mut pins = SessionPins::new();
+    let by_word = Asked { by_word: true, ..asked(&own, &web) };
+    for (asked, n) in [(&by_word, 1), (&asked(&www, &web), 2)] {
+        assert_eq!(note_now(&mut pins, asked, address(n), 1_000, 0), NONE);
+    }
+    let word = |name: NameRef<'_>, _: IpAddr| (name == own.as_ref()).then(|| (Ports::web(), None));
+    let kept = pins.tighten(|_| None, |_, _| false, word);
+    assert_eq!(kept.keep, [(address(1), vec![Ports::web()], None)]);
+    assert!(pins.covers(&by_word, address(1), 1_000) && pins.tighten(|_| None, |_, _| true, no_word).lost);
+}
+
+#[test]
+fn a_lease_is_known_for_as_long_as_it_is_acknowledged() {
+    let (www, api, web) = (name("www.example"), name("api.example"), Ports::web());
+    let (www, api) = (asked(&www, &web), asked(&api, &web));
+    let mut pins = SessionPins::new();
+    assert_eq!(note_now(&mut pins, &www, address(1), 1_000, 0), NONE);
+    let epoch = pins.epoch();
+    for (asked, end) in [(&www, 4_000), (&api, 5_000)] {
+        assert_eq!(pins.order(asked, &[address(1)], end, 0), NONE);
+    }
+    assert!(pins.refused(&www, &[address(1)]).is_empty());
+    assert!(pins.acknowledge(epoch, &api, &[address(1)], 5_000));
+    assert_eq!((pins.expire(2_000), pins.details(0)[0].leases[0].1), (0, 5_000));
 }
 
 #[test]
@@ -147,7 +196,7 @@ fn an_address_that_a_name_may_not_have_any_more_is_closed() {
     for (name, n) in [(&www, 1), (&www, 2), (&api, 2)] {
         assert_eq!(note_now(&mut pins, &asked(name, &web), address(n), 1_000, 0), NONE);
     }
-    let tightened = pins.tighten(|_| Some((Ports::web(), None)), |name, _| name == api.as_ref());
+    let tightened = pins.tighten(|_| Some((Ports::web(), None)), |name, _| name == api.as_ref(), no_word);
     assert!(tightened.lost && tightened.keep == [(address(2), vec![Ports::web()], None)], "{tightened:?}");
     assert_eq!((pins.names_of(address(2)), pins.names.len()), (vec!["api.example".to_owned()], 1));
 }
@@ -182,7 +231,7 @@ fn a_gained_address_uncovers_and_closes_nothing() {
     pins.uncover();
     assert!(!pins.covers(&asked, address(1), 1) && !pins.acknowledge(before, &asked, &[address(1)], 2_000));
     assert_eq!(pins.details(0)[0].leases, [(Ports::web(), 2_000)], "it is open, and said to be");
-    let denied = pins.tighten(|_| None, |_, _| true);
+    let denied = pins.tighten(|_| None, |_, _| true, no_word);
     assert!(denied.lost, "and a deny closes it");
 }
 
@@ -203,7 +252,7 @@ fn many_names_of_one_address_are_acknowledged_whatever_their_number() {
     let epoch = pins.epoch();
     let late = name("late.example");
     assert_eq!(pins.order(&asked(&late, &web), &[address(1)], 1_000, 0), NONE);
-    let kept = pins.tighten(|name| (name == last.as_ref()).then(|| (Ports::web(), None)), |_, _| true);
+    let kept = pins.tighten(|name| (name == last.as_ref()).then(|| (Ports::web(), None)), |_, _| true, no_word);
     assert!(!kept.lost && pins.epoch() != epoch);
     assert!(!pins.acknowledge(epoch, &asked(&late, &web), &[address(1)], 1_000));
 }
@@ -302,7 +351,7 @@ proptest! {
                     let before = pins.epoch();
                     let tightened = pins.tighten(|name| {
                         (allowed & 1 << number(name).unwrap_or(7) != 0).then(|| (Ports::web(), None))
-                    }, |_, _| true);
+                    }, |_, _| true, no_word);
                     let lost = model.values().any(|(_, names)| names & allowed == 0);
                     prop_assert_eq!(tightened.lost, lost);
                     model.retain(|_, (_, names)| { *names &= allowed; *names != 0 });

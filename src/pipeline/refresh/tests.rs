@@ -1,74 +1,51 @@
 //! Held names over ticks, against an upstream on loopback whose answers tell how often it was asked. The walk is handed
 //! times of its own, far ahead of the clock, so that no tick ends by itself.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::sync::atomic::AtomicBool;
 
+use super::super::world_for_test::{self, Says, block_on, outcome, packet};
 use super::*;
-use crate::daemon::{Start, build};
-use crate::listen::{Fast, Service};
-use crate::model::Transport;
+use crate::model::Qtype;
 
 /// A tick that is far enough from the clock's own, and not so far that answers are too old to be shown.
 const TICK: u64 = 50;
 const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 struct World {
-    pipeline: Arc<Pipeline>,
-    dir: tempfile::TempDir,
-    text: String,
-    asked: Arc<AtomicU8>,
+    world: world_for_test::World,
     failing: Arc<AtomicBool>,
-    _events: std::thread::JoinHandle<()>,
 }
 
-/// Answers with 203.0.113.n to the nth question, with a TTL of 0.
-fn upstream(asked: Arc<AtomicU8>, failing: Arc<AtomicBool>) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
-    let address = socket.local_addr().expect("address");
-    std::thread::spawn(move || {
-        let mut buffer = [0; 1500];
-        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            let question = 12 + buffer[12..length].iter().position(|b| *b == 0).expect("a root") + 5;
-            // Our own question whether it lives is none.
-            let nth = asked.fetch_add(u8::from(buffer[12] != 0), Ordering::SeqCst) + 1;
-            let (rcode, answers) = if failing.load(Ordering::SeqCst) { (2, 0) } else { (0, 1) };
-            let mut reply = buffer[..question].to_vec();
-            reply[2..12].copy_from_slice(&[0x81, 0x80 | rcode, 0, 1, 0, answers, 0, 0, 0, 0]);
-            if answers == 1 {
-                reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 203, 0, 113, nth]);
-            }
-            let _ = socket.send_to(&reply, from);
-        }
-    });
-    address
+impl Deref for World {
+    type Target = world_for_test::World;
+
+    fn deref(&self) -> &Self::Target {
+        &self.world
+    }
 }
 
 impl World {
+    /// The upstream answers with 203.0.113.n to the nth question, with a TTL of 0.
     async fn new(answer: &str) -> Self {
-        let (asked, failing) = (Arc::new(AtomicU8::new(0)), Arc::new(AtomicBool::new(false)));
-        let server = upstream(asked.clone(), failing.clone());
-        let dir = tempfile::tempdir().expect("directory");
-        let text = format!(
-            "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\n[upstream]\nservers = [\"{server}\"]\n\
-             [policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"dry-run\"\n\
-             [answer]\nfloor_seconds = 0\njitter_ms = 0\n{answer}\n\
+        let failing = Arc::<AtomicBool>::default();
+        let tables = format!(
+            "[answer]\nfloor_seconds = 0\njitter_ms = 0\n{answer}\n\
              [profile.batch.budgets]\necho = 4\necho_hour = 1\n\
              [[session]]\nid = \"a\"\naddresses = [\"127.0.0.1\"]\ntype = \"batch\"\n",
         );
-        let built = build::pipeline(Self::load(&dir, &text), 64).await.expect("a pipeline");
-        Self { pipeline: built.pipeline, dir, text, asked, failing, _events: built.events }
+        let fails = failing.clone();
+        let says = move |nth: usize| match fails.load(Ordering::SeqCst) {
+            true => Says::Code(2),
+            false => Says::Address { ttl: 0, last: nth as u8 },
+        };
+        Self { world: world_for_test::World::new(&tables, says).await, failing }
     }
 
-    fn load(dir: &tempfile::TempDir, text: &str) -> crate::config::Loaded {
-        let file = dir.path().join("staunch.toml");
-        std::fs::write(&file, text).expect("configuration");
-        let start = Start { config: Some(file), state_dir: Some(dir.path().join("state")), socket: None };
-        build::load(&start).expect("a configuration")
-    }
-
+    /// How often the upstream was asked, as it stands in its answers.
     fn asked(&self) -> u8 {
-        self.asked.load(Ordering::SeqCst)
+        self.world.asked() as u8
     }
 
     fn session(&self) -> Arc<Session> {
@@ -85,20 +62,11 @@ impl World {
 
     /// Asks for an address at the beginning of a tick; the last octet of the answer, if there is one.
     async fn ask(&self, name: &str, tick: u64) -> Option<u8> {
-        let mut packet = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        for label in name.split('.') {
-            packet.push(label.len() as u8);
-            packet.extend_from_slice(label.as_bytes());
-        }
-        packet.extend_from_slice(&[0, 0, 1, 0, 1]);
+        let packet = packet(name, Qtype::A);
         let now = Now { mono: tick * TICK_MS + 5_000, wall: clock::now().wall };
-        let mut out = Vec::new();
-        let reply = match self.pipeline.fast(&packet, (FROM, 5353).into(), Transport::Udp, now, &mut out) {
-            Fast::Reply => out,
-            Fast::Deferred(deferred) => self.pipeline.finish(deferred).await.expect("a reply"),
-            Fast::Drop => panic!("no reply"),
-        };
-        (reply[7] == 1).then(|| reply[packet.len() + 15])
+        let reply = self.world.ask(FROM, &packet, now).await;
+        // Behind header, question and what comes ahead of the address.
+        (outcome(&reply).1 == 1).then(|| reply[packet.len() - 11 + 15])
     }
 
     /// Asks until nothing leaves any more; the last octet of what is shown then.
@@ -117,15 +85,6 @@ impl World {
     async fn begin(&self, tick: u64) {
         self.pipeline.refresh_held(tick * TICK_MS, Duration::ZERO).await;
     }
-}
-
-fn block_on(future: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(future);
 }
 
 #[test]
@@ -227,8 +186,7 @@ fn what_is_closed_or_refused_meanwhile_is_not_asked() {
         let left = world.asked();
         let rule = "[[rule]]\nid = \"no\"\naction = \"deny\"\nnames = [\"site.example\"]\nowner = \"sec\"\n\
                     reason = \"test\"\nreview_by = \"2099-01-01\"\n";
-        let loaded = World::load(&world.dir, &format!("{}{rule}", world.text));
-        build::apply(&world.pipeline, loaded).await.expect("a reload");
+        world.reload(&format!("{}{rule}", world.text)).await;
         assert_eq!(world.pipeline.held.len(), 0, "a reload clears the table");
         world.pipeline.refresh(&due[0].0, &due[0].1).await;
         assert_eq!((world.asked(), world.counted(|c| &c.skipped)), (left, 2), "policy refuses it by now");

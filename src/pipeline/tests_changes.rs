@@ -1,0 +1,94 @@
+//! What policy, grants and sessions become while a question or its answer is under way, and what a refusal says of whom.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::world_for_test::{Says, World, block_on, outcome, packet};
+use crate::clock;
+use crate::model::{Phase, Qtype};
+
+const A: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const SESSION: &str = "[[session]]\nid = \"a\"\naddresses = [\"127.0.0.1\"]\ntype = \"batch\"\n";
+
+fn rule(id: &str, action: &str, name: &str, more: &str) -> String {
+    format!(
+        "[[rule]]\nid = \"{id}\"\naction = \"{action}\"\nnames = [\"{name}\"]\nowner = \"o\"\nreason = \"r\"\n\
+         review_by = \"2099-01-01\"\n{more}\n"
+    )
+}
+
+async fn world(tables: &str) -> World {
+    World::new(&format!("{tables}{SESSION}"), |_| Says::Address { ttl: 300, last: 5 }).await
+}
+
+#[test]
+fn a_question_that_is_denied_while_it_waits_does_not_leave() {
+    block_on(async {
+        let world = world("").await;
+        let question = packet("payload.evil.example", Qtype::A);
+        let waiting = world.begin(A, &question, clock::now()).expect("it is to be asked");
+        world.reload(&format!("{}{}", world.text, rule("no", "deny", "evil.example", ""))).await;
+        let reply = world.end(waiting).await;
+        assert_eq!((outcome(&reply).0, world.heard()), (3, Vec::new()));
+        // What others were asked for meanwhile goes on.
+        let question = packet("www.site.example", Qtype::A);
+        let waiting = world.begin(A, &question, clock::now()).expect("it is to be asked");
+        world.reload(&world.text).await;
+        let reply = world.end(waiting).await;
+        assert_eq!((outcome(&reply), world.heard()), ((0, 1), vec!["www.site.example.".to_owned()]));
+    });
+}
+
+#[test]
+fn a_question_of_a_phase_that_is_over_does_not_leave() {
+    block_on(async {
+        let world = world("[profile.\"batch.run\"]\nunlisted = \"refuse\"\n").await;
+        let question = packet("www.site.example", Qtype::A);
+        let waiting = world.begin(A, &question, clock::now()).expect("it is to be asked");
+        let session = world.pipeline.sessions.by_address(A).expect("configured");
+        let mut announcement = session.context().announcement.clone();
+        announcement.phase = Some(Phase::Run);
+        world.pipeline.announce(announcement).expect("announced");
+        let reply = world.end(waiting).await;
+        assert_eq!((outcome(&reply).0, world.asked()), (3, 0));
+    });
+}
+
+#[test]
+fn what_is_open_by_a_zone_of_ours_is_not_closed_by_what_policy_says_of_its_names() {
+    block_on(async {
+        let zone = tempfile::NamedTempFile::new().expect("a file");
+        let text = "$TTL 60\n@ IN SOA ns.corp.test. host.corp.test. 1 60 60 60 60\n@ IN NS ns\nwiki IN A 203.0.113.9\n";
+        std::fs::write(zone.path(), text).expect("written");
+        let own = format!("[[zone]]\nname = \"corp.test\"\nfile = \"{}\"\n", zone.path().display());
+        let world = world(&format!("[profile.batch]\nunlisted = \"refuse\"\n{own}")).await;
+        let wiki = packet("wiki.corp.test", Qtype::A);
+        let ask = || world.ask(A, &wiki, clock::now());
+        assert_eq!(outcome(&ask().await), (0, 1));
+        let open = || world.pipeline.sessions.by_address(A).expect("configured").inner.lock().pins.len();
+        assert_eq!(open(), 1);
+        world.reload(&format!("{}{}", world.text, rule("no", "deny", "corp.test", ""))).await;
+        assert_eq!((open(), outcome(&ask().await)), (1, (0, 1)), "its words are the operator's own");
+        world.reload(&world.text.replace(&own, "")).await;
+        assert_eq!(open(), 0, "the zone is gone");
+    });
+}
+
+#[test]
+fn a_rule_about_one_name_is_no_reason_why_another_is_refused() {
+    let tunnel = |n: u32| format!("66tpzwybpgeisntrzcxlw7mjo43hawbhkkq57yxdnmgwa2{n:02}f.t.attacker.example");
+    for more in ["", "mode = \"monitor\""] {
+        block_on(async {
+            let world = world(&rule("no", "deny", "=no.attacker.example", more)).await;
+            let first = world.ask(A, &packet("no.attacker.example", Qtype::A), clock::now()).await;
+            assert_eq!(outcome(&first).0 == 3, more.is_empty());
+            let mut scored = 0;
+            for n in 0..12 {
+                let reply = world.ask(A, &packet(&tunnel(n), Qtype::TXT), clock::now()).await;
+                let text = String::from_utf8_lossy(&reply);
+                assert!(!text.contains("deny-rule"), "{more:?}: {text:?}");
+                scored += u32::from(text.contains("(score)"));
+            }
+            assert!(scored > 0, "{more:?}");
+        });
+    }
+}
