@@ -262,6 +262,11 @@ impl Validator {
         self.rollover.load_full()
     }
 
+    /// Whether keys are followed as their owners roll them.
+    pub fn follows(&self) -> bool {
+        self.follows
+    }
+
     /// Zones whose keys are to be looked at: those with an anchor, where keys are followed.
     pub fn trust_points(&self) -> Vec<NameBuf> {
         self.configured.zones().filter(|_| self.follows).cloned().collect()
