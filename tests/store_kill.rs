@@ -38,6 +38,8 @@ fn quarantine(n: u64) -> Record {
         reason: Reason::LedgerTenant,
         by: "staunch".into(),
         note: String::new(),
+        since: None,
+        addresses: Vec::new(),
     }
 }
 

@@ -78,6 +78,8 @@ fn closed(n: u32) -> Record {
         by: "staunch".into(),
         // As somebody would write who wants to be taken for a line.
         note: "\"}\n{\"seq\":1,\"prev\":\"\",\"hash\":\"\u{1b}[31m".into(),
+        since: None,
+        addresses: Vec::new(),
     }
 }
 

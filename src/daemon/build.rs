@@ -214,17 +214,14 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     let registries = loaded.age.rdap.clone();
     let rpz = loaded.rpz.clone();
     let feeds = loaded.feeds.clone();
-    let mut live = live(loaded, old.grants.clone(), &settled)?;
-    live.vets_like(&old);
+    let live = live(loaded, old.grants.clone(), &settled)?;
     if digest != old.digest {
         note_policy(pipeline, String::new(), old.policy.mode != Mode::Monitor).await;
     }
     pipeline.book.put_in_force(settled);
     pipeline.transfers.configure(&rpz, |zones| {
         live.rpz.store(Arc::new(zones));
-        // An answer may hold what the new rules take out.
-        pipeline.cache.vetted_by(live.vetting);
-        pipeline.live.store(Arc::new(live));
+        pipeline.put_in_force(live);
     });
     pipeline.transfers.start();
     if let (Some(rdap), Some(config)) = (&pipeline.ages.rdap, registries) {
@@ -239,7 +236,7 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
         pipeline.held.clear();
         pipeline.prefetch.clear();
     }
-    if pipeline.live.load().vetting != old.vetting {
+    if pipeline.live.load().vetting() != old.vetting() {
         pipeline.decoys.clear();
     }
     let live = pipeline.live.load_full();
@@ -393,7 +390,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
     };
     Ok(Live {
         version: Live::next_version(),
-        vetting: Live::next_version(),
+        vetting: Live::next_version().into(),
         zones: loaded.zones,
         rpz: ArcSwap::from_pointee(transfer::without_transfers(&loaded.rpz)),
         forwarded: forward::Zones::new(loaded.upstream.zones.iter().map(|own| own.zone.clone())),

@@ -44,24 +44,25 @@ pub fn load(state_dir: &Path) -> Rollover {
 
 /// Looks at every zone's keys when it is time. Never returns where answers are validated, which a reload does not change.
 pub async fn keep(pipeline: Arc<Pipeline>, state_dir: PathBuf) {
-    let first = pipeline.live.load_full();
-    let Some(mut known) = first.validator.as_ref().map(|validator| Rollover::clone(&validator.rollover())) else {
+    if pipeline.live.load().validator.is_none() {
         return std::future::pending().await;
-    };
-    drop(first);
+    }
+    // Read where keys are first followed, which a reload may have begun.
+    let mut known = None;
     let mut due: Vec<(NameBuf, Instant)> = Vec::new();
     loop {
         let live = pipeline.live.load_full();
-        if let Some(validator) = &live.validator {
+        if let Some(validator) = live.validator.as_ref().filter(|validator| validator.follows()) {
             let zones = validator.trust_points();
+            let known = known.get_or_insert_with(|| Rollover::clone(&validator.rollover()));
             // A reload has read the file, which may have been written since.
-            if !zones.is_empty() && *validator.rollover() != known {
-                validator.follow(known.clone());
+            if *validator.rollover() != *known {
+                pipeline.trust_keys(known);
             }
             due.retain(|(zone, at)| zones.contains(zone) && Instant::now() < *at);
             for zone in zones {
                 if !due.iter().any(|(waits, _)| *waits == zone) {
-                    let next = look(&pipeline, validator, &mut known, &zone, &state_dir).await;
+                    let next = look(&pipeline, validator, known, &zone, &state_dir).await;
                     due.push((zone, Instant::now() + next));
                 }
             }
@@ -104,7 +105,7 @@ async fn look(
             pipeline.degraded(&format!("trust anchors: {change}"), clock::now());
         }
     }
-    validator.follow(known.clone());
+    pipeline.trust_keys(known);
     let (path, text) = (state_dir.join(FILE), known.to_string());
     let written = tokio::task::spawn_blocking(move || write_whole(&path, text.as_bytes())).await;
     if let Err(error) = written.map_err(io::Error::other).and_then(|written| written) {

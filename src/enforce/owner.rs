@@ -160,7 +160,7 @@ impl Enforcer {
     ///
     /// Only a [`Command::Pin`] is refused for want of room in the queue. Everything else is taken, beyond the queue's
     /// capacity with one order of a kind for each session address: there a later order makes earlier ones idle, whose
-    /// tickets give [`Error::Superseded`]. This is bounded by [`super::SESSIONS_MAX`] addresses with at most four
+    /// tickets give [`Error::Superseded`]. This is bounded by [`super::SESSIONS_MAX`] addresses with at most five
     /// orders each and 262,144 destinations to unpin, together.
     ///
     /// While the table is not in place pins are refused at once; all other orders are taken. Their tickets give an

@@ -67,6 +67,11 @@ enum Next {
 }
 
 impl Inner {
+    /// What is known of a list, if it is still fetched from there.
+    fn asked_mut(&mut self, source: &Source) -> Option<&mut State> {
+        self.lists.get_mut(&source.id).filter(|state| state.source.url == source.url)
+    }
+
     fn note_good(&mut self, now: u64) {
         let since = self.unapplied.map_or(now, |unapplied| unapplied.since);
         self.unapplied = Some(Unapplied { since, from: now });
@@ -97,9 +102,17 @@ impl Inner {
 struct Shared {
     inner: Mutex<Inner>,
     changed: Condvar,
-    /// Held while a list's `state.json` is read and replaced.
+    /// Held while a list's `state.json` is read and replaced, and while settings change: what is fetched from where a list is
+    /// not fetched from any more replaces nothing. Taken ahead of `inner`.
     disk: Mutex<()>,
     outcomes: [AtomicU64; Outcome::ALL.len()],
+}
+
+impl Shared {
+    /// Whether a list is still fetched from there.
+    fn asks(&self, source: &Source) -> bool {
+        self.inner.lock().asked_mut(source).is_some()
+    }
 }
 
 /// See the module. Dropping it ends the thread, after a fetch under way.
@@ -133,6 +146,7 @@ impl Feeds {
     /// Takes new settings. What is known of lists that stay, stays.
     pub fn configure(&self, config: Config) {
         let now = clock::now();
+        let _disk = self.shared.disk.lock();
         let mut inner = self.shared.inner.lock();
         let mut lists = HashMap::new();
         for source in &config.sources {
@@ -273,8 +287,10 @@ fn run(shared: &Shared, client: &Client, listener: &dyn Listener) {
             Next::Stop => return,
             Next::Put => put_in_force(shared, listener),
             Next::Fetch(source, directory) => {
-                let result = fetch(shared, client, &Copies::of(&directory, &source.id), &source);
-                note(shared, listener, &source, result);
+                let ended = fetch(shared, client, &Copies::of(&directory, &source.id), &source);
+                if let Some(ended) = ended {
+                    note(shared, listener, &source, ended);
+                }
             }
             Next::Wait(_) => {}
         }
@@ -305,11 +321,12 @@ fn note(shared: &Shared, listener: &dyn Listener, source: &Source, (outcome, pro
     let mut told = Vec::new();
     {
         let mut inner = shared.inner.lock();
+        // Even if another address was written since: its copy is on disk.
         if outcome == Outcome::Fetched {
             inner.note_good(now.mono);
         }
-        // It may have left the configuration meanwhile.
-        let Some(state) = inner.lists.get_mut(&source.id) else { return };
+        // It may have left the configuration meanwhile, or be fetched from elsewhere.
+        let Some(state) = inner.asked_mut(source) else { return };
         let (id, why) = (source.id.clone(), problem.clone().unwrap_or_default());
         if failed && state.failures == 0 {
             told.push(Told::Failing { id: id.clone(), why: why.clone() });
@@ -327,14 +344,15 @@ fn note(shared: &Shared, listener: &dyn Listener, source: &Source, (outcome, pro
     told.into_iter().for_each(|told| listener.tell(told));
 }
 
-fn fetch(shared: &Shared, client: &Client, copies: &Copies, source: &Source) -> Ended {
+/// `None` where the list is not fetched from there any more by the time there is an answer: nothing of it is kept.
+fn fetch(shared: &Shared, client: &Client, copies: &Copies, source: &Source) -> Option<Ended> {
     match try_fetch(shared, client, copies, source) {
         Ok(result) => result,
-        Err(failure) => (Outcome::Failed, Some(failure.to_string())),
+        Err(failure) => Some((Outcome::Failed, Some(failure.to_string()))),
     }
 }
 
-fn try_fetch(shared: &Shared, client: &Client, copies: &Copies, source: &Source) -> Result<Ended, Failure> {
+fn try_fetch(shared: &Shared, client: &Client, copies: &Copies, source: &Source) -> Result<Option<Ended>, Failure> {
     let kept = copies.kept();
     // What the server is told we have must be here whole. A version that waits counts: it need not be sent again.
     let newest = kept.held.as_ref().or(kept.good.as_ref());
@@ -344,11 +362,14 @@ fn try_fetch(shared: &Shared, client: &Client, copies: &Copies, source: &Source)
     let (etag, last_modified) = match client.fetch(&source.url, known, source.timeout, source.max_octets, &mut draft)? {
         Fetched::Unchanged => {
             let _disk = shared.disk.lock();
+            if !shared.asks(source) {
+                return Ok(None);
+            }
             let mut kept = copies.kept();
             kept.checked = now;
             copies.keep(&kept).map_err(Failure::Disk)?;
             let held = kept.held.and_then(|held| held.held_for);
-            return Ok((held.as_ref().map_or(Outcome::Unchanged, |_| Outcome::Held), held));
+            return Ok(Some((held.as_ref().map_or(Outcome::Unchanged, |_| Outcome::Held), held)));
         }
         Fetched::Body { etag, last_modified } => (etag, last_modified),
     };
@@ -356,12 +377,12 @@ fn try_fetch(shared: &Shared, client: &Client, copies: &Copies, source: &Source)
     draft.file.rewind().map_err(Failure::Disk)?;
     let format = match survey(&draft.file, source.format) {
         Ok(found) => found.format,
-        Err(error) => return Ok((Outcome::Refused, Some(error.to_string()))),
+        Err(error) => return Ok(Some((Outcome::Refused, Some(error.to_string())))),
     };
     draft.file.rewind().map_err(Failure::Disk)?;
     let report = match inspect(&draft.file, format, source.day) {
         Ok(report) => report,
-        Err(error) => return Ok((Outcome::Refused, Some(error.to_string()))),
+        Err(error) => return Ok(Some((Outcome::Refused, Some(error.to_string())))),
     };
     let mut stamp = Stamp {
         url: source.url.clone(),
@@ -376,10 +397,13 @@ fn try_fetch(shared: &Shared, client: &Client, copies: &Copies, source: &Source)
         accepted: None,
     };
     let _disk = shared.disk.lock();
+    if !shared.asks(source) {
+        return Ok(None);
+    }
     let mut kept = copies.kept();
     let good = kept.good.as_ref().map(|good| good.entries);
     let result = match judge(good, report.entries, source.max_growth, source.min_share) {
-        Judged::Refused(why) => return Ok((Outcome::Refused, Some(why.to_owned()))),
+        Judged::Refused(why) => return Ok(Some((Outcome::Refused, Some(why.to_owned())))),
         Judged::Held(why) => {
             stamp.held_for = Some(why.clone());
             copies.adopt(draft, &stamp).map_err(Failure::Disk)?;
@@ -399,7 +423,7 @@ fn try_fetch(shared: &Shared, client: &Client, copies: &Copies, source: &Source)
     };
     kept.checked = now;
     copies.keep(&kept).map_err(Failure::Disk)?;
-    Ok(result)
+    Ok(Some(result))
 }
 
 fn is_whole(copies: &Copies, stamp: &Stamp) -> bool {
@@ -408,54 +432,4 @@ fn is_whole(copies: &Copies, stamp: &Stamp) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn state(id: &str, due: u64, failures: u32) -> (String, State) {
-        let source = Source {
-            id: id.into(),
-            url: format!("https://lists.example/{id}"),
-            format: None,
-            day: None,
-            refresh: Duration::from_secs(3600),
-            timeout: Duration::from_secs(60),
-            max_octets: 1 << 20,
-            max_growth: 4.0,
-            min_share: 0.25,
-        };
-        (id.into(), State { source, due, next: 0, outcome: None, problem: None, failures })
-    }
-
-    fn next(inner: &Inner, now: u64) -> String {
-        match inner.next(now) {
-            Next::Stop => "stop".into(),
-            Next::Put => "put".into(),
-            Next::Fetch(source, _) => source.id,
-            Next::Wait(wait) => wait.map_or("wait".into(), |wait| format!("wait {wait}")),
-        }
-    }
-
-    #[test]
-    fn a_server_that_hangs_holds_up_no_list_of_another() {
-        let lists = [state("hangs", 10, 3), state("good", 20, 0), state("later", 90_000, 0)];
-        let mut inner = Inner { lists: lists.into_iter().collect(), ..Inner::default() };
-        assert_eq!(next(&inner, 5), "wait 5");
-        assert_eq!(next(&inner, 30), "good", "what is fetched is fetched first");
-        inner.lists.extend([state("good", 60_000, 0)]);
-        inner.note_good(1_000);
-        assert_eq!(next(&inner, 1_000), "hangs", "those that are due may be put in force with it");
-        assert_eq!(next(&inner, 1_000 + GATHER_MS), "put", "but not however long they take");
-        inner.note_good(8_000);
-        assert_eq!(next(&inner, 1_000 + GATHER_MS), "put", "however many come meanwhile");
-        // What could not be put in force is tried again, and lists are fetched until then.
-        inner.unapplied = Some(Unapplied { since: 1_000, from: 50_000 });
-        assert_eq!(next(&inner, 20_000), "hangs");
-        inner.lists.extend([state("hangs", 70_000, 4)]);
-        assert_eq!(next(&inner, 20_000), "wait 30000");
-        assert_eq!(next(&inner, 50_000), "put");
-        inner.unapplied = None;
-        assert_eq!(next(&inner, 50_000), "wait 10000");
-        inner.stopped = true;
-        assert_eq!(next(&inner, 50_000), "stop");
-    }
-}
+mod tests;

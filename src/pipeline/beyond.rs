@@ -54,7 +54,7 @@ impl Pipeline {
         let current = self.live.load_full();
         let grants = current.grants.load();
         let is_open = current.policy.opens(&walk.session.context(), &grants, first, crate::clock::now().wall).is_ok();
-        if entry.vetting != current.vetting || !is_open {
+        if entry.vetting != current.vetting() || !is_open {
             return super::finish::fail(walk, query, Ede::Other, super::pins::CHANGED, out);
         }
         let reason = reply::reason_in(&response);

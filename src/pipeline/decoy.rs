@@ -133,6 +133,7 @@ impl Pipeline {
         Box::pin(async move {
             let search = Search {
                 pipeline: self,
+                vetting: self.live.load().vetting(),
                 live: self.live.load_full(),
                 walk: &walk,
                 query,
@@ -171,6 +172,8 @@ impl Pipeline {
 /// One question's search for what its siblings get.
 struct Search<'s, 'q> {
     pipeline: &'s Pipeline,
+    /// By which rules an answer was vetted that is found.
+    vetting: u64,
     live: Arc<Live>,
     walk: &'s Walk,
     query: &'s Query<'q>,
@@ -354,7 +357,7 @@ impl Search<'_, '_> {
         if vetted.kind == Answered::Failure || leads_inside(&vetted) {
             return None;
         }
-        Some(Arc::new(Entry::passing(live.vetting, vetted.answer, vetted.names.into_boxed_slice(), proof.stored)))
+        Some(Arc::new(Entry::passing(self.vetting, vetted.answer, vetted.names.into_boxed_slice(), proof.stored)))
     }
 }
 

@@ -489,7 +489,8 @@ impl Pipeline {
 
     /// Closes a session again that was closed when the process ended; one that nobody has announced yet, when it is.
     pub fn restore_quarantine(&self, quarantined: Quarantined) {
-        let Quarantined { session: id, case, reason, by, note, since } = quarantined;
+        let Quarantined { session: id, case, reason, by, note, since, addresses } = quarantined;
+        self.restore_addresses(&id, addresses);
         let quarantine = Quarantine { case, reason, by, note, since, applied: true, recorded: true };
         match self.recorded(&id) {
             Some(session) => session.inner.lock().quarantine = Some(quarantine),

@@ -158,6 +158,7 @@ impl Pipeline {
             }
         };
         let live = self.live.load_full();
+        let vetting = live.vetting();
         // Who has waited for another's exchange to be over once more finds its answer kept.
         // Not one of before: that was passed over above, and its age would tell when others asked.
         let kept = self.cache.get(key, clock::now().mono).filter(|entry| private && entry.stored >= now.mono);
@@ -203,7 +204,7 @@ impl Pipeline {
         let took = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
         if emptied {
             let withheld = walk.record.withheld.clone().into_boxed_slice();
-            self.cache.put_inside(key, live.vetting, vetted.answer, withheld, now.mono, floor, took);
+            self.cache.put_inside(key, vetting, vetted.answer, withheld, now.mono, floor, took);
             response.kept();
             if private {
                 Box::pin(self.as_if_asked(&live, walk, key, begun, took)).await;
@@ -212,7 +213,7 @@ impl Pipeline {
         }
         let hops = vetted.names.into_boxed_slice();
         let kind = vetted.kind;
-        let entry = self.cache.put(key, live.vetting, vetted.answer, hops, now.mono, floor, took);
+        let entry = self.cache.put(key, vetting, vetted.answer, hops, now.mono, floor, took);
         response.kept();
         if kind == Kind::Positive && leave.heard.is_none() {
             self.note_popular(&live, &walk.session, key, entry.usable - entry.stored, now);
@@ -269,7 +270,7 @@ impl Pipeline {
         for _ in 0..PIN_TRIES {
             // As policy has it now: it may have changed while the answer was under way, and again while it was pinned.
             let live = self.live.load_full();
-            if entry.vetting != live.vetting {
+            if entry.vetting != live.vetting() {
                 return fail(walk, query, Ede::Other, CHANGED, out);
             }
             let now = clock::now();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use staunch_scoring::NameRef;
 
+use super::Pipeline;
 use crate::answer::AnswerRules;
 use crate::config::{Dnssec, ListReport};
 use crate::lists::{Grants, Scope, WrittenRange};
@@ -18,7 +19,7 @@ use crate::pin::PinPolicy;
 use crate::policy::Policy;
 use crate::readiness::{Lockdown, Need};
 use crate::session::Context;
-use crate::validate::Validator;
+use crate::validate::{Rollover, Validator};
 use crate::wire::Query;
 use crate::zones::Zones;
 use crate::{forward, learn, partition, rpz};
@@ -28,8 +29,9 @@ pub struct Live {
     /// Never the same for two configurations of one process: [`Live::next_version`].
     pub version: u64,
     /// By which rules answers are vetted: never the same for two of them in one process, and the same for configurations
-    /// that agree on them. An answer that was vetted by others is of no use.
-    pub vetting: u64,
+    /// that agree on them; another one where other keys are trusted than before (`Pipeline::trust_keys`). An answer that was
+    /// vetted by others is of no use. Who vets reads it ahead of that ([`Self::vetting`]), and never behind it.
+    pub vetting: AtomicU64,
     /// Who may ask what.
     pub policy: Policy,
     /// Authoritative zones of our own.
@@ -93,10 +95,21 @@ impl Live {
         NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Takes over the vetting of the configuration before this one, where it is the same.
-    pub(crate) fn vets_like(&mut self, old: &Self) {
-        if self.answers == old.answers && self.dnssec == old.dnssec {
-            self.vetting = old.vetting;
+    /// By which rules answers are vetted from here on.
+    pub fn vetting(&self) -> u64 {
+        self.vetting.load(Ordering::Acquire)
+    }
+
+    /// Takes over the vetting of the configuration before this one, where it is the same, and what that one has learned of
+    /// trust anchors: the file may not have it yet.
+    pub(crate) fn vets_like(&self, old: &Self) {
+        let trusts_alike = match (&self.validator, &old.validator) {
+            (Some(validator), Some(before)) => validator.succeeds(before),
+            (None, None) => true,
+            _ => false,
+        };
+        if trusts_alike && self.answers == old.answers && self.dnssec == old.dnssec {
+            self.vetting.store(old.vetting(), Ordering::Release);
         }
     }
 
@@ -130,6 +143,36 @@ impl Live {
     /// Whether enforced sessions get addresses only while the lockdown was found to stand.
     pub(crate) fn needs_lockdown(&self) -> bool {
         self.enforcing && self.lockdown.need == Need::Require
+    }
+}
+
+impl Pipeline {
+    /// Puts a configuration in force in place of the one before it.
+    pub(crate) fn put_in_force(&self, live: Live) {
+        let _one = self.in_force.lock();
+        live.vets_like(&self.live.load());
+        // An answer may hold what the new rules take out.
+        self.cache.vetted_by(live.vetting());
+        self.live.store(Arc::new(live));
+    }
+
+    /// Has answers checked by the trust anchors that are configured and by what is known of their keys. Where other keys are
+    /// trusted than before, no answer that was checked by those is shown any more, kept or under way.
+    pub(crate) fn trust_keys(&self, known: &Rollover) {
+        {
+            let _one = self.in_force.lock();
+            let live = self.live.load();
+            let Some(validator) = live.validator.as_ref().filter(|validator| validator.follows()) else { return };
+            if !validator.follow(known.clone()) {
+                return;
+            }
+            // Ahead of the new vetting: who goes by that finds no finding of before.
+            self.decoys.clear();
+            let vetting = Live::next_version();
+            self.cache.vetted_by(vetting);
+            live.vetting.store(vetting, Ordering::Release);
+        }
+        self.cache.clear();
     }
 }
 
@@ -179,3 +222,6 @@ impl Sinkhole {
         if host && !nodata && reason != Some(Reason::Quarantined) { &self.addresses } else { &[] }
     }
 }
+
+#[cfg(test)]
+mod tests;

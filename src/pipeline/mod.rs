@@ -137,6 +137,8 @@ pub struct Pipeline {
     /// Held while sessions come, change their addresses or go, until the packet filter has been told: so it hears of an
     /// address in the order in which it belonged to one and then to another.
     membership: Mutex<()>,
+    /// Held while a configuration, or other trusted keys, are put in force: one after the other.
+    in_force: Mutex<()>,
     /// Whether anybody tells what is connected to.
     connections_told: AtomicBool,
     /// Verdicts that stand for the same question.
@@ -244,7 +246,7 @@ impl Pipeline {
         book: Book,
     ) -> Self {
         let strangers = Arc::new(Session::shared(live.stranger.clone()));
-        cache.vetted_by(live.vetting);
+        cache.vetted_by(live.vetting());
         let hasher = RandomState::default();
         Self {
             strangers,
@@ -266,6 +268,7 @@ impl Pipeline {
             standing: standing::Standing::default(),
             late: stale::Latecomers::default(),
             validated: crate::validate::Counters::default(),
+            in_force: Mutex::default(),
             connections_told: AtomicBool::new(false),
             unplaced: Mutex::default(),
             membership: Mutex::default(),

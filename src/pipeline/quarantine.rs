@@ -130,6 +130,8 @@ impl Pipeline {
                 reason,
                 by: by.to_owned(),
                 note: note.to_owned(),
+                since: None,
+                addresses: unsaid(context),
             },
             store::Record::Alert { alert: Box::new(alert) },
             store::Record::Ledger { session: session.id().clone(), state: self.step(inner) },
@@ -265,7 +267,39 @@ impl Pipeline {
             // Pins are held for every address of a session; a new one has none yet.
             inner.pins.uncover();
         }
-        self.guard_locked(&session.context(), &mut inner, Cause::Session, now);
+        let context = session.context();
+        self.guard_locked(&context, &mut inner, Cause::Session, now);
+        if changed.gained && !inner.ended {
+            self.record_addresses(&context, &inner);
+        }
+    }
+
+    /// Journals the addresses of a closed source that nobody announced: its name says one, and a restart must not open the
+    /// others in the packet filter. A session adopts few.
+    fn record_addresses(&self, context: &Context, inner: &Inner) {
+        let (Some(quarantine), addresses) = (inner.quarantine.as_ref().filter(|q| q.applied), unsaid(context)) else {
+            return;
+        };
+        if !addresses.is_empty() {
+            drop(self.spool(vec![store::Record::Quarantine {
+                session: context.announcement.id.clone(),
+                case: quarantine.case,
+                reason: quarantine.reason,
+                by: quarantine.by.clone(),
+                note: quarantine.note.clone(),
+                since: Some(quarantine.since),
+                addresses,
+            }]));
+        }
+    }
+
+    /// Gives a closed source that nobody announced back its recorded addresses, those that are nobody else's by now.
+    pub(super) fn restore_addresses(&self, id: &SessionId, addresses: Vec<IpAddr>) {
+        for address in addresses {
+            if self.sessions.by_address(address).is_none() {
+                drop(self.sessions.adopt(address, self.hash(id)));
+            }
+        }
     }
 
     /// Whether the session account is so far spent that a released session would soon be closed again.
@@ -385,6 +419,12 @@ fn alert_word(kind: AlertKind) -> &'static str {
 
 fn escaped(name: NameRef<'_>) -> String {
     name.to_string()
+}
+
+/// Addresses of a source that nobody announced beside the one that its name says: that of its network (IPv6).
+fn unsaid(context: &Context) -> Vec<IpAddr> {
+    let Some(said) = context.announcement.id.unannounced_source() else { return Vec::new() };
+    context.announcement.addresses.iter().copied().filter(|address| *address != said).collect()
 }
 
 /// The addresses of which the packet filter is told for a session: none once it has ended, for they may be another's by then.

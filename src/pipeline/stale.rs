@@ -113,6 +113,7 @@ impl Pipeline {
     /// lies, and the publisher has promised it for as long.
     pub(super) async fn keep(&self, permit: &Permit, response: &Response) -> Option<Answered> {
         let live = self.live.load_full();
+        let vetting = live.vetting();
         let mut vetted = answer::vet(&response.wire, Asked::from(permit), &live.answers).ok()?;
         if vetted.kind == Kind::Failure {
             return None;
@@ -133,7 +134,7 @@ impl Pipeline {
         if is_emptied(&vetted) {
             self.cache.put_inside(
                 key,
-                live.vetting,
+                vetting,
                 vetted.answer,
                 vetted.rebinding.into_boxed_slice(),
                 now.mono,
@@ -141,7 +142,7 @@ impl Pipeline {
                 took,
             );
         } else {
-            self.cache.put(key, live.vetting, vetted.answer, vetted.names.into_boxed_slice(), now.mono, floor, took);
+            self.cache.put(key, vetting, vetted.answer, vetted.names.into_boxed_slice(), now.mono, floor, took);
         }
         Some(told)
     }

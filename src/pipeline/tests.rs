@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use staunch_scoring::Bits;
 
@@ -29,7 +30,12 @@ impl Deref for World {
 impl World {
     /// Batch sessions ask what is allowed and nothing else; with further tables of the configuration.
     async fn new(tables: &str) -> Self {
-        let tables = format!("[profile.batch]\nunlisted = \"refuse\"\n{tables}");
+        Self::of("", tables).await
+    }
+
+    /// With further settings of the policy.
+    async fn of(policy: &str, tables: &str) -> Self {
+        let tables = format!("{policy}[profile.batch]\nunlisted = \"refuse\"\n{tables}");
         Self(world_for_test::World::new(&tables, |_| Says::Address { ttl: 300, last: 5 }).await)
     }
 
@@ -208,6 +214,8 @@ fn of_two_that_claim_an_address_the_later_one_has_it_and_what_is_left_of_the_oth
             reason: crate::model::Reason::Quarantined,
             by: "ops".into(),
             note: String::new(),
+            since: None,
+            addresses: Vec::new(),
         };
         // That the first one has ended at that address was never written.
         let announce = |announcement| store::Record::Announce { announcement };
@@ -218,6 +226,40 @@ fn of_two_that_claim_an_address_the_later_one_has_it_and_what_is_left_of_the_oth
         let owner = |address| world.pipeline.sessions.by_address(address).expect("restored");
         assert_eq!((owner(A).id().as_str(), owner(other).id()), ("second", &id));
         assert!(owner(other).inner.lock().is_closed() && !owner(A).inner.lock().is_closed());
+    });
+}
+
+#[test]
+fn all_addresses_of_a_closed_source_that_nobody_announced_stay_closed_behind_a_restart() {
+    block_on(async {
+        let world = World::of("unknown_source = \"profile\"\n", "").await;
+        let host = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, n]);
+        let (first, later, other) = (host(0x11), host(0x12), IpAddr::from([192, 0, 2, 9]));
+        let id = {
+            world.has(first, "www.site.example").await;
+            world.has(other, "www.site.example").await;
+            let session = world.pipeline.sessions.by_address(first).expect("adopted");
+            world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+            // The host may use any address of its network, now too.
+            world.has(later, "www.site.example").await;
+            session.id().clone()
+        };
+        let since = |world: &World| {
+            let session = world.pipeline.sessions.by_id(&id).expect("known");
+            session.inner.lock().quarantine.as_ref().map(|quarantine| (quarantine.case, quarantine.since / 10_000))
+        };
+        let before = since(&world);
+        let world_for_test::World { pipeline, dir, text, .. } = world.0;
+        pipeline.store.close();
+        drop(pipeline);
+        let world = World(world_for_test::World::again(dir, text).await);
+        assert_eq!(since(&world), before);
+        for (address, closed) in [(first, true), (later, true), (other, false)] {
+            let view = world.pipeline.enforcer.view(address).expect("taken").wait(Duration::from_secs(5)).await;
+            assert_eq!(view.expect("seen").quarantined, closed, "{address}");
+        }
+        let session = world.pipeline.sessions.by_id(&id).expect("known");
+        assert!(session.context().announcement.addresses.contains(&later));
     });
 }
 

@@ -30,13 +30,13 @@ pub(super) struct World {
 }
 
 impl World {
-    /// With further tables of the configuration, and an upstream that says `says(n)` to the nth question, from 1.
+    /// With further settings of the policy and tables of the configuration, and an upstream that says `says(n)` to the nth question, from 1.
     pub(super) async fn new(tables: &str, says: impl Fn(usize) -> Says + Send + 'static) -> Self {
         let heard = Arc::<Mutex<Vec<String>>>::default();
         let dir = tempfile::tempdir().expect("directory");
         let text = format!(
             "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\n[upstream]\nservers = [\"{}\"]\n\
-             [policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"dry-run\"\n{tables}",
+             [enforce]\nbackend = \"dry-run\"\n[policy]\nmode = \"enforce\"\n{tables}",
             upstream(heard.clone(), says)
         );
         let built = build::pipeline(load(&dir, &text), 64).await.expect("a pipeline");

@@ -5,7 +5,7 @@
 //!
 //! A share is a part of what is free at the moment (the dynamic threshold of shared-memory switches): one session alone
 //! gets a quarter of the room, and the more take theirs the less each gets, so nobody has to say beforehand how many
-//! there will be. Where others have questions waiting too, or had within a second, a session gets a 33rd of it: what one has
+//! there will be. Where others have questions waiting too, or had within a second, a session gets a 33rd of the room: what one has
 //! under way is what another's question stands behind at a busy upstream. Sessions of one owner, and strangers of one
 //! network, share such a part together, so that many sessions of one tenant are one tenant.
 //!

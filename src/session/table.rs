@@ -207,7 +207,8 @@ impl Sessions {
             Some(session) => session.context().announcement.addresses.clone(),
             None => Vec::new(),
         };
-        if addresses.len() >= ADDRESSES {
+        // The network's own, by which a restart knows it, takes nobody's place.
+        if addresses.iter().filter(|known| **known != home).count() >= ADDRESSES {
             return Err(AddError::Full(ADDRESSES));
         }
         addresses.push(address);
@@ -336,9 +337,16 @@ mod tests {
     #[test]
     fn one_ipv6_host_is_one_session() {
         let sessions = Sessions::new(8);
-        let adopted = (0..100u128)
+        let adopted = (1..100u128)
             .filter(|n| sessions.adopt(IpAddr::V6(Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | n)), 1).is_ok());
         assert_eq!(adopted.count(), 16, "the addresses that are served");
+        let network = IpAddr::V6(Ipv6Addr::from_bits(0x2001_0db8_u128 << 96));
+        assert_eq!(sessions.adopt(network, 1).expect_err("no room"), AddError::Full(16));
         assert_eq!(sessions.len(), 1);
+        // As a restart knows it by its id, ahead of its addresses.
+        let sessions = Sessions::new(8);
+        let adopted = (0..100u128)
+            .filter(|n| sessions.adopt(IpAddr::V6(Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | n)), 1).is_ok());
+        assert_eq!(adopted.count(), 17, "the network's own takes nobody's place");
     }
 }

@@ -194,6 +194,8 @@ mod tests {
             reason: crate::model::Reason::Score,
             by: "staunch".into(),
             note: String::new(),
+            since: None,
+            addresses: Vec::new(),
         };
         write(&store, vec![quarantine(1), Record::End { session: session(1) }, second, release(1)]);
         assert_eq!(store.case(of(1)).unwrap().unwrap().release, None);

@@ -178,7 +178,7 @@ impl<T> Fold<T> {
     /// could grow; what is known already is always admitted, so a full table refuses newcomers, aloud, and forgets
     /// nobody's quarantine.
     pub(super) fn admits(&self, records: &[Record], caps: Caps) -> Result<(), Error> {
-        for record in records {
+        for (at, record) in records.iter().enumerate() {
             match record {
                 Record::Announce { announcement: crate::model::Announcement { id: session, .. } }
                 | Record::Quarantine { session, .. }
@@ -186,10 +186,12 @@ impl<T> Fold<T> {
                 {
                     return Err(Error::TooMany { what: "sessions", cap: caps.sessions });
                 }
-                // Whoever can ask from many addresses makes as many ledgers; an eighth is left for what he cannot make.
+                // Whoever can ask from many addresses makes as many ledgers; an eighth is left for what he cannot make, with the
+                // ledger that comes along.
                 Record::Ledger { session, .. }
                     if self.sessions.len() >= caps.sessions - caps.sessions / 8
-                        && !self.sessions.contains_key(session) =>
+                        && !self.sessions.contains_key(session)
+                        && !records.iter().take(at).any(|before| brings(before, session)) =>
                 {
                     return Err(Error::TooMany { what: "ledgers", cap: caps.sessions - caps.sessions / 8 });
                 }
@@ -242,6 +244,15 @@ impl<T> Fold<T> {
         let grants = self.grants.into_iter().map(|(id, (until, t))| (id, (until, f(t)))).collect();
         let groups = self.groups.into_iter().map(|(owner, (until, t))| (owner, (until, f(t)))).collect();
         Fold { sessions, grants, groups, policy: self.policy.map(f), sinks: self.sinks, alerts: self.alerts }
+    }
+}
+
+/// Whether a record stands for a session, whatever is known of it.
+fn brings(record: &Record, id: &SessionId) -> bool {
+    match record {
+        Record::Announce { announcement } => announcement.id == *id,
+        Record::Quarantine { session, .. } => session == id,
+        _ => false,
     }
 }
 
@@ -341,6 +352,12 @@ mod tests {
         let fold = folded(&(0..7).map(ledger).collect::<Vec<_>>());
         assert!(matches!(fold.admits(&[ledger(7)], caps), Err(Error::TooMany { what: "ledgers", cap: 7 })));
         assert!(fold.admits(&[quarantine(7)], caps).is_ok() && fold.admits(&[ledger(6)], caps).is_ok());
+        // As a session is closed, and announced with what it has spent.
+        assert!(fold.admits(&[quarantine(7), ledger(7)], caps).is_ok());
+        assert!(fold.admits(&[announce(7), ledger(7)], caps).is_ok());
+        for others in [[quarantine(8), ledger(7)], [release(7), ledger(7)], [ledger(7), quarantine(7)]] {
+            assert!(matches!(fold.admits(&others, caps), Err(Error::TooMany { what: "ledgers", .. })), "{others:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,6 +106,8 @@ pub struct Quarantined {
     pub note: String,
     /// Since when, Unix milliseconds.
     pub since: u64,
+    /// Addresses of a source that nobody announced beside the one that its name says.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Alerts a sink has not taken.

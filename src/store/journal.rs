@@ -320,6 +320,8 @@ fn fill(dir: &Path, fresh: &Path, number: u32, head: Head, fold: &mut Fold<Loc>,
                     reason: Reason::Quarantined,
                     by: "staunch".into(),
                     note: "the original record became unreadable".into(),
+                    since: None,
+                    addresses: Vec::new(),
                 }));
                 (time.clone(), Extra::None, body)
             }

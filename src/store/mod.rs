@@ -29,6 +29,7 @@ mod verify;
 mod writer;
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,6 +88,13 @@ pub enum Record {
         by: String,
         /// Free words.
         note: String,
+        /// Since when, Unix milliseconds; nothing where it is the time of the line.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<u64>,
+        /// Addresses of a source that nobody announced beside the one that its name says; as many as a session may adopt, at
+        /// most.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        addresses: Vec<IpAddr>,
     },
     /// A session was released.
     Release {

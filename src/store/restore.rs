@@ -166,14 +166,15 @@ fn groups(fold: &Fold<Live>, held: &Held, options: &Options, now: u64) -> Vec<(S
 
 /// A quarantine record with the time of its line.
 pub(super) fn quarantined(record: &Record, time: &str) -> Option<Quarantined> {
-    let Record::Quarantine { session, case, reason, by, note } = record else { return None };
+    let Record::Quarantine { session, case, reason, by, note, since, addresses } = record else { return None };
     Some(Quarantined {
         session: session.clone(),
         case: *case,
         reason: *reason,
         by: by.clone(),
         note: note.clone(),
-        since: unix_ms(time),
+        since: since.unwrap_or_else(|| unix_ms(time)),
+        addresses: addresses.clone(),
     })
 }
 

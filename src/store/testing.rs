@@ -32,6 +32,8 @@ pub(crate) fn quarantine(n: u32) -> Record {
         reason: Reason::Score,
         by: "staunch".into(),
         note: "{\"seq\":1,\u{1b}[31m".into(),
+        since: None,
+        addresses: Vec::new(),
     }
 }
 

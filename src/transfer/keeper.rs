@@ -79,6 +79,10 @@ pub(super) struct Slot {
     config: ZoneConfig,
     counters: Arc<Counters>,
     pub(super) held: Option<Held>,
+    /// Whether the copy in force is not on disk yet. Outlives the task that is to write it, which a reload may end.
+    pub(super) unwritten: bool,
+    /// Held while a copy is written: a task that has ended may still be about it.
+    pub(super) disk: Arc<Mutex<()>>,
     pub(super) expired: bool,
     told: Arc<Notify>,
     pub(super) transfers: u64,
@@ -101,7 +105,7 @@ pub(super) struct Shared {
 
 /// The keeper of all zones.
 pub struct Keeper {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     listeners: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -264,6 +268,8 @@ impl Shared {
             config: config.clone(),
             counters: Arc::default(),
             held: None,
+            unwritten: false,
+            disk: Arc::default(),
             expired: false,
             told: Arc::default(),
             transfers: 0,
@@ -276,6 +282,8 @@ impl Shared {
             task.abort();
         }
         slot.config = config.clone();
+        // What is read from disk is there.
+        slot.unwritten &= slot.held.is_some() && matches!(config.source, Source::Primaries(_));
         slot.held = match (&config.source, slot.held.take()) {
             (Source::File(_), _) => {
                 slot.expired = false;

@@ -14,6 +14,9 @@ use crate::rpz::{self, Builder, Errors, RecordOf, Rules};
 /// Line of the first record in a written zone: a comment and the SOA stand before it.
 const FIRST_LINE: u32 = 3;
 
+/// Most records beside the SOA, so that the written zone can be read again.
+const MAX_RECORDS: usize = rpz::MAX_RECORDS as usize - 1;
+
 /// All records of a zone but its SOA, in the order in which they came.
 #[derive(Clone, Default)]
 pub(super) struct Records {
@@ -33,7 +36,7 @@ pub(super) enum Misfit {
     #[error("the changes take away what is not there")]
     Missing,
     /// The zone is larger than may be.
-    #[error("the zone is larger than `max_transfer_octets`")]
+    #[error("the zone is larger than `max_transfer_octets`, or has more than {MAX_RECORDS} records")]
     TooLarge,
 }
 
@@ -55,10 +58,15 @@ impl Records {
         self.octets.extend_from_slice(&rtype.to_be_bytes());
         self.octets.extend_from_slice(rdata);
         self.octets.extend_from_slice(&ttl.to_be_bytes());
+        self.end(most, MAX_RECORDS)
+    }
+
+    /// Ends a record, where there is room for it.
+    fn end(&mut self, most: u64, most_records: usize) -> Result<(), Misfit> {
         let end = u32::try_from(self.octets.len()).map_err(|_| Misfit::TooLarge)?;
         self.ends.push(end);
-        let large = self.octets.len() as u64 > most || self.ends.len() as u64 > u64::from(rpz::MAX_RECORDS);
-        if large { Err(Misfit::TooLarge) } else { Ok(()) }
+        let is_large = self.octets.len() as u64 > most || self.ends.len() > most_records;
+        if is_large { Err(Misfit::TooLarge) } else { Ok(()) }
     }
 
     pub(super) fn push_read(&mut self, record: &Read, most: u64) -> Result<(), Misfit> {
@@ -93,6 +101,15 @@ impl Records {
         &'r self,
         steps: impl Iterator<Item = (&'r Self, &'r Self)> + Clone,
         most: u64,
+    ) -> Result<Self, Misfit> {
+        self.changed_within(steps, most, MAX_RECORDS)
+    }
+
+    fn changed_within<'r>(
+        &'r self,
+        steps: impl Iterator<Item = (&'r Self, &'r Self)> + Clone,
+        most: u64,
+        most_records: usize,
     ) -> Result<Self, Misfit> {
         let mut touched: HashMap<&[u8], Fate, foldhash::quality::RandomState> = HashMap::default();
         for key in steps.clone().flat_map(|(gone, new)| gone.keys().chain(new.keys())) {
@@ -131,10 +148,7 @@ impl Records {
             Self { octets: Vec::with_capacity(self.octets.len()), ends: Vec::with_capacity(self.ends.len()) };
         for octets in kept.chain(added.iter().copied().flatten()) {
             next.octets.extend_from_slice(octets);
-            if next.octets.len() as u64 > most {
-                return Err(Misfit::TooLarge);
-            }
-            next.ends.push(u32::try_from(next.octets.len()).map_err(|_| Misfit::TooLarge)?);
+            next.end(most, most_records)?;
         }
         Ok(next)
     }
@@ -221,4 +235,32 @@ fn line(to: &mut impl Write, owner: NameRef<'_>, ttl: u32, rtype: u16, rdata: &[
         write!(to, "{octet:02x}")?;
     }
     writeln!(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use staunch_scoring::NameBuf;
+
+    use super::*;
+
+    fn records(names: &[&str]) -> Records {
+        let mut records = Records::default();
+        for name in names {
+            let owner = NameBuf::from_text(&format!("{name}.rpz.test")).expect("a name");
+            records.push(owner.as_ref(), Qtype::CNAME.0, 60, &[0], u64::MAX).expect("room");
+        }
+        records
+    }
+
+    #[test]
+    fn changes_make_no_more_records_than_a_whole_zone_may_have() {
+        let have = records(&["a", "b"]);
+        let made = |gone: &[&str], new: &[&str], most| {
+            let (gone, new) = (records(gone), records(new));
+            have.changed_within([(&gone, &new)].into_iter(), u64::MAX, most).map(|all| all.ends.len())
+        };
+        assert_eq!(made(&[], &["c"], 3), Ok(3));
+        assert_eq!(made(&[], &["c"], 2), Err(Misfit::TooLarge));
+        assert_eq!(made(&["a"], &["c"], 2), Ok(2), "what goes makes room");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use staunch_scoring::{NameBuf, NameRef};
 use tokio::sync::Notify;
@@ -48,7 +48,7 @@ impl std::fmt::Display for Problem {
 
 impl Task {
     pub(super) async fn run(self) {
-        let (mut failures, mut unwritten) = (0u32, false);
+        let mut failures = 0u32;
         let mut writable = Instant::now();
         self.watch_expiry();
         loop {
@@ -57,7 +57,6 @@ impl Task {
             let next = match outcome {
                 Ok(changed) => {
                     failures = 0;
-                    unwritten |= changed;
                     self.heard(now, changed)
                 }
                 Err(problem) => {
@@ -67,15 +66,15 @@ impl Task {
                 }
             };
             self.watch_expiry();
-            if unwritten && Instant::now() >= writable {
+            if self.is_unwritten() && Instant::now() >= writable {
                 let begun = Instant::now();
-                self.write().await;
-                (unwritten, writable) = (false, Instant::now() + (begun.elapsed() * WRITE_SHARE).min(WRITE_MAX));
+                let wait = if self.write().await { begun.elapsed() * WRITE_SHARE } else { WRITE_MAX };
+                writable = Instant::now() + wait.min(WRITE_MAX);
             }
             tokio::time::sleep(PACE).await;
             let Some(next) = next else { return };
             let mut wait = Duration::from_millis(next.saturating_sub(clock::now().wall.steady));
-            if unwritten {
+            if self.is_unwritten() {
                 wait = wait.min(writable.saturating_duration_since(Instant::now()));
             }
             if let Some(left) = self.left() {
@@ -159,7 +158,7 @@ impl Task {
         let held = Held { copy: Arc::new(copy), rules: Arc::new(rules), checked: clock::now().wall.steady };
         let rules = held.rules.len();
         let was_expired = self.shared.change(self.zone.as_ref(), |slot| {
-            slot.held = Some(held);
+            (slot.held, slot.unwritten) = (Some(held), true);
             slot.transfers += 1;
             (std::mem::take(&mut slot.expired), true)
         });
@@ -183,15 +182,17 @@ impl Task {
             if let Some(held) = &mut slot.held {
                 held.checked = now;
             }
-            (schedule::refreshed(slot.soa().unwrap_or_default(), now), publish)
+            ((schedule::refreshed(slot.soa().unwrap_or_default(), now), slot.unwritten), publish)
         });
+        let (next, is_unwritten) = next.unzip();
         if was_expired {
             self.tell_fresh();
         }
-        if !changed {
-            // The file's time is when the primary was last heard, for the next start.
+        if !changed && is_unwritten == Some(false) {
+            // The file's time is when the primary was last heard, for the next start. One that holds an older copy than the
+            // primary has confirmed keeps its own.
             let file = std::fs::File::options().append(true).open(self.shared.file(self.zone.as_ref()));
-            if let Err(error) = file.and_then(|file| file.set_modified(std::time::SystemTime::now())) {
+            if let Err(error) = file.and_then(|file| file.set_modified(SystemTime::now())) {
                 tracing::debug!(%error, zone = %self.zone, "the copy's time could not be set");
             }
         }
@@ -255,28 +256,50 @@ impl Task {
         ));
     }
 
-    /// Writes the copy in force to disk.
-    async fn write(&self) {
-        let held =
-            self.shared.change(self.zone.as_ref(), |slot| (slot.held.as_ref().map(|held| held.copy.clone()), false));
-        let Some(copy) = held.flatten() else { return };
-        let (zone, file) = (self.zone.clone(), self.shared.file(self.zone.as_ref()));
-        let written = tokio::task::spawn_blocking(move || write_whole(&copy, zone.as_ref(), &file)).await;
-        if let Ok(Err(error)) = written {
-            tracing::error!(%error, zone = %self.zone, "the last good copy could not be written");
+    fn is_unwritten(&self) -> bool {
+        self.shared.change(self.zone.as_ref(), |slot| (slot.unwritten, false)).unwrap_or_default()
+    }
+
+    /// Writes the copy in force to disk; whether it is there.
+    async fn write(&self) -> bool {
+        let (shared, zone) = (self.shared.clone(), self.zone.clone());
+        let written = tokio::task::spawn_blocking(move || write_in_force(&shared, zone.as_ref())).await;
+        let written = written.map_err(std::io::Error::other).and_then(|written| written);
+        if let Err(error) = &written {
+            tracing::error!(%error, zone = %self.zone, "the last good copy could not be written; it is tried again");
         }
+        written.is_ok()
     }
 }
 
-/// Under another name first, so that there is always one whole copy.
-fn write_whole(copy: &Copy, zone: NameRef<'_>, file: &Path) -> std::io::Result<()> {
+/// Writes the copy that is in force once nobody else writes one of this zone.
+fn write_in_force(shared: &Shared, zone: NameRef<'_>) -> std::io::Result<()> {
+    let Some(disk) = shared.change(zone, |slot| (slot.disk.clone(), false)) else { return Ok(()) };
+    let _one = disk.lock();
+    let unwritten = shared.change(zone, |slot| (slot.held.clone().filter(|_| slot.unwritten), false));
+    let Some(held) = unwritten.flatten() else { return Ok(()) };
+    write_whole(&held, zone, &shared.file(zone))?;
+    shared.change(zone, |slot| {
+        let is_it = slot.held.as_ref().is_some_and(|now| Arc::ptr_eq(&now.copy, &held.copy));
+        slot.unwritten &= !is_it;
+        ((), false)
+    });
+    Ok(())
+}
+
+/// Under another name first, so that there is always one whole copy. Its time is when the primary was last heard, which may
+/// have been long before it could be written.
+fn write_whole(held: &Held, zone: NameRef<'_>, file: &Path) -> std::io::Result<()> {
+    let age = Duration::from_millis(clock::now().wall.steady.saturating_sub(held.checked));
     if let Some(dir) = file.parent() {
         crate::private_dir::make(dir)?;
     }
     let new = file.with_extension("new");
     let mut to = std::io::BufWriter::new(std::fs::File::create(&new)?);
-    copy.write(zone, &mut to)?;
-    to.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    held.copy.write(zone, &mut to)?;
+    let to = to.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    to.set_modified(SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH))?;
+    to.sync_all()?;
     std::fs::rename(&new, file)
 }
 

@@ -61,22 +61,24 @@ pub(super) fn seconds(now: Now) -> u32 {
 impl Validator {
     /// The zone that holds `name`, or that begins there, by what is known in a partition.
     pub(super) fn zone_of<'n>(&self, name: NameRef<'n>, aim: Aim, of: Partition, now: Now) -> Result<Holder<'n>, Halt> {
-        let anchors = self.anchors.load();
-        let Trust::Anchor(anchor, vouched) = anchors.of(name) else { return Ok(Holder::Insecure(None)) };
+        let in_force = self.anchors.load();
+        let number = in_force.number;
+        let Trust::Anchor(anchor, vouched) = in_force.anchors.of(name) else { return Ok(Holder::Insecure(None)) };
         let depth = anchor.label_count();
         let at = |labels: usize| name.strip_left(name.label_count().saturating_sub(labels));
-        let lacks = |lack: Lack, labels: usize| Err(Halt::Lack(lack.beside(self.ahead(name, labels, aim, of, now))));
-        let keys = match self.zones.get(of, anchor, now.mono) {
+        let lacks =
+            |lack: Lack, labels: usize| Err(Halt::Lack(lack.beside(self.ahead(name, labels, aim, of, number, now))));
+        let keys = match self.zones.get(of, anchor, number, now.mono) {
             Some(State::Zone(keys)) => keys,
             Some(State::Bogus(why)) => return Err(Halt::Bogus(why)),
-            _ => return lacks(Lack::keys(at(depth), vouched.into()), depth + 1),
+            _ => return lacks(Lack::keys(at(depth), vouched.into(), number), depth + 1),
         };
         let mut zone = Zone { name: at(depth), keys };
         for labels in depth + 1..=name.label_count() {
             let below = at(labels);
-            match self.zones.get(of, below, now.mono) {
-                None => return lacks(Lack::delegation(below, zone.name, zone.keys), labels),
-                Some(State::Delegated(vouched)) => return lacks(Lack::keys(below, vouched), labels + 1),
+            match self.zones.get(of, below, number, now.mono) {
+                None => return lacks(Lack::delegation(below, zone.name, zone.keys, number), labels),
+                Some(State::Delegated(vouched)) => return lacks(Lack::keys(below, vouched, number), labels + 1),
                 Some(State::Zone(keys)) => zone = Zone { name: below, keys },
                 Some(State::Inside) => {}
                 Some(State::Insecure(why)) => return Ok(Holder::Insecure(why)),
@@ -88,12 +90,12 @@ impl Validator {
 
     /// What is known to be needed further down, from `labels` on: to a signer each delegation on the way and its keys; else
     /// the next delegation, since it may be where the way ends.
-    fn ahead(&self, name: NameRef<'_>, labels: usize, aim: Aim, of: Partition, now: Now) -> Vec<Need> {
+    fn ahead(&self, name: NameRef<'_>, labels: usize, aim: Aim, of: Partition, anchors: u64, now: Now) -> Vec<Need> {
         let last = if aim == Aim::Signer { name.label_count() } else { labels.min(name.label_count()) };
         let way = (labels..=last).map(|labels| name.strip_left(name.label_count() - labels));
-        let is_unknown = |below: &NameRef<'_>| self.zones.get(of, *below, now.mono).is_none();
+        let is_unknown = |below: &NameRef<'_>| self.zones.get(of, *below, anchors, now.mono).is_none();
         let mut needs: Vec<Need> = way.filter(is_unknown).take(MAX_AHEAD).map(Need::delegation).collect();
-        if aim == Aim::Signer && !matches!(self.zones.get(of, name, now.mono), Some(State::Zone(_))) {
+        if aim == Aim::Signer && !matches!(self.zones.get(of, name, anchors, now.mono), Some(State::Zone(_))) {
             needs.push(Need::keys(name));
         }
         needs
@@ -117,7 +119,7 @@ impl Validator {
             Err(Halt::Lack(_)) => return Err(Verdict::Indeterminate(Unknown::Unanswered)),
         };
         let proves = !matches!(state, State::Bogus(_));
-        self.zones.put(work.partition(), lack.need().name(), state, ttl, now.mono);
+        self.zones.put(work.partition(), lack.need().name(), state, ttl, lack.anchors, now.mono);
         Ok(proves)
     }
 

@@ -56,18 +56,20 @@ pub(super) enum By {
 pub struct Lack {
     need: Need,
     pub(super) by: By,
+    /// The number of the anchors that lead to it.
+    pub(super) anchors: u64,
     ahead: Vec<Need>,
 }
 
 impl Lack {
     /// The delegation that may stand at `name`, below a zone with `keys`.
-    pub(super) fn delegation(name: NameRef<'_>, parent: NameRef<'_>, keys: Arc<[Key]>) -> Self {
-        Self { need: Need::delegation(name), by: By::Parent(parent.to_owned(), keys), ahead: Vec::new() }
+    pub(super) fn delegation(name: NameRef<'_>, parent: NameRef<'_>, keys: Arc<[Key]>, anchors: u64) -> Self {
+        Self { need: Need::delegation(name), by: By::Parent(parent.to_owned(), keys), anchors, ahead: Vec::new() }
     }
 
     /// The keys of the zone `name`, which `vouched` stands for.
-    pub(super) fn keys(name: NameRef<'_>, vouched: Arc<[Ds]>) -> Self {
-        Self { need: Need::keys(name), by: By::Vouched(vouched), ahead: Vec::new() }
+    pub(super) fn keys(name: NameRef<'_>, vouched: Arc<[Ds]>, anchors: u64) -> Self {
+        Self { need: Need::keys(name), by: By::Vouched(vouched), anchors, ahead: Vec::new() }
     }
 
     /// The look-up that is lacking.

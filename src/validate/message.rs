@@ -80,6 +80,7 @@ impl Validator {
         let Some(chain) = Chain::follow(&message, asked, rules) else {
             return Step::Done(Verdict::Bogus(Bogus::NoSignature));
         };
+        work.by(self.anchors.load().number);
         let case = Case { validator: self, message: &message, partition: work.partition(), now };
         match case.whole(&chain, asked.qtype, work) {
             Ok(Proved { is_secure: true, ttl, .. }) => Step::Done(Verdict::Secure { ttl }),

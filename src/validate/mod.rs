@@ -190,18 +190,25 @@ pub enum Verdict {
 pub struct Validator {
     configured: Anchors,
     /// The same with what `rollover` says of their keys.
-    anchors: ArcSwap<Anchors>,
+    anchors: ArcSwap<InForce>,
     rollover: ArcSwap<Rollover>,
     follows: bool,
     limits: Limits,
     zones: Zones,
 }
 
+/// Anchors, and which of those that one validator has had they are: what was proved by others proves nothing.
+#[derive(Debug)]
+struct InForce {
+    number: u64,
+    anchors: Anchors,
+}
+
 impl Validator {
     /// Knows no key yet, and trusts by these anchors alone.
     pub fn new(anchors: Anchors, limits: Limits) -> Self {
         Self {
-            anchors: ArcSwap::from_pointee(anchors.clone()),
+            anchors: ArcSwap::from_pointee(InForce { number: 0, anchors: anchors.clone() }),
             configured: anchors,
             rollover: ArcSwap::default(),
             follows: false,

@@ -30,6 +30,8 @@ pub struct Work {
     signatures: u32,
     failures: u32,
     lookups: u32,
+    /// The number of the anchors that `sets` were checked by.
+    anchors: u64,
     /// Hashes computed. At most [`Limits::hashes`].
     hashes: Vec<Hashed>,
     /// What was found of sets of the answer: as many as it has, at most.
@@ -45,6 +47,7 @@ impl Work {
             signatures: 0,
             failures: 0,
             lookups: 0,
+            anchors: 0,
             hashes: Vec::new(),
             sets: HashMap::with_hasher(foldhash::quality::RandomState::default()),
         }
@@ -53,6 +56,14 @@ impl Work {
     /// Whose question it is.
     pub fn partition(&self) -> Partition {
         self.partition
+    }
+
+    /// Goes by the anchors of this number from here on: what was found of sets by others counts no more.
+    pub(super) fn by(&mut self, anchors: u64) {
+        if self.anchors != anchors {
+            self.anchors = anchors;
+            self.sets.clear();
+        }
     }
 
     /// Signatures checked.

@@ -18,7 +18,7 @@ const OCTETS: u64 = 8 << 20;
 /// Names that this is laid out for.
 const NAMES: usize = 16_384;
 /// Octets reckoned for a name beside its own and its keys.
-const OVERHEAD: usize = 104;
+const OVERHEAD: usize = 112;
 /// No word is kept for less: a question must be able to use what it has just learned, whatever its TTL. Seconds.
 const MIN_TTL: u32 = 10;
 /// No word is kept for longer, seconds: a zone that loses its keys is not lost for days.
@@ -46,6 +46,8 @@ struct Known {
     state: State,
     /// Monotonic milliseconds.
     until: u64,
+    /// By which anchors it was proved.
+    anchors: u64,
 }
 
 /// What a state is kept under, borrowed. Hashed as [`Owned`] is.
@@ -104,17 +106,19 @@ impl Default for Zones {
 }
 
 impl Zones {
-    /// What a partition knows of `name` at `now`, monotonic milliseconds.
-    pub(super) fn get(&self, partition: Partition, name: NameRef<'_>, now: u64) -> Option<State> {
-        self.names.get(&Of::new(partition, name)).filter(|known| now < known.until).map(|known| known.state)
+    /// What a partition knows of `name` at `now`, monotonic milliseconds, by the anchors of this number. What was proved by
+    /// others is not known: a look-up that was under way when they changed puts its result behind the change.
+    pub(super) fn get(&self, partition: Partition, name: NameRef<'_>, anchors: u64, now: u64) -> Option<State> {
+        let stands = |known: &Known| known.anchors == anchors && now < known.until;
+        self.names.get(&Of::new(partition, name)).filter(stands).map(|known| known.state)
     }
 
-    /// Keeps what was found out for a partition, for `ttl` seconds.
-    pub(super) fn put(&self, partition: Partition, name: NameRef<'_>, state: State, ttl: u32, now: u64) {
+    /// Keeps what was found out for a partition by anchors of this number, for `ttl` seconds.
+    pub(super) fn put(&self, partition: Partition, name: NameRef<'_>, state: State, ttl: u32, anchors: u64, now: u64) {
         let ttl = if matches!(state, State::Bogus(_)) { BOGUS_TTL } else { ttl.clamp(MIN_TTL, MAX_TTL) };
         let until = now.saturating_add(u64::from(ttl) * 1000);
         let Of { partition, name } = Of::new(partition, name);
-        self.names.insert(Owned { partition, name: name.into() }, Known { state, until });
+        self.names.insert(Owned { partition, name: name.into() }, Known { state, until, anchors });
     }
 
     /// Forgets everything.
@@ -150,11 +154,11 @@ mod tests {
             (State::Bogus(Bogus::Expired), 300, 5),
         ] {
             let name = name("a.example");
-            zones.put(Partition::ALL, name.as_ref(), state.clone(), ttl, 1000);
-            assert_eq!(zones.get(Partition::ALL, name.as_ref(), kept * 1000 + 999), Some(state));
-            assert_eq!(zones.get(Partition::ALL, name.as_ref(), kept * 1000 + 1000), None);
+            zones.put(Partition::ALL, name.as_ref(), state.clone(), ttl, 0, 1000);
+            assert_eq!(zones.get(Partition::ALL, name.as_ref(), 0, kept * 1000 + 999), Some(state));
+            assert_eq!(zones.get(Partition::ALL, name.as_ref(), 0, kept * 1000 + 1000), None);
         }
-        assert_eq!(zones.get(Partition::ALL, name("b.example").as_ref(), 1000), None);
+        assert_eq!(zones.get(Partition::ALL, name("b.example").as_ref(), 0, 1000), None);
     }
 
     #[test]
@@ -165,9 +169,9 @@ mod tests {
             Partitions::of(&Announcement::without_sandbox(id, SessionType::Batch)).alone()
         });
         let (zone, root) = (name("a.example"), NameRef::ROOT);
-        zones.put(one, zone.as_ref(), State::Inside, 300, 0);
-        zones.put(one, root, State::Inside, 300, 0);
-        let known = |partition, name| zones.get(partition, name, 1).is_some();
+        zones.put(one, zone.as_ref(), State::Inside, 300, 0, 0);
+        zones.put(one, root, State::Inside, 300, 0, 0);
+        let known = |partition, name| zones.get(partition, name, 0, 1).is_some();
         assert!(known(one, zone.as_ref()) && !known(other, zone.as_ref()) && !known(Partition::ALL, zone.as_ref()));
         assert!(known(other, root), "the root is everybody's");
     }
@@ -178,9 +182,9 @@ mod tests {
         let key = Key::read(&[&[1, 0, 3, 8][..], &[7; 516]].concat()).expect("a key");
         let keys: Arc<[Key]> = vec![key; super::super::keys::MAX_KEYS].into();
         for i in 0..2000 {
-            zones.put(Partition::ALL, name(&format!("z{i}.example")).as_ref(), State::Zone(keys.clone()), 300, 0);
+            zones.put(Partition::ALL, name(&format!("z{i}.example")).as_ref(), State::Zone(keys.clone()), 300, 0, 0);
         }
         assert!(zones.weight() <= OCTETS, "{}", zones.weight());
-        assert!(zones.get(Partition::ALL, name("z1999.example").as_ref(), 1).is_some());
+        assert!(zones.get(Partition::ALL, name("z1999.example").as_ref(), 0, 1).is_some());
     }
 }

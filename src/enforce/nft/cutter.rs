@@ -13,62 +13,38 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::super::netlink::{Netlink, NetlinkError, Writer};
+use super::due::{Due, Pass, Renewal};
 use super::flows::{self, Flow};
 use super::kernel;
 use super::resets::Resets;
 use super::sets::{self, Element, Kind, MSG_GETSETELEM, Set, lease_kind};
 use super::watch::{INET, SUBSYS};
+use crate::enforce::Error;
 use crate::enforce::state::Target;
-use crate::enforce::{Class, Error, Kept};
 
-/// Lists of orders that may wait. A session that is refused this service is counted as an error and stays refused by
-/// the rules.
-const QUEUE: usize = 4096;
 /// From so many sessions on, one pass over all flows is cheaper than two filtered ones for each.
 const MANY: usize = 4;
 /// Longest pause after a pass: flows must end within a second of their order.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
-/// Most sessions looked after in one pass.
-const BATCH: usize = 16_384;
-
-/// A session whose flows of older generations are to be taken over or ended.
-#[derive(Debug, Clone)]
-pub(super) struct Renewal {
-    /// Source address of the sandbox.
-    pub session: IpAddr,
-    /// The mark of flows that live on.
-    pub generation: u32,
-    /// Whose written ranges are open to it.
-    pub class: Class,
-    /// What they may lead to beside what is pinned.
-    pub keep: Vec<Kept>,
-}
-
-#[derive(Debug)]
-enum Order {
-    Cut(Vec<IpAddr>),
-    Renew(Renewal),
-}
 
 /// Handle to the thread.
 #[derive(Debug)]
 pub(super) struct Cutter {
-    orders: Option<SyncSender<Order>>,
     /// Until the thread is started.
-    idle: Option<(Worker, Receiver<Order>)>,
+    idle: Option<Worker>,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
+    due: Due,
     cut: AtomicU64,
     errors: AtomicU64,
     /// Renewals that were carried out, as far as anything could be done for them.
@@ -80,7 +56,6 @@ impl Cutter {
     pub(super) fn new(table: String) -> Result<Self, Error> {
         let netlink = super::open()?;
         let shared = Arc::new(Shared::default());
-        let (orders, queue) = sync_channel(QUEUE);
         let worker = Worker {
             netlink,
             table,
@@ -88,16 +63,16 @@ impl Cutter {
             shared: Arc::clone(&shared),
             local: LocalAddresses::default(),
         };
-        Ok(Self { orders: Some(orders), idle: Some((worker, queue)), thread: None, shared })
+        Ok(Self { idle: Some(worker), thread: None, shared })
     }
 
     /// Starts the thread. Apart from [`Cutter::new`], so that who needs a privilege for sockets only can give it away before
     /// there is a thread that would keep it.
     pub(super) fn start(&mut self) -> Result<(), Error> {
-        let Some((worker, queue)) = self.idle.take() else { return Ok(()) };
+        let Some(worker) = self.idle.take() else { return Ok(()) };
         let thread = std::thread::Builder::new()
             .name("enforce-flows".into())
-            .spawn(move || worker.run(queue))
+            .spawn(move || worker.run())
             .map_err(|source| Error::Io { doing: "start the thread that ends flows", source })?;
         self.thread = Some(thread);
         Ok(())
@@ -107,18 +82,18 @@ impl Cutter {
     /// once.
     pub(super) fn cut(&self, sessions: Vec<IpAddr>) {
         if !sessions.is_empty() {
-            self.order(Order::Cut(sessions));
+            self.ordered(self.shared.due.cut(sessions));
         }
     }
 
     /// Orders that flows of older generations live on where they may, and end where they may not; returns at once. What is
     /// done is told by [`Cutter::renewed`].
     pub(super) fn renew(&self, renewal: Renewal) {
-        self.order(Order::Renew(renewal));
+        self.ordered(self.shared.due.renew(renewal));
     }
 
-    fn order(&self, order: Order) {
-        if self.orders.as_ref().is_none_or(|queue| queue.try_send(order).is_err()) {
+    fn ordered(&self, is_taken: bool) {
+        if !is_taken {
             self.shared.errors.fetch_add(1, Relaxed);
             tracing::warn!("too many sessions to end flows of; the rules refuse them");
         }
@@ -136,10 +111,16 @@ impl Cutter {
 
     /// Waits until all orders are carried out; none are taken any more.
     pub(super) fn finish(&mut self) {
-        self.orders = None;
+        self.shared.due.close();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Cutter {
+    fn drop(&mut self) {
+        self.shared.due.close();
     }
 }
 
@@ -153,27 +134,15 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, queue: Receiver<Order>) {
-        while let Ok(first) = queue.recv() {
-            let (mut sessions, mut renewals) = (HashSet::new(), Vec::new());
-            let mut take = |order| match order {
-                Order::Cut(more) => sessions.extend(more),
-                Order::Renew(renewal) => renewals.push(renewal),
-            };
-            take(first);
-            let mut taken = 1;
-            while taken < BATCH
-                && let Ok(more) = queue.try_recv()
-            {
-                take(more);
-                taken += 1;
-            }
+    fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        while let Some(pass) = shared.due.next() {
             // Addresses of the host change rarely, but they change.
             self.local = LocalAddresses::default();
             let started = Instant::now();
-            let result = self.carry_out(&sessions, &renewals);
+            let result = self.carry_out(&pass);
             // Whatever became of it: what has not been taken over by now is refused by the rules.
-            self.shared.renewed.lock().extend(renewals.iter().map(|renewal| (renewal.session, renewal.generation)));
+            self.shared.renewed.lock().extend(pass.renew.values().map(|renewal| (renewal.session, renewal.generation)));
             match result {
                 Ok(cut) => {
                     self.shared.cut.fetch_add(cut, Relaxed);
@@ -192,8 +161,8 @@ impl Worker {
         }
     }
 
-    fn carry_out(&mut self, cut: &HashSet<IpAddr>, renewals: &[Renewal]) -> Result<u64, NetlinkError> {
-        let sessions: HashSet<IpAddr> = cut.iter().copied().chain(renewals.iter().map(|r| r.session)).collect();
+    fn carry_out(&mut self, pass: &Pass) -> Result<u64, NetlinkError> {
+        let sessions: HashSet<IpAddr> = pass.cut.iter().chain(pass.renew.keys()).copied().collect();
         let local = &self.local;
         let concerned = |flow: &Flow| {
             (sessions.contains(&flow.original.0) || sessions.contains(&flow.reply.0)) && local.forwarded(flow)
@@ -210,12 +179,10 @@ impl Worker {
                 }
             }
         }
-        // Of several renewals of one session the last is the one in force.
-        let renewals: HashMap<IpAddr, &Renewal> = renewals.iter().map(|renewal| (renewal.session, renewal)).collect();
         let mut ended = 0;
         for flow in found {
             let source = flow.original.0;
-            match renewals.get(&source) {
+            match pass.renew.get(&source) {
                 Some(renewal) if flow.mark == renewal.generation => {}
                 Some(renewal) if self.may_go_on(renewal, &flow)? => {
                     flows::mark(&mut self.netlink, &flow, renewal.generation)?;

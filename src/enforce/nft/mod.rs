@@ -1,6 +1,6 @@
 //! nftables: one table of our own, kept as wanted over netlink.
 //!
-//! [`table`] and [`rules`] say how the table stands, [`sets`] how elements look, [`cutter`] ends open flows with [`flows`] and
+//! [`table`] and [`rules`] say how the table stands, [`sets`] how elements look, [`cutter`] ends open flows that are [`due`] with [`flows`] and
 //! [`resets`], [`watch`] notices and repairs what others do and [`notice`] hears of it at once, [`observer`] looks at open
 //! flows and volumes, [`sweep`] ends flows that somebody names, [`image`] reads whole tables; here and in [`pins`] commands
 //! become batches. A batch takes effect whole or not at all, also for packets.
@@ -9,6 +9,7 @@
 
 mod adopt;
 mod cutter;
+mod due;
 mod flows;
 mod held;
 mod image;

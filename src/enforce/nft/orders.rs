@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::super::netlink::{NetlinkError, Refusal};
 use super::super::state::{Entry, Metered, Target, Volume};
 use super::super::{Command, Error, SESSIONS_MAX};
-use super::cutter::Renewal;
+use super::due::Renewal;
 use super::members::Members;
 use super::sets::{Element, Kind, MSG_DELSETELEM, MSG_NEWSETELEM, Set, lease_kind, volume_kind};
 use super::{BATCH_CHANGES, BATCH_MESSAGES, MESSAGE_ELEMENTS, Nft, RENEWAL_MAX, kernel};

@@ -416,7 +416,6 @@ async fn connect(dial: &Dial, reached: &mut bool) -> Result<Stream, FailKind> {
     Ok(Stream::Tls(Box::new(stream)))
 }
 
-/// Carries questions and answers until either side is done.
 /// Serves a connection until it is over; whether the server has ended it.
 async fn serve<S: AsyncRead + AsyncWrite>(stream: S, frames: mpsc::UnboundedReceiver<Frame>, shared: &Shared) -> bool {
     let (reader, writer) = split(stream);

@@ -245,7 +245,7 @@ impl Pool {
     }
 }
 
-/// Whether `address` is where a pool leads, for what is logged.
+/// Where it leads, for what is logged.
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let to: SocketAddr = self.to.address;

@@ -233,7 +233,7 @@ fn an_answer_that_is_new_is_not_asked_for() {
         let (answer, hops) = (entry.answer.clone(), entry.hops.clone());
         world.pipeline.cache.put(
             question.key(),
-            world.pipeline.live.load().vetting,
+            world.pipeline.live.load().vetting(),
             answer,
             hops,
             clock::now().mono,

@@ -1,4 +1,4 @@
-//! Expiry, while primaries are asked.
+//! Expiry, while primaries are asked, and copies that cannot be written.
 
 use std::sync::mpsc;
 use std::time::SystemTime;
@@ -33,6 +33,17 @@ async fn primary(refuses: bool) -> Primary {
     Primary { address, tls: None }
 }
 
+fn settings() -> Settings {
+    Settings {
+        id: "rpz.test".into(),
+        policy: Override::Given,
+        log: true,
+        trusted: false,
+        max_ttl: 60,
+        ede: Ede::Blocked,
+    }
+}
+
 /// What is told of a zone that has a second left when its primary is asked first.
 async fn told(refuses: bool) -> String {
     let dir = tempfile::tempdir().expect("a directory");
@@ -40,14 +51,6 @@ async fn told(refuses: bool) -> String {
     std::fs::create_dir(dir.path().join("rpz")).and_then(|()| std::fs::write(&file, COPY)).expect("written");
     let heard = SystemTime::now() - Duration::from_secs(59);
     std::fs::File::options().append(true).open(&file).and_then(|file| file.set_modified(heard)).expect("its time set");
-    let settings = Settings {
-        id: "rpz.test".into(),
-        policy: Override::Given,
-        log: true,
-        trusted: false,
-        max_ttl: 60,
-        ede: Ede::Blocked,
-    };
     let primaries = Primaries {
         servers: vec![primary(refuses).await],
         tsig: None,
@@ -60,7 +63,7 @@ async fn told(refuses: bool) -> String {
     let keeper = Keeper::new(dir.path());
     let (alarms, heard) = mpsc::channel();
     keeper.tell(Box::new(|_| {}), Box::new(move |text| drop(alarms.send(text.to_owned()))));
-    keeper.configure(&[ZoneConfig { name, settings, source: Source::Primaries(primaries) }], |_| ());
+    keeper.configure(&[ZoneConfig { name, settings: settings(), source: Source::Primaries(primaries) }], |_| ());
     keeper.start();
     // A message is waited for longer than this.
     let told = tokio::task::spawn_blocking(move || heard.recv_timeout(Duration::from_secs(10))).await.expect("it runs");
@@ -77,4 +80,56 @@ async fn a_zone_expires_while_its_primary_keeps_us_waiting_and_the_alarm_says_wh
         assert!(text.ends_with("its last copy stays in force"), "{text}");
     }
     assert!(!silent.contains("response code") && refusing.contains("response code 5"), "{silent} {refusing}");
+}
+
+#[tokio::test]
+async fn a_copy_that_could_not_be_written_is_written_later_and_the_older_one_does_not_pass_for_fresh() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, in_the_way) = (dir.path().join("rpz/rpz.test.zone"), dir.path().join("rpz/rpz.test.new"));
+    std::fs::create_dir(dir.path().join("rpz")).and_then(|()| std::fs::write(&file, COPY)).expect("written");
+    let before = SystemTime::now() - Duration::from_secs(30);
+    std::fs::File::options().append(true).open(&file).and_then(|file| file.set_modified(before)).expect("its time set");
+    let time = || std::fs::metadata(&file).and_then(|data| data.modified()).expect("a time");
+    let name = NameBuf::from_text("rpz.test").expect("name");
+    let server = Primary { address: "127.0.0.1:9".parse().expect("an address"), tls: None };
+    let primaries = Primaries {
+        servers: vec![server.clone()],
+        tsig: None,
+        required: false,
+        keep_expired: true,
+        lenient: false,
+        max_octets: 1 << 20,
+    };
+    let keeper = Keeper::new(dir.path());
+    let configure = |primaries: &Primaries| {
+        let zone =
+            ZoneConfig { name: name.clone(), settings: settings(), source: Source::Primaries(primaries.clone()) };
+        keeper.configure(&[zone], |_| ());
+    };
+    configure(&primaries);
+    let task =
+        Task { shared: keeper.shared.clone(), zone: name.clone(), primaries: primaries.clone(), told: Arc::default() };
+    assert!(!task.is_unwritten(), "it was read from there");
+
+    std::fs::create_dir(&in_the_way).expect("made");
+    let newer = COPY.replace(" 7 ", " 8 ");
+    let copy = Copy::read(newer.as_bytes(), name.as_ref(), 1 << 20).expect("a copy");
+    assert!(task.take(&server, copy).await.is_ok_and(|is_new| is_new));
+    let now = clock::now().wall.steady;
+    task.heard(now, true);
+    assert!(!task.write().await);
+    task.heard(now, false);
+    assert_eq!(time(), before, "what is there was not confirmed");
+    // With other settings another task goes on.
+    configure(&Primaries { lenient: true, ..primaries });
+    assert!(task.is_unwritten());
+    task.heard(now - 5_000, false);
+    std::fs::remove_dir(&in_the_way).expect("removed");
+    assert!(task.write().await && !task.is_unwritten());
+    let written = Copy::read(&std::fs::read(&file).expect("a copy"), name.as_ref(), 1 << 20).expect("a copy");
+    assert_eq!(crate::rpz::soa_of(&written.soa).map(|soa| soa.serial), Some(8));
+    let age = SystemTime::now().duration_since(time()).expect("a time before now");
+    assert!(age >= Duration::from_secs(5) && age < Duration::from_secs(25), "when the primary was heard last: {age:?}");
+    task.heard(now, false);
+    assert!(SystemTime::now().duration_since(time()).expect("a time before now") < Duration::from_secs(5));
 }

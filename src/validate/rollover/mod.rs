@@ -24,7 +24,7 @@ use super::chain::{Halt, seconds};
 use super::keys::{Ds, Key};
 use super::set::{DNSKEY, Set};
 use super::work::Work;
-use super::{Limits, Validator};
+use super::{InForce, Limits, Validator};
 use crate::answer::Message;
 use crate::model::Now;
 use crate::partition::Partition;
@@ -234,19 +234,37 @@ impl Validator {
         look
     }
 
-    /// Trusts by what is configured and by `rollover` from now on. What was proved by other keys is forgotten.
-    pub fn follow(&self, rollover: Rollover) {
-        let followed = self.configured.followed(&rollover);
+    /// Trusts by what is configured and by `rollover` from now on. What was proved by other keys is forgotten, and so is what
+    /// is under way by them. Whether other keys are trusted than before: then no verdict of before counts any more. For one
+    /// thread at a time.
+    pub fn follow(&self, rollover: Rollover) -> bool {
+        let anchors = self.configured.followed(&rollover);
         self.rollover.store(Arc::new(rollover));
-        if **self.anchors.load() != followed {
-            self.anchors.store(Arc::new(followed));
+        let before = self.anchors.load();
+        let is_other = before.anchors != anchors;
+        if is_other {
+            self.anchors.store(Arc::new(InForce { number: before.number + 1, anchors }));
             self.zones.clear();
         }
+        is_other
+    }
+
+    /// Takes over what `before` has learned of keys, where both follow them. Whether it trusts the same.
+    pub fn succeeds(&self, before: &Self) -> bool {
+        if self.follows && before.follows {
+            self.follow(Rollover::clone(&before.rollover()));
+        }
+        self.anchors.load().anchors == before.anchors.load().anchors
     }
 
     /// What is known of keys that are not simply configured.
     pub fn rollover(&self) -> Arc<Rollover> {
         self.rollover.load_full()
+    }
+
+    /// Whether keys are followed as their owners roll them.
+    pub fn follows(&self) -> bool {
+        self.follows
     }
 
     /// Zones whose keys are to be looked at: those with an anchor, where keys are followed.

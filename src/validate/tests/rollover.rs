@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::validate::{Bogus, Change, HOLD_DOWN, KeyState, Look, Rollover, RolloverError};
+use crate::validate::{Bogus, Change, HOLD_DOWN, KeyState, Lack, Look, Rollover, RolloverError};
 
 use KeyState::{Pending, Revoked, Trusted};
 
@@ -108,6 +108,65 @@ fn a_new_key_is_trusted_after_thirty_days_and_a_revoked_one_never_again() {
     assert_eq!(root.verdict(100, keys(&[&a, &b], &[&a])), NO_KEY);
     assert!(is_secure(root.verdict(101, keys(&[&a, &b], &[&b]))));
     assert_eq!([Pending, Trusted, Revoked].map(|state| known.count(state)), [0, 1, 1]);
+}
+
+#[test]
+fn what_is_under_way_when_a_key_is_revoked_proves_nothing_behind_it() {
+    let mut root = Root::new();
+    let (a, b) = (root.a.clone(), root.b.clone());
+    let old = keys(&[&a], &[&a]);
+    let test = root.net.zones["test"].clone();
+    let answer = Reply::answer(test.each(&[super::a("www.test")])).encode("www.test", A);
+    let (rules, owned) = (AnswerRules::default(), name("www.test"));
+    let asked = Asked { qname: owned.as_ref(), qtype: Qtype(A), dnssec_ok: true };
+    let mut work = Work::new(Limits::default(), Partition::ALL);
+    let (validator, mut learned) = (&root.net.validator, 0);
+    let mut step = |until: usize, work: &mut Work| loop {
+        let lack = match validator.judge(&answer, asked, &rules, NOW, work) {
+            Step::Done(verdict) => return Err(verdict),
+            Step::Ask(lack) => lack,
+        };
+        if learned == until {
+            return Ok(lack);
+        }
+        let (of, rtype) = (lack.need().name().to_string(), lack.need().qtype().0);
+        let reply = if of == "." { &old } else { &root.net.replies[&(of.clone(), rtype)] };
+        assert_eq!(validator.learn(&lack, &reply.encode(&of, rtype), NOW, work), Ok(true));
+        learned += 1;
+    };
+    // Two look-ups that the key vouches for: one for the zone's keys, and one for what those have signed.
+    let of_anchor = step(0, &mut work).expect("the root's keys are lacking");
+    let of_parent = step(1, &mut work).expect("a delegation is lacking");
+    assert_eq!(root.day(0, &keys(&[&marked(&a), &b], &[&marked(&a)])), [(tag_of(&a.dnskey), Some(Revoked))]);
+    let learn = |lack: &Lack, of: &str, rtype: u16, reply: &Reply| {
+        let mut work = Work::new(Limits::default(), Partition::ALL);
+        assert_eq!(root.net.validator.learn(lack, &reply.encode(of, rtype), NOW, &mut work), Ok(true));
+    };
+    learn(&of_anchor, ".", DNSKEY, &old);
+    learn(&of_parent, "test", DS, &root.net.replies[&("test".into(), DS)]);
+    assert_eq!(root.verdict(0, old), NO_KEY);
+}
+
+#[test]
+fn who_follows_is_told_whether_other_keys_are_trusted_and_a_successor_knows_them() {
+    let root = Root::new();
+    let (a, b) = (root.a.clone(), root.b.clone());
+    let validator = &root.net.validator;
+    let mut known = Rollover::default();
+    let mut seen = |reply: &Reply, day| {
+        validator.look(&mut known, name(".").as_ref(), &reply.encode(".", DNSKEY), on(day));
+        validator.follow(known.clone())
+    };
+    assert!(!seen(&keys(&[&a, &b], &[&a]), 0), "a key that stands is not trusted yet");
+    assert!(seen(&keys(&[&a, &b], &[&a]), 30));
+    assert!(!seen(&keys(&[&a, &b], &[&a]), 31));
+    assert!(seen(&keys(&[&marked(&a), &b], &[&marked(&a), &b]), 40));
+    // What was written last may be older than what is known.
+    let made = || Validator::new(validator.configured.clone(), Limits::default());
+    let next = made().following(Rollover::default());
+    assert!(next.succeeds(validator));
+    assert_eq!(next.rollover(), validator.rollover());
+    assert!(!made().succeeds(validator), "it follows nothing");
 }
 
 #[test]

@@ -50,6 +50,7 @@ fn the_examples_of_the_rfcs_verify() {
             name(zone).as_ref(),
             super::super::zones::State::Zone(vec![key].into()),
             300,
+            0,
             net.now.mono,
         );
         assert_eq!(net.verdict(owner, rtype, &reply), Verdict::Secure { ttl: 3600 });

@@ -1,0 +1,125 @@
+//! What is fetched when, and what becomes of a fetch whose list is asked for elsewhere by the time it ends.
+
+use super::*;
+
+fn state(id: &str, due: u64, failures: u32) -> (String, State) {
+    let source = Source {
+        id: id.into(),
+        url: format!("https://lists.example/{id}"),
+        format: None,
+        day: None,
+        refresh: Duration::from_secs(3600),
+        timeout: Duration::from_secs(60),
+        max_octets: 1 << 20,
+        max_growth: 4.0,
+        min_share: 0.25,
+    };
+    (id.into(), State { source, due, next: 0, outcome: None, problem: None, failures })
+}
+
+fn next(inner: &Inner, now: u64) -> String {
+    match inner.next(now) {
+        Next::Stop => "stop".into(),
+        Next::Put => "put".into(),
+        Next::Fetch(source, _) => source.id,
+        Next::Wait(wait) => wait.map_or("wait".into(), |wait| format!("wait {wait}")),
+    }
+}
+
+#[test]
+fn a_server_that_hangs_holds_up_no_list_of_another() {
+    let lists = [state("hangs", 10, 3), state("good", 20, 0), state("later", 90_000, 0)];
+    let mut inner = Inner { lists: lists.into_iter().collect(), ..Inner::default() };
+    assert_eq!(next(&inner, 5), "wait 5");
+    assert_eq!(next(&inner, 30), "good", "what is fetched is fetched first");
+    inner.lists.extend([state("good", 60_000, 0)]);
+    inner.note_good(1_000);
+    assert_eq!(next(&inner, 1_000), "hangs", "those that are due may be put in force with it");
+    assert_eq!(next(&inner, 1_000 + GATHER_MS), "put", "but not however long they take");
+    inner.note_good(8_000);
+    assert_eq!(next(&inner, 1_000 + GATHER_MS), "put", "however many come meanwhile");
+    // What could not be put in force is tried again, and lists are fetched until then.
+    inner.unapplied = Some(Unapplied { since: 1_000, from: 50_000 });
+    assert_eq!(next(&inner, 20_000), "hangs");
+    inner.lists.extend([state("hangs", 70_000, 4)]);
+    assert_eq!(next(&inner, 20_000), "wait 30000");
+    assert_eq!(next(&inner, 50_000), "put");
+    inner.unapplied = None;
+    assert_eq!(next(&inner, 50_000), "wait 10000");
+    inner.stopped = true;
+    assert_eq!(next(&inner, 50_000), "stop");
+}
+
+/// A server that answers one request with a list, after `meanwhile`; its address.
+fn server(meanwhile: impl FnOnce() + Send + 'static) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/list", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a request");
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut octet = [0];
+            stream.read_exact(&mut octet).expect("a request");
+            request.extend(octet);
+        }
+        meanwhile();
+        let body = "bad.example\n";
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        stream.write_all(format!("{head}{body}").as_bytes()).expect("sent");
+    });
+    url
+}
+
+struct Nobody;
+
+impl Listener for Nobody {
+    fn put_in_force(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn tell(&self, _: Told) {}
+}
+
+#[test]
+fn what_comes_from_where_a_list_is_not_fetched_from_any_more_is_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = |url: &str| {
+        let source = Source { url: url.into(), ..state("list", 0, 0).1.source };
+        Config { sources: vec![source], state_dir: dir.path().into() }
+    };
+    let shared = Arc::new(Shared {
+        inner: Mutex::default(),
+        changed: Condvar::new(),
+        disk: Mutex::new(()),
+        outcomes: Default::default(),
+    });
+    let other = config("http://127.0.0.1:9/other");
+    let reload = {
+        let (feeds, other) = (Feeds { shared: shared.clone() }, other.clone());
+        move || feeds.configure(other)
+    };
+    let url = server(reload);
+    Feeds { shared: shared.clone() }.configure(config(&url));
+    let source = config(&url).sources.remove(0);
+    let copies = Copies::of(dir.path(), "list");
+    assert_eq!(fetch(&shared, &Client::new(None), &copies, &source), None);
+    assert_eq!(copies.kept(), super::super::copies::Kept::default(), "nothing of it is kept");
+
+    // Nor does it say anything of the other one.
+    note(&shared, &Nobody, &source, (Outcome::Failed, Some("hung".into())));
+    let standing = |due_by: u64| {
+        let inner = shared.inner.lock();
+        let state = &inner.lists["list"];
+        (state.failures, state.outcome, state.due <= due_by)
+    };
+    assert_eq!(standing(clock::now().mono), (0, None, true), "it is due as ever");
+    let url = server(|| ());
+    Feeds { shared: shared.clone() }.configure(config(&url));
+    let source = config(&url).sources.remove(0);
+    let ended = fetch(&shared, &Client::new(None), &copies, &source).expect("a fetch that counts");
+    assert_eq!(ended, (Outcome::Fetched, None));
+    note(&shared, &Nobody, &source, ended);
+    assert_eq!(standing(u64::MAX), (0, Some(Outcome::Fetched), true));
+    assert_eq!(copies.kept().good.map(|good| good.url), Some(url));
+}
