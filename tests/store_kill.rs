@@ -122,7 +122,7 @@ fn work(store: &Store, thread: u64, from: u64) {
         let calls: [(&str, Vec<Record>); 3] = [
             ("quarantine", vec![quarantine(n), alert(id.clone(), n)]),
             ("grant", vec![grant(n)]),
-            ("release", vec![Record::Release { session: session(n), by: "op".into(), note: String::new() }]),
+            ("release", vec![Record::Release { session: session(n), by: "op".into(), note: String::new(), extend: 0 }]),
         ];
         for (word, records) in calls {
             if word == "release" && !n.is_multiple_of(3) {

@@ -12,8 +12,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::observe::{Wanted, observe};
 use super::protocol::{ErrorCode, MAX_REQUEST, Request, Response};
-use staunch_scoring::Bits;
-
 use crate::clock;
 use crate::daemon::Reload;
 use crate::identity::NodeKey;
@@ -232,9 +230,10 @@ impl Admin {
                         "not released: the journal cannot be written; `staunch status` says when it can",
                     ));
                 }
-                let released = pipeline.release_by(&session, &by, &reason, Bits::whole(extend), now).await;
+                let released = pipeline.release_by(&session, &by, &reason, extend, now).await;
                 let was_closed = released.map_err(|error| match error {
                     NotReleased::Ended => gone(session.id()),
+                    error @ NotReleased::TooMuch { .. } => Response::error(ErrorCode::BadRequest, error.to_string()),
                     error => Response::error(ErrorCode::Failed, error.to_string()),
                 })?;
                 Ok(json!({
@@ -372,7 +371,9 @@ impl Admin {
             answer["quarantine"] = json!({ "case": q.case, "reason": q.reason, "by": q.by, "note": q.note, "since": q.since, "applied": true });
         }
         if let Some(release) = found.release {
-            answer["release"] = json!({ "by": release.by, "note": release.note, "time": release.time });
+            answer["release"] = json!({
+                "by": release.by, "note": release.note, "time": release.time, "extended_bits": release.extend,
+            });
         }
         Ok(answer)
     }

@@ -10,6 +10,7 @@ use staunch_scoring::NameBuf;
 use crate::admin::LONGEST_GRANT;
 use crate::capacity::Assumptions;
 use crate::model::{CaseId, Phase, Qtype, SessionId, SessionType};
+use crate::pipeline::MOST_EXTENDED;
 
 /// A DNS resolver that stops AI agents from leaking data through DNS.
 #[derive(Debug, Parser)]
@@ -248,8 +249,9 @@ pub enum SessionVerb {
         #[arg(long)]
         reason: String,
         /// Bits that the session may tell the outside beyond its limits; without it a session whose ledger is spent is
-        /// closed again by its next new name.
-        #[arg(long, default_value_t = 0, value_name = "BITS")]
+        /// closed again by its next new name. It goes on record, 8388607 in all at most.
+        #[arg(long, default_value_t = 0, value_name = "BITS",
+              value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_EXTENDED)))]
         extend: u32,
     },
 }

@@ -74,6 +74,9 @@ pub fn session(v: &Value) -> String {
         number(&v["ledger"]["session_bits"]),
         number(&v["budgets"]["session"]),
     );
+    if number(&v["ledger"]["extended_bits"]) > 0.0 {
+        let _ = write!(out, "\n  extended  each limit by {:.0} bits", number(&v["ledger"]["extended_bits"]));
+    }
     if let Some(group) = v["group"].as_object() {
         let _ = write!(
             out,
@@ -283,6 +286,9 @@ fn closed(v: &Value) -> String {
     if release.is_object() {
         let (time, by, note) = (text(&release["time"]), text(&release["by"]), text(&release["note"]));
         let _ = write!(out, "\nand released at {time} by {by}: {note}");
+        if number(&release["extended_bits"]) > 0.0 {
+            let _ = write!(out, " (each limit raised by {} bits)", release["extended_bits"]);
+        }
     }
     out
 }

@@ -452,7 +452,7 @@ impl Pipeline {
             "session": summary,
             "profile": profile.name,
             "budgets": profile.budgets,
-            "ledger": { "total_bits": inner.charged, "session_bits": inner.score.spent_session() },
+            "ledger": { "total_bits": inner.charged, "session_bits": inner.score.spent_session(), "extended_bits": inner.score.allowance() },
             "names_connected": inner.resolved.count(),
             "names_refreshed": self.held.names_of(session),
             "group": self.show_group(&context, now),

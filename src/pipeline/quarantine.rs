@@ -15,6 +15,9 @@ use crate::sparing::Sparing;
 use crate::store::{self, Commit, Durable};
 use crate::telemetry::{Record, rfc3339};
 
+/// Most bits that a session may be given beyond its limits, all together: where configured budgets end.
+pub const MOST_EXTENDED: u32 = 8_388_607;
+
 /// Why a session was not released.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum NotReleased {
@@ -24,6 +27,15 @@ pub enum NotReleased {
     /// It was closed anew meanwhile, under another case.
     #[error("the session was closed anew, case {0}")]
     ClosedAnew(CaseId),
+    /// It may tell so many bits beyond its limits already that these are too many.
+    #[error(
+        "a session may be given {MOST_EXTENDED} bits beyond its limits at most, and this one was given {given} already; \
+         its profile's budgets are the place for more"
+    )]
+    TooMuch {
+        /// Bits that it was given before.
+        given: u32,
+    },
     /// The journal did not take it.
     #[error("not released, since it could not be recorded: {0}")]
     Store(#[from] store::Error),
@@ -146,7 +158,7 @@ impl Pipeline {
     /// Opens a session on an operator's word, once that is on disk: what nobody could know of after a crash is not done at
     /// all. `false` if it was not closed.
     ///
-    /// `extend` is added to each of its limits; it may be given to an open session too.
+    /// `extend`, in bits, is added to each of its limits; it may be given to an open session too.
     ///
     /// # Errors
     /// Where nothing was changed.
@@ -155,7 +167,7 @@ impl Pipeline {
         session: &Session,
         by: &str,
         note: &str,
-        extend: Bits,
+        extend: u32,
         now: Now,
     ) -> Result<bool, NotReleased> {
         let (commit, case) = self.record_release(session, by, note, extend, now)?;
@@ -178,12 +190,14 @@ impl Pipeline {
                 tracing::error!(%error, session = %session.id(), "the packet filter did not take a release");
             }
         }
-        inner.score.extend(extend);
+        inner.score.extend(Bits::whole(extend));
         if let Some(case) = case {
             inner.release();
-            tracing::info!(session = %session.id(), %case, by, "session released");
+            tracing::info!(session = %session.id(), %case, by, extended_bits = extend, "session released");
+        } else if extend > 0 {
+            tracing::info!(session = %session.id(), by, extended_bits = extend, "an open session may tell more");
         }
-        if case.is_some() || extend > Bits::ZERO {
+        if case.is_some() || extend > 0 {
             // Whatever was noted since it was recorded knew nothing of it.
             inner.score.retell();
             inner.dirty = true;
@@ -198,29 +212,37 @@ impl Pipeline {
         session: &Session,
         by: &str,
         note: &str,
-        extend: Bits,
+        extend: u32,
         now: Now,
     ) -> Result<(Option<Commit>, Option<CaseId>), NotReleased> {
         let inner = session.inner.lock();
         if inner.ended {
             return Err(NotReleased::Ended);
         }
+        let given = inner.score.allowance().steps() / Bits::STEPS;
+        if extend > 0 && given.saturating_add(extend) > MOST_EXTENDED {
+            return Err(NotReleased::TooMuch { given });
+        }
         let mut score = inner.score.clone();
-        score.extend(extend);
+        score.extend(Bits::whole(extend));
         let ledger =
             |score: &SessionState| store::Record::Ledger { session: session.id().clone(), state: score.snapshot() };
+        let (by, note) = (by.to_owned(), note.to_owned());
+        let record = store::Record::Release { session: session.id().clone(), by, note, extend };
         let Some(Quarantine { case, reason, .. }) = inner.quarantine else {
-            let commit = (extend > Bits::ZERO).then(|| self.store.append(vec![ledger(&score)])).transpose()?;
+            // Who let it tell more, and why, is on record with how much.
+            let commit = (extend > 0).then(|| self.store.append(vec![record, ledger(&score)])).transpose()?;
             return Ok((commit, None));
         };
         score.release();
         let mut alert = self.alert(AlertKind::Release, &inner, &session.context(), None, reason, case, now);
-        alert.summary += &format!(" Released by {by}: {note}");
-        let records = vec![
-            store::Record::Release { session: session.id().clone(), by: by.to_owned(), note: note.to_owned() },
-            ledger(&score),
-            store::Record::Alert { alert: Box::new(alert) },
-        ];
+        if extend > 0 {
+            alert.summary += &format!(" Each of its limits was raised by {extend} bits.");
+        }
+        if let store::Record::Release { by, note, .. } = &record {
+            alert.summary += &format!(" Released by {by}: {note}");
+        }
+        let records = vec![record, ledger(&score), store::Record::Alert { alert: Box::new(alert) }];
         Ok((Some(self.store.append(records)?), Some(case)))
     }
 

@@ -13,6 +13,8 @@ use crate::model::{Announcement, Now, SessionId, SessionType, Transport, Wall};
 use crate::session::Session;
 use crate::store::{self, IndexKind, Options, Recovered, Store};
 
+mod operators;
+
 /// Address of a session.
 const A: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
 
@@ -194,7 +196,7 @@ fn nothing_of_a_session_is_recorded_behind_its_end() {
         };
         note(&world.pipeline);
         assert_eq!(world.pipeline.quarantine_by(&session, "ops", "late", clock::now()), None);
-        let released = world.pipeline.release_by(&session, "ops", "late", Bits::whole(8), clock::now()).await;
+        let released = world.pipeline.release_by(&session, "ops", "late", 8, clock::now()).await;
         assert!(matches!(released, Err(NotReleased::Ended)));
         let recovered = world.journalled();
         assert!(recovered.ledgers.is_empty() && recovered.quarantined.is_empty(), "{recovered:?}");
@@ -207,10 +209,9 @@ fn a_release_that_cannot_be_recorded_opens_nothing() {
         let world = World::new("").await;
         let session = world.announce("a", A);
         world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
-        let extend = Bits::whole(100);
         let before = session.inner.lock().score.allowance();
         world.pipeline.store.close();
-        let released = world.pipeline.release_by(&session, "ops", "test", extend, clock::now()).await;
+        let released = world.pipeline.release_by(&session, "ops", "test", 100, clock::now()).await;
         assert!(matches!(released, Err(NotReleased::Store(_))), "{released:?}");
         let inner = session.inner.lock();
         assert!(inner.is_closed() && inner.score.allowance() == before);
@@ -223,7 +224,7 @@ fn a_release_is_on_disk_when_it_is_done_and_what_it_extends_too() {
         let world = World::new("").await;
         let session = world.announce("a", A);
         world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
-        let release = |bits| world.pipeline.release_by(&session, "ops", "test", Bits::whole(bits), clock::now());
+        let release = |bits| world.pipeline.release_by(&session, "ops", "test", bits, clock::now());
         assert!(release(100).await.expect("recorded"), "it was closed");
         assert!(!session.inner.lock().is_closed());
         assert!(!release(50).await.expect("recorded"), "and is open by now");

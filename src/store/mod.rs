@@ -88,7 +88,7 @@ pub enum Record {
         /// Free words.
         note: String,
     },
-    /// A session was released.
+    /// A session was released, or an open one may tell more than its limits allow.
     Release {
         /// Which.
         session: SessionId,
@@ -96,6 +96,9 @@ pub enum Record {
         by: String,
         /// Why.
         note: String,
+        /// Bits added to each of its limits.
+        #[serde(default, skip_serializing_if = "is_none_added")]
+        extend: u32,
     },
     /// A temporary allowance.
     Grant {
@@ -148,6 +151,10 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         ranges: Vec<RangeUse>,
     },
+}
+
+fn is_none_added(bits: &u32) -> bool {
+    *bits == 0
 }
 
 /// When a written range was last used.

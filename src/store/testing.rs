@@ -36,7 +36,7 @@ pub(crate) fn quarantine(n: u32) -> Record {
 }
 
 pub(crate) fn release(n: u32) -> Record {
-    Record::Release { session: session(n), by: "op".into(), note: String::new() }
+    Record::Release { session: session(n), by: "op".into(), note: String::new(), extend: 0 }
 }
 
 pub(crate) fn ledger(n: u32) -> Record {
