@@ -321,7 +321,6 @@ impl Pipeline {
         let inner = Inner::new(0);
         let mut alert = self.alert(AlertKind::Degraded, &inner, &live.stranger, None, None, case, now);
         alert.summary = what.to_owned();
-        alert.actions = vec!["staunch status".into()];
         drop(self.spool(vec![store::Record::Alert { alert: Box::new(alert) }]));
     }
 
@@ -385,13 +384,23 @@ impl Pipeline {
             leaked_bits_at_most: leaked,
             names_forwarded,
             samples,
-            actions: vec![
-                format!("staunch why {case}"),
-                format!("staunch session show {id}"),
-                format!("staunch session release {id} --by NAME --reason WHY"),
-            ],
+            actions: actions(kind, id, case),
             log: live.event_file.clone(),
         }
+    }
+}
+
+/// Commands that help whoever reads an alert. What is open already is not released once more.
+pub(super) fn actions(kind: AlertKind, id: &SessionId, case: CaseId) -> Vec<String> {
+    let (why, show) = (format!("staunch why {case}"), format!("staunch session show {id}"));
+    match kind {
+        AlertKind::Quarantine => vec![why, show, format!("staunch session release {id} --by NAME --reason WHY")],
+        AlertKind::WouldQuarantine | AlertKind::Release => vec![why, show],
+        AlertKind::VolumeSpent => {
+            let allow = format!("staunch allow NAME --for TIME --reason WHY --owner WHO --session {id}");
+            vec![why, show, allow]
+        }
+        AlertKind::Degraded => vec!["staunch status".into()],
     }
 }
 

@@ -46,6 +46,7 @@ fn what_a_session_may_tell_beyond_its_limits_is_on_record_and_has_an_end() {
         assert_eq!(released, [record("more room", 700), record("seen", 40)]);
         let [alert] = &world.alerts(AlertKind::Release)[..] else { panic!("one alert") };
         assert!(alert.summary.contains("raised by 40 bits"), "{}", alert.summary);
+        assert!(!alert.actions.iter().any(|action| action.contains("session release")), "{:?}", alert.actions);
         let error = release(MOST_EXTENDED - 739, "too much").await.expect_err("beyond what a budget may be");
         assert!(matches!(error, NotReleased::TooMuch { given: 740 }), "{error}");
         assert!(!release(MOST_EXTENDED - 740, "all").await.expect("recorded"));
@@ -59,4 +60,20 @@ fn a_release_of_before_it_was_counted_is_read() {
     let record: Record = serde_json::from_str(old).expect("read");
     assert!(matches!(record, Record::Release { extend: 0, .. }));
     assert_eq!(serde_json::to_string(&record).expect("written"), old, "and written as it was");
+}
+
+#[test]
+fn an_alert_proposes_what_helps() {
+    let (id, case) = (SessionId::new("a").expect("id"), crate::model::CaseId::from_random(1));
+    for (kind, helps) in [
+        (AlertKind::Quarantine, Some("staunch session release a ")),
+        (AlertKind::WouldQuarantine, None),
+        (AlertKind::Release, None),
+        (AlertKind::VolumeSpent, Some("staunch allow NAME ")),
+    ] {
+        let actions = crate::pipeline::quarantine::actions(kind, &id, case);
+        let changes = actions.iter().find(|action| action.contains(" release ") || action.contains(" allow "));
+        assert_eq!(changes.is_some(), helps.is_some(), "{kind:?}: {actions:?}");
+        assert!(changes.is_none_or(|action| action.starts_with(helps.expect("one"))), "{kind:?}: {actions:?}");
+    }
 }
