@@ -18,7 +18,7 @@ use crate::identity::NodeKey;
 use crate::lists::{MAX_GRANTS, RuleForm, TooManyGrants};
 use crate::local::token::NONCE;
 use crate::model::{CaseId, SessionId};
-use crate::pipeline::{NotReleased, Pipeline};
+use crate::pipeline::{Ending, NotReleased, Pipeline};
 use crate::ports::Ports;
 use crate::session::Session;
 use crate::store::{self, Commit, Grant};
@@ -191,7 +191,7 @@ impl Admin {
                 Ok(json!({ "schema": 1, "session": pipeline.summary(&known) }))
             }
             Request::End { session } => {
-                let commit = pipeline.end(&session, now).ok_or_else(|| gone(&session))?;
+                let commit = pipeline.end(&session, Ending::Word, now).ok_or_else(|| gone(&session))?;
                 durable(commit).await?;
                 Ok(json!({ "schema": 1, "ended": session }))
             }

@@ -73,7 +73,7 @@ pub(crate) use explain::{Knowledge, Walked, walk};
 pub use listing::{ListSums, Listed};
 pub use live::{Learning, Live, Repeats, Sinkhole};
 pub use prefetch::{Counters as PrefetchCounters, Prefetch};
-pub use quarantine::{MOST_EXTENDED, NotReleased};
+pub use quarantine::{Ending, MOST_EXTENDED, NotReleased};
 pub use refresh::{Counters as HeldCounters, Held};
 pub(crate) use tighten::Cause;
 pub use waiting::Waiting;

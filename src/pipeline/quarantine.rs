@@ -18,6 +18,24 @@ use crate::telemetry::{Record, rfc3339};
 /// Most bits that a session may be given beyond its limits, all together: where configured budgets end.
 pub const MOST_EXTENDED: u32 = 8_388_607;
 
+/// What has ended a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// A runtime or an operator, over the admin socket.
+    Word,
+    /// A configuration that does not name it any more.
+    Configuration,
+}
+
+impl Ending {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Word => "`staunch session end` was called for it",
+            Self::Configuration => "a reload's configuration does not name it any more",
+        }
+    }
+}
+
 /// Why a session was not released.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum NotReleased {
@@ -248,13 +266,34 @@ impl Pipeline {
 
     /// Ends a session by its name, if there is one: nothing more is answered or pinned for it, an answer under way included.
     /// Its end is journalled in the same turn, behind all else of it; what is handed back is awaited before it is said to be
-    /// done.
-    pub fn end(&self, id: &SessionId, now: Now) -> Option<Result<Commit, store::Error>> {
+    /// done. A quarantine that goes with it is told of: whoever waits for its release would look for it in vain.
+    pub fn end(&self, id: &SessionId, ending: Ending, now: Now) -> Option<Result<Commit, store::Error>> {
         let _turn = self.membership.lock();
         let ended = self.sessions.end(id)?;
         self.fold_session(&ended, now);
+        let mut records: Vec<_> = self.lost_quarantine(&ended, ending, now).into_iter().collect();
         self.forget(&ended);
-        Some(self.store.append(vec![store::Record::End { session: id.clone() }]))
+        records.push(store::Record::End { session: id.clone() });
+        Some(self.store.append(records))
+    }
+
+    /// The alert of a quarantine that ends with its session.
+    fn lost_quarantine(&self, ended: &Session, ending: Ending, now: Now) -> Option<store::Record> {
+        let inner = ended.inner.lock();
+        let quarantine = inner.quarantine.as_ref().filter(|quarantine| quarantine.applied)?;
+        let (id, case, how) = (ended.id(), quarantine.case, ending.as_str());
+        tracing::warn!(session = %id, %case, "a quarantine has ended with its session: {how}");
+        let mut alert = self.alert(AlertKind::Release, &inner, &ended.context(), None, quarantine.reason, case, now);
+        alert.summary = format!(
+            "Session {id} was closed and has ended, not been released: {how}; at most {} octets left in DNS names. Closed by \
+             {}: {}",
+            inner.charged.octets(),
+            quarantine.by,
+            quarantine.note,
+        );
+        // The session is no more, so there is nothing to show of it.
+        alert.actions.truncate(1);
+        Some(store::Record::Alert { alert: Box::new(alert) })
     }
 
     /// Has the packet filter forget a session that is in the table no more.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use staunch_scoring::Bits;
 
-use super::{NotReleased, Pipeline};
+use super::{Ending, NotReleased, Pipeline};
 use crate::clock;
 use crate::daemon::{Start, build};
 use crate::listen::{Fast, Service};
@@ -157,7 +157,7 @@ fn of_what_is_announced_and_ended_at_once_the_journal_says_what_holds() {
                 for id in &ids {
                     let id = SessionId::new(id).expect("id");
                     let commit = loop {
-                        if let Some(commit) = pipeline.end(&id, clock::now()) {
+                        if let Some(commit) = pipeline.end(&id, Ending::Word, clock::now()) {
                             break commit;
                         }
                         std::thread::yield_now();
@@ -188,7 +188,7 @@ fn nothing_of_a_session_is_recorded_behind_its_end() {
         assert!(world.ask(A, "www.site.example").await);
         session.inner.lock().dirty = true;
         // The table was read before the session ended.
-        assert!(world.pipeline.end(session.id(), clock::now()).expect("known").is_ok());
+        assert!(world.pipeline.end(session.id(), Ending::Word, clock::now()).expect("known").is_ok());
         let note = |pipeline: &Pipeline| {
             let mut inner = session.inner.lock();
             inner.score.retell();

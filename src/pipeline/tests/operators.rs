@@ -77,3 +77,33 @@ fn an_alert_proposes_what_helps() {
         assert!(changes.is_none_or(|action| action.starts_with(helps.expect("one"))), "{kind:?}: {actions:?}");
     }
 }
+
+#[test]
+fn a_quarantine_that_goes_with_its_session_is_told_of() {
+    block_on(async {
+        let world = World::new("").await;
+        for (id, ending, told) in [("a", Ending::Word, "session end"), ("b", Ending::Configuration, "configuration")] {
+            let session = world.announce(id, A);
+            world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+            world
+                .pipeline
+                .end(session.id(), ending, clock::now())
+                .expect("known")
+                .expect("taken")
+                .await
+                .expect("on disk");
+            let alerts = world.alerts(AlertKind::Release);
+            let alert = alerts.last().expect("an alert");
+            assert!(alert.session.as_str() == id && alert.summary.contains(told), "{}", alert.summary);
+        }
+        let session = world.announce("c", A);
+        world
+            .pipeline
+            .end(session.id(), Ending::Word, clock::now())
+            .expect("known")
+            .expect("taken")
+            .await
+            .expect("on disk");
+        assert_eq!(world.alerts(AlertKind::Release).len(), 2, "one that was open ends without a word");
+    });
+}
