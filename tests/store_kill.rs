@@ -76,6 +76,7 @@ fn grant(n: u64) -> Record {
         reason: "r".into(),
         from: 0,
         until: FAR,
+        withdrawn: None,
     };
     Record::Grant { grant }
 }

@@ -15,11 +15,9 @@ use super::protocol::{ErrorCode, MAX_REQUEST, Request, Response};
 use crate::clock;
 use crate::daemon::Reload;
 use crate::identity::NodeKey;
-use crate::lists::{MAX_GRANTS, RuleForm, TooManyGrants};
 use crate::local::token::NONCE;
 use crate::model::{CaseId, SessionId};
 use crate::pipeline::{Ending, NotReleased, Pipeline};
-use crate::ports::Ports;
 use crate::session::Session;
 use crate::store::{self, Commit, Grant};
 
@@ -30,8 +28,6 @@ const CLIENTS: usize = 64;
 const OBSERVERS: usize = 32;
 /// Time a client has to send its request, and to take its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Longest temporary allowance: a week. Something meant to last longer is a rule with an owner and a review date.
-pub(crate) const LONGEST_GRANT: u64 = 7 * 24 * 3600;
 
 /// What the socket acts on.
 pub struct Admin {
@@ -118,14 +114,14 @@ pub(super) async fn send(write: &mut OwnedWriteHalf, response: &Response) -> std
 }
 
 /// Waits for the journal to have what is done in memory already; the operator's word counts only once it is durable.
-async fn durable(commit: Result<Commit, store::Error>) -> Result<(), Response> {
+pub(super) async fn durable(commit: Result<Commit, store::Error>) -> Result<(), Response> {
     let failed = |text| Response::error(ErrorCode::Failed, text);
     let commit = commit.map_err(|error| failed(format!("done in memory; the journal did not take it: {error}")))?;
     commit.await.map_err(|error| failed(format!("done in memory, but not durable: {error}")))?;
     Ok(())
 }
 
-fn gone(id: &SessionId) -> Response {
+pub(super) fn gone(id: &SessionId) -> Response {
     Response::error(ErrorCode::NotFound, format!("no session `{id}`; `staunch session list` names all"))
 }
 
@@ -140,12 +136,6 @@ impl Admin {
 
     fn session(&self, id: &SessionId) -> Result<Arc<Session>, Response> {
         self.pipeline.sessions.by_id(id).ok_or_else(|| gone(id))
-    }
-
-    /// Journals what is done only once it is durable.
-    async fn record(&self, record: store::Record) -> Result<(), store::Error> {
-        self.pipeline.store.append(vec![record])?.await?;
-        Ok(())
     }
 
     async fn carry_out(&self, request: Request) -> Result<Value, Response> {
@@ -245,44 +235,24 @@ impl Admin {
                 }))
             }
             Request::Allow { name, seconds, reason, owner, session, ports } => {
-                require("reason", &reason)?;
-                require("owner", &owner)?;
-                RuleForm::parse(&name).map_err(|error| Response::error(ErrorCode::BadRequest, error.to_string()))?;
-                if !ports.is_empty()
-                    && let Err(error) = Ports::read(&ports)
-                {
-                    return Err(Response::error(ErrorCode::BadRequest, format!("{error}: {}", error.remedy())));
-                }
-                if seconds == 0 || seconds > LONGEST_GRANT {
-                    return Err(Response::error(
-                        ErrorCode::BadRequest,
-                        "an allowance lasts from a second to seven days; write a rule for more",
-                    ));
-                }
-                if let Some(id) = &session {
-                    self.session(id)?;
-                }
-                if pipeline.live.load().grants.load().len() >= MAX_GRANTS {
-                    return Err(Response::error(ErrorCode::Failed, TooManyGrants.to_string()));
-                }
                 let from = now.wall.shown;
-                let until = from + seconds * 1000;
-                let id = CaseId::from_random(pipeline.hash((&name, from, until))).to_string();
-                let id = format!("g{}", &id[1..9]);
-                let grant = Grant { id, name, session, ports, owner, reason, from, until };
-                self.record(store::Record::Grant { grant: grant.clone() }).await.map_err(|error| {
-                    let what = format!("nothing was allowed, since it could not be recorded: {error}");
-                    Response::error(ErrorCode::Failed, what)
-                })?;
-                pipeline.grant(grant.clone(), now).map_err(|error| Response::error(ErrorCode::Failed, error))?;
-                Ok(json!({ "schema": 1, "grant": grant }))
+                let until = from.saturating_add(seconds.saturating_mul(1000));
+                let grant =
+                    Grant { id: String::new(), name, session, ports, owner, reason, from, until, withdrawn: None };
+                super::grants::allow(pipeline, grant, now).await
+            }
+            Request::Grants => Ok(json!({ "schema": 1, "grants": pipeline.grants_in_force(now) })),
+            Request::Withdraw { grant, by, reason } => {
+                super::grants::withdraw(pipeline, &grant, &by, &reason, now).await
             }
             Request::Explain { name, qtype, session } => {
                 let session = self.session(&session)?;
                 let explanation = pipeline
                     .explain(&session, &name, qtype, now)
                     .map_err(|error| Response::error(ErrorCode::BadRequest, error))?;
-                explanation.to_json().map_err(|error| Response::error(ErrorCode::Failed, error))
+                let mut told = explanation.to_json().map_err(|error| Response::error(ErrorCode::Failed, error))?;
+                super::grants::name_grant(pipeline, &mut told, now);
+                Ok(told)
             }
             Request::Why { case } => self.why(case).await,
             Request::Learned => Ok(pipeline.learned(now)),
@@ -379,7 +349,7 @@ impl Admin {
     }
 }
 
-fn require(field: &str, value: &str) -> Result<(), Response> {
+pub(super) fn require(field: &str, value: &str) -> Result<(), Response> {
     if value.trim().is_empty() {
         return Err(Response::error(ErrorCode::BadRequest, format!("`{field}` is empty; say it in a few words")));
     }

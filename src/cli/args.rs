@@ -74,7 +74,8 @@ pub enum Verb {
         #[command(subcommand)]
         verb: SessionVerb,
     },
-    /// Allow a name for a while, on the record.
+    /// Allow a name for a while, on the record. Once more for the same name and session it is the same grant, with the later
+    /// end. `staunch grant` lists and withdraws.
     Allow {
         /// `=x` exactly x, `x` x and below, `*.x` below x only.
         name: String,
@@ -93,6 +94,12 @@ pub enum Verb {
         /// What is opened of its addresses, instead of the profile's ports: tcp/22,tcp/443 or any.
         #[arg(long, value_name = "PORTS", value_delimiter = ',')]
         ports: Vec<String>,
+    },
+    /// Temporary allowances in force, and how to take one back.
+    Grant {
+        /// What to do.
+        #[command(subcommand)]
+        verb: super::grants::GrantVerb,
     },
     /// Lists: what is in force, what is fetched, what waits for your word.
     Lists {
@@ -178,7 +185,7 @@ pub enum LearnVerb {
         /// Why.
         #[arg(long)]
         reason: String,
-        /// Who [default: $USER].
+        /// Who [default: $USER, else `operator`].
         #[arg(long)]
         by: Option<String>,
     },
@@ -233,7 +240,7 @@ pub enum SessionVerb {
         /// Why.
         #[arg(long)]
         reason: String,
-        /// Who [default: $USER].
+        /// Who [default: $USER, else `operator`].
         #[arg(long)]
         by: Option<String>,
     },

@@ -18,16 +18,6 @@ pub fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(0.0)
 }
 
-pub fn allowed(v: &Value) -> String {
-    let grant = &v["grant"];
-    let whom = match &grant["session"] {
-        Value::Null => "every session".to_owned(),
-        session => format!("session {}", text(session)),
-    };
-    let until = crate::telemetry::rfc3339(grant["until"].as_u64().unwrap_or(0));
-    format!("{} allowed for {whom} until {until} (grant {})", text(&grant["name"]), text(&grant["id"]))
-}
-
 pub fn reloaded(v: &Value) -> String {
     format!("configuration {} in force", text(&v["digest"]))
 }
@@ -209,7 +199,11 @@ pub fn explanation(v: &Value) -> String {
     if !v["reason"].is_null() {
         let _ = write!(out, "\n  reason    {}", text(&v["reason"]));
     }
-    rule(&mut out, &v["rule"]);
+    if v["grant"].is_object() {
+        let _ = write!(out, "\n  grant     {}: {}", text(&v["grant"]["id"]), super::grants::terms(&v["grant"]));
+    } else {
+        rule(&mut out, &v["rule"]);
+    }
     let _ = write!(out, "\n  from      {}", text(&v["source"]));
     if v["local"].is_object() {
         let rcode = if v["local"]["rcode"] == 3 { "NXDOMAIN" } else { "NOERROR" };

@@ -7,6 +7,7 @@ mod args;
 mod capacity;
 mod doctor;
 mod evaluate;
+mod grants;
 mod healthcheck;
 mod human;
 mod lists;

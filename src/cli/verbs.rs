@@ -48,8 +48,9 @@ fn carry_out(args: Args) -> Exit {
         Verb::Session { verb } => session(&socket, verb, json),
         Verb::Allow { name, time, reason, owner, session, ports } => {
             let request = Request::Allow { name, seconds: time.as_secs(), reason, owner, session, ports };
-            ask(&socket, &request, json, human::allowed)
+            ask(&socket, &request, json, super::grants::allowed)
         }
+        Verb::Grant { verb } => super::grants::run(verb, &socket, json),
         Verb::Observe { follow, last, session, refused } => {
             observe(&socket, Request::Observe { last, follow, session, refused }, follow, json)
         }
@@ -91,8 +92,8 @@ fn carry_out(args: Args) -> Exit {
         Verb::Why { case } => ask(&socket, &Request::Why { case }, json, human::why),
         Verb::Learn { verb: LearnVerb::Show } => ask(&socket, &Request::Learned, json, human::learned),
         Verb::Learn { verb: LearnVerb::Reset { reason, by } } => {
-            let by = by.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "operator".into());
-            ask(&socket, &Request::ForgetLearned { by, reason }, json, |v| format!("{} pairs forgotten", v["pairs"]))
+            let request = Request::ForgetLearned { by: who(by), reason };
+            ask(&socket, &request, json, |v| format!("{} pairs forgotten", v["pairs"]))
         }
         Verb::Doctor(words) => {
             let named = args.socket.is_some() || std::env::var_os("STAUNCH_SOCKET").is_some();
@@ -124,8 +125,7 @@ fn session(socket: &Path, verb: SessionVerb, json: bool) -> Exit {
             Err(error) => refused(&error, json),
         },
         SessionVerb::Quarantine { id, reason, by } => {
-            let by = by.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "operator".into());
-            ask(socket, &Request::Quarantine { session: id, by, reason }, json, |v| {
+            ask(socket, &Request::Quarantine { session: id, by: who(by), reason }, json, |v| {
                 format!("{} quarantined, case {}", human::text(&v["session"]), human::text(&v["case"]))
             })
         }
@@ -134,6 +134,12 @@ fn session(socket: &Path, verb: SessionVerb, json: bool) -> Exit {
             ask(socket, &request, json, |v| human::released(v, extend))
         }
     }
+}
+
+/// Who acts, where it is not said.
+pub(super) fn who(by: Option<String>) -> String {
+    let user = || std::env::var("USER").ok().filter(|user| !user.trim().is_empty());
+    by.or_else(user).unwrap_or_else(|| "operator".into())
 }
 
 fn serve(config: Option<PathBuf>, state_dir: Option<PathBuf>, socket: Option<PathBuf>, json: bool) -> Exit {

@@ -12,6 +12,7 @@ mod drift;
 mod explain;
 mod fast;
 mod finish;
+mod grants;
 mod learning;
 mod ledgers;
 mod listing;

@@ -273,6 +273,7 @@ impl Pipeline {
         self.fold_session(&ended, now);
         let mut records: Vec<_> = self.lost_quarantine(&ended, ending, now).into_iter().collect();
         self.forget(&ended);
+        records.extend(self.drop_grants_of(id, now));
         records.push(store::Record::End { session: id.clone() });
         Some(self.store.append(records))
     }

@@ -90,6 +90,7 @@ impl World {
             reason: "r".into(),
             from: now.wall.shown,
             until: now.wall.shown + seconds * 1000,
+            withdrawn: None,
         };
         self.pipeline.grant(grant, now).expect("granted");
     }

@@ -100,7 +100,7 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "is_none_added")]
         extend: u32,
     },
-    /// A temporary allowance.
+    /// A temporary allowance, or its end before its time: the later of one id stands.
     Grant {
         /// The allowance.
         grant: Grant,
@@ -190,6 +190,18 @@ pub struct Grant {
     pub from: u64,
     /// When it ends, milliseconds since the Unix epoch.
     pub until: u64,
+    /// Set once it was taken back: then `until` is when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Withdrawn>,
+}
+
+/// A grant was taken back before its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// Who did it: `staunch` or an operator.
+    pub by: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// The store failed.

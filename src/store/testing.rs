@@ -120,6 +120,7 @@ pub(crate) fn grant(id: &str, until: u64) -> Record {
             reason: "r".into(),
             from: 0,
             until,
+            withdrawn: None,
         },
     }
 }

@@ -107,3 +107,73 @@ fn a_quarantine_that_goes_with_its_session_is_told_of() {
         assert_eq!(world.alerts(AlertKind::Release).len(), 2, "one that was open ends without a word");
     });
 }
+
+#[test]
+fn a_grant_that_is_taken_back_opens_nothing_more_and_does_not_come_again() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        world.grant("www.site.example", 60, clock::now());
+        world.grant("www.other.example", 60, clock::now());
+        assert!(world.ask(A, "www.site.example").await && world.ask(A, "www.other.example").await);
+        let (id, pipeline) = ("g-www.site.example", &world.pipeline);
+        let grant = pipeline.grant_by_id(id, clock::now()).expect("in force");
+        drop(pipeline.store.append(vec![Record::Grant { grant: grant.clone() }]).expect("taken"));
+        let (withdrawn, commit) = pipeline.withdraw(id, "ops", "done", clock::now()).expect("it was in force");
+        commit.expect("taken").await.expect("on disk");
+        assert_eq!(withdrawn, grant);
+        assert!(!world.ask(A, "www.site.example").await, "refused at once");
+        pipeline.close_ended(clock::now());
+        assert_eq!(session.inner.lock().pins.len(), 1, "and what it opened is closed, the other's is not");
+        assert_eq!(pipeline.grants_in_force(clock::now()).len(), 1);
+        assert!(pipeline.withdraw(id, "ops", "again", clock::now()).is_none());
+        let said = world.lines().into_iter().rev().find_map(|record| match record {
+            Record::Grant { grant } => grant.withdrawn,
+            _ => None,
+        });
+        assert_eq!(said, Some(store::Withdrawn { by: "ops".into(), reason: "done".into() }));
+        let recovered = world.journalled();
+        assert!(recovered.grants.is_empty(), "{:?}", recovered.grants);
+    });
+}
+
+#[test]
+fn a_sessions_grants_go_with_it() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        let now = clock::now();
+        let (from, until) = (now.wall.shown, now.wall.shown + 60_000);
+        let (owner, reason) = ("o".to_owned(), "r".to_owned());
+        let (name, id) = ("=www.site.example".to_owned(), "g1".to_owned());
+        let own = Some(session.id().clone());
+        let ports = Vec::new();
+        let grant = store::Grant { id, name, session: own, ports, owner, reason, from, until, withdrawn: None };
+        drop(world.pipeline.store.append(vec![Record::Grant { grant: grant.clone() }]).expect("taken"));
+        world.pipeline.grant(grant, now).expect("granted");
+        assert!(world.ask(A, "www.site.example").await);
+        drop(world.pipeline.end(session.id(), Ending::Word, clock::now()).expect("known").expect("taken"));
+        world.announce("a", A);
+        assert!(!world.ask(A, "www.site.example").await, "the next of its name has not what this one was given");
+        assert!(world.journalled().grants.is_empty());
+    });
+}
+
+#[test]
+fn a_grant_given_again_with_fewer_ports_closes_the_rest() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        world.grant("www.site.example", 60, clock::now());
+        assert!(world.ask(A, "www.site.example").await);
+        let grant = world.pipeline.grant_by_id("g-www.site.example", clock::now()).expect("in force");
+        world.pipeline.grant(grant.clone(), clock::now()).expect("granted");
+        let leases =
+            || session.inner.lock().pins.details(clock::now().mono).iter().map(|pin| pin.leases.len()).sum::<usize>();
+        assert_eq!(leases(), 1, "the control: nothing has changed");
+        let narrower = store::Grant { ports: vec!["tcp/22".into()], ..grant };
+        world.pipeline.grant(narrower, clock::now()).expect("granted");
+        assert_eq!(leases(), 0);
+        assert_eq!(world.pipeline.grants_in_force(clock::now()).len(), 1);
+    });
+}

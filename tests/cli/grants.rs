@@ -1,0 +1,42 @@
+//! Temporary allowances: given, listed, given again, taken back.
+
+use super::*;
+
+#[test]
+fn a_grant_is_listed_and_withdrawn_and_stays_so() {
+    let mut daemon = Daemon::start(ENFORCE);
+    let said = |daemon: &Daemon, words: &[&str]| {
+        let output = daemon.run(words);
+        assert_eq!(code(&output), 0, "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert_eq!(said(&daemon, &["grant", "list"]), "no grants\n");
+    let allow = |daemon: &Daemon, time: &str, reason: &str| {
+        let words =
+            ["allow", "=a.dump.example", "--for", time, "--reason", reason, "--owner", "jane", "--session", "s1"];
+        said(daemon, &words)
+    };
+    assert!(!allow(&daemon, "2h", "a look").contains("in place of"));
+    let first = daemon.json(&["grant", "list"])["grants"][0].clone();
+    let again = allow(&daemon, "5m", "another look");
+    assert!(again.contains("in place of") && again.contains("by jane: a look"), "{again}");
+    let all = daemon.json(&["grant", "list"]);
+    let [grant] = &all["grants"].as_array().expect("grants")[..] else { panic!("one: {all:#}") };
+    assert_eq!((&grant["id"], &grant["until"]), (&first["id"], &first["until"]), "the later end stays");
+    let words = said(&daemon, &["grant", "list"]);
+    assert!(words.contains("=a.dump.example") && words.contains("session s1"), "{words}");
+    assert!(words.contains("by jane: another look"), "{words}");
+    assert_eq!(daemon.ask("a.dump.example", 1).0, 0);
+    let explained = said(&daemon, &["explain", "a.dump.example", "--session", "s1"]);
+    assert!(explained.contains("by jane: another look"), "{explained}");
+
+    let id = grant["id"].as_str().expect("an id");
+    let gone = daemon.json(&["grant", "withdraw", id, "--reason", "done", "--by", "joe"]);
+    assert_eq!(gone["withdrawn"]["id"], *id);
+    assert_eq!(daemon.ask("a.dump.example", 1).0, 3, "refused again");
+    let twice = daemon.run(&["grant", "withdraw", id, "--reason", "done"]);
+    assert!(code(&twice) == 1 && String::from_utf8_lossy(&twice.stderr).contains("grant list"), "{twice:?}");
+    daemon.restart();
+    assert_eq!(daemon.ask("a.dump.example", 1).0, 3, "after a kill too");
+    assert_eq!(daemon.json(&["grant", "list"])["grants"], json!([]));
+}
