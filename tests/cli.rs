@@ -335,6 +335,24 @@ fn why_answers_from_the_journal_when_no_event_is_left() {
 }
 
 #[test]
+fn why_tells_of_the_quarantine_beside_its_event_once_the_session_is_open_again() {
+    let daemon = Daemon::start(ENFORCE);
+    for i in 0..20 {
+        daemon.ask(&format!("{}.evil.example", chunk(i)), 1);
+    }
+    let case = daemon.json(&["session", "show", "s1"])["quarantine"]["case"].as_str().expect("closed").to_owned();
+    daemon.json(&["session", "release", "s1", "--by", "joe", "--reason", "reviewed", "--extend", "64"]);
+    let why = daemon.json(&["why", &case]);
+    assert_eq!(why["event"]["case"], *case, "{why:#}");
+    assert_eq!((why["session"].as_str(), why["quarantine"]["by"].as_str()), (Some("s1"), Some("staunch")), "{why:#}");
+    assert_eq!((why["release"]["by"].as_str(), why["release"]["extended_bits"].as_u64()), (Some("joe"), Some(64)));
+    let words = String::from_utf8(daemon.run(&["why", &case]).stdout).expect("UTF-8");
+    for part in ["session s1 was closed", "by joe: reviewed", "raised by 64 bits", "evil.example"] {
+        assert!(words.contains(part), "{part} in {words}");
+    }
+}
+
+#[test]
 fn serve_and_release_say_what_happened() {
     let daemon = Daemon::start(ENFORCE);
     let bad = daemon.dir.path().join("bad.toml");

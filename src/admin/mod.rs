@@ -10,6 +10,7 @@ mod observe;
 pub mod protocol;
 mod receipt;
 mod serve;
+mod why;
 
 pub(crate) use grants::LONGEST_GRANT;
 pub use serve::{Admin, adopt, bind, serve};

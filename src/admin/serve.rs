@@ -16,7 +16,7 @@ use crate::clock;
 use crate::daemon::Reload;
 use crate::identity::NodeKey;
 use crate::local::token::NONCE;
-use crate::model::{CaseId, SessionId};
+use crate::model::SessionId;
 use crate::pipeline::{Ending, NotReleased, Pipeline};
 use crate::session::Session;
 use crate::store::{self, Commit, Grant};
@@ -254,7 +254,7 @@ impl Admin {
                 super::grants::name_grant(pipeline, &mut told, now);
                 Ok(told)
             }
-            Request::Why { case } => self.why(case).await,
+            Request::Why { case } => super::why::why(pipeline, case).await,
             Request::Learned => Ok(pipeline.learned(now)),
             Request::ForgetLearned { by, reason } => {
                 require("reason", &reason)?;
@@ -281,72 +281,6 @@ impl Admin {
             }
         }
     }
-
-    /// A case's event from memory, else from the event files, newest first, with the quarantine that stands under it;
-    /// where neither is left, what the journal says. Events are lossy by design, the journal is not.
-    async fn why(&self, case: CaseId) -> Result<Value, Response> {
-        let mut answer = json!({ "schema": 1 });
-        if let Some(event) = self.event_of(case).await {
-            answer["event"] = event;
-        }
-        for session in self.pipeline.sessions.all() {
-            let quarantine = session.inner.lock().quarantine.clone();
-            if let Some(quarantine) = quarantine
-                && quarantine.case == case
-            {
-                answer["session"] = json!(session.id());
-                answer["quarantine"] = json!(quarantine);
-                break;
-            }
-        }
-        if answer["event"].is_null() && answer["quarantine"].is_null() {
-            return self.journalled(case).await;
-        }
-        Ok(answer)
-    }
-
-    async fn event_of(&self, case: CaseId) -> Option<Value> {
-        let line = match self.pipeline.telemetry.case(case) {
-            Some(line) => line.as_bytes().to_vec(),
-            None => {
-                let live = self.pipeline.live.load_full();
-                tokio::task::spawn_blocking(move || {
-                    find_case(Path::new(live.event_file.as_ref()?), live.event_files_kept, case)
-                })
-                .await
-                .ok()??
-            }
-        };
-        serde_json::from_slice(&line).ok()
-    }
-
-    async fn journalled(&self, case: CaseId) -> Result<Value, Response> {
-        let store = self.pipeline.store.clone();
-        let found = tokio::task::spawn_blocking(move || store.case(case)).await;
-        let found = match found {
-            Ok(Ok(Some(found))) => found,
-            Ok(Ok(None)) => {
-                let nothing = format!("nothing of case {case} is kept here, neither an event nor an alert");
-                return Err(Response::error(ErrorCode::NotFound, nothing));
-            }
-            Ok(Err(error)) => return Err(Response::error(ErrorCode::Failed, error.to_string())),
-            Err(error) => return Err(Response::error(ErrorCode::Failed, error.to_string())),
-        };
-        let mut answer = json!({ "schema": 1 });
-        if let Some(alert) = found.alert {
-            answer["alert"] = json!(alert);
-        }
-        if let Some(q) = found.quarantine {
-            answer["session"] = json!(q.session);
-            answer["quarantine"] = json!({ "case": q.case, "reason": q.reason, "by": q.by, "note": q.note, "since": q.since, "applied": true });
-        }
-        if let Some(release) = found.release {
-            answer["release"] = json!({
-                "by": release.by, "note": release.note, "time": release.time, "extended_bits": release.extend,
-            });
-        }
-        Ok(answer)
-    }
 }
 
 pub(super) fn require(field: &str, value: &str) -> Result<(), Response> {
@@ -354,56 +288,4 @@ pub(super) fn require(field: &str, value: &str) -> Result<(), Response> {
         return Err(Response::error(ErrorCode::BadRequest, format!("`{field}` is empty; say it in a few words")));
     }
     Ok(())
-}
-
-/// The newest event of `case` in the event file or its `kept` rotated predecessors. A file or a line that cannot be read is
-/// passed over.
-fn find_case(file: &Path, kept: u32, case: CaseId) -> Option<Vec<u8>> {
-    use std::io::BufRead;
-    // Quotes inside a JSON string are escaped, so no name can imitate the field.
-    let field = format!("\"case\":\"{case}\"");
-    let rotated = (1..=kept).map(|n| {
-        let mut name = file.as_os_str().to_owned();
-        name.push(format!(".{n}"));
-        std::path::PathBuf::from(name)
-    });
-    for path in std::iter::once(file.to_owned()).chain(rotated) {
-        let Ok(open) = std::fs::File::open(&path) else { continue };
-        let mut lines = std::io::BufReader::new(open);
-        let (mut line, mut found) = (Vec::new(), None);
-        while matches!(lines.read_until(b'\n', &mut line), Ok(1..)) {
-            let has_field = std::str::from_utf8(&line).is_ok_and(|text| text.contains(&field));
-            // A torn line may hold the field as well.
-            if has_field && serde_json::from_slice::<serde::de::IgnoredAny>(&line).is_ok() {
-                found = Some(std::mem::take(&mut line));
-            }
-            line.clear();
-        }
-        if found.is_some() {
-            return found;
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_newest_whole_event_of_a_case_is_found_wherever_it_was_rotated_to() {
-        let dir = tempfile::tempdir().expect("directory");
-        let file = dir.path().join("events.jsonl");
-        let case = CaseId::from_random(7);
-        assert_eq!(find_case(&file, 40, case), None);
-        let line = |n: u32| format!("{{\"n\":{n},\"case\":\"{case}\"}}\n");
-        // The current file is gone; what is rotated is read all the same.
-        let old = [line(1).as_bytes(), line(2).as_bytes(), b"\xff\xfe\n", &line(3).as_bytes()[1..]].concat();
-        std::fs::write(dir.path().join("events.jsonl.40"), old).expect("written");
-        assert_eq!(find_case(&file, 40, case).expect("found"), line(2).as_bytes());
-        assert_eq!(find_case(&file, 39, case), None, "left from a time when more were kept");
-        std::fs::write(&file, line(4)).expect("written");
-        assert_eq!(find_case(&file, 40, case).expect("found"), line(4).as_bytes());
-        assert_eq!(find_case(&file, 40, CaseId::from_random(8)), None);
-    }
 }
