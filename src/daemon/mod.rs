@@ -270,12 +270,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
                 let reload = reload.clone();
                 drop(tokio::spawn(async move {
                     supervisor::reloading();
-                    let result = reload.reload().await;
-                    match &result {
-                        Ok(digest) => tracing::info!(digest, "configuration reloaded"),
-                        Err(error) => tracing::error!(error, "the old configuration stays"),
-                    }
-                    supervisor::reloaded(&result);
+                    supervisor::reloaded(&reload.reload().await);
                 }));
             }
         }

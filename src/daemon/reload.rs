@@ -126,6 +126,11 @@ fn run(start: &Start, pipeline: &Weak<Pipeline>, runtime: &Handle, jobs: &mpsc::
             // Of fetched lists `lists_failing` and an alert tell, and the file may be refused all the while.
             if what == What::File {
                 counters.note(result.is_ok());
+                // Whoever asked for it, by a signal or over the socket.
+                match &result {
+                    Ok(digest) => tracing::info!(digest, "configuration reloaded"),
+                    Err(error) => tracing::error!(error, "the old configuration stays"),
+                }
             }
             for job in asked {
                 // Who asked may have gone away.
