@@ -162,7 +162,16 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
     let handed = inherited.take_admin(&socket);
     let ours = handed.is_none();
     let admin_socket = match handed {
-        Some(handed) => admin::adopt(handed),
+        Some(handed) => {
+            if let Some(group) = &admin_config.group {
+                tracing::warn!(
+                    group,
+                    "server.admin_group does nothing: the supervisor has made the admin socket, and its unit says whose it is \
+                     (SocketGroup= in staunch.socket)"
+                );
+            }
+            admin::adopt(handed)
+        }
         None => admin::bind(&socket, admin_config.group.as_deref()),
     };
     let admin_socket = admin_socket.with_context(|| format!("admin socket {}", socket.display()))?;
