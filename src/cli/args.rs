@@ -16,7 +16,8 @@ use crate::pipeline::MOST_EXTENDED;
 #[derive(Debug, Parser)]
 #[command(name = "staunch", version, about, propagate_version = true)]
 pub struct Args {
-    /// Admin socket of the daemon [default: $STAUNCH_SOCKET, else admin.sock in the state directory].
+    /// Admin socket of the daemon [default: $STAUNCH_SOCKET, else the one that is there of admin.sock in the default state
+    /// directory and /run/staunch/admin.sock].
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Print JSON with a `schema` field instead of words.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::args::{Args, LearnVerb, SessionVerb, Verb};
-use super::{Exit, default_socket, human};
+use super::{Exit, default_socket, human, other_sockets};
 use crate::admin::client::{self, Exchange};
 use crate::admin::protocol::{ErrorCode, Request};
 use crate::config::{self, PackReport};
@@ -292,8 +292,11 @@ fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-fn refused(error: &client::Error, json: bool) -> Exit {
-    fail(&error.to_string(), json);
+pub(super) fn refused(error: &client::Error, json: bool) -> Exit {
+    match error {
+        client::Error::Unreachable { .. } => fail(&format!("{error} {}", other_sockets()), json),
+        _ => fail(&error.to_string(), json),
+    };
     match error {
         client::Error::Unreachable { .. } => Exit::Unreachable,
         client::Error::Refused { code: ErrorCode::Invalid, .. } => Exit::Invalid,
