@@ -31,7 +31,10 @@ pub struct Args {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Run the resolver in the foreground.
+    /// Run the resolver in the foreground. It logs to standard error what STAUNCH_LOG asks for.
+    ///
+    /// STAUNCH_LOG is a level (off, error, warn, info, debug, trace; `info` without it), or a list of levels for modules such
+    /// as `info,staunch::forward=debug`. `enforcer` takes it too.
     Serve {
         /// Configuration file (TOML). Without one: 127.0.0.1:5300, upstreams from resolv.conf, monitor mode.
         #[arg(long, value_name = "FILE")]
