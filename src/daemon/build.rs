@@ -104,7 +104,8 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     // What somebody else is writing there is locked.
     feed::sweep(&loaded.state_dir);
     if !recovered.damage.is_empty() {
-        tracing::error!(damage = ?recovered.damage, "the store was damaged; what could be read is in force");
+        let (directory, damage) = (loaded.state_dir.display(), &recovered.damage);
+        tracing::error!(%directory, "the state was damaged, and what could be read of it is in force: {damage}");
     }
     let book = Book::default();
     let aside = book.restore(&recovered.learned, recovered.in_force.clone());

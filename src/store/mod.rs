@@ -9,6 +9,7 @@
 
 mod case;
 mod commit;
+mod damage;
 mod durable;
 mod first_seen;
 mod fold;
