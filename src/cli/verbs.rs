@@ -87,7 +87,7 @@ fn carry_out(args: Args) -> Exit {
                 Exit::Ok
             }
             Err(super::evaluate::Failure::Config(errors)) => config_errors(&errors, json),
-            Err(super::evaluate::Failure::Other(error)) => fail(&format!("{error:#}"), json),
+            Err(super::evaluate::Failure::Other(error)) => fail(&daemon::in_words(&error), json),
         },
         Verb::Why { case } => ask(&socket, &Request::Why { case }, json, human::why),
         Verb::Learn { verb: LearnVerb::Show } => ask(&socket, &Request::Learned, json, human::learned),
@@ -146,7 +146,7 @@ fn serve(config: Option<PathBuf>, state_dir: Option<PathBuf>, socket: Option<Pat
     match daemon::run(daemon::Start { config, state_dir, socket }) {
         Ok(()) => Exit::Ok,
         Err(daemon::StartError::Config(errors)) => config_errors(&errors, json),
-        Err(daemon::StartError::Other(error)) => fail(&format!("{error:#}"), json),
+        Err(daemon::StartError::Other(error)) => fail(&daemon::in_words(&error), json),
     }
 }
 
@@ -154,7 +154,7 @@ fn enforcer(config: &Path, socket: Option<PathBuf>, json: bool) -> Exit {
     match daemon::run_enforcer(config, socket) {
         Ok(()) => Exit::Ok,
         Err(daemon::StartError::Config(errors)) => config_errors(&errors, json),
-        Err(daemon::StartError::Other(error)) => fail(&format!("{error:#}"), json),
+        Err(daemon::StartError::Other(error)) => fail(&daemon::in_words(&error), json),
     }
 }
 

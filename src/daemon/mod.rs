@@ -1,6 +1,7 @@
 //! The daemon: builds the stages from the configuration, joins them, serves until told to stop.
 
 pub mod build;
+mod causes;
 mod http;
 mod log;
 mod privilege;
@@ -34,6 +35,7 @@ use crate::model::{Announcement, Now, Qtype, SessionType};
 use crate::pipeline::Pipeline;
 use crate::session::AddError;
 use crate::{clock, fds, listen, store};
+pub use causes::in_words;
 use reload::{Fetched, Reloader};
 use supervisor::Supervised;
 use tasks::{Panics, Tasks};
@@ -198,7 +200,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
     };
     let runtime = tokio::runtime::Handle::current();
     let listener = privilege::with_low_ports(|| Listener::start_with(&listen, inherited, pipeline.clone(), &runtime))
-        .context("could not listen; another resolver may hold the address")?;
+        .map_err(causes::cannot_listen)?;
     let listeners = listener.counters().clone();
     let page_closed = http::Closed::default();
     let (memory, reloads) = (Arc::<room::Counters>::default(), Arc::<reload::Counters>::default());
@@ -369,7 +371,7 @@ pub fn explain_offline(
     kind: SessionType,
 ) -> Result<serde_json::Value, OfflineError> {
     let (loaded, _) = config::look_at(file).map_err(OfflineError::Config)?;
-    let other = |error: anyhow::Error| OfflineError::Other(format!("{error:#}"));
+    let other = |error: anyhow::Error| OfflineError::Other(in_words(&error));
     let explanation = build::offline(loaded, name, qtype, kind).map_err(other)?;
     explanation.to_json().map_err(OfflineError::Other)
 }

@@ -16,7 +16,7 @@ use anyhow::anyhow;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::{Reload, Start, StartError, build};
+use super::{Reload, Start, StartError, build, in_words};
 use crate::clock;
 use crate::config::Loaded;
 use crate::event::{Notice, NoticeKind};
@@ -150,10 +150,10 @@ fn reload(start: &Start, pipeline: &Pipeline, runtime: &Handle, what: What) -> R
     };
     let loaded = load(start, text.as_deref()).map_err(|error| match error {
         StartError::Config(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
-        StartError::Other(error) => format!("{error:#}"),
+        StartError::Other(error) => in_words(&error),
     })?;
     // One behind the other: what was read last is in force last, and named last by the journal.
-    let digest = runtime.block_on(build::apply(pipeline, loaded)).map_err(|error| format!("{error:#}"))?;
+    let digest = runtime.block_on(build::apply(pipeline, loaded)).map_err(|error| in_words(&error))?;
     pipeline.gate.nudge();
     Ok(digest)
 }
