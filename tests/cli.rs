@@ -1,14 +1,14 @@
 //! The command line and the daemon together, on loopback, without privileges: every verb, its JSON and its exit code.
 
 mod daemon;
-#[path = "cli/grants.rs"]
-mod grants;
 #[path = "cli/log.rs"]
 mod log;
 #[path = "cli/metrics.rs"]
 mod metrics;
 #[path = "cli/observers.rs"]
 mod observers;
+#[path = "cli/operators.rs"]
+mod operators;
 
 use std::net::TcpStream;
 use std::process::Command;

@@ -20,6 +20,7 @@ use crate::model::SessionId;
 use crate::pipeline::{Ending, NotReleased, Pipeline};
 use crate::session::Session;
 use crate::store::{self, Commit, Grant};
+use crate::words;
 
 /// Clients served at once; more wait to be accepted.
 const CLIENTS: usize = 64;
@@ -174,6 +175,7 @@ impl Admin {
                 Ok(pipeline.show(&session, now))
             }
             Request::Announce { announcement } => {
+                plain("owner", announcement.owner.as_deref().unwrap_or_default())?;
                 let (known, commit) = pipeline
                     .announce_recorded(announcement)
                     .map_err(|error| Response::error(ErrorCode::Conflict, error.to_string()))?;
@@ -187,6 +189,7 @@ impl Admin {
             }
             Request::Quarantine { session, by, reason } => {
                 require("reason", &reason)?;
+                require("by", &by)?;
                 let session = self.session(&session)?;
                 let case = pipeline.quarantine_by(&session, &by, &reason, now).ok_or_else(|| gone(session.id()))?;
                 let pending = session.inner.lock().pending.clone();
@@ -287,5 +290,13 @@ pub(super) fn require(field: &str, value: &str) -> Result<(), Response> {
     if value.trim().is_empty() {
         return Err(Response::error(ErrorCode::BadRequest, format!("`{field}` is empty; say it in a few words")));
     }
-    Ok(())
+    plain(field, value)
+}
+
+/// Refuses words that could forge lines where they are shown.
+fn plain(field: &str, value: &str) -> Result<(), Response> {
+    match words::problem(value) {
+        Some(problem) => Err(Response::error(ErrorCode::BadRequest, format!("`{field}`: {problem}"))),
+        None => Ok(()),
+    }
 }

@@ -1,14 +1,14 @@
-//! Answers in words. Names arrive escaped and are printed as they are.
+//! Answers in words. Names arrive escaped; people's words are escaped here.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-/// A JSON string without its quotes, `-` for null.
+/// A JSON string without its quotes, on one line whatever somebody has put into it; `-` for null.
 pub fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
-        Value::String(s) => s.clone(),
+        Value::String(s) => crate::words::shown(s),
         Value::Array(all) => all.iter().map(text).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }

@@ -11,6 +11,7 @@ use crate::config::spec;
 use crate::lists::{Scope, host_name};
 use crate::model::{Announcement, Phase, Qtype, SessionId, SessionType};
 use crate::policy::{Profile, Profiles, Volume};
+use crate::words;
 
 /// Most types of one profile: the choice of one is priced by their number.
 const MAX_QTYPES: usize = 64;
@@ -262,6 +263,9 @@ impl Context<'_, '_> {
                     Ok(name) => search.push(name),
                     Err(error) => self.problems.error(&path.key("search").at(j), error.to_string(), error.remedy()),
                 }
+            }
+            if let Some(problem) = written.owner.as_deref().and_then(words::problem) {
+                self.problems.error(&path.key("owner"), problem, "name who answers for the session");
             }
             if let (Some(id), Some(kind)) = (id, kind) {
                 let (phase, owner) = (written.phase, written.owner.clone());

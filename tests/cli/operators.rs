@@ -1,4 +1,4 @@
-//! Temporary allowances: given, listed, given again, taken back.
+//! What operators say and are told: temporary allowances, their own words, addresses.
 
 use super::*;
 
@@ -39,4 +39,20 @@ fn a_grant_is_listed_and_withdrawn_and_stays_so() {
     daemon.restart();
     assert_eq!(daemon.ask("a.dump.example", 1).0, 3, "after a kill too");
     assert_eq!(daemon.json(&["grant", "list"])["grants"], json!([]));
+}
+
+#[test]
+fn words_that_could_forge_a_line_are_refused_with_what_is_wrong() {
+    let daemon = Daemon::start(ENFORCE);
+    let forged = "fine\ns2 active";
+    let release = ["session", "release", "s1", "--by", "joe", "--reason", forged];
+    let close = ["session", "quarantine", "s1", "--by", "\u{1b}[2Jjoe", "--reason", "test"];
+    let allow = ["allow", "=a.example", "--for", "5m", "--reason", "r", "--owner", forged];
+    let announce = ["session", "announce", "b2", "--address", "127.0.0.7", "--type", "batch", "--owner", forged];
+    for words in [&release[..], &close, &allow, &announce] {
+        let output = daemon.run(words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(code(&output) == 2 && said.contains("a control character (U+00"), "{words:?}: {output:?}");
+    }
+    assert_eq!(daemon.json(&["session", "show", "s1"])["session"]["state"], "active");
 }
