@@ -176,6 +176,11 @@ impl Admin {
             }
             Request::Announce { announcement } => {
                 plain("owner", announcement.owner.as_deref().unwrap_or_default())?;
+                let nobodys = announcement.addresses.iter().find_map(|ip| Some((ip, words::no_source(*ip)?)));
+                if let Some((ip, what)) = nobodys {
+                    let remedy = "announce the sandbox's own address";
+                    return Err(Response::error(ErrorCode::BadRequest, format!("{ip} {what}; {remedy}")));
+                }
                 let (known, commit) = pipeline
                     .announce_recorded(announcement)
                     .map_err(|error| Response::error(ErrorCode::Conflict, error.to_string()))?;

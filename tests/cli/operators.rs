@@ -56,3 +56,15 @@ fn words_that_could_forge_a_line_are_refused_with_what_is_wrong() {
     }
     assert_eq!(daemon.json(&["session", "show", "s1"])["session"]["state"], "active");
 }
+
+#[test]
+fn an_address_that_nobody_asks_from_is_not_announced() {
+    let daemon = Daemon::start(ENFORCE);
+    for address in ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "::ffff:0.0.0.0", "255.255.255.255"] {
+        let output = daemon.run(&["session", "announce", "b2", "--address", address, "--type", "batch"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(code(&output) == 2 && said.contains("the sandbox's own address"), "{output:?}");
+    }
+    let output = daemon.run(&["session", "announce", "b2", "--address", "127.0.0.9", "--type", "batch"]);
+    assert_eq!(code(&output), 0, "loopback is a sandbox's on a machine of one's own: {output:?}");
+}

@@ -293,7 +293,7 @@ impl Context<'_, '_> {
                 continue;
             };
             let address = address.to_canonical();
-            if address.is_unspecified() || address.is_multicast() {
+            if words::no_source(address).is_some() {
                 self.problems.error(&path, format!("{address} is nobody's address"), "write the sandbox's own address");
             } else if let Some(other) = owners.insert(address, written.id.clone()) {
                 let whose =
