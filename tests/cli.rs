@@ -189,6 +189,10 @@ fn operators_act_over_the_socket_and_it_survives_a_kill() {
     let case = closed["case"].as_str().expect("a case").to_owned();
     let again = daemon.json(&["session", "quarantine", "s1", "--reason", "test again"]);
     assert_eq!(again["case"], *case, "closing a closed session changes nothing");
+    assert_eq!((closed["already"].is_null(), again["already"]["by"].as_str()), (true, Some("jane")), "{again}");
+    let words = daemon.run(&["session", "quarantine", "s1", "--reason", "test again"]);
+    let words = String::from_utf8_lossy(&words.stdout).into_owned();
+    assert!(words.contains("closed already") && words.contains("by jane: test (case"), "{words}");
     let (rcode, _, reply) = daemon.ask("www.site.example", 1);
     assert_eq!(rcode, 3);
     assert!(reply.contains(&case), "{reply:?}");

@@ -196,6 +196,7 @@ impl Admin {
                 require("reason", &reason)?;
                 require("by", &by)?;
                 let session = self.session(&session)?;
+                let before = session.inner.lock().quarantine.clone().filter(|quarantine| quarantine.applied);
                 let case = pipeline.quarantine_by(&session, &by, &reason, now).ok_or_else(|| gone(session.id()))?;
                 let pending = session.inner.lock().pending.clone();
                 match pending {
@@ -215,7 +216,14 @@ impl Admin {
                         ));
                     }
                 }
-                Ok(json!({ "schema": 1, "session": session.id(), "state": "quarantined", "case": case }))
+                let mut told = json!({ "schema": 1, "session": session.id(), "state": "quarantined", "case": case });
+                // Closed under the case that it has: what was said of it now is not on record.
+                if let Some(before) = before.filter(|before| before.case == case) {
+                    let since = crate::telemetry::rfc3339(before.since);
+                    told["already"] =
+                        json!({ "since": since, "by": before.by, "note": before.note, "reason": before.reason });
+                }
+                Ok(told)
             }
             Request::Release { session, by, reason, extend } => {
                 require("reason", &reason)?;

@@ -49,6 +49,16 @@ pub fn released(v: &Value, extend: u32) -> String {
     out
 }
 
+pub fn quarantined(v: &Value) -> String {
+    let (session, case) = (text(&v["session"]), text(&v["case"]));
+    let already = &v["already"];
+    if !already.is_object() {
+        return format!("{session} quarantined, case {case}");
+    }
+    let (since, by, note) = (text(&already["since"]), text(&already["by"]), text(&already["note"]));
+    format!("{session} was closed already, since {since} by {by}: {note} (case {case}); nothing was changed")
+}
+
 pub fn sessions(v: &Value) -> String {
     let lines: Vec<_> = v["sessions"].as_array().into_iter().flatten().map(session_line).collect();
     if lines.is_empty() { "no sessions".into() } else { lines.join("\n") }

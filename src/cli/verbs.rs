@@ -125,9 +125,7 @@ fn session(socket: &Path, verb: SessionVerb, json: bool) -> Exit {
             Err(error) => refused(&error, json),
         },
         SessionVerb::Quarantine { id, reason, by } => {
-            ask(socket, &Request::Quarantine { session: id, by: who(by), reason }, json, |v| {
-                format!("{} quarantined, case {}", human::text(&v["session"]), human::text(&v["case"]))
-            })
+            ask(socket, &Request::Quarantine { session: id, by: who(by), reason }, json, human::quarantined)
         }
         SessionVerb::Release { id, by, reason, extend } => {
             let request = Request::Release { session: id, by, reason, extend };
