@@ -31,6 +31,7 @@ pub mod sparing;
 pub mod svc_params;
 pub mod validate;
 pub mod wire;
+pub mod words;
 
 // Clocks, sockets, files, the kernel.
 pub mod alert;

@@ -7,6 +7,8 @@ mod log;
 mod metrics;
 #[path = "cli/observers.rs"]
 mod observers;
+#[path = "cli/operators.rs"]
+mod operators;
 
 use std::net::TcpStream;
 use std::process::Command;
@@ -187,6 +189,10 @@ fn operators_act_over_the_socket_and_it_survives_a_kill() {
     let case = closed["case"].as_str().expect("a case").to_owned();
     let again = daemon.json(&["session", "quarantine", "s1", "--reason", "test again"]);
     assert_eq!(again["case"], *case, "closing a closed session changes nothing");
+    assert_eq!((closed["already"].is_null(), again["already"]["by"].as_str()), (true, Some("jane")), "{again}");
+    let words = daemon.run(&["session", "quarantine", "s1", "--reason", "test again"]);
+    let words = String::from_utf8_lossy(&words.stdout).into_owned();
+    assert!(words.contains("closed already") && words.contains("by jane: test (case"), "{words}");
     let (rcode, _, reply) = daemon.ask("www.site.example", 1);
     assert_eq!(rcode, 3);
     assert!(reply.contains(&case), "{reply:?}");
@@ -330,6 +336,24 @@ fn why_answers_from_the_journal_when_no_event_is_left() {
     }
     let unknown = daemon.run(&["why", "c000000000000"]);
     assert_eq!(code(&unknown), 1, "{unknown:?}");
+}
+
+#[test]
+fn why_tells_of_the_quarantine_beside_its_event_once_the_session_is_open_again() {
+    let daemon = Daemon::start(ENFORCE);
+    for i in 0..20 {
+        daemon.ask(&format!("{}.evil.example", chunk(i)), 1);
+    }
+    let case = daemon.json(&["session", "show", "s1"])["quarantine"]["case"].as_str().expect("closed").to_owned();
+    daemon.json(&["session", "release", "s1", "--by", "joe", "--reason", "reviewed", "--extend", "64"]);
+    let why = daemon.json(&["why", &case]);
+    assert_eq!(why["event"]["case"], *case, "{why:#}");
+    assert_eq!((why["session"].as_str(), why["quarantine"]["by"].as_str()), (Some("s1"), Some("staunch")), "{why:#}");
+    assert_eq!((why["release"]["by"].as_str(), why["release"]["extended_bits"].as_u64()), (Some("joe"), Some(64)));
+    let words = String::from_utf8(daemon.run(&["why", &case]).stdout).expect("UTF-8");
+    for part in ["session s1 was closed", "by joe: reviewed", "raised by 64 bits", "evil.example"] {
+        assert!(words.contains(part), "{part} in {words}");
+    }
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn steps_are_judged_and_ask_nobody_else_until_the_end() {
         assert!(runner.looks_up("www.site.example", ELSEWHERE, more), "the control: another server answers before");
     }
     runner.ok("start.sh", &[("STAUNCH_MODE", "enforce")]);
-    assert!(runner.read("output").contains("state="), "the directory is an output");
+    assert!(runner.read("output").contains("events="), "the directory is an output");
     assert!(runner.resolv_conf().starts_with("nameserver 127.0.0.1\n"), "{}", runner.resolv_conf());
 
     let status = std::fs::read_to_string(format!("/proc/{}/status", runner.pid())).expect("it runs");
@@ -115,6 +115,18 @@ fn steps_are_judged_and_ask_nobody_else_until_the_end() {
         (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
     });
     assert!(gone.is_some(), "the resolver has ended");
+
+    let events = runner.world.path("runner/events");
+    let uploads = runner.step(&format!("cat {0}/events.jsonl {0}/log", events.display()));
+    assert!(uploads.status.success() && said(&uploads).contains("attacker1.example"), "a step reads what it uploads");
+    let key = runner.world.path("runner/state/node.key");
+    assert!(!runner.step(&format!("cat {}", key.display())).status.success(), "the key is nobody's to read");
+    let all = std::fs::read_dir(&events).expect("there").map(|file| file.expect("there").file_name());
+    assert!(all.map(|name| name.into_string().expect("UTF-8")).all(|n| n == "log" || n.starts_with("events.jsonl")));
+    // The state is as it has to be for the next one.
+    runner.ok("start.sh", &[("STAUNCH_MODE", "enforce")]);
+    assert!(!events.exists(), "nothing of the run before is taken for this one's");
+    runner.ok("stop.sh", &[]);
 }
 
 #[test]

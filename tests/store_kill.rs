@@ -78,6 +78,7 @@ fn grant(n: u64) -> Record {
         reason: "r".into(),
         from: 0,
         until: FAR,
+        withdrawn: None,
     };
     Record::Grant { grant }
 }
@@ -124,7 +125,7 @@ fn work(store: &Store, thread: u64, from: u64) {
         let calls: [(&str, Vec<Record>); 3] = [
             ("quarantine", vec![quarantine(n), alert(id.clone(), n)]),
             ("grant", vec![grant(n)]),
-            ("release", vec![Record::Release { session: session(n), by: "op".into(), note: String::new() }]),
+            ("release", vec![Record::Release { session: session(n), by: "op".into(), note: String::new(), extend: 0 }]),
         ];
         for (word, records) in calls {
             if word == "release" && !n.is_multiple_of(3) {

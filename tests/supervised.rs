@@ -225,6 +225,22 @@ fn what_is_asked_during_an_orderly_restart_is_answered_by_the_next() {
 }
 
 #[test]
+fn a_group_for_the_supervisors_own_socket_is_told_to_do_nothing() {
+    let supervisor = Supervisor::new("");
+    let file = supervisor.dir.path().join("staunch.toml");
+    let text = std::fs::read_to_string(&file).expect("read");
+    std::fs::write(&file, text.replace("workers = 2", "workers = 2\nadmin_group = \"0\"")).expect("written");
+    let log = supervisor.dir.path().join("log");
+    let mut command = supervisor.command();
+    let _running = Running {
+        child: command.stderr(std::fs::File::create(&log).expect("a log")).spawn().expect("the daemon starts"),
+    };
+    assert!(supervisor.hear(|said| said.contains("READY=1")).is_some(), "not ready");
+    let said = std::fs::read_to_string(&log).expect("read");
+    assert!(said.contains("admin_group does nothing") && said.contains("SocketGroup="), "{said}");
+}
+
+#[test]
 fn inherited_sockets_close_at_exec() {
     let supervisor = Supervisor::new("");
     let running = supervisor.start();

@@ -36,6 +36,8 @@ fi
 servers="$(printf '%s' "$upstream" | awk -v RS=, '{ gsub(/[[:space:]"\\]/, ""); printf "%s\"%s\"", sep, $0; sep = ", " }')"
 
 install -d -m 0755 "$dir"
+# Of an earlier run: they would be taken for this one's.
+rm -rf "$dir/events"
 install -d -m 0700 -o "$user" -g "$user" "$dir/state"
 # The steps run as users that may not write here: what they ask for is refused by what stands here.
 install -m 0755 "$binary" "$dir/staunch"
@@ -118,5 +120,5 @@ table inet staunch_runner {
 EOC
 fi
 
-[ -z "${GITHUB_OUTPUT:-}" ] || echo "state=$dir" >>"$GITHUB_OUTPUT"
+[ -z "${GITHUB_OUTPUT:-}" ] || echo "events=$dir/events" >>"$GITHUB_OUTPUT"
 echo "staunch: names are judged in $mode mode (process $pid, $dir)"

@@ -41,7 +41,11 @@ for _ in $(seq 100); do
     kill -0 "$pid" 2>/dev/null || break
     sleep 0.1
 done
-# For a step that uploads them.
-chmod -R a+rX "$dir/state"
+# Copies for a step that uploads them. The state beside them holds the node's key and stays closed, or the next start would
+# refuse it.
+install -d -m 0755 "$dir/events"
+for file in "$dir/log" "$dir/state"/events.jsonl*; do
+    if [ -f "$file" ] && [ ! -L "$file" ]; then install -m 0644 "$file" "$dir/events/"; fi
+done
 rm -f "$dir/pid" "$dir/resolv.link" "$dir/resolv.conf" "$dir/resolv.path"
 exit "$status"

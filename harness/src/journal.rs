@@ -100,6 +100,7 @@ fn sound() -> &'static Sound {
                 reason: "r".into(),
                 from: 0,
                 until: u64::MAX,
+                withdrawn: None,
             };
             let records = vec![Record::Announce { announcement }, closed(n), Record::Grant { grant }];
             store.append(records).expect("taken").wait_blocking().expect("written");

@@ -4,11 +4,13 @@
 //! line. Only what an operator or a runtime may do is here; nothing of it can be reached from a sandbox's network.
 
 pub mod client;
+mod grants;
 mod lists;
 mod observe;
 pub mod protocol;
 mod receipt;
 mod serve;
+mod why;
 
-pub(crate) use serve::LONGEST_GRANT;
+pub(crate) use grants::LONGEST_GRANT;
 pub use serve::{Admin, adopt, bind, serve};

@@ -69,6 +69,17 @@ pub enum Request {
         #[serde(default)]
         ports: Vec<String>,
     },
+    /// Allowances in force.
+    Grants,
+    /// Take an allowance back before its end.
+    Withdraw {
+        /// Its id.
+        grant: String,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// Events: the newest ones, and on request those to come.
     Observe {
         /// How many of the newest that match.

@@ -12,18 +12,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::observe::{Wanted, observe};
 use super::protocol::{ErrorCode, MAX_REQUEST, Request, Response};
-use staunch_scoring::Bits;
-
 use crate::clock;
 use crate::daemon::Reload;
 use crate::identity::NodeKey;
-use crate::lists::{MAX_GRANTS, RuleForm, TooManyGrants};
 use crate::local::token::NONCE;
-use crate::model::{CaseId, SessionId};
-use crate::pipeline::{NotReleased, Pipeline};
-use crate::ports::Ports;
+use crate::model::SessionId;
+use crate::pipeline::{Ending, NotReleased, Pipeline};
 use crate::session::Session;
 use crate::store::{self, Commit, Grant};
+use crate::words;
 
 /// Clients served at once; more wait to be accepted.
 const CLIENTS: usize = 64;
@@ -32,8 +29,6 @@ const CLIENTS: usize = 64;
 const OBSERVERS: usize = 32;
 /// Time a client has to send its request, and to take its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Longest temporary allowance: a week. Something meant to last longer is a rule with an owner and a review date.
-pub(crate) const LONGEST_GRANT: u64 = 7 * 24 * 3600;
 
 /// What the socket acts on.
 pub struct Admin {
@@ -120,14 +115,14 @@ pub(super) async fn send(write: &mut OwnedWriteHalf, response: &Response) -> std
 }
 
 /// Waits for the journal to have what is done in memory already; the operator's word counts only once it is durable.
-async fn durable(commit: Result<Commit, store::Error>) -> Result<(), Response> {
+pub(super) async fn durable(commit: Result<Commit, store::Error>) -> Result<(), Response> {
     let failed = |text| Response::error(ErrorCode::Failed, text);
     let commit = commit.map_err(|error| failed(format!("done in memory; the journal did not take it: {error}")))?;
     commit.await.map_err(|error| failed(format!("done in memory, but not durable: {error}")))?;
     Ok(())
 }
 
-fn gone(id: &SessionId) -> Response {
+pub(super) fn gone(id: &SessionId) -> Response {
     Response::error(ErrorCode::NotFound, format!("no session `{id}`; `staunch session list` names all"))
 }
 
@@ -142,12 +137,6 @@ impl Admin {
 
     fn session(&self, id: &SessionId) -> Result<Arc<Session>, Response> {
         self.pipeline.sessions.by_id(id).ok_or_else(|| gone(id))
-    }
-
-    /// Journals what is done only once it is durable.
-    async fn record(&self, record: store::Record) -> Result<(), store::Error> {
-        self.pipeline.store.append(vec![record])?.await?;
-        Ok(())
     }
 
     async fn carry_out(&self, request: Request) -> Result<Value, Response> {
@@ -186,6 +175,12 @@ impl Admin {
                 Ok(pipeline.show(&session, now))
             }
             Request::Announce { announcement } => {
+                plain("owner", announcement.owner.as_deref().unwrap_or_default())?;
+                let nobodys = announcement.addresses.iter().find_map(|ip| Some((ip, words::no_source(*ip)?)));
+                if let Some((ip, what)) = nobodys {
+                    let remedy = "announce the sandbox's own address";
+                    return Err(Response::error(ErrorCode::BadRequest, format!("{ip} {what}; {remedy}")));
+                }
                 let (known, commit) = pipeline
                     .announce_recorded(announcement)
                     .map_err(|error| Response::error(ErrorCode::Conflict, error.to_string()))?;
@@ -193,13 +188,15 @@ impl Admin {
                 Ok(json!({ "schema": 1, "session": pipeline.summary(&known) }))
             }
             Request::End { session } => {
-                let commit = pipeline.end(&session, now).ok_or_else(|| gone(&session))?;
+                let commit = pipeline.end(&session, Ending::Word, now).ok_or_else(|| gone(&session))?;
                 durable(commit).await?;
                 Ok(json!({ "schema": 1, "ended": session }))
             }
             Request::Quarantine { session, by, reason } => {
                 require("reason", &reason)?;
+                require("by", &by)?;
                 let session = self.session(&session)?;
+                let before = session.inner.lock().quarantine.clone().filter(|quarantine| quarantine.applied);
                 let case = pipeline.quarantine_by(&session, &by, &reason, now).ok_or_else(|| gone(session.id()))?;
                 let pending = session.inner.lock().pending.clone();
                 match pending {
@@ -219,7 +216,14 @@ impl Admin {
                         ));
                     }
                 }
-                Ok(json!({ "schema": 1, "session": session.id(), "state": "quarantined", "case": case }))
+                let mut told = json!({ "schema": 1, "session": session.id(), "state": "quarantined", "case": case });
+                // Closed under the case that it has: what was said of it now is not on record.
+                if let Some(before) = before.filter(|before| before.case == case) {
+                    let since = crate::telemetry::rfc3339(before.since);
+                    told["already"] =
+                        json!({ "since": since, "by": before.by, "note": before.note, "reason": before.reason });
+                }
+                Ok(told)
             }
             Request::Release { session, by, reason, extend } => {
                 require("reason", &reason)?;
@@ -232,9 +236,10 @@ impl Admin {
                         "not released: the journal cannot be written; `staunch status` says when it can",
                     ));
                 }
-                let released = pipeline.release_by(&session, &by, &reason, Bits::whole(extend), now).await;
+                let released = pipeline.release_by(&session, &by, &reason, extend, now).await;
                 let was_closed = released.map_err(|error| match error {
                     NotReleased::Ended => gone(session.id()),
+                    error @ NotReleased::TooMuch { .. } => Response::error(ErrorCode::BadRequest, error.to_string()),
                     error => Response::error(ErrorCode::Failed, error.to_string()),
                 })?;
                 Ok(json!({
@@ -246,46 +251,26 @@ impl Admin {
                 }))
             }
             Request::Allow { name, seconds, reason, owner, session, ports } => {
-                require("reason", &reason)?;
-                require("owner", &owner)?;
-                RuleForm::parse(&name).map_err(|error| Response::error(ErrorCode::BadRequest, error.to_string()))?;
-                if !ports.is_empty()
-                    && let Err(error) = Ports::read(&ports)
-                {
-                    return Err(Response::error(ErrorCode::BadRequest, format!("{error}: {}", error.remedy())));
-                }
-                if seconds == 0 || seconds > LONGEST_GRANT {
-                    return Err(Response::error(
-                        ErrorCode::BadRequest,
-                        "an allowance lasts from a second to seven days; write a rule for more",
-                    ));
-                }
-                if let Some(id) = &session {
-                    self.session(id)?;
-                }
-                if pipeline.live.load().grants.load().len() >= MAX_GRANTS {
-                    return Err(Response::error(ErrorCode::Failed, TooManyGrants.to_string()));
-                }
                 let from = now.wall.shown;
-                let until = from + seconds * 1000;
-                let id = CaseId::from_random(pipeline.hash((&name, from, until))).to_string();
-                let id = format!("g{}", &id[1..9]);
-                let grant = Grant { id, name, session, ports, owner, reason, from, until };
-                self.record(store::Record::Grant { grant: grant.clone() }).await.map_err(|error| {
-                    let what = format!("nothing was allowed, since it could not be recorded: {error}");
-                    Response::error(ErrorCode::Failed, what)
-                })?;
-                pipeline.grant(grant.clone(), now).map_err(|error| Response::error(ErrorCode::Failed, error))?;
-                Ok(json!({ "schema": 1, "grant": grant }))
+                let until = from.saturating_add(seconds.saturating_mul(1000));
+                let grant =
+                    Grant { id: String::new(), name, session, ports, owner, reason, from, until, withdrawn: None };
+                super::grants::allow(pipeline, grant, now).await
+            }
+            Request::Grants => Ok(json!({ "schema": 1, "grants": pipeline.grants_in_force(now) })),
+            Request::Withdraw { grant, by, reason } => {
+                super::grants::withdraw(pipeline, &grant, &by, &reason, now).await
             }
             Request::Explain { name, qtype, session } => {
                 let session = self.session(&session)?;
                 let explanation = pipeline
                     .explain(&session, &name, qtype, now)
                     .map_err(|error| Response::error(ErrorCode::BadRequest, error))?;
-                explanation.to_json().map_err(|error| Response::error(ErrorCode::Failed, error))
+                let mut told = explanation.to_json().map_err(|error| Response::error(ErrorCode::Failed, error))?;
+                super::grants::name_grant(pipeline, &mut told, now);
+                Ok(told)
             }
-            Request::Why { case } => self.why(case).await,
+            Request::Why { case } => super::why::why(pipeline, case).await,
             Request::Learned => Ok(pipeline.learned(now)),
             Request::ForgetLearned { by, reason } => {
                 require("reason", &reason)?;
@@ -312,127 +297,19 @@ impl Admin {
             }
         }
     }
-
-    /// A case's event from memory, else from the event files, newest first, with the quarantine that stands under it;
-    /// where neither is left, what the journal says. Events are lossy by design, the journal is not.
-    async fn why(&self, case: CaseId) -> Result<Value, Response> {
-        let mut answer = json!({ "schema": 1 });
-        if let Some(event) = self.event_of(case).await {
-            answer["event"] = event;
-        }
-        for session in self.pipeline.sessions.all() {
-            let quarantine = session.inner.lock().quarantine.clone();
-            if let Some(quarantine) = quarantine
-                && quarantine.case == case
-            {
-                answer["session"] = json!(session.id());
-                answer["quarantine"] = json!(quarantine);
-                break;
-            }
-        }
-        if answer["event"].is_null() && answer["quarantine"].is_null() {
-            return self.journalled(case).await;
-        }
-        Ok(answer)
-    }
-
-    async fn event_of(&self, case: CaseId) -> Option<Value> {
-        let line = match self.pipeline.telemetry.case(case) {
-            Some(line) => line.as_bytes().to_vec(),
-            None => {
-                let live = self.pipeline.live.load_full();
-                tokio::task::spawn_blocking(move || {
-                    find_case(Path::new(live.event_file.as_ref()?), live.event_files_kept, case)
-                })
-                .await
-                .ok()??
-            }
-        };
-        serde_json::from_slice(&line).ok()
-    }
-
-    async fn journalled(&self, case: CaseId) -> Result<Value, Response> {
-        let store = self.pipeline.store.clone();
-        let found = tokio::task::spawn_blocking(move || store.case(case)).await;
-        let found = match found {
-            Ok(Ok(Some(found))) => found,
-            Ok(Ok(None)) => {
-                let nothing = format!("nothing of case {case} is kept here, neither an event nor an alert");
-                return Err(Response::error(ErrorCode::NotFound, nothing));
-            }
-            Ok(Err(error)) => return Err(Response::error(ErrorCode::Failed, error.to_string())),
-            Err(error) => return Err(Response::error(ErrorCode::Failed, error.to_string())),
-        };
-        let mut answer = json!({ "schema": 1 });
-        if let Some(alert) = found.alert {
-            answer["alert"] = json!(alert);
-        }
-        if let Some(q) = found.quarantine {
-            answer["session"] = json!(q.session);
-            answer["quarantine"] = json!({ "case": q.case, "reason": q.reason, "by": q.by, "note": q.note, "since": q.since, "applied": true });
-        }
-        if let Some(release) = found.release {
-            answer["release"] = json!({ "by": release.by, "note": release.note, "time": release.time });
-        }
-        Ok(answer)
-    }
 }
 
-fn require(field: &str, value: &str) -> Result<(), Response> {
+pub(super) fn require(field: &str, value: &str) -> Result<(), Response> {
     if value.trim().is_empty() {
         return Err(Response::error(ErrorCode::BadRequest, format!("`{field}` is empty; say it in a few words")));
     }
-    Ok(())
+    plain(field, value)
 }
 
-/// The newest event of `case` in the event file or its `kept` rotated predecessors. A file or a line that cannot be read is
-/// passed over.
-fn find_case(file: &Path, kept: u32, case: CaseId) -> Option<Vec<u8>> {
-    use std::io::BufRead;
-    // Quotes inside a JSON string are escaped, so no name can imitate the field.
-    let field = format!("\"case\":\"{case}\"");
-    let rotated = (1..=kept).map(|n| {
-        let mut name = file.as_os_str().to_owned();
-        name.push(format!(".{n}"));
-        std::path::PathBuf::from(name)
-    });
-    for path in std::iter::once(file.to_owned()).chain(rotated) {
-        let Ok(open) = std::fs::File::open(&path) else { continue };
-        let mut lines = std::io::BufReader::new(open);
-        let (mut line, mut found) = (Vec::new(), None);
-        while matches!(lines.read_until(b'\n', &mut line), Ok(1..)) {
-            let has_field = std::str::from_utf8(&line).is_ok_and(|text| text.contains(&field));
-            // A torn line may hold the field as well.
-            if has_field && serde_json::from_slice::<serde::de::IgnoredAny>(&line).is_ok() {
-                found = Some(std::mem::take(&mut line));
-            }
-            line.clear();
-        }
-        if found.is_some() {
-            return found;
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_newest_whole_event_of_a_case_is_found_wherever_it_was_rotated_to() {
-        let dir = tempfile::tempdir().expect("directory");
-        let file = dir.path().join("events.jsonl");
-        let case = CaseId::from_random(7);
-        assert_eq!(find_case(&file, 40, case), None);
-        let line = |n: u32| format!("{{\"n\":{n},\"case\":\"{case}\"}}\n");
-        // The current file is gone; what is rotated is read all the same.
-        let old = [line(1).as_bytes(), line(2).as_bytes(), b"\xff\xfe\n", &line(3).as_bytes()[1..]].concat();
-        std::fs::write(dir.path().join("events.jsonl.40"), old).expect("written");
-        assert_eq!(find_case(&file, 40, case).expect("found"), line(2).as_bytes());
-        assert_eq!(find_case(&file, 39, case), None, "left from a time when more were kept");
-        std::fs::write(&file, line(4)).expect("written");
-        assert_eq!(find_case(&file, 40, case).expect("found"), line(4).as_bytes());
-        assert_eq!(find_case(&file, 40, CaseId::from_random(8)), None);
+/// Refuses words that could forge lines where they are shown.
+fn plain(field: &str, value: &str) -> Result<(), Response> {
+    match words::problem(value) {
+        Some(problem) => Err(Response::error(ErrorCode::BadRequest, format!("`{field}`: {problem}"))),
+        None => Ok(()),
     }
 }

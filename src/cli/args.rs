@@ -10,12 +10,14 @@ use staunch_scoring::NameBuf;
 use crate::admin::LONGEST_GRANT;
 use crate::capacity::Assumptions;
 use crate::model::{CaseId, Phase, Qtype, SessionId, SessionType};
+use crate::pipeline::MOST_EXTENDED;
 
 /// A DNS resolver that stops AI agents from leaking data through DNS.
 #[derive(Debug, Parser)]
 #[command(name = "staunch", version, about, propagate_version = true)]
 pub struct Args {
-    /// Admin socket of the daemon [default: $STAUNCH_SOCKET, else admin.sock in the state directory].
+    /// Admin socket of the daemon [default: $STAUNCH_SOCKET, else the one that is there of admin.sock in the default state
+    /// directory and /run/staunch/admin.sock].
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Print JSON with a `schema` field instead of words.
@@ -29,7 +31,10 @@ pub struct Args {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Run the resolver in the foreground.
+    /// Run the resolver in the foreground. It logs to standard error what STAUNCH_LOG asks for.
+    ///
+    /// STAUNCH_LOG is a level (off, error, warn, info, debug, trace; `info` without it), or a list of levels for modules such
+    /// as `info,staunch::forward=debug`. `enforcer` takes it too.
     Serve {
         /// Configuration file (TOML). Without one: 127.0.0.1:5300, upstreams from resolv.conf, monitor mode.
         #[arg(long, value_name = "FILE")]
@@ -73,7 +78,8 @@ pub enum Verb {
         #[command(subcommand)]
         verb: SessionVerb,
     },
-    /// Allow a name for a while, on the record.
+    /// Allow a name for a while, on the record. Once more for the same name and session it is the same grant, with the later
+    /// end. `staunch grant` lists and withdraws.
     Allow {
         /// `=x` exactly x, `x` x and below, `*.x` below x only.
         name: String,
@@ -92,6 +98,12 @@ pub enum Verb {
         /// What is opened of its addresses, instead of the profile's ports: tcp/22,tcp/443 or any.
         #[arg(long, value_name = "PORTS", value_delimiter = ',')]
         ports: Vec<String>,
+    },
+    /// Temporary allowances in force, and how to take one back.
+    Grant {
+        /// What to do.
+        #[command(subcommand)]
+        verb: super::grants::GrantVerb,
     },
     /// Lists: what is in force, what is fetched, what waits for your word.
     Lists {
@@ -177,7 +189,7 @@ pub enum LearnVerb {
         /// Why.
         #[arg(long)]
         reason: String,
-        /// Who [default: $USER].
+        /// Who [default: $USER, else `operator`].
         #[arg(long)]
         by: Option<String>,
     },
@@ -232,7 +244,7 @@ pub enum SessionVerb {
         /// Why.
         #[arg(long)]
         reason: String,
-        /// Who [default: $USER].
+        /// Who [default: $USER, else `operator`].
         #[arg(long)]
         by: Option<String>,
     },
@@ -248,8 +260,9 @@ pub enum SessionVerb {
         #[arg(long)]
         reason: String,
         /// Bits that the session may tell the outside beyond its limits; without it a session whose ledger is spent is
-        /// closed again by its next new name.
-        #[arg(long, default_value_t = 0, value_name = "BITS")]
+        /// closed again by its next new name. It goes on record, 8388607 in all at most.
+        #[arg(long, default_value_t = 0, value_name = "BITS",
+              value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_EXTENDED)))]
         extend: u32,
     },
 }

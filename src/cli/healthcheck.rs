@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::verbs::{fail, say};
+use super::verbs::{fail, refused, say};
 use super::{Exit, default_socket};
 use crate::admin::client::{self, Error};
 use crate::admin::protocol::Request;
@@ -38,8 +38,8 @@ pub fn run(words: &Words, socket: Option<&Path>, json: bool) -> Exit {
     let status = match client::ask(&socket, &Request::Status, patience) {
         Ok(status) => status,
         Err(error) => {
-            fail(&error.to_string(), json);
-            return if matches!(error, Error::Unreachable { .. }) { Exit::Unreachable } else { Exit::Failed };
+            let exit = refused(&error, json);
+            return if matches!(error, Error::Unreachable { .. }) { exit } else { Exit::Failed };
         }
     };
     if let Some(why) = unready(&status).filter(|_| !words.live) {

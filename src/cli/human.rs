@@ -1,14 +1,14 @@
-//! Answers in words. Names arrive escaped and are printed as they are.
+//! Answers in words. Names arrive escaped; people's words are escaped here.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-/// A JSON string without its quotes, `-` for null.
+/// A JSON string without its quotes, on one line whatever somebody has put into it; `-` for null.
 pub fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
-        Value::String(s) => s.clone(),
+        Value::String(s) => crate::words::shown(s),
         Value::Array(all) => all.iter().map(text).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
@@ -16,16 +16,6 @@ pub fn text(value: &Value) -> String {
 
 pub fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(0.0)
-}
-
-pub fn allowed(v: &Value) -> String {
-    let grant = &v["grant"];
-    let whom = match &grant["session"] {
-        Value::Null => "every session".to_owned(),
-        session => format!("session {}", text(session)),
-    };
-    let until = crate::telemetry::rfc3339(grant["until"].as_u64().unwrap_or(0));
-    format!("{} allowed for {whom} until {until} (grant {})", text(&grant["name"]), text(&grant["id"]))
 }
 
 pub fn reloaded(v: &Value) -> String {
@@ -59,6 +49,16 @@ pub fn released(v: &Value, extend: u32) -> String {
     out
 }
 
+pub fn quarantined(v: &Value) -> String {
+    let (session, case) = (text(&v["session"]), text(&v["case"]));
+    let already = &v["already"];
+    if !already.is_object() {
+        return format!("{session} quarantined, case {case}");
+    }
+    let (since, by, note) = (text(&already["since"]), text(&already["by"]), text(&already["note"]));
+    format!("{session} was closed already, since {since} by {by}: {note} (case {case}); nothing was changed")
+}
+
 pub fn sessions(v: &Value) -> String {
     let lines: Vec<_> = v["sessions"].as_array().into_iter().flatten().map(session_line).collect();
     if lines.is_empty() { "no sessions".into() } else { lines.join("\n") }
@@ -74,6 +74,9 @@ pub fn session(v: &Value) -> String {
         number(&v["ledger"]["session_bits"]),
         number(&v["budgets"]["session"]),
     );
+    if number(&v["ledger"]["extended_bits"]) > 0.0 {
+        let _ = write!(out, "\n  extended  each limit by {:.0} bits", number(&v["ledger"]["extended_bits"]));
+    }
     if let Some(group) = v["group"].as_object() {
         let _ = write!(
             out,
@@ -206,7 +209,11 @@ pub fn explanation(v: &Value) -> String {
     if !v["reason"].is_null() {
         let _ = write!(out, "\n  reason    {}", text(&v["reason"]));
     }
-    rule(&mut out, &v["rule"]);
+    if v["grant"].is_object() {
+        let _ = write!(out, "\n  grant     {}: {}", text(&v["grant"]["id"]), super::grants::terms(&v["grant"]));
+    } else {
+        rule(&mut out, &v["rule"]);
+    }
     let _ = write!(out, "\n  from      {}", text(&v["source"]));
     if v["local"].is_object() {
         let rcode = if v["local"]["rcode"] == 3 { "NXDOMAIN" } else { "NOERROR" };
@@ -283,6 +290,9 @@ fn closed(v: &Value) -> String {
     if release.is_object() {
         let (time, by, note) = (text(&release["time"]), text(&release["by"]), text(&release["note"]));
         let _ = write!(out, "\nand released at {time} by {by}: {note}");
+        if number(&release["extended_bits"]) > 0.0 {
+            let _ = write!(out, " (each limit raised by {} bits)", release["extended_bits"]);
+        }
     }
     out
 }

@@ -10,7 +10,7 @@ use staunch_scoring::NameBuf;
 
 use super::Exit;
 use super::human::{number, text};
-use super::verbs::{ask, config_errors, fail, say};
+use super::verbs::{ask, config_errors, fail, say, who};
 use crate::admin::protocol::Request;
 use crate::config::{self, Environment, OpenList};
 use crate::lists::{Entry, Reach, parse_telling};
@@ -37,7 +37,7 @@ pub enum ListsVerb {
         /// Why it is right.
         #[arg(long)]
         reason: String,
-        /// Who says so [default: $USER].
+        /// Who says so [default: $USER, else `operator`].
         #[arg(long)]
         by: Option<String>,
     },
@@ -77,8 +77,7 @@ pub(super) fn run(verb: ListsVerb, socket: &Path, json: bool) -> Exit {
             ask(socket, &Request::FetchList { list }, json, |v| format!("{} lists are being fetched", v["ordered"]))
         }
         ListsVerb::Accept { list, sha256, reason, by } => {
-            let by = by.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "operator".into());
-            ask(socket, &Request::AcceptList { list, sha256, by, reason }, json, |v| {
+            ask(socket, &Request::AcceptList { list, sha256, by: who(by), reason }, json, |v| {
                 format!("{}: {} entries are let in", text(&v["list"]), v["version"]["entries"])
             })
         }

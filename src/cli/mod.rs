@@ -7,13 +7,15 @@ mod args;
 mod capacity;
 mod doctor;
 mod evaluate;
+mod grants;
 mod healthcheck;
 mod human;
 mod lists;
 mod lockdown;
 mod verbs;
 
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
 pub use args::{Args, Verb};
 
@@ -46,10 +48,61 @@ pub fn run(args: Args) -> Exit {
     verbs::run(args)
 }
 
-/// The admin socket when none is named: `STAUNCH_SOCKET`, else beside the state.
+/// Where the shipped units and example have the admin socket.
+const SHIPPED_SOCKET: &str = "/run/staunch/admin.sock";
+
+/// The admin socket when no option names one: `STAUNCH_SOCKET`, else the one that is there.
 pub fn default_socket() -> PathBuf {
-    match std::env::var_os("STAUNCH_SOCKET") {
+    match std::env::var_os("STAUNCH_SOCKET").filter(|path| !path.is_empty()) {
         Some(path) => path.into(),
-        None => crate::config::default_state_dir().join("admin.sock"),
+        None => there(&usual()),
+    }
+}
+
+/// What to say where nobody is reached: how another socket is named, and which are tried when none is.
+fn other_sockets() -> String {
+    let [ours, shipped] = usual();
+    let (ours, shipped) = (ours.display(), shipped.display());
+    format!("`--socket` or STAUNCH_SOCKET names another socket; without them {ours} and {shipped} are tried")
+}
+
+/// Where it may be when none is named: beside the state of whoever asks, which is nearer than the machine's.
+fn usual() -> [PathBuf; 2] {
+    [crate::config::default_state_dir().join("admin.sock"), SHIPPED_SOCKET.into()]
+}
+
+/// The first that somebody listens on, else the first that is there, else the first. One that was left behind by a daemon
+/// that was killed must not hide the other.
+fn there(paths: &[PathBuf]) -> PathBuf {
+    let is_heard = |path: &&PathBuf| UnixStream::connect(path).is_ok();
+    let is_there = |path: &&PathBuf| Path::new(path).symlink_metadata().is_ok();
+    let mut existing = paths.iter().filter(is_there);
+    let found = match (existing.next(), existing.next()) {
+        // Nothing to choose between.
+        (Some(only), None) => Some(only),
+        (Some(first), Some(_)) => paths.iter().find(is_heard).or(Some(first)),
+        (None, _) => paths.first(),
+    };
+    found.cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn the_socket_that_is_there_is_found() {
+        let dir = tempfile::tempdir().expect("directory");
+        let paths = [dir.path().join("state.sock"), dir.path().join("run.sock")];
+        assert_eq!(there(&paths), paths[0], "where the first would be");
+        let _run = UnixListener::bind(&paths[1]).expect("bound");
+        assert_eq!(there(&paths), paths[1]);
+        // Left behind: nobody listens on it any more.
+        drop(UnixListener::bind(&paths[0]).expect("bound"));
+        assert_eq!(there(&paths), paths[1]);
+        std::fs::remove_file(&paths[0]).expect("removed");
+        let _state = UnixListener::bind(&paths[0]).expect("bound");
+        assert_eq!(there(&paths), paths[0]);
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::args::{Args, LearnVerb, SessionVerb, Verb};
-use super::{Exit, default_socket, human};
+use super::{Exit, default_socket, human, other_sockets};
 use crate::admin::client::{self, Exchange};
 use crate::admin::protocol::{ErrorCode, Request};
 use crate::config::{self, PackReport};
@@ -48,8 +48,9 @@ fn carry_out(args: Args) -> Exit {
         Verb::Session { verb } => session(&socket, verb, json),
         Verb::Allow { name, time, reason, owner, session, ports } => {
             let request = Request::Allow { name, seconds: time.as_secs(), reason, owner, session, ports };
-            ask(&socket, &request, json, human::allowed)
+            ask(&socket, &request, json, super::grants::allowed)
         }
+        Verb::Grant { verb } => super::grants::run(verb, &socket, json),
         Verb::Observe { follow, last, session, refused } => {
             observe(&socket, Request::Observe { last, follow, session, refused }, follow, json)
         }
@@ -86,13 +87,13 @@ fn carry_out(args: Args) -> Exit {
                 Exit::Ok
             }
             Err(super::evaluate::Failure::Config(errors)) => config_errors(&errors, json),
-            Err(super::evaluate::Failure::Other(error)) => fail(&format!("{error:#}"), json),
+            Err(super::evaluate::Failure::Other(error)) => fail(&daemon::in_words(&error), json),
         },
         Verb::Why { case } => ask(&socket, &Request::Why { case }, json, human::why),
         Verb::Learn { verb: LearnVerb::Show } => ask(&socket, &Request::Learned, json, human::learned),
         Verb::Learn { verb: LearnVerb::Reset { reason, by } } => {
-            let by = by.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "operator".into());
-            ask(&socket, &Request::ForgetLearned { by, reason }, json, |v| format!("{} pairs forgotten", v["pairs"]))
+            let request = Request::ForgetLearned { by: who(by), reason };
+            ask(&socket, &request, json, |v| format!("{} pairs forgotten", v["pairs"]))
         }
         Verb::Doctor(words) => {
             let named = args.socket.is_some() || std::env::var_os("STAUNCH_SOCKET").is_some();
@@ -124,10 +125,7 @@ fn session(socket: &Path, verb: SessionVerb, json: bool) -> Exit {
             Err(error) => refused(&error, json),
         },
         SessionVerb::Quarantine { id, reason, by } => {
-            let by = by.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "operator".into());
-            ask(socket, &Request::Quarantine { session: id, by, reason }, json, |v| {
-                format!("{} quarantined, case {}", human::text(&v["session"]), human::text(&v["case"]))
-            })
+            ask(socket, &Request::Quarantine { session: id, by: who(by), reason }, json, human::quarantined)
         }
         SessionVerb::Release { id, by, reason, extend } => {
             let request = Request::Release { session: id, by, reason, extend };
@@ -136,11 +134,17 @@ fn session(socket: &Path, verb: SessionVerb, json: bool) -> Exit {
     }
 }
 
+/// Who acts, where it is not said.
+pub(super) fn who(by: Option<String>) -> String {
+    let user = || std::env::var("USER").ok().filter(|user| !user.trim().is_empty());
+    by.or_else(user).unwrap_or_else(|| "operator".into())
+}
+
 fn serve(config: Option<PathBuf>, state_dir: Option<PathBuf>, socket: Option<PathBuf>, json: bool) -> Exit {
     match daemon::run(daemon::Start { config, state_dir, socket }) {
         Ok(()) => Exit::Ok,
         Err(daemon::StartError::Config(errors)) => config_errors(&errors, json),
-        Err(daemon::StartError::Other(error)) => fail(&format!("{error:#}"), json),
+        Err(daemon::StartError::Other(error)) => fail(&daemon::in_words(&error), json),
     }
 }
 
@@ -148,7 +152,7 @@ fn enforcer(config: &Path, socket: Option<PathBuf>, json: bool) -> Exit {
     match daemon::run_enforcer(config, socket) {
         Ok(()) => Exit::Ok,
         Err(daemon::StartError::Config(errors)) => config_errors(&errors, json),
-        Err(daemon::StartError::Other(error)) => fail(&format!("{error:#}"), json),
+        Err(daemon::StartError::Other(error)) => fail(&daemon::in_words(&error), json),
     }
 }
 
@@ -286,8 +290,11 @@ fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-fn refused(error: &client::Error, json: bool) -> Exit {
-    fail(&error.to_string(), json);
+pub(super) fn refused(error: &client::Error, json: bool) -> Exit {
+    match error {
+        client::Error::Unreachable { .. } => fail(&format!("{error} {}", other_sockets()), json),
+        _ => fail(&error.to_string(), json),
+    };
     match error {
         client::Error::Unreachable { .. } => Exit::Unreachable,
         client::Error::Refused { code: ErrorCode::Invalid, .. } => Exit::Invalid,

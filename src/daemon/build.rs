@@ -26,7 +26,7 @@ use crate::lists::{Grants, HashKey, Scope};
 use crate::model::{Announcement, Mode, Qtype, SessionId, SessionType};
 use crate::outbound::HostResolver;
 use crate::pin::PinPolicy;
-use crate::pipeline::{Cause, Explanation, Learning, Live, Pipeline, Sinkhole};
+use crate::pipeline::{Cause, Ending, Explanation, Learning, Live, Pipeline, Sinkhole};
 use crate::policy::{Policy, UnknownSource, Unlisted};
 use crate::rdap::Rdap;
 use crate::session::{Context, Sessions};
@@ -104,7 +104,8 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     // What somebody else is writing there is locked.
     feed::sweep(&loaded.state_dir);
     if !recovered.damage.is_empty() {
-        tracing::error!(damage = ?recovered.damage, "the store was damaged; what could be read is in force");
+        let (directory, damage) = (loaded.state_dir.display(), &recovered.damage);
+        tracing::error!(%directory, "the state was damaged, and what could be read of it is in force: {damage}");
     }
     let book = Book::default();
     let aside = book.restore(&recovered.learned, recovered.in_force.clone());
@@ -242,7 +243,7 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     let live = pipeline.live.load_full();
     for id in old.configured.iter().filter(|id| !live.configured.contains(id)) {
         // The new policy is in force by now, so nothing may say that the old one stayed.
-        if let Some(Err(error)) = pipeline.end(id, crate::clock::now()) {
+        if let Some(Err(error)) = pipeline.end(id, Ending::Configuration, crate::clock::now()) {
             tracing::warn!(%error, session = %id, "that a session has ended is not on disk");
         }
     }

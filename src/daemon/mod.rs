@@ -1,6 +1,7 @@
 //! The daemon: builds the stages from the configuration, joins them, serves until told to stop.
 
 pub mod build;
+mod causes;
 mod http;
 mod log;
 mod privilege;
@@ -34,6 +35,7 @@ use crate::model::{Announcement, Now, Qtype, SessionType};
 use crate::pipeline::Pipeline;
 use crate::session::AddError;
 use crate::{clock, fds, listen, store};
+pub use causes::in_words;
 use reload::{Fetched, Reloader};
 use supervisor::Supervised;
 use tasks::{Panics, Tasks};
@@ -162,7 +164,16 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
     let handed = inherited.take_admin(&socket);
     let ours = handed.is_none();
     let admin_socket = match handed {
-        Some(handed) => admin::adopt(handed),
+        Some(handed) => {
+            if let Some(group) = &admin_config.group {
+                tracing::warn!(
+                    group,
+                    "server.admin_group does nothing: the supervisor has made the admin socket, and its unit says whose it is \
+                     (SocketGroup= in staunch.socket)"
+                );
+            }
+            admin::adopt(handed)
+        }
         None => admin::bind(&socket, admin_config.group.as_deref()),
     };
     let admin_socket = admin_socket.with_context(|| format!("admin socket {}", socket.display()))?;
@@ -189,7 +200,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
     };
     let runtime = tokio::runtime::Handle::current();
     let listener = privilege::with_low_ports(|| Listener::start_with(&listen, inherited, pipeline.clone(), &runtime))
-        .context("could not listen; another resolver may hold the address")?;
+        .map_err(causes::cannot_listen)?;
     let listeners = listener.counters().clone();
     let page_closed = http::Closed::default();
     let (memory, reloads) = (Arc::<room::Counters>::default(), Arc::<reload::Counters>::default());
@@ -270,12 +281,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
                 let reload = reload.clone();
                 drop(tokio::spawn(async move {
                     supervisor::reloading();
-                    let result = reload.reload().await;
-                    match &result {
-                        Ok(digest) => tracing::info!(digest, "configuration reloaded"),
-                        Err(error) => tracing::error!(error, "the old configuration stays"),
-                    }
-                    supervisor::reloaded(&result);
+                    supervisor::reloaded(&reload.reload().await);
                 }));
             }
         }
@@ -365,7 +371,7 @@ pub fn explain_offline(
     kind: SessionType,
 ) -> Result<serde_json::Value, OfflineError> {
     let (loaded, _) = config::look_at(file).map_err(OfflineError::Config)?;
-    let other = |error: anyhow::Error| OfflineError::Other(format!("{error:#}"));
+    let other = |error: anyhow::Error| OfflineError::Other(in_words(&error));
     let explanation = build::offline(loaded, name, qtype, kind).map_err(other)?;
     explanation.to_json().map_err(OfflineError::Other)
 }

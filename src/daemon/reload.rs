@@ -16,7 +16,7 @@ use anyhow::anyhow;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::{Reload, Start, StartError, build};
+use super::{Reload, Start, StartError, build, in_words};
 use crate::clock;
 use crate::config::Loaded;
 use crate::event::{Notice, NoticeKind};
@@ -126,6 +126,11 @@ fn run(start: &Start, pipeline: &Weak<Pipeline>, runtime: &Handle, jobs: &mpsc::
             // Of fetched lists `lists_failing` and an alert tell, and the file may be refused all the while.
             if what == What::File {
                 counters.note(result.is_ok());
+                // Whoever asked for it, by a signal or over the socket.
+                match &result {
+                    Ok(digest) => tracing::info!(digest, "configuration reloaded"),
+                    Err(error) => tracing::error!(error, "the old configuration stays"),
+                }
             }
             for job in asked {
                 // Who asked may have gone away.
@@ -145,10 +150,10 @@ fn reload(start: &Start, pipeline: &Pipeline, runtime: &Handle, what: What) -> R
     };
     let loaded = load(start, text.as_deref()).map_err(|error| match error {
         StartError::Config(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
-        StartError::Other(error) => format!("{error:#}"),
+        StartError::Other(error) => in_words(&error),
     })?;
     // One behind the other: what was read last is in force last, and named last by the journal.
-    let digest = runtime.block_on(build::apply(pipeline, loaded)).map_err(|error| format!("{error:#}"))?;
+    let digest = runtime.block_on(build::apply(pipeline, loaded)).map_err(|error| in_words(&error))?;
     pipeline.gate.nudge();
     Ok(digest)
 }

@@ -6,6 +6,7 @@
 //! The table is small and changes seldom: its owner keeps it behind an atomic pointer, copies it, changes the copy and
 //! swaps.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,6 +34,21 @@ pub struct Allowance {
     /// What is opened of these names' addresses, instead of the profile's ports.
     pub ports: Option<Ports>,
     /// When it ends, by [`crate::model::Wall::steady`]: it lasts as long as it was given for, whatever is done to the clock.
+    pub until: u64,
+    /// What is on record of it.
+    pub given: Arc<Given>,
+}
+
+/// What is on record of an allowance, beside what it allows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Who answers for it.
+    pub owner: String,
+    /// Why.
+    pub reason: String,
+    /// When it was given, milliseconds since the Unix epoch.
+    pub from: u64,
+    /// When it ends, milliseconds since the Unix epoch.
     pub until: u64,
 }
 
@@ -88,15 +104,32 @@ impl Grants {
         Ok(())
     }
 
-    /// Takes a grant back; whether it was there.
+    /// Takes a grant out; whether it was there.
     pub fn remove(&mut self, id: &str) -> bool {
         self.retain(|grant| *grant.id != *id) != 0
     }
 
-    /// Drops the grants that ended before or at `steady` (milliseconds since the Unix epoch); how many. A lookup passes
-    /// over ended grants by itself: this only frees their room.
-    pub fn expire(&mut self, steady: u64) -> usize {
-        self.retain(|grant| grant.until > steady)
+    /// Takes a session's own grants out.
+    pub fn remove_of(&mut self, session: &SessionId) -> usize {
+        self.retain(|grant| grant.session.as_ref() != Some(session))
+    }
+
+    /// Drops those of `ended` that have ended before or at `steady` (milliseconds since the Unix epoch); how many. A lookup
+    /// passes over ended grants by itself: this only frees their room. One that has ended since `ended` was looked for
+    /// stays, for whoever closes what it opened finds it here.
+    pub fn drop_ended(&mut self, ended: &[&Allowance], steady: u64) -> usize {
+        let ids: HashSet<&str> = ended.iter().map(|grant| &*grant.id).collect();
+        self.retain(|grant| grant.until > steady || !ids.contains(&*grant.id))
+    }
+
+    /// The grant of this id that is in force at `steady`.
+    pub fn by_id(&self, id: &str, steady: u64) -> Option<&Allowance> {
+        self.iter().find(|grant| *grant.id == *id && grant.until > steady)
+    }
+
+    /// The grant in force at `steady` that names the same for the same sessions.
+    pub fn same(&self, form: &RuleForm, session: Option<&SessionId>, steady: u64) -> Option<&Allowance> {
+        self.iter().find(|grant| grant.form == *form && grant.session.as_ref() == session && grant.until > steady)
     }
 
     /// The grant that covers `name` for `session` at `steady`: the one with the longest name, an exact one first, then
@@ -193,6 +226,7 @@ mod tests {
             session: session.map(|s| SessionId::new(s).expect("id")),
             ports: None,
             until,
+            given: Arc::default(),
         }
     }
 
@@ -220,8 +254,19 @@ mod tests {
         let below = |name: &str| grants.allows_below(NameBuf::from_text(name).expect("name").as_ref(), 50);
         assert!(below("org") && below("example.net") && below("example.org"));
         assert!(!below("www.example.org") && !below("example.com"));
-        assert_eq!(grants.expire(100), 1);
+        let ended: Vec<Allowance> = grants.iter().filter(|grant| grant.until <= 100).cloned().collect();
+        grants.insert(grant("withdrawn", "example.com", None, 90)).expect("room");
+        assert_eq!(grants.drop_ended(&ended.iter().collect::<Vec<_>>(), 100), 1);
+        assert_eq!(grants.len(), 3, "what has ended since is for who looks next");
+        assert_eq!(grants.by_id("withdrawn", 100), None);
+        let same = |form: &str, session: Option<&SessionId>| {
+            grants.same(&RuleForm::parse(form).expect("form"), session, 50).map(|grant| grant.id.to_string())
+        };
+        let s1 = SessionId::new("s1").expect("id");
+        assert_eq!(same("*.example.net", Some(&s1)).as_deref(), Some("under"));
+        assert_eq!((same("example.net", Some(&s1)), same("*.example.net", None)), (None, None));
         assert!(grants.remove("one") && !grants.remove("one"));
+        assert_eq!(grants.remove_of(&s1), 1);
         assert_eq!(grants.len(), 1);
     }
 

@@ -38,7 +38,7 @@ pub use deny::{DenyMatch, DenyTable};
 pub(crate) use flat::Flat;
 pub use form::{FormError, Reach, RuleForm, SuffixKind, host_name, public_suffix};
 pub use formats::{DETECTED_LINES, Format, detect};
-pub use grants::{Allowance, Grants, MAX_GRANTS, TooManyGrants};
+pub use grants::{Allowance, Given, Grants, MAX_GRANTS, TooManyGrants};
 pub use hash::{HashKey, Suffix, Suffixes, fingerprint};
 pub use image::ImageError;
 pub use mark::Bearing;

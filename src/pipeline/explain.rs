@@ -12,15 +12,14 @@ use super::{AgeSources, Listed, Live, Pipeline, is_guarded, rewrite};
 use crate::cache::Key;
 use crate::decoy::Kind;
 use crate::event::{self, RuleRef, Scored, Source, Verdict};
-use crate::lists::{Allowance, Grants, RuleForm};
+use crate::lists::Grants;
 use crate::local::Local;
 use crate::model::{Announcement, Mode, Now, Qtype, Reason, SessionId};
 use crate::pin::Details;
 use crate::policy::{Ask, AskZones, Decision};
-use crate::ports::Ports;
 use crate::rpz;
 use crate::session::{AddError, Context, Inner, Quarantine, Session};
-use crate::store::{self, Commit, Grant, Quarantined};
+use crate::store::{self, Commit, Quarantined};
 use crate::telemetry::{rfc3339, scored};
 use crate::wire::Query;
 
@@ -391,28 +390,6 @@ impl Pipeline {
         Ok(session)
     }
 
-    /// Puts an allowance in force for what is left of its time: never longer than it was given for, whatever the clock was
-    /// set to since.
-    pub fn grant(&self, grant: Grant, now: Now) -> Result<(), String> {
-        let live = self.live.load();
-        let form = RuleForm::parse(&grant.name).map_err(|error| error.to_string())?;
-        let ports = match &grant.ports[..] {
-            [] => None,
-            written => Some(Ports::read(written).map_err(|error| format!("{error}: {}", error.remedy()))?),
-        };
-        let left = grant.until.saturating_sub(now.wall.shown).min(grant.until.saturating_sub(grant.from));
-        let until = now.wall.steady.saturating_add(left);
-        let allowance = Allowance { id: grant.id.into(), form, session: grant.session, ports, until };
-        let mut result = Ok(());
-        live.grants.rcu(|grants| {
-            let mut next = (**grants).clone();
-            // What has ended stays until `close_ended` has closed what it opened.
-            result = next.insert(allowance.clone()).map_err(|error| error.to_string());
-            next
-        });
-        result
-    }
-
     /// A session in one line.
     pub fn summary(&self, session: &Session) -> Value {
         let context = session.context();
@@ -450,7 +427,7 @@ impl Pipeline {
             "session": summary,
             "profile": profile.name,
             "budgets": profile.budgets,
-            "ledger": { "total_bits": inner.charged, "session_bits": inner.score.spent_session() },
+            "ledger": { "total_bits": inner.charged, "session_bits": inner.score.spent_session(), "extended_bits": inner.score.allowance() },
             "names_connected": inner.resolved.count(),
             "names_refreshed": self.held.names_of(session),
             "group": self.show_group(&context, now),

@@ -15,6 +15,27 @@ use crate::sparing::Sparing;
 use crate::store::{self, Commit, Durable};
 use crate::telemetry::{Record, rfc3339};
 
+/// Most bits that a session may be given beyond its limits, all together: where configured budgets end.
+pub const MOST_EXTENDED: u32 = 8_388_607;
+
+/// What has ended a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// A runtime or an operator, over the admin socket.
+    Word,
+    /// A configuration that does not name it any more.
+    Configuration,
+}
+
+impl Ending {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Word => "`staunch session end` was called for it",
+            Self::Configuration => "a reload's configuration does not name it any more",
+        }
+    }
+}
+
 /// Why a session was not released.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum NotReleased {
@@ -24,6 +45,15 @@ pub enum NotReleased {
     /// It was closed anew meanwhile, under another case.
     #[error("the session was closed anew, case {0}")]
     ClosedAnew(CaseId),
+    /// It may tell so many bits beyond its limits already that these are too many.
+    #[error(
+        "a session may be given {MOST_EXTENDED} bits beyond its limits at most, and this one was given {given} already; \
+         its profile's budgets are the place for more"
+    )]
+    TooMuch {
+        /// Bits that it was given before.
+        given: u32,
+    },
     /// The journal did not take it.
     #[error("not released, since it could not be recorded: {0}")]
     Store(#[from] store::Error),
@@ -148,7 +178,7 @@ impl Pipeline {
     /// Opens a session on an operator's word, once that is on disk: what nobody could know of after a crash is not done at
     /// all. `false` if it was not closed.
     ///
-    /// `extend` is added to each of its limits; it may be given to an open session too.
+    /// `extend`, in bits, is added to each of its limits; it may be given to an open session too.
     ///
     /// # Errors
     /// Where nothing was changed.
@@ -157,7 +187,7 @@ impl Pipeline {
         session: &Session,
         by: &str,
         note: &str,
-        extend: Bits,
+        extend: u32,
         now: Now,
     ) -> Result<bool, NotReleased> {
         let (commit, case) = self.record_release(session, by, note, extend, now)?;
@@ -180,12 +210,14 @@ impl Pipeline {
                 tracing::error!(%error, session = %session.id(), "the packet filter did not take a release");
             }
         }
-        inner.score.extend(extend);
+        inner.score.extend(Bits::whole(extend));
         if let Some(case) = case {
             inner.release();
-            tracing::info!(session = %session.id(), %case, by, "session released");
+            tracing::info!(session = %session.id(), %case, by, extended_bits = extend, "session released");
+        } else if extend > 0 {
+            tracing::info!(session = %session.id(), by, extended_bits = extend, "an open session may tell more");
         }
-        if case.is_some() || extend > Bits::ZERO {
+        if case.is_some() || extend > 0 {
             // Whatever was noted since it was recorded knew nothing of it.
             inner.score.retell();
             inner.dirty = true;
@@ -200,41 +232,71 @@ impl Pipeline {
         session: &Session,
         by: &str,
         note: &str,
-        extend: Bits,
+        extend: u32,
         now: Now,
     ) -> Result<(Option<Commit>, Option<CaseId>), NotReleased> {
         let inner = session.inner.lock();
         if inner.ended {
             return Err(NotReleased::Ended);
         }
+        let given = inner.score.allowance().steps() / Bits::STEPS;
+        if extend > 0 && given.saturating_add(extend) > MOST_EXTENDED {
+            return Err(NotReleased::TooMuch { given });
+        }
         let mut score = inner.score.clone();
-        score.extend(extend);
+        score.extend(Bits::whole(extend));
         let ledger =
             |score: &SessionState| store::Record::Ledger { session: session.id().clone(), state: score.snapshot() };
+        let (by, note) = (by.to_owned(), note.to_owned());
+        let record = store::Record::Release { session: session.id().clone(), by, note, extend };
         let Some(Quarantine { case, reason, .. }) = inner.quarantine else {
-            let commit = (extend > Bits::ZERO).then(|| self.store.append(vec![ledger(&score)])).transpose()?;
+            // Who let it tell more, and why, is on record with how much.
+            let commit = (extend > 0).then(|| self.store.append(vec![record, ledger(&score)])).transpose()?;
             return Ok((commit, None));
         };
         score.release();
         let mut alert = self.alert(AlertKind::Release, &inner, &session.context(), None, reason, case, now);
-        alert.summary += &format!(" Released by {by}: {note}");
-        let records = vec![
-            store::Record::Release { session: session.id().clone(), by: by.to_owned(), note: note.to_owned() },
-            ledger(&score),
-            store::Record::Alert { alert: Box::new(alert) },
-        ];
+        if extend > 0 {
+            alert.summary += &format!(" Each of its limits was raised by {extend} bits.");
+        }
+        if let store::Record::Release { by, note, .. } = &record {
+            alert.summary += &format!(" Released by {by}: {note}");
+        }
+        let records = vec![record, ledger(&score), store::Record::Alert { alert: Box::new(alert) }];
         Ok((Some(self.store.append(records)?), Some(case)))
     }
 
     /// Ends a session by its name, if there is one: nothing more is answered or pinned for it, an answer under way included.
     /// Its end is journalled in the same turn, behind all else of it; what is handed back is awaited before it is said to be
-    /// done.
-    pub fn end(&self, id: &SessionId, now: Now) -> Option<Result<Commit, store::Error>> {
+    /// done. A quarantine that goes with it is told of: whoever waits for its release would look for it in vain.
+    pub fn end(&self, id: &SessionId, ending: Ending, now: Now) -> Option<Result<Commit, store::Error>> {
         let _turn = self.membership.lock();
         let ended = self.sessions.end(id)?;
         self.fold_session(&ended, now);
+        let mut records: Vec<_> = self.lost_quarantine(&ended, ending, now).into_iter().collect();
         self.forget(&ended);
-        Some(self.store.append(vec![store::Record::End { session: id.clone() }]))
+        records.extend(self.drop_grants_of(id, now));
+        records.push(store::Record::End { session: id.clone() });
+        Some(self.store.append(records))
+    }
+
+    /// The alert of a quarantine that ends with its session.
+    fn lost_quarantine(&self, ended: &Session, ending: Ending, now: Now) -> Option<store::Record> {
+        let inner = ended.inner.lock();
+        let quarantine = inner.quarantine.as_ref().filter(|quarantine| quarantine.applied)?;
+        let (id, case, how) = (ended.id(), quarantine.case, ending.as_str());
+        tracing::warn!(session = %id, %case, "a quarantine has ended with its session: {how}");
+        let mut alert = self.alert(AlertKind::Release, &inner, &ended.context(), None, quarantine.reason, case, now);
+        alert.summary = format!(
+            "Session {id} was closed and has ended, not been released: {how}; at most {} octets left in DNS names. Closed by \
+             {}: {}",
+            inner.charged.octets(),
+            quarantine.by,
+            quarantine.note,
+        );
+        // The session is no more, so there is nothing to show of it.
+        alert.actions.truncate(1);
+        Some(store::Record::Alert { alert: Box::new(alert) })
     }
 
     /// Has the packet filter forget a session that is in the table no more.
@@ -333,7 +395,6 @@ impl Pipeline {
         let inner = Inner::new(0);
         let mut alert = self.alert(AlertKind::Degraded, &inner, &live.stranger, None, None, case, now);
         alert.summary = what.to_owned();
-        alert.actions = vec!["staunch status".into()];
         drop(self.spool(vec![store::Record::Alert { alert: Box::new(alert) }]));
     }
 
@@ -397,13 +458,23 @@ impl Pipeline {
             leaked_bits_at_most: leaked,
             names_forwarded,
             samples,
-            actions: vec![
-                format!("staunch why {case}"),
-                format!("staunch session show {id}"),
-                format!("staunch session release {id} --by NAME --reason WHY"),
-            ],
+            actions: actions(kind, id, case),
             log: live.event_file.clone(),
         }
+    }
+}
+
+/// Commands that help whoever reads an alert. What is open already is not released once more.
+pub(super) fn actions(kind: AlertKind, id: &SessionId, case: CaseId) -> Vec<String> {
+    let (why, show) = (format!("staunch why {case}"), format!("staunch session show {id}"));
+    match kind {
+        AlertKind::Quarantine => vec![why, show, format!("staunch session release {id} --by NAME --reason WHY")],
+        AlertKind::WouldQuarantine | AlertKind::Release => vec![why, show],
+        AlertKind::VolumeSpent => {
+            let allow = format!("staunch allow NAME --for TIME --reason WHY --owner WHO --session {id}");
+            vec![why, show, allow]
+        }
+        AlertKind::Degraded => vec!["staunch status".into()],
     }
 }
 

@@ -8,11 +8,13 @@ use std::time::Duration;
 use staunch_scoring::Bits;
 
 use super::world_for_test::{self, Says, block_on, outcome, packet};
-use super::{NotReleased, Pipeline};
+use super::{Ending, NotReleased, Pipeline};
 use crate::clock;
 use crate::model::{Announcement, Now, Qtype, SessionId, SessionType, Wall};
 use crate::session::Session;
 use crate::store::{self, IndexKind, Options, Recovered, Store};
+
+mod operators;
 
 /// Address of a session.
 const A: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
@@ -58,6 +60,7 @@ impl World {
             reason: "r".into(),
             from: now.wall.shown,
             until: now.wall.shown + seconds * 1000,
+            withdrawn: None,
         };
         self.pipeline.grant(grant, now).expect("granted");
     }
@@ -116,7 +119,7 @@ fn of_what_is_announced_and_ended_at_once_the_journal_says_what_holds() {
                 for id in &ids {
                     let id = SessionId::new(id).expect("id");
                     let commit = loop {
-                        if let Some(commit) = pipeline.end(&id, clock::now()) {
+                        if let Some(commit) = pipeline.end(&id, Ending::Word, clock::now()) {
                             break commit;
                         }
                         std::thread::yield_now();
@@ -147,7 +150,7 @@ fn nothing_of_a_session_is_recorded_behind_its_end() {
         assert!(world.has(A, "www.site.example").await);
         session.inner.lock().dirty = true;
         // The table was read before the session ended.
-        assert!(world.pipeline.end(session.id(), clock::now()).expect("known").is_ok());
+        assert!(world.pipeline.end(session.id(), Ending::Word, clock::now()).expect("known").is_ok());
         let note = |pipeline: &Pipeline| {
             let mut inner = session.inner.lock();
             inner.score.retell();
@@ -155,7 +158,7 @@ fn nothing_of_a_session_is_recorded_behind_its_end() {
         };
         note(&world.pipeline);
         assert_eq!(world.pipeline.quarantine_by(&session, "ops", "late", clock::now()), None);
-        let released = world.pipeline.release_by(&session, "ops", "late", Bits::whole(8), clock::now()).await;
+        let released = world.pipeline.release_by(&session, "ops", "late", 8, clock::now()).await;
         assert!(matches!(released, Err(NotReleased::Ended)));
         let recovered = world.journalled();
         assert!(recovered.ledgers.is_empty() && recovered.quarantined.is_empty(), "{recovered:?}");
@@ -168,10 +171,9 @@ fn a_release_that_cannot_be_recorded_opens_nothing() {
         let world = World::new("").await;
         let session = world.announce("a", A);
         world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
-        let extend = Bits::whole(100);
         let before = session.inner.lock().score.allowance();
         world.pipeline.store.close();
-        let released = world.pipeline.release_by(&session, "ops", "test", extend, clock::now()).await;
+        let released = world.pipeline.release_by(&session, "ops", "test", 100, clock::now()).await;
         assert!(matches!(released, Err(NotReleased::Store(_))), "{released:?}");
         let inner = session.inner.lock();
         assert!(inner.is_closed() && inner.score.allowance() == before);
@@ -184,7 +186,7 @@ fn a_release_is_on_disk_when_it_is_done_and_what_it_extends_too() {
         let world = World::new("").await;
         let session = world.announce("a", A);
         world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
-        let release = |bits| world.pipeline.release_by(&session, "ops", "test", Bits::whole(bits), clock::now());
+        let release = |bits| world.pipeline.release_by(&session, "ops", "test", bits, clock::now());
         assert!(release(100).await.expect("recorded"), "it was closed");
         assert!(!session.inner.lock().is_closed());
         assert!(!release(50).await.expect("recorded"), "and is open by now");

@@ -118,7 +118,7 @@ impl Pipeline {
     }
 
     /// Why the packet filter is told where these grants have ended.
-    fn cause_of(&self, ended: &[&Allowance]) -> Cause {
+    pub(super) fn cause_of(&self, ended: &[&Allowance]) -> Cause {
         let older = self.older_grants.get();
         let is_older = |grant: &&Allowance| older.is_some_and(|older| older.contains(&grant.id));
         if ended.iter().any(is_older) { Cause::Policy } else { Cause::Recent }
@@ -145,7 +145,7 @@ impl Pipeline {
         if !ended.is_empty() {
             live.grants.rcu(|grants| {
                 let mut next = (**grants).clone();
-                next.expire(now.wall.steady);
+                next.drop_ended(&ended, now.wall.steady);
                 next
             });
         }

@@ -31,6 +31,8 @@ pub struct Released {
     pub by: String,
     /// Why.
     pub note: String,
+    /// Bits added to each of its limits with it.
+    pub extend: u32,
     /// When, RFC 3339, UTC, milliseconds.
     pub time: String,
 }
@@ -133,8 +135,8 @@ impl CaseRecord {
                 self.release = None;
                 *standing = true;
             }
-            Record::Release { session, by, note } if *standing && is_ours(&session) => {
-                self.release = Some(Released { by, note, time });
+            Record::Release { session, by, note, extend } if *standing && is_ours(&session) => {
+                self.release = Some(Released { by, note, extend, time });
                 *standing = false;
             }
             Record::End { session } | Record::Quarantine { session, .. } if is_ours(&session) => *standing = false,

@@ -9,6 +9,7 @@
 
 mod case;
 mod commit;
+mod damage;
 mod durable;
 mod first_seen;
 mod fold;
@@ -96,7 +97,7 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         addresses: Vec<IpAddr>,
     },
-    /// A session was released.
+    /// A session was released, or an open one may tell more than its limits allow.
     Release {
         /// Which.
         session: SessionId,
@@ -104,8 +105,11 @@ pub enum Record {
         by: String,
         /// Why.
         note: String,
+        /// Bits added to each of its limits.
+        #[serde(default, skip_serializing_if = "is_none_added")]
+        extend: u32,
     },
-    /// A temporary allowance.
+    /// A temporary allowance, or its end before its time: the later of one id stands.
     Grant {
         /// The allowance.
         grant: Grant,
@@ -158,6 +162,10 @@ pub enum Record {
     },
 }
 
+fn is_none_added(bits: &u32) -> bool {
+    *bits == 0
+}
+
 /// When a written range was last used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeUse {
@@ -191,6 +199,18 @@ pub struct Grant {
     pub from: u64,
     /// When it ends, milliseconds since the Unix epoch.
     pub until: u64,
+    /// Set once it was taken back: then `until` is when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Withdrawn>,
+}
+
+/// A grant was taken back before its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// Who did it: `staunch` or an operator.
+    pub by: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// The store failed.

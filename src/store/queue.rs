@@ -83,7 +83,11 @@ impl Group {
     /// Whether it is kept for later when it cannot be written now. The end of a session too: it is over in any case, and whoever
     /// has its addresses next is to have them behind a restart as well.
     pub(super) fn tightens(&self) -> bool {
-        !self.records.iter().any(|r| matches!(r, Record::Release { .. } | Record::Grant { .. }))
+        !self.records.iter().any(|record| match record {
+            Record::Release { .. } => true,
+            Record::Grant { grant } => grant.withdrawn.is_none(),
+            _ => false,
+        })
     }
 
     /// Whether it tells of a decision that nobody says anew: an alert or a quarantine.

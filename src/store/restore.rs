@@ -55,6 +55,8 @@ pub(super) fn recovered(
     for live in kept.chain(fold.grants.values().map(|(_, live)| live)).chain(&fold.policy) {
         match &live.record {
             Record::Announce { announcement } => sessions.push((live.seq, announcement)),
+            // One that was taken back has not come again where the clock was set back since.
+            Record::Grant { grant } if grant.withdrawn.is_some() => {}
             Record::Grant { grant } => out.grants.push(grant.clone()),
             Record::Policy { digest, learned, enforced, ranges } => {
                 out.ranges = ranges.clone();

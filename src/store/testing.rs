@@ -38,7 +38,7 @@ pub(crate) fn quarantine(n: u32) -> Record {
 }
 
 pub(crate) fn release(n: u32) -> Record {
-    Record::Release { session: session(n), by: "op".into(), note: String::new() }
+    Record::Release { session: session(n), by: "op".into(), note: String::new(), extend: 0 }
 }
 
 pub(crate) fn ledger(n: u32) -> Record {
@@ -122,6 +122,7 @@ pub(crate) fn grant(id: &str, until: u64) -> Record {
             reason: "r".into(),
             from: 0,
             until,
+            withdrawn: None,
         },
     }
 }

@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn while_the_disk_fails_decisions_are_kept_before_what_is_said_anew() {
         let ledger = |n| Record::Ledger { session: session(n), state: Asks::default().state.step() };
-        let release = Record::Release { session: session(1), by: "ops".into(), note: "seen".into() };
+        let release = Record::Release { session: session(1), by: "ops".into(), note: "seen".into(), extend: 0 };
         let end = Record::End { session: session(4) };
         let records = [ledger(1), release, ledger(2), quarantine(3), announce(4), quarantine(5), end];
         let mut queue: VecDeque<_> = records.into_iter().map(|record| Group::note(record, 7)).collect();

@@ -84,3 +84,32 @@ fn a_log_that_nobody_reads_holds_up_nothing() {
     filler.join().expect("ended");
     is_closed_after_a_restart(dir.path());
 }
+
+#[test]
+fn what_operators_do_over_the_socket_is_in_the_log() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (mut child, mut reader, _writer) = start(dir.path());
+    let socket = dir.path().join("state/admin.sock");
+    let mut logs = |part: &str| {
+        let mut line = String::new();
+        while !line.contains(part) {
+            line.clear();
+            assert!(reader.read_line(&mut line).expect("read") > 0, "it ended without: {part}");
+        }
+        line
+    };
+    assert_eq!(code(&run(&socket, &["reload"])), 0);
+    logs("configuration reloaded");
+    let allow = ["allow", "=a.example", "--for", "5m", "--reason", "r", "--owner", "jane"];
+    assert_eq!(code(&run(&socket, &allow)), 0);
+    assert!(logs("a name is allowed").contains("jane"));
+    let more = ["session", "release", "s1", "--by", "joe", "--reason", "r", "--extend", "64"];
+    assert_eq!(code(&run(&socket, &more)), 0);
+    let line = logs("may tell more");
+    assert!(line.contains("joe") && line.contains("64"), "{line}");
+    std::fs::write(dir.path().join("staunch.toml"), "version = 1\nnonsense = 1\n").expect("written");
+    assert_eq!(code(&run(&socket, &["reload"])), 3);
+    logs("the old configuration stays");
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+}

@@ -79,6 +79,19 @@ fn whoever_looks_at_a_file_is_told_of_groups_and_credentials_of_elsewhere() {
         assert_eq!(look(&group.replace("no-such-group", there)).expect("loads").1, []);
     }
     assert_eq!(good(group).1, [], "the service says it at its start");
+    for (field, name) in [("enforcer_group", "no-such-group"), ("resolver_user", "no-such-user")] {
+        let text = |name: &str| format!("version = 1\n[enforce]\n{field} = \"{name}\"\n");
+        let (_, warnings) = look(&text(name)).expect("loads");
+        assert_eq!(fields(&warnings), [format!("enforce.{field}")]);
+        assert!(warnings[0].problem.contains(name), "{}", warnings[0]);
+        assert_eq!(look(&text("root")).expect("loads").1, []);
+        assert_eq!(good(&text(name)).1, [], "the enforcer says it at its start");
+    }
+    let anchors = "version = 1\n[dnssec]\ntrust_anchors = \"no-such-file\"\n";
+    let (_, warnings) = look(anchors).expect("loads: nothing needs it");
+    assert_eq!(fields(&warnings), ["dnssec.trust_anchors"]);
+    assert!(warnings[0].problem.contains("no-such-file cannot be read"), "{}", warnings[0]);
+    assert_eq!(good(anchors).1, []);
     // A directory of before, which is its owner's alone.
     let (dir, closed) = (tempfile::tempdir().expect("directory"), group.replace("no-such-group", "4711"));
     let within = format!("{closed}admin_socket = \"{}/admin.sock\"\n", dir.path().display());

@@ -26,6 +26,19 @@ impl Context<'_, '_> {
             lookups: self.within(&section, "max_lookups", written.max_lookups, 4, 128),
             time: Duration::from_millis(self.within(&section, "timeout_ms", written.timeout_ms, 100, 10_000)),
         };
+        if let Some(file) = written.trust_anchors.as_deref().filter(|_| !written.validate && self.environment.checking)
+            && let Err(error) = regular::read(&self.beside(file), MAX_OCTETS)
+        {
+            let problem = format!(
+                "{} cannot be read: {error}; nothing needs it while validate is off",
+                self.beside(file).display()
+            );
+            self.problems.warn(
+                &section.key("trust_anchors"),
+                problem,
+                "put it there before you set dnssec.validate = true",
+            );
+        }
         let anchors = match written.trust_anchors.as_deref().filter(|_| written.validate) {
             Some(file) => self.trust_anchors(&section.key("trust_anchors"), file),
             None => Anchors::default(),

@@ -6,6 +6,7 @@ use super::Context;
 use crate::config::document::Path;
 use crate::enforce::remote::{self, Peers};
 use crate::enforce::{BackendKind, Config, Outside};
+use crate::local_socket::number_in;
 
 /// Most words of a hook command.
 const HOOK_WORDS_MAX: usize = 64;
@@ -39,6 +40,12 @@ impl Context<'_, '_> {
                 let problem = format!("`{}` is not a {what}", name.escape_debug());
                 let remedy = format!("name a {what} of this machine or its number, or leave it out");
                 self.problems.error(&section.key(field), problem, remedy);
+            } else if let Some(name) = name
+                && self.environment.checking
+                && number_in(if what == "user" { "/etc/passwd" } else { "/etc/group" }, name).is_none()
+            {
+                let problem = format!("this machine has no {what} `{name}`: the enforcer would not start here");
+                self.problems.warn(&section.key(field), problem, "make it where the enforcer runs, or name another");
             }
         }
         let path = section.key("hook");

@@ -11,6 +11,7 @@ use crate::config::spec;
 use crate::lists::{Scope, host_name};
 use crate::model::{Announcement, Phase, Qtype, SessionId, SessionType};
 use crate::policy::{Profile, Profiles, Volume};
+use crate::words;
 
 /// Most types of one profile: the choice of one is priced by their number.
 const MAX_QTYPES: usize = 64;
@@ -263,6 +264,9 @@ impl Context<'_, '_> {
                     Err(error) => self.problems.error(&path.key("search").at(j), error.to_string(), error.remedy()),
                 }
             }
+            if let Some(problem) = written.owner.as_deref().and_then(words::problem) {
+                self.problems.error(&path.key("owner"), problem, "name who answers for the session");
+            }
             if let (Some(id), Some(kind)) = (id, kind) {
                 let (phase, owner) = (written.phase, written.owner.clone());
                 sessions.push(Announcement { id, addresses, kind, phase, owner, search });
@@ -289,7 +293,7 @@ impl Context<'_, '_> {
                 continue;
             };
             let address = address.to_canonical();
-            if address.is_unspecified() || address.is_multicast() {
+            if words::no_source(address).is_some() {
                 self.problems.error(&path, format!("{address} is nobody's address"), "write the sandbox's own address");
             } else if let Some(other) = owners.insert(address, written.id.clone()) {
                 let whose =

@@ -363,11 +363,31 @@ fn kernel(error: &NetlinkError, doing: &'static str) -> Error {
         NetlinkError::Refused(refusal) => Error::Kernel {
             doing,
             source: io::Error::from_raw_os_error(refusal.errno),
-            words: if refusal.words.is_empty() { String::new() } else { format!(": {}", refusal.words) },
+            words: match (refusal.words.as_str(), refusal.errno) {
+                ("", libc::EPERM) => ": that takes CAP_NET_ADMIN in the network namespace".into(),
+                ("", _) => String::new(),
+                (words, _) => format!(": {words}"),
+            },
         },
         NetlinkError::Io(error) => Error::Io { doing, source: io::Error::new(error.kind(), error.to_string()) },
         NetlinkError::Interrupted => {
             Error::Io { doing, source: io::Error::new(io::ErrorKind::Interrupted, "changed while it was read") }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enforce::netlink::Refusal;
+
+    #[test]
+    fn a_missing_privilege_is_named() {
+        let said = |errno, words: &str| {
+            kernel(&NetlinkError::Refused(Refusal { errno, words: words.into() }), "look for the table").to_string()
+        };
+        assert!(said(libc::EPERM, "").ends_with("that takes CAP_NET_ADMIN in the network namespace"));
+        assert!(!said(libc::EBUSY, "").contains("CAP_NET_ADMIN"));
+        assert!(said(libc::EINVAL, "no such chain").ends_with(": no such chain"));
     }
 }

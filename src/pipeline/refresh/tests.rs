@@ -175,7 +175,7 @@ fn what_is_closed_or_refused_meanwhile_is_not_asked() {
         world.begin(TICK + 2).await;
         assert_eq!((world.asked(), world.counted(|c| &c.skipped)), (left, 1), "a closed session");
 
-        let released = world.pipeline.release_by(&world.session(), "ops", "test", Bits::whole(500), clock::now()).await;
+        let released = world.pipeline.release_by(&world.session(), "ops", "test", 500, clock::now()).await;
         assert!(released.expect("recorded"));
         world.begin(TICK + 2).await;
         assert_eq!(world.asked(), left, "what was held before is forgotten");

@@ -1,0 +1,179 @@
+//! What operators do is on record: who, why, and how much.
+
+use super::*;
+use crate::event::{Alert, AlertKind};
+use crate::pipeline::MOST_EXTENDED;
+use crate::store::Record;
+
+impl World {
+    /// Every record of the journal so far, as it is written.
+    fn lines(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for file in std::fs::read_dir(self.dir.path().join("state")).expect("there") {
+            let path = file.expect("there").path();
+            if path.extension().is_some_and(|end| end == "jsonl") {
+                let text = std::fs::read_to_string(path).expect("read");
+                let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+                records.extend(lines.filter_map(|line| serde_json::from_value(line["record"].clone()).ok()));
+            }
+        }
+        records
+    }
+
+    fn alerts(&self, kind: AlertKind) -> Vec<Alert> {
+        let alerts = self.lines().into_iter().filter_map(|record| match record {
+            Record::Alert { alert } if alert.kind == kind => Some(*alert),
+            _ => None,
+        });
+        alerts.collect()
+    }
+}
+
+#[test]
+fn what_a_session_may_tell_beyond_its_limits_is_on_record_and_has_an_end() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        let release = |bits, why| world.pipeline.release_by(&session, "ops", why, bits, clock::now());
+        assert!(!release(700, "more room").await.expect("recorded"), "it was open");
+        world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+        assert!(release(40, "seen").await.expect("recorded"));
+        let released: Vec<_> = world.lines().into_iter().filter(|r| matches!(r, Record::Release { .. })).collect();
+        let record = |note: &str, extend| {
+            let (session, by, note) = (session.id().clone(), "ops".to_owned(), note.to_owned());
+            Record::Release { session, by, note, extend }
+        };
+        assert_eq!(released, [record("more room", 700), record("seen", 40)]);
+        let [alert] = &world.alerts(AlertKind::Release)[..] else { panic!("one alert") };
+        assert!(alert.summary.contains("raised by 40 bits"), "{}", alert.summary);
+        assert!(!alert.actions.iter().any(|action| action.contains("session release")), "{:?}", alert.actions);
+        let error = release(MOST_EXTENDED - 739, "too much").await.expect_err("beyond what a budget may be");
+        assert!(matches!(error, NotReleased::TooMuch { given: 740 }), "{error}");
+        assert!(!release(MOST_EXTENDED - 740, "all").await.expect("recorded"));
+        assert!(!release(0, "nothing more").await.expect("recorded"));
+    });
+}
+
+#[test]
+fn a_release_of_before_it_was_counted_is_read() {
+    let old = r#"{"kind":"release","session":"a","by":"ops","note":"seen"}"#;
+    let record: Record = serde_json::from_str(old).expect("read");
+    assert!(matches!(record, Record::Release { extend: 0, .. }));
+    assert_eq!(serde_json::to_string(&record).expect("written"), old, "and written as it was");
+}
+
+#[test]
+fn an_alert_proposes_what_helps() {
+    let (id, case) = (SessionId::new("a").expect("id"), crate::model::CaseId::from_random(1));
+    for (kind, helps) in [
+        (AlertKind::Quarantine, Some("staunch session release a ")),
+        (AlertKind::WouldQuarantine, None),
+        (AlertKind::Release, None),
+        (AlertKind::VolumeSpent, Some("staunch allow NAME ")),
+    ] {
+        let actions = crate::pipeline::quarantine::actions(kind, &id, case);
+        let changes = actions.iter().find(|action| action.contains(" release ") || action.contains(" allow "));
+        assert_eq!(changes.is_some(), helps.is_some(), "{kind:?}: {actions:?}");
+        assert!(changes.is_none_or(|action| action.starts_with(helps.expect("one"))), "{kind:?}: {actions:?}");
+    }
+}
+
+#[test]
+fn a_quarantine_that_goes_with_its_session_is_told_of() {
+    block_on(async {
+        let world = World::new("").await;
+        for (id, ending, told) in [("a", Ending::Word, "session end"), ("b", Ending::Configuration, "configuration")] {
+            let session = world.announce(id, A);
+            world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+            world
+                .pipeline
+                .end(session.id(), ending, clock::now())
+                .expect("known")
+                .expect("taken")
+                .await
+                .expect("on disk");
+            let alerts = world.alerts(AlertKind::Release);
+            let alert = alerts.last().expect("an alert");
+            assert!(alert.session.as_str() == id && alert.summary.contains(told), "{}", alert.summary);
+        }
+        let session = world.announce("c", A);
+        world
+            .pipeline
+            .end(session.id(), Ending::Word, clock::now())
+            .expect("known")
+            .expect("taken")
+            .await
+            .expect("on disk");
+        assert_eq!(world.alerts(AlertKind::Release).len(), 2, "one that was open ends without a word");
+    });
+}
+
+#[test]
+fn a_grant_that_is_taken_back_opens_nothing_more_and_does_not_come_again() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        world.grant("www.site.example", 60, clock::now());
+        world.grant("www.other.example", 60, clock::now());
+        assert!(world.has(A, "www.site.example").await && world.has(A, "www.other.example").await);
+        let (id, pipeline) = ("g-www.site.example", &world.pipeline);
+        let grant = pipeline.grant_by_id(id, clock::now()).expect("in force");
+        drop(pipeline.store.append(vec![Record::Grant { grant: grant.clone() }]).expect("taken"));
+        let (withdrawn, commit) = pipeline.withdraw(id, "ops", "done", clock::now()).expect("it was in force");
+        commit.expect("taken").await.expect("on disk");
+        assert_eq!(withdrawn, grant);
+        assert!(!world.has(A, "www.site.example").await, "refused at once");
+        pipeline.close_ended(clock::now());
+        assert_eq!(session.inner.lock().pins.len(), 1, "and what it opened is closed, the other's is not");
+        assert_eq!(pipeline.grants_in_force(clock::now()).len(), 1);
+        assert!(pipeline.withdraw(id, "ops", "again", clock::now()).is_none());
+        let said = world.lines().into_iter().rev().find_map(|record| match record {
+            Record::Grant { grant } => grant.withdrawn,
+            _ => None,
+        });
+        assert_eq!(said, Some(store::Withdrawn { by: "ops".into(), reason: "done".into() }));
+        let recovered = world.journalled();
+        assert!(recovered.grants.is_empty(), "{:?}", recovered.grants);
+    });
+}
+
+#[test]
+fn a_sessions_grants_go_with_it() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        let now = clock::now();
+        let (from, until) = (now.wall.shown, now.wall.shown + 60_000);
+        let (owner, reason) = ("o".to_owned(), "r".to_owned());
+        let (name, id) = ("=www.site.example".to_owned(), "g1".to_owned());
+        let own = Some(session.id().clone());
+        let ports = Vec::new();
+        let grant = store::Grant { id, name, session: own, ports, owner, reason, from, until, withdrawn: None };
+        drop(world.pipeline.store.append(vec![Record::Grant { grant: grant.clone() }]).expect("taken"));
+        world.pipeline.grant(grant, now).expect("granted");
+        assert!(world.has(A, "www.site.example").await);
+        drop(world.pipeline.end(session.id(), Ending::Word, clock::now()).expect("known").expect("taken"));
+        world.announce("a", A);
+        assert!(!world.has(A, "www.site.example").await, "the next of its name has not what this one was given");
+        assert!(world.journalled().grants.is_empty());
+    });
+}
+
+#[test]
+fn a_grant_given_again_with_fewer_ports_closes_the_rest() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        world.grant("www.site.example", 60, clock::now());
+        assert!(world.has(A, "www.site.example").await);
+        let grant = world.pipeline.grant_by_id("g-www.site.example", clock::now()).expect("in force");
+        world.pipeline.grant(grant.clone(), clock::now()).expect("granted");
+        let leases =
+            || session.inner.lock().pins.details(clock::now().mono).iter().map(|pin| pin.leases.len()).sum::<usize>();
+        assert_eq!(leases(), 1, "the control: nothing has changed");
+        let narrower = store::Grant { ports: vec!["tcp/22".into()], ..grant };
+        world.pipeline.grant(narrower, clock::now()).expect("granted");
+        assert_eq!(leases(), 0);
+        assert_eq!(world.pipeline.grants_in_force(clock::now()).len(), 1);
+    });
+}

@@ -1,0 +1,70 @@
+//! What operators say and are told: temporary allowances, their own words, addresses.
+
+use super::*;
+
+#[test]
+fn a_grant_is_listed_and_withdrawn_and_stays_so() {
+    let mut daemon = Daemon::start(ENFORCE);
+    let said = |daemon: &Daemon, words: &[&str]| {
+        let output = daemon.run(words);
+        assert_eq!(code(&output), 0, "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert_eq!(said(&daemon, &["grant", "list"]), "no grants\n");
+    let allow = |daemon: &Daemon, time: &str, reason: &str| {
+        let words =
+            ["allow", "=a.dump.example", "--for", time, "--reason", reason, "--owner", "jane", "--session", "s1"];
+        said(daemon, &words)
+    };
+    assert!(!allow(&daemon, "2h", "a look").contains("in place of"));
+    let first = daemon.json(&["grant", "list"])["grants"][0].clone();
+    let again = allow(&daemon, "5m", "another look");
+    assert!(again.contains("in place of") && again.contains("by jane: a look"), "{again}");
+    let all = daemon.json(&["grant", "list"]);
+    let [grant] = &all["grants"].as_array().expect("grants")[..] else { panic!("one: {all:#}") };
+    assert_eq!((&grant["id"], &grant["until"]), (&first["id"], &first["until"]), "the later end stays");
+    let words = said(&daemon, &["grant", "list"]);
+    assert!(words.contains("=a.dump.example") && words.contains("session s1"), "{words}");
+    assert!(words.contains("by jane: another look"), "{words}");
+    assert_eq!(daemon.ask("a.dump.example", 1).0, 0);
+    let explained = said(&daemon, &["explain", "a.dump.example", "--session", "s1"]);
+    assert!(explained.contains("by jane: another look"), "{explained}");
+
+    let id = grant["id"].as_str().expect("an id");
+    let gone = daemon.json(&["grant", "withdraw", id, "--reason", "done", "--by", "joe"]);
+    assert_eq!(gone["withdrawn"]["id"], *id);
+    assert_eq!(daemon.ask("a.dump.example", 1).0, 3, "refused again");
+    let twice = daemon.run(&["grant", "withdraw", id, "--reason", "done"]);
+    assert!(code(&twice) == 1 && String::from_utf8_lossy(&twice.stderr).contains("grant list"), "{twice:?}");
+    daemon.restart();
+    assert_eq!(daemon.ask("a.dump.example", 1).0, 3, "after a kill too");
+    assert_eq!(daemon.json(&["grant", "list"])["grants"], json!([]));
+}
+
+#[test]
+fn words_that_could_forge_a_line_are_refused_with_what_is_wrong() {
+    let daemon = Daemon::start(ENFORCE);
+    let forged = "fine\ns2 active";
+    let release = ["session", "release", "s1", "--by", "joe", "--reason", forged];
+    let close = ["session", "quarantine", "s1", "--by", "\u{1b}[2Jjoe", "--reason", "test"];
+    let allow = ["allow", "=a.example", "--for", "5m", "--reason", "r", "--owner", forged];
+    let announce = ["session", "announce", "b2", "--address", "127.0.0.7", "--type", "batch", "--owner", forged];
+    for words in [&release[..], &close, &allow, &announce] {
+        let output = daemon.run(words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(code(&output) == 2 && said.contains("a control character (U+00"), "{words:?}: {output:?}");
+    }
+    assert_eq!(daemon.json(&["session", "show", "s1"])["session"]["state"], "active");
+}
+
+#[test]
+fn an_address_that_nobody_asks_from_is_not_announced() {
+    let daemon = Daemon::start(ENFORCE);
+    for address in ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "::ffff:0.0.0.0", "255.255.255.255"] {
+        let output = daemon.run(&["session", "announce", "b2", "--address", address, "--type", "batch"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(code(&output) == 2 && said.contains("the sandbox's own address"), "{output:?}");
+    }
+    let output = daemon.run(&["session", "announce", "b2", "--address", "127.0.0.9", "--type", "batch"]);
+    assert_eq!(code(&output), 0, "loopback is a sandbox's on a machine of one's own: {output:?}");
+}
