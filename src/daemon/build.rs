@@ -231,13 +231,14 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     if let Some(running) = pipeline.feeds.get() {
         running.configure(feeds);
     }
+    let is_vetted_anew = pipeline.live.load().vetting() != old.vetting();
     // Where nothing has changed, what may be shown while no upstream answers is worth keeping.
-    if digest != old.digest {
+    if digest != old.digest || is_vetted_anew {
         pipeline.cache.clear();
         pipeline.held.clear();
         pipeline.prefetch.clear();
     }
-    if pipeline.live.load().vetting() != old.vetting() {
+    if is_vetted_anew {
         pipeline.decoys.clear();
     }
     let live = pipeline.live.load_full();
