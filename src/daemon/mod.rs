@@ -2,6 +2,7 @@
 
 pub mod build;
 mod causes;
+mod fixed;
 mod http;
 mod log;
 mod privilege;
