@@ -12,7 +12,7 @@ use staunch_scoring::{Params, Scorer};
 use super::fixed::fixed;
 use super::reconcile::{caught_up, is_same, reconcile};
 use super::sinks::{SinkHosts, alert_config};
-use super::{Start, StartError, restore, rollover};
+use super::{Start, StartError, absolute, restore, rollover};
 use crate::alert::Delivery;
 use crate::answer::{AllowRange, AnswerRules};
 use crate::cache::{self, Cache};
@@ -405,7 +405,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         configured,
         fixed,
         event_files_kept: loaded.events.keep,
-        event_file: loaded.events.file.as_ref().map(|file| file.display().to_string()),
+        event_file: loaded.events.file.as_ref().map(|file| absolute(file)),
         learn,
         policy: Policy {
             lists: loaded.lists,
