@@ -9,9 +9,10 @@ use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
 use staunch_scoring::{Params, Scorer};
 
+use super::fixed::fixed;
 use super::reconcile::{caught_up, is_same, reconcile};
 use super::sinks::{SinkHosts, alert_config};
-use super::{Start, StartError, restore, rollover};
+use super::{Start, StartError, absolute, restore, rollover};
 use crate::alert::Delivery;
 use crate::answer::{AllowRange, AnswerRules};
 use crate::cache::{self, Cache};
@@ -293,29 +294,6 @@ async fn note_policy(pipeline: &Pipeline, digest: String, enforced: bool) {
     }
 }
 
-/// Settings that are taken at start, by name. A reload that changes one of them is refused whole: half a configuration
-/// in force would not be the one whose digest is reported.
-fn fixed(loaded: &Loaded) -> Vec<(&'static str, String)> {
-    vec![
-        ("[server] listen, workers or [limits]", format!("{:?}", loaded.listen)),
-        ("[server] state_dir", format!("{:?}", loaded.state_dir)),
-        ("[server] admin_socket or admin_group", format!("{:?}", loaded.admin)),
-        ("[server] metrics", format!("{:?}", loaded.metrics)),
-        ("[server] notify_listen", format!("{:?}", loaded.notify_listen)),
-        ("[upstream] or [[forward]]", format!("{:?}", loaded.upstream)),
-        ("[dnssec] validate", format!("{:?}", loaded.dnssec.validate)),
-        ("[answer] cache_entries", format!("{:?}", loaded.answer.cache_entries)),
-        (
-            "[enforce], or policy.mode or unknown_source where they decide who is guarded",
-            format!("{:?}", loaded.enforce),
-        ),
-        ("[limits] sessions", format!("{:?}", loaded.max_sessions)),
-        ("[age] rdap", format!("{:?}", loaded.age.rdap.is_some())),
-        ("[events]", format!("{:?}", loaded.events)),
-        ("[[alert]]", format!("{:?}", loaded.alerts)),
-    ]
-}
-
 /// An explanation by a configuration alone.
 pub fn offline(loaded: Loaded, name: &str, qtype: Qtype, kind: SessionType) -> anyhow::Result<Explanation> {
     let live = judged_by(loaded)?;
@@ -421,7 +399,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         configured,
         fixed,
         event_files_kept: loaded.events.keep,
-        event_file: loaded.events.file.as_ref().map(|file| file.display().to_string()),
+        event_file: loaded.events.file.as_ref().map(|file| absolute(file)),
         learn,
         policy: Policy {
             lists: loaded.lists,

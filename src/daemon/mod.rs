@@ -2,6 +2,7 @@
 
 pub mod build;
 mod causes;
+mod fixed;
 mod http;
 mod log;
 mod privilege;
@@ -79,6 +80,11 @@ impl From<anyhow::Error> for StartError {
 pub trait Reload: Send + Sync {
     /// The digest of what is now in force, or why the old one stays.
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send + '_>>;
+}
+
+/// A path as whoever is told of it needs it: he may be elsewhere than this process.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 /// Runs until SIGTERM or SIGINT. To be called before the process has other threads.
@@ -233,7 +239,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
     tasks.spawn("keeping late answers", pipeline.clone().keep_late_answers());
     tasks.spawn("following trust anchors", rollover::keep(pipeline.clone(), state_dir));
     tasks.spawn("keeping caches within memory", room::keep(pipeline.clone(), memory));
-    let (listening, socket_text) = (listener.local_addrs().to_vec(), socket.display().to_string());
+    let (listening, socket_text) = (listener.local_addrs().to_vec(), absolute(&socket));
     tasks.spawn("readiness", ready::keep(pipeline.clone(), listening, socket_text));
     let mut panics = Panics::default();
     let watchdog = supervised.watchdog.map(|period| {

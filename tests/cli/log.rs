@@ -113,3 +113,30 @@ fn what_operators_do_over_the_socket_is_in_the_log() {
     child.kill().expect("killed");
     child.wait().expect("ended");
 }
+
+#[test]
+fn paths_that_are_told_are_whole_ones_wherever_the_daemon_was_started() {
+    let dir = tempfile::tempdir().expect("directory");
+    let text = format!(
+        "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\nmetrics = \"off\"\nstate_dir = \"state\"\n\
+         [upstream]\nservers = [\"{}\"]\n{ENFORCE}",
+        upstream()
+    );
+    std::fs::write(dir.path().join("staunch.toml"), text).expect("configuration");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut command = Command::new(BINARY);
+    command.current_dir(dir.path()).env("NO_COLOR", "1").args(["serve", "--config", "staunch.toml"]);
+    let mut child = command.stderr(writer).spawn().expect("the daemon starts");
+    let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
+    let ready = lines.find(|line| line.contains("ready addresses=")).expect("it starts");
+    let socket = dir.path().join("state/admin.sock");
+    assert!(ready.contains(socket.to_str().expect("UTF-8")), "{ready}");
+    let closed = run(&socket, &["session", "quarantine", "s1", "--reason", "test", "--json"]);
+    let case: Value = serde_json::from_slice(&closed.stdout).expect("JSON");
+    let why = run(&socket, &["why", case["case"].as_str().expect("a case"), "--json"]);
+    let why: Value = serde_json::from_slice(&why.stdout).expect("JSON");
+    let events = dir.path().join("state/events.jsonl");
+    assert_eq!(why["alert"]["log"].as_str(), events.to_str(), "{why:#}");
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+}
