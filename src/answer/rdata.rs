@@ -138,7 +138,7 @@ pub(super) struct Signature {
     /// Type of the records it covers.
     pub(super) covered: u16,
     /// Labels of their owner as it was signed: without the root, without the asterisk of a wildcard.
-    labels: u8,
+    pub(super) labels: u8,
     /// The zone that signed, as spelled.
     pub(super) signer: Spelled,
 }

@@ -185,7 +185,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
         let within = zone.as_name().is_some_and(|zone| name.is_at_or_below(zone));
         // One for each name on the chain.
         if within && signature.is_of_wildcard(name) && self.absent.last().is_none_or(|last| !last.is_of(name)) {
-            self.absent.push(Absent::expanded(Spelled::of(name), zone));
+            self.absent.push(Absent::expanded(Spelled::of(name), zone, signature.labels.into()));
         }
     }
 
