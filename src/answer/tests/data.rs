@@ -186,8 +186,8 @@ fn large_answers_are_bounded() {
     assert_eq!(vetted.answer.pins.len(), MAX_ADDRESSES);
 
     let mut build = Build::new(q, Qtype::TXT);
-    for _ in 0..=MAX_RECORDS {
-        build = build.an(q, Qtype::TXT, 1, b"\x01x");
+    for i in 0..=MAX_RECORDS as u16 {
+        build = build.an(q, Qtype::TXT, 1, &[&[2], &i.to_be_bytes()[..]].concat());
     }
     let asked = Asked { qname: build.qname.as_ref(), qtype: Qtype::TXT, dnssec_ok: false };
     assert_eq!(vet(&build.octets(), asked, &AnswerRules::default()).err(), Some(VetError::TooLarge));

@@ -215,6 +215,25 @@ fn what_proves_nothing_is_left_out() {
     }
 }
 
+/// RFC 2181 section 5: what comes again with another TTL is the same record, which lives as long as the least of them says.
+#[test]
+fn a_record_that_comes_twice_is_one() {
+    let q = "b.z.example";
+    let twice = |build: Build, owner: &str, rtype: Qtype, data: &[u8]| {
+        let once = build.proof(owner, rtype, 300, data, "z.example");
+        (0..5).fold(once, |build, n| build.proof(owner, rtype, 90 - n, data, "z.example"))
+    };
+    let by_name = twice(nx(q).soa("z.example"), "a.z.example", NSEC, &nsec("c.z.example"));
+    let by_hash = (0..3).fold(nx(q).soa("z.example").soa("z.example"), |build, n| {
+        twice(build, &hashed(n, "z.example"), NSEC3, &nsec3())
+    });
+    for (build, count) in [(by_name, 4), (by_hash, 8)] {
+        let vetted = build.vet_do(&AnswerRules::default(), true);
+        let ttl = vetted.answer.ttl;
+        assert_eq!((vetted.answer.authorities, vetted.answer.authentic_data, ttl), (count, true, 86));
+    }
+}
+
 #[test]
 fn without_a_zone_that_denies_there_is_no_proof() {
     let q = "b.z.example";

@@ -181,6 +181,31 @@ fn all_that_is_shown_of_a_denial_must_be_signed() {
     }
 }
 
+/// BIND sends once for each thing that it proves what proves several, and the copies differ in their TTLs.
+#[test]
+fn a_proof_that_comes_twice_is_one() {
+    let net = net();
+    let again = |records: Vec<Rec>| {
+        let later = records.clone().into_iter().map(|(owner, rtype, _, data)| (owner, rtype, 200, data));
+        records.into_iter().chain(later).collect::<Vec<Rec>>()
+    };
+    let by_name = again(of_zone(&net, &[nsec("zone.example", "zone.example", &[SOA, NS])]));
+    let hashes = [
+        nsec3_of("zone.example", "zone.example", &[SOA, NS]),
+        nsec3_over("zone.example", "x.zone.example", 0),
+        nsec3_over("zone.example", "*.zone.example", 0),
+    ];
+    let by_hash = again(of_zone(&net, &hashes));
+    for (what, authority) in [("names", by_name), ("hashes", by_hash)] {
+        let verdict = net.anew().verdict("x.zone.example", A, &Reply::no_name(authority));
+        assert_eq!(verdict, Verdict::Secure { ttl: 200 }, "{what}");
+    }
+    // Two that say different things are none.
+    let differing = [nsec("a.zone.example", "z.zone.example", &[A]), nsec("a.zone.example", "y.zone.example", &[A])];
+    let reply = Reply::no_name(net.zones["zone.example"].signed(&differing));
+    assert_eq!(net.anew().verdict("x.zone.example", A, &reply), BOGUS);
+}
+
 #[test]
 fn a_wildcards_records_need_the_proof_that_nothing_is_closer() {
     let net = net();
