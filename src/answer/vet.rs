@@ -96,8 +96,6 @@ struct Vetting<'v, 'm> {
     /// Whether the guard has left out one of them.
     guarded: bool,
     addresses: usize,
-    /// Addresses of the chain's end, shown or not.
-    met: Vec<IpAddr>,
     edited: bool,
     ttl: u32,
     pins: Vec<IpAddr>,
@@ -123,7 +121,6 @@ impl<'v, 'm> Vetting<'v, 'm> {
             finals: 0,
             guarded: false,
             addresses: 0,
-            met: Vec::new(),
             edited: false,
             ttl: rules.max_ttl,
             pins: Vec::new(),
@@ -241,11 +238,6 @@ impl<'v, 'm> Vetting<'v, 'm> {
             if !wanted || meta {
                 continue;
             }
-            if self.is_twice(record) {
-                // RFC 2181 section 5: the same record twice is one.
-                self.shown += 1;
-                continue;
-            }
             self.found += 1;
             let written = match Qtype(record.rtype) {
                 Qtype::A | Qtype::AAAA => self.address(end, record)?,
@@ -260,20 +252,6 @@ impl<'v, 'm> Vetting<'v, 'm> {
             self.signatures(end, asked)?;
         }
         Ok(())
-    }
-
-    /// Whether this is an address that was met already.
-    fn is_twice(&mut self, record: &Record) -> bool {
-        if !matches!(Qtype(record.rtype), Qtype::A | Qtype::AAAA) {
-            return false;
-        }
-        let Some(addr) = rdata::address(record.rtype, self.message.rdata(record)) else { return false };
-        let twice = self.met.contains(&addr);
-        // Of more than can be shown nothing is remembered.
-        if !twice && self.met.len() < MAX_ADDRESSES {
-            self.met.push(addr);
-        }
-        twice
     }
 
     /// Judges one address; `true` if it may be shown.
