@@ -5,7 +5,7 @@ use staunch_scoring::NameRef;
 use super::guard::is_internal_name;
 use super::message::{Message, Record, Spelled, read_name};
 use super::rdata;
-use super::vet::{CLASS_IN, CNAME, DNAME};
+use super::vet::{CLASS_IN, CNAME, DNAME, SOA};
 use super::{AnswerRules, Asked, MAX_HOPS};
 
 /// One alias record on the chain.
@@ -40,7 +40,8 @@ pub(crate) struct Chain {
     pub(crate) end: Spelled,
     /// It was cut where it led to a name of the inside.
     pub(crate) internal: bool,
-    /// It was cut behind the alias that leads into a zone of which others are asked.
+    /// Where its last alias leads is a question of its own: into a zone of which others are asked, where it was cut, or to a
+    /// name that was left open.
     pub(crate) beyond: bool,
     /// It ends at a DNAME that makes a name longer than names may be (YXDOMAIN; RFC 6672 section 2.2).
     pub(crate) too_long: bool,
@@ -93,7 +94,24 @@ impl Chain {
                 break;
             }
         }
+        chain.beyond |= chain.is_left_open(message, asked, rules);
         Some(chain)
+    }
+
+    /// Whether nothing is said of the name that the aliases lead to, not even that there is nothing, by one who need not know:
+    /// a zone's own upstream of what is outside the zone, or a server that looks for nothing itself (RA is not set; RFC 1034
+    /// section 5.3.3, step 4c). One that does look, and says nothing, has found nothing: some leave the SOA out.
+    fn is_left_open(&self, message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> bool {
+        let Some(end) = self.end.as_name() else { return false };
+        let is_bare = !self.steps.is_empty() && !self.internal && !self.too_long && message.rcode == 0;
+        let above = |r: &Record| NameRef::from_wire(message.owner(r)).is_ok_and(|zone| end.is_at_or_below(zone));
+        let is_denied = || message.authorities().iter().any(|r| r.class == CLASS_IN && r.rtype == SOA && above(r));
+        let need_not_know = rules.leads_out(asked.qname, end) || !message.recursion_available;
+        is_bare
+            && need_not_know
+            && !asked.is_for_aliases()
+            && !self.at_end(message).any(|r| r.rtype == asked.qtype.0)
+            && !is_denied()
     }
 
     /// Records of the answer section that belong to the name the chain ends at.

@@ -101,8 +101,9 @@ pub struct WireAnswer {
     pub ttl: u32,
     /// Addresses a session may reach because of this answer.
     pub pins: Box<[IpAddr]>,
-    /// Its aliases lead into a zone that is asked of others ([`AnswerRules::apart`]), and end there: what is behind them is a
-    /// question of its own.
+    /// What is behind its aliases is a question of its own: they lead into a zone that is asked of others
+    /// ([`AnswerRules::apart`]), and end there, or out of one, or who answered looks for nothing, and nothing is said of where
+    /// they lead.
     pub beyond: bool,
 }
 

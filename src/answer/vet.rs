@@ -21,7 +21,7 @@ use crate::model::Qtype;
 pub(super) const CNAME: u16 = Qtype::CNAME.0;
 pub(super) const DNAME: u16 = Qtype::DNAME.0;
 pub(super) const RRSIG: u16 = Qtype::RRSIG.0;
-const SOA: u16 = Qtype::SOA.0;
+pub(super) const SOA: u16 = Qtype::SOA.0;
 /// A DNAME makes a name that is too long.
 pub(super) const YXDOMAIN: u16 = 6;
 pub(crate) const CLASS_IN: u16 = 1;
