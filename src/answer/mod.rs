@@ -24,6 +24,7 @@
     )
 )]
 
+mod again;
 mod behind;
 mod chain;
 mod denial;

@@ -8,7 +8,7 @@ use arc_swap::Guard;
 use staunch_scoring::Answered;
 use tokio::time::Instant;
 
-use super::pins::{CHANGED, Judged, Ordered, PIN_TRIES, asked, not_pinned};
+use super::pins::{CHANGED, Judged, Ordered, PIN_TRIES, asked, not_pinned, within_reach};
 use super::private::is_whole;
 use super::show::{show, ttl_of};
 use super::{Deferred, Leave, Live, Pipeline, Step, Walk, beyond};
@@ -281,6 +281,8 @@ impl Pipeline {
             if beyond::leads(query, &entry) {
                 return Box::pin(self.lead_beyond(&live, walk, query, &entry, now, out)).await;
             }
+            let less = within_reach(&live, &context, query, &entry.answer);
+            let entry = less.map_or_else(|| entry.clone(), |answer| Arc::new(entry.shown_as(answer)));
             let ttl = ttl_of(&walk.record, &entry, now).min(self.cap(&live, walk, query, now));
             let plan = pin::plan(&live.pins, ttl);
             let asked = asked(&live, query.qname.as_ref(), opens.ports, opens.volume);

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use staunch_scoring::NameBuf;
 
 use super::beyond::LedTo;
-use super::pins::{Judged, Ordered, PIN_TRIES, asked, not_pinned};
+use super::pins::{Judged, Ordered, PIN_TRIES, asked, not_pinned, within_reach};
 use super::rewrite::packet_for;
 use super::{Led, Pipeline, Walk, is_guarded};
 use crate::answer::{Alias, Asked, Kind, MAX_HOPS};
@@ -71,7 +71,7 @@ impl Pipeline {
         let reason = if inside { None } else { reply::reason_in(&response) };
         let asked_for = Asked { qname: name, qtype: query.qtype, dnssec_ok };
         let led = LedTo { response: &response, aliases: &aliases, asked: asked_for, reason };
-        let Some(vetted) = led.vet(&live, walk, query, out) else { return true };
+        let Some(mut vetted) = led.vet(&live, walk, query, out) else { return true };
         let mut cap = u32::MAX;
         if inside {
             let context = walk.session.context();
@@ -81,6 +81,9 @@ impl Pipeline {
                 reply::no_data(out, query, first, vetted.answer.ttl);
                 mark_authoritative(out);
                 return true;
+            }
+            if let Some(less) = within_reach(&live, &context, query, &vetted.answer) {
+                vetted.answer = less;
             }
             let reachable = |addr: &&IpAddr| !addr.is_loopback() && !addr.is_unspecified() && !addr.is_multicast();
             let addresses: Vec<IpAddr> = vetted.answer.pins.iter().filter(reachable).copied().collect();
