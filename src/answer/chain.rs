@@ -55,10 +55,12 @@ enum Hop {
     To(Vec<Step>, Box<Spelled>),
     /// To a name that is too long, by this DNAME.
     TooLong(Box<Step>),
+    /// There is an alias, and where it leads cannot be read: that says nothing of whether it leads anywhere.
+    Unreadable,
 }
 
 impl Chain {
-    /// `None` for a chain that loops or has too many steps.
+    /// `None` for a chain that loops, has too many steps, or an alias of which nothing can be read.
     ///
     /// A question of type CNAME or ANY is answered by what stands at its name and follows no alias but a DNAME's: nothing
     /// exists below one (RFC 6672 section 2.3), so the CNAME there is its work, and no proof without it.
@@ -71,6 +73,7 @@ impl Chain {
             let (steps, target) = match chain.hop(message, for_aliases) {
                 Hop::To(steps, target) => (steps, *target),
                 Hop::End => break,
+                Hop::Unreadable => return None,
                 Hop::TooLong(step) => {
                     chain.steps.push(*step);
                     chain.too_long = true;
@@ -122,12 +125,19 @@ impl Chain {
 
     /// The next alias, if there is one; `redirected`: only by a DNAME.
     fn hop(&self, message: &Message<'_>, redirected: bool) -> Hop {
-        let cname = self
-            .at_end(message)
-            .filter(|r| r.rtype == CNAME)
-            .find_map(|r| rdata::target(message, r).ok().map(|target| (*r, target)));
-        let Some((record, owner, dname_target)) = self.dname(message) else {
-            let Some((record, target)) = cname.filter(|_| !redirected) else { return Hop::End };
+        let cnames = || self.at_end(message).filter(|r| r.rtype == CNAME);
+        let cname = cnames().find_map(|r| rdata::target(message, r).ok().map(|target| (*r, target)));
+        let covering = self.dnames(message);
+        // Of several the highest: nothing exists below it.
+        let dname = covering
+            .iter()
+            .filter_map(|(r, owner)| rdata::target(message, r).ok().map(|target| (*r, *owner, target)))
+            .min_by_key(|(_, owner, _)| owner.as_wire().len());
+        let Some((record, owner, dname_target)) = dname else {
+            let is_unreadable = !covering.is_empty() || !redirected && cnames().next().is_some();
+            let Some((record, target)) = cname.filter(|_| !redirected) else {
+                return if is_unreadable { Hop::Unreadable } else { Hop::End };
+            };
             let step = Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Record(record) };
             return Hop::To(vec![step], Box::new(target.folded()));
         };
@@ -144,14 +154,15 @@ impl Chain {
         Hop::To(vec![dname, cname], leads_to)
     }
 
-    /// The DNAME that covers the chain's end, its owner and target. Of several the highest: nothing exists below it.
-    fn dname(&self, message: &Message<'_>) -> Option<(Record, Spelled, Spelled)> {
-        let end = self.end.as_name()?;
-        let covering = message.answers().iter().filter(|r| r.class == CLASS_IN && r.rtype == DNAME).filter_map(|r| {
+    /// The DNAME records above the chain's end, and their owners.
+    fn dnames(&self, message: &Message<'_>) -> Vec<(Record, Spelled)> {
+        let Some(end) = self.end.as_name() else { return Vec::new() };
+        let of_dname = message.answers().iter().filter(|r| r.class == CLASS_IN && r.rtype == DNAME);
+        let covering = of_dname.filter_map(|r| {
             let owner = NameRef::from_wire(message.owner(r)).ok().filter(|owner| end.is_below(*owner))?;
-            rdata::target(message, r).ok().map(|target| (*r, Spelled::of(owner), target))
+            Some((*r, Spelled::of(owner)))
         });
-        covering.min_by_key(|(_, owner, _)| owner.as_wire().len())
+        covering.collect()
     }
 }
 

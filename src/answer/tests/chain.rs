@@ -389,3 +389,32 @@ fn a_name_of_which_nothing_is_said_is_left_open() {
     // Without an alias there is nothing to lead on to.
     assert!(!Build::new(corp, Qtype::A).flags(authoritative).vet(&rules).answer.beyond);
 }
+
+/// An alias whose target cannot be read says nothing of whether there is anything: that is no denial.
+#[test]
+fn an_alias_that_leads_nowhere_readable_is_a_failure() {
+    let (q, target) = ("a.b.example", wire("c.example"));
+    let trailing = [&target[..], &[0]].concat();
+    let long: Vec<u8> = [&[63][..], &[b'x'; 63]].concat().repeat(4).into_iter().chain([0]).collect();
+    for (what, data) in [
+        ("nothing", &[][..]),
+        ("cut short", &target[..4]),
+        ("more behind it", &trailing),
+        ("longer than names may be", &long),
+        ("a pointer forwards", &[0xc0, 0xff]),
+    ] {
+        for (owner, rtype) in [(q, Qtype::CNAME), ("b.example", Qtype::DNAME)] {
+            for (asked, dnssec_ok) in [(Qtype::A, false), (Qtype::HTTPS, true), (Qtype::CNAME, false)] {
+                let build = Build::new(q, asked).an(owner, rtype, 300, data);
+                let vetted = build.vet_do(&AnswerRules::default(), dnssec_ok);
+                assert_eq!((vetted.kind, vetted.answer.rcode), (Kind::Failure, 2), "{what} {rtype:?} {asked:?}");
+            }
+        }
+        // Beside one that can be read it is as if it were not there.
+        let beside = Build::new(q, Qtype::A).an(q, Qtype::CNAME, 300, data).cname(q, "c.example");
+        let vetted = beside.a("c.example", [203, 0, 113, 1]).vet(&AnswerRules::default());
+        assert_eq!((vetted.kind, vetted.answer.answers), (Kind::Positive, 2), "{what}");
+        let elsewhere = Build::new(q, Qtype::A).an("z.example", Qtype::CNAME, 300, data).a(q, [203, 0, 113, 1]);
+        assert_eq!(elsewhere.vet(&AnswerRules::default()).kind, Kind::Positive, "{what}");
+    }
+}
