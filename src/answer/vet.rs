@@ -101,6 +101,8 @@ struct Vetting<'v, 'm> {
     pins: Vec<IpAddr>,
     rebinding: Vec<IpAddr>,
     targets: Vec<Spelled>,
+    /// Data of the SVCB and HTTPS records that are shown.
+    services: Vec<Vec<u8>>,
     /// What a client that validates wants proved; empty for others.
     absent: Vec<Absent>,
     /// Octets of data written.
@@ -126,6 +128,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
             pins: Vec::new(),
             rebinding: Vec::new(),
             targets: Vec::new(),
+            services: Vec::new(),
             absent: Vec::new(),
             data_octets: 0,
         }
@@ -308,10 +311,18 @@ impl<'v, 'm> Vetting<'v, 'm> {
                 self.hidden(hint);
             }
         }
-        self.record(owner, record.rtype, record.ttl, |v| {
-            v.edited |= svcb.write(v.rules.strip_ech, |hint| shown.contains(&hint), &mut v.to);
+        let (data, edited) = svcb.with(self.rules.strip_ech, |hint| shown.contains(&hint));
+        self.edited |= edited;
+        // Those that differed in what was taken out of them are one (RFC 2181 section 5).
+        if self.services.contains(&data) {
+            return Ok(false);
+        }
+        let written = self.record(owner, record.rtype, record.ttl, |v| {
+            v.to.octets(&data);
             Ok(())
-        })
+        })?;
+        self.services.push(data);
+        Ok(written)
     }
 
     /// Adds the authority section and says what kind of answer it is.

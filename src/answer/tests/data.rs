@@ -217,6 +217,10 @@ fn a_record_of_any_type_that_comes_twice_is_shown_once() {
     let alias = Build::new(q, Qtype::A).flags(0x81a0).cname(q, "b.example.com").cname(q, "B.example.com");
     let vetted = alias.a("b.example.com", [203, 0, 113, 1]).vet(&rules);
     assert_eq!((vetted.answer.answers, vetted.dropped, vetted.answer.authentic_data), (2, 0, true));
+    // What differs only in what is taken out is one behind that.
+    let hinted = |last: u8| [&[0, 1][..], &wire("svc.example"), &[0, 4, 0, 4, 203, 0, 113, last]].concat();
+    let twin = Build::new(q, Qtype::HTTPS).an(q, Qtype::HTTPS, 300, &hinted(1)).an(q, Qtype::HTTPS, 300, &hinted(2));
+    assert_eq!((twin.vet(&rules).answer.answers, twin.vet(&AnswerRules::default()).answer.answers), (2, 1));
     // Other data is another record, whatever else is the same.
     let vetted = Build::new(q, Qtype::TXT).an(q, Qtype::TXT, 300, b"\x01x").an(q, Qtype::TXT, 300, b"\x01X");
     assert_eq!(vetted.vet(&rules).answer.answers, 2);
