@@ -121,7 +121,7 @@ pub struct Asked<'q> {
 
 impl Asked<'_> {
     /// Whether aliases themselves are asked for, not what they lead to.
-    fn is_for_aliases(self) -> bool {
+    pub(crate) fn is_for_aliases(self) -> bool {
         matches!(self.qtype, Qtype::CNAME | Qtype::ANY)
     }
 }

@@ -387,3 +387,31 @@ fn questions_of_special_types_are_judged_as_they_can_be() {
     let signature = vec![all[0][1].clone()];
     assert_eq!(net.anew().verdict("x.zone.example", RRSIG, &Reply::answer(signature)), Verdict::Insecure(None));
 }
+
+/// RFC 6672 sections 3.1 and 5.3.1: the alias that a DNAME makes has no signature, and is what was asked for.
+#[test]
+fn an_alias_that_a_dname_makes_answers_who_asks_for_it() {
+    let net = net();
+    let dname = net.zones["zone.example"].signed(&[rec("old.zone.example", DNAME, wire("test"))]);
+    let made = |to: &str| vec![rec("x.old.zone.example", CNAME, wire(to))];
+    let denial = net.zones["test"].each(&[soa("test"), nsec("test", "test", &[NS, SOA])]);
+    let of = |answers: &[Vec<Rec>], authority: &[Rec]| Reply {
+        rcode: 0,
+        answers: answers.concat(),
+        authority: authority.to_vec(),
+    };
+    let unsigned = vec![dname[0].clone()];
+    for (what, qtype, reply, verdict) in [
+        ("both", CNAME, of(&[dname.clone(), made("x.test")], &[]), SECURE),
+        ("the DNAME alone", CNAME, of(std::slice::from_ref(&dname), &[]), SECURE),
+        ("unsigned", CNAME, of(&[unsigned, made("x.test")], &[]), UNSIGNED),
+        ("all types", 255, of(&[dname.clone(), made("x.test")], &[]), SECURE),
+        ("another type", A, of(&[dname.clone(), made("x.test")], &[]), BOGUS),
+        ("the target denied", CNAME, Reply { rcode: 3, ..of(&[dname.clone(), made("x.test")], &denial) }, SECURE),
+        ("the target denied, unproved", CNAME, of(&[dname, made("x.test")], &[soa("test")]), BOGUS),
+    ] {
+        let mut net = net.anew();
+        net.put("x.test", DS, Reply::no_data(denial.clone()));
+        assert_eq!(net.verdict("x.old.zone.example", qtype, &reply), verdict, "{what}");
+    }
+}
