@@ -175,9 +175,10 @@ impl<'m> Set<'m> {
                 why = why.or(Some(Bogus::NotYetValid));
                 continue;
             }
-            // What denies, and what keys rest on, is no wildcard's.
+            // What denies, and what keys rest on, is no wildcard's. One's own NSEC record answers who asks for that type.
             let wildcard = (labels < own).then_some(labels);
-            if wildcard.is_some() && matches!(self.rtype, SOA | DS | NSEC | DNSKEY | NSEC3) {
+            let denies = self.rtype == NSEC && self.is_authority;
+            if wildcard.is_some() && (denies || matches!(self.rtype, SOA | DS | DNSKEY | NSEC3)) {
                 why = why.or(Some(Bogus::Signature));
                 continue;
             }

@@ -415,3 +415,22 @@ fn an_alias_that_a_dname_makes_answers_who_asks_for_it() {
         assert_eq!(net.verdict("x.old.zone.example", qtype, &reply), verdict, "{what}");
     }
 }
+
+/// A wildcard has an NSEC record of its own, which is shown as any of its records is; where it denies it is none.
+#[test]
+fn the_nsec_record_of_a_wildcard_answers_who_asks_for_it() {
+    let net = net();
+    let zone = &net.zones["zone.example"];
+    let record = nsec("one.wild.zone.example", "z.zone.example", &[A]);
+    let signature = zone.sign(std::slice::from_ref(&record), How { labels: Some(3), ..How::default() });
+    let expanded = vec![record, signature];
+    let proof = of_zone(&net, &[nsec("*.wild.zone.example", "z.zone.example", &[A])]);
+    for (what, qtype, answers, authority, verdict) in [
+        ("with its proof", NSEC, expanded.clone(), proof.clone(), SECURE),
+        ("without", NSEC, expanded.clone(), vec![], BOGUS),
+        ("as a denial", MX, vec![], expanded, Verdict::Bogus(Bogus::Signature)),
+    ] {
+        let reply = Reply { rcode: 0, answers, authority };
+        assert_eq!(net.anew().verdict("one.wild.zone.example", qtype, &reply), verdict, "{what}");
+    }
+}
