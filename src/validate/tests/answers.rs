@@ -171,8 +171,10 @@ fn all_that_is_shown_of_a_denial_must_be_signed() {
             "a proof in force no more",
             vec![
                 proof.clone(),
-                net.zones["zone.example"]
-                    .sign(std::slice::from_ref(&proof), How { expiration: SECONDS - 1, ..How::default() }),
+                net.zones["zone.example"].sign(
+                    std::slice::from_ref(&proof),
+                    How { inception: SECONDS - 9000, expiration: SECONDS - 8000, ..How::default() },
+                ),
             ],
             Verdict::Bogus(Bogus::Expired),
         ),
