@@ -145,6 +145,11 @@ impl<'m> Set<'m> {
         self.records.iter().map(|record| self.message.rdata(record))
     }
 
+    /// The least of its records' TTLs, seconds.
+    pub(super) fn ttl(&self) -> u32 {
+        self.records.iter().map(|record| record.ttl).min().unwrap_or(0)
+    }
+
     /// Its only record, where there is one and no other.
     pub(super) fn single(&self) -> Option<&'m Record> {
         if let [record] = *self.records { Some(record) } else { None }
@@ -221,8 +226,7 @@ impl<'m> Set<'m> {
             let Some(signed) = signed else { return Err(Halt::Unknown(super::Unknown::Work)) };
             for key in fitting {
                 if work.check(|| key.verifies(&signed, signature.signature))? {
-                    let ttl = self.records.iter().map(|record| record.ttl).min().unwrap_or(0);
-                    let ttl = ttl.min(signature.ttl).min(signature.original_ttl).min(left);
+                    let ttl = self.ttl().min(signature.ttl).min(signature.original_ttl).min(left);
                     return Ok(Good { ttl, wildcard });
                 }
             }

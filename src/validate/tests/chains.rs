@@ -350,3 +350,37 @@ fn replies_that_are_none_leave_it_open() {
         assert_eq!(learned, Err(Verdict::Indeterminate(Unknown::Unanswered)), "{bad:?}");
     }
 }
+
+/// What ring checks nothing by counts as an algorithm that is not known, where every DS record speaks of such a key.
+#[test]
+fn a_zone_whose_keys_are_too_short_is_insecure() {
+    let net = Net::new();
+    let rsa = |octets: usize, fill: u8| {
+        let mut zone = net.zones["test"].clone();
+        zone.dnskey = [&[1, 1, 3, 8, 1, 3][..], &vec![fill; octets]].concat();
+        zone
+    };
+    let (short, other, long, fit) = (rsa(96, 7), rsa(96, 9), rsa(1024, 7), net.zones["test"].clone());
+    let insecure = Verdict::Insecure(Some(Unchecked::Algorithms));
+    let no_key = Verdict::Bogus(Bogus::NoKey);
+    let (short_ds, fit_ds) = (short.ds(8, 2), fit.ds(15, 2));
+    for (what, vouched, keys, verdict) in [
+        ("too short", vec![short_ds.clone()], vec![&short], insecure),
+        ("too long", vec![long.ds(8, 2)], vec![&long], insecure),
+        ("both", vec![short_ds.clone(), long.ds(8, 4)], vec![&long, &short], insecure),
+        ("a key that nobody vouches for beside it", vec![short_ds.clone()], vec![&short, &fit], insecure),
+        ("another one", vec![short_ds.clone()], vec![&other], no_key),
+        ("a good one left out", vec![short_ds.clone(), fit_ds.clone()], vec![&short], no_key),
+        ("a good one beside it", vec![short_ds.clone(), fit_ds], vec![&short, &fit], Verdict::Secure { ttl: 300 }),
+        ("1024 bits, unsigned", vec![rsa(128, 7).ds(8, 2)], vec![&rsa(128, 7)], Verdict::Bogus(Bogus::NoKey)),
+    ] {
+        let mut net = net.anew();
+        let vouched: Vec<Rec> = vouched.into_iter().map(|ds| rec("test", DS, ds)).collect();
+        net.put("test", DS, Reply::answer(net.zones["."].signed(&vouched)));
+        let keys: Vec<Rec> = keys.into_iter().map(Zone::keys).collect();
+        net.put("test", DNSKEY, Reply::answer(fit.signed(&keys)));
+        let proof = fit.each(&[soa("test"), nsec("test", "test", &[SOA, NS])]);
+        net.put("www.test", DS, Reply::no_data(proof));
+        assert_eq!(net.verdict("www.test", A, &Reply::answer(fit.signed(&[a("www.test")]))), verdict, "{what}");
+    }
+}
