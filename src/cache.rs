@@ -148,6 +148,11 @@ impl Entry {
         Self { answer, hops, stored: now, expires, usable: expires, inside: None, took: 0, vetting, id: 0 }
     }
 
+    /// The same entry, to be shown as `answer`.
+    pub fn shown_as(&self, answer: WireAnswer) -> Self {
+        Self { answer, hops: self.hops.clone(), inside: self.inside.clone(), ..*self }
+    }
+
     /// Whether it has records to show, and none of them was withheld.
     pub fn is_positive(&self) -> bool {
         self.answer.rcode == 0 && self.answer.answers > 0 && self.inside.is_none()

@@ -5,7 +5,7 @@ use staunch_scoring::NameRef;
 use super::guard::is_internal_name;
 use super::message::{Message, Record, Spelled, read_name};
 use super::rdata;
-use super::vet::{CLASS_IN, CNAME, DNAME};
+use super::vet::{CLASS_IN, CNAME, DNAME, SOA};
 use super::{AnswerRules, Asked, MAX_HOPS};
 
 /// One alias record on the chain.
@@ -40,7 +40,8 @@ pub(crate) struct Chain {
     pub(crate) end: Spelled,
     /// It was cut where it led to a name of the inside.
     pub(crate) internal: bool,
-    /// It was cut behind the alias that leads into a zone of which others are asked.
+    /// Where its last alias leads is a question of its own: into a zone of which others are asked, where it was cut, or to a
+    /// name that was left open.
     pub(crate) beyond: bool,
     /// It ends at a DNAME that makes a name longer than names may be (YXDOMAIN; RFC 6672 section 2.2).
     pub(crate) too_long: bool,
@@ -54,10 +55,12 @@ enum Hop {
     To(Vec<Step>, Box<Spelled>),
     /// To a name that is too long, by this DNAME.
     TooLong(Box<Step>),
+    /// There is an alias, and where it leads cannot be read: that says nothing of whether it leads anywhere.
+    Unreadable,
 }
 
 impl Chain {
-    /// `None` for a chain that loops or has too many steps.
+    /// `None` for a chain that loops, has too many steps, or an alias of which nothing can be read.
     ///
     /// A question of type CNAME or ANY is answered by what stands at its name and follows no alias but a DNAME's: nothing
     /// exists below one (RFC 6672 section 2.3), so the CNAME there is its work, and no proof without it.
@@ -70,6 +73,7 @@ impl Chain {
             let (steps, target) = match chain.hop(message, for_aliases) {
                 Hop::To(steps, target) => (steps, *target),
                 Hop::End => break,
+                Hop::Unreadable => return None,
                 Hop::TooLong(step) => {
                     chain.steps.push(*step);
                     chain.too_long = true;
@@ -93,7 +97,24 @@ impl Chain {
                 break;
             }
         }
+        chain.beyond |= chain.is_left_open(message, asked, rules);
         Some(chain)
+    }
+
+    /// Whether nothing is said of the name that the aliases lead to, not even that there is nothing, by one who need not know:
+    /// a zone's own upstream of what is outside the zone, or a server that looks for nothing itself (RA is not set; RFC 1034
+    /// section 5.3.3, step 4c). One that does look, and says nothing, has found nothing: some leave the SOA out.
+    fn is_left_open(&self, message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> bool {
+        let Some(end) = self.end.as_name() else { return false };
+        let is_bare = !self.steps.is_empty() && !self.internal && !self.too_long && message.rcode == 0;
+        let above = |r: &Record| NameRef::from_wire(message.owner(r)).is_ok_and(|zone| end.is_at_or_below(zone));
+        let is_denied = || message.authorities().iter().any(|r| r.class == CLASS_IN && r.rtype == SOA && above(r));
+        let need_not_know = rules.leads_out(asked.qname, end) || !message.recursion_available;
+        is_bare
+            && need_not_know
+            && !asked.is_for_aliases()
+            && !self.at_end(message).any(|r| r.rtype == asked.qtype.0)
+            && !is_denied()
     }
 
     /// Records of the answer section that belong to the name the chain ends at.
@@ -104,12 +125,19 @@ impl Chain {
 
     /// The next alias, if there is one; `redirected`: only by a DNAME.
     fn hop(&self, message: &Message<'_>, redirected: bool) -> Hop {
-        let cname = self
-            .at_end(message)
-            .filter(|r| r.rtype == CNAME)
-            .find_map(|r| rdata::target(message, r).ok().map(|target| (*r, target)));
-        let Some((record, owner, dname_target)) = self.dname(message) else {
-            let Some((record, target)) = cname.filter(|_| !redirected) else { return Hop::End };
+        let cnames = || self.at_end(message).filter(|r| r.rtype == CNAME);
+        let cname = cnames().find_map(|r| rdata::target(message, r).ok().map(|target| (*r, target)));
+        let covering = self.dnames(message);
+        // Of several the highest: nothing exists below it.
+        let dname = covering
+            .iter()
+            .filter_map(|(r, owner)| rdata::target(message, r).ok().map(|target| (*r, *owner, target)))
+            .min_by_key(|(_, owner, _)| owner.as_wire().len());
+        let Some((record, owner, dname_target)) = dname else {
+            let is_unreadable = !covering.is_empty() || !redirected && cnames().next().is_some();
+            let Some((record, target)) = cname.filter(|_| !redirected) else {
+                return if is_unreadable { Hop::Unreadable } else { Hop::End };
+            };
             let step = Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source: Source::Record(record) };
             return Hop::To(vec![step], Box::new(target.folded()));
         };
@@ -126,14 +154,15 @@ impl Chain {
         Hop::To(vec![dname, cname], leads_to)
     }
 
-    /// The DNAME that covers the chain's end, its owner and target. Of several the highest: nothing exists below it.
-    fn dname(&self, message: &Message<'_>) -> Option<(Record, Spelled, Spelled)> {
-        let end = self.end.as_name()?;
-        let covering = message.answers().iter().filter(|r| r.class == CLASS_IN && r.rtype == DNAME).filter_map(|r| {
+    /// The DNAME records above the chain's end, and their owners.
+    fn dnames(&self, message: &Message<'_>) -> Vec<(Record, Spelled)> {
+        let Some(end) = self.end.as_name() else { return Vec::new() };
+        let of_dname = message.answers().iter().filter(|r| r.class == CLASS_IN && r.rtype == DNAME);
+        let covering = of_dname.filter_map(|r| {
             let owner = NameRef::from_wire(message.owner(r)).ok().filter(|owner| end.is_below(*owner))?;
-            rdata::target(message, r).ok().map(|target| (*r, Spelled::of(owner), target))
+            Some((*r, Spelled::of(owner)))
         });
-        covering.min_by_key(|(_, owner, _)| owner.as_wire().len())
+        covering.collect()
     }
 }
 

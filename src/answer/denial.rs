@@ -4,16 +4,21 @@
 //! have put beside it: an NSEC record has to match or cover the name that is denied, or the wildcard that could have
 //! answered for it; an NSEC3 record has to belong to the zone that denies. Each must come with a signature of that zone.
 //! Whether signatures and hashes are right is for the client to say: hashing for a hostile zone is work of an attacker's
-//! choice (CVE-2023-50868), so there are instead no more NSEC3 records than a proof can take.
+//! choice (CVE-2023-50868), so there are instead no more NSEC3 records than a proof can take. Only where more came are those
+//! that belong told by a few hashes ([`hashed`]).
 //!
 //! The names in these records go nowhere else: they are not pinned, not judged and not looked up, and no answer to another
 //! question is made from them (RFC 8198 is not used).
+
+mod hashed;
 
 use std::cmp::Ordering;
 
 use staunch_scoring::NameRef;
 use staunch_scoring::name::LabelOffsets;
 
+use self::hashed::Hashed;
+pub(crate) use self::hashed::hash;
 use super::message::{Message, Record, Spelled, read_name};
 use super::rdata::Signature;
 use super::vet::{CLASS_IN, RRSIG};
@@ -42,8 +47,8 @@ const HASH_LABEL: usize = 32;
 pub(super) struct Absent {
     name: Spelled,
     zone: Spelled,
-    /// Only the name: the records shown are those of a wildcard.
-    expanded: bool,
+    /// Only the name: the records shown are those of a wildcard, whose encloser has so many labels.
+    expanded: Option<usize>,
     /// No record that denies lives longer (RFC 9077 section 3), seconds.
     ttl: u32,
 }
@@ -51,12 +56,12 @@ pub(super) struct Absent {
 impl Absent {
     /// `name`, or its type, does not exist in `zone`, whose negative answers live `ttl` seconds. Both names canonical.
     pub(super) fn denied(name: Spelled, zone: Spelled, ttl: u32) -> Self {
-        Self { name, zone, expanded: false, ttl }
+        Self { name, zone, expanded: None, ttl }
     }
 
-    /// What is shown under `name` are the records of a wildcard of `zone`. Both names canonical.
-    pub(super) fn expanded(name: Spelled, zone: Spelled) -> Self {
-        Self { name, zone, expanded: true, ttl: u32::MAX }
+    /// What is shown under `name` are the records of a wildcard of `zone`, below a name of `labels` labels. Both names canonical.
+    pub(super) fn expanded(name: Spelled, zone: Spelled, labels: usize) -> Self {
+        Self { name, zone, expanded: Some(labels), ttl: u32::MAX }
     }
 
     /// Whether it is about `name`.
@@ -85,6 +90,56 @@ impl Proof {
     const NOTHING: Self = Self { sets: Vec::new(), whole: false };
 }
 
+/// What is not there, and which records can be the proof of it.
+struct Wanted<'a> {
+    absent: &'a Absent,
+    /// The wildcard that would have answered for it.
+    wildcard: Option<Spelled>,
+    /// NSEC3 records that it has room for.
+    room: usize,
+    /// Hashes of the only NSEC3 records that are shown for it.
+    only: Option<Vec<[u8; HASH]>>,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(absent: &'a Absent, nsecs: &[Nsec<'_>]) -> Self {
+        let room = if absent.expanded.is_some() { EXPANDED } else { DENIED };
+        Self { absent, wildcard: wildcard(absent, nsecs), room, only: None }
+    }
+
+    /// Gives one of its places to `nsec3`, if there is one.
+    fn takes(&mut self, nsec3: &Nsec3<'_>) -> bool {
+        let is_of_zone = self.absent.zone.as_wire() == nsec3.zone.as_wire();
+        let may = self.only.as_ref().is_none_or(|only| only.contains(&nsec3.owner));
+        let takes = is_of_zone && may && self.room > 0;
+        self.room -= usize::from(takes);
+        takes
+    }
+}
+
+/// Settles which NSEC3 records are shown for `wanted`, where more of a zone came than have room. Where hashes do not tell, the
+/// first that came are.
+fn choose(wanted: &mut [Wanted<'_>], nsec3s: &[Nsec3<'_>]) {
+    let zones: Vec<Spelled> = wanted.iter().map(|wanted| wanted.absent.zone).collect();
+    for (i, zone) in zones.iter().enumerate() {
+        let zone = zone.as_wire();
+        if zones.iter().take(i).any(|before| before.as_wire() == zone) {
+            continue;
+        }
+        let mut of_zone: Vec<&mut Wanted<'_>> =
+            wanted.iter_mut().filter(|wanted| wanted.absent.zone.as_wire() == zone).collect();
+        let room: usize = of_zone.iter().map(|wanted| wanted.room).sum();
+        let came = nsec3s.iter().filter(|nsec3| nsec3.zone.as_wire() == zone).count();
+        if came <= room {
+            continue;
+        }
+        let Some(mut hashed) = Hashed::of(nsec3s, zone) else { continue };
+        for wanted in &mut of_zone {
+            wanted.only = hashed.proving(wanted.absent);
+        }
+    }
+}
+
 /// Takes from `message` the records that can prove that each of `absent` is not there.
 pub(super) fn proof(message: &Message<'_>, absent: &[Absent]) -> Proof {
     let denies = |r: &&Record| r.class == CLASS_IN && matches!(r.rtype, NSEC | NSEC3);
@@ -93,41 +148,19 @@ pub(super) fn proof(message: &Message<'_>, absent: &[Absent]) -> Proof {
         return Proof::NOTHING;
     }
     let nsecs: Vec<Nsec<'_>> = found.iter().filter_map(|r| Nsec::read(message, r)).collect();
-    let wildcards: Vec<Option<Spelled>> = absent.iter().map(|absent| wildcard(absent, &nsecs)).collect();
-    // Each of `absent`, the wildcard that would have answered for it, and the NSEC3 records that it has room for.
-    let room = |absent: &Absent| if absent.expanded { EXPANDED } else { DENIED };
-    let mut wanted: Vec<(&Absent, Option<Spelled>, usize)> =
-        absent.iter().zip(wildcards).map(|(absent, wildcard)| (absent, wildcard, room(absent))).collect();
+    let nsec3s: Vec<Nsec3<'_>> = found.iter().filter_map(|r| Nsec3::read(message, r)).collect();
+    let mut wanted: Vec<Wanted<'_>> = absent.iter().map(|absent| Wanted::of(absent, &nsecs)).collect();
+    choose(&mut wanted, &nsec3s);
 
     let mut proof = Proof { sets: Vec::new(), whole: true };
     let mut octets = 0;
     for record in found {
-        let at = if record.rtype == NSEC {
-            let nsec = Nsec::read(message, record);
-            nsec.and_then(|nsec| {
-                wanted
-                    .iter()
-                    .find(|(absent, wildcard, _)| nsec.serves(absent, wildcard.as_ref()))
-                    .map(|(absent, ..)| *absent)
-            })
-        } else {
-            let Some(zone) = Nsec3::read(message, record).map(|nsec3| nsec3.zone) else {
-                proof.whole = false;
-                continue;
-            };
-            let mut of_zone =
-                wanted.iter_mut().filter(|(absent, ..)| absent.zone.as_wire() == zone.as_wire()).peekable();
-            let any = of_zone.peek().is_some();
-            match of_zone.find(|(.., room)| *room > 0) {
-                Some((absent, _, room)) => {
-                    *room -= 1;
-                    Some(*absent)
-                }
-                // More than a proof takes, and which of them are the proof only their hashes say.
-                None if any => return Proof::NOTHING,
-                None => None,
-            }
+        let serves = |wanted: &mut Wanted<'_>| match (Nsec::read(message, record), Nsec3::read(message, record)) {
+            (Some(nsec), _) => nsec.serves(wanted.absent, wanted.wildcard.as_ref()),
+            (_, Some(nsec3)) => wanted.takes(&nsec3),
+            _ => false,
         };
+        let at = wanted.iter_mut().find_map(|wanted| serves(wanted).then_some(wanted.absent));
         let again = |set: &Set| set.record.rtype == record.rtype && message.owner(&set.record) == message.owner(record);
         let Some(absent) = at.filter(|_| !proof.sets.iter().any(again)) else {
             proof.whole = false;
@@ -209,7 +242,7 @@ impl<'m> Nsec<'m> {
             return false;
         }
         let either = |name: NameRef<'_>| self.owner == name || self.covers(name);
-        if absent.expanded {
+        if absent.expanded.is_some() {
             return self.covers(name);
         }
         either(name) || wildcard.and_then(Spelled::as_name).is_some_and(either)
@@ -220,7 +253,7 @@ impl<'m> Nsec<'m> {
 /// the first record that covers the name tells.
 fn wildcard(absent: &Absent, nsecs: &[Nsec<'_>]) -> Option<Spelled> {
     let (name, zone) = (absent.name.as_name()?, absent.zone.as_name()?);
-    let nsec = nsecs.iter().find(|nsec| nsec.is_in(zone) && nsec.covers(name)).filter(|_| !absent.expanded)?;
+    let nsec = nsecs.iter().find(|nsec| nsec.is_in(zone) && nsec.covers(name)).filter(|_| absent.expanded.is_none())?;
     let encloser = nsec.encloser(name)?;
     // The name itself where others stand below it: it exists, and no wildcard answers for it.
     if encloser == name { None } else { wildcard_below(encloser) }

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use staunch_scoring::NameRef;
+use staunch_scoring::{NameBuf, NameRef};
 
 use super::AnswerRules;
 use crate::lists::RuleForm;
@@ -71,11 +71,20 @@ impl AnswerRules {
 
     /// Whether `name` is of a zone with upstreams of its own, which those who are asked about `qname` are not.
     pub(super) fn is_beyond(&self, qname: NameRef<'_>, name: NameRef<'_>) -> bool {
-        let zone_of = |name: NameRef<'_>| {
-            let holding = self.apart.iter().filter(|zone| name.is_at_or_below(zone.as_ref()));
-            holding.max_by_key(|zone| zone.as_ref().label_count())
-        };
-        zone_of(name).is_some_and(|zone| zone_of(qname) != Some(zone))
+        let zone = self.zone_apart(name);
+        zone.is_some() && zone != self.zone_apart(qname)
+    }
+
+    /// Whether `qname` is of such a zone and `name` is not.
+    pub(super) fn leads_out(&self, qname: NameRef<'_>, name: NameRef<'_>) -> bool {
+        let zone = self.zone_apart(qname);
+        zone.is_some() && zone != self.zone_apart(name)
+    }
+
+    /// The zone with upstreams of its own that holds `name`.
+    fn zone_apart(&self, name: NameRef<'_>) -> Option<&NameBuf> {
+        let holding = self.apart.iter().filter(|zone| name.is_at_or_below(zone.as_ref()));
+        holding.max_by_key(|zone| zone.as_ref().label_count())
     }
 
     /// Whether a rule lets `qname` answer with anything that is not public.

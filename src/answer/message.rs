@@ -2,9 +2,13 @@
 //!
 //! Total on any octets. A compression pointer may only point backwards, so no name can loop.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use staunch_scoring::NameRef;
 
 use super::VetError;
+use super::rdata::canonical;
 use super::vet::YXDOMAIN;
 use crate::model::Qtype;
 
@@ -142,8 +146,17 @@ pub(crate) struct Message<'m> {
 }
 
 impl<'m> Message<'m> {
-    /// Walks the whole of `octets`; what follows the last record is ignored.
+    /// Walks the whole of `octets`; what follows the last record is ignored. What comes twice in a section is one.
     pub(crate) fn read(octets: &'m [u8]) -> Result<Self, VetError> {
+        let mut message = Self::walk(octets)?;
+        if message.records.len() > 1 {
+            message.merge();
+        }
+        Ok(message)
+    }
+
+    /// The same with every record that came.
+    fn walk(octets: &'m [u8]) -> Result<Self, VetError> {
         if octets.len() > usize::from(u16::MAX) {
             return Err(VetError::TooLarge);
         }
@@ -183,6 +196,36 @@ impl<'m> Message<'m> {
             at = message.skip_additional(at)?;
         }
         Ok(message)
+    }
+
+    /// Makes one record of those of a section that differ in nothing but their TTL, of which the least counts (RFC 2181
+    /// sections 5 and 5.2, RFC 4034 section 6.3). BIND repeats in a denial what proves several things at once.
+    fn merge(&mut self) {
+        let mut seen: HashMap<(bool, &[u8], u16, u16, Vec<u8>), usize> = HashMap::new();
+        let mut kept: Vec<Record> = Vec::with_capacity(self.records.len());
+        let mut answers = 0;
+        for (i, record) in self.records.iter().enumerate() {
+            let is_answer = i < self.answers;
+            // What has not the shape of its type is left to whoever reads it.
+            if let Some(data) = canonical(self, record) {
+                match seen.entry((is_answer, self.owner(record), record.rtype, record.class, data)) {
+                    Entry::Vacant(place) => {
+                        place.insert(kept.len());
+                    }
+                    Entry::Occupied(first) => {
+                        if let Some(first) = kept.get_mut(*first.get()) {
+                            first.ttl = first.ttl.min(record.ttl);
+                        }
+                        continue;
+                    }
+                }
+            }
+            answers += usize::from(is_answer);
+            kept.push(*record);
+        }
+        drop(seen);
+        self.answers = answers;
+        self.records = kept;
     }
 
     /// Reads the record at `at`. Runs of records under one owner spell it as the same pointer: that one is not expanded
@@ -298,7 +341,7 @@ pub enum Form {
 
 /// Tells what `octets` are.
 pub fn form_of(octets: &[u8]) -> Form {
-    let Ok(message) = Message::read(octets) else { return Form::Mangled };
+    let Ok(message) = Message::walk(octets) else { return Form::Mangled };
     let has = |rtype: Qtype| message.authorities().iter().any(|record| record.rtype == rtype.0);
     if message.rcode > 0xf {
         Form::Extended

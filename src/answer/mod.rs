@@ -24,6 +24,7 @@
     )
 )]
 
+mod again;
 mod behind;
 mod chain;
 mod denial;
@@ -51,7 +52,7 @@ use crate::range::IpRange;
 
 pub use behind::{Alias, vet_behind};
 pub(crate) use chain::Chain;
-pub(crate) use denial::{HASH, Nsec, Nsec3, has_type, wildcard_below};
+pub(crate) use denial::{HASH, Nsec, Nsec3, has_type, hash, wildcard_below};
 pub use guard::{AllowRange, is_internal_name, is_public};
 pub use message::{Form, form_of};
 pub(crate) use message::{Message, Record, Spelled, read_name, skip_name};
@@ -101,8 +102,9 @@ pub struct WireAnswer {
     pub ttl: u32,
     /// Addresses a session may reach because of this answer.
     pub pins: Box<[IpAddr]>,
-    /// Its aliases lead into a zone that is asked of others ([`AnswerRules::apart`]), and end there: what is behind them is a
-    /// question of its own.
+    /// What is behind its aliases is a question of its own: they lead into a zone that is asked of others
+    /// ([`AnswerRules::apart`]), and end there, or out of one, or who answered looks for nothing, and nothing is said of where
+    /// they lead.
     pub beyond: bool,
 }
 
@@ -119,7 +121,7 @@ pub struct Asked<'q> {
 
 impl Asked<'_> {
     /// Whether aliases themselves are asked for, not what they lead to.
-    fn is_for_aliases(self) -> bool {
+    pub(crate) fn is_for_aliases(self) -> bool {
         matches!(self.qtype, Qtype::CNAME | Qtype::ANY)
     }
 }

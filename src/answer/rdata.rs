@@ -138,7 +138,7 @@ pub(super) struct Signature {
     /// Type of the records it covers.
     pub(super) covered: u16,
     /// Labels of their owner as it was signed: without the root, without the asterisk of a wildcard.
-    labels: u8,
+    pub(super) labels: u8,
     /// The zone that signed, as spelled.
     pub(super) signer: Spelled,
 }
@@ -221,9 +221,9 @@ impl<'m> Svcb<'m> {
         })
     }
 
-    /// Appends the data, without `ech` if `strip_ech`, with those hints alone that `keep` wants; returns whether it
-    /// differs from what was read.
-    pub(super) fn write(&self, strip_ech: bool, mut keep: impl FnMut(IpAddr) -> bool, to: &mut Writer) -> bool {
+    /// The data, without `ech` if `strip_ech`, with those hints alone that `keep` wants, and whether it differs from what was
+    /// read.
+    pub(super) fn with(&self, strip_ech: bool, mut keep: impl FnMut(IpAddr) -> bool) -> (Vec<u8>, bool) {
         let mut edited = self.cleared;
         let mut gone: Vec<u16> = Vec::new();
         let mut kept: Vec<(u16, Vec<u8>)> = Vec::with_capacity(self.params.len());
@@ -260,13 +260,13 @@ impl<'m> Svcb<'m> {
             *listed = left;
         }
         kept.retain(|(key, value)| *key != MANDATORY || !value.is_empty());
-        to.octets(&self.priority.to_be_bytes());
-        to.octets(self.target.as_wire());
+        let mut data = self.priority.to_be_bytes().to_vec();
+        data.extend_from_slice(self.target.as_wire());
         for (key, value) in &kept {
-            to.octets(&key.to_be_bytes());
-            to.octets(&(value.len() as u16).to_be_bytes());
-            to.octets(value);
+            data.extend_from_slice(&key.to_be_bytes());
+            data.extend_from_slice(&(value.len() as u16).to_be_bytes());
+            data.extend_from_slice(value);
         }
-        edited
+        (data, edited)
     }
 }

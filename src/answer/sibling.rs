@@ -3,7 +3,7 @@
 use staunch_scoring::NameRef;
 
 use super::message::Message;
-use super::vet::{CLASS_IN, vet_message};
+use super::vet::vet_message;
 use super::{AnswerRules, Asked, VetError, Vetted, WireAnswer, rdata};
 
 /// Takes from `response`, which answers `sibling`, what a wildcard would have answered to `asked` (RFC 4592 section
@@ -42,13 +42,7 @@ type Bare = (Vec<u8>, u16, Vec<u8>);
 /// The records of an answer section without TTLs, sorted. `None` is an answer that cannot be read, which
 /// no vetted one is.
 fn records(answer: &WireAnswer, asked: Asked<'_>) -> Option<Vec<Bare>> {
-    let mut octets = vec![0, 0, 0x80, answer.rcode & 0xf, 0, 1];
-    octets.extend(answer.answers.to_be_bytes());
-    octets.extend([0; 4]);
-    octets.extend_from_slice(asked.qname.as_wire());
-    octets.extend(asked.qtype.0.to_be_bytes());
-    octets.extend(CLASS_IN.to_be_bytes());
-    octets.extend_from_slice(&answer.body);
+    let octets = answer.as_message(asked);
     let message = Message::read(&octets).ok()?;
     let mut all = Vec::with_capacity(message.answers().len());
     for record in message.answers() {

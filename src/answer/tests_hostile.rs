@@ -323,7 +323,8 @@ fn the_dearest_message_is_cheap() {
         let here = octets.len() as u16;
         octets.extend([1, b'a']);
         octets.extend((0xc000 | below).to_be_bytes());
-        octets.extend([0, 16, 0, 1, 0, 0, 0, 1, 0, 2, 1, b'x']);
+        octets.extend([0, 16, 0, 1, 0, 0, 0, 1, 0, 3, 2]);
+        octets.extend(count.to_be_bytes());
         count += 1;
         if count < 60 {
             below = here;

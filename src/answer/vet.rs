@@ -21,7 +21,7 @@ use crate::model::Qtype;
 pub(super) const CNAME: u16 = Qtype::CNAME.0;
 pub(super) const DNAME: u16 = Qtype::DNAME.0;
 pub(super) const RRSIG: u16 = Qtype::RRSIG.0;
-const SOA: u16 = Qtype::SOA.0;
+pub(super) const SOA: u16 = Qtype::SOA.0;
 /// A DNAME makes a name that is too long.
 pub(super) const YXDOMAIN: u16 = 6;
 pub(crate) const CLASS_IN: u16 = 1;
@@ -96,13 +96,13 @@ struct Vetting<'v, 'm> {
     /// Whether the guard has left out one of them.
     guarded: bool,
     addresses: usize,
-    /// Addresses of the chain's end, shown or not.
-    met: Vec<IpAddr>,
     edited: bool,
     ttl: u32,
     pins: Vec<IpAddr>,
     rebinding: Vec<IpAddr>,
     targets: Vec<Spelled>,
+    /// Data of the SVCB and HTTPS records that are shown.
+    services: Vec<Vec<u8>>,
     /// What a client that validates wants proved; empty for others.
     absent: Vec<Absent>,
     /// Octets of data written.
@@ -123,12 +123,12 @@ impl<'v, 'm> Vetting<'v, 'm> {
             finals: 0,
             guarded: false,
             addresses: 0,
-            met: Vec::new(),
             edited: false,
             ttl: rules.max_ttl,
             pins: Vec::new(),
             rebinding: Vec::new(),
             targets: Vec::new(),
+            services: Vec::new(),
             absent: Vec::new(),
             data_octets: 0,
         }
@@ -185,7 +185,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
         let within = zone.as_name().is_some_and(|zone| name.is_at_or_below(zone));
         // One for each name on the chain.
         if within && signature.is_of_wildcard(name) && self.absent.last().is_none_or(|last| !last.is_of(name)) {
-            self.absent.push(Absent::expanded(Spelled::of(name), zone));
+            self.absent.push(Absent::expanded(Spelled::of(name), zone, signature.labels.into()));
         }
     }
 
@@ -241,11 +241,6 @@ impl<'v, 'm> Vetting<'v, 'm> {
             if !wanted || meta {
                 continue;
             }
-            if self.is_twice(record) {
-                // RFC 2181 section 5: the same record twice is one.
-                self.shown += 1;
-                continue;
-            }
             self.found += 1;
             let written = match Qtype(record.rtype) {
                 Qtype::A | Qtype::AAAA => self.address(end, record)?,
@@ -260,20 +255,6 @@ impl<'v, 'm> Vetting<'v, 'm> {
             self.signatures(end, asked)?;
         }
         Ok(())
-    }
-
-    /// Whether this is an address that was met already.
-    fn is_twice(&mut self, record: &Record) -> bool {
-        if !matches!(Qtype(record.rtype), Qtype::A | Qtype::AAAA) {
-            return false;
-        }
-        let Some(addr) = rdata::address(record.rtype, self.message.rdata(record)) else { return false };
-        let twice = self.met.contains(&addr);
-        // Of more than can be shown nothing is remembered.
-        if !twice && self.met.len() < MAX_ADDRESSES {
-            self.met.push(addr);
-        }
-        twice
     }
 
     /// Judges one address; `true` if it may be shown.
@@ -330,10 +311,18 @@ impl<'v, 'm> Vetting<'v, 'm> {
                 self.hidden(hint);
             }
         }
-        self.record(owner, record.rtype, record.ttl, |v| {
-            v.edited |= svcb.write(v.rules.strip_ech, |hint| shown.contains(&hint), &mut v.to);
+        let (data, edited) = svcb.with(self.rules.strip_ech, |hint| shown.contains(&hint));
+        self.edited |= edited;
+        // Those that differed in what was taken out of them are one (RFC 2181 section 5).
+        if self.services.contains(&data) {
+            return Ok(false);
+        }
+        let written = self.record(owner, record.rtype, record.ttl, |v| {
+            v.to.octets(&data);
             Ok(())
-        })
+        })?;
+        self.services.push(data);
+        Ok(written)
     }
 
     /// Adds the authority section and says what kind of answer it is.

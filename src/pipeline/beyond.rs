@@ -1,9 +1,10 @@
-//! An alias that leads into a zone with upstreams of its own.
+//! An alias whose target is a question of its own: it leads into a zone with upstreams of its own, out of one, or to a name of
+//! which a server that looks for nothing itself has said nothing (RFC 1034 section 5.3.3, step 4c).
 //!
 //! Whoever was asked about the alias has no word for what is there, so its answer ends with it. Where it leads is asked as a
-//! question of the same session's: judged, charged and pinned like any other, by the zone's own upstreams. It is never kept with
+//! question of the same session's: judged, charged and pinned like any other, by whose upstreams it is. It is never kept with
 //! the alias, since another session may have no leave to ask. What is not public is not shown behind an outsider's alias,
-//! whatever the zone's own names may answer with: anybody could borrow its rule.
+//! whatever the target's own names may answer with: anybody could borrow its rule.
 
 use std::net::IpAddr;
 
@@ -11,7 +12,7 @@ use staunch_scoring::NameBuf;
 
 use super::rewrite::packet_for;
 use super::{Led, Live, Pipeline, Walk};
-use crate::answer::{self, Alias, AnswerRules, Asked, Kind, VetError};
+use crate::answer::{self, Alias, AnswerRules, Asked, Kind, VetError, Vetted};
 use crate::cache::Entry;
 use crate::model::{Ede, Now};
 use crate::reply;
@@ -57,29 +58,53 @@ impl Pipeline {
         if entry.vetting != current.vetting() || !is_open {
             return super::finish::fail(walk, query, Ede::Other, super::pins::CHANGED, out);
         }
-        let reason = reply::reason_in(&response);
-        let reasons = reason.as_ref().map(|(ede, text)| (*ede, text.as_str()));
-        // It was vetted on its own way.
-        let rules = AnswerRules { max_ttl: live.answers.max_ttl, ..AnswerRules::everything(target) };
         let asked = Asked { qname: target, qtype: query.qtype, dnssec_ok: false };
-        let vetted = match answer::vet_behind(&response, &aliases, asked, &rules) {
-            Ok(vetted) if vetted.kind != Kind::Failure => vetted,
-            Err(VetError::Truncated) => {
-                let (ede, text) = reasons.unwrap_or((Ede::Other, "longer than a datagram"));
-                walk.record.rcode = 0;
-                return reply::truncated(out, query, ede, text);
-            }
-            _ => {
-                let (ede, text) = reasons.unwrap_or((Ede::NetworkError, "the name it leads to could not be asked for"));
-                return super::finish::fail(walk, query, ede, text, out);
-            }
-        };
+        let reason = reply::reason_in(&response);
+        let led = LedTo { response: &response, aliases: &aliases, asked, reason };
+        let Some(vetted) = led.vet(live, walk, query, out) else { return };
         let inside = |address: &&IpAddr| !live.answers.may_show(first, **address);
         walk.record.withheld = vetted.answer.pins.iter().filter(inside).copied().collect();
         if !walk.record.withheld.is_empty() {
             return self.refuse_inside(live, walk, query, now, out);
         }
         walk.record.rcode = u16::from(vetted.answer.rcode);
-        reply::rewritten(out, query, &vetted.answer, walk.transport, u32::MAX, reasons.as_slice());
+        reply::rewritten(out, query, &vetted.answer, walk.transport, u32::MAX, led.reasons().as_slice());
+    }
+}
+
+/// What has become of the question that aliases have led to.
+pub(super) struct LedTo<'l> {
+    pub(super) response: &'l [u8],
+    pub(super) aliases: &'l [Alias<'l>],
+    pub(super) asked: Asked<'l>,
+    /// What was said beside it.
+    pub(super) reason: Option<(Ede, String)>,
+}
+
+impl LedTo<'_> {
+    /// What was said beside it, for the reply.
+    pub(super) fn reasons(&self) -> Option<(Ede, &str)> {
+        self.reason.as_ref().map(|(ede, text)| (*ede, text.as_str()))
+    }
+
+    /// The response behind the aliases. `None`: there is none, and the reply that says so is written.
+    pub(super) fn vet(&self, live: &Live, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) -> Option<Vetted> {
+        // It was vetted on its own way, and addresses of our own zones are the operator's word.
+        let rules = AnswerRules { max_ttl: live.answers.max_ttl, ..AnswerRules::everything(self.asked.qname) };
+        match answer::vet_behind(self.response, self.aliases, self.asked, &rules) {
+            Ok(vetted) if vetted.kind != Kind::Failure => Some(vetted),
+            Err(VetError::Truncated) => {
+                let (ede, text) = self.reasons().unwrap_or((Ede::Other, "longer than a datagram"));
+                walk.record.rcode = 0;
+                reply::truncated(out, query, ede, text);
+                None
+            }
+            _ => {
+                let (ede, text) =
+                    self.reasons().unwrap_or((Ede::Other, "the name that its aliases lead to could not be asked for"));
+                super::finish::fail(walk, query, ede, text, out);
+                None
+            }
+        }
     }
 }

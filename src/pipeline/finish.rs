@@ -8,7 +8,7 @@ use arc_swap::Guard;
 use staunch_scoring::Answered;
 use tokio::time::Instant;
 
-use super::pins::{CHANGED, Judged, Ordered, PIN_TRIES, asked, not_pinned};
+use super::pins::{CHANGED, Judged, Ordered, PIN_TRIES, asked, not_pinned, within_reach};
 use super::private::is_whole;
 use super::show::{show, ttl_of};
 use super::{Deferred, Leave, Live, Pipeline, Step, Walk, beyond};
@@ -236,20 +236,6 @@ impl Pipeline {
         Some((Guard::into_inner(live), shut))
     }
 
-    /// Shows an expired answer, by the present rules. An entry of before a change of rules is none any more.
-    async fn release_stale(&self, walk: &mut Walk, query: &Query<'_>, stale: Arc<Entry>, out: &mut Vec<u8>) {
-        let partition = self.live.load().sharing_of(&walk.session.context()).partition;
-        let key = key_asked(query, partition);
-        let (live, now) = (self.live.load_full(), clock::now());
-        match self.last_known(&live, key, now.mono).filter(|entry| entry.id == stale.id) {
-            Some(entry) => {
-                walk.record.source = Source::Cache;
-                self.release(walk, query, entry, out).await;
-            }
-            None => fail(walk, query, Ede::Other, CHANGED, out),
-        }
-    }
-
     /// Until when an upstream is awaited: siblings and random waits are within the time of an exchange, of which half is
     /// left in any case (for a name that waited for its domain's age).
     fn patience(&self, walk: &Walk) -> Instant {
@@ -266,7 +252,7 @@ impl Pipeline {
 
     /// Pin before answer: the state check and the orders to the packet filter happen under one lock, only the
     /// acknowledgement is awaited, and the state is checked again before the answer goes out.
-    async fn release(&self, walk: &mut Walk, query: &Query<'_>, entry: Arc<Entry>, out: &mut Vec<u8>) {
+    pub(super) async fn release(&self, walk: &mut Walk, query: &Query<'_>, entry: Arc<Entry>, out: &mut Vec<u8>) {
         for _ in 0..PIN_TRIES {
             // As policy has it now: it may have changed while the answer was under way, and again while it was pinned.
             let live = self.live.load_full();
@@ -296,6 +282,8 @@ impl Pipeline {
             if beyond::leads(query, &entry) {
                 return Box::pin(self.lead_beyond(&live, walk, query, &entry, now, out)).await;
             }
+            let less = within_reach(&live, &context, query, &entry.answer);
+            let entry = less.map_or_else(|| entry.clone(), |answer| Arc::new(entry.shown_as(answer)));
             let ttl = ttl_of(&walk.record, &entry, now).min(self.cap(&live, walk, query, now));
             let plan = pin::plan(&live.pins, ttl);
             let asked = asked(&live, query.qname.as_ref(), opens.ports, opens.volume);

@@ -7,6 +7,7 @@ use staunch_scoring::NameRef;
 
 use super::finish::fail;
 use super::{Live, Pipeline, Walk, is_guarded};
+use crate::answer::{self, WireAnswer};
 use crate::clock;
 use crate::enforce::{self, Command, Ticket};
 use crate::model::{Ede, Reason};
@@ -18,6 +19,29 @@ use crate::wire::Query;
 /// What the addresses of a name are pinned for.
 pub(super) fn asked<'a>(live: &Live, name: NameRef<'a>, ports: &'a Ports, volume: Option<u64>) -> Asked<'a> {
     Asked { name, ports, volume, most: live.pins_per_name, by_word: false }
+}
+
+/// Whether `context` has an address from which `destination` could be reached.
+fn can_reach(context: &Context, destination: IpAddr) -> bool {
+    context.addresses_like(destination).next().is_some()
+}
+
+/// Whether an answer opens an address that the packet filter cannot open for this session.
+pub(super) fn opens_too_much(live: &Live, context: &Context, answer: &WireAnswer) -> bool {
+    is_guarded(live, context) && answer.pins.iter().any(|pin| !can_reach(context, *pin))
+}
+
+/// `answer` as a session is shown it that cannot reach all that it opens: without address hints, so that the client asks for
+/// addresses, and hears which there are for it. `None` where it can be shown as it is.
+pub(super) fn within_reach(
+    live: &Live,
+    context: &Context,
+    query: &Query<'_>,
+    answer: &WireAnswer,
+) -> Option<WireAnswer> {
+    let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+    let asked = answer::Asked { qname: query.qname.as_ref(), qtype: query.qtype, dnssec_ok };
+    if opens_too_much(live, context, answer) { answer.without_hints(asked) } else { None }
 }
 
 /// By what an answer was judged: what it opens is ordered only while all of it is in force.
@@ -194,14 +218,15 @@ impl Pipeline {
         guarded: bool,
     ) -> (Vec<Ticket>, Option<enforce::Error>) {
         let mut tickets = Vec::new();
+        if let Some(destination) = destinations.iter().copied().find(|d| guarded && !can_reach(context, *d)) {
+            // Shown to a session that cannot have it pinned, an address would be a promise nobody keeps. Nothing is opened for
+            // an answer that is not shown.
+            let session = context.announcement.addresses.first().copied().unwrap_or(destination);
+            return (tickets, Some(enforce::Error::Family { session, destination }));
+        }
         for v4 in [true, false] {
             let family: Vec<IpAddr> = destinations.iter().copied().filter(|d| d.is_ipv4() == v4).collect();
             let Some(first) = family.first().copied() else { continue };
-            if guarded && context.addresses_like(first).next().is_none() {
-                // Shown to a session that cannot have it pinned, an address would be a promise nobody keeps.
-                let session = context.announcement.addresses.first().copied().unwrap_or(first);
-                return (tickets, Some(enforce::Error::Family { session, destination: first }));
-            }
             for session in context.addresses_like(first) {
                 let (destinations, ports) = (family.clone(), asked.ports.clone());
                 let command = Command::Pin { session, destinations, ports, volume: asked.volume, lifetime };

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use staunch_scoring::{NameBuf, NameRef, QName, Split};
 
+use super::pins::within_reach;
 use super::{Deferred, Led, Live, Pipeline, Walk, is_guarded};
 use crate::answer::{self, Alias, AnswerRules, Asked, Kind};
 use crate::cache::Entry;
@@ -349,7 +350,7 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) {
         let asked_for = Asked { qname: name, qtype: query.qtype, dnssec_ok: false };
-        let vetted = match answer::vet_behind(response, aliases, asked_for, &live.answers) {
+        let mut vetted = match answer::vet_behind(response, aliases, asked_for, &live.answers) {
             Ok(vetted) if vetted.kind != Kind::Failure => vetted,
             // More than an answer may hold: what would be left of it is not what the zone says.
             _ => return refuse(live, query, hit, false, &mut walk.record, out),
@@ -357,6 +358,9 @@ impl Pipeline {
         walk.record.withheld = vetted.rebinding.clone();
         if super::finish::is_emptied(&vetted) {
             return self.refuse_inside(live, walk, query, clock::now(), out);
+        }
+        if let Some(less) = within_reach(live, &walk.session.context(), query, &vetted.answer) {
+            vetted.answer = less;
         }
         let plan = pin::plan(&live.pins, vetted.answer.ttl);
         let opens = |live: &Live, context: &Context| {

@@ -1,7 +1,7 @@
 //! How an answer that is at hand is shown: with which TTL, and with what said beside it.
 
 use super::Live;
-use super::pins::asked;
+use super::pins::{asked, opens_too_much};
 use crate::cache::Entry;
 use crate::event::{Source, Verdict};
 use crate::model::Now;
@@ -38,6 +38,10 @@ pub(super) fn shown(
     view: View,
     now: Now,
 ) -> Option<u32> {
+    // Another answer is made of it for this session, elsewhere.
+    if opens_too_much(live, context, &entry.answer) {
+        return None;
+    }
     let left = ttl_of(record, entry, now).min(view.cap(now.mono, None, STALE_TTL));
     let Some(first) = entry.answer.pins.first().filter(|_| live.enforcing) else { return Some(left) };
     if context.addresses_like(*first).next().is_none() {

@@ -13,14 +13,17 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::finish::{answered, is_emptied};
-use super::{Leave, Live, Pipeline};
+use super::finish::{answered, fail, is_emptied, key_asked};
+use super::pins::CHANGED;
+use super::{Leave, Live, Pipeline, Walk};
 use crate::answer::{self, Asked, Kind};
 use crate::cache::{Entry, Failure, Key};
 use crate::clock;
+use crate::event::Source;
 use crate::forward::{Flight, ForwardError, Landed, Response};
-use crate::model::{Now, Qtype};
+use crate::model::{Ede, Now, Qtype};
 use crate::policy::Permit;
+use crate::wire::Query;
 
 /// How long a client waits before it is shown an expired answer (RFC 8767 section 5, client response timer).
 const CLIENT_TIMER: Duration = Duration::from_millis(1800);
@@ -145,5 +148,19 @@ impl Pipeline {
             self.cache.put(key, vetting, vetted.answer, vetted.names.into_boxed_slice(), now.mono, floor, took);
         }
         Some(told)
+    }
+
+    /// Shows an expired answer, by the present rules. An entry of before a change of rules is none any more.
+    pub(super) async fn release_stale(&self, walk: &mut Walk, query: &Query<'_>, stale: Arc<Entry>, out: &mut Vec<u8>) {
+        let partition = self.live.load().sharing_of(&walk.session.context()).partition;
+        let key = key_asked(query, partition);
+        let (live, now) = (self.live.load_full(), clock::now());
+        match self.last_known(&live, key, now.mono).filter(|entry| entry.id == stale.id) {
+            Some(entry) => {
+                walk.record.source = Source::Cache;
+                self.release(walk, query, entry, out).await;
+            }
+            None => fail(walk, query, Ede::Other, CHANGED, out),
+        }
     }
 }

@@ -277,3 +277,27 @@ fn nobody_else_looks_into_the_state_directory_or_the_index() {
         }
     });
 }
+
+/// What could not be pinned for a session is not shown to it, and nothing is opened for what is not shown; others share the same
+/// answer in the cache.
+#[test]
+fn hints_that_a_session_cannot_reach_are_left_out_for_it() {
+    block_on(async {
+        let tables = "[answer]\nstrip_hints = false\n\
+                      [[session]]\nid = \"four\"\naddresses = [\"127.0.0.1\"]\ntype = \"batch\"\n\
+                      [[session]]\nid = \"both\"\naddresses = [\"127.0.0.2\", \"::1\"]\ntype = \"batch\"\n";
+        let world = world_for_test::World::new(tables, |_| Says::Service).await;
+        let both = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+        let question = packet("www.site.example", Qtype::HTTPS);
+        let holds = |reply: &[u8], hint: &[u8]| reply.windows(hint.len()).any(|w| w == hint);
+        let pins = |from| world.pipeline.sessions.by_address(from).expect("configured").inner.lock().pins.len();
+        // From the upstream, and from the cache; the other session before and behind.
+        for (from, hints) in [(A, false), (A, false), (both, true), (A, false), (both, true)] {
+            let reply = world.ask(from, &question, clock::now()).await;
+            assert_eq!(outcome(&reply), (0, 1), "{from}: {reply:?}");
+            let shown = (holds(&reply, &[203, 0, 113, 5]), holds(&reply, &[32, 1, 13, 184]));
+            assert_eq!((shown, pins(from)), ((hints, hints), if hints { 2 } else { 0 }), "{from}");
+        }
+        assert_eq!(world.asked(), 1);
+    });
+}

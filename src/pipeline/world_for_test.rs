@@ -16,6 +16,8 @@ use crate::model::{Now, Qtype, Transport};
 pub(super) enum Says {
     /// One address, 203.0.113.`last`, for `ttl` seconds.
     Address { ttl: u32, last: u8 },
+    /// An HTTPS record with the hints 203.0.113.5 and 2001:db8::5.
+    Service,
     /// A response code and nothing else.
     Code(u8),
 }
@@ -153,6 +155,11 @@ fn upstream(heard: Arc<Mutex<Vec<String>>>, says: impl Fn(usize) -> Says + Send 
                 reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1]);
                 reply.extend_from_slice(&ttl.to_be_bytes());
                 reply.extend_from_slice(&[0, 4, 203, 0, 113, last]);
+            }
+            if matches!(says(nth), Says::Service) {
+                reply.extend_from_slice(&[0xc0, 12, 0, 65, 0, 1, 0, 0, 1, 44, 0, 31, 0, 1, 0]);
+                reply.extend_from_slice(&[0, 4, 0, 4, 203, 0, 113, 5, 0, 6, 0, 16, 32, 1, 13, 184]);
+                reply.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5]);
             }
             let _ = socket.send_to(&reply, from);
         }

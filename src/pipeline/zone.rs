@@ -7,10 +7,11 @@ use std::net::IpAddr;
 
 use staunch_scoring::NameBuf;
 
-use super::pins::{Judged, Ordered, PIN_TRIES, asked, not_pinned};
+use super::beyond::LedTo;
+use super::pins::{Judged, Ordered, PIN_TRIES, asked, not_pinned, within_reach};
 use super::rewrite::packet_for;
 use super::{Led, Pipeline, Walk, is_guarded};
-use crate::answer::{self, Alias, AnswerRules, Asked, Kind, MAX_HOPS, VetError};
+use crate::answer::{Alias, Asked, Kind, MAX_HOPS};
 use crate::model::{Ede, Qtype};
 use crate::pin;
 use crate::reply;
@@ -67,26 +68,10 @@ impl Pipeline {
         let aliases: Vec<Alias<'_>> =
             followed.iter().map(|(owner, ttl)| Alias { owner: owner.as_ref(), ttl: *ttl }).collect();
         let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
-        // Addresses of our own zones are the operator's word, and what is elsewhere was vetted on its own way.
-        let rules = AnswerRules { max_ttl: live.answers.max_ttl, ..AnswerRules::everything(name) };
         let reason = if inside { None } else { reply::reason_in(&response) };
-        let reasons = reason.as_ref().map(|(ede, text)| (*ede, text.as_str()));
         let asked_for = Asked { qname: name, qtype: query.qtype, dnssec_ok };
-        let vetted = match answer::vet_behind(&response, &aliases, asked_for, &rules) {
-            Ok(vetted) if vetted.kind != Kind::Failure => vetted,
-            Err(VetError::Truncated) => {
-                let (ede, text) = reasons.unwrap_or((Ede::Other, "longer than a datagram"));
-                walk.record.rcode = 0;
-                reply::truncated(out, query, ede, text);
-                return true;
-            }
-            _ => {
-                let (ede, text) =
-                    reasons.unwrap_or((Ede::Other, "the name that the zone leads to could not be asked for"));
-                super::finish::fail(walk, query, ede, text, out);
-                return true;
-            }
-        };
+        let led = LedTo { response: &response, aliases: &aliases, asked: asked_for, reason };
+        let Some(mut vetted) = led.vet(&live, walk, query, out) else { return true };
         let mut cap = u32::MAX;
         if inside {
             let context = walk.session.context();
@@ -96,6 +81,9 @@ impl Pipeline {
                 reply::no_data(out, query, first, vetted.answer.ttl);
                 mark_authoritative(out);
                 return true;
+            }
+            if let Some(less) = within_reach(&live, &context, query, &vetted.answer) {
+                vetted.answer = less;
             }
             let reachable = |addr: &&IpAddr| !addr.is_loopback() && !addr.is_unspecified() && !addr.is_multicast();
             let addresses: Vec<IpAddr> = vetted.answer.pins.iter().filter(reachable).copied().collect();
@@ -113,7 +101,7 @@ impl Pipeline {
             }
         }
         walk.record.rcode = u16::from(vetted.answer.rcode);
-        reply::rewritten(out, query, &vetted.answer, walk.transport, cap, reasons.as_slice());
+        reply::rewritten(out, query, &vetted.answer, walk.transport, cap, led.reasons().as_slice());
         mark_authoritative(out);
         true
     }

@@ -15,6 +15,9 @@ const MAX_DS: usize = 12;
 /// takes. Bounds what checking one signature costs.
 const MAX_KEY: usize = 512 + 8;
 
+/// Least octets of a modulus: ring checks nothing by an RSA key of less than 1024 bits.
+const MIN_MODULUS: usize = 128;
+
 /// Digest type of SHA-1.
 const SHA1: u8 = 1;
 
@@ -63,15 +66,31 @@ impl Key {
         Some((unmarked.into(), key))
     }
 
+    /// A key of an algorithm that is known here by which nothing can be checked all the same: an RSA key that is too short or
+    /// too long. `None` for any other.
+    pub(super) fn read_unfit(data: &[u8]) -> Option<Self> {
+        if flags(data)? & REVOKED != 0 { None } else { Self::of_zone(data).filter(|key| !key.is_fit()) }
+    }
+
     fn whole(data: &[u8]) -> Option<Self> {
+        Self::of_zone(data).filter(Self::is_fit)
+    }
+
+    fn of_zone(data: &[u8]) -> Option<Self> {
         let [_, _, protocol, algorithm, key @ ..] = data else { return None };
         let may_sign = flags(data)? & ZONE_KEY != 0 && *protocol == 3 && is_known(*algorithm);
-        (may_sign && key.len() <= MAX_KEY).then(|| Self {
+        may_sign.then(|| Self {
             tag: tag(data),
             algorithm: *algorithm,
             key: PublicKeyBuf::new(key.to_vec(), Algorithm::from_u8(*algorithm)),
             data: data.into(),
         })
+    }
+
+    /// Whether signatures can be checked by it as far as its length goes.
+    fn is_fit(&self) -> bool {
+        let key = self.data.get(4..).unwrap_or_default();
+        key.len() <= MAX_KEY && (!is_rsa(self.algorithm) || modulus(key).is_some_and(|n| n.len() >= MIN_MODULUS))
     }
 
     /// Whether a key's data says that others shall trust the zone by it (RFC 4034 section 2.1.1).
@@ -88,6 +107,22 @@ impl Key {
     pub(super) fn octets(&self) -> usize {
         2 * self.data.len() + size_of::<Self>()
     }
+}
+
+fn is_rsa(algorithm: u8) -> bool {
+    matches!(algorithm, 8 | 10)
+}
+
+/// The modulus of an RSA key without the zeros in front (RFC 3110 section 2).
+fn modulus(key: &[u8]) -> Option<&[u8]> {
+    let (exponent, rest) = match key {
+        [0, high, low, rest @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+        [len, rest @ ..] => (usize::from(*len), rest),
+        [] => return None,
+    };
+    let modulus = rest.get(exponent..)?;
+    let zeros = modulus.iter().take_while(|octet| **octet == 0).count();
+    modulus.get(zeros..)
 }
 
 fn flags(data: &[u8]) -> Option<u16> {
@@ -195,7 +230,19 @@ mod tests {
             assert_eq!(key(flags, protocol, algorithm), read, "{flags} {protocol} {algorithm}");
         }
         assert!(Key::read(&[1, 0, 3]).is_none());
-        let rsa = |octets| Key::read(&[&[1, 0, 3, 8][..], &vec![7; octets]].concat()).is_some();
-        assert!(rsa(4 + 512) && !rsa(4 + 1024));
+        // An exponent of one octet, and so many zeros in front of the modulus.
+        let rsa = |zeros, octets| {
+            let data = [&[1, 0, 3, 8, 1, 3][..], &vec![0; zeros], &vec![7; octets]].concat();
+            let (fit, unfit) = (Key::read(&data).is_some(), Key::read_unfit(&data).is_some());
+            assert_ne!(fit, unfit);
+            fit
+        };
+        assert!(rsa(0, 128) && rsa(1, 256) && rsa(0, 512));
+        assert!(!rsa(0, 127) && !rsa(1, 127) && !rsa(0, 64) && !rsa(0, 1024));
+        let long_exponent = |modulus| [&[1, 0, 3, 10, 0, 0, 3, 1, 0, 1][..], &vec![7; modulus]].concat();
+        assert!(Key::read(&long_exponent(128)).is_some() && Key::read(&long_exponent(127)).is_none());
+        for cut in [&[1, 0, 3, 8][..], &[1, 0, 3, 8, 9, 1], &[1, 0, 3, 8, 0, 1], &[1, 0, 3, 8, 0, 0, 9]] {
+            assert!(Key::read(cut).is_none(), "{cut:?}");
+        }
     }
 }

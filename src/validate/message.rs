@@ -82,7 +82,7 @@ impl Validator {
         };
         work.by(self.anchors.load().number);
         let case = Case { validator: self, message: &message, partition: work.partition(), now };
-        match case.whole(&chain, asked.qtype, work) {
+        match case.whole(&chain, asked, work) {
             Ok(Proved { is_secure: true, ttl, .. }) => Step::Done(Verdict::Secure { ttl }),
             Ok(Proved { why, .. }) => Step::Done(Verdict::Insecure(why)),
             Err(Halt::Lack(lack)) => Step::Ask(lack),
@@ -93,8 +93,8 @@ impl Validator {
 }
 
 impl<'m> Case<'_, 'm> {
-    fn whole(&self, chain: &'m Chain, qtype: Qtype, work: &mut Work) -> Result<Proved, Halt> {
-        let parts = self.parts(chain, qtype)?;
+    fn whole(&self, chain: &'m Chain, asked: Asked<'_>, work: &mut Work) -> Result<Proved, Halt> {
+        let parts = self.parts(chain, asked)?;
         let mut all = Proved::ALL;
         for (i, part) in parts.iter().enumerate() {
             let proved = match *part {
@@ -116,8 +116,8 @@ impl<'m> Case<'_, 'm> {
     }
 
     /// What of the answer has to be proved.
-    fn parts(&self, chain: &'m Chain, qtype: Qtype) -> Result<Vec<Part<'m>>, Halt> {
-        let mut parts = Vec::new();
+    fn parts(&self, chain: &'m Chain, asked: Asked<'_>) -> Result<Vec<Part<'m>>, Halt> {
+        let (mut parts, qtype) = (Vec::new(), asked.qtype);
         let mut is_made = false;
         for step in &chain.steps {
             // What a DNAME makes of a name has no signature of its own, and was compared with the DNAME.
@@ -147,10 +147,18 @@ impl<'m> Case<'_, 'm> {
         }
         let part = |rtype: &u16| if *rtype == RRSIG { Part::Unsigned } else { Part::Set(end, *rtype) };
         parts.extend(types.iter().map(part));
-        if types.is_empty() {
+        // What a DNAME makes is the answer where aliases are asked for (RFC 6672 section 3.1), unless it is said of its target
+        // that there is nothing.
+        let is_answered = asked.is_for_aliases() && !chain.steps.is_empty() && !self.denies();
+        if types.is_empty() && !is_answered {
             parts.push(Part::Denial(end, qtype.0));
         }
         Ok(parts)
+    }
+
+    /// Whether the message says that something is not there.
+    fn denies(&self) -> bool {
+        self.message.rcode == 3 || self.message.authorities().iter().any(|record| record.rtype == SOA)
     }
 
     /// The look-ups of keys that a part will take, as far as they show before any is done. Checks no signature.

@@ -23,6 +23,12 @@ const MAX_SIGNATURES: usize = 16;
 /// are expanded; bounds the hashing.
 const MAX_SIGNED: usize = 192 * 1024;
 
+/// How far a clock may be wrong, ours or the signer's: this part of the time for which a signature is made, within bounds,
+/// seconds. As unbound has it (`val-sig-skew-min`, `val-sig-skew-max`).
+const SKEW_SHARE: u32 = 10;
+const SKEW_LEAST: u32 = 3600;
+const SKEW_MOST: u32 = 24 * 3600;
+
 /// A signature.
 pub(super) struct Rrsig<'m> {
     algorithm: u8,
@@ -60,6 +66,28 @@ impl<'m> Rrsig<'m> {
             signature,
             ttl: record.ttl,
         })
+    }
+
+    /// How long from `now` what it covers may be kept, seconds: until its time ends or, where a clock that is wrong may be why
+    /// it is not the time for it, as long as that is borne with.
+    ///
+    /// # Errors
+    /// It is not the time for it, by more than clocks differ.
+    fn left(&self, now: u32) -> Result<u32, Bogus> {
+        // Serial number arithmetic (RFC 4034 section 3.1.5).
+        if is_before(self.expiration, self.inception) {
+            return Err(Bogus::Signature);
+        }
+        let skew = (self.expiration.wrapping_sub(self.inception) / SKEW_SHARE).clamp(SKEW_LEAST, SKEW_MOST);
+        if is_before(self.expiration.wrapping_add(skew), now) {
+            Err(Bogus::Expired)
+        } else if is_before(now.wrapping_add(skew), self.inception) {
+            Err(Bogus::NotYetValid)
+        } else if is_before(self.expiration, now) {
+            Ok(self.expiration.wrapping_add(skew).wrapping_sub(now))
+        } else {
+            Ok(self.expiration.wrapping_sub(now))
+        }
     }
 }
 
@@ -117,6 +145,11 @@ impl<'m> Set<'m> {
         self.records.iter().map(|record| self.message.rdata(record))
     }
 
+    /// The least of its records' TTLs, seconds.
+    pub(super) fn ttl(&self) -> u32 {
+        self.records.iter().map(|record| record.ttl).min().unwrap_or(0)
+    }
+
     /// Its only record, where there is one and no other.
     pub(super) fn single(&self) -> Option<&'m Record> {
         if let [record] = *self.records { Some(record) } else { None }
@@ -166,18 +199,17 @@ impl<'m> Set<'m> {
                 why = why.or(Some(Bogus::Signature));
                 continue;
             }
-            // Serial number arithmetic (RFC 4034 section 3.1.5).
-            if is_before(signature.expiration, now) {
-                why = why.or(Some(Bogus::Expired));
-                continue;
-            }
-            if is_before(now, signature.inception) {
-                why = why.or(Some(Bogus::NotYetValid));
-                continue;
-            }
-            // What denies, and what keys rest on, is no wildcard's.
+            let left = match signature.left(now) {
+                Ok(left) => left,
+                Err(reason) => {
+                    why = why.or(Some(reason));
+                    continue;
+                }
+            };
+            // What denies, and what keys rest on, is no wildcard's. One's own NSEC record answers who asks for that type.
             let wildcard = (labels < own).then_some(labels);
-            if wildcard.is_some() && matches!(self.rtype, SOA | DS | NSEC | DNSKEY | NSEC3) {
+            let denies = self.rtype == NSEC && self.is_authority;
+            if wildcard.is_some() && (denies || matches!(self.rtype, SOA | DS | DNSKEY | NSEC3)) {
                 why = why.or(Some(Bogus::Signature));
                 continue;
             }
@@ -194,9 +226,7 @@ impl<'m> Set<'m> {
             let Some(signed) = signed else { return Err(Halt::Unknown(super::Unknown::Work)) };
             for key in fitting {
                 if work.check(|| key.verifies(&signed, signature.signature))? {
-                    let left = signature.expiration.wrapping_sub(now);
-                    let ttl = self.records.iter().map(|record| record.ttl).min().unwrap_or(0);
-                    let ttl = ttl.min(signature.ttl).min(signature.original_ttl).min(left);
+                    let ttl = self.ttl().min(signature.ttl).min(signature.original_ttl).min(left);
                     return Ok(Good { ttl, wildcard });
                 }
             }

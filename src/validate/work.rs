@@ -3,14 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
-use hickory_proto::dnssec::DigestType;
-use hickory_proto::dnssec::crypto::Digest;
 use staunch_scoring::NameRef;
 
 use super::chain::Halt;
 use super::set::Good;
 use super::{Bogus, Limits, Unknown, Verdict};
-use crate::answer::HASH;
+use crate::answer::{self, HASH};
 use crate::partition::Partition;
 
 /// Checks of signatures in all, for each one that may fail.
@@ -125,9 +123,7 @@ impl Work {
         if self.hashes.len() >= self.limits.hashes as usize || iterations > self.limits.iterations {
             return Err(Halt::Unknown(Unknown::Work));
         }
-        let hash = Digest::iterated(salt, name.as_wire(), DigestType::SHA1, iterations).ok();
-        // SHA-1 has as many octets.
-        let hash = hash.and_then(|hash| hash.as_ref().try_into().ok()).ok_or(Halt::Unknown(Unknown::Work))?;
+        let hash = answer::hash(salt, iterations, name).ok_or(Halt::Unknown(Unknown::Work))?;
         self.hashes.push((salt.into(), iterations, name.as_wire().into(), hash));
         Ok(hash)
     }

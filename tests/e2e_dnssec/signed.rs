@@ -147,7 +147,7 @@ impl Signed {
             Signing::Nsec3 => args.extend(["-3", "abcd", "-H", "0"]),
             Signing::OptOut => args.extend(["-3", "-", "-H", "0", "-A"]),
             Signing::Iterated => args.extend(["-3", "-", "-H", "20"]),
-            Signing::Expired => args.extend(["-P", "-s", "now-2592000", "-e", "now-86400"]),
+            Signing::Expired => args.extend(["-P", "-s", "now-2592000", "-e", "now-172800"]),
             Signing::Early => args.extend(["-P", "-s", "now+345600", "-e", "now+2592000"]),
             Signing::None | Signing::Nsec => {}
         }

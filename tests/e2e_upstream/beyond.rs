@@ -1,4 +1,4 @@
-//! Aliases into a zone with upstreams of its own: of what is there, only its upstreams' word counts.
+//! Aliases into a zone with upstreams of its own, of which only its upstreams' word counts, and out of one.
 
 use std::net::IpAddr;
 
@@ -80,4 +80,61 @@ fn an_alias_into_a_zone_of_others_is_followed_by_a_question_to_them() {
     let endless = ask(daemon.address, "127.0.0.1", "d.site.example", A);
     assert_eq!(endless.rcode, 2, "{endless:?}");
     assert!(corp.seen().len() < 10, "{}", corp.seen().len());
+}
+
+/// A server that knows its own zone alone answers an alias that leads out of it with the alias: where it leads is asked of those
+/// who know it (RFC 1034 section 5.3.3).
+#[test]
+fn an_alias_out_of_a_zone_is_followed_by_a_question_to_others() {
+    let general = Fake::start(|query| {
+        let reply = Reply::to(query);
+        vec![match query.name.as_str() {
+            "www.site.example" | "cdn.site.example" => reply.answer(&query.name, A, &TRUE).done(),
+            // An authoritative server in the place of a resolver.
+            "bare.site.example" => {
+                reply.without_recursion().answer(&query.name, CNAME, &wire("www.site.example")).done()
+            }
+            "round.site.example" => {
+                reply.without_recursion().answer(&query.name, CNAME, &wire("round.site.example2")).done()
+            }
+            "round.site.example2" => {
+                reply.without_recursion().answer(&query.name, CNAME, &wire("round.site.example")).done()
+            }
+            "inner.site.example" => reply.answer(&query.name, A, &[10, 1, 2, 3]).done(),
+            name => reply.answer(name, A, &FORGED).done(),
+        }]
+    });
+    let corp = Fake::start(|query| {
+        let reply = Reply::to(query).without_recursion();
+        let target = match query.name.as_str() {
+            "inner.corp.example" => "inner.site.example",
+            "shut.corp.example" => "shut.example",
+            _ => "www.site.example",
+        };
+        vec![reply.answer(&query.name, CNAME, &wire(target)).done()]
+    });
+    let deny = "[[rule]]\nid = \"shut\"\naction = \"deny\"\nnames = [\"shut.example\"]\nowner = \"tests\"\n\
+                reason = \"a test\"\nreview_by = \"2099-01-01\"\n";
+    let daemon = Daemon::start_at(general.address, "off", &[ENFORCE, &zone("corp.example", &corp), deny].concat());
+    for name in ["out.corp.example", "bare.site.example"] {
+        for turn in 0..2 {
+            let answer = ask(daemon.address, "127.0.0.1", name, A);
+            assert_eq!((answer.rcode, answer.addresses()), (0, vec![IpAddr::from(TRUE)]), "{name} {turn}: {answer:?}");
+            let owners: Vec<&str> = answer.records.iter().map(|record| record.0.trim_end_matches('.')).collect();
+            assert_eq!(owners, [name, "www.site.example"], "{turn}");
+        }
+    }
+    assert_eq!((general.asked("out.corp.example"), corp.asked("out.corp.example")), (0, 1));
+    assert_eq!((general.asked("www.site.example"), corp.asked("www.site.example")), (1, 0));
+    // Who asks for the alias gets it.
+    let alias = ask(daemon.address, "127.0.0.1", "out.corp.example", CNAME);
+    assert_eq!((alias.rcode, alias.records.len()), (0, 1), "{alias:?}");
+    // Where it leads is judged as any name is.
+    let shut = ask(daemon.address, "127.0.0.1", "shut.corp.example", A);
+    assert!(shut.rcode == 3 && general.asked("shut.example") == 0, "{shut:?}");
+    let inner = ask(daemon.address, "127.0.0.1", "inner.corp.example", A);
+    assert!(inner.addresses().is_empty(), "{inner:?}");
+    let endless = ask(daemon.address, "127.0.0.1", "round.site.example", A);
+    assert_eq!(endless.rcode, 2, "{endless:?}");
+    assert!(general.asked("round.site.example") + general.asked("round.site.example2") <= 4);
 }

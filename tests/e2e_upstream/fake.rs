@@ -68,6 +68,12 @@ impl Reply {
         self
     }
 
+    /// From one that asks nobody: RA is not set.
+    pub fn without_recursion(mut self) -> Self {
+        self.octets[3] &= 0x7f;
+        self
+    }
+
     fn add(mut self, section: usize, owner: &str, rtype: u16, class: u16, data: &[u8]) -> Self {
         let at = 6 + 2 * section;
         self.octets[at + 1] += 1;

@@ -348,3 +348,73 @@ fn of_a_zone_with_upstreams_of_its_own_nobody_elses_word_is_taken() {
         assert_eq!((vetted.answer.beyond, vetted.answer.pins.is_empty()), (beyond, beyond), "{what}");
     }
 }
+
+/// Where who answers need not know what an alias leads to and says nothing of it, that is a question of its own.
+#[test]
+fn a_name_of_which_nothing_is_said_is_left_open() {
+    let zone = |text: &str| NameBuf::from_text(text).expect("a zone");
+    let rules = AnswerRules { apart: vec![zone("corp.example"), zone("lab.corp.example")], ..AnswerRules::default() };
+    let (recursive, authoritative) = (0x8180u16, 0x8500);
+    let soa_of = |owner: &'static str| move |build: Build| build.rr(1, owner, Qtype::SOA, 300, &soa(300));
+    let nothing = |build: Build| build;
+    let (near, far) = (soa_of("example.net"), soa_of("corp.example"));
+    let (corp, lab, plain) = ("www.corp.example", "x.lab.corp.example", "www.pub.example");
+    let out = "cdn.example.net";
+    let there = |build: Build| build.a(out, [203, 0, 113, 5]);
+    type Row<'r> = (&'r str, &'r str, Qtype, u16, &'r str, &'r dyn Fn(Build) -> Build, bool);
+    let rows: Vec<Row<'_>> = vec![
+        ("out of a zone", corp, Qtype::A, recursive, out, &nothing, true),
+        ("the same, by its own server", corp, Qtype::A, authoritative, out, &nothing, true),
+        ("the same, with the zone's SOA", corp, Qtype::A, authoritative, out, &far, true),
+        ("the same, the target denied", corp, Qtype::A, recursive, out, &near, false),
+        ("the same, the target there", corp, Qtype::A, recursive, out, &there, false),
+        ("the same, the target not there", corp, Qtype::A, recursive | 3, out, &nothing, false),
+        ("out of a zone into the one around it", lab, Qtype::A, recursive, corp, &nothing, true),
+        ("within a zone", corp, Qtype::A, recursive, "wiki.corp.example", &nothing, false),
+        ("the same, by its own server", corp, Qtype::A, authoritative, "wiki.corp.example", &nothing, true),
+        ("the alias is asked for", corp, Qtype::CNAME, authoritative, out, &nothing, false),
+        ("all is asked for", corp, Qtype::ANY, authoritative, out, &nothing, false),
+        ("by a server that looks for nothing", plain, Qtype::A, authoritative, out, &nothing, true),
+        ("by one that has found nothing", plain, Qtype::A, recursive, out, &nothing, false),
+        ("to a name inside", corp, Qtype::A, authoritative, "router.internal", &nothing, false),
+    ];
+    for (what, asked, qtype, flags, target, more, beyond) in rows {
+        let vetted = more(Build::new(asked, qtype).flags(flags).cname(asked, target)).vet(&rules);
+        assert_eq!(vetted.answer.beyond, beyond, "{what}");
+        if beyond {
+            assert_eq!((vetted.kind, vetted.answer.rcode, vetted.answer.authorities), (Kind::Positive, 0, 0), "{what}");
+            assert_eq!(vetted.names, [zone(target)], "{what}");
+        }
+    }
+    // Without an alias there is nothing to lead on to.
+    assert!(!Build::new(corp, Qtype::A).flags(authoritative).vet(&rules).answer.beyond);
+}
+
+/// An alias whose target cannot be read says nothing of whether there is anything: that is no denial.
+#[test]
+fn an_alias_that_leads_nowhere_readable_is_a_failure() {
+    let (q, target) = ("a.b.example", wire("c.example"));
+    let trailing = [&target[..], &[0]].concat();
+    let long: Vec<u8> = [&[63][..], &[b'x'; 63]].concat().repeat(4).into_iter().chain([0]).collect();
+    for (what, data) in [
+        ("nothing", &[][..]),
+        ("cut short", &target[..4]),
+        ("more behind it", &trailing),
+        ("longer than names may be", &long),
+        ("a pointer forwards", &[0xc0, 0xff]),
+    ] {
+        for (owner, rtype) in [(q, Qtype::CNAME), ("b.example", Qtype::DNAME)] {
+            for (asked, dnssec_ok) in [(Qtype::A, false), (Qtype::HTTPS, true), (Qtype::CNAME, false)] {
+                let build = Build::new(q, asked).an(owner, rtype, 300, data);
+                let vetted = build.vet_do(&AnswerRules::default(), dnssec_ok);
+                assert_eq!((vetted.kind, vetted.answer.rcode), (Kind::Failure, 2), "{what} {rtype:?} {asked:?}");
+            }
+        }
+        // Beside one that can be read it is as if it were not there.
+        let beside = Build::new(q, Qtype::A).an(q, Qtype::CNAME, 300, data).cname(q, "c.example");
+        let vetted = beside.a("c.example", [203, 0, 113, 1]).vet(&AnswerRules::default());
+        assert_eq!((vetted.kind, vetted.answer.answers), (Kind::Positive, 2), "{what}");
+        let elsewhere = Build::new(q, Qtype::A).an("z.example", Qtype::CNAME, 300, data).a(q, [203, 0, 113, 1]);
+        assert_eq!(elsewhere.vet(&AnswerRules::default()).kind, Kind::Positive, "{what}");
+    }
+}

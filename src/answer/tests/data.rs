@@ -186,11 +186,44 @@ fn large_answers_are_bounded() {
     assert_eq!(vetted.answer.pins.len(), MAX_ADDRESSES);
 
     let mut build = Build::new(q, Qtype::TXT);
-    for _ in 0..=MAX_RECORDS {
-        build = build.an(q, Qtype::TXT, 1, b"\x01x");
+    for i in 0..=MAX_RECORDS as u16 {
+        build = build.an(q, Qtype::TXT, 1, &[&[2], &i.to_be_bytes()[..]].concat());
     }
     let asked = Asked { qname: build.qname.as_ref(), qtype: Qtype::TXT, dnssec_ok: false };
     assert_eq!(vet(&build.octets(), asked, &AnswerRules::default()).err(), Some(VetError::TooLarge));
+}
+
+/// RFC 2181 section 5. Names are the same in whatever case and form; what of them differs in nothing else is one record.
+#[test]
+fn a_record_of_any_type_that_comes_twice_is_shown_once() {
+    let q = "a.example.com";
+    let service = [&[0, 1][..], &wire("svc.example"), &[0, 3, 0, 2, 1, 187]].concat();
+    let signature = [&[0, 1, 13, 3][..], &[0; 14], &wire("example.com"), &[7; 9]].concat();
+    let rows: Vec<(&str, Qtype, Vec<u8>, Vec<u8>)> = vec![
+        ("A", Qtype::A, vec![203, 0, 113, 1], vec![203, 0, 113, 1]),
+        ("TXT", Qtype::TXT, b"\x01x".to_vec(), b"\x01x".to_vec()),
+        ("MX", Qtype::MX, [&[0, 9][..], &wire("mx.example.com")].concat(), b"\0\x09\x02MX\xc0\x0e".to_vec()),
+        ("HTTPS", Qtype::HTTPS, service.clone(), service),
+        ("a type without a name", Qtype(65_400), vec![7; 9], vec![7; 9]),
+        ("a signature", Qtype::RRSIG, signature.clone(), signature),
+    ];
+    let rules = AnswerRules { strip_hints: false, ..AnswerRules::default() };
+    for (what, qtype, once, again) in rows {
+        let build = Build::new(q, qtype).flags(0x81a0).an(q, qtype, 300, &once).an("A.Example.com", qtype, 60, &again);
+        let vetted = build.vet(&rules);
+        assert_eq!((vetted.answer.answers, vetted.dropped, vetted.answer.ttl), (1, 0, 60), "{what}");
+        assert!(vetted.answer.authentic_data, "{what}");
+    }
+    let alias = Build::new(q, Qtype::A).flags(0x81a0).cname(q, "b.example.com").cname(q, "B.example.com");
+    let vetted = alias.a("b.example.com", [203, 0, 113, 1]).vet(&rules);
+    assert_eq!((vetted.answer.answers, vetted.dropped, vetted.answer.authentic_data), (2, 0, true));
+    // What differs only in what is taken out is one behind that.
+    let hinted = |last: u8| [&[0, 1][..], &wire("svc.example"), &[0, 4, 0, 4, 203, 0, 113, last]].concat();
+    let twin = Build::new(q, Qtype::HTTPS).an(q, Qtype::HTTPS, 300, &hinted(1)).an(q, Qtype::HTTPS, 300, &hinted(2));
+    assert_eq!((twin.vet(&rules).answer.answers, twin.vet(&AnswerRules::default()).answer.answers), (2, 1));
+    // Other data is another record, whatever else is the same.
+    let vetted = Build::new(q, Qtype::TXT).an(q, Qtype::TXT, 300, b"\x01x").an(q, Qtype::TXT, 300, b"\x01X");
+    assert_eq!(vetted.vet(&rules).answer.answers, 2);
 }
 
 /// All that a stream carries is shown, but for the room that our own OPT record takes.

@@ -215,6 +215,25 @@ fn what_proves_nothing_is_left_out() {
     }
 }
 
+/// RFC 2181 section 5: what comes again with another TTL is the same record, which lives as long as the least of them says.
+#[test]
+fn a_record_that_comes_twice_is_one() {
+    let q = "b.z.example";
+    let twice = |build: Build, owner: &str, rtype: Qtype, data: &[u8]| {
+        let once = build.proof(owner, rtype, 300, data, "z.example");
+        (0..5).fold(once, |build, n| build.proof(owner, rtype, 90 - n, data, "z.example"))
+    };
+    let by_name = twice(nx(q).soa("z.example"), "a.z.example", NSEC, &nsec("c.z.example"));
+    let by_hash = (0..3).fold(nx(q).soa("z.example").soa("z.example"), |build, n| {
+        twice(build, &hashed(n, "z.example"), NSEC3, &nsec3())
+    });
+    for (build, count) in [(by_name, 4), (by_hash, 8)] {
+        let vetted = build.vet_do(&AnswerRules::default(), true);
+        let ttl = vetted.answer.ttl;
+        assert_eq!((vetted.answer.authorities, vetted.answer.authentic_data, ttl), (count, true, 86));
+    }
+}
+
 #[test]
 fn without_a_zone_that_denies_there_is_no_proof() {
     let q = "b.z.example";
@@ -258,7 +277,6 @@ fn a_wildcards_answer_keeps_the_proof_that_the_name_is_not_there() {
             "a zone of elsewhere",
             by_name(no_data(q).a(q, [203, 0, 113, 1]).an(q, Qtype::RRSIG, 300, &sig(Qtype::A, 3, "y.example"))),
         ),
-        ("two hashes", by_hash(expanded(3)).proof(&hashed(1, "z.example"), NSEC3, 60, &nsec3(), "z.example")),
         ("another name", expanded(3).proof("c.w.z.example", NSEC, 60, &nsec("d.w.z.example"), "z.example")),
     ] {
         let vetted = build.vet_do(&AnswerRules::default(), true);
@@ -267,6 +285,64 @@ fn a_wildcards_answer_keeps_the_proof_that_the_name_is_not_there() {
     // A set that the guard has edited is shown without signature, and nothing is left to prove.
     let vetted = by_name(expanded(3).a(q, [10, 0, 0, 1])).vet_do(&AnswerRules::default(), true);
     assert_eq!((vetted.answer.answers, vetted.answer.authorities, vetted.answer.authentic_data), (1, 0, false));
+}
+
+/// An owner of an NSEC3 record of `z.example`, so far behind the hash of `name` in its last octet, and the record's data, which
+/// leads to two behind.
+fn spanning(name: &str, behind: i16) -> (String, Vec<u8>) {
+    let name = NameBuf::from_text(name).expect("name");
+    let hash = hash(&[0xab, 0xcd], 0, name.as_ref()).expect("a hash");
+    let off = |behind: i16| {
+        let mut hash = hash;
+        hash[19] = u8::try_from(i16::from(hash[19]) + behind).expect("no carry");
+        hash
+    };
+    let bits: Vec<u8> = off(behind).iter().flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1)).collect();
+    let digit = |chunk: &[u8]| usize::from(chunk.iter().fold(0, |value, bit| value << 1 | bit));
+    let label = bits.chunks(5).map(|chunk| char::from(b"0123456789abcdefghijklmnopqrstuv"[digit(chunk)]));
+    let data = [&[1, 0, 0, 0, 2, 0xab, 0xcd, 20][..], &off(behind + 2), &TYPES].concat();
+    (format!("{}.z.example", label.collect::<String>()), data)
+}
+
+/// Where one zone speaks of several things, what belongs to each is shown, and the rest takes nothing away (RFC 4035 sections
+/// 3.1.3.3 and 5.3.4, RFC 5155 section 7.2.6): unbound adds that a delegation further down the chain has no key.
+#[test]
+fn of_more_hashes_than_a_proof_takes_those_that_belong_are_shown() {
+    let with = |build: Build, hashes: &[&(String, Vec<u8>)]| {
+        hashes.iter().fold(build, |build, (owner, data)| build.proof(owner, NSEC3, 300, data, "z.example"))
+    };
+    let q = "b.w.z.example";
+    let expanded = || {
+        no_data(q)
+            .cname(q, "host.child.z.example")
+            .an(q, Qtype::RRSIG, 300, &sig(Qtype::CNAME, 3, "z.example"))
+            .a("host.child.z.example", [203, 0, 113, 1])
+    };
+    let (closer, delegation, other) = (spanning(q, -1), spanning("child.z.example", 0), spanning("z.example", 0));
+    for hashes in [&[&closer, &delegation][..], &[&delegation, &closer], &[&other, &delegation, &closer]] {
+        let vetted = with(expanded(), hashes).vet_do(&AnswerRules::default(), true);
+        let shown = authority(&vetted, q, Qtype::A);
+        assert_eq!(shown, [format!("{} NSEC3", closer.0), format!("{} RRSIG", closer.0)]);
+        assert_eq!((vetted.kind, vetted.answer.answers), (Kind::Positive, 3));
+        assert!(!vetted.answer.authentic_data, "something was left out");
+    }
+    // Also of a denial, whichever of them come first.
+    let q = "gone.z.example";
+    let denial = [spanning("z.example", 0), spanning(q, -1), spanning("*.z.example", -1)];
+    let hashes = [&delegation, &closer, &denial[0], &denial[1], &denial[2]];
+    let vetted = with(nx(q).soa("z.example"), &hashes).vet_do(&AnswerRules::default(), true);
+    let shown: Vec<String> = authority(&vetted, q, Qtype::A).into_iter().skip(2).step_by(2).collect();
+    assert_eq!(shown, denial.clone().map(|(owner, _)| format!("{owner} NSEC3")));
+    // That the name has no such type takes one.
+    let own = spanning(q, 0);
+    let vetted = with(no_data(q).soa("z.example"), &[&delegation, &closer, &denial[0], &own]);
+    let shown = authority(&vetted.vet_do(&AnswerRules::default(), true), q, Qtype::A);
+    assert_eq!(shown[2..], [format!("{} NSEC3", own.0), format!("{} RRSIG", own.0)]);
+    // Iterations that nobody is to compute: as many as a proof takes, in the order they came.
+    let costly = |(owner, data): &(String, Vec<u8>)| (owner.clone(), [&data[..2], &[1, 0], &data[4..]].concat());
+    let (closer, delegation) = (costly(&closer), costly(&delegation));
+    let vetted = with(expanded(), &[&delegation, &closer]).vet_do(&AnswerRules::default(), true);
+    assert_eq!(authority(&vetted, "b.w.z.example", Qtype::A).len(), 2);
 }
 
 #[test]

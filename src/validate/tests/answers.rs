@@ -171,14 +171,41 @@ fn all_that_is_shown_of_a_denial_must_be_signed() {
             "a proof in force no more",
             vec![
                 proof.clone(),
-                net.zones["zone.example"]
-                    .sign(std::slice::from_ref(&proof), How { expiration: SECONDS - 1, ..How::default() }),
+                net.zones["zone.example"].sign(
+                    std::slice::from_ref(&proof),
+                    How { inception: SECONDS - 9000, expiration: SECONDS - 8000, ..How::default() },
+                ),
             ],
             Verdict::Bogus(Bogus::Expired),
         ),
     ] {
         assert_eq!(net.anew().verdict("x.zone.example", MX, &Reply::no_data(authority)), verdict, "{what}");
     }
+}
+
+/// BIND sends once for each thing that it proves what proves several, and the copies differ in their TTLs.
+#[test]
+fn a_proof_that_comes_twice_is_one() {
+    let net = net();
+    let again = |records: Vec<Rec>| {
+        let later = records.clone().into_iter().map(|(owner, rtype, _, data)| (owner, rtype, 200, data));
+        records.into_iter().chain(later).collect::<Vec<Rec>>()
+    };
+    let by_name = again(of_zone(&net, &[nsec("zone.example", "zone.example", &[SOA, NS])]));
+    let hashes = [
+        nsec3_of("zone.example", "zone.example", &[SOA, NS]),
+        nsec3_over("zone.example", "x.zone.example", 0),
+        nsec3_over("zone.example", "*.zone.example", 0),
+    ];
+    let by_hash = again(of_zone(&net, &hashes));
+    for (what, authority) in [("names", by_name), ("hashes", by_hash)] {
+        let verdict = net.anew().verdict("x.zone.example", A, &Reply::no_name(authority));
+        assert_eq!(verdict, Verdict::Secure { ttl: 200 }, "{what}");
+    }
+    // Two that say different things are none.
+    let differing = [nsec("a.zone.example", "z.zone.example", &[A]), nsec("a.zone.example", "y.zone.example", &[A])];
+    let reply = Reply::no_name(net.zones["zone.example"].signed(&differing));
+    assert_eq!(net.anew().verdict("x.zone.example", A, &reply), BOGUS);
 }
 
 #[test]
@@ -361,4 +388,51 @@ fn questions_of_special_types_are_judged_as_they_can_be() {
     // Signatures are signed by nobody.
     let signature = vec![all[0][1].clone()];
     assert_eq!(net.anew().verdict("x.zone.example", RRSIG, &Reply::answer(signature)), Verdict::Insecure(None));
+}
+
+/// RFC 6672 sections 3.1 and 5.3.1: the alias that a DNAME makes has no signature, and is what was asked for.
+#[test]
+fn an_alias_that_a_dname_makes_answers_who_asks_for_it() {
+    let net = net();
+    let dname = net.zones["zone.example"].signed(&[rec("old.zone.example", DNAME, wire("test"))]);
+    let made = |to: &str| vec![rec("x.old.zone.example", CNAME, wire(to))];
+    let denial = net.zones["test"].each(&[soa("test"), nsec("test", "test", &[NS, SOA])]);
+    let of = |answers: &[Vec<Rec>], authority: &[Rec]| Reply {
+        rcode: 0,
+        answers: answers.concat(),
+        authority: authority.to_vec(),
+    };
+    let unsigned = vec![dname[0].clone()];
+    for (what, qtype, reply, verdict) in [
+        ("both", CNAME, of(&[dname.clone(), made("x.test")], &[]), SECURE),
+        ("the DNAME alone", CNAME, of(std::slice::from_ref(&dname), &[]), SECURE),
+        ("unsigned", CNAME, of(&[unsigned, made("x.test")], &[]), UNSIGNED),
+        ("all types", 255, of(&[dname.clone(), made("x.test")], &[]), SECURE),
+        ("another type", A, of(&[dname.clone(), made("x.test")], &[]), BOGUS),
+        ("the target denied", CNAME, Reply { rcode: 3, ..of(&[dname.clone(), made("x.test")], &denial) }, SECURE),
+        ("the target denied, unproved", CNAME, of(&[dname, made("x.test")], &[soa("test")]), BOGUS),
+    ] {
+        let mut net = net.anew();
+        net.put("x.test", DS, Reply::no_data(denial.clone()));
+        assert_eq!(net.verdict("x.old.zone.example", qtype, &reply), verdict, "{what}");
+    }
+}
+
+/// A wildcard has an NSEC record of its own, which is shown as any of its records is; where it denies it is none.
+#[test]
+fn the_nsec_record_of_a_wildcard_answers_who_asks_for_it() {
+    let net = net();
+    let zone = &net.zones["zone.example"];
+    let record = nsec("one.wild.zone.example", "z.zone.example", &[A]);
+    let signature = zone.sign(std::slice::from_ref(&record), How { labels: Some(3), ..How::default() });
+    let expanded = vec![record, signature];
+    let proof = of_zone(&net, &[nsec("*.wild.zone.example", "z.zone.example", &[A])]);
+    for (what, qtype, answers, authority, verdict) in [
+        ("with its proof", NSEC, expanded.clone(), proof.clone(), SECURE),
+        ("without", NSEC, expanded.clone(), vec![], BOGUS),
+        ("as a denial", MX, vec![], expanded, Verdict::Bogus(Bogus::Signature)),
+    ] {
+        let reply = Reply { rcode: 0, answers, authority };
+        assert_eq!(net.anew().verdict("one.wild.zone.example", qtype, &reply), verdict, "{what}");
+    }
 }

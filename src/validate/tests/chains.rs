@@ -51,6 +51,12 @@ fn an_answer_lives_no_longer_than_its_signature() {
         (How { ttl: 60, ..How::default() }, 60),
         (How { ttl: 6000, ..How::default() }, 300),
         (How { expiration: SECONDS, ..How::default() }, 0),
+        // Within what clocks may differ: an hour, or a tenth of the time that it is made for, and at most a day.
+        (How { expiration: SECONDS - 3500, inception: SECONDS - 9000, ..How::default() }, 100),
+        (How { expiration: SECONDS - 7190, inception: SECONDS - 79_190, ..How::default() }, 10),
+        (How { expiration: SECONDS - 86_390, inception: SECONDS - 8_640_000, ..How::default() }, 10),
+        (How { inception: SECONDS + 3599, ..How::default() }, 300),
+        (How { inception: SECONDS + 86_399, expiration: SECONDS + 9_000_000, ..How::default() }, 300),
     ] {
         let record = a("www.zone.example");
         let signature = net.zones["zone.example"].sign(std::slice::from_ref(&record), how);
@@ -66,8 +72,12 @@ fn what_is_wrong_with_a_signature_is_told() {
     net.inside("zone.example", "www.zone.example", "zone.example");
     let signed = |net: &Net, how| net.zones["zone.example"].sign(std::slice::from_ref(&record), how);
     for (how, why) in [
-        (How { expiration: SECONDS - 1, ..How::default() }, Bogus::Expired),
-        (How { inception: SECONDS + 1, ..How::default() }, Bogus::NotYetValid),
+        (How { expiration: SECONDS - 3601, inception: SECONDS - 9000, ..How::default() }, Bogus::Expired),
+        (How { expiration: SECONDS - 7201, inception: SECONDS - 79_201, ..How::default() }, Bogus::Expired),
+        (How { expiration: SECONDS - 86_401, inception: SECONDS - 8_640_000, ..How::default() }, Bogus::Expired),
+        (How { inception: SECONDS + 3601, expiration: SECONDS + 9000, ..How::default() }, Bogus::NotYetValid),
+        (How { inception: SECONDS + 86_401, expiration: SECONDS + 9_000_000, ..How::default() }, Bogus::NotYetValid),
+        (How { inception: SECONDS + 9, expiration: SECONDS - 9, ..How::default() }, Bogus::Signature),
         (How { labels: Some(4), ..How::default() }, Bogus::Signature),
         (How { algorithm: 13, ..How::default() }, Bogus::NoKey),
         (How { algorithm: 5, ..How::default() }, Bogus::NoSignature),
@@ -92,7 +102,7 @@ fn what_is_wrong_with_a_signature_is_told() {
     assert_eq!(net.verdict("www.zone.example", A, &reply), Verdict::Bogus(Bogus::NoKey));
     // One good signature among bad ones is enough (RFC 6840 section 5.4).
     let good = signed(&net, How::default());
-    let bad = signed(&net, How { expiration: SECONDS - 1, ..How::default() });
+    let bad = signed(&net, How { inception: SECONDS - 9000, expiration: SECONDS - 8000, ..How::default() });
     let answers = vec![record.clone(), bad, www.sign(std::slice::from_ref(&record), How::default()), good];
     assert!(is_secure(net.verdict("www.zone.example", A, &Reply::answer(answers))));
 }
@@ -338,5 +348,39 @@ fn replies_that_are_none_leave_it_open() {
     ] {
         let learned = validator.learn(&lack, &bad, NOW, &mut work);
         assert_eq!(learned, Err(Verdict::Indeterminate(Unknown::Unanswered)), "{bad:?}");
+    }
+}
+
+/// What ring checks nothing by counts as an algorithm that is not known, where every DS record speaks of such a key.
+#[test]
+fn a_zone_whose_keys_are_too_short_is_insecure() {
+    let net = Net::new();
+    let rsa = |octets: usize, fill: u8| {
+        let mut zone = net.zones["test"].clone();
+        zone.dnskey = [&[1, 1, 3, 8, 1, 3][..], &vec![fill; octets]].concat();
+        zone
+    };
+    let (short, other, long, fit) = (rsa(96, 7), rsa(96, 9), rsa(1024, 7), net.zones["test"].clone());
+    let insecure = Verdict::Insecure(Some(Unchecked::Algorithms));
+    let no_key = Verdict::Bogus(Bogus::NoKey);
+    let (short_ds, fit_ds) = (short.ds(8, 2), fit.ds(15, 2));
+    for (what, vouched, keys, verdict) in [
+        ("too short", vec![short_ds.clone()], vec![&short], insecure),
+        ("too long", vec![long.ds(8, 2)], vec![&long], insecure),
+        ("both", vec![short_ds.clone(), long.ds(8, 4)], vec![&long, &short], insecure),
+        ("a key that nobody vouches for beside it", vec![short_ds.clone()], vec![&short, &fit], insecure),
+        ("another one", vec![short_ds.clone()], vec![&other], no_key),
+        ("a good one left out", vec![short_ds.clone(), fit_ds.clone()], vec![&short], no_key),
+        ("a good one beside it", vec![short_ds.clone(), fit_ds], vec![&short, &fit], Verdict::Secure { ttl: 300 }),
+        ("1024 bits, unsigned", vec![rsa(128, 7).ds(8, 2)], vec![&rsa(128, 7)], Verdict::Bogus(Bogus::NoKey)),
+    ] {
+        let mut net = net.anew();
+        let vouched: Vec<Rec> = vouched.into_iter().map(|ds| rec("test", DS, ds)).collect();
+        net.put("test", DS, Reply::answer(net.zones["."].signed(&vouched)));
+        let keys: Vec<Rec> = keys.into_iter().map(Zone::keys).collect();
+        net.put("test", DNSKEY, Reply::answer(fit.signed(&keys)));
+        let proof = fit.each(&[soa("test"), nsec("test", "test", &[SOA, NS])]);
+        net.put("www.test", DS, Reply::no_data(proof));
+        assert_eq!(net.verdict("www.test", A, &Reply::answer(fit.signed(&[a("www.test")]))), verdict, "{what}");
     }
 }

@@ -177,7 +177,7 @@ fn only_who_is_trusted_can_teach_anything() {
     *forged.answers[2].3.last_mut().expect("a signature") ^= 1;
     let mut late = keys(&[&a, &b], &[]);
     let records = late.answers.clone();
-    late.answers.push(a.sign(&records, How { expiration: SECONDS - 1, ..LASTING }));
+    late.answers.push(a.sign(&records, How { inception: SECONDS - 9000, expiration: SECONDS - 8000, ..LASTING }));
     let mut lower = b.clone();
     lower.dnskey[1] = 0;
     for (what, reply) in [

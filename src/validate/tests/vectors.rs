@@ -54,7 +54,7 @@ fn the_examples_of_the_rfcs_verify() {
             net.now.mono,
         );
         assert_eq!(net.verdict(owner, rtype, &reply), Verdict::Secure { ttl: 3600 });
-        net.now.wall = Wall::at(u64::from(times.0 + 1) * 1000);
+        net.now.wall = Wall::at(u64::from(times.0 + 86_401) * 1000);
         assert_eq!(net.verdict(owner, rtype, &reply), Verdict::Bogus(Bogus::Expired));
     }
 }
