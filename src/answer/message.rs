@@ -127,6 +127,9 @@ pub(crate) struct Record {
     pub(crate) to: usize,
 }
 
+/// What records that are one have in common: whether they stand in the answer section, owner, type, class, data.
+type Same<'r> = (bool, &'r [u8], u16, u16, Vec<u8>);
+
 /// A response, walked.
 pub(crate) struct Message<'m> {
     pub(crate) octets: &'m [u8],
@@ -201,7 +204,7 @@ impl<'m> Message<'m> {
     /// Makes one record of those of a section that differ in nothing but their TTL, of which the least counts (RFC 2181
     /// sections 5 and 5.2, RFC 4034 section 6.3). BIND repeats in a denial what proves several things at once.
     fn merge(&mut self) {
-        let mut seen: HashMap<(bool, &[u8], u16, u16, Vec<u8>), usize> = HashMap::new();
+        let mut seen: HashMap<Same<'_>, usize> = HashMap::new();
         let mut kept: Vec<Record> = Vec::with_capacity(self.records.len());
         let mut answers = 0;
         for (i, record) in self.records.iter().enumerate() {

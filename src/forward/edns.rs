@@ -24,6 +24,9 @@ pub const KEEPALIVE: u16 = 11;
 /// Padding (RFC 7830).
 pub const PADDING: u16 = 12;
 
+/// Extended DNS Error (RFC 8914).
+pub const EXTENDED_ERROR: u16 = 15;
+
 /// An OPT record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opt<'m> {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use super::edns::{EXTENDED_ERROR, Opt};
 use crate::model::Ede;
 
 /// How a try at an upstream failed. Closed set: also a metric label.
@@ -90,9 +91,37 @@ impl FailKind {
         !matches!(self, Self::Timeout | Self::Unreachable | Self::Down | Self::Local) && !self.is_tls()
     }
 
+    /// Whether the upstream sent a whole response, which is no answer.
+    fn responded(self) -> bool {
+        matches!(self, Self::ServFail | Self::Refused | Self::FormErr | Self::BadRcode | Self::Referral)
+    }
+
     /// Whether TLS stood in the way: no question was sent.
     pub fn is_tls(self) -> bool {
         matches!(self, Self::TlsName | Self::TlsUntrusted | Self::TlsExpired | Self::TlsPin | Self::TlsFailed)
+    }
+}
+
+/// How a try failed, and why, where the upstream has said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) kind: FailKind,
+    pub(super) said: Option<Ede>,
+}
+
+impl From<FailKind> for Fault {
+    fn from(kind: FailKind) -> Self {
+        Self { kind, said: None }
+    }
+}
+
+impl Fault {
+    /// A response that is none, with the reason that it gives. Of that only the code is taken: its text is for whoever the
+    /// upstream likes to tell something.
+    pub(super) fn told(kind: FailKind, response: &[u8]) -> Self {
+        let code = Opt::of(response).and_then(|opt| opt.option(EXTENDED_ERROR)?.first_chunk::<2>().copied());
+        let said = code.and_then(|code| Ede::from_code(u16::from_be_bytes(code)));
+        Self { kind, said: said.filter(|ede| ede.is_of_resolution()) }
     }
 }
 
@@ -103,6 +132,8 @@ pub struct Failed {
     pub upstream: SocketAddr,
     /// How.
     pub kind: FailKind,
+    /// Why, as the upstream says (RFC 8914).
+    pub said: Option<Ede>,
 }
 
 /// Why there is no response. The client gets SERVFAIL with [`ForwardError::ede`].
@@ -148,20 +179,29 @@ impl ForwardError {
         }
     }
 
-    /// Info code and text (RFC 8914): 22 if no upstream said anything, 23 if one did but it was of no use, or is not who
-    /// it should be.
+    /// Info code and text (RFC 8914): the first reason that an upstream gave; 0 if one responded and gave none, 23 if one was
+    /// reached but the exchange came to nothing, or it is not who it should be, 22 if no upstream said anything.
     pub fn ede(&self) -> (Ede, String) {
         let code = match self {
-            Self::AllDown(tries) | Self::Failed(tries)
-                if tries.iter().any(|t| t.kind.answered() || t.kind.is_tls()) =>
-            {
-                Ede::NetworkError
-            }
-            Self::AllDown(_) | Self::Late(_) => Ede::NoReachableAuthority,
-            Self::Failed(tries) if !tries.is_empty() && tries.iter().all(|t| t.kind == FailKind::Local) => Ede::Other,
-            Self::Failed(_) => Ede::NoReachableAuthority,
+            Self::AllDown(tries) | Self::Failed(tries) => Self::code_of(tries),
+            Self::Late(_) => Ede::NoReachableAuthority,
             Self::Busy | Self::Abandoned => Ede::Other,
         };
         (code, self.to_string())
+    }
+
+    fn code_of(tries: &[Failed]) -> Ede {
+        let any = |is: fn(FailKind) -> bool| tries.iter().any(|failed| is(failed.kind));
+        if let Some(said) = tries.iter().find_map(|failed| failed.said) {
+            said
+        } else if any(FailKind::responded) {
+            Ede::Other
+        } else if any(|kind| kind.answered() || kind.is_tls()) {
+            Ede::NetworkError
+        } else if !tries.is_empty() && tries.iter().all(|failed| failed.kind == FailKind::Local) {
+            Ede::Other
+        } else {
+            Ede::NoReachableAuthority
+        }
     }
 }

@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::edns::Opt;
+use super::error::Fault;
 use super::manner::{Cookie, Reply};
 use super::port::{Ports, random_id};
 use super::query::{Ask, Case, Dress, Fit, Query};
@@ -77,7 +78,7 @@ enum Datagram {
 
 impl Try<'_> {
     /// Asks. `noise` is set at the first datagram that does not fit.
-    pub(super) async fn run(&self, ask: &Ask, noise: &AtomicBool) -> Result<Response, FailKind> {
+    pub(super) async fn run(&self, ask: &Ask, noise: &AtomicBool) -> Result<Response, Fault> {
         let begun = Instant::now();
         let mut payload = Some(self.payload);
         let mut again = false;
@@ -114,12 +115,12 @@ impl Try<'_> {
                     let upstream = self.server.upstream.address;
                     Ok(Response { wire, upstream, rtt: begun.elapsed(), took: Duration::ZERO, tcp: streamed })
                 }
-                (0 | 3, Form::Mangled) => Err(FailKind::Mangled),
-                (0, Form::Referral) => Err(FailKind::Referral),
-                (1, _) => Err(FailKind::FormErr),
-                (2, _) => Err(FailKind::ServFail),
-                (5, _) => Err(FailKind::Refused),
-                _ => Err(FailKind::BadRcode),
+                (0 | 3, Form::Mangled) => Err(FailKind::Mangled.into()),
+                (0, Form::Referral) => Err(FailKind::Referral.into()),
+                (1, _) => Err(FailKind::FormErr.into()),
+                (2, _) => Err(Fault::told(FailKind::ServFail, &wire)),
+                (5, _) => Err(Fault::told(FailKind::Refused, &wire)),
+                _ => Err(FailKind::BadRcode.into()),
             };
         }
     }

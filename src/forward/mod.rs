@@ -460,7 +460,7 @@ impl Inner {
     fn down(&self, index: usize) -> Failed {
         let server = &self.servers[index];
         let kind = server.pool.why_not().filter(|kind| kind.is_tls()).unwrap_or(FailKind::Down);
-        Failed { upstream: server.upstream.address, kind }
+        Failed { upstream: server.upstream.address, kind, said: None }
     }
 
     fn addresses(&self, members: &[usize]) -> Vec<SocketAddr> {

@@ -136,7 +136,7 @@ fn ask(probes: &mut Probes, inner: &Arc<Inner>, index: usize) {
         };
         match timeout_at(end, one.run(&Ask::PROBE, &AtomicBool::new(false))).await {
             Ok(Ok(_)) => true,
-            Ok(Err(kind)) => kind.answered(),
+            Ok(Err(fault)) => fault.kind.answered(),
             Err(_) => false,
         }
     });

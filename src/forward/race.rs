@@ -19,6 +19,7 @@ use staunch_scoring::{NameRef, Split};
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::error::Fault;
 use super::exchange::Try;
 use super::query::Ask;
 use super::{Counters, FailKind, Failed, ForwardError, Inner, Response, Standing, prober};
@@ -57,7 +58,7 @@ struct Race<'i> {
     waiting: VecDeque<usize>,
     /// In order; twice where it was asked twice.
     asked: Vec<usize>,
-    failures: Vec<(usize, FailKind)>,
+    failures: Vec<(usize, Fault)>,
     tries: Vec<Running<'i>>,
     noise: &'i AtomicBool,
 }
@@ -68,12 +69,12 @@ struct Running<'i> {
     begun: Instant,
     /// When its upstream is overdue, until that was told.
     overdue: Option<Instant>,
-    outcome: Pin<Box<dyn Future<Output = Result<Response, FailKind>> + Send + 'i>>,
+    outcome: Pin<Box<dyn Future<Output = Result<Response, Fault>> + Send + 'i>>,
 }
 
 /// What an exchange goes on with.
 enum Event {
-    Done(usize, Result<Response, FailKind>),
+    Done(usize, Result<Response, Fault>),
     /// A datagram that does not fit came, and there is somebody else to ask.
     Noise,
     /// An upstream was found down.
@@ -107,9 +108,9 @@ impl Race<'_> {
                     self.compare(index);
                     return Ok(response);
                 }
-                Event::Done(index, Err(kind)) => {
-                    if !self.failures.contains(&(index, kind)) {
-                        self.failures.push((index, kind));
+                Event::Done(index, Err(fault)) => {
+                    if !self.failures.contains(&(index, fault)) {
+                        self.failures.push((index, fault));
                     }
                     if self.begin_next().is_some() {
                         hedge = None;
@@ -169,8 +170,10 @@ impl Race<'_> {
         // Those that were known to be down are named too.
         let members = self.inner.members(self.ask);
         let down = members.iter().filter(|index| !self.asked.contains(index)).map(|index| self.inner.down(*index));
-        let failed =
-            |(index, kind): &(usize, FailKind)| Failed { upstream: servers[*index].upstream.address, kind: *kind };
+        let failed = |(index, fault): &(usize, Fault)| {
+            let upstream = servers[*index].upstream.address;
+            Failed { upstream, kind: fault.kind, said: fault.said }
+        };
         Err(ForwardError::Failed(self.failures.iter().map(failed).chain(down).collect()))
     }
 
@@ -218,7 +221,7 @@ impl Race<'_> {
     fn give_up(&mut self) {
         for index in &self.asked {
             if !self.failures.iter().any(|(failed, _)| failed == index) {
-                self.failures.push((*index, FailKind::Timeout));
+                self.failures.push((*index, FailKind::Timeout.into()));
                 Counters::add(&self.inner.counters.failures[FailKind::Timeout as usize]);
             }
         }
@@ -265,7 +268,7 @@ impl Race<'_> {
         let due = Due { begun, after: self.inner.hedge_after(index), patience: self.inner.config.try_timeout / 2 };
         let (inner, ask, noise, end) = (self.inner, self.ask, self.noise, self.end);
         let outcome = Box::pin(async move {
-            let Some(_socket) = inner.sockets.take(further) else { return Err(FailKind::Local) };
+            let Some(_socket) = inner.sockets.take(further) else { return Err(FailKind::Local.into()) };
             let one = Try {
                 server: &inner.servers[index],
                 payload: inner.config.udp_payload,
@@ -284,7 +287,7 @@ impl Race<'_> {
 
     /// Upstream `winner` answered well what others failed.
     fn compare(&self, winner: usize) {
-        let failed = self.failures.iter().filter(|(index, kind)| kind.answered() && *index != winner);
+        let failed = self.failures.iter().filter(|(index, fault)| fault.kind.answered() && *index != winner);
         compare(self.inner, self.ask.name(), winner, failed.map(|(index, _)| *index));
     }
 }
@@ -329,11 +332,11 @@ impl Hedge {
 }
 
 /// Books the outcome of a try.
-fn note(inner: &Arc<Inner>, index: usize, outcome: &Result<Response, FailKind>) {
+fn note(inner: &Arc<Inner>, index: usize, outcome: &Result<Response, Fault>) {
     let server = &inner.servers[index];
     match outcome {
         Ok(response) => server.health.took(response.rtt),
-        Err(kind) => {
+        Err(Fault { kind, .. }) => {
             Counters::add(&inner.counters.failures[*kind as usize]);
             tracing::debug!(upstream = %server.upstream, kind = kind.as_str(), "upstream try failed");
             if (*kind == FailKind::Unreachable || kind.is_tls()) && server.health.unreachable(Instant::now()) {

@@ -148,7 +148,7 @@ async fn truncation_over_tcp_is_no_answer() {
     let up = Fake::start(|query, _| Act::Send(vec![bare(query, 0x8380)])).await;
     let forwarder = forwarder(&[&up]);
     let error = forwarder.resolve(&permit("www.example.com")).await.expect_err("nothing whole");
-    assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind: FailKind::Mangled }]));
+    assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind: FailKind::Mangled, said: None }]));
 }
 
 #[tokio::test]
@@ -252,7 +252,7 @@ async fn a_closed_port_is_noticed_at_once() {
     let forwarder = Forwarder::new(Config { upstreams: vec![Upstream::udp(gone)], ..config(&[]) });
     let (found, took) = timed(forwarder.resolve(&permit("n.example"))).await;
     let error = found.expect_err("nobody is there");
-    assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: gone, kind: FailKind::Unreachable }]));
+    assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: gone, kind: FailKind::Unreachable, said: None }]));
     assert!(took < Duration::from_millis(100), "took {took:?}");
 }
 

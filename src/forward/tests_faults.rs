@@ -89,6 +89,44 @@ async fn what_is_no_answer_is_asked_of_the_next() {
     assert_eq!((found.wire[3] & 0xf, well.queries().len()), (6, 0));
 }
 
+/// Of what an upstream says beside a failure the code is passed on, where it says why a name could not be resolved; the text is
+/// ours, and whose policy refuses a name is our own word alone.
+#[tokio::test]
+async fn the_reason_of_an_upstream_that_fails_is_passed_on() {
+    for (rcode, option, expected) in [
+        (2, None, Ede::Other),
+        (2, Some(6), Ede::DnssecBogus),
+        (2, Some(22), Ede::NoReachableAuthority),
+        (2, Some(24), Ede::InvalidData),
+        (2, Some(17), Ede::Other),
+        (2, Some(3), Ede::Other),
+        (2, Some(64_000), Ede::Other),
+        (5, Some(23), Ede::NetworkError),
+        (5, None, Ede::Other),
+        (4, Some(6), Ede::Other),
+    ] {
+        let up = Fake::start(move |query, _| {
+            let mut out = bare(query, 0x8180 | rcode);
+            if let Some(code) = option {
+                out[11] = 1;
+                out.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 10, 0, 15, 0, 6]);
+                out.extend(u16::to_be_bytes(code));
+                out.extend(b"told");
+            }
+            Act::Send(vec![out])
+        })
+        .await;
+        let (code, text) = forwarder(&[&up]).resolve(&permit("n.example")).await.expect_err("none").ede();
+        assert_eq!(code, expected, "{rcode} {option:?}");
+        assert!(text.contains(&up.addr.to_string()) && !text.contains("told"), "{text}");
+    }
+    // The first that has a reason.
+    let dead = Fake::start(silent).await;
+    let mute = Fake::start(|query, _| Act::Send(vec![bare(query, 0x8182)])).await;
+    let (code, text) = forwarder(&[&dead, &mute]).resolve(&permit("n.example")).await.expect_err("none").ede();
+    assert_eq!(code, Ede::Other, "one of them was reached: {text}");
+}
+
 #[tokio::test]
 async fn who_has_no_tcp_for_a_long_answer_is_no_suspect() {
     let (first, well) = (Fake::start(good(4)).await, Fake::start(good(5)).await);
@@ -372,11 +410,17 @@ async fn a_zones_names_go_to_its_upstreams_and_nowhere_else_even_when_they_are_d
     deep.becomes(|q, _| Act::Send(vec![bare(q, 0x8185)]));
     let before = (general.queries().len(), corp.queries().len());
     let refused = forwarder.resolve(&permit("x.lab.corp.example")).await.expect_err("refused");
-    assert_eq!(refused, ForwardError::Failed(vec![Failed { upstream: deep.addr, kind: FailKind::Refused }]));
+    assert_eq!(
+        refused,
+        ForwardError::Failed(vec![Failed { upstream: deep.addr, kind: FailKind::Refused, said: None }])
+    );
     assert!(forwarder.resolve(&permit("x.corp.example")).await.is_err());
     stands(&forwarder, 1, Standing::Down, ms(800)).await;
     let (found, took) = timed(forwarder.resolve(&permit("y.corp.example"))).await;
-    assert_eq!(found.map(drop), Err(ForwardError::AllDown(vec![Failed { upstream: corp.addr, kind: FailKind::Down }])));
+    assert_eq!(
+        found.map(drop),
+        Err(ForwardError::AllDown(vec![Failed { upstream: corp.addr, kind: FailKind::Down, said: None }]))
+    );
     assert!(took < ms(100), "{took:?}");
     assert!(forwarder.down_for(&permit("y.corp.example")).is_some());
     assert!(forwarder.down_for(&permit("y.example")).is_none());

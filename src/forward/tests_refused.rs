@@ -85,7 +85,7 @@ async fn a_refusal_that_somebody_else_sends_costs_no_answer() {
             "the first query" => assert_eq!(last(&found), Some(1)),
             "the second query" => assert_eq!(last(&found), Some(2)),
             _ => {
-                let failed = vec![Failed { upstream: address, kind: FailKind::Unreachable }];
+                let failed = vec![Failed { upstream: address, kind: FailKind::Unreachable, said: None }];
                 assert_eq!(found.expect_err("refused twice"), ForwardError::Failed(failed));
             }
         }

@@ -26,8 +26,12 @@ pub enum Ede {
     DnskeyMissing = 9,
     /// 10: a signature that must be there is not.
     RrsigsMissing = 10,
+    /// 11: none of the zone's keys is marked as one. Only as an upstream says it.
+    NoZoneKeyBitSet = 11,
     /// 12: the proof that something is not there is not.
     NsecMissing = 12,
+    /// 13: what failed a moment ago was not tried again. Only as an upstream says it.
+    CachedError = 13,
     /// 14: not ready to serve.
     NotReady = 14,
     /// 15: refused by the operator's security policy.
@@ -42,6 +46,10 @@ pub enum Ede {
     NoReachableAuthority = 22,
     /// 23: an upstream could be reached but the exchange failed.
     NetworkError = 23,
+    /// 24: what the zone's servers say is not usable. Only as an upstream says it.
+    InvalidData = 24,
+    /// 25: a signature ends before it begins. Only as an upstream says it.
+    SignatureExpiredBeforeValid = 25,
     /// 27: the zone's hashes are more work than anybody should do, so it counts as unsigned (RFC 9276 section 3.2).
     UnsupportedNsec3Iterations = 27,
 }
@@ -61,7 +69,9 @@ impl Ede {
             Self::SignatureNotYetValid,
             Self::DnskeyMissing,
             Self::RrsigsMissing,
+            Self::NoZoneKeyBitSet,
             Self::NsecMissing,
+            Self::CachedError,
             Self::NotReady,
             Self::Blocked,
             Self::Filtered,
@@ -69,8 +79,35 @@ impl Ede {
             Self::StaleNxDomainAnswer,
             Self::NoReachableAuthority,
             Self::NetworkError,
+            Self::InvalidData,
+            Self::SignatureExpiredBeforeValid,
             Self::UnsupportedNsec3Iterations,
         ];
         all.into_iter().find(|ede| *ede as u16 == code)
+    }
+
+    /// Whether it says why a name could not be resolved. The others say what was done to an answer, or whose policy refuses it,
+    /// which of our replies is our own word alone.
+    pub fn is_of_resolution(self) -> bool {
+        matches!(
+            self,
+            Self::UnsupportedDnskeyAlgorithm
+                | Self::UnsupportedDsDigestType
+                | Self::DnssecIndeterminate
+                | Self::DnssecBogus
+                | Self::SignatureExpired
+                | Self::SignatureNotYetValid
+                | Self::DnskeyMissing
+                | Self::RrsigsMissing
+                | Self::NoZoneKeyBitSet
+                | Self::NsecMissing
+                | Self::CachedError
+                | Self::NotReady
+                | Self::NoReachableAuthority
+                | Self::NetworkError
+                | Self::InvalidData
+                | Self::SignatureExpiredBeforeValid
+                | Self::UnsupportedNsec3Iterations
+        )
     }
 }

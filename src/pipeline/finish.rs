@@ -171,11 +171,11 @@ impl Pipeline {
             Ok(vetted) if vetted.kind != Kind::Failure => vetted,
             unusable => {
                 tracing::debug!(error = ?unusable.err(), "an answer was not usable");
-                self.note_failure(&live, walk, key, Ede::NetworkError, UNUSABLE);
+                self.note_failure(&live, walk, key, Ede::Other, UNUSABLE);
                 if let Some(stale) = stale {
                     return Box::pin(self.release_stale(walk, query, stale, out)).await;
                 }
-                return fail(walk, query, Ede::NetworkError, UNUSABLE, out);
+                return fail(walk, query, Ede::Other, UNUSABLE, out);
             }
         };
         // Ahead of all that is learned from an answer.

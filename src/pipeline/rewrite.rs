@@ -404,7 +404,7 @@ impl Pipeline {
                 show(live, walk, query, hit, &vetted.answer, u32::MAX, false, reason, out);
             }
             _ => {
-                let (ede, text) = reason.unwrap_or((Ede::NetworkError, "the name it is led to could not be asked for"));
+                let (ede, text) = reason.unwrap_or((Ede::Other, "the name it is led to could not be asked for"));
                 super::finish::fail(walk, query, ede, text, out);
             }
         }

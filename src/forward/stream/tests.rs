@@ -97,7 +97,7 @@ async fn a_connection_that_the_server_closes_costs_no_answer() {
     up.becomes(|_, _| Act::Close);
     let before = up.queries().len();
     let error = over_tcp(&up).resolve(&permit("m.example")).await.expect_err("nothing");
-    assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind: FailKind::Broken }]));
+    assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind: FailKind::Broken, said: None }]));
     assert_eq!(up.queries().len(), before + 1);
 }
 
@@ -337,7 +337,7 @@ async fn who_is_not_the_one_named_is_told_by_kind_and_never_asked() {
         let forwarder = over_tls(&up, tls);
         let (found, took) = timed(forwarder.resolve(&permit("secret.example"))).await;
         let error = found.expect_err("nobody to trust");
-        assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind }]));
+        assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind, said: None }]));
         assert!(took < ms(1000), "{kind:?} took {took:?}");
         assert!(!error.has_left(), "no question was sent");
         let (code, text) = error.ede();
