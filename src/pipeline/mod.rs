@@ -5,6 +5,7 @@
 //! [`crate::answer`] vets, [`crate::enforce`] holds the door.
 
 mod age;
+mod alerts;
 mod beyond;
 mod decoy;
 mod delays;

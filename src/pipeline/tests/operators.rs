@@ -71,7 +71,7 @@ fn an_alert_proposes_what_helps() {
         (AlertKind::Release, None),
         (AlertKind::VolumeSpent, Some("staunch allow NAME ")),
     ] {
-        let actions = crate::pipeline::quarantine::actions(kind, &id, case);
+        let actions = crate::pipeline::alerts::actions(kind, &id, case);
         let changes = actions.iter().find(|action| action.contains(" release ") || action.contains(" allow "));
         assert_eq!(changes.is_some(), helps.is_some(), "{kind:?}: {actions:?}");
         assert!(changes.is_none_or(|action| action.starts_with(helps.expect("one"))), "{kind:?}: {actions:?}");
