@@ -2,10 +2,10 @@
 //!
 //! For clients that validate. Shown is what such a client needs for this one question, and nothing else that a server may
 //! have put beside it: an NSEC record has to match or cover the name that is denied, or the wildcard that could have
-//! answered for it, or be that of a delegation without keys on the chain; an NSEC3 record has to belong to the zone that denies. Each must come with a signature of that zone.
-//! Whether signatures and hashes are right is for the client to say: hashing for a hostile zone is work of an attacker's
-//! choice (CVE-2023-50868), so there are instead no more NSEC3 records than a proof can take. Only where more came are those
-//! that belong told by a few hashes ([`hashed`]).
+//! answered for it, or be that of a delegation without keys on the chain; an NSEC3 record has to belong to the zone that
+//! denies. Each must come with a signature of that zone. Whether signatures and hashes are right is for the client to say:
+//! hashing for a hostile zone is work of an attacker's choice (CVE-2023-50868), so there are instead no more NSEC3 records
+//! than a proof can take. Only where more came are those that belong told by a few hashes ([`hashed`]).
 //!
 //! The names in these records go nowhere else: they are not pinned, not judged and not looked up, and no answer to another
 //! question is made from them (RFC 8198 is not used).
@@ -67,7 +67,8 @@ impl Absent {
         Self { name, zone, what: What::Denied, ttl }
     }
 
-    /// What is shown under `name` are the records of a wildcard of `zone`, below a name of `labels` labels. Both names canonical.
+    /// What is shown under `name` are the records of a wildcard of `zone`, below a name of `labels` labels. Both names
+    /// canonical.
     pub(super) fn expanded(name: Spelled, zone: Spelled, labels: usize) -> Self {
         Self { name, zone, what: What::Expanded(labels), ttl: u32::MAX }
     }
