@@ -2,27 +2,29 @@
 //!
 //! For clients that validate. Shown is what such a client needs for this one question, and nothing else that a server may
 //! have put beside it: an NSEC record has to match or cover the name that is denied, or the wildcard that could have
-//! answered for it; an NSEC3 record has to belong to the zone that denies. Each must come with a signature of that zone.
-//! Whether signatures and hashes are right is for the client to say: hashing for a hostile zone is work of an attacker's
-//! choice (CVE-2023-50868), so there are instead no more NSEC3 records than a proof can take. Only where more came are those
-//! that belong told by a few hashes ([`hashed`]).
+//! answered for it, or be that of a delegation without keys on the chain; an NSEC3 record has to belong to the zone that
+//! denies. Each must come with a signature of that zone. Whether signatures and hashes are right is for the client to say:
+//! hashing for a hostile zone is work of an attacker's choice (CVE-2023-50868), so there are instead no more NSEC3 records
+//! than a proof can take. Only where more came are those that belong told by a few hashes ([`hashed`]).
 //!
 //! The names in these records go nowhere else: they are not pinned, not judged and not looked up, and no answer to another
 //! question is made from them (RFC 8198 is not used).
 
 mod hashed;
+mod wanted;
 
 use std::cmp::Ordering;
 
 use staunch_scoring::NameRef;
 use staunch_scoring::name::LabelOffsets;
 
-use self::hashed::Hashed;
 pub(crate) use self::hashed::hash;
+use self::wanted::{Wanted, choose};
 use super::message::{Message, Record, Spelled, read_name};
 use super::rdata::Signature;
-use super::vet::{CLASS_IN, RRSIG};
+use super::vet::{CLASS_IN, RRSIG, SOA};
 
+const NS: u16 = 2;
 const NSEC: u16 = 47;
 const NSEC3: u16 = 50;
 
@@ -34,21 +36,27 @@ const MAX_SIGNATURES: usize = 4;
 /// Most octets of a whole proof, names expanded; with more, none of it is shown. Three NSEC3 records, each signed twice by
 /// RSA keys of 4096 bits, take some 6,000.
 const MAX_OCTETS: usize = 8192;
-/// NSEC3 records of a denial: closest encloser, next closer name, wildcard (RFC 5155 section 7.2.2).
-const DENIED: usize = 3;
-/// NSEC3 records that tell that a wildcard may answer: next closer name (RFC 5155 section 7.2.6).
-const EXPANDED: usize = 1;
 /// Octets of a hash (RFC 5155 section 11; SHA-1 is the only algorithm there is).
 pub(crate) const HASH: usize = 20;
 /// The same in Base32 (RFC 5155 section 3.3).
 const HASH_LABEL: usize = 32;
 
+/// What of a name is not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// It, or its type.
+    Denied,
+    /// Only the name: the records shown are those of a wildcard, whose encloser has so many labels.
+    Expanded(usize),
+    /// The keys of the zone that it is in.
+    Keys,
+}
+
 /// Something that is not there, as one zone says.
 pub(super) struct Absent {
     name: Spelled,
     zone: Spelled,
-    /// Only the name: the records shown are those of a wildcard, whose encloser has so many labels.
-    expanded: Option<usize>,
+    what: What,
     /// No record that denies lives longer (RFC 9077 section 3), seconds.
     ttl: u32,
 }
@@ -56,12 +64,23 @@ pub(super) struct Absent {
 impl Absent {
     /// `name`, or its type, does not exist in `zone`, whose negative answers live `ttl` seconds. Both names canonical.
     pub(super) fn denied(name: Spelled, zone: Spelled, ttl: u32) -> Self {
-        Self { name, zone, expanded: None, ttl }
+        Self { name, zone, what: What::Denied, ttl }
     }
 
-    /// What is shown under `name` are the records of a wildcard of `zone`, below a name of `labels` labels. Both names canonical.
+    /// What is shown under `name` are the records of a wildcard of `zone`, below a name of `labels` labels. Both names
+    /// canonical.
     pub(super) fn expanded(name: Spelled, zone: Spelled, labels: usize) -> Self {
-        Self { name, zone, expanded: Some(labels), ttl: u32::MAX }
+        Self { name, zone, what: What::Expanded(labels), ttl: u32::MAX }
+    }
+
+    /// Between `zone` and `name`, to which one of its aliases leads, is a delegation without keys. Both names canonical.
+    pub(super) fn unsigned(name: Spelled, zone: Spelled) -> Self {
+        Self { name, zone, what: What::Keys, ttl: u32::MAX }
+    }
+
+    /// Whether `zone` says that it does not exist.
+    pub(super) fn is_denied_by(&self, zone: &Spelled) -> bool {
+        self.what == What::Denied && self.zone.as_wire() == zone.as_wire()
     }
 
     /// Whether it is about `name`.
@@ -88,56 +107,6 @@ pub(super) struct Proof {
 
 impl Proof {
     const NOTHING: Self = Self { sets: Vec::new(), whole: false };
-}
-
-/// What is not there, and which records can be the proof of it.
-struct Wanted<'a> {
-    absent: &'a Absent,
-    /// The wildcard that would have answered for it.
-    wildcard: Option<Spelled>,
-    /// NSEC3 records that it has room for.
-    room: usize,
-    /// Hashes of the only NSEC3 records that are shown for it.
-    only: Option<Vec<[u8; HASH]>>,
-}
-
-impl<'a> Wanted<'a> {
-    fn of(absent: &'a Absent, nsecs: &[Nsec<'_>]) -> Self {
-        let room = if absent.expanded.is_some() { EXPANDED } else { DENIED };
-        Self { absent, wildcard: wildcard(absent, nsecs), room, only: None }
-    }
-
-    /// Gives one of its places to `nsec3`, if there is one.
-    fn takes(&mut self, nsec3: &Nsec3<'_>) -> bool {
-        let is_of_zone = self.absent.zone.as_wire() == nsec3.zone.as_wire();
-        let may = self.only.as_ref().is_none_or(|only| only.contains(&nsec3.owner));
-        let takes = is_of_zone && may && self.room > 0;
-        self.room -= usize::from(takes);
-        takes
-    }
-}
-
-/// Settles which NSEC3 records are shown for `wanted`, where more of a zone came than have room. Where hashes do not tell, the
-/// first that came are.
-fn choose(wanted: &mut [Wanted<'_>], nsec3s: &[Nsec3<'_>]) {
-    let zones: Vec<Spelled> = wanted.iter().map(|wanted| wanted.absent.zone).collect();
-    for (i, zone) in zones.iter().enumerate() {
-        let zone = zone.as_wire();
-        if zones.iter().take(i).any(|before| before.as_wire() == zone) {
-            continue;
-        }
-        let mut of_zone: Vec<&mut Wanted<'_>> =
-            wanted.iter_mut().filter(|wanted| wanted.absent.zone.as_wire() == zone).collect();
-        let room: usize = of_zone.iter().map(|wanted| wanted.room).sum();
-        let came = nsec3s.iter().filter(|nsec3| nsec3.zone.as_wire() == zone).count();
-        if came <= room {
-            continue;
-        }
-        let Some(mut hashed) = Hashed::of(nsec3s, zone) else { continue };
-        for wanted in &mut of_zone {
-            wanted.only = hashed.proving(wanted.absent);
-        }
-    }
 }
 
 /// Takes from `message` the records that can prove that each of `absent` is not there.
@@ -242,10 +211,11 @@ impl<'m> Nsec<'m> {
             return false;
         }
         let either = |name: NameRef<'_>| self.owner == name || self.covers(name);
-        if absent.expanded.is_some() {
-            return self.covers(name);
+        match absent.what {
+            What::Denied => either(name) || wildcard.and_then(Spelled::as_name).is_some_and(either),
+            What::Expanded(_) => self.covers(name),
+            What::Keys => self.owner.is_below(zone) && name.is_at_or_below(self.owner) && is_cut(self.types),
         }
-        either(name) || wildcard.and_then(Spelled::as_name).is_some_and(either)
     }
 }
 
@@ -253,10 +223,16 @@ impl<'m> Nsec<'m> {
 /// the first record that covers the name tells.
 fn wildcard(absent: &Absent, nsecs: &[Nsec<'_>]) -> Option<Spelled> {
     let (name, zone) = (absent.name.as_name()?, absent.zone.as_name()?);
-    let nsec = nsecs.iter().find(|nsec| nsec.is_in(zone) && nsec.covers(name)).filter(|_| absent.expanded.is_none())?;
+    let nsec =
+        nsecs.iter().find(|nsec| nsec.is_in(zone) && nsec.covers(name)).filter(|_| absent.what == What::Denied)?;
     let encloser = nsec.encloser(name)?;
     // The name itself where others stand below it: it exists, and no wildcard answers for it.
     if encloser == name { None } else { wildcard_below(encloser) }
+}
+
+/// Whether a name with these types is a delegation, as its parent sees it.
+fn is_cut(types: &[u8]) -> bool {
+    has_type(types, NS) && !has_type(types, SOA)
 }
 
 /// `*.encloser`; `None` where that is too long for a name.

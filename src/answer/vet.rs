@@ -14,7 +14,8 @@ use super::guard::{Showing, is_internal_name};
 use super::message::{Message, Record, Spelled};
 use super::rdata::{self, Signature, Svcb};
 use super::{
-    Alias, AnswerRules, Asked, BARE_NEGATIVE_TTL, Kind, MAX_ADDRESSES, MAX_RECORDS, VetError, Vetted, WireAnswer,
+    Alias, AnswerRules, Asked, BARE_NEGATIVE_TTL, Kind, MAX_ADDRESSES, MAX_HOPS, MAX_RECORDS, VetError, Vetted,
+    WireAnswer,
 };
 use crate::model::Qtype;
 
@@ -176,6 +177,34 @@ impl<'v, 'm> Vetting<'v, 'm> {
             }
         }
         Ok(())
+    }
+
+    /// A signed alias that leads into a zone without keys is proved to do so by the zone that has signed it. Some clients look
+    /// for that where they find any proof at all, and take the answer for forged without it.
+    fn note_unsigned(&mut self, chain: &Chain) {
+        let message = self.message;
+        let is_signed =
+            |name: &Spelled| message.answers().iter().any(|r| r.rtype == RRSIG && message.owner(r) == name.as_wire());
+        let mut signers: Vec<Spelled> = Vec::new();
+        for record in message.answers().iter().filter(|r| r.rtype == RRSIG && r.class == CLASS_IN) {
+            let on_chain = chain.steps.iter().any(|step| step.owner.as_wire() == message.owner(record));
+            let Some(zone) = Signature::read(message, record).map(|s| s.signer.folded()).filter(|_| on_chain) else {
+                continue;
+            };
+            if !signers.iter().any(|known| known.as_wire() == zone.as_wire()) && signers.len() <= MAX_HOPS {
+                signers.push(zone);
+            }
+        }
+        for zone in signers {
+            let below = |hop: &&Spelled| match (hop.as_name(), zone.as_name()) {
+                (Some(hop), Some(zone)) => hop.is_below(zone),
+                _ => false,
+            };
+            let first = chain.hops.iter().filter(below).find(|hop| !is_signed(hop));
+            if let Some(hop) = first.filter(|_| !self.absent.iter().any(|absent| absent.is_denied_by(&zone))) {
+                self.absent.push(Absent::unsigned(*hop, zone));
+            }
+        }
     }
 
     /// A wildcard's records are proved only together with the absence of the name itself (RFC 4035 section 5.3.4).
@@ -355,7 +384,7 @@ impl<'v, 'm> Vetting<'v, 'm> {
                 _ => Kind::NoData,
             }
         };
-        let proved = self.proof()?;
+        let proved = self.proof(chain)?;
         let dropped = self.dropped();
         let whole = dropped == 0 && !self.edited && !bare && proved;
         let authorities = (self.written - answers) as u16;
@@ -425,10 +454,11 @@ impl<'v, 'm> Vetting<'v, 'm> {
     }
 
     /// Writes what proves that something is not there; `false` if anything of it was left out.
-    fn proof(&mut self) -> Result<bool, VetError> {
+    fn proof(&mut self, chain: &Chain) -> Result<bool, VetError> {
         if !self.asked.dnssec_ok {
             return Ok(true);
         }
+        self.note_unsigned(chain);
         let mut proof = denial::proof(self.message, &self.absent);
         for set in &proof.sets {
             for record in std::iter::once(&set.record).chain(&set.signatures) {

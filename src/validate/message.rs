@@ -199,7 +199,9 @@ impl<'m> Case<'_, 'm> {
             Holder::Insecure(why) => return Ok(Proved::insecure(why)),
         };
         let good = set.verify(zone.name, &zone.keys, seconds(self.now), work)?;
-        let Some(labels) = good.wildcard else { return Ok(Proved::secure(good.ttl)) };
+        let Some(labels) = good.wildcard.filter(|labels| !set.proves_itself(*labels)) else {
+            return Ok(Proved::secure(good.ttl));
+        };
         let denials = Denials::of(self.message, &zone, seconds(self.now), work)?;
         let denied = denials.no_closer(set.owner, labels, self.validator.limits, work)?;
         denials.proved(denied).map(|proved| proved.and(Proved::secure(good.ttl)))

@@ -6,7 +6,7 @@ use super::Bogus;
 use super::chain::Halt;
 use super::keys::{Key, is_known};
 use super::work::Work;
-use crate::answer::{CLASS_IN, Message, Record, Spelled, canonical, read_name, wildcard_below};
+use crate::answer::{CLASS_IN, Message, Nsec, Record, Spelled, canonical, read_name, wildcard_below};
 
 pub(super) const CNAME: u16 = 5;
 pub(super) const SOA: u16 = 6;
@@ -153,6 +153,16 @@ impl<'m> Set<'m> {
     /// Its only record, where there is one and no other.
     pub(super) fn single(&self) -> Option<&'m Record> {
         if let [record] = *self.records { Some(record) } else { None }
+    }
+
+    /// Whether it is the NSEC record of the wildcard whose encloser has `labels` labels, and says by itself that nothing stands
+    /// closer to the name that it is shown for (RFC 4035 section 5.3.4): knotd sends no other.
+    pub(super) fn proves_itself(&self, labels: usize) -> bool {
+        let Some(nsec) = self.single().and_then(|record| Nsec::read(self.message, record)) else { return false };
+        let wildcard = wildcard_below(self.owner.strip_left(self.owner.label_count().saturating_sub(labels)));
+        let Some(owner) = wildcard.as_ref().and_then(|wildcard| wildcard.as_name()) else { return false };
+        let nsec = Nsec { owner, ..nsec };
+        nsec.covers(self.owner) && nsec.encloser(self.owner).is_some_and(|encloser| encloser.label_count() == labels)
     }
 
     /// Zones that may have signed it, the deepest first: its owner's, and for a DS set one above (RFC 4035 section 2.4).

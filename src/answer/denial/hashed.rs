@@ -1,13 +1,13 @@
 //! Which NSEC3 records are a proof, where more of them came than a proof takes: only their hashes say.
 //!
-//! That happens where one message tells of several things, such as an alias made of a wildcard that leads below a delegation
-//! without keys, of which the same zone denies the DS set too. Without the record that belongs a client takes all for forged.
+//! That happens where one message tells of several things, and whoever sent it has put in more than the answer takes. Without the
+//! records that belong a client takes all for forged.
 
 use hickory_proto::dnssec::DigestType;
 use hickory_proto::dnssec::crypto::Digest;
 use staunch_scoring::NameRef;
 
-use super::{Absent, HASH, Nsec3, wildcard_below};
+use super::{Absent, HASH, Nsec3, What, wildcard_below};
 
 /// Most hashes computed for one answer: a denial three labels deep takes five, each wildcard on the way to it one.
 const MAX_HASHES: usize = 16;
@@ -43,7 +43,7 @@ impl<'a, 'm> Hashed<'a, 'm> {
     /// many hashes.
     pub(super) fn proving(&mut self, absent: &Absent) -> Option<Vec<[u8; HASH]>> {
         let (name, zone) = (absent.name.as_name()?, absent.zone.as_name()?);
-        if let Some(labels) = absent.expanded {
+        if let What::Expanded(labels) = absent.what {
             let next = name.strip_left(name.label_count().saturating_sub(labels + 1));
             return self.find(next, false, true).map(|covering| covering.into_iter().collect());
         }
@@ -55,6 +55,9 @@ impl<'a, 'm> Hashed<'a, 'm> {
             if let Some(own) = self.find(encloser, true, false)? {
                 let mut proof = vec![own];
                 proof.extend(self.find(next, false, true)?);
+                if absent.what == What::Keys {
+                    return Some(proof);
+                }
                 if let Some(wildcard) = wildcard_below(encloser).as_ref().and_then(|wildcard| wildcard.as_name()) {
                     proof.extend(self.find(wildcard, true, true)?);
                 }

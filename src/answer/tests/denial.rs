@@ -318,13 +318,31 @@ fn of_more_hashes_than_a_proof_takes_those_that_belong_are_shown() {
             .an(q, Qtype::RRSIG, 300, &sig(Qtype::CNAME, 3, "z.example"))
             .a("host.child.z.example", [203, 0, 113, 1])
     };
-    let (closer, delegation, other) = (spanning(q, -1), spanning("child.z.example", 0), spanning("z.example", 0));
-    for hashes in [&[&closer, &delegation][..], &[&delegation, &closer], &[&other, &delegation, &closer]] {
+    let (closer, delegation) = (spanning(q, -1), spanning("child.z.example", 0));
+    let (other, another) = (spanning("z.example", 0), spanning("w.z.example", 0));
+    for (hashes, whole) in [
+        (&[&closer, &delegation][..], true),
+        (&[&other, &another, &closer, &delegation], false),
+        (&[&closer, &other, &another, &delegation], false),
+    ] {
         let vetted = with(expanded(), hashes).vet_do(&AnswerRules::default(), true);
-        let shown = authority(&vetted, q, Qtype::A);
-        assert_eq!(shown, [format!("{} NSEC3", closer.0), format!("{} RRSIG", closer.0)]);
-        assert_eq!((vetted.kind, vetted.answer.answers), (Kind::Positive, 3));
-        assert!(!vetted.answer.authentic_data, "something was left out");
+        let shown: Vec<String> = authority(&vetted, q, Qtype::A).into_iter().step_by(2).collect();
+        assert_eq!(shown, [&closer, &delegation].map(|(owner, _)| format!("{owner} NSEC3")));
+        assert_eq!((vetted.kind, vetted.answer.answers, vetted.answer.authentic_data), (Kind::Positive, 3, whole));
+    }
+    // So it is by names: the wildcard's, the delegation's, and nothing else.
+    let cut = |types: u8| [&wire("d.z.example")[..], &[0, 6, types, 0, 0, 0, 0, 3]].concat();
+    for (owner, types, shown) in [
+        ("child.z.example", 0x20, 4),
+        ("host.child.z.example", 0x20, 4),
+        ("z.example", 0x20, 2),
+        ("aa.z.example", 0x20, 2),
+        ("child.z.example", 0x40, 2),
+        ("child.z.example", 0x22, 2),
+    ] {
+        let by_name = expanded().proof("*.w.z.example", NSEC, 60, &nsec("z.z.example"), "z.example");
+        let vetted = by_name.proof(owner, NSEC, 60, &cut(types), "z.example").vet_do(&AnswerRules::default(), true);
+        assert_eq!(authority(&vetted, q, Qtype::A).len(), shown, "{owner} {types:x}");
     }
     // Also of a denial, whichever of them come first.
     let q = "gone.z.example";
@@ -340,9 +358,9 @@ fn of_more_hashes_than_a_proof_takes_those_that_belong_are_shown() {
     assert_eq!(shown[2..], [format!("{} NSEC3", own.0), format!("{} RRSIG", own.0)]);
     // Iterations that nobody is to compute: as many as a proof takes, in the order they came.
     let costly = |(owner, data): &(String, Vec<u8>)| (owner.clone(), [&data[..2], &[1, 0], &data[4..]].concat());
-    let (closer, delegation) = (costly(&closer), costly(&delegation));
-    let vetted = with(expanded(), &[&delegation, &closer]).vet_do(&AnswerRules::default(), true);
-    assert_eq!(authority(&vetted, "b.w.z.example", Qtype::A).len(), 2);
+    let hashes = [&other, &another, &delegation, &closer].map(costly);
+    let vetted = with(expanded(), &hashes.each_ref()).vet_do(&AnswerRules::default(), true);
+    assert_eq!(authority(&vetted, "b.w.z.example", Qtype::A).len(), 6);
 }
 
 #[test]

@@ -423,14 +423,18 @@ fn an_alias_that_a_dname_makes_answers_who_asks_for_it() {
 fn the_nsec_record_of_a_wildcard_answers_who_asks_for_it() {
     let net = net();
     let zone = &net.zones["zone.example"];
-    let record = nsec("one.wild.zone.example", "z.zone.example", &[A]);
-    let signature = zone.sign(std::slice::from_ref(&record), How { labels: Some(3), ..How::default() });
-    let expanded = vec![record, signature];
+    let expanded = |next: &str, labels| {
+        let record = nsec("one.wild.zone.example", next, &[A]);
+        let how = How { labels: Some(labels), ..How::default() };
+        vec![record.clone(), zone.sign(&[record], how)]
+    };
     let proof = of_zone(&net, &[nsec("*.wild.zone.example", "z.zone.example", &[A])]);
     for (what, qtype, answers, authority, verdict) in [
-        ("with its proof", NSEC, expanded.clone(), proof.clone(), SECURE),
-        ("without", NSEC, expanded.clone(), vec![], BOGUS),
-        ("as a denial", MX, vec![], expanded, Verdict::Bogus(Bogus::Signature)),
+        ("with its proof", NSEC, expanded("here.wild.zone.example", 3), proof, SECURE),
+        ("without", NSEC, expanded("here.wild.zone.example", 3), vec![], BOGUS),
+        ("its own proof", NSEC, expanded("z.zone.example", 3), vec![], SECURE),
+        ("the same of a wildcard further up", NSEC, expanded("z.wild.zone.example", 2), vec![], BOGUS),
+        ("as a denial", MX, vec![], expanded("z.zone.example", 3), Verdict::Bogus(Bogus::Signature)),
     ] {
         let reply = Reply { rcode: 0, answers, authority };
         assert_eq!(net.anew().verdict("one.wild.zone.example", qtype, &reply), verdict, "{what}");
