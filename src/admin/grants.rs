@@ -37,11 +37,14 @@ pub(super) async fn allow(pipeline: &Arc<Pipeline>, mut grant: Grant, now: Now) 
     {
         return Err(gone(id));
     }
+    // One behind the other: what is taken back is not given again by who began before that.
+    let _turn = pipeline.granting.lock().await;
     let before = pipeline.grant_before(&form, grant.session.as_ref(), now);
     match &before {
         Some(before) => {
             grant.id.clone_from(&before.id);
-            grant.until = grant.until.max(before.until);
+            // The clock may have been set back since.
+            grant.until = grant.until.max(before.until.min(grant.from + LONGEST_GRANT * 1000));
         }
         None if pipeline.live.load().grants.load().len() >= MAX_GRANTS => {
             return Err(Response::error(ErrorCode::Failed, TooManyGrants.to_string()));
@@ -61,6 +64,13 @@ pub(super) async fn allow(pipeline: &Arc<Pipeline>, mut grant: Grant, now: Now) 
     let given = tokio::task::spawn_blocking(move || giving.grant(given, now)).await;
     let given = given.map_err(|error| error.to_string()).flatten();
     given.map_err(|error| Response::error(ErrorCode::Failed, error))?;
+    if let Some(id) = &grant.session
+        && pipeline.sessions.by_id(id).is_none()
+    {
+        // It has ended meanwhile, and its grants with it.
+        pipeline.withdraw(&grant.id, "staunch", "its session has ended", now);
+        return Err(gone(id));
+    }
     let session = grant.session.as_ref().map(tracing::field::display);
     let until = crate::telemetry::rfc3339(grant.until);
     tracing::info!(grant = grant.id, name = grant.name, session, owner = grant.owner, until, "a name is allowed");
@@ -82,6 +92,7 @@ pub(super) async fn withdraw(
 ) -> Result<Value, Response> {
     require("reason", reason)?;
     require("by", by)?;
+    let _turn = pipeline.granting.lock().await;
     let (grant, commit) = pipeline.withdraw(id, by, reason, now).ok_or_else(|| {
         let what = format!("no grant `{id}` is in force; `staunch grant list` names all");
         Response::error(ErrorCode::NotFound, what)

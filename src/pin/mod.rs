@@ -14,7 +14,7 @@ mod session;
 
 use std::time::Duration;
 
-pub use session::{Asked, Details, Epoch, Passed, SessionPins, Tightened};
+pub use session::{Asked, Details, Epoch, Passed, SessionPins, Tightened, Word};
 
 /// Most addresses remembered for one session. An address beyond it takes the place of the least recently answered one that
 /// has no open flow, which the caller must unpin. A page with 40 hosts has some hundred; chosen without a source, well above

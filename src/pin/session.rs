@@ -31,9 +31,19 @@ pub struct Asked<'a> {
     pub volume: Option<u64>,
     /// Addresses that one name may hold open; the least recently answered one gives way.
     pub most: usize,
-    /// Whether the name leads there by the operator's own word, whatever policy says of it: a zone of ours, a policy zone's
-    /// records, the block page.
-    pub by_word: bool,
+    /// By which word of the operator's own the name leads there, whatever policy says of it.
+    pub by: Option<Word>,
+}
+
+/// A word of the operator's own. What it has opened is closed by that word alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// An authoritative zone of ours.
+    Zone,
+    /// A response policy zone's own records.
+    PolicyZone,
+    /// The block page.
+    Page,
 }
 
 /// What the packet filter was ordered to hold for one session, and what of it it has acknowledged.
@@ -163,7 +173,7 @@ impl SessionPins {
             }
             let pin = self.pins.entry(*address).or_default();
             if let Some(named) = pin.find_mut(asked.name) {
-                named.by_word = asked.by_word;
+                named.by = asked.by;
             }
             pin.answered = self.answered;
             pin.ordered = Some(widest(pin.ordered, asked.volume));
@@ -300,14 +310,14 @@ impl SessionPins {
     }
 
     /// Judges every name that holds something open, or was ordered to, anew: `opens` gives what it opens now and how much may
-    /// go out, or nothing, and `shows` whether an address may be had by it. `word` gives the same of what the operator's own
-    /// word leads to. What no name opens any more is forgotten, and then no acknowledgement under way counts. To be called in
+    /// go out, or nothing, and `shows` whether an address may be had by it. `word` gives the same of what a word of the
+    /// operator's own leads to. What no name opens any more is forgotten, and then no acknowledgement under way counts. To be called in
     /// the same critical section in which the packet filter is told.
     pub fn tighten(
         &mut self,
         mut opens: impl FnMut(NameRef<'_>) -> Option<(Ports, Option<u64>)>,
         shows: impl Fn(NameRef<'_>, IpAddr) -> bool,
-        word: impl Fn(NameRef<'_>, IpAddr) -> Option<(Ports, Option<u64>)>,
+        word: impl Fn(Word, NameRef<'_>, IpAddr) -> Option<(Ports, Option<u64>)>,
     ) -> Tightened {
         let judged: HashMap<Arc<[u8]>, (Ports, Option<u64>), foldhash::quality::RandomState> =
             self.names.keys().filter_map(|name| Some((name.clone(), opens(NameRef::from_wire(name).ok()?)?))).collect();
@@ -316,10 +326,10 @@ impl SessionPins {
             let before = pin.names.len();
             let mut ports: Vec<Ports> = Vec::new();
             let mut volume: Option<Option<u64>> = None;
-            pin.names.retain(|Named { name, by_word, .. }| {
-                let opens = NameRef::from_wire(name).ok().and_then(|named| match by_word {
-                    true => word(named, *address),
-                    false => judged.get(name).filter(|_| shows(named, *address)).cloned(),
+            pin.names.retain(|Named { name, by, .. }| {
+                let opens = NameRef::from_wire(name).ok().and_then(|named| match by {
+                    Some(by) => word(*by, named, *address),
+                    None => judged.get(name).filter(|_| shows(named, *address)).cloned(),
                 });
                 let Some((open, limit)) = opens else {
                     // Be it held or not: an answer by it may be under way once more.
@@ -406,7 +416,7 @@ impl SessionPins {
         };
         *self.names.entry(shared.clone()).or_default() += 1;
         let pin = self.pins.entry(address).or_default();
-        pin.names.push(Named { name: shared, is_held: false, by_word: false });
+        pin.names.push(Named { name: shared, is_held: false, by: None });
         if pin.names.len() > NAMES_OF_ADDRESS {
             let oldest = pin.names.remove(0).name;
             self.unname(&oldest);

@@ -44,8 +44,9 @@ impl Pipeline {
         };
         let target = target.as_ref();
         let owners = std::iter::once(first).chain(entry.hops.iter().map(NameBuf::as_ref)).take(entry.hops.len());
-        let age = entry.age(now.mono);
-        let ttls = entry.answer.alias_ttls().map(|ttl| ttl.saturating_sub(age));
+        // How old the entry is tells when others asked.
+        let (age, cap) = (entry.age(now.mono), self.cap(live, walk, query, now));
+        let ttls = entry.answer.alias_ttls().map(|ttl| ttl.saturating_sub(age).min(cap));
         let aliases: Vec<Alias<'_>> = owners.zip(ttls).map(|(owner, ttl)| Alias { owner, ttl }).collect();
         let packet = packet_for(target, query);
         let led = Led { borders: walk.led.borders + 1, ..walk.led };

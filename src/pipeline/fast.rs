@@ -323,7 +323,7 @@ impl Pipeline {
                 if let (None, Some(_), Some(permit)) = (&entry, &heard, permit) {
                     drop(inner);
                     record.source = Source::Upstream;
-                    let judged = (live.version, grants.version());
+                    let judged = (live.version, grants.version(), zones.version());
                     let leave = Leave { permit: permit.shared(sharing), judged, slow: false, fare: None, heard };
                     return deferred(record, Step::Forward(Box::new(leave)));
                 }
@@ -377,7 +377,8 @@ impl Pipeline {
                 record.source = Source::Upstream;
                 match permit {
                     Some(permit) => {
-                        let (permit, judged) = (permit.shared(sharing), (live.version, grants.version()));
+                        let permit = permit.shared(sharing);
+                        let judged = (live.version, grants.version(), zones.version());
                         deferred(record, Step::Forward(Box::new(Leave { permit, judged, slow, fare, heard: None })))
                     }
                     // An applied answer always carries its permit; were it otherwise, nobody is left without a word.

@@ -17,9 +17,9 @@ use crate::cache::{Entry, Key};
 use crate::clock;
 use crate::event::{RuleRef, Source, Verdict};
 use crate::listen::Fast;
-use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason};
+use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, Transport};
 use crate::partition::Partition;
-use crate::pin;
+use crate::pin::{self, Word};
 use crate::policy::{Permit, RefusalText, Shut, ede_of};
 use crate::ports::Ports;
 use crate::reply::{self, Refusal};
@@ -228,11 +228,22 @@ impl Pipeline {
     /// changed since: the name itself may be what was to be kept in.
     fn shut_since(&self, leave: &Leave, walk: &Walk, query: &Query<'_>, now: Now) -> Option<(Arc<Live>, Shut)> {
         let (live, context) = (self.live.load(), walk.session.context());
-        let grants = live.grants.load();
-        if (live.version, grants.version()) == leave.judged && context.is_as(&walk.record.context) {
+        let (grants, zones) = (live.grants.load(), live.rpz.load());
+        if (live.version, grants.version(), zones.version()) == leave.judged && context.is_as(&walk.record.context) {
             return None;
         }
-        let shut = live.policy.opens(&context, &grants, query.qname.as_ref(), now.wall).err()?;
+        let (name, tcp) = (query.qname.as_ref(), walk.transport == Transport::Tcp);
+        let shut = match live.policy.opens(&context, &grants, name, now.wall) {
+            Err(shut) => shut,
+            Ok(_) => {
+                let asked = live.policy.mode_of(&context) == Mode::Enforce
+                    && !walk.led.aliased
+                    && !live.policy.is_written(&context, &grants, name, now.wall, true);
+                let hit = asked.then(|| zones.question(name, walk.from).hit).flatten()?;
+                let rule = Some(hit.reference());
+                (!hit.action.lets_pass(tcp)).then_some(Shut { reason: Reason::Rpz, rule })?
+            }
+        };
         Some((Guard::into_inner(live), shut))
     }
 
@@ -383,7 +394,7 @@ impl Pipeline {
             let stands = page.iter().all(|address| live.sinkhole.addresses.contains(address));
             stands.then(|| (Ports::web(), None))
         };
-        if !self.pin_by_word(walk, query, opens, &page, live.sinkhole.negative_ttl, out).await {
+        if !self.pin_by_word(walk, query, (Word::Page, opens), &page, live.sinkhole.negative_ttl, out).await {
             return;
         }
         let reason = walk.record.reason.unwrap_or(Reason::Score);

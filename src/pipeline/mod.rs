@@ -139,6 +139,8 @@ pub struct Pipeline {
     /// Held while sessions come, change their addresses or go, until the packet filter has been told: so it hears of an
     /// address in the order in which it belonged to one and then to another.
     membership: Mutex<()>,
+    /// Held while an operator gives or takes back an allowance, until it is on disk and in force.
+    pub granting: tokio::sync::Mutex<()>,
     /// Held while a configuration, or other trusted keys, are put in force: one after the other.
     in_force: Mutex<()>,
     /// Whether anybody tells what is connected to.
@@ -223,8 +225,8 @@ enum Step {
 /// How a question leaves.
 struct Leave {
     permit: Permit,
-    /// The versions of the configuration and of the grants that gave it.
-    judged: (u64, u64),
+    /// The versions of the configuration, of the grants and of the policy zones that gave it.
+    judged: (u64, u64, u64),
     /// Whether it waits a random moment first.
     slow: bool,
     /// Held until it is answered, by who was the first to ask.
@@ -271,6 +273,7 @@ impl Pipeline {
             late: stale::Latecomers::default(),
             validated: crate::validate::Counters::default(),
             in_force: Mutex::default(),
+            granting: tokio::sync::Mutex::default(),
             connections_told: AtomicBool::new(false),
             unplaced: Mutex::default(),
             membership: Mutex::default(),
@@ -350,7 +353,8 @@ impl Pipeline {
     /// Whether a question that something has led to may come along with the same one on its way. What led here may be on a trip
     /// that ends with the session's own question, and must not wait for its own end.
     fn ride_of(&self, led: Led) -> rides::Ride {
-        let may_wait_for_itself = led != Led::default() && self.live.load().sharing.private;
+        let live = self.live.load();
+        let may_wait_for_itself = led != Led::default() && (live.sharing.private || live.validator.is_some());
         if may_wait_for_itself { rides::Ride::Never } else { rides::Ride::FIRST }
     }
 

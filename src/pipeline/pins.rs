@@ -11,14 +11,14 @@ use crate::answer::{self, WireAnswer};
 use crate::clock;
 use crate::enforce::{self, Command, Ticket};
 use crate::model::{Ede, Reason};
-use crate::pin::{self, Asked};
+use crate::pin::{self, Asked, Word};
 use crate::ports::Ports;
 use crate::session::Context;
 use crate::wire::Query;
 
 /// What the addresses of a name are pinned for.
 pub(super) fn asked<'a>(live: &Live, name: NameRef<'a>, ports: &'a Ports, volume: Option<u64>) -> Asked<'a> {
-    Asked { name, ports, volume, most: live.pins_per_name, by_word: false }
+    Asked { name, ports, volume, most: live.pins_per_name, by: None }
 }
 
 /// Whether `context` has an address from which `destination` could be reached.
@@ -56,13 +56,13 @@ pub(super) struct Judged<'a> {
 
 impl Pipeline {
     /// Pins `destinations`, which are the operator's own word, for the walk's session so that they outlive `ttl` seconds.
-    /// `opens` gives what is opened of them, as long as that word stands. `false`: the reply is already written, and it is not
+    /// `opens` gives what is opened of them, as long as `word` stands. `false`: the reply is already written, and it is not
     /// the answer.
     pub(super) async fn pin_by_word(
         &self,
         walk: &mut Walk,
         query: &Query<'_>,
-        opens: impl Fn(&Live, &Context) -> Option<(Ports, Option<u64>)>,
+        (word, opens): (Word, impl Fn(&Live, &Context) -> Option<(Ports, Option<u64>)>),
         destinations: &[IpAddr],
         ttl: u32,
         out: &mut Vec<u8>,
@@ -73,7 +73,7 @@ impl Pipeline {
                 fail(walk, query, Ede::Other, CHANGED, out);
                 return false;
             };
-            let asked = Asked { by_word: true, ..asked(&live, query.qname.as_ref(), &ports, volume) };
+            let asked = Asked { by: Some(word), ..asked(&live, query.qname.as_ref(), &ports, volume) };
             let judged = Judged { live: &live, grants: live.grants.load().version(), context: &context };
             match self.pin_once(judged, walk, query, &asked, destinations, ttl, out).await {
                 Ordered::Held => return true,

@@ -213,6 +213,11 @@ impl Pipeline {
         inner.score.extend(Bits::whole(extend));
         if let Some(case) = case {
             inner.release();
+            if !unsaid(&context).is_empty() {
+                // An address that came while this was awaited was journalled as a closed session's, behind the release.
+                let (session, by, note) = (session.id().clone(), by.to_owned(), note.to_owned());
+                drop(self.spool(vec![store::Record::Release { session, by, note, extend: 0 }]));
+            }
             tracing::info!(session = %session.id(), %case, by, extended_bits = extend, "session released");
         } else if extend > 0 {
             tracing::info!(session = %session.id(), by, extended_bits = extend, "an open session may tell more");
@@ -317,6 +322,10 @@ impl Pipeline {
     pub(super) fn joined(&self, session: &Session, changed: &Announced, now: Now) {
         for displaced in &changed.displaced {
             self.forget(displaced);
+            let own = self.drop_grants_of(displaced.id(), now);
+            if !own.is_empty() {
+                drop(self.spool(own));
+            }
         }
         let mut inner = session.inner.lock();
         // Behind what was ordered for these by whoever knew the session with them.

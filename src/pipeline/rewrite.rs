@@ -21,7 +21,7 @@ use crate::event::{self, Source, Verdict};
 use crate::listen::Fast;
 use crate::lists::Grants;
 use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, Transport, Wall};
-use crate::pin;
+use crate::pin::{self, Word};
 use crate::policy::{Decision, Policy, RefusalText};
 use crate::reply::{self, Refusal};
 use crate::rpz::{self, Action, Chain, Exempt, Hit, Target, Trigger, Zone};
@@ -368,7 +368,7 @@ impl Pipeline {
             let profile = live.policy.profiles.of(context.kind(), context.phase());
             stands.then(|| (profile.ports.clone(), profile.volume.cut))
         };
-        if !self.pin_by_word(walk, query, opens, &vetted.answer.pins, plan.ttl, out).await {
+        if !self.pin_by_word(walk, query, (Word::PolicyZone, opens), &vetted.answer.pins, plan.ttl, out).await {
             return;
         }
         self.note_exposed(walk, &vetted.answer.pins);

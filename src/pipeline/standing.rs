@@ -35,13 +35,14 @@ const WAYS: usize = 4;
 pub(super) struct Basis {
     session: u64,
     live: u64,
+    vetting: u64,
     grants: u64,
     zones: u64,
 }
 
 impl Basis {
     pub(super) fn new(session: u64, live: &Live, grants: u64, zones: u64) -> Self {
-        Self { session, live: live.version, grants, zones }
+        Self { session, live: live.version, vetting: live.vetting(), grants, zones }
     }
 }
 

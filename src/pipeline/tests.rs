@@ -232,6 +232,25 @@ fn of_two_that_claim_an_address_the_later_one_has_it_and_what_is_left_of_the_oth
 }
 
 #[test]
+fn an_address_that_comes_while_its_source_is_released_closes_nothing_behind_a_restart() {
+    block_on(async {
+        let world = World::of("unknown_source = \"profile\"\n", "").await;
+        let host = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, n]);
+        world.has(host(0x11), "www.site.example").await;
+        let session = world.pipeline.sessions.by_address(host(0x11)).expect("adopted");
+        world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+        let mut release = Box::pin(world.pipeline.release_by(&session, "ops", "test", 0, clock::now()));
+        // It is recorded, and awaited.
+        let begun = std::future::poll_fn(|cx| std::task::Poll::Ready(release.as_mut().poll(cx))).await;
+        assert!(begun.is_pending());
+        world.has(host(0x12), "www.site.example").await;
+        assert!(release.await.expect("recorded"));
+        drop(session);
+        assert!(world.journalled().quarantined.is_empty());
+    });
+}
+
+#[test]
 fn all_addresses_of_a_closed_source_that_nobody_announced_stay_closed_behind_a_restart() {
     block_on(async {
         let world = World::of("unknown_source = \"profile\"\n", "").await;

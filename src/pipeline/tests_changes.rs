@@ -7,6 +7,15 @@ use crate::clock;
 use crate::model::{Phase, Qtype};
 
 const A: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// A policy zone that says of a name what stands behind it.
+fn policy_zone(rules: &str) -> (tempfile::NamedTempFile, String) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let text = format!("$TTL 60\n@ IN SOA ns.invalid. host.invalid. 1 60 60 60 60\n@ IN NS ns.invalid.\n{rules}");
+    std::fs::write(file.path(), text).expect("written");
+    let table = format!("[[rpz]]\nname = \"policy.test\"\nfile = \"{}\"\n", file.path().display());
+    (file, table)
+}
+
 const SESSION: &str = "[[session]]\nid = \"a\"\naddresses = [\"127.0.0.1\"]\ntype = \"batch\"\n";
 
 fn rule(id: &str, action: &str, name: &str, more: &str) -> String {
@@ -29,6 +38,13 @@ fn a_question_that_is_denied_while_it_waits_does_not_leave() {
         world.reload(&format!("{}{}", world.text, rule("no", "deny", "evil.example", ""))).await;
         let reply = world.end(waiting).await;
         assert_eq!((outcome(&reply).0, world.heard()), (3, Vec::new()));
+        // The same by a policy zone.
+        world.reload(&world.text).await;
+        let waiting = world.begin(A, &question, clock::now()).expect("it is to be asked");
+        let (_file, zone) = policy_zone("*.evil.example CNAME .\n");
+        world.reload(&format!("{}{zone}", world.text)).await;
+        assert_eq!((outcome(&world.end(waiting).await).0, world.heard()), (3, Vec::new()));
+        world.reload(&world.text).await;
         // What others were asked for meanwhile goes on.
         let question = packet("www.site.example", Qtype::A);
         let waiting = world.begin(A, &question, clock::now()).expect("it is to be asked");
@@ -68,7 +84,9 @@ fn what_is_open_by_a_zone_of_ours_is_not_closed_by_what_policy_says_of_its_names
         assert_eq!(open(), 1);
         world.reload(&format!("{}{}", world.text, rule("no", "deny", "corp.test", ""))).await;
         assert_eq!((open(), outcome(&ask().await)), (1, (0, 1)), "its words are the operator's own");
-        world.reload(&world.text.replace(&own, "")).await;
+        // Another word does not stand in for it.
+        let (_file, other) = policy_zone("www.other.example A 203.0.113.7\n");
+        world.reload(&format!("{}{other}", world.text.replace(&own, ""))).await;
         assert_eq!(open(), 0, "the zone is gone");
     });
 }

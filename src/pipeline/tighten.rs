@@ -11,6 +11,7 @@ use super::{Live, Pipeline, class_of, is_guarded};
 use crate::enforce::{Class, Command, Kept};
 use crate::lists::{Action, Allowance, Rule};
 use crate::model::Now;
+use crate::pin::Word;
 use crate::ports::Ports;
 use crate::session::{Context, Inner, Session};
 
@@ -84,16 +85,14 @@ impl Pipeline {
         let profile = live.policy.profiles.of(context.kind(), context.phase());
         let zones = live.rpz.load();
         // What policy says of such a name refuses the question, not where the operator leads instead.
-        let word = |name: NameRef<'_>, address: IpAddr| {
-            if live.zones.covers(name) {
-                return Some((profile.ports.clone(), None));
-            }
-            if live.sinkhole.addresses.contains(&address) {
-                return Some((Ports::web(), None));
-            }
+        let word = |word, name: NameRef<'_>, address: IpAddr| match word {
+            Word::Zone => live.zones.covers(name).then(|| (profile.ports.clone(), None)),
+            Word::Page => live.sinkhole.addresses.contains(&address).then(|| (Ports::web(), None)),
             // Of which zone, and by which rule, is not kept: the lease is as short as the zone's records live.
-            let may = !zones.is_empty() && live.answers.pins(name, address);
-            may.then(|| (profile.ports.clone(), profile.volume.cut))
+            Word::PolicyZone => {
+                let may = !zones.is_empty() && live.answers.pins(name, address);
+                may.then(|| (profile.ports.clone(), profile.volume.cut))
+            }
         };
         let tightened = inner.pins.tighten(opens, shows, word);
         // In another class, or since a written range was closed, what it has open there has to be looked at again.

@@ -13,7 +13,7 @@ use super::rewrite::packet_for;
 use super::{Led, Pipeline, Walk, is_guarded};
 use crate::answer::{Alias, Asked, Kind, MAX_HOPS};
 use crate::model::{Ede, Qtype};
-use crate::pin;
+use crate::pin::{self, Word};
 use crate::reply;
 use crate::wire::Query;
 
@@ -89,7 +89,7 @@ impl Pipeline {
             let addresses: Vec<IpAddr> = vetted.answer.pins.iter().filter(reachable).copied().collect();
             let plan = pin::plan(&live.pins, vetted.answer.ttl);
             let profile = live.policy.profiles.of(context.kind(), context.phase());
-            let asked = pin::Asked { by_word: true, ..asked(&live, first, &profile.ports, None) };
+            let asked = pin::Asked { by: Some(Word::Zone), ..asked(&live, first, &profile.ports, None) };
             let judged = Judged { live: &live, grants: live.grants.load().version(), context: &context };
             match self.pin_once(judged, walk, query, &asked, &addresses, plan.ttl, out).await {
                 Ordered::Held => {}

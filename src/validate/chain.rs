@@ -71,6 +71,8 @@ impl Validator {
         let keys = match self.zones.get(of, anchor, number, now.mono) {
             Some(State::Zone(keys)) => keys,
             Some(State::Bogus(why)) => return Err(Halt::Bogus(why)),
+            // Who configures an anchor wants what is below it signed, and these keys cannot be checked.
+            Some(State::Insecure(_)) => return Err(Halt::Bogus(Bogus::NoKey)),
             _ => return lacks(Lack::keys(at(depth), vouched.into(), number), depth + 1),
         };
         let mut zone = Zone { name: at(depth), keys };

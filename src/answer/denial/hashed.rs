@@ -10,7 +10,7 @@ use staunch_scoring::NameRef;
 use super::{Absent, HASH, Nsec3, What, wildcard_below};
 
 /// Most hashes computed for one answer: a denial three labels deep takes five, each wildcard on the way to it one.
-const MAX_HASHES: usize = 16;
+pub(super) const MAX_HASHES: usize = 16;
 /// Iterations above which none is computed (RFC 9276 section 3.2; the limit of unbound): who validates takes such a zone for
 /// an unsigned one.
 const MAX_ITERATIONS: u16 = 150;
@@ -26,17 +26,18 @@ pub(super) struct Hashed<'a, 'm> {
     all: Vec<&'a Nsec3<'m>>,
     salt: &'m [u8],
     iterations: u16,
-    left: usize,
+    left: &'a mut usize,
 }
 
 impl<'a, 'm> Hashed<'a, 'm> {
-    /// Those of `all` that are of `zone`. `None` where there are none, or hashing them takes too much.
-    pub(super) fn of(all: &'a [Nsec3<'m>], zone: &[u8]) -> Option<Self> {
+    /// Those of `all` that are of `zone`; `left` hashes may yet be computed for the answer. `None` where there are none, or hashing
+    /// them takes too much.
+    pub(super) fn of(all: &'a [Nsec3<'m>], zone: &[u8], left: &'a mut usize) -> Option<Self> {
         let own = || all.iter().filter(|nsec3| nsec3.zone.as_wire() == zone);
         let (salt, iterations) = own().next().map(|first| (first.salt, first.iterations))?;
         // RFC 5155 section 8.2: all of one answer have the same parameters.
         let alike = own().filter(|nsec3| nsec3.salt == salt && nsec3.iterations == iterations).collect();
-        (iterations <= MAX_ITERATIONS).then_some(Self { all: alike, salt, iterations, left: MAX_HASHES })
+        (iterations <= MAX_ITERATIONS).then_some(Self { all: alike, salt, iterations, left })
     }
 
     /// Owners of the records that prove that `absent` is not there, as far as there are such; `None` where that takes too
@@ -70,7 +71,7 @@ impl<'a, 'm> Hashed<'a, 'm> {
 
     /// Owner of the record that matches `name`, or covers it, if there is one; `None` where no hash is left.
     fn find(&mut self, name: NameRef<'_>, matching: bool, covering: bool) -> Option<Option<[u8; HASH]>> {
-        self.left = self.left.checked_sub(1)?;
+        *self.left = self.left.checked_sub(1)?;
         let hash = hash(self.salt, self.iterations, name)?;
         let fits = |nsec3: &&&Nsec3<'_>| matching && nsec3.owner == hash || covering && nsec3.covers(&hash);
         Some(self.all.iter().find(fits).map(|nsec3| nsec3.owner))

@@ -1,6 +1,6 @@
 //! How many records may be the proof of each thing that is not there, and which of more.
 
-use super::hashed::Hashed;
+use super::hashed::{Hashed, MAX_HASHES};
 use super::{Absent, HASH, Nsec, Nsec3, Spelled, What, wildcard};
 
 /// NSEC3 records of a denial: closest encloser, next closer name, wildcard (RFC 5155 section 7.2.2).
@@ -46,6 +46,7 @@ impl<'a> Wanted<'a> {
 /// first that came are.
 pub(super) fn choose(wanted: &mut [Wanted<'_>], nsec3s: &[Nsec3<'_>]) {
     let zones: Vec<Spelled> = wanted.iter().map(|wanted| wanted.absent.zone).collect();
+    let mut left = MAX_HASHES;
     for (i, zone) in zones.iter().enumerate() {
         let zone = zone.as_wire();
         if zones.iter().take(i).any(|before| before.as_wire() == zone) {
@@ -58,7 +59,7 @@ pub(super) fn choose(wanted: &mut [Wanted<'_>], nsec3s: &[Nsec3<'_>]) {
         if came <= room {
             continue;
         }
-        let Some(mut hashed) = Hashed::of(nsec3s, zone) else { continue };
+        let Some(mut hashed) = Hashed::of(nsec3s, zone, &mut left) else { continue };
         for wanted in &mut of_zone {
             wanted.only = hashed.proving(wanted.absent);
         }

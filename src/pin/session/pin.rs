@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use staunch_scoring::NameRef;
 
+use super::Word;
 use crate::ports::Ports;
 
 /// How long an address without a lease is remembered behind the last sign of an open flow to it, milliseconds: several looks
@@ -34,8 +35,8 @@ pub(super) struct Named {
     pub(super) name: Arc<[u8]>,
     /// Whether what it opens was acknowledged.
     pub(super) is_held: bool,
-    /// See [`super::Asked::by_word`].
-    pub(super) by_word: bool,
+    /// See [`super::Asked::by`].
+    pub(super) by: Option<Word>,
 }
 
 #[derive(Debug)]

@@ -16,7 +16,7 @@ fn name(text: &str) -> NameBuf {
 }
 
 fn asked<'a>(name: &'a NameBuf, ports: &'a Ports) -> Asked<'a> {
-    Asked { name: name.as_ref(), ports, volume: None, most: 10_000, by_word: false }
+    Asked { name: name.as_ref(), ports, volume: None, most: 10_000, by: None }
 }
 
 const NONE: [IpAddr; 0] = [];
@@ -29,7 +29,7 @@ fn note_now(pins: &mut SessionPins, asked: &Asked<'_>, address: IpAddr, end: u64
 }
 
 /// Nothing is the operator's own word.
-fn no_word(_: NameRef<'_>, _: IpAddr) -> Option<(Ports, Option<u64>)> {
+fn no_word(_: Word, _: NameRef<'_>, _: IpAddr) -> Option<(Ports, Option<u64>)> {
     None
 }
 
@@ -164,11 +164,12 @@ fn a_name_that_is_denied_is_not_acknowledged_though_another_keeps_the_address_op
 fn what_the_operators_word_leads_to_is_not_judged_by_policy() {
     let (own, www, web) = (name("own.example"), name("www.example"), Ports::web());
     let mut pins = SessionPins::new();
-    let by_word = Asked { by_word: true, ..asked(&own, &web) };
+    let by_word = Asked { by: Some(Word::Page), ..asked(&own, &web) };
     for (asked, n) in [(&by_word, 1), (&asked(&www, &web), 2)] {
         assert_eq!(note_now(&mut pins, asked, address(n), 1_000, 0), NONE);
     }
-    let word = |name: NameRef<'_>, _: IpAddr| (name == own.as_ref()).then(|| (Ports::web(), None));
+    let word =
+        |word, name: NameRef<'_>, _: IpAddr| (word == Word::Page && name == own.as_ref()).then(|| (Ports::web(), None));
     let kept = pins.tighten(|_| None, |_, _| false, word);
     assert_eq!(kept.keep, [(address(1), vec![Ports::web()], None)]);
     assert!(pins.covers(&by_word, address(1), 1_000) && pins.tighten(|_| None, |_, _| true, no_word).lost);

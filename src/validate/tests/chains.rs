@@ -383,4 +383,12 @@ fn a_zone_whose_keys_are_too_short_is_insecure() {
         net.put("www.test", DS, Reply::no_data(proof));
         assert_eq!(net.verdict("www.test", A, &Reply::answer(fit.signed(&[a("www.test")]))), verdict, "{what}");
     }
+    // Who configures such an anchor wants what is below it signed, and is told at once that it is not.
+    let mut net = net.anew();
+    let [tag_high, tag_low, algorithm, digest, hash @ ..] = &short_ds[..] else { panic!("a DS record") };
+    let (tag, hash) = (u16::from_be_bytes([*tag_high, *tag_low]), crate::store::hex(hash));
+    let anchor = format!("test. IN DS {tag} {algorithm} {digest} {hash}\n");
+    net.validator = Validator::new(Anchors::read(&anchor).expect("an anchor"), Limits::default());
+    net.put("test", DNSKEY, Reply::answer(fit.signed(&[short.keys()])));
+    assert_eq!(net.verdict("www.test", A, &Reply::answer(fit.signed(&[a("www.test")]))), no_key);
 }
