@@ -314,7 +314,15 @@ fn repeats_that_tell_too_much_are_answered_from_memory() {
     daemon.event(|e| e["verdict"] == "hold" && e["score"]["charged_bits"] == 0.0);
     assert_eq!((spent(&daemon), asked.of("zero.site.example")), (before, left), "nothing leaves in this tick");
 
-    // Nothing at hand: the reload has cleared the cache, so it is asked, and charged.
+    // Where nothing has changed, what is at hand stays.
+    assert_eq!(daemon::code(&daemon.run(&["reload"])), 0);
+    assert_eq!(ask(&daemon, "127.0.0.1", "zero.site.example").errors, [3]);
+    // Nothing at hand: another policy has cleared the cache, so it is asked, and charged.
+    let file = daemon.dir.path().join("staunch.toml");
+    let text = std::fs::read_to_string(&file).expect("a configuration");
+    let rule = "[[rule]]\nid = \"more\"\naction = \"deny\"\nnames = [\"else.example\"]\nowner = \"o\"\nreason = \"r\"\n\
+                review_by = \"2099-01-01\"\n";
+    std::fs::write(&file, format!("{text}\n{rule}")).expect("written");
     assert_eq!(daemon::code(&daemon.run(&["reload"])), 0);
     let fresh = ask(&daemon, "127.0.0.1", "zero.site.example");
     assert_eq!((fresh.rcode, fresh.answers, fresh.ttl), (0, 1, 0), "{fresh:?}");
