@@ -172,6 +172,11 @@ impl Shares {
     pub fn has_room(&self, session: &Session, context: &Context, from: IpAddr, now: u64) -> Result<(), Past> {
         let (crowd, stranger) = (self.crowd_of(context, from), !context.announced);
         let held = self.counters(session, crowd, stranger).map(|counter| counter.map_or(0, |held| held.load(Relaxed)));
+        // Who has used up its part asks for all that, and must not pass for gone.
+        let me = std::ptr::from_ref(session) as usize;
+        if self.last.load(Relaxed) != me {
+            self.last.store(me, Relaxed);
+        }
         self.judge(held, crowd.is_some(), stranger, now)
             .inspect_err(|past| _ = self.refused[*past as usize].fetch_add(1, Relaxed))
     }

@@ -48,6 +48,21 @@ fn one_session_gets_a_quarter_and_leaves_the_rest() {
 }
 
 #[test]
+fn who_has_used_up_its_part_is_beside_others_for_as_long_as_it_asks() {
+    let shares = Shares::new(ROOM);
+    let (hostile, honest) = (session(1, None, true), session(2, None, true));
+    let first = fill(&shares, &honest, 1);
+    let held = fill(&shares, &hostile, 60_000);
+    assert!((100..=130).contains(&held.len()), "{}", held.len());
+    drop(first);
+    // Three seconds in which the one has no room and the other asks now and then.
+    for now in (NOW..NOW + 3 * BESIDE_MS).step_by(10) {
+        assert!(shares.has_room(&hostile.0, &hostile.1, hostile.2, now).is_err(), "{now}");
+        drop(shares.take(&honest.0, &honest.1, honest.2, now).expect("room"));
+    }
+}
+
+#[test]
 fn everybody_gets_in_whatever_others_hold() {
     // Hostile sessions, of as many owners, and what an honest one gets behind them at least.
     for (hostile, least) in [(1, 75), (16, 40), (60, 16), (120, 4), (180, 4), (5_000, 0)] {
