@@ -149,12 +149,8 @@ impl Shares {
         let place = Place { shares: self.clone(), session: session.clone(), crowd, stranger };
         // Two counters are never read at one moment, so what all have can look like more than the session has while several
         // workers take and give back for it alone: only behind another session's question is it compared.
-        let me = Arc::as_ptr(session) as usize;
-        if self.last.load(Relaxed) != me {
-            self.last.store(me, Relaxed);
-            if before[0] > before[1] {
-                self.beside.store(now, Relaxed);
-            }
+        if self.is_behind_another(session) && before[0] > before[1] {
+            self.beside.store(now, Relaxed);
         }
         match self.judge(before, crowd.is_some(), stranger, now) {
             Ok(()) => Ok(place),
@@ -173,12 +169,19 @@ impl Shares {
         let (crowd, stranger) = (self.crowd_of(context, from), !context.announced);
         let held = self.counters(session, crowd, stranger).map(|counter| counter.map_or(0, |held| held.load(Relaxed)));
         // Who has used up its part asks for all that, and must not pass for gone.
-        let me = std::ptr::from_ref(session) as usize;
-        if self.last.load(Relaxed) != me {
-            self.last.store(me, Relaxed);
-        }
+        self.is_behind_another(session);
         self.judge(held, crowd.is_some(), stranger, now)
             .inspect_err(|past| _ = self.refused[*past as usize].fetch_add(1, Relaxed))
+    }
+
+    /// Notes that this session asks. Whether the question before was another's.
+    fn is_behind_another(&self, session: &Session) -> bool {
+        let me = std::ptr::from_ref(session) as usize;
+        let is_behind = self.last.load(Relaxed) != me;
+        if is_behind {
+            self.last.store(me, Relaxed);
+        }
+        is_behind
     }
 
     /// Whether others ask too, so that a session has to keep to its turns; `now` as in [`Self::take`].

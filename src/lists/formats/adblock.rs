@@ -129,11 +129,15 @@ impl Twins {
     /// Whether this very line was met before.
     pub(in crate::lists) fn is_one(&mut self, line: &[u8]) -> bool {
         const OPTION: &[u8] = b"denyallow=";
-        if !line.windows(OPTION.len()).any(|window| window == OPTION) {
+        // Most lines have no options at all.
+        let Some(options) = line.iter().position(|octet| *octet == b'$').and_then(|at| line.get(at..)) else {
+            return false;
+        };
+        if !options.windows(OPTION.len()).any(|window| window == OPTION) {
             return false;
         }
         let hash = self.hasher.hash_one(line);
-        self.met.contains(&hash) || self.met.len() < Self::MOST && !self.met.insert(hash)
+        if self.met.len() >= Self::MOST { self.met.contains(&hash) } else { !self.met.insert(hash) }
     }
 }
 
