@@ -18,8 +18,6 @@ use support::query;
 /// Queries of one resolver in one turn.
 const TURN: u32 = 500;
 const TURNS: u32 = 8;
-/// Ports that are opened of an address, as shipped.
-const PORTS: usize = 3;
 /// Addresses in one answer of the names that fill the set.
 const MANY: u32 = 4;
 const RESIDENT: usize = 100_000;
@@ -104,7 +102,7 @@ fn reconciled(dir: &Path, upstream: SocketAddr) {
     let mut server = Server::staunch(dir, "nft", 5306, upstream);
     let filled = server.fill(RECONCILED);
     let count = || {
-        let listed = Command::new("nft").args(["list", "set", "inet", "staunch", "pins4"]).output().expect("nft runs");
+        let listed = Command::new("nft").args(["list", "set", "inet", "staunch", "web4"]).output().expect("nft runs");
         String::from_utf8_lossy(&listed.stdout).matches(" expires ").count()
     };
     let before = count();
@@ -233,7 +231,7 @@ impl Server {
 
     /// Has sessions resolve names until about so many leases are there; gives how many there are.
     fn fill(&self, leases: usize) -> usize {
-        let each = MANY as usize * PORTS;
+        let each = MANY as usize;
         let queries = leases.div_ceil(each);
         for n in 0..queries {
             Client::new(1 + (n % usize::from(FILLERS)) as u8, self.address).ask("many");

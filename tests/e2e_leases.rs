@@ -371,8 +371,8 @@ fn an_answer_that_cannot_be_pinned_is_servfail_with_a_reason_and_an_event() {
         world.upstream.add("many.site.example", 300, Data::A(Ipv4Addr::new(203, 0, 113, 100 + n)));
     }
     let mut config = Config::enforce();
-    // Room for one address with its three ports, not for four.
-    config.enforce = "capacity = 4\n".into();
+    // Room for one address, not for four.
+    config.enforce = "capacity = 2\n".into();
     let staunch = Staunch::start(&world, &config);
     assert_eq!(resolve(agent, "www.site.example"), [IpAddr::from(WEB)], "{}", staunch.tail());
     let reply = agent.ask_edns("many.site.example", rtype::A).expect("a reply");

@@ -7,10 +7,10 @@ use std::time::Duration;
 use gateway::*;
 use staunch::enforce::wire::{Held, HeldLease};
 use staunch::enforce::{Backend, Class, Error, Nft};
-use staunch::ports::Port;
+use staunch::ports::{Opening, Port};
 
 fn lease(to: &str, left: Duration) -> HeldLease {
-    HeldLease { to: ip(to), port: Some(Port::tcp(80)), left_ms: left.as_millis() as u64 }
+    HeldLease { to: ip(to), open: Opening::One(Port::tcp(80)), left_ms: left.as_millis() as u64 }
 }
 
 fn guarded(session: &str, leases: Vec<HeldLease>) -> Held {

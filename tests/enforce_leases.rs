@@ -5,6 +5,8 @@
 mod gateway;
 #[path = "enforce_leases/others.rs"]
 mod others;
+#[path = "enforce_leases/page.rs"]
+mod page;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream, UdpSocket};

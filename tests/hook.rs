@@ -65,7 +65,7 @@ for line in sys.stdin:
         print("certainly", flush=True)
         continue
     if op == "hello":
-        reply = {"reply": "welcome", "version": 1}
+        reply = {"reply": "welcome", "version": 2}
     elif op == "apply":
         reply = {"reply": "results", "results": [order(command) for command in request["commands"]]}
     elif op == "hold":
@@ -155,7 +155,7 @@ fn a_hook_is_told_everything_before_the_answer_is_released() {
     let hook = Hook::start("");
     assert!(hook.answered("www.site.example"));
     let log = hook.log();
-    assert_eq!((log[1]["op"].as_str(), log[1]["version"].as_u64()), (Some("hello"), Some(1)));
+    assert_eq!((log[1]["op"].as_str(), log[1]["version"].as_u64()), (Some("hello"), Some(2)));
     assert_eq!(log[1]["table"], "staunch");
     let told = log.iter().find(|line| line["op"] == "hold").expect("what is wanted at start");
     assert_eq!(told["held"][0]["session"], "127.0.0.1");

@@ -61,7 +61,7 @@ fn documents<T: serde::de::DeserializeOwned>(stream: &[u8], cut: usize) -> Vec<T
 fn timeless(mut held: Vec<Held>) -> Vec<Held> {
     for held in &mut held {
         held.leases.iter_mut().for_each(|lease| lease.left_ms = 0);
-        held.leases.sort_by_key(|lease| (lease.to, lease.port));
+        held.leases.sort_by_key(|lease| (lease.to, lease.open));
         held.volumes.sort_by_key(|volume| volume.to);
     }
     held

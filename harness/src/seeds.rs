@@ -8,7 +8,7 @@ use std::time::Duration;
 use staunch::enforce::remote::encode;
 use staunch::enforce::wire::{Held, HeldLease, Reply, Request, VERSION};
 use staunch::enforce::{Class, Command, Range};
-use staunch::ports::{Port, Ports};
+use staunch::ports::{Opening, Port, Ports};
 
 use crate::mutate::Chance;
 
@@ -264,7 +264,7 @@ fn frames() -> Vec<Seed> {
         Command::Release { session },
         Command::Remove { session: "2001:db8::1".parse().expect("an address") },
     ];
-    let lease = HeldLease { to, port: Some(Port::tcp(80)), left_ms: 9000 };
+    let lease = HeldLease { to, open: Opening::Web, left_ms: 9000 };
     let guard = Some(Class(2));
     let held = Held { session, guard, monitored: false, quarantined: true, leases: vec![lease], volumes: Vec::new() };
     let ranges =

@@ -11,7 +11,7 @@ use super::mark::FIRST_GENERATION;
 use super::state::{Entry, State, Target, Volume};
 use super::wire::{DOCUMENT_USUAL, Held};
 use super::{Active, Backend, BackendKind, Command, Error, RANGES_MAX, Range, Used};
-use crate::ports::Port;
+use crate::ports::Opening;
 
 /// What [`Backend::healthy`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub enum Health {
 pub struct Open {
     /// Destination.
     pub destination: IpAddr,
-    /// The port; nothing for every TCP and UDP port.
-    pub port: Option<Port>,
+    /// What is open there.
+    pub open: Opening,
     /// What is left of its lifetime.
     pub left: Duration,
 }
@@ -53,10 +53,10 @@ impl View {
         let Some(entry) = entry else { return Self::default() };
         let open = |(target, end): (&Target, &u64)| {
             let left = Duration::from_millis(end.checked_sub(now).filter(|left| *left > 0)?);
-            Some(Open { destination: target.address, port: target.port, left })
+            Some(Open { destination: target.address, open: target.open, left })
         };
         let mut pins: Vec<_> = entry.leases.iter().filter_map(open).collect();
-        pins.sort_unstable_by_key(|open| (std::cmp::Reverse(open.left), open.destination, open.port));
+        pins.sort_unstable_by_key(|open| (std::cmp::Reverse(open.left), open.destination, open.open));
         let used = |(destination, volume): (&IpAddr, &Volume)| {
             let Volume { limit, used: octets } = *volume;
             Used { session, destination: *destination, octets, limit }
@@ -248,7 +248,7 @@ pub(super) fn check_ranges(ranges: &[Range]) -> Result<(), Error> {
     let elements = |v6: bool| {
         let ranges = ranges.iter().filter(move |range| range.first.is_ipv6() == v6);
         // All ports are two elements, one for each protocol; cutting ranges out of one another may make some more.
-        let elements = |range: &Range| range.classes.count_ones() as usize * range.ports.key_count().max(2);
+        let elements = |range: &Range| range.classes.count_ones() as usize * range.ports.named().max(2);
         ranges.map(elements).sum::<usize>()
     };
     if elements(false).max(elements(true)) > RANGES_MAX {

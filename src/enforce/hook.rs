@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_line_that_nobody_asked_for_answers_nothing() {
-        let welcome = r#"read q; echo '{"reply":"welcome","version":1}'; "#;
+        let welcome = r#"read q; echo '{"reply":"welcome","version":2}'; "#;
         let again = r#"sleep 0.2; echo '{"reply":"done"}'; read q; echo '{"reply":"done"}'; read q"#;
         let mut link = link(&format!("{welcome}{again}"));
         link.open().expect("it greets");
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn one_that_has_ended_is_seen_to_be_gone() {
-        let mut link = link(r#"read q; echo '{"reply":"welcome","version":1}'; exit 3"#);
+        let mut link = link(r#"read q; echo '{"reply":"welcome","version":2}'; exit 3"#);
         link.open().expect("it greets");
         let end = Instant::now() + Duration::from_secs(5);
         while link.gone().is_none() && Instant::now() < end {

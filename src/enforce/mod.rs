@@ -35,7 +35,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::ports::{Port, Ports};
+use crate::ports::{Opening, Port, Ports};
 
 pub use addresses::{
     has_interface, host_addresses, interface_addresses, interface_name, interface_number, is_link_local,
@@ -56,7 +56,7 @@ pub const DEFAULT_TABLE: &str = "staunch";
 /// are what one netlink attribute can hold.
 pub const DESTINATIONS_MAX: usize = 256;
 
-/// Most leases of one session address, each of one port of one destination, whatever is asked for. Twice what
+/// Most leases of one session address, each of one [`Opening`] of one destination, whatever is asked for. Several times what
 /// [`crate::pin::SessionPins`] keeps with the default ports, so that it is met only if that stage's evictions do not arrive
 /// or many ports are written; the gain of filling it is to be refused.
 pub const SESSION_LEASES_MAX: usize = 6 * crate::pin::SESSION_PINS_MAX;
@@ -167,12 +167,14 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Whether a port, or with `None` all of them, is open there.
-    pub fn opens(&self, port: Option<Port>) -> bool {
-        self.ports.iter().any(|ports| match port {
-            Some(port) => ports.contains(port),
-            None => *ports == Ports::Any,
-        })
+    /// Whether all of `opening` is open there, be it by several names.
+    pub fn opens(&self, opening: Opening) -> bool {
+        let one = |port: Port| self.ports.iter().any(|ports| ports.contains(port));
+        match opening {
+            Opening::Any => self.ports.contains(&Ports::Any),
+            Opening::Web => Opening::WEB.into_iter().all(one),
+            Opening::One(port) => one(port),
+        }
     }
 }
 

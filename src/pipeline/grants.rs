@@ -116,12 +116,11 @@ impl Pipeline {
 
 /// A grant as it was given.
 fn as_recorded(grant: &Allowance) -> Grant {
-    let port = |port: Option<crate::ports::Port>| port.map_or_else(|| "any".into(), |port| port.to_string());
     Grant {
         id: grant.id.to_string(),
         name: grant.form.to_string(),
         session: grant.session.clone(),
-        ports: grant.ports.iter().flat_map(Ports::keys).map(port).collect(),
+        ports: grant.ports.iter().flat_map(Ports::written).collect(),
         owner: grant.given.owner.clone(),
         reason: grant.given.reason.clone(),
         from: grant.given.from,

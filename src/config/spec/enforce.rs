@@ -23,7 +23,7 @@ pub struct Enforce {
     pub max_pin_seconds: u64,
     /// How much longer than the time to live shown.
     pub pin_grace_seconds: u64,
-    /// Most leases, each family: one port of one address for one session address each.
+    /// Most leases, each family: the ports of a web page, one other port, or all of one address for one session address each.
     pub capacity: u32,
     /// Most addresses that one name may hold open for one session.
     pub pins_per_name: usize,

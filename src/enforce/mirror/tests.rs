@@ -9,7 +9,7 @@ use super::*;
 use crate::enforce::remote::testing::Side;
 use crate::enforce::wire::HeldLease;
 use crate::enforce::{Class, DryRun, DryRunLog};
-use crate::ports::{Port, Ports};
+use crate::ports::{Opening, Port, Ports};
 
 /// What happens to the next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +114,7 @@ fn pin(n: u8, to_: u8) -> Command {
 fn held(mut all: Vec<Held>) -> Vec<Held> {
     for held in &mut all {
         held.leases.iter_mut().for_each(|lease| lease.left_ms = lease.left_ms.div_ceil(60_000));
-        held.leases.sort_unstable_by_key(|lease| (lease.to, lease.port));
+        held.leases.sort_unstable_by_key(|lease| (lease.to, lease.open));
         held.volumes.sort_unstable_by_key(|volume| volume.to);
     }
     all
@@ -236,7 +236,7 @@ fn nonsense_from_a_resolver_changes_nothing() {
         guard: Some(Class(99)),
         monitored: false,
         quarantined: false,
-        leases: vec![HeldLease { to: to(1), port: None, left_ms: 1 }],
+        leases: vec![HeldLease { to: to(1), open: Opening::Any, left_ms: 1 }],
         volumes: Vec::new(),
     };
     let fault = |reply: &Reply| matches!(reply, Reply::Done { fault: Some(_) });

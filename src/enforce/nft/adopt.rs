@@ -35,8 +35,8 @@ impl Nft {
         let Some(parts) = held.key.parts(set) else { return };
         let (Some(session), destination) = (parts.first, parts.second) else { return };
         match (set.kind, destination) {
-            (Kind::Pins | Kind::Open, Some(address)) => match left {
-                Some(left) => self.state.adopt_lease(session, Target { address, port: parts.port }, left, now),
+            (kind, Some(address)) if kind.has_timeout() => match left.zip(kind.opening(parts.port)) {
+                Some((left, open)) => self.state.adopt_lease(session, Target { address, open }, left, now),
                 // A pin without an end is not ours; the first comparison removes it.
                 None => self.dirty = true,
             },

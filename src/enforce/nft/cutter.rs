@@ -20,13 +20,14 @@ use parking_lot::Mutex;
 
 use super::super::netlink::{Netlink, NetlinkError, Writer};
 use super::due::{Due, Pass, Renewal};
-use super::flows::{self, Flow};
+use super::flows::{self, Dialled, Flow};
 use super::kernel;
 use super::resets::Resets;
 use super::sets::{self, Element, Kind, MSG_GETSETELEM, Set, lease_kind};
 use super::watch::{INET, SUBSYS};
 use crate::enforce::Error;
 use crate::enforce::state::Target;
+use crate::ports::Opening;
 
 /// From so many sessions on, one pass over all flows is cheaper than two filtered ones for each.
 const MANY: usize = 4;
@@ -197,13 +198,10 @@ impl Worker {
 
     fn may_go_on(&mut self, renewal: &Renewal, flow: &Flow) -> Result<bool, NetlinkError> {
         // A flow that was never permitted (opened while nothing held it back) needs a pin.
-        let kept = |target: &Target| {
-            flow.mark != 0
-                && target.port.is_some()
-                && renewal
-                    .keep
-                    .iter()
-                    .any(|kept| kept.destination.to_canonical() == target.address && kept.opens(target.port))
+        let kept = |dialled: &Dialled| {
+            let Some(port) = dialled.port.filter(|_| flow.mark != 0) else { return false };
+            let mut of_address = renewal.keep.iter().filter(|kept| kept.destination.to_canonical() == dialled.address);
+            of_address.any(|kept| kept.opens(Opening::One(port)))
         };
         Ok(flow.dialled.iter().any(kept) || self.pinned(renewal.session, flow)? || self.ranged(renewal, flow)?)
     }
@@ -224,11 +222,10 @@ impl Worker {
     /// Whether what a flow was dialled to is leased. Behind a destination translation the answering address is the one that
     /// was pinned.
     fn pinned(&mut self, session: IpAddr, flow: &Flow) -> Result<bool, NetlinkError> {
-        for target in flow.dialled {
+        for Dialled { address, port } in flow.dialled {
             // Protocols without ports have no leases.
-            let Some(port) = target.port else { continue };
-            for port in [Some(port), None] {
-                let target = Target { port, ..target };
+            for open in port.into_iter().flat_map(Opening::of) {
+                let target = Target { address, open };
                 if self.holds(Set::of(lease_kind(target), session), Element::lease(session, target))? {
                     return Ok(true);
                 }

@@ -5,7 +5,6 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::netlink::{Attributes, DUMP_TRIES, Netlink, NetlinkError, Writer};
-use super::super::state::Target;
 use super::resets::{Ends, Resets};
 use super::sets::address;
 use crate::ports::{Port, Protocol};
@@ -27,6 +26,15 @@ const NESTED: u16 = 0x8000;
 /// One direction's source and destination address.
 type Pair = (IpAddr, IpAddr);
 
+/// What a flow was dialled to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dialled {
+    /// Address.
+    pub address: IpAddr,
+    /// Of TCP and UDP.
+    pub port: Option<Port>,
+}
+
 /// A tracked flow, as much of it as is needed to judge, mark and delete it.
 #[derive(Debug)]
 pub(super) struct Flow {
@@ -42,7 +50,7 @@ pub(super) struct Flow {
     pub mark: u32,
     /// What was dialled, before and behind a translation of destinations; without a port where the protocol is neither TCP nor
     /// UDP.
-    pub dialled: [Target; 2],
+    pub dialled: [Dialled; 2],
     family: u8,
     /// Attributes that name it to the kernel, byte for byte as received.
     name: Vec<(u16, Vec<u8>)>,
@@ -65,7 +73,7 @@ impl Flow {
             }
         }
         let [Some(original), Some(reply)] = pairs else { return None };
-        let target = |address, port: Option<u16>| Target {
+        let target = |address, port: Option<u16>| Dialled {
             address,
             port: port.zip(Protocol::from_number(protocol)).map(|(number, protocol)| Port { protocol, number }),
         };

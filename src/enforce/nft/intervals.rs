@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::sets::{CLASSES, Element, Set};
 use crate::enforce::{Class, Range};
-use crate::ports::{Port, Protocol};
+use crate::ports::{Port, Ports, Protocol};
 
 /// One element with the range it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,14 +78,10 @@ pub(super) fn sets(ranges: &[Range]) -> impl Iterator<Item = Set> {
 }
 
 fn parts(range: &Range) -> Vec<Part> {
-    let spans: Vec<(Protocol, u16, u16)> = range
-        .ports
-        .keys()
-        .flat_map(|port| match port {
-            Some(port) => vec![(port.protocol, port.number, port.number)],
-            None => vec![(Protocol::Tcp, 1, u16::MAX), (Protocol::Udp, 1, u16::MAX)],
-        })
-        .collect();
+    let spans: Vec<(Protocol, u16, u16)> = match &range.ports {
+        Ports::Any => [Protocol::Tcp, Protocol::Udp].map(|protocol| (protocol, 1, u16::MAX)).into(),
+        Ports::These(these) => these.iter().map(|port| (port.protocol, port.number, port.number)).collect(),
+    };
     let (first, last) = (range.first.to_canonical(), range.last.to_canonical());
     let part = |(protocol, from, to)| Part { id: range.id, first, last, protocol, from, to };
     spans.into_iter().map(part).collect()
@@ -99,7 +95,6 @@ fn element(part: &Part) -> Element {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::Ports;
     use crate::range::IpRange;
     use proptest::prelude::*;
 

@@ -219,7 +219,7 @@ impl Backend for Nft {
             let mut elements = 0;
             let run = rest.iter().take_while(|command| {
                 let Command::Pin { destinations, ports, .. } = command else { return false };
-                elements += destinations.len() * (ports.key_count() + 1);
+                elements += destinations.len() * (ports.opening_count() + 1);
                 elements <= BATCH_ELEMENTS
             });
             // A single command may be too long for a batch; it is refused for itself.

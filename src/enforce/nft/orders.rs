@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::super::netlink::{NetlinkError, Refusal};
-use super::super::state::{Entry, Metered, Target, Volume};
+use super::super::state::{Entry, Lease, Metered, Renewed, Target, Volume};
 use super::super::{Command, Error, SESSIONS_MAX};
 use super::due::Renewal;
 use super::members::Members;
@@ -24,18 +24,14 @@ impl Nft {
         let session = command.session().to_canonical();
         let before = self.state.entry(session).map(|entry| self.members(entry)).unwrap_or_default();
         // It is wanted from here on, whatever the kernel says: what it does not take now, the next look brings to it.
-        let (mut leases, mut volumes) = (Vec::new(), Vec::new());
+        let mut renewed = Renewed::default();
         match command {
             Command::Pin { .. } => return Ok(()),
-            Command::Unpin { destinations, .. } => leases = self.state.unpin(session, destinations)?,
+            Command::Unpin { destinations, .. } => renewed.gone = self.state.unpin(session, destinations)?,
             Command::Guard { class, .. } => self.state.guard(session, *class)?,
-            Command::Renew { class, keep, .. } => {
-                let (gone, metered) = self.state.renew(session, *class, keep)?;
-                leases = gone;
-                volumes = metered;
-            }
+            Command::Renew { class, keep, .. } => renewed = self.state.renew(session, *class, keep, self.now())?,
             Command::Unguard { .. } => self.state.monitor(session)?,
-            Command::Quarantine { .. } => leases = self.state.quarantine(session),
+            Command::Quarantine { .. } => renewed.gone = self.state.quarantine(session),
             Command::Release { .. } => self.state.release(session),
             Command::Remove { .. } => {
                 let (gone, forgotten) = self.state.remove(session);
@@ -49,8 +45,15 @@ impl Nft {
         let after = self.state.entry(session).map(|entry| self.members(entry)).unwrap_or_default();
         // The door is shut before the pins behind it are cleared away.
         let mut changes = before.changes(session, &after);
-        changes.extend(Self::without(session, &leases));
-        for Metered { destination, volume, replaced } in volumes {
+        // What stays open of a lease is open before the lease goes.
+        for Lease { target, remaining, refreshed } in renewed.narrowed {
+            let set = Set::of(lease_kind(target), session);
+            let element = Element::lease(session, target);
+            changes.extend(refreshed.then_some(Change::Delete(set, element)));
+            changes.push(Change::Add(set, vec![element.lasting(remaining)]));
+        }
+        changes.extend(Self::without(session, &renewed.gone));
+        for Metered { destination, volume, replaced } in renewed.volumes {
             changes.extend(Self::remetered(session, destination, replaced, volume));
         }
         self.single_changes(command, session, &before, changes)

@@ -145,7 +145,7 @@ impl Nft {
                 let elements = of_kind.map(|v| Element::volume(session, v.destination, v.volume));
                 gathered.take(Set::of(kind, session), elements);
             }
-            for kind in [Kind::Pins, Kind::Open] {
+            for kind in [Kind::Pins, Kind::Web, Kind::Open] {
                 let of_kind = leases.iter().filter(|lease| lease_kind(lease.target) == kind);
                 let elements = of_kind.map(|lease| Element::lease(session, lease.target).lasting(lease.remaining));
                 gathered.take(Set::of(kind, session), elements);
@@ -192,7 +192,7 @@ struct Gathered(Vec<(Set, Vec<Element>)>);
 
 impl Gathered {
     fn take(&mut self, set: Set, elements: impl Iterator<Item = Element>) {
-        // There are eight sets at most.
+        // There are ten sets at most.
         let at = self.0.iter().position(|(other, _)| *other == set).unwrap_or_else(|| {
             self.0.push((set, Vec::new()));
             self.0.len() - 1

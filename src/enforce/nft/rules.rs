@@ -8,9 +8,10 @@ use super::super::state::Volume;
 use super::resets::MARK;
 use super::sets::{Kind, Set, write_quota};
 use super::table::{
-    FORWARD, INWARD, LEASED, Layout, OUTWARD, PERMIT, PERMIT_BACK, REFUSE, UNKNOWN, UNTRACKED, class_chain,
+    FORWARD, INWARD, LEASED, Layout, OUTWARD, PERMIT, PERMIT_BACK, REFUSE, UNKNOWN, UNTRACKED, WEB, WEB_BACK,
+    class_chain,
 };
-use crate::ports::Protocol;
+use crate::ports::{Opening, Port, Protocol};
 
 /// The side of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +78,17 @@ impl Layout {
         for v6 in [false, true] {
             rule(OUTWARD, "what goes there is counted", &|r| r.pair_in(Source, Set::family(Kind::Counts, v6)));
         }
-        for (chain, session, permit) in [(OUTWARD, Source, LEASED), (INWARD, Destination, PERMIT_BACK)] {
+        for (chain, side, permit) in [(WEB, Destination, LEASED), (WEB_BACK, Source, PERMIT_BACK)] {
+            for port in Opening::WEB {
+                rule(chain, "of a web page", &|r| {
+                    r.port(side, port);
+                    r.go(permit);
+                });
+            }
+        }
+        for (chain, session, permit, web) in
+            [(OUTWARD, Source, LEASED, WEB), (INWARD, Destination, PERMIT_BACK, WEB_BACK)]
+        {
             let established = chain == INWARD;
             for v6 in [false, true] {
                 rule(chain, "open flows of this generation", &|r| {
@@ -95,6 +106,11 @@ impl Layout {
                 });
             }
             for v6 in [false, true] {
+                rule(chain, "pinned, the ports of a web page", &|r| {
+                    r.established_if(established);
+                    r.pair_in(session, Set::family(Kind::Web, v6));
+                    r.visit(web);
+                });
                 rule(chain, "pinned", &|r| {
                     r.established_if(established);
                     r.lease_in(session, Set::family(Kind::Pins, v6));
@@ -225,9 +241,20 @@ impl Rule<'_> {
 
     /// Loads protocol and port of one side into `register` and the next.
     fn load_port(&mut self, side: Side, register: u32) {
-        const TRANSPORT_HEADER: u32 = 2;
         self.meta(L4PROTO, register);
-        self.payload(TRANSPORT_HEADER, if side == Source { 0 } else { 2 }, 2, register + 1);
+        self.load_port_number(side, register + 1);
+    }
+
+    fn load_port_number(&mut self, side: Side, register: u32) {
+        const TRANSPORT_HEADER: u32 = 2;
+        self.payload(TRANSPORT_HEADER, if side == Source { 0 } else { 2 }, 2, register);
+    }
+
+    /// Goes on where this is the packet's port on one side.
+    fn port(&mut self, side: Side, port: Port) {
+        self.protocol(port.protocol.number());
+        self.load_port_number(side, Self::FIRST);
+        self.compare(true, &port.number.to_be_bytes());
     }
 
     fn payload(&mut self, base: u32, offset: u32, length: u32, register: u32) {
@@ -424,6 +451,11 @@ impl Rule<'_> {
 
     fn back(&mut self) {
         self.verdict(-5, None);
+    }
+
+    /// Goes on behind this rule where `chain` has no word on it.
+    fn visit(&mut self, chain: &str) {
+        self.verdict(-3, Some(chain));
     }
 
     fn go(&mut self, chain: &str) {

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::super::netlink::{Attributes, Writer};
 use super::super::state::{Target, Volume};
 use crate::enforce::Class;
-use crate::ports::Port;
+use crate::ports::{Opening, Port};
 
 pub(super) use key::Key;
 
@@ -49,6 +49,8 @@ const UNLIMITED: u64 = i64::MAX as u64;
 pub(super) enum Kind {
     /// Session . destination . protocol . port, with a timeout.
     Pins,
+    /// Session . destination, with a timeout: the ports of a web page.
+    Web,
     /// Session . destination, with a timeout: every TCP and UDP port.
     Open,
     /// Session . destination, with a quota of what may go out.
@@ -86,8 +88,9 @@ pub(super) enum Field {
 
 impl Kind {
     /// Every kind of which there is one set a family; [`Self::Ranges`] has one for each class besides.
-    const FIXED: [Self; 10] = [
+    const FIXED: [Self; 11] = [
         Self::Pins,
+        Self::Web,
         Self::Open,
         Self::Volumes,
         Self::Counts,
@@ -104,7 +107,7 @@ impl Kind {
         use Field::{Address, Mark, Port, Protocol};
         match self {
             Self::Pins => &[Address, Address, Protocol, Port],
-            Self::Open | Self::Volumes | Self::Counts => &[Address, Address],
+            Self::Web | Self::Open | Self::Volumes | Self::Counts => &[Address, Address],
             Self::Guarded | Self::Monitored | Self::Quarantined | Self::Generations | Self::Classes => &[Address],
             Self::Current => &[Address, Mark],
             Self::Ranges => &[Address, Protocol, Port],
@@ -113,7 +116,7 @@ impl Kind {
 
     /// Whether its elements are as many as answers and not as sessions, and end by themselves or are read back.
     pub(super) fn is_large(self) -> bool {
-        matches!(self, Self::Pins | Self::Open) || self.counts()
+        self.has_timeout() || self.counts()
     }
 
     /// Whether its elements have a quota each.
@@ -123,7 +126,17 @@ impl Kind {
 
     /// Whether its elements end by themselves.
     pub(super) fn has_timeout(self) -> bool {
-        matches!(self, Self::Pins | Self::Open)
+        matches!(self, Self::Pins | Self::Web | Self::Open)
+    }
+
+    /// What a lease in a set of this kind opens, whose key has this port.
+    pub(super) fn opening(self, port: Option<Port>) -> Option<Opening> {
+        match self {
+            Self::Pins => port.map(Opening::One),
+            Self::Web => Some(Opening::Web),
+            Self::Open => Some(Opening::Any),
+            _ => None,
+        }
     }
 
     /// Whether its keys lead somewhere: to a mark, or to a chain.
@@ -196,8 +209,9 @@ impl Set {
             ["ranges4_15", "ranges6_15"],
             ["ranges4_16", "ranges6_16"],
         ];
-        const NAMES: [[&str; 2]; 10] = [
+        const NAMES: [[&str; 2]; 11] = [
             ["pins4", "pins6"],
+            ["web4", "web6"],
             ["open4", "open6"],
             ["volumes4", "volumes6"],
             ["counts4", "counts6"],
@@ -280,7 +294,10 @@ impl Element {
     /// What a lease opens, in the set that [`lease_kind`] names.
     pub(super) fn lease(session: IpAddr, target: Target) -> Self {
         let Self { key, .. } = Self::pair(session, target.address);
-        Self::of(target.port.map_or(key, |port| key.with_port(port)))
+        Self::of(match target.open {
+            Opening::One(port) => key.with_port(port),
+            Opening::Web | Opening::Any => key,
+        })
     }
 
     /// A volume.
@@ -335,7 +352,11 @@ impl Element {
 
 /// The set that holds a lease.
 pub(super) fn lease_kind(target: Target) -> Kind {
-    if target.port.is_some() { Kind::Pins } else { Kind::Open }
+    match target.open {
+        Opening::One(_) => Kind::Pins,
+        Opening::Web => Kind::Web,
+        Opening::Any => Kind::Open,
+    }
 }
 
 /// The set that holds a volume.

@@ -6,6 +6,7 @@
 //! table inet staunch {
 //!   flags owner,persist;                                                                # where it is owned
 //!   set pins4 { type ipv4_addr . ipv4_addr . inet_proto . inet_service; size 262400; flags timeout; }
+//!   set web4 { type ipv4_addr . ipv4_addr; size 262400; flags timeout; }                # the ports of a web page
 //!   set open4 { type ipv4_addr . ipv4_addr; size 262400; flags timeout; }               # every port
 //!   set volumes4 { type ipv4_addr . ipv4_addr; size 1049600; quota over 1 bytes; }      # each its own quota
 //!   set counts4 { type ipv4_addr . ipv4_addr; size 1049600; flags dynamic; quota over 1 bytes; }   # one without end
@@ -27,12 +28,14 @@
 //!     ip saddr . ip daddr @counts4                              # counts
 //!     ct state established ip saddr . ct mark @current4 accept
 //!     ct state related meta l4proto icmp ip saddr . ct mark @current4 accept
+//!     ip saddr . ip daddr @web4 jump web
 //!     ip saddr . ip daddr . meta l4proto . th dport @pins4 goto leased
 //!     meta l4proto { tcp, udp } ip saddr . ip daddr @open4 goto leased
 //!     ip saddr vmap @classes4
 //!     counter goto refuse
 //!   }
 //!   chain class1 { ip daddr . meta l4proto . th dport @ranges4_1 goto permit }
+//!   chain web { tcp dport 80 goto leased; tcp dport 443 goto leased; udp dport 443 goto leased }
 //!   chain leased {
 //!     ip saddr . ip daddr != @volumes4 ip saddr . ip daddr != @counts4 add @counts4 { ip saddr . ip daddr quota over ... }
 //!     goto permit
@@ -40,11 +43,13 @@
 //!   chain permit { ct mark set ip saddr map @generations4 accept; goto refuse }
 //!   chain inward {
 //!     ct state established ip daddr . ct mark @current4 accept
+//!     ct state established ip daddr . ip saddr @web4 jump web_back
 //!     ct state established ip daddr . ip saddr . meta l4proto . th sport @pins4 goto permit_back
 //!     ct state established meta l4proto { tcp, udp } ip daddr . ip saddr @open4 goto permit_back
 //!     ct state related ... accept
 //!     counter goto refuse
 //!   }
+//!   chain web_back { tcp sport 80 goto permit_back; ... }
 //!   chain permit_back { ct mark set ip daddr map @generations4 accept; goto refuse }
 //!   chain unknown { ip saddr @monitored4 return; counter goto refuse }
 //!   chain refuse { meta l4proto tcp reject with tcp reset; reject with icmpx admin-prohibited }
@@ -107,6 +112,8 @@ pub(super) const FORWARD: &str = "forward";
 pub(super) const OUTWARD: &str = "outward";
 pub(super) const INWARD: &str = "inward";
 pub(super) const LEASED: &str = "leased";
+pub(super) const WEB: &str = "web";
+pub(super) const WEB_BACK: &str = "web_back";
 pub(super) const PERMIT: &str = "permit";
 pub(super) const PERMIT_BACK: &str = "permit_back";
 pub(super) const UNKNOWN: &str = "unknown";
@@ -150,7 +157,8 @@ impl Layout {
         for class in &self.classes {
             self.chain(batch, class_chain(*class));
         }
-        for chain in [REFUSE, PERMIT, PERMIT_BACK, LEASED, OUTWARD, INWARD, UNKNOWN, FORWARD, UNTRACKED] {
+        for chain in [REFUSE, PERMIT, PERMIT_BACK, LEASED, WEB, WEB_BACK, OUTWARD, INWARD, UNKNOWN, FORWARD, UNTRACKED]
+        {
             self.chain(batch, chain);
         }
         batch.push(MSG_DELRULE, 0, |w| w.text(RULE_TABLE, &self.table));

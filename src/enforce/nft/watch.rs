@@ -339,7 +339,7 @@ impl Nft {
         }
         for (session, entry) in self.state.entries().filter(|(session, _)| session.is_ipv6() == set.v6) {
             match set.kind {
-                Kind::Pins | Kind::Open => {
+                kind if kind.has_timeout() => {
                     let live =
                         entry.leases.iter().filter(|(target, end)| **end > now && lease_kind(**target) == set.kind);
                     wanted.extend(live.map(|(target, end)| Element::lease(session, *target).lasting(end - now)));

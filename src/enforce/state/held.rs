@@ -12,7 +12,7 @@ impl State {
     fn held_of(session: IpAddr, entry: &Entry, now: u64) -> Held {
         let lease = |(target, end): (&Target, &u64)| {
             let left_ms = end.checked_sub(now).filter(|left| *left > 0)?;
-            Some(HeldLease { to: target.address, port: target.port, left_ms })
+            Some(HeldLease { to: target.address, open: target.open, left_ms })
         };
         let volume = |(to, volume): (&IpAddr, &Volume)| HeldVolume { to: *to, limit: volume.limit, used: volume.used };
         Held {
@@ -88,7 +88,7 @@ impl State {
             (entry.guarded, entry.monitored) = (one.guard.is_some(), one.monitored && one.guard.is_none());
             (entry.quarantined, entry.class) = (one.quarantined, one.guard.unwrap_or_default());
             let lease = |lease: &HeldLease| {
-                let target = Target { address: lease.to.to_canonical(), port: lease.port };
+                let target = Target { address: lease.to.to_canonical(), open: lease.open };
                 let left = super::millis(std::time::Duration::from_millis(lease.left_ms));
                 (left > 0).then(|| (target, now.saturating_add(left)))
             };

@@ -32,7 +32,7 @@ impl State {
         let targets = || {
             let targets = |address: &IpAddr| {
                 let address = address.to_canonical();
-                ports.keys().map(move |port| Target { address, port })
+                ports.openings().map(move |open| Target { address, open })
             };
             destinations.iter().flat_map(targets)
         };

@@ -15,8 +15,8 @@ use std::net::IpAddr;
 #[cfg(doc)]
 use super::VOLUMES_A_LEASE;
 use super::mark::FIRST_GENERATION;
-use super::{Active, Class, Command, DESTINATIONS_MAX, Error, Kept, SESSIONS_MAX};
-use crate::ports::Port;
+use super::{Active, Class, Command, DESTINATIONS_MAX, Error, Kept, SESSION_LEASES_MAX, SESSIONS_MAX};
+use crate::ports::Opening;
 
 /// Looked up several times for each pin; addresses are others' choice, so the hash has a key.
 type Map<K, V> = hashbrown::HashMap<K, V, foldhash::quality::RandomState>;
@@ -26,8 +26,8 @@ type Map<K, V> = hashbrown::HashMap<K, V, foldhash::quality::RandomState>;
 pub(in crate::enforce) struct Target {
     /// Destination.
     pub address: IpAddr,
-    /// The port, or nothing for all of them.
-    pub port: Option<Port>,
+    /// What is open there.
+    pub open: Opening,
 }
 
 /// How much may go to a destination, and how much has.
@@ -105,6 +105,17 @@ pub(in crate::enforce) struct Pinned {
     pub volumes: Vec<Metered>,
     /// Destinations whose volume had to make room, and what it was.
     pub forgotten: Vec<(IpAddr, Volume)>,
+}
+
+/// What a new generation changes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::enforce) struct Renewed {
+    /// Leases that go.
+    pub gone: Vec<Target>,
+    /// Leases in the place of what stays open of those.
+    pub narrowed: Vec<Lease>,
+    /// Limits that are others.
+    pub volumes: Vec<Metered>,
 }
 
 /// How to take one change back.
@@ -237,14 +248,14 @@ impl State {
         self.tidy(session);
     }
 
-    /// A new generation of a guarded session, in which only what `keep` names is open and may flow on. Gives the leases that
-    /// go, and what changes of volumes.
+    /// A new generation of a guarded session, in which only what `keep` names is open and may flow on.
     pub(in crate::enforce) fn renew(
         &mut self,
         session: IpAddr,
         class: Class,
         keep: &[Kept],
-    ) -> Result<(Vec<Target>, Vec<Metered>), Error> {
+        now: u64,
+    ) -> Result<Renewed, Error> {
         self.guard(session, class)?;
         let session = session.to_canonical();
         let next = self.generation();
@@ -255,8 +266,9 @@ impl State {
         entry.retiring.push(entry.generation);
         entry.generation = next;
         let keep: Map<IpAddr, &Kept> = keep.iter().map(|kept| (kept.destination.to_canonical(), kept)).collect();
-        let gone = |target: &&Target| !keep.get(&target.address).is_some_and(|kept| kept.opens(target.port));
-        let gone: Vec<Target> = entry.leases.keys().filter(gone).copied().collect();
+        let gone =
+            |(target, _): &(&Target, &u64)| !keep.get(&target.address).is_some_and(|kept| kept.opens(target.open));
+        let gone: Vec<(Target, u64)> = entry.leases.iter().filter(gone).map(|(target, end)| (*target, *end)).collect();
         let mut volumes = Vec::new();
         for (destination, kept) in &keep {
             let Some(held) = entry.volumes.get_mut(destination).filter(|held| held.limit != kept.volume) else {
@@ -266,10 +278,32 @@ impl State {
             held.limit = kept.volume;
             volumes.push(Metered { destination: *destination, volume: *held, replaced });
         }
-        for target in &gone {
-            self.forget_lease(session, *target);
+        let mut narrowed = Vec::new();
+        for (Target { address, open }, end) in &gone {
+            self.forget_lease(session, Target { address: *address, open: *open });
+            // Of several ports in one lease some may stay open, as long as they were.
+            let Some(kept) = keep.get(address).filter(|_| *open == Opening::Web && *end > now) else { continue };
+            let ports = Opening::WEB.into_iter().map(Opening::One).filter(|one| kept.opens(*one));
+            narrowed.extend(
+                ports.filter_map(|one| self.narrow(session, Target { address: *address, open: one }, *end, now)),
+            );
         }
-        Ok((gone, volumes))
+        Ok(Renewed { gone: gone.into_iter().map(|(target, _)| target).collect(), narrowed, volumes })
+    }
+
+    /// Books a lease in the place of a part of a wider one; nothing where it is held as long already, or where there is no room,
+    /// so that it closes early.
+    fn narrow(&mut self, session: IpAddr, target: Target, end: u64, now: u64) -> Option<Lease> {
+        let count = &mut self.pins[family(session)];
+        let entry = self.sessions.entry(session).or_default();
+        let before = entry.leases.get(&target).copied();
+        let is_full = *count >= self.capacity || entry.leases.len() >= SESSION_LEASES_MAX;
+        if before.map_or(is_full, |before| before >= end) {
+            return None;
+        }
+        entry.leases.insert(target, end);
+        *count += usize::from(before.is_none());
+        Some(Lease { target, remaining: end - now, refreshed: before.is_some() })
     }
 
     /// Flows of `session` that may live on carry `generation` or a later one: older ones are over. Whether that changes
@@ -343,7 +377,7 @@ impl State {
             Command::Guard { session, class } => self.guard(*session, *class),
             Command::Unguard { session } => self.monitor(*session),
             Command::Renew { session, class, keep } => {
-                self.renew(*session, *class, keep)?;
+                self.renew(*session, *class, keep, now)?;
                 // There are no flows to be taken over.
                 let generation = self.entry(*session).map_or(0, |entry| entry.generation);
                 self.retire(*session, generation);

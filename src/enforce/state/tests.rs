@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::enforce::SESSION_LEASES_MAX;
-use crate::ports::Ports;
+use crate::ports::{Port, Ports};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn https() -> Ports {
 }
 
 fn target(n: u8) -> Target {
-    Target { address: to(n), port: Some(Port::tcp(443)) }
+    Target { address: to(n), open: Opening::One(Port::tcp(443)) }
 }
 
 fn pin_to(session: IpAddr, destinations: Vec<IpAddr>, lifetime: u64) -> Command {
@@ -115,13 +115,13 @@ fn a_new_generation_keeps_what_is_named_and_the_old_one_goes_when_its_flows_are_
     state.apply(&guard(1), 0).expect("room");
     assert_eq!(entry(&state).generation, first, "guarded already");
     let keep = |n| vec![Kept { destination: to(n), ports: vec![https()], volume: None }];
-    let (gone, _) = state.renew(session(1), Class(5), &keep(2)).expect("room");
-    assert_eq!(gone.len(), 2);
+    let changed = state.renew(session(1), Class(5), &keep(2), 0).expect("room");
+    assert_eq!((changed.gone.len(), changed.narrowed), (2, vec![]));
     let renewed = entry(&state);
     assert_eq!((renewed.retiring.as_slice(), renewed.class), (&[first][..], Class(5)));
     assert!(renewed.generation > first && renewed.leases.contains_key(&target(2)));
     // A second one while the first is under way: what the first takes over is of the first's generation.
-    state.renew(session(1), Class(5), &[]).expect("room");
+    state.renew(session(1), Class(5), &[], 0).expect("room");
     assert_eq!(entry(&state).retiring, [first, renewed.generation]);
     assert!(state.retire(session(1), renewed.generation), "the first is done");
     assert_eq!(entry(&state).retiring, [renewed.generation], "its flows are judged by the second");
@@ -131,7 +131,52 @@ fn a_new_generation_keeps_what_is_named_and_the_old_one_goes_when_its_flows_are_
     state.apply(&pin(1, &[1], 60_000), 0).expect("room");
     let ssh = Ports::these([Port::tcp(22)]).expect("ports");
     let kept = Kept { destination: to(1), ports: vec![ssh], volume: None };
-    assert_eq!(state.renew(session(1), Class(5), &[kept]).expect("room").0, [target(1)]);
+    assert_eq!(state.renew(session(1), Class(5), &[kept], 0).expect("room").gone, [target(1)]);
+}
+
+#[test]
+fn what_stays_open_of_a_page_is_open_as_long_as_the_page_was() {
+    let lease = |state: &mut State, n: u8| {
+        let pinned = state.pin(session(1), &[to(n)], (&Ports::web(), None), 60_000, 0, &mut Vec::new());
+        assert_eq!(pinned.expect("room").leases.len(), 1);
+    };
+    let held = |state: &State| {
+        let mut held: Vec<_> =
+            state.entry(session(1)).expect("known").leases.iter().map(|(t, end)| (*t, *end)).collect();
+        held.sort_unstable();
+        held
+    };
+    let [http, https_, quic] = Opening::WEB;
+    let some = |ports: &[Port]| Ports::these(ports.iter().copied()).expect("ports");
+    let kept = |n, ports| Kept { destination: to(n), ports, volume: None };
+    let mut state = new(4);
+    lease(&mut state, 1);
+    lease(&mut state, 2);
+    // One name opens all but one, and another that one: nothing changes for this address.
+    let keep = [kept(1, vec![some(&[http, https_])]), kept(2, vec![some(&[http]), some(&[https_, quic])])];
+    let changed = state.renew(session(1), Class(1), &keep, 10_000).expect("room");
+    let target = |n, open| Target { address: to(n), open };
+    assert_eq!(changed.gone, [target(1, Opening::Web)]);
+    let narrowed = |port| Lease { target: target(1, Opening::One(port)), remaining: 50_000, refreshed: false };
+    assert_eq!(changed.narrowed, [narrowed(http), narrowed(https_)]);
+    let one = |n, port| (target(n, Opening::One(port)), 60_000);
+    let all = [one(1, http), one(1, https_), (target(2, Opening::Web), 60_000)];
+    assert_eq!(held(&state), sorted(&all));
+    assert_eq!(state.pins(), [3, 0]);
+    // Where there is no room for the parts they close, and nothing is open that was not.
+    lease(&mut state, 3);
+    let keep = [kept(1, vec![Ports::web()]), kept(2, vec![Ports::web()]), kept(3, vec![some(&[http, https_])])];
+    let changed = state.renew(session(1), Class(1), &keep, 10_000).expect("room");
+    assert_eq!((changed.gone, changed.narrowed.len()), (vec![target(3, Opening::Web)], 1));
+    assert_eq!(state.pins(), [4, 0]);
+    // What has ended is not opened again.
+    assert_eq!(state.renew(session(1), Class(1), &[kept(2, vec![some(&[http])])], 70_000).expect("room").narrowed, []);
+}
+
+fn sorted<T: Ord + Copy>(all: &[T]) -> Vec<T> {
+    let mut all = all.to_vec();
+    all.sort_unstable();
+    all
 }
 
 #[test]
@@ -179,8 +224,8 @@ fn volumes_outlive_leases_and_take_the_wider_limit() {
     assert_eq!(pin(&mut state, 1, None, 6_000), [metered(1, None, 80, true)], "a rule names it");
     assert_eq!(pin(&mut state, 1, Some(10), 6_000), [], "and still does");
     let kept = Kept { destination: to(1), ports: vec![https()], volume: Some(90) };
-    let (_, changed) = state.renew(session(1), Class(1), &[kept]).expect("room");
-    assert_eq!(changed, [metered(1, Some(90), 80, false)], "until policy changes");
+    let changed = state.renew(session(1), Class(1), &[kept], 6_000).expect("room");
+    assert_eq!(changed.volumes, [metered(1, Some(90), 80, false)], "until policy changes");
     assert!(state.note_used(session(1), to(1), 7) && !state.note_used(session(1), to(2), 7));
     assert_eq!(state.entry(session(1)).expect("known").volumes[&to(1)].used, 80, "never less");
     state.apply(&Command::Quarantine { session: session(1) }, 0).expect("taken");
@@ -208,8 +253,8 @@ fn what_gives_way_is_told_with_what_it_was() {
 #[test]
 fn a_lease_that_is_found_without_a_count_had_no_limit() {
     let mut state = new(100);
-    let target = |n, port| Target { address: to(n), port };
-    for target in [target(1, Some(Port::tcp(443))), target(1, Some(Port::udp(443))), target(2, None)] {
+    let target = |n, open| Target { address: to(n), open };
+    for target in [target(1, Opening::One(Port::tcp(22))), target(1, Opening::Web), target(2, Opening::Any)] {
         state.adopt_lease(session(1), target, 1_000, 0);
     }
     state.adopt_volume(session(1), to(2), Volume { limit: Some(10), used: 5 });
@@ -223,14 +268,14 @@ fn a_lease_that_is_found_without_a_count_had_no_limit() {
 }
 
 #[test]
-fn every_port_is_a_lease() {
+fn every_port_is_a_lease_but_those_of_a_page_are_one() {
     let mut state = new(100);
     let mut journal = Vec::new();
-    let web = Ports::web();
-    let pinned = state.pin(session(1), &[to(1)], (&web, None), 1_000, 0, &mut journal).expect("room");
+    let ports = Ports::these(Opening::WEB.into_iter().chain([Port::tcp(22), Port::tcp(25)])).expect("ports");
+    let pinned = state.pin(session(1), &[to(1)], (&ports, None), 1_000, 0, &mut journal).expect("room");
     assert_eq!(pinned.leases.len(), 3);
     let any = state.pin(session(1), &[to(1)], (&Ports::Any, None), 1_000, 0, &mut journal).expect("room");
-    assert_eq!(any.leases.iter().map(|lease| lease.target.port).collect::<Vec<_>>(), [None]);
+    assert_eq!(any.leases.iter().map(|lease| lease.target.open).collect::<Vec<_>>(), [Opening::Any]);
     assert_eq!(state.unpin(session(1), &[to(1), to(2)]).expect("taken").len(), 4);
     assert_eq!(state.pins(), [0, 0]);
 }

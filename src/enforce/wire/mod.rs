@@ -27,12 +27,12 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{Command, Counts, Images, Kept, Observed, Range, Used};
-use crate::ports::Port;
+use crate::ports::Opening;
 
 pub use fault::{Fault, Kind};
 
 /// Version of these forms. Another one is not talked to.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Longest document, octets.
 pub const DOCUMENT_MAX: usize = 4 << 20;
@@ -75,9 +75,8 @@ pub struct Held {
 pub struct HeldLease {
     /// Destination.
     pub to: IpAddr,
-    /// The port; nothing for every TCP and UDP port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<Port>,
+    /// What is open there.
+    pub open: Opening,
     /// What is left of its lifetime.
     pub left_ms: u64,
 }
@@ -337,9 +336,9 @@ const KEPT_MAX: usize = super::SESSION_VOLUMES_MAX;
 pub(super) fn length(command: &Command) -> usize {
     const ADDRESS: usize = 48;
     const PORT: usize = 12;
-    let kept = |kept: &Kept| ADDRESS + 80 + kept.ports.iter().map(|ports| 8 + PORT * ports.key_count()).sum::<usize>();
+    let kept = |kept: &Kept| ADDRESS + 80 + kept.ports.iter().map(|ports| 8 + PORT * ports.named()).sum::<usize>();
     256 + match command {
-        Command::Pin { destinations, ports, .. } => ADDRESS * destinations.len() + PORT * ports.key_count(),
+        Command::Pin { destinations, ports, .. } => ADDRESS * destinations.len() + PORT * ports.named(),
         Command::Unpin { destinations, .. } => ADDRESS * destinations.len(),
         Command::Renew { keep, .. } => keep.iter().map(kept).sum(),
         _ => 0,

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::enforce::{Active, Class, Error};
-use crate::ports::Ports;
+use crate::ports::{Port, Ports};
 
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u16; 8]>().prop_map(IpAddr::from)]
@@ -46,11 +46,8 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn held() -> impl Strategy<Value = Held> {
-    let lease = (address(), proptest::option::of(port()), any::<u64>()).prop_map(|(to, port, left_ms)| HeldLease {
-        to,
-        port,
-        left_ms,
-    });
+    let open = prop_oneof![Just(Opening::Any), Just(Opening::Web), port().prop_map(Opening::One)];
+    let lease = (address(), open, any::<u64>()).prop_map(|(to, open, left_ms)| HeldLease { to, open, left_ms });
     let volume =
         (address(), any::<Option<u64>>(), any::<u64>()).prop_map(|(to, limit, used)| HeldVolume { to, limit, used });
     (
@@ -138,7 +135,7 @@ fn the_forms_are_these() {
     assert_eq!(serde_json::to_string(&reply).expect("written"), text);
     // What a hook may leave out.
     for (text, reply) in [
-        (r#"{"reply":"welcome","version":1}"#, Reply::Welcome { version: 1, product: String::new() }),
+        (r#"{"reply":"welcome","version":2}"#, Reply::Welcome { version: 2, product: String::new() }),
         (r#"{"reply":"done"}"#, Reply::Done { fault: None }),
         (r#"{"reply":"health"}"#, Reply::Health(HealthReply::default())),
     ] {
@@ -189,7 +186,7 @@ fn nonsense_is_refused_before_any_packet_filter_sees_it() {
         guard: Some(Class(1)),
         monitored: false,
         quarantined: true,
-        leases: vec![HeldLease { to: v4, port: None, left_ms: 1 }],
+        leases: vec![HeldLease { to: v4, open: Opening::Any, left_ms: 1 }],
         volumes: Vec::new(),
     };
     assert!(check_held(&held).is_ok());

@@ -10,13 +10,20 @@ fn ip(text: &str) -> IpAddr {
 fn keys_are_what_they_were_made_of() {
     for (session, to) in [("10.77.1.2", "192.0.2.9"), ("2001:db8::2", "2001:db8:1::9")] {
         let (session, to) = (ip(session), ip(to));
-        let target = |port| Target { address: to, port };
+        let lease = |open| {
+            let target = Target { address: to, open };
+            let set = Set::of(lease_kind(target), session);
+            let parts = Element::lease(session, target).key.parts(set).expect("a lease's key");
+            assert_eq!(set.kind.opening(parts.port), Some(open), "as it was written");
+            parts
+        };
         let port = Port::udp(443);
-        let (pins, open) = (Set::of(Kind::Pins, session), Set::of(Kind::Open, session));
-        let parts = Element::lease(session, target(Some(port))).key.parts(pins).expect("a pin's key");
+        let pins = Set::of(Kind::Pins, session);
+        let parts = lease(Opening::One(port));
         assert_eq!(parts, Parts { first: Some(session), second: Some(to), port: Some(port), mark: None });
-        let parts = Element::lease(session, target(None)).key.parts(open).expect("a key");
-        assert_eq!(parts, Parts { first: Some(session), second: Some(to), ..Parts::default() });
+        for open in [Opening::Web, Opening::Any] {
+            assert_eq!(lease(open), Parts { first: Some(session), second: Some(to), ..Parts::default() });
+        }
         let parts = Element::marked(session, 77).key.parts(Set::of(Kind::Current, session)).expect("a key");
         assert_eq!(parts, Parts { first: Some(session), mark: Some(77), ..Parts::default() });
         let range = Element::range((to, to), (Port::tcp(1), Port::tcp(9)));

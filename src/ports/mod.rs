@@ -2,10 +2,14 @@
 //!
 //! Pure. A set of ports is settled when the configuration is read and shared from then on, so that a lease holds no copy.
 
+mod opening;
+
 use std::fmt;
 use std::sync::Arc;
 
-/// Most ports in one set: each is an element in the packet filter for each address of an answer.
+pub use opening::Opening;
+
+/// Most ports in one set: each may be an element in the packet filter for each address of an answer.
 pub const PORTS_MAX: usize = 16;
 
 /// A transport protocol that leases are for.
@@ -188,7 +192,7 @@ impl Ports {
 
     /// What opens a web page or an API over it, HTTP/3 included: `tcp/443`, `tcp/80`, `udp/443`.
     pub fn web() -> Self {
-        Self::These([Port::tcp(80), Port::tcp(443), Port::udp(443)].into())
+        Self::These(Opening::WEB.into())
     }
 
     /// Whether a port is among them.
@@ -219,19 +223,41 @@ impl Ports {
         }
     }
 
-    /// How they stand in the packet filter: one key each, `None` for all ports in one.
-    pub fn keys(&self) -> impl Iterator<Item = Option<Port>> {
-        let (any, these) = match self {
-            Self::Any => (Some(None), &[][..]),
-            Self::These(these) => (None, &these[..]),
+    /// How they stand in the packet filter: one element each.
+    pub fn openings(&self) -> impl Iterator<Item = Opening> {
+        let (first, these) = match self {
+            Self::Any => (Some(Opening::Any), &[][..]),
+            Self::These(these) => (self.has_web().then_some(Opening::Web), &these[..]),
         };
-        any.into_iter().chain(these.iter().copied().map(Some))
+        let rest = these.iter().map(|port| Opening::One(*port));
+        first.into_iter().chain(rest.filter(move |one| first.is_none_or(|first| !first.covers(*one))))
     }
 
-    /// Number of [`Ports::keys`].
-    pub fn key_count(&self) -> usize {
+    /// Number of [`Ports::openings`].
+    pub fn opening_count(&self) -> usize {
         match self {
             Self::Any => 1,
+            Self::These(these) if self.has_web() => these.len() + 1 - Opening::WEB.len(),
+            Self::These(these) => these.len(),
+        }
+    }
+
+    fn has_web(&self) -> bool {
+        Opening::WEB.iter().all(|port| self.contains(*port))
+    }
+
+    /// As they are written: `tcp/443`, or `any` alone.
+    pub fn written(&self) -> Vec<String> {
+        match self {
+            Self::Any => vec!["any".into()],
+            Self::These(these) => these.iter().map(Port::to_string).collect(),
+        }
+    }
+
+    /// Number of ports that are named.
+    pub fn named(&self) -> usize {
+        match self {
+            Self::Any => 0,
             Self::These(these) => these.len(),
         }
     }
@@ -301,12 +327,10 @@ mod tests {
         let web = Ports::web();
         let one = Ports::these([Port::tcp(443)]).expect("a set");
         let ssh = Ports::these([Port::tcp(22), Port::tcp(22)]).expect("a set");
-        assert_eq!(ssh.key_count(), 1, "each once");
+        assert_eq!(ssh.opening_count(), 1, "each once");
         assert!(web.covers(&one) && !one.covers(&web) && !web.covers(&ssh));
         assert!(Ports::Any.covers(&web) && Ports::Any.covers(&Ports::Any) && !web.covers(&Ports::Any));
         assert!(web.contains(Port::udp(443)) && !web.contains(Port::udp(80)) && Ports::Any.contains(Port::udp(9)));
-        assert_eq!(Ports::Any.keys().collect::<Vec<_>>(), [None]);
-        assert_eq!(web.keys().count(), web.key_count());
         assert_eq!((web.to_string().as_str(), Ports::Any.to_string().as_str()), ("tcp/80 tcp/443 udp/443", "any"));
         assert_eq!((web.intersection(&one), web.intersection(&ssh)), (Some(one.clone()), None));
         assert_eq!((Ports::Any.intersection(&web), one.intersection(&Ports::Any)), (Some(web.clone()), Some(one)));
