@@ -217,7 +217,7 @@ impl Phase {
 }
 
 /// What the runtime says of a session when it announces it. Signed contexts will carry the same fields.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Announcement {
     /// The session's name.

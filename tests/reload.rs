@@ -230,3 +230,57 @@ fn an_answer_that_leads_inside_says_so() {
         assert_eq!((event["reason"].as_str(), event["withheld"][0].as_str()), (Some("not-public"), Some("10.0.0.1")));
     }
 }
+
+#[test]
+fn a_reload_takes_back_nothing_that_was_said_of_a_session_meanwhile() {
+    let daemon =
+        Daemon::start(&ENFORCE.replace("mode = \"enforce\"", "mode = \"enforce\"\nunknown_source = \"profile\""));
+    let phase = |daemon: &Daemon| daemon.json(&["session", "show", "s1"])["session"]["phase"].clone();
+    let announce = ["session", "announce", "s1", "--address", "127.0.0.1", "--type", "interactive", "--phase", "run"];
+    daemon.json(&announce);
+    assert_eq!(code(&daemon.run(&["reload"])), 0);
+    assert_eq!(phase(&daemon), "run", "the entry is as it was");
+    let text = daemon.config();
+    daemon.write(&text.replace("type = \"interactive\"", "type = \"interactive\"\nphase = \"build\""));
+    assert_eq!(code(&daemon.run(&["reload"])), 0);
+    assert_eq!(phase(&daemon), "build", "another entry has a word");
+    daemon.json(&["session", "end", "s1"]);
+    assert_eq!(code(&daemon.run(&["reload"])), 0);
+    assert_eq!(code(&daemon.run(&["session", "show", "s1"])), 1, "it stays ended");
+}
+
+#[test]
+fn an_address_that_is_somebody_elses_refuses_the_reload_and_one_that_is_given_back_is_had() {
+    let daemon = Daemon::start(ENFORCE);
+    daemon.json(&["session", "announce", "job", "--address", "127.0.0.8", "--type", "batch"]);
+    let text = daemon.config();
+    let entry = |id: &str, addresses: &str| {
+        format!("[[session]]\nid = \"{id}\"\naddresses = [{addresses}]\ntype = \"interactive\"\n")
+    };
+    let head = text.split("[[session]]").next().expect("a first part").to_owned();
+    let reload = |entries: &[String]| {
+        daemon.write(&format!("{head}{}", entries.concat()));
+        daemon.run(&["reload"])
+    };
+    let of = |id: &str| daemon.json(&["session", "show", id])["session"]["addresses"].clone();
+
+    let refused = reload(&[entry("s1", "\"127.0.0.1\", \"127.0.0.8\"")]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(code(&refused), 3, "{said}");
+    assert!(said.contains("127.0.0.8 is job's") && said.contains("session end job"), "{said}");
+    assert_eq!(of("s1"), serde_json::json!(["127.0.0.1"]), "nothing was put in force");
+
+    // Given on between entries, whichever comes first in the file.
+    assert_eq!(code(&reload(&[entry("s1", "\"127.0.0.1\", \"127.0.0.2\"")])), 0);
+    assert_eq!(code(&reload(&[entry("a1", "\"127.0.0.2\""), entry("s1", "\"127.0.0.1\"")])), 0);
+    assert_eq!((of("a1"), of("s1")), (serde_json::json!(["127.0.0.2"]), serde_json::json!(["127.0.0.1"])));
+    assert_eq!(code(&reload(&[entry("b1", "\"127.0.0.2\""), entry("s1", "\"127.0.0.1\"")])), 0);
+    assert_eq!(of("b1"), serde_json::json!(["127.0.0.2"]), "of one that has left the file");
+}
+
+#[test]
+fn nobody_announces_an_unannounced_source() {
+    let daemon = Daemon::start(ENFORCE);
+    let output = daemon.run(&["session", "announce", "job", "--address", "127.0.0.8", "--type", "unannounced"]);
+    assert_eq!(code(&output), 2, "{output:?}");
+}

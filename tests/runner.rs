@@ -161,6 +161,32 @@ fn an_end_before_the_end_is_told_and_what_was_locked_stays_locked_until_then() {
 }
 
 #[test]
+fn a_number_that_is_somebody_elses_by_now_is_nobody_to_be_ended() {
+    let Some(runner) = Runner::create() else { return };
+    let before = runner.resolv_conf();
+    runner.ok("start.sh", &[("STAUNCH_MODE", "enforce")]);
+    // SAFETY: a plain system call on a process that this test has started.
+    unsafe { libc::kill(runner.pid(), libc::SIGKILL) };
+    // What a reboot leaves: the file, and a process that has nothing to do with it.
+    let mut other = std::process::Command::new("sleep").arg("60").spawn().expect("it runs");
+    std::fs::write(runner.world.path("runner/pid"), other.id().to_string()).expect("written");
+    std::fs::write(runner.world.path("runner/boot"), "another boot\n").expect("written");
+    let output = runner.script("stop.sh", &[]);
+    assert!(!output.status.success(), "its end is told: {}", said(&output));
+    assert!(other.try_wait().expect("a child").is_none(), "it was ended");
+    assert_eq!(runner.resolv_conf(), before, "nobody has written another");
+    // And the next job starts.
+    runner.ok("start.sh", &[("STAUNCH_MODE", "enforce")]);
+    // SAFETY: as above.
+    unsafe { libc::kill(runner.pid(), libc::SIGKILL) };
+    std::fs::write(runner.world.path("runner/pid"), other.id().to_string()).expect("written");
+    runner.ok("start.sh", &[("STAUNCH_MODE", "enforce")]);
+    runner.ok("stop.sh", &[]);
+    assert_eq!(runner.resolv_conf(), before, "what stood before both");
+    other.kill().and_then(|()| other.wait()).expect("ended");
+}
+
+#[test]
 fn where_nothing_was_refused_that_is_told() {
     let Some(runner) = Runner::create() else { return };
     runner.ok("start.sh", &[("STAUNCH_MODE", "enforce")]);

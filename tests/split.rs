@@ -205,7 +205,10 @@ fn a_quarantine_while_the_enforcer_is_away_holds_before_the_next_pin() {
     let told = download(one);
     std::thread::sleep(Duration::from_millis(400));
     enforcer.kill();
-    staunch.run(&["session", "quarantine", "agent-1", "--reason", "a test"]);
+    let closing = staunch.run(&["session", "quarantine", "agent-1", "--reason", "a test"]);
+    let said = String::from_utf8_lossy(&closing.stderr).into_owned();
+    assert_eq!(closing.status.code(), Some(14), "it is on record, and nothing is closed yet: {said}");
+    assert!(said.contains("the packet filter does not hold this yet"), "{said}");
     assert_eq!(staunch.session_state("agent-1"), "quarantined");
     // One that was lifted again has ended the flows of before all the same.
     staunch.run(&["session", "quarantine", "agent-2", "--reason", "a test"]);
@@ -425,7 +428,9 @@ fn either_one_killed_at_any_moment_leaves_no_stray_permission() {
             }
             3 if !quarantined && begun.elapsed() > Duration::from_secs(5) => {
                 enforcer.kill();
-                staunch.run_ok(&["session", "quarantine", "agent-2", "--reason", "a test"]);
+                let closing = staunch.run(&["session", "quarantine", "agent-2", "--reason", "a test"]);
+                // The enforcer may be away at this moment.
+                assert!(matches!(closing.status.code(), Some(0 | 14)), "{closing:?}");
                 quarantined = true;
                 enforcer.restart(&world);
                 // It holds as soon as anything is pinned again.

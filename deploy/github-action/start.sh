@@ -21,7 +21,12 @@ monitor | enforce) ;;
 esac
 [ "$(id -u)" = 0 ] || fail "needs root: sudo is what the action calls it with"
 [ -x "$binary" ] || fail "'$binary' is not an executable file"
-[ ! -e "$dir/pid" ] || fail "it runs already, see $dir"
+# shellcheck source=deploy/github-action/common.sh
+. "$(dirname "$0")/common.sh"
+! runs || fail "it runs already, see $dir"
+# One that was killed, or went with a reboot, left its traces: what it replaced is what stands here.
+put_back
+rm -f "$dir/pid"
 
 upstream="${STAUNCH_UPSTREAM:-}"
 if [ -z "$upstream" ]; then
@@ -85,6 +90,7 @@ done
 [ "${ready:-}" = yes ] || undo
 echo "$pid" >"$dir/pid"
 
+cat /proc/sys/kernel/random/boot_id >"$dir/boot"
 # What stood there comes back with stop.sh. A link is replaced, or systemd-resolved would write to what it points at.
 printf '%s\n' "$resolv" >"$dir/resolv.path"
 if [ -L "$resolv" ]; then
@@ -93,7 +99,7 @@ if [ -L "$resolv" ]; then
 else
     cp "$resolv" "$dir/resolv.conf"
 fi
-printf 'nameserver %s\noptions edns0\n' "$address" >"$resolv"
+printf 'nameserver %s\noptions edns0\n' "$address" | tee "$dir/resolv.ours" >"$resolv"
 
 if [ "${STAUNCH_LOCK:-true}" = true ]; then
     nft -f - <<EOC

@@ -7,7 +7,8 @@ if [ ! -r "$dir/pid" ]; then
     echo "::error::staunch: it does not run (nothing in $dir)" >&2
     exit 1
 fi
-pid="$(cat "$dir/pid")"
+# shellcheck source=deploy/github-action/common.sh
+. "$(dirname "$0")/common.sh"
 summary="${GITHUB_STEP_SUMMARY:-/dev/stdout}"
 
 status=0
@@ -30,15 +31,10 @@ fi
 } >>"$summary"
 
 nft delete table inet staunch_runner 2>/dev/null || true
-resolv="$(cat "$dir/resolv.path")"
-if [ -r "$dir/resolv.link" ]; then
-    ln -sf "$(cat "$dir/resolv.link")" "$resolv"
-else
-    cat "$dir/resolv.conf" >"$resolv"
-fi
-kill "$pid" 2>/dev/null || true
+put_back
+if runs; then kill "$(cat "$dir/pid")" 2>/dev/null || true; fi
 for _ in $(seq 100); do
-    kill -0 "$pid" 2>/dev/null || break
+    runs || break
     sleep 0.1
 done
 # Copies for a step that uploads them. The state beside them holds the node's key and stays closed, or the next start would
@@ -47,5 +43,5 @@ install -d -m 0755 "$dir/events"
 for file in "$dir/log" "$dir/state"/events.jsonl*; do
     if [ -f "$file" ] && [ ! -L "$file" ]; then install -m 0644 "$file" "$dir/events/"; fi
 done
-rm -f "$dir/pid" "$dir/resolv.link" "$dir/resolv.conf" "$dir/resolv.path"
+rm -f "$dir/pid"
 exit "$status"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::protocol::{ErrorCode, Response};
-use super::serve::{durable, gone, require};
+use super::serve::{durable, gone, in_step, require};
 use crate::clock;
 use crate::lists::{MAX_GRANTS, RuleForm, TooManyGrants};
 use crate::model::{CaseId, Now};
@@ -32,11 +32,10 @@ pub(super) async fn allow(pipeline: &Arc<Pipeline>, mut grant: Grant, now: Now) 
     if lasts == 0 || lasts > LONGEST_GRANT * 1000 {
         return Err(bad("an allowance lasts from a second to seven days; write a rule for more".into()));
     }
-    if let Some(id) = &grant.session
-        && pipeline.sessions.by_id(id).is_none()
-    {
-        return Err(gone(id));
-    }
+    let of = match &grant.session {
+        Some(id) => Some(pipeline.sessions.by_id(id).ok_or_else(|| gone(id))?),
+        None => None,
+    };
     // One behind the other: what is taken back is not given again by who began before that.
     let _turn = pipeline.granting.lock().await;
     let before = pipeline.grant_before(&form, grant.session.as_ref(), now);
@@ -64,12 +63,12 @@ pub(super) async fn allow(pipeline: &Arc<Pipeline>, mut grant: Grant, now: Now) 
     let given = tokio::task::spawn_blocking(move || giving.grant(given, now)).await;
     let given = given.map_err(|error| error.to_string()).flatten();
     given.map_err(|error| Response::error(ErrorCode::Failed, error))?;
-    if let Some(id) = &grant.session
-        && pipeline.sessions.by_id(id).is_none()
+    if let Some(of) = of
+        && pipeline.sessions.by_id(of.id()).is_none_or(|now| !Arc::ptr_eq(&of, &now))
     {
-        // It has ended meanwhile, and its grants with it.
+        // It has ended meanwhile, and its grants with it; another of its name has none.
         pipeline.withdraw(&grant.id, "staunch", "its session has ended", now);
-        return Err(gone(id));
+        return Err(gone(of.id()));
     }
     let session = grant.session.as_ref().map(tracing::field::display);
     let until = crate::telemetry::rfc3339(grant.until);
@@ -82,7 +81,7 @@ async fn record(pipeline: &Pipeline, record: store::Record) -> Result<(), store:
     Ok(())
 }
 
-/// Takes a grant back; what it opened is closed by the time that this is answered.
+/// Takes a grant back; what it opened is closed by the time that this is answered, or the answer says that it is not.
 pub(super) async fn withdraw(
     pipeline: &Arc<Pipeline>,
     id: &str,
@@ -102,7 +101,7 @@ pub(super) async fn withdraw(
     let closed = tokio::task::spawn_blocking(move || closing.close_ended(clock::now())).await;
     closed.map_err(|error| Response::error(ErrorCode::Failed, error.to_string()))?;
     durable(commit).await?;
-    Ok(json!({ "schema": 1, "withdrawn": grant }))
+    Ok(in_step(pipeline, json!({ "schema": 1, "withdrawn": grant })).await)
 }
 
 /// Where a grant decides what is explained, what is on record of it.

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::daemon::Reload;
 use crate::identity::NodeKey;
 use crate::local::token::NONCE;
-use crate::model::SessionId;
+use crate::model::{SessionId, SessionType};
 use crate::pipeline::{Ending, NotReleased, Pipeline};
 use crate::session::Session;
 use crate::store::{self, Commit, Grant};
@@ -176,21 +176,28 @@ impl Admin {
             }
             Request::Announce { announcement } => {
                 plain("owner", announcement.owner.as_deref().unwrap_or_default())?;
+                if announcement.kind == SessionType::Unannounced {
+                    let what = "`type`: `unannounced` is for sources that nobody announces; use interactive, batch or scheduled";
+                    return Err(Response::error(ErrorCode::BadRequest, what));
+                }
                 let nobodys = announcement.addresses.iter().find_map(|ip| Some((ip, words::no_source(*ip)?)));
                 if let Some((ip, what)) = nobodys {
                     let remedy = "announce the sandbox's own address";
                     return Err(Response::error(ErrorCode::BadRequest, format!("{ip} {what}; {remedy}")));
                 }
+                let is_known = pipeline.sessions.by_id(&announcement.id).is_some();
                 let (known, commit) = pipeline
                     .announce_recorded(announcement)
                     .map_err(|error| Response::error(ErrorCode::Conflict, error.to_string()))?;
                 durable(commit).await?;
-                Ok(json!({ "schema": 1, "session": pipeline.summary(&known) }))
+                let told = json!({ "schema": 1, "session": pipeline.summary(&known) });
+                // What a new one may do is ordered ahead of its first answer.
+                Ok(if is_known { in_step(pipeline, told).await } else { told })
             }
             Request::End { session } => {
                 let commit = pipeline.end(&session, Ending::Word, now).ok_or_else(|| gone(&session))?;
                 durable(commit).await?;
-                Ok(json!({ "schema": 1, "ended": session }))
+                Ok(in_step(pipeline, json!({ "schema": 1, "ended": session })).await)
             }
             Request::Quarantine { session, by, reason } => {
                 require("reason", &reason)?;
@@ -223,7 +230,7 @@ impl Admin {
                     told["already"] =
                         json!({ "since": since, "by": before.by, "note": before.note, "reason": before.reason });
                 }
-                Ok(told)
+                Ok(in_step(pipeline, told).await)
             }
             Request::Release { session, by, reason, extend } => {
                 require("reason", &reason)?;
@@ -297,6 +304,17 @@ impl Admin {
             }
         }
     }
+}
+
+/// How long the packet filter may take to carry an order out before whoever gave it is told that it has not.
+const IN_STEP: Duration = Duration::from_secs(2);
+
+/// `told`, with a word about the packet filter where it does not hold yet what was ordered.
+pub(super) async fn in_step(pipeline: &Pipeline, mut told: Value) -> Value {
+    if pipeline.live.load().enforcing && !pipeline.enforcer.is_in_step(IN_STEP).await {
+        told["packet_filter"] = "behind".into();
+    }
+    told
 }
 
 pub(super) fn require(field: &str, value: &str) -> Result<(), Response> {

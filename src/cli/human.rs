@@ -115,6 +115,9 @@ fn pinned(out: &mut String, pin: &Value) {
     for lease in pin["leases"].as_array().into_iter().flatten() {
         let _ = write!(out, " {} for {} s", words(&lease["ports"]), lease["seconds_left"]);
     }
+    if pin["confirmed"] == false {
+        *out += ", not confirmed for all of its addresses";
+    }
     if pin["open_flows"] == true {
         *out += ", in use";
     }

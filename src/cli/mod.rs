@@ -41,6 +41,8 @@ pub enum Exit {
     Open = 12,
     /// The doctor could not tell of every way whether it is closed.
     Inconclusive = 13,
+    /// Done, but the packet filter does not hold it yet.
+    Behind = 14,
 }
 
 /// Runs a verb.

@@ -261,11 +261,21 @@ fn ask_for(socket: &Path, request: &Request, patience: Duration, json: bool, wor
     match client::ask(socket, request, patience) {
         Ok(value) => {
             print(&value, json, words);
-            Exit::Ok
+            match value["packet_filter"] == "behind" {
+                true => {
+                    complain(BEHIND);
+                    Exit::Behind
+                }
+                false => Exit::Ok,
+            }
         }
         Err(error) => refused(&error, json),
     }
 }
+
+/// What is said beside the answer where the packet filter is behind.
+const BEHIND: &str = "staunch: the packet filter does not hold this yet: connections that it should end may go on, and new ones \
+                      be made, until it does; `staunch status` tells when";
 
 fn print(value: &Value, json: bool, words: impl Fn(&Value) -> String) {
     say(&if json { value.to_string() } else { words(value) });

@@ -9,8 +9,9 @@ use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
 use staunch_scoring::{Params, Scorer};
 
+use super::configured;
 use super::fixed::fixed;
-use super::reconcile::{caught_up, is_same, reconcile};
+use super::reconcile::{RECONCILED, is_same, reconcile};
 use super::sinks::{SinkHosts, alert_config};
 use super::{Start, StartError, absolute, restore, rollover};
 use crate::alert::Delivery;
@@ -27,10 +28,10 @@ use crate::lists::{Grants, HashKey, Scope};
 use crate::model::{Announcement, Mode, Qtype, SessionId, SessionType};
 use crate::outbound::HostResolver;
 use crate::pin::PinPolicy;
-use crate::pipeline::{Cause, Ending, Explanation, Learning, Live, Pipeline, Sinkhole};
+use crate::pipeline::{Cause, Explanation, Learning, Live, Pipeline, Sinkhole};
 use crate::policy::{Policy, UnknownSource, Unlisted};
 use crate::rdap::Rdap;
-use crate::session::{Context, Sessions};
+use crate::session::{Configured, Context, Sessions};
 use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry};
 use crate::transfer::{self, Keeper};
@@ -198,12 +199,13 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
 /// While leases of one policy are looked at by another, the journal names neither: a start behind a crash closes them all.
 pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> {
     let old = pipeline.live.load_full();
-    let configured = loaded.sessions.clone();
+    let entries = loaded.sessions.clone();
     let fixed = fixed(&loaded);
     let changed: Vec<_> = fixed.iter().filter(|setting| !old.fixed.contains(setting)).map(|(name, _)| *name).collect();
     if !changed.is_empty() {
         bail!("{} changed, which takes effect at a restart only; nothing was put in force", changed.join(", "));
     }
+    configured::check(pipeline, &old.configured, &entries)?;
     if let Some(damage) = &loaded.age.ring_damage {
         // Ages alone stay behind: a rule must not wait for a day file.
         tracing::warn!("{damage}; the registration days that were in force stay, all else of the configuration is new");
@@ -243,18 +245,7 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
         pipeline.decoys.clear();
     }
     let live = pipeline.live.load_full();
-    for id in old.configured.iter().filter(|id| !live.configured.contains(id)) {
-        // The new policy is in force by now, so nothing may say that the old one stayed.
-        if let Some(Err(error)) = pipeline.end(id, Ending::Configuration, crate::clock::now()) {
-            tracing::warn!(%error, session = %id, "that a session has ended is not on disk");
-        }
-    }
-    for announcement in configured {
-        let id = announcement.id.clone();
-        if let Err(error) = pipeline.announce(announcement) {
-            tracing::warn!(%error, session = %id, "a configured session was not announced");
-        }
-    }
+    configured::put_in_force(pipeline, &old.configured, &live.configured, entries);
     let now = crate::clock::now();
     // Leases of before this process are there only while no other policy has been in force since.
     let cause = if digest == old.digest { Cause::Recent } else { Cause::Policy };
@@ -272,7 +263,7 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
         }
         pipeline.guard(&session, cause, now);
     }
-    let follows = !live.enforcing || caught_up(pipeline).await.is_ok() && pipeline.enforcer.healthy();
+    let follows = !live.enforcing || pipeline.enforcer.is_in_step(RECONCILED).await;
     if follows {
         note_policy(pipeline, digest.clone(), live.policy.mode != Mode::Monitor).await;
     } else {
@@ -348,7 +339,7 @@ fn live(loaded: Loaded, grants: Arc<ArcSwap<Grants>>, settled: &[Settled]) -> an
         Some(Params { watch: found.watch, sinkhole: found.sinkhole, ..base.params })
     });
     let digest = loaded.digest().to_owned();
-    let configured = loaded.sessions.iter().map(|session| session.id.clone()).collect();
+    let configured = Configured::new(&loaded.sessions);
     let fixed = fixed(&loaded);
     let own = loaded.listen.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
     let answers = AnswerRules {

@@ -2,6 +2,7 @@
 
 pub mod build;
 mod causes;
+mod configured;
 mod fixed;
 mod http;
 mod log;
@@ -284,10 +285,18 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => {
                 // Aside: lists may take seconds, and ledgers and signals do not wait for them.
-                let reload = reload.clone();
+                let (reload, pipeline) = (reload.clone(), pipeline.clone());
                 drop(tokio::spawn(async move {
-                    supervisor::reloading();
-                    supervisor::reloaded(&reload.reload().await);
+                    // A supervisor that waits for the start would take the end of a reload for it.
+                    let is_told = pipeline.gate.is_announced();
+                    if is_told {
+                        supervisor::reloading();
+                    }
+                    let result = reload.reload().await;
+                    if is_told {
+                        let missing = pipeline.gate.report(clock::now().mono).missing();
+                        supervisor::reloaded(&result, missing.as_deref());
+                    }
                 }));
             }
         }
@@ -388,7 +397,7 @@ fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
     let now = clock::now();
     let live = pipeline.live.load();
     for announcement in recovered.sessions {
-        if !live.configured.contains(&announcement.id) {
+        if !live.configured.names(&announcement.id) {
             restore_session(pipeline, announcement);
         }
     }

@@ -53,6 +53,7 @@ pub async fn keep(pipeline: Arc<Pipeline>, listening: Vec<SocketAddr>, socket: S
             let addresses: Vec<_> = listening.iter().map(ToString::to_string).collect();
             tracing::info!(addresses = addresses.join(","), mode = ?live.policy.mode, socket, "ready");
             notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
+            pipeline.gate.announce();
         }
         if !announced {
             // Waiting for an operator is no failed start: a supervisor that gave up would only start us again.

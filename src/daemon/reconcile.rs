@@ -1,34 +1,18 @@
 //! The packet filter is made to hold what a policy and its sessions need: at start, and where a reload waits for it.
 
-use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use crate::clock;
-use crate::enforce::{Active, Error};
+use crate::enforce::Active;
 use crate::lists::Action;
 use crate::model::{Mode, Now};
 use crate::pipeline::{Cause, Live, Pipeline, class_of, is_guarded};
 use crate::store::{CLOSED_WITHIN, Recovered};
 
 /// For all that was ordered of the packet filter: loading a hundred thousand leases takes longer than one pin may.
-const RECONCILED: Duration = Duration::from_secs(10);
-
-/// How long the packet filter's full queue is left alone.
-const FULL: Duration = Duration::from_millis(5);
-
-/// Waits until the packet filter has carried out all that was ordered so far: what is asked of it waits behind its orders,
-/// and with an order for each of very many sessions it is full of them for a while.
-pub(super) async fn caught_up(pipeline: &Pipeline) -> Result<(), Error> {
-    let end = Instant::now() + RECONCILED;
-    loop {
-        match pipeline.enforcer.view(IpAddr::from([0, 0, 0, 0])) {
-            Err(Error::QueueFull) if Instant::now() < end => tokio::time::sleep(FULL).await,
-            behind => return behind?.wait(end.saturating_duration_since(Instant::now())).await.map(drop),
-        }
-    }
-}
+pub(super) const RECONCILED: Duration = Duration::from_secs(10);
 
 /// Whether leases of before this process were made by what is in force now: by the same policy, of which nothing that opens has
 /// ended since the journal was last written to. What ended shortly before that may not have been closed any more.
@@ -68,7 +52,7 @@ pub(super) async fn reconcile(pipeline: &Pipeline, same_policy: bool) -> anyhow:
     if !same_policy {
         pipeline.tighten_all(Cause::Policy, now);
         // Where very much is closed the first pins would wait for longer than they may.
-        caught_up(pipeline).await.context("leases of another policy could not be closed")?;
+        pipeline.enforcer.caught_up(RECONCILED).await.context("leases of another policy could not be closed")?;
     }
     if live.policy.mode != Mode::Monitor && !pipeline.enforcer.healthy() {
         bail!("the packet filter is not healthy, and mode {:?} needs it", live.policy.mode);

@@ -38,12 +38,15 @@ pub fn reloading() {
     let _ = sd_notify::notify(&[NotifyState::Reloading, now]);
 }
 
-/// A reload has ended, one way or the other: the service serves as before.
-pub fn reloaded(result: &Result<String, String>) {
-    let status = match result {
+/// A reload has ended, one way or the other: the service serves as before. `missing` is why it is not ready, where it is not.
+pub fn reloaded(result: &Result<String, String>, missing: Option<&str>) {
+    let mut status = match result {
         Ok(digest) => format!("configuration {digest} in force"),
         // One line: a line break would begin another assignment.
         Err(error) => format!("the old configuration stays: {}", error.lines().next().unwrap_or_default()),
     };
+    if let Some(missing) = missing {
+        status += &format!("; not ready: {missing}");
+    }
     let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }

@@ -25,6 +25,7 @@ mod queue;
 pub mod remote;
 mod state;
 mod status;
+mod step;
 #[cfg(test)]
 mod tests;
 mod ticket;

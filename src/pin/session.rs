@@ -75,6 +75,8 @@ pub struct Details {
     pub address: IpAddr,
     /// What is open, each with the end of its lease in mono milliseconds; past ones are those of open flows.
     pub leases: Vec<(Ports, u64)>,
+    /// Whether the packet filter has acknowledged all of that for every address that the session has now.
+    pub confirmed: bool,
     /// Names that lead there, escaped.
     pub names: Vec<String>,
     /// Whether a flow to it was seen lately.
@@ -387,6 +389,7 @@ impl SessionPins {
                 let details = Details {
                     address: *address,
                     leases: pin.leases.iter().map(|lease| (lease.ports.clone(), lease.ordered)).collect(),
+                    confirmed: pin.leases.iter().all(|lease| lease.end >= lease.ordered),
                     names: pin.names.iter().filter_map(Named::shown).collect(),
                     live: pin.is_live(now),
                     octets_out: pin.used,

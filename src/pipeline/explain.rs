@@ -455,6 +455,7 @@ impl Pipeline {
             "address": details.address,
             "seconds_left": details.leases.iter().map(|(_, end)| left(*end)).max().unwrap_or(0),
             "leases": leases,
+            "confirmed": details.confirmed,
             "names": details.names,
             // Known to this deployment, whoever asked.
             "other_names": self.exposure.names(details.address).saturating_sub(names),

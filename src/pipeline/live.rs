@@ -13,12 +13,12 @@ use crate::answer::AnswerRules;
 use crate::config::{Dnssec, ListReport};
 use crate::lists::{Grants, Scope, WrittenRange};
 use crate::local::{self, Local};
-use crate::model::{Qtype, Reason, SessionId, Wall};
+use crate::model::{Qtype, Reason, Wall};
 use crate::partition::{Partition, Sharing};
 use crate::pin::PinPolicy;
 use crate::policy::Policy;
 use crate::readiness::{Lockdown, Need};
-use crate::session::Context;
+use crate::session::{Configured, Context};
 use crate::validate::{Rollover, Validator};
 use crate::wire::Query;
 use crate::zones::Zones;
@@ -69,7 +69,7 @@ pub struct Live {
     /// Runtime allowances; outlive reloads, so they are shared between configurations.
     pub grants: Arc<ArcSwap<Grants>>,
     /// Sessions that the configuration names.
-    pub configured: Vec<SessionId>,
+    pub configured: Configured,
     /// Settings that take effect at a restart only, by name, for comparison.
     pub fixed: Vec<(&'static str, String)>,
     /// Stands in the event of a source that has no session.

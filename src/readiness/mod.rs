@@ -114,6 +114,8 @@ pub struct Gate {
     whole_until: AtomicU64,
     /// Whether the packet filter itself was found to lack something.
     filter_lacks: AtomicBool,
+    /// Whether a supervisor was told that the service is ready.
+    announced: AtomicBool,
     nudge: tokio::sync::Notify,
 }
 
@@ -153,6 +155,16 @@ impl Gate {
             report.checks.push(Check { id: "round".into(), state: State::Failed, text });
         }
         report
+    }
+
+    /// Notes that a supervisor was told that the service is ready.
+    pub fn announce(&self) {
+        self.announced.store(true, Relaxed);
+    }
+
+    /// Whether one was. Before that no reload may look like the end of the start.
+    pub fn is_announced(&self) -> bool {
+        self.announced.load(Relaxed)
     }
 
     /// Has the next round begin at once. Never blocks.

@@ -4,6 +4,7 @@
 //! clock. A session's changing part stands behind one short mutex; the pipeline submits orders to the packet filter
 //! while holding it, so that a quarantine closes the door behind every pin submitted before it.
 
+mod configured;
 mod groups;
 mod resolved;
 mod share;
@@ -27,6 +28,7 @@ use crate::partition::{Partitions, Views};
 use crate::pin::SessionPins;
 use crate::store::Durable;
 
+pub use configured::{Configured, left_of};
 pub use groups::{Group, GroupLedger, Groups, MAX_GROUPS};
 pub use resolved::Resolved;
 pub use share::{Past, Place, Shares};

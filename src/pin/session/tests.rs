@@ -231,7 +231,9 @@ fn a_gained_address_uncovers_and_closes_nothing() {
     assert_eq!(pins.order(&asked, &[address(1)], 2_000, 0), NONE);
     pins.uncover();
     assert!(!pins.covers(&asked, address(1), 1) && !pins.acknowledge(before, &asked, &[address(1)], 2_000));
-    assert_eq!(pins.details(0)[0].leases, [(Ports::web(), 2_000)], "it is open, and said to be");
+    let shown = &pins.details(0)[0];
+    assert_eq!(shown.leases, [(Ports::web(), 2_000)], "it is open, and said to be");
+    assert!(!shown.confirmed, "but not for every address");
     let denied = pins.tighten(|_| None, |_, _| true, no_word);
     assert!(denied.lost, "and a deny closes it");
 }

@@ -1,0 +1,94 @@
+//! What the configuration says of sessions, to be compared with what the next one says.
+//!
+//! Pure. An entry that is as it was has no word at a reload: whoever announces sessions while the service runs has said
+//! something newer, and a reload for whatever other reason must not take it back.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+
+use parking_lot::Mutex;
+
+use crate::model::{Announcement, SessionId};
+
+/// Sessions that one configuration names.
+#[derive(Debug, Default)]
+pub struct Configured(Mutex<HashMap<SessionId, u64>>);
+
+impl Configured {
+    /// Of these entries.
+    pub fn new(entries: &[Announcement]) -> Self {
+        Self(Mutex::new(entries.iter().map(|entry| (entry.id.clone(), fingerprint(entry))).collect()))
+    }
+
+    /// Whether there is an entry for a session.
+    pub fn names(&self, id: &SessionId) -> bool {
+        self.0.lock().contains_key(id)
+    }
+
+    /// Whether there is exactly this entry, and it was put in force.
+    pub fn holds(&self, entry: &Announcement) -> bool {
+        self.0.lock().get(&entry.id) == Some(&fingerprint(entry))
+    }
+
+    /// Sessions that `next` does not name any more.
+    pub fn gone_from(&self, next: &Self) -> Vec<SessionId> {
+        self.0.lock().keys().filter(|id| !next.names(id)).cloned().collect()
+    }
+
+    /// Notes that an entry could not be put in force, so that the next configuration tries again.
+    pub fn forget(&self, id: &SessionId) {
+        self.0.lock().remove(id);
+    }
+}
+
+/// The entry as a number. Fixed, since it is compared with others of this process alone, and nobody else writes entries.
+fn fingerprint(entry: &Announcement) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    entry.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Of the addresses that a session has, those that its entry leaves it; `None` where none is left or nothing goes.
+pub fn left_of(has: &[IpAddr], entry: &Announcement) -> Option<Vec<IpAddr>> {
+    let stays = |address: &IpAddr| entry.addresses.iter().any(|wanted| wanted.to_canonical() == *address);
+    let left: Vec<IpAddr> = has.iter().copied().filter(stays).collect();
+    (!left.is_empty() && left.len() < has.len()).then_some(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Phase, SessionType};
+
+    fn entry(id: &str, addresses: &[&str]) -> Announcement {
+        Announcement {
+            id: SessionId::new(id).expect("id"),
+            addresses: addresses.iter().map(|address| address.parse().expect("address")).collect(),
+            kind: SessionType::Batch,
+            phase: None,
+            owner: None,
+            search: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_entry_has_a_word_where_it_is_new_or_another() {
+        let (a, b) = (entry("a", &["10.0.0.1"]), entry("b", &["10.0.0.2"]));
+        let old = Configured::new(&[a.clone(), b.clone()]);
+        let other = Announcement { phase: Some(Phase::Run), ..a.clone() };
+        assert!(old.holds(&a) && !old.holds(&other) && !old.holds(&entry("c", &["10.0.0.3"])));
+        assert!(old.names(&b.id) && old.gone_from(&Configured::new(&[other])) == [b.id.clone()]);
+        old.forget(&b.id);
+        assert!(!old.holds(&b), "it is tried again");
+    }
+
+    #[test]
+    fn a_session_keeps_what_its_entry_leaves_it() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("address");
+        let has = [ip("10.0.0.1"), ip("10.0.0.2")];
+        assert_eq!(left_of(&has, &entry("a", &["::ffff:10.0.0.2", "10.0.0.3"])), Some(vec![ip("10.0.0.2")]));
+        assert_eq!(left_of(&has, &entry("a", &["10.0.0.1", "10.0.0.2"])), None, "nothing goes");
+        assert_eq!(left_of(&has, &entry("a", &["10.0.0.9"])), None, "a session has one at least");
+    }
+}
