@@ -417,3 +417,30 @@ fn the_enforcer_reads_its_section_and_none_of_the_files_named() {
     let error = load("version = 1\n[enforce]\nbackend = \"hook\"\nhook = [\"/bin/x\"]\n", None).expect_err("no nft");
     assert!(error.contains("enforce.backend"), "{error}");
 }
+
+#[test]
+fn two_rules_that_disagree_and_alerts_in_the_clear_are_told() {
+    let rule = |id: &str, action: &str, more: &str| {
+        format!(
+            "[[rule]]\nid = \"{id}\"\naction = \"{action}\"\nnames = [\"a.example\"]\nowner = \"o\"\nreason = \"r\"\n\
+             review_by = \"2099-01-01\"\n{more}"
+        )
+    };
+    let told = |text: &str| good(text).1.into_iter().map(|w| (w.line, w.field, w.remedy)).collect::<Vec<_>>();
+    let both = format!("version = 1\n{}{}", rule("opens", "allow", ""), rule("shuts", "deny", ""));
+    let [(12, field, remedy)] = &told(&both)[..] else { panic!("{:?}", told(&both)) };
+    assert_eq!(field, "rule[1].names");
+    assert!(remedy.contains("`shuts` decides") && remedy.contains("`opens`"), "{remedy}");
+    // On trial, or for some alone, it is what somebody may well mean.
+    for more in ["mode = \"monitor\"\n", "profiles = [\"batch\"]\n"] {
+        let apart = format!("version = 1\n{}{}", rule("opens", "allow", ""), rule("shuts", "deny", more));
+        assert_eq!(told(&apart), [], "{more}");
+    }
+    let alert = |url: &str| format!("version = 1\n[[alert]]\nname = \"soc\"\nkind = \"webhook\"\nurl = \"{url}\"\n");
+    assert_eq!(told(&alert("http://soc.example/alerts")).len(), 1);
+    for good in
+        ["https://soc.example/alerts", "http://10.77.9.9/alerts", "http://[::1]/alerts", "http://localhost/alerts"]
+    {
+        assert_eq!(told(&alert(good)), [], "{good}");
+    }
+}

@@ -26,7 +26,7 @@ fi
         # Indented, so that no name is read as markup.
         printf '%s\n' "$refused" | sed 's/^/    /'
     else
-        echo "None on record."
+        echo "None on record among the newest 1,024 decisions."
     fi
 } >>"$summary"
 

@@ -1,6 +1,6 @@
 //! `staunch doctor`: words into settings, a report into words, a receipt into a file.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -95,6 +95,10 @@ pub fn run(words: Words, socket: &Path, named: bool, json: bool) -> Exit {
         hops: words.hops,
         admin,
     };
+    // Only for somebody who looks on: minutes without a word look like a hang.
+    if !json && std::io::stderr().is_terminal() {
+        eprintln!("staunch: trying every way out there is; this takes a minute or two");
+    }
     let report = match &words.from_namespace {
         Some(name) => doctor::run::from_namespace(name, &settings),
         None => doctor::run::inside(&settings),

@@ -1,7 +1,7 @@
 //! Local zones, the event log, and receivers of alerts.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path as FilePath;
 use std::time::Duration;
 
@@ -161,6 +161,15 @@ impl Context<'_, '_> {
         if !matches!(scheme, "http" | "https") || host.is_empty() {
             let problem = format!("`{}` is not an http or https URL", url.escape_debug());
             return self.problems.fail(&path, problem, "write http://HOST/PATH or https://HOST/PATH");
+        }
+        // An address is one that somebody has looked up and means; a name leads wherever it is pointed to.
+        let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        if scheme == "http" && !is_address && host != "localhost" {
+            self.problems.warn(
+                &path,
+                "alerts go there in the clear, names that were asked for among them",
+                "write https, or the receiver's address",
+            );
         }
         Some(AlertSinkKind::Webhook { url: url.into(), secret, timeout: Duration::from_millis(timeout) })
     }

@@ -9,6 +9,7 @@ use super::sessions::{PROFILE_REMEDY, profile_name};
 use crate::config::document::Path;
 use crate::config::spec;
 use crate::lists::{Action, HashKey, Reach, Rule, RuleForm, RuleSet, ScopeSet};
+use crate::model::Mode;
 
 /// What a session may spend under one tenant that a rule covers, where the rule does not say: the same as over all
 /// unlisted domains. Chosen without a source.
@@ -17,6 +18,9 @@ const DEFAULT_RULE_BUDGET: Bits = Bits::whole(8192);
 /// Largest budget of a rule, bits.
 const MAX_RULE_BITS: f64 = 8_388_607.0;
 
+/// Who names what: the rule, its line, and whether it is in force for every session.
+type Named = HashMap<(RuleForm, Action), (String, u32, bool)>;
+
 impl Context<'_, '_> {
     pub(super) fn hash_key(&self) -> HashKey {
         self.key
@@ -24,7 +28,7 @@ impl Context<'_, '_> {
 
     pub(super) fn rules(&mut self) -> RuleSet {
         let mut ids: HashMap<String, u32> = HashMap::new();
-        let mut names: HashMap<(RuleForm, Action), (String, u32)> = HashMap::new();
+        let mut names = Named::new();
         let mut rules = Vec::new();
         for (i, written) in self.spec.rule.iter().enumerate() {
             let path = Path::of("rule").at(i);
@@ -43,12 +47,7 @@ impl Context<'_, '_> {
         RuleSet::compile(rules, self.hash_key())
     }
 
-    fn rule(
-        &mut self,
-        path: &Path,
-        written: &spec::Rule,
-        seen: &mut HashMap<(RuleForm, Action), (String, u32)>,
-    ) -> Option<Rule> {
+    fn rule(&mut self, path: &Path, written: &spec::Rule, seen: &mut Named) -> Option<Rule> {
         self.owned(path, &written.owner, &written.reason);
         let names = self.forms(path, written);
         let wide = names.iter().find(|(form, _)| form.reach != Reach::Exact);
@@ -86,13 +85,22 @@ impl Context<'_, '_> {
                 self.problems.warn(&path.key(field), format!("has no effect {why}"), "remove it");
             }
         }
+        let for_all = written.profiles.is_empty() && written.mode != Some(Mode::Monitor);
         for (form, line) in &names {
-            let here = (written.id.clone(), *line);
-            if let Some((id, line)) = seen.insert((form.clone(), action), here)
+            let here = (written.id.clone(), *line, for_all);
+            if let Some((id, line, _)) = seen.insert((form.clone(), action), here)
                 && written.profiles.is_empty()
             {
                 let problem = format!("`{form}` is named by rule `{id}` in line {line} already");
                 self.problems.warn(&path.key("names"), problem, "the first rule decides: remove one of them");
+            }
+            let other = if action == Action::Deny { Action::Allow } else { Action::Deny };
+            if let Some((id, line, true)) = seen.get(&(form.clone(), other)).filter(|_| for_all) {
+                let [denying, allowing] = if action == Action::Deny { [&written.id, id] } else { [id, &written.id] };
+                let problem = format!("`{form}` is what rule `{id}` in line {line} names too, which says otherwise");
+                let remedy =
+                    format!("`{denying}` decides, since it denies: remove the name from it or from `{allowing}`");
+                self.problems.warn(&path.key("names"), problem, remedy);
             }
         }
         Some(Rule {
