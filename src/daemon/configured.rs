@@ -10,14 +10,14 @@ use crate::session::{Configured, left_of};
 /// force.
 pub(super) fn check(pipeline: &Pipeline, old: &Configured, entries: &[Announcement]) -> anyhow::Result<()> {
     let next = Configured::new(entries);
-    for entry in entries.iter().filter(|entry| !old.holds(entry)) {
+    for entry in entries.iter().filter(|entry| !old.has(entry)) {
         for address in &entry.addresses {
             let Some(owner) = pipeline.sessions.by_address(*address).filter(|owner| *owner.id() != entry.id) else {
                 continue;
             };
             let context = owner.context();
             let gives_back = match entries.iter().find(|other| other.id == *owner.id()) {
-                Some(own) if !old.holds(own) => left_of(&context.announcement.addresses, own)
+                Some(own) if !old.has(own) => left_of(&context.announcement.addresses, own)
                     .is_some_and(|left| !left.contains(&address.to_canonical())),
                 Some(_) => false,
                 None => old.names(owner.id()) && !next.names(owner.id()),
@@ -66,7 +66,7 @@ pub(super) fn put_in_force(pipeline: &Pipeline, old: &Configured, new: &Configur
 fn announce(pipeline: &Pipeline, new: &Configured, entry: Announcement) {
     let id = entry.id.clone();
     if let Err(error) = pipeline.announce(entry) {
-        new.forget(&id);
+        new.owes(&id);
         tracing::warn!(%error, session = %id, "a configured session was not announced; the next reload tries again");
     }
 }

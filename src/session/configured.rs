@@ -13,12 +13,19 @@ use crate::model::{Announcement, SessionId};
 
 /// Sessions that one configuration names.
 #[derive(Debug, Default)]
-pub struct Configured(Mutex<HashMap<SessionId, u64>>);
+pub struct Configured(Mutex<HashMap<SessionId, Entry>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    fingerprint: u64,
+    in_force: bool,
+}
 
 impl Configured {
     /// Of these entries.
     pub fn new(entries: &[Announcement]) -> Self {
-        Self(Mutex::new(entries.iter().map(|entry| (entry.id.clone(), fingerprint(entry))).collect()))
+        let known = |entry: &Announcement| Entry { fingerprint: fingerprint(entry), in_force: true };
+        Self(Mutex::new(entries.iter().map(|entry| (entry.id.clone(), known(entry))).collect()))
     }
 
     /// Whether there is an entry for a session.
@@ -26,9 +33,14 @@ impl Configured {
         self.0.lock().contains_key(id)
     }
 
-    /// Whether there is exactly this entry, and it was put in force.
+    /// Whether there is exactly this entry.
+    pub fn has(&self, entry: &Announcement) -> bool {
+        self.0.lock().get(&entry.id).is_some_and(|known| known.fingerprint == fingerprint(entry))
+    }
+
+    /// Whether there is exactly this entry, and all of it was put in force.
     pub fn holds(&self, entry: &Announcement) -> bool {
-        self.0.lock().get(&entry.id) == Some(&fingerprint(entry))
+        self.has(entry) && self.0.lock().get(&entry.id).is_some_and(|known| known.in_force)
     }
 
     /// Sessions that `next` does not name any more.
@@ -36,9 +48,11 @@ impl Configured {
         self.0.lock().keys().filter(|id| !next.names(id)).cloned().collect()
     }
 
-    /// Notes that an entry could not be put in force, so that the next configuration tries again.
-    pub fn forget(&self, id: &SessionId) {
-        self.0.lock().remove(id);
+    /// Notes that an entry could not be put in force, or not all of it, so that the next reload tries again.
+    pub fn owes(&self, id: &SessionId) {
+        if let Some(known) = self.0.lock().get_mut(id) {
+            known.in_force = false;
+        }
     }
 }
 
@@ -79,8 +93,8 @@ mod tests {
         let other = Announcement { phase: Some(Phase::Run), ..a.clone() };
         assert!(old.holds(&a) && !old.holds(&other) && !old.holds(&entry("c", &["10.0.0.3"])));
         assert!(old.names(&b.id) && old.gone_from(&Configured::new(&[other])) == [b.id.clone()]);
-        old.forget(&b.id);
-        assert!(!old.holds(&b), "it is tried again");
+        old.owes(&b.id);
+        assert!(old.has(&b) && !old.holds(&b), "it is tried again");
     }
 
     #[test]
