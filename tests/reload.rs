@@ -276,6 +276,13 @@ fn an_address_that_is_somebody_elses_refuses_the_reload_and_one_that_is_given_ba
     assert_eq!((of("a1"), of("s1")), (serde_json::json!(["127.0.0.2"]), serde_json::json!(["127.0.0.1"])));
     assert_eq!(code(&reload(&[entry("b1", "\"127.0.0.2\""), entry("s1", "\"127.0.0.1\"")])), 0);
     assert_eq!(of("b1"), serde_json::json!(["127.0.0.2"]), "of one that has left the file");
+    // Another address altogether, and its old one another's.
+    assert_eq!(code(&reload(&[entry("b1", "\"127.0.0.1\""), entry("s1", "\"127.0.0.3\"")])), 0);
+    assert_eq!((of("b1"), of("s1")), (serde_json::json!(["127.0.0.1"]), serde_json::json!(["127.0.0.3"])));
+    // One for one cannot be done, and is not half done.
+    let refused = reload(&[entry("b1", "\"127.0.0.3\""), entry("s1", "\"127.0.0.1\"")]);
+    assert_eq!(code(&refused), 3);
+    assert_eq!((of("b1"), of("s1")), (serde_json::json!(["127.0.0.1"]), serde_json::json!(["127.0.0.3"])));
 }
 
 #[test]

@@ -210,6 +210,12 @@ fn a_quarantine_while_the_enforcer_is_away_holds_before_the_next_pin() {
     assert_eq!(closing.status.code(), Some(14), "it is on record, and nothing is closed yet: {said}");
     assert!(said.contains("the packet filter does not hold this yet"), "{said}");
     assert_eq!(staunch.session_state("agent-1"), "quarantined");
+    let announced = ["session", "announce", "agent-9", "--address", "10.77.2.9", "--type", "batch"];
+    staunch.run_ok(&announced);
+    for verb in [&announced[..], &["session", "end", "agent-9"]] {
+        let output = staunch.run(verb);
+        assert_eq!(output.status.code(), Some(14), "{verb:?}: {output:?}");
+    }
     // One that was lifted again has ended the flows of before all the same.
     staunch.run(&["session", "quarantine", "agent-2", "--reason", "a test"]);
     staunch.run(&["session", "release", "agent-2", "--by", "tester", "--reason", "a test"]);

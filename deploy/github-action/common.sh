@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What start.sh and stop.sh share; sourced by them.
-dir="${dir:?the directory of the run}"
+# As the kernel names what runs from there.
+dir="$(realpath -m -- "${dir:?the directory of the run}")"
 
 # Whether the process that start.sh noted is the resolver it started: its number may be somebody else's by now.
 runs() {
@@ -17,7 +18,7 @@ runs() {
 put_back() {
     local resolv
     resolv="$(cat "$dir/resolv.path" 2>/dev/null)" || return 0
-    if cmp -s "$dir/boot" /proc/sys/kernel/random/boot_id || cmp -s "$resolv" "$dir/resolv.ours"; then
+    if [ ! -e "$dir/boot" ] || cmp -s "$dir/boot" /proc/sys/kernel/random/boot_id || cmp -s "$resolv" "$dir/resolv.ours"; then
         if [ -r "$dir/resolv.link" ]; then
             ln -sf "$(cat "$dir/resolv.link")" "$resolv"
         elif [ -r "$dir/resolv.conf" ]; then

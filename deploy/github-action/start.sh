@@ -27,6 +27,7 @@ esac
 # One that was killed, or went with a reboot, left its traces: what it replaced is what stands here.
 put_back
 rm -f "$dir/pid"
+nft delete table inet staunch_runner 2>/dev/null || true
 
 upstream="${STAUNCH_UPSTREAM:-}"
 if [ -z "$upstream" ]; then

@@ -1,42 +1,78 @@
 //! Puts what a reload says of sessions in force.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+
 use anyhow::bail;
 
-use crate::model::Announcement;
+use crate::model::{Announcement, SessionId};
 use crate::pipeline::{Ending, Pipeline};
-use crate::session::{Configured, left_of};
+use crate::session::{AddError, Configured, left_of};
 
 /// Refuses entries for an address that somebody else has and does not give back by the same reload, before anything is in
 /// force.
 pub(super) fn check(pipeline: &Pipeline, old: &Configured, entries: &[Announcement]) -> anyhow::Result<()> {
     let next = Configured::new(entries);
-    for entry in entries.iter().filter(|entry| !old.has(entry)) {
-        for address in &entry.addresses {
-            let Some(owner) = pipeline.sessions.by_address(*address).filter(|owner| *owner.id() != entry.id) else {
-                continue;
-            };
-            let context = owner.context();
-            let gives_back = match entries.iter().find(|other| other.id == *owner.id()) {
-                Some(own) if !old.has(own) => left_of(&context.announcement.addresses, own)
-                    .is_some_and(|left| !left.contains(&address.to_canonical())),
-                Some(_) => false,
-                None => old.names(owner.id()) && !next.names(owner.id()),
-            };
-            let is_closed = owner.inner.lock().quarantine.as_ref().is_some_and(|it| it.applied);
-            if gives_back || (!context.announced && !is_closed) {
-                continue;
+    let mut waiting: Vec<&Announcement> = entries.iter().filter(|entry| !old.has(entry)).collect();
+    // As in `put_in_force`: what has changed hands so far, and whose it is by then.
+    let mut given: HashMap<IpAddr, Option<SessionId>> = HashMap::new();
+    let known =
+        |id: &SessionId| pipeline.sessions.by_id(id).map(|known| known.context().announcement.addresses.clone());
+    for addresses in old.gone_from(&next).iter().filter_map(known) {
+        given.extend(addresses.into_iter().map(|address| (address, None)));
+    }
+    for entry in &waiting {
+        let has = known(&entry.id).unwrap_or_default();
+        let left = left_of(&has, entry).unwrap_or_else(|| has.clone());
+        given.extend(has.into_iter().filter(|address| !left.contains(address)).map(|address| (address, None)));
+    }
+    loop {
+        let before = waiting.len();
+        waiting.retain(|entry| {
+            if taken(pipeline, &given, entry).is_some() {
+                return true;
             }
-            let (id, owner) = (&entry.id, owner.id());
-            let why = match context.announced {
-                true => {
-                    format!("`staunch session end {owner}` gives it back, or an entry that leaves {owner} another one")
-                }
-                false => format!("it is closed; `staunch session release {owner}` opens it"),
-            };
-            bail!("[[session]] `{id}`: {address} is {owner}'s: {why}; nothing was put in force");
+            given.extend(known(&entry.id).into_iter().flatten().map(|address| (address, None)));
+            given.extend(entry.addresses.iter().map(|address| (address.to_canonical(), Some(entry.id.clone()))));
+            false
+        });
+        if waiting.len() == before {
+            break;
         }
     }
-    Ok(())
+    let Some((entry, (address, owner, why))) =
+        waiting.first().and_then(|first| Some((first, taken(pipeline, &given, first)?)))
+    else {
+        return Ok(());
+    };
+    bail!("[[session]] `{}`: {address} is {owner}'s: {why}; nothing was put in force", entry.id);
+}
+
+/// Which address of an entry is another's, whose, and what to do about it.
+fn taken(
+    pipeline: &Pipeline,
+    given: &HashMap<IpAddr, Option<SessionId>>,
+    entry: &Announcement,
+) -> Option<(IpAddr, SessionId, String)> {
+    entry.addresses.iter().find_map(|address| {
+        let address = address.to_canonical();
+        if let Some(owner) = given.get(&address) {
+            let owner = owner.clone().filter(|owner| *owner != entry.id)?;
+            return Some((address, owner, "two entries want it".into()));
+        }
+        let owner = pipeline.sessions.by_address(address).filter(|owner| *owner.id() != entry.id)?;
+        let is_closed = owner.inner.lock().quarantine.as_ref().is_some_and(|it| it.applied);
+        let id = owner.id().clone();
+        let why = match owner.context().announced {
+            true => {
+                format!("`staunch session end {id}` gives it back, or an entry of {id} without it, in a reload before")
+            }
+            false if is_closed => format!("it is closed; `staunch session release {id}` opens it"),
+            // A source that nobody has announced becomes the session.
+            false => return None,
+        };
+        Some((address, id, why))
+    })
 }
 
 /// Ends the sessions that have left the configuration, and announces those whose entries are new or others than before.
@@ -48,25 +84,38 @@ pub(super) fn put_in_force(pipeline: &Pipeline, old: &Configured, new: &Configur
             tracing::warn!(%error, session = %id, "that a session has ended is not on disk");
         }
     }
-    let changed: Vec<Announcement> = entries.into_iter().filter(|entry| !old.holds(entry)).collect();
+    let mut waiting: Vec<Announcement> = entries.into_iter().filter(|entry| !old.holds(entry)).collect();
     // What one gives away another may get.
-    for entry in &changed {
+    for entry in &waiting {
         let known = pipeline.sessions.by_id(&entry.id).map(|known| known.context().announcement.clone());
         if let Some(known) = known
             && let Some(addresses) = left_of(&known.addresses, entry)
         {
-            announce(pipeline, new, Announcement { addresses, ..known });
+            drop(pipeline.announce(Announcement { addresses, ..known }));
         }
     }
-    for entry in changed {
-        announce(pipeline, new, entry);
+    loop {
+        let before = waiting.len();
+        let mut refused = Vec::new();
+        waiting.retain(|entry| match pipeline.announce(entry.clone()) {
+            Err(error @ AddError::AddressTaken { .. }) => {
+                refused.push(error);
+                true
+            }
+            Err(error) => {
+                owed(new, &entry.id, &error);
+                false
+            }
+            Ok(_) => false,
+        });
+        if waiting.len() == before {
+            waiting.iter().zip(&refused).for_each(|(entry, error)| owed(new, &entry.id, error));
+            return;
+        }
     }
 }
 
-fn announce(pipeline: &Pipeline, new: &Configured, entry: Announcement) {
-    let id = entry.id.clone();
-    if let Err(error) = pipeline.announce(entry) {
-        new.owes(&id);
-        tracing::warn!(%error, session = %id, "a configured session was not announced; the next reload tries again");
-    }
+fn owed(new: &Configured, id: &SessionId, error: &AddError) {
+    new.owes(id);
+    tracing::warn!(%error, session = %id, "a configured session was not announced; the next reload tries again");
 }

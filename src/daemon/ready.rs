@@ -52,8 +52,9 @@ pub async fn keep(pipeline: Arc<Pipeline>, listening: Vec<SocketAddr>, socket: S
             announced = true;
             let addresses: Vec<_> = listening.iter().map(ToString::to_string).collect();
             tracing::info!(addresses = addresses.join(","), mode = ?live.policy.mode, socket, "ready");
-            notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
+            // Ahead of it: who hears it may ask for a reload at once.
             pipeline.gate.announce();
+            notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
         }
         if !announced {
             // Waiting for an operator is no failed start: a supervisor that gave up would only start us again.

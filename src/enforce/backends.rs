@@ -79,7 +79,7 @@ impl View {
 /// Sizes and counters of a backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
-    /// IPv4 leases, one for each port of a destination (those that ended in the last seconds included).
+    /// IPv4 leases, one for each [`Opening`] of a destination (those that ended in the last seconds included).
     pub pins4: usize,
     /// IPv6 leases, as above.
     pub pins6: usize,

@@ -106,7 +106,7 @@ pub struct Config {
     /// Capacity of the queue to the owner thread. Beyond it pins are refused; other orders are not
     /// ([`Enforcer::submit`]).
     pub queue: usize,
-    /// Most leases in the kernel, each family: one port of one destination for one session address each.
+    /// Most leases in the kernel, each family: one [`Opening`] of one destination for one session address each.
     pub capacity: u32,
     /// Whether every other process is forbidden to change the table, where the kernel can (Linux 6.9). Without it, changes
     /// are noticed and undone within a second.

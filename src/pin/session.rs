@@ -353,7 +353,10 @@ impl SessionPins {
             for Lease { ports: open, end, ordered } in &pin.leases {
                 tightened.lost |= !ports.iter().any(|now| now.covers(open));
                 let narrowed = narrowed(open).into_iter();
-                leases.extend(narrowed.map(|ports| Lease { ports, end: *end, ordered: *ordered }));
+                // What is left of a lease may be another element by now, which may have found no room: it covers nothing before it
+                // is acknowledged.
+                let ends = |ports: &Ports| if ports.stands_in(open) { *end } else { 0 };
+                leases.extend(narrowed.map(|ports| Lease { end: ends(&ports), ports, ordered: *ordered }));
             }
             tightened.lost |= before > pin.names.len() && pin.names.is_empty();
             let limit = volume.unwrap_or_default();
@@ -389,7 +392,11 @@ impl SessionPins {
                 let details = Details {
                     address: *address,
                     leases: pin.leases.iter().map(|lease| (lease.ports.clone(), lease.ordered)).collect(),
-                    confirmed: pin.leases.iter().all(|lease| lease.end >= lease.ordered),
+                    confirmed: pin
+                        .leases
+                        .iter()
+                        .filter(|lease| lease.ordered > now)
+                        .all(|lease| lease.end >= lease.ordered),
                     names: pin.names.iter().filter_map(Named::shown).collect(),
                     live: pin.is_live(now),
                     octets_out: pin.used,

@@ -126,11 +126,13 @@ impl Pipeline {
     /// Closes what was open by grants, rules and ranges that have ended since this was last called. To be called every
     /// second.
     pub fn close_ended(&self, now: Now) {
+        // To the end: who calls this finds what has ended closed, or ordered to be, whoever closes it.
+        let mut checked = self.checked.lock();
         let live = self.live.load_full();
         let grants = live.grants.load_full();
         // Nothing else takes an ended grant out of the table: what it opened is closed by whoever finds it here.
         let ended: Vec<&Allowance> = grants.iter().filter(|grant| grant.until <= now.wall.steady).collect();
-        let before = std::mem::replace(&mut *self.checked.lock(), now.wall);
+        let before = std::mem::replace(&mut *checked, now.wall);
         let closes = |rule: &Rule| rule.action == Action::Allow && !rule.is_over(before) && rule.is_over(now.wall);
         let rules = live.policy.lists.rules.iter().any(closes);
         // A range whose end was passed by a clock that is set right again is open again.

@@ -242,6 +242,11 @@ impl Ports {
         }
     }
 
+    /// Whether each of its elements is one of `other` too, so that nothing else is needed where `other` stands.
+    pub fn stands_in(&self, other: &Self) -> bool {
+        self == other || self.openings().all(|opening| other.openings().any(|held| held == opening))
+    }
+
     fn has_web(&self) -> bool {
         Opening::WEB.iter().all(|port| self.contains(*port))
     }

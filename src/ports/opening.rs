@@ -91,6 +91,9 @@ mod tests {
         assert_eq!(openings(&Ports::web()), [Opening::Web]);
         assert_eq!(openings(&these(&[&web[..], &[ssh]].concat())), [Opening::Web, Opening::One(ssh)]);
         assert_eq!(openings(&these(&web[..2])), [Opening::One(web[0]), Opening::One(web[1])]);
+        let (page, both) = (Ports::web(), these(&[&web[..], &[ssh]].concat()));
+        assert!(page.stands_in(&both) && these(&[ssh]).stands_in(&both) && page.stands_in(&page));
+        assert!(!these(&web[..2]).stands_in(&page) && !page.stands_in(&Ports::Any), "other elements");
     }
 
     #[test]

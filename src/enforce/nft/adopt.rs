@@ -25,6 +25,8 @@ impl Nft {
             }
         }
         self.state.adopt_uncounted();
+        // An earlier version had one for each port of a page.
+        self.dirty |= self.state.adopt_pages();
         self.readings.know_all(self.state.entries().map(|(session, _)| session));
         Ok(())
     }

@@ -45,18 +45,36 @@ impl Nft {
         let after = self.state.entry(session).map(|entry| self.members(entry)).unwrap_or_default();
         // The door is shut before the pins behind it are cleared away.
         let mut changes = before.changes(session, &after);
-        // What stays open of a lease is open before the lease goes.
-        for Lease { target, remaining, refreshed } in renewed.narrowed {
-            let set = Set::of(lease_kind(target), session);
-            let element = Element::lease(session, target);
-            changes.extend(refreshed.then_some(Change::Delete(set, element)));
-            changes.push(Change::Add(set, vec![element.lasting(remaining)]));
-        }
         changes.extend(Self::without(session, &renewed.gone));
         for Metered { destination, volume, replaced } in renewed.volumes {
             changes.extend(Self::remetered(session, destination, replaced, volume));
         }
-        self.single_changes(command, session, &before, changes)
+        let result = self.single_changes(command, session, &before, changes);
+        self.open_narrowed(session, renewed.narrowed);
+        result
+    }
+
+    /// Opens what stays of leases that went, behind all that closes: that must not fail where there is no room for this. Flows
+    /// that are open pass by their mark meanwhile; who finds it closed asks again, since nothing covers an answer by it.
+    fn open_narrowed(&mut self, session: IpAddr, narrowed: Vec<Lease>) {
+        // Where the kernel is not as it should be, what makes it so knows of these.
+        if narrowed.is_empty() || self.dirty || self.lost.is_some() {
+            return;
+        }
+        let changes = narrowed.iter().flat_map(|Lease { target, remaining, refreshed }| {
+            let (set, element) = (Set::of(lease_kind(*target), session), Element::lease(session, *target));
+            let delete = refreshed.then_some(Change::Delete(set, element));
+            delete.into_iter().chain([Change::Add(set, vec![element.lasting(*remaining)])])
+        });
+        if let Err(error) = self.commit_changes(changes.collect()) {
+            let error = kernel(&error, "open what stays of leases");
+            tracing::debug!(%error, %session, "what stays of leases is closed until it is asked for again");
+            for lease in &narrowed {
+                self.state.forget_lease(session, lease.target);
+            }
+            // Some of it may stand.
+            self.dirty = true;
+        }
     }
 
     pub(super) fn members(&self, entry: &Entry) -> Members {

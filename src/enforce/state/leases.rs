@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{Entry, Lease, Metered, Pinned, SWEEP_EVERY, State, Target, Undo, Volume, check_destinations, family};
 use crate::enforce::{Error, SESSION_LEASES_MAX, SESSION_VOLUMES_MAX, VOLUMES_A_LEASE};
-use crate::ports::Ports;
+use crate::ports::{Opening, Ports};
 
 impl State {
     /// Books leases, each to the later of its old and its new end, and volumes, each to the wider of its old and its new limit;
@@ -189,6 +189,33 @@ impl State {
         }
     }
 
+    /// Puts one lease in the place of one for each port of a web page, to the earliest of their ends; whether there were any.
+    pub(in crate::enforce) fn adopt_pages(&mut self) -> bool {
+        let mut any = false;
+        for (session, entry) in &mut self.sessions {
+            let first = Opening::One(Opening::WEB[0]);
+            let begun = entry.leases.keys().filter(|target| target.open == first).map(|target| target.address);
+            for address in begun.collect::<Vec<_>>() {
+                let each = Opening::WEB.map(|port| Target { address, open: Opening::One(port) });
+                let Some(ends) =
+                    each.iter().map(|target| entry.leases.get(target).copied()).collect::<Option<Vec<_>>>()
+                else {
+                    continue;
+                };
+                any = true;
+                let before = entry.leases.len();
+                for target in &each {
+                    entry.leases.remove(target);
+                }
+                let end = ends.into_iter().min().unwrap_or(0);
+                let page = entry.leases.entry(Target { address, open: Opening::Web }).or_insert(end);
+                *page = end.max(*page);
+                self.pins[family(*session)] -= before - entry.leases.len();
+            }
+        }
+        any
+    }
+
     /// As [`State::sweep`], not more often than every few seconds: it looks at every lease.
     pub(in crate::enforce) fn sweep_sometimes(&mut self, now: u64) {
         if now >= self.swept.saturating_add(10 * SWEEP_EVERY) {
@@ -208,7 +235,8 @@ impl State {
         self.pins = pins;
     }
 
-    pub(super) fn forget_lease(&mut self, session: IpAddr, target: Target) -> bool {
+    /// Forgets one lease; whether it was held.
+    pub(in crate::enforce) fn forget_lease(&mut self, session: IpAddr, target: Target) -> bool {
         let Some(entry) = self.sessions.get_mut(&session) else { return false };
         let held = entry.leases.remove(&target).is_some();
         self.pins[family(session)] -= usize::from(held);

@@ -278,11 +278,18 @@ impl State {
             held.limit = kept.volume;
             volumes.push(Metered { destination: *destination, volume: *held, replaced });
         }
+        for (target, _) in &gone {
+            self.forget_lease(session, *target);
+        }
+        // Of several ports in one lease some may stay open, as long as they were.
+        if self.pins[family(session)] + Opening::WEB.len() * gone.len() > self.capacity {
+            self.sweep(now);
+        }
         let mut narrowed = Vec::new();
-        for (Target { address, open }, end) in &gone {
-            self.forget_lease(session, Target { address: *address, open: *open });
-            // Of several ports in one lease some may stay open, as long as they were.
-            let Some(kept) = keep.get(address).filter(|_| *open == Opening::Web && *end > now) else { continue };
+        for (Target { address, .. }, end) in
+            gone.iter().filter(|(target, end)| target.open == Opening::Web && *end > now)
+        {
+            let Some(kept) = keep.get(address) else { continue };
             let ports = Opening::WEB.into_iter().map(Opening::One).filter(|one| kept.opens(*one));
             narrowed.extend(
                 ports.filter_map(|one| self.narrow(session, Target { address: *address, open: one }, *end, now)),

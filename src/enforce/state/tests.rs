@@ -169,7 +169,16 @@ fn what_stays_open_of_a_page_is_open_as_long_as_the_page_was() {
     let changed = state.renew(session(1), Class(1), &keep, 10_000).expect("room");
     assert_eq!((changed.gone, changed.narrowed.len()), (vec![target(3, Opening::Web)], 1));
     assert_eq!(state.pins(), [4, 0]);
+    // One that is open for itself already stays the longer of the two.
+    let mut state = new(9);
+    lease(&mut state, 1);
+    let only = some(&[https_]);
+    state.pin(session(1), &[to(1)], (&only, None), 20_000, 0, &mut Vec::new()).expect("room");
+    let changed = state.renew(session(1), Class(1), &[kept(1, vec![only])], 10_000).expect("room");
+    let longer = Lease { target: target(1, Opening::One(https_)), remaining: 50_000, refreshed: true };
+    assert_eq!((changed.narrowed, state.pins()), (vec![longer], [1, 0]));
     // What has ended is not opened again.
+    lease(&mut state, 2);
     assert_eq!(state.renew(session(1), Class(1), &[kept(2, vec![some(&[http])])], 70_000).expect("room").narrowed, []);
 }
 
@@ -370,4 +379,20 @@ proptest! {
         prop_assert_eq!(state.entry(session(1)).cloned(), before);
         prop_assert_eq!(state.pins(), pins);
     }
+}
+
+#[test]
+fn the_ports_of_a_page_from_an_earlier_version_are_one_lease() {
+    let mut state = new(100);
+    let one = |n, port| Target { address: to(n), open: Opening::One(port) };
+    for (port, left) in Opening::WEB.into_iter().zip([9_000, 5_000, 7_000]) {
+        state.adopt_lease(session(1), one(1, port), left, 0);
+    }
+    state.adopt_lease(session(1), one(1, Port::tcp(22)), 8_000, 0);
+    // Not all of a page's.
+    state.adopt_lease(session(1), one(2, Opening::WEB[0]), 8_000, 0);
+    assert!(state.adopt_pages() && !state.adopt_pages());
+    let leases = state.entry(session(1)).expect("known").leases.clone();
+    assert_eq!((leases.len(), state.pins()), (3, [3, 0]));
+    assert_eq!(leases[&Target { address: to(1), open: Opening::Web }], 5_000, "the earliest of their ends");
 }

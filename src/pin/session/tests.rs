@@ -120,7 +120,10 @@ fn what_no_name_opens_any_more_is_closed() {
     assert_eq!(pins.len(), 1, "an answer that was under way finds the door closed");
     let fewer = pins.tighten(|_| Some((https.clone(), Some(5))), |_, _| true, no_word);
     assert!(fewer.lost && fewer.keep == [(address(1), vec![https.clone()], Some(5))]);
-    assert!(pins.covers(&Asked { volume: Some(5), ..asked(&www, &https) }, address(1), 1_000));
+    let part = Asked { volume: Some(5), ..asked(&www, &https) };
+    assert!(!pins.covers(&part, address(1), 1_000), "a part of a page's lease is another one");
+    assert_eq!(note_now(&mut pins, &part, address(1), 1_000, 0), NONE);
+    assert!(pins.covers(&part, address(1), 1_000));
     let less = pins.tighten(|_| Some((https.clone(), Some(4))), |_, _| true, no_word);
     assert!(less.lost, "less may go out than before");
     assert!(!pins.tighten(|_| Some((https.clone(), None)), |_, _| true, no_word).lost, "more may");
