@@ -230,6 +230,30 @@ fn tampered() -> Option<(Net, Tamper)> {
     Some((Net { staunch, signed, world }, tamper))
 }
 
+/// AD of an upstream that claims it of everything is shown to nobody, whoever checks (RFC 4035 section 3.2.3).
+#[test]
+fn what_an_upstream_says_of_itself_is_not_shown() {
+    let Some((net, tamper)) = tampered() else { return };
+    tamper.set(Some(|reply| {
+        reply.metadata.authentic_data = true;
+        true
+    }));
+    for (name, state) in [("tampered.nsec.org", Bogus), ("www.plain.org", Insecure), ("www.nsec.org", Secure)] {
+        // From the upstream, and then from memory.
+        for turn in ["first", "second"] {
+            for dnssec_ok in [false, true] {
+                let row = format!("{name}, {turn}, DO {dnssec_ok}");
+                let unchecked = net.through(&query(name, rtype::A, dnssec_ok, AD | CD));
+                assert_eq!((unchecked.rcode(), unchecked.addresses().len()), (rcode::NOERROR, 1), "{row}");
+                assert_eq!(unchecked.flags & (AD | CD), CD, "{row}: {unchecked:?}");
+                let checked = net.through(&query(name, rtype::A, dnssec_ok, AD));
+                assert_eq!(checked.flags & AD != 0, state == Secure, "{row}: {checked:?}");
+                assert_eq!(checked.rcode() == rcode::SERVFAIL, state == Bogus, "{row}: {checked:?}");
+            }
+        }
+    }
+}
+
 /// One upstream that strips, forges or says nothing costs no answer where another one is well.
 #[test]
 fn what_one_upstream_makes_bogus_is_had_from_another() {
