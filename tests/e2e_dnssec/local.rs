@@ -254,6 +254,25 @@ fn what_an_upstream_says_of_itself_is_not_shown() {
     }
 }
 
+/// unbound, which asks for an alias' target with type A first, shows the denial of that beside the answer. It belongs to no
+/// proof and is left out; what is shown is as authentic as it was.
+#[test]
+fn what_stands_beside_an_answer_takes_nothing_from_it() {
+    let validating = start(None, "").map(|(net, _)| net);
+    for (what, net) in [("here", validating), ("upstream", Net::start(Kind::Unbound, &Config::enforce()))] {
+        let Some(net) = net else { return };
+        for name in ["token.nsec.org", "token.nsec3.net"] {
+            let query = query(name, rtype::TXT, true, AD);
+            let there = net.directly(&query);
+            let beside = there.authority.iter().filter(|r| matches!(r.rtype, NSEC | NSEC3)).count();
+            assert!(beside > 0, "checked {what}: nothing beside it: {there:?}");
+            let here = net.through(&query);
+            assert_eq!((here.flags & AD, here.authority.len()), (AD, 0), "checked {what}: {here:?}");
+            assert_eq!(shape(&here.answers), shape(&there.answers), "checked {what}");
+        }
+    }
+}
+
 /// One upstream that strips, forges or says nothing costs no answer where another one is well.
 #[test]
 fn what_one_upstream_makes_bogus_is_had_from_another() {
