@@ -28,7 +28,7 @@ pub(super) struct Unproved {
     /// In words.
     pub(super) text: &'static str,
     /// It is not as it was signed.
-    bogus: bool,
+    pub(super) bogus: bool,
 }
 
 impl Pipeline {
