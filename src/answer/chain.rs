@@ -147,10 +147,11 @@ impl Chain {
         let prefix = self.end.as_wire().get(..prefix_len).unwrap_or_default();
         let Some(made) = substitute(prefix, &dname_target) else { return Hop::TooLong(Box::new(dname)) };
         let theirs = cname.filter(|(_, target)| target.folded().as_wire() == made.folded().as_wire());
-        let ttl = theirs.as_ref().map_or(record.ttl, |(cname, _)| cname.ttl);
         let leads_to = Box::new(made.folded());
         let source = Source::Made { target: Box::new(made), came: theirs.is_some() };
-        let cname = Step { owner: self.end, rtype: CNAME, ttl, source };
+        // It lives as long as what it is made from (RFC 6672 section 3.1), whatever it came with: unbound says 0 of one that it
+        // has made itself.
+        let cname = Step { owner: self.end, rtype: CNAME, ttl: record.ttl, source };
         Hop::To(vec![dname, cname], leads_to)
     }
 

@@ -101,7 +101,7 @@ pub(super) struct Set {
 pub(super) struct Proof {
     /// In the order they came.
     pub(super) sets: Vec<Set>,
-    /// Nothing that came was left out.
+    /// Nothing was left out that may have been part of it.
     pub(super) whole: bool,
 }
 
@@ -111,6 +111,9 @@ impl Proof {
 
 /// Takes from `message` the records that can prove that each of `absent` is not there.
 pub(super) fn proof(message: &Message<'_>, absent: &[Absent]) -> Proof {
+    if absent.is_empty() {
+        return Proof { sets: Vec::new(), whole: true };
+    }
     let denies = |r: &&Record| r.class == CLASS_IN && matches!(r.rtype, NSEC | NSEC3);
     let found: Vec<&Record> = message.authorities().iter().filter(denies).take(MAX_DENIALS + 1).collect();
     if found.len() > MAX_DENIALS {
@@ -122,19 +125,32 @@ pub(super) fn proof(message: &Message<'_>, absent: &[Absent]) -> Proof {
     choose(&mut wanted, &nsec3s);
 
     let mut proof = Proof { sets: Vec::new(), whole: true };
-    let mut octets = 0;
+    let (mut octets, mut is_any_left) = (0, false);
     for record in found {
-        let serves = |wanted: &mut Wanted<'_>| match (Nsec::read(message, record), Nsec3::read(message, record)) {
+        let (nsec, nsec3) = (Nsec::read(message, record), Nsec3::read(message, record));
+        let serves = |wanted: &mut Wanted<'_>| match (&nsec, &nsec3) {
             (Some(nsec), _) => nsec.serves(wanted.absent, wanted.wildcard.as_ref()),
-            (_, Some(nsec3)) => wanted.takes(&nsec3),
+            (_, Some(nsec3)) => wanted.takes(nsec3),
             _ => false,
         };
         let at = wanted.iter_mut().find_map(|wanted| serves(wanted).then_some(wanted.absent));
-        let again = |set: &Set| set.record.rtype == record.rtype && message.owner(&set.record) == message.owner(record);
-        let Some(absent) = at.filter(|_| !proof.sets.iter().any(again)) else {
-            proof.whole = false;
+        let Some(absent) = at else {
+            // What nothing here asks for takes nothing away: unbound shows what it has met on its way. What cannot be read, or
+            // told from what belongs, may have been part of a proof, and so may all where there is none.
+            let is_beside_it = match (&nsec, &nsec3) {
+                (Some(_), _) => true,
+                (_, Some(nsec3)) => !wanted.iter().any(|wanted| wanted.may_lack(nsec3)),
+                _ => false,
+            };
+            proof.whole &= is_beside_it;
+            is_any_left = true;
             continue;
         };
+        let again = |set: &Set| set.record.rtype == record.rtype && message.owner(&set.record) == message.owner(record);
+        if proof.sets.iter().any(again) {
+            proof.whole = false;
+            continue;
+        }
         let signatures = signatures(message, record, absent.zone.as_wire()).filter(|s| !s.is_empty());
         let Some(signatures) = signatures else {
             proof.whole = false;
@@ -145,7 +161,15 @@ pub(super) fn proof(message: &Message<'_>, absent: &[Absent]) -> Proof {
             return Proof::NOTHING;
         }
         proof.sets.push(Set { record: *record, ttl: absent.ttl, signatures });
+        for wanted in &mut wanted {
+            wanted.has_some |= match (&nsec, &nsec3) {
+                (Some(nsec), _) => nsec.serves(wanted.absent, wanted.wildcard.as_ref()),
+                (_, Some(nsec3)) => wanted.may_take(nsec3),
+                _ => false,
+            };
+        }
     }
+    proof.whole &= !is_any_left || wanted.iter().all(|wanted| wanted.has_some);
     proof
 }
 

@@ -53,7 +53,7 @@ pub(super) struct Try<'c> {
     pub(super) server: &'c Server,
     /// UDP payload to advertise.
     pub(super) payload: u16,
-    /// Time of a turn to TCP.
+    /// Time for a connection, where a question turns to TCP.
     pub(super) time: Duration,
     /// When what goes over a connection is over. Who asks ends what goes by datagrams.
     pub(super) end: Instant,
@@ -231,10 +231,15 @@ impl Try<'_> {
         }
     }
 
-    /// Asks over TCP what could not be asked by datagrams.
+    /// Asks over TCP what could not be asked by datagrams. Whoever cannot be connected to within a try's time has no TCP; on
+    /// a connection the question has what is left, as it has over UDP.
     async fn turned(&self, ask: &Ask, payload: Option<u16>) -> Result<Heard, FailKind> {
-        let end = (Instant::now() + self.time).min(self.end);
-        let got = self.streamed(ask, payload, end).await;
+        let mut streamed = pin!(self.streamed(ask, payload, self.end));
+        let got = match timeout_at(Instant::now() + self.time, &mut streamed).await {
+            Ok(got) => got,
+            Err(_) if self.server.pool.is_connected() => streamed.await,
+            Err(_) => Err(FailKind::Timeout),
+        };
         // A name that is slow says nothing of TCP.
         if matches!(got, Err(kind) if kind != FailKind::Timeout || !self.server.pool.is_connected()) {
             self.server.health.without_tcp();

@@ -358,6 +358,28 @@ async fn a_flood_is_remembered_and_tcp_that_is_not_there_is_not() {
     assert_eq!(last(&forwarder.resolve(&permit("o.example")).await), Some(8));
 }
 
+/// A name that takes longer than a try is answered over TCP too, while there is time: with one upstream nobody else is asked.
+#[tokio::test]
+async fn what_turns_to_tcp_has_the_time_of_its_exchange() {
+    let slow = |turns: fn(&[u8]) -> Vec<Vec<u8>>| {
+        move |q: &[u8], transport| match transport {
+            Transport::Udp => Act::Send(turns(q)),
+            Transport::Tcp => Act::Late(ms(500), answer(q, 7)),
+        }
+    };
+    let cut = Fake::start(slow(|q| vec![bare(q, 0x8380)])).await;
+    let flooded =
+        Fake::start(slow(|q| (1..=25u8).map(|i| [&[q[0], q[1] ^ i], &answer(q, 66)[2..]].concat()).collect())).await;
+    for up in [cut, flooded] {
+        let forwarder = forwarder(&[&up]);
+        for name in ["a.example", "b.example"] {
+            let (found, took) = timed(forwarder.resolve(&permit(name))).await;
+            assert_eq!(last(&found), Some(7), "{name}: {found:?}");
+            assert!(took < ms(800), "{took:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn two_lossy_upstreams_are_asked_again() {
     // Three of eight questions are lost, by their random ids.

@@ -156,7 +156,7 @@ impl Pipeline {
         if let (Some(wait), Some(rdap)) = (self.ask_age(&walk, now), &self.ages.rdap) {
             wait.ended(rdap.hold(), now.mono).await;
         }
-        self.walk(
+        let mut walked = self.walk(
             &query,
             &walk.packet,
             walk.from,
@@ -167,7 +167,11 @@ impl Pipeline {
             None,
             walk.led,
             self.ride_of(walk.led),
-        )
+        );
+        if let Fast::Deferred(deferred) = &mut walked {
+            self.prolong(&mut deferred.walk);
+        }
+        walked
     }
 }
 

@@ -82,6 +82,7 @@ impl Pipeline {
                 transport,
                 wall: now.wall.shown,
                 started,
+                lasts: self.lasts(led, started),
                 session: session.clone(),
                 led,
                 record,

@@ -108,7 +108,7 @@ impl Pipeline {
                 let (ede, text) = error.ede();
                 return fail(walk, query, ede, &text, out);
             }
-            Box::pin(self.delays.wait(self.hash(key), live.repeats.jitter)).await;
+            Box::pin(walk.led.within(self.delays.wait(self.hash(key), live.repeats.jitter))).await;
         }
         // Held until the upstream has answered.
         let session = walk.session.clone();
@@ -141,14 +141,14 @@ impl Pipeline {
             return fail(walk, query, failure.ede, &failure.text, out);
         }
         let until = self.patience(walk);
-        let response = self.ask_upstream(&leave, until, stale.is_some(), walk.started).await;
+        let response = self.ask_upstream(walk, &leave, until, stale.is_some()).await;
         drop(turn);
         let response = match response {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%error, "no upstream answered");
                 let (ede, text) = error.ede();
-                if error.has_left() {
+                if error.has_left() && !walk.led.is_over() {
                     self.note_failure(&live, walk, key, ede, &text);
                 }
                 if let Some(stale) = stale {
@@ -182,7 +182,9 @@ impl Pipeline {
         if live.validator.is_some()
             && let Err(unproved) = Box::pin(self.validate(&live, permit, &response, &mut vetted, until)).await
         {
-            self.note_failure(&live, walk, key, unproved.ede, unproved.text);
+            if unproved.bogus || !walk.led.is_over() {
+                self.note_failure(&live, walk, key, unproved.ede, unproved.text);
+            }
             response.kept();
             // It was checked when it was kept.
             if let Some(stale) = stale {
@@ -245,13 +247,6 @@ impl Pipeline {
             }
         };
         Some((Guard::into_inner(live), shut))
-    }
-
-    /// Until when an upstream is awaited: siblings and random waits are within the time of an exchange, of which half is
-    /// left in any case (for a name that waited for its domain's age).
-    fn patience(&self, walk: &Walk) -> Instant {
-        let total = self.forwarder.total_timeout();
-        (Instant::from_std(walk.started) + total).max(Instant::now() + total / 2)
     }
 
     fn note_failure(&self, live: &Live, walk: &Walk, key: Key<'_>, ede: Ede, text: &str) {

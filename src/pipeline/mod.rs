@@ -15,6 +15,7 @@ mod fast;
 mod finish;
 mod grants;
 mod learning;
+mod led;
 mod ledgers;
 mod listing;
 mod live;
@@ -81,6 +82,7 @@ pub(crate) use tighten::Cause;
 pub use waiting::Waiting;
 
 use delays::Delays;
+use led::Led;
 
 /// Everything a query can meet.
 pub struct Pipeline {
@@ -180,18 +182,11 @@ pub struct Walk {
     transport: Transport,
     wall: u64,
     started: Instant,
+    /// With all that it leads to.
+    lasts: led::Lasts,
     session: Arc<Session>,
     led: Led,
     record: Record,
-}
-
-/// What has led to a question that is not a client's own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Led {
-    /// A policy zone, so that none is asked.
-    aliased: bool,
-    /// Aliases into zones with upstreams of their own, so many.
-    borders: u8,
 }
 
 /// A query that has to wait for something.
@@ -348,14 +343,6 @@ impl Pipeline {
     /// A case id that nobody outside can foretell and that one session meets again for the same key.
     fn fresh_case(&self, key: u64, wall: impl std::hash::Hash) -> CaseId {
         CaseId::from_random(self.hash((key, wall)))
-    }
-
-    /// Whether a question that something has led to may come along with the same one on its way. What led here may be on a trip
-    /// that ends with the session's own question, and must not wait for its own end.
-    fn ride_of(&self, led: Led) -> rides::Ride {
-        let live = self.live.load();
-        let may_wait_for_itself = led != Led::default() && (live.sharing.private || live.validator.is_some());
-        if may_wait_for_itself { rides::Ride::Never } else { rides::Ride::FIRST }
     }
 
     /// Whose query this is. A source nobody announced is adopted, or refused where the policy is enforced and says so.

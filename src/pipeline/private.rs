@@ -64,9 +64,14 @@ impl Pipeline {
     }
 
     /// Waits until an answer that took so many milliseconds is due since `begun`, and makes it the session's own: whoever had
-    /// it from the upstream and who has it from them wait for the same moment, by the same timer.
+    /// it from the upstream and who has it from them wait for the same moment, by the same timer. One that is due when the time
+    /// of what led here is up is as good as not asked for.
     pub(super) async fn as_if_asked(&self, live: &Live, walk: &Walk, key: Key<'_>, begun: Instant, took: u32) {
-        sleep_until(begun + due(took)).await;
+        let due = begun + due(took);
+        if let Some(until) = walk.led.until().filter(|until| *until <= due) {
+            return sleep_until(until).await;
+        }
+        sleep_until(due).await;
         self.note_view(live, walk, key, live.repeats.floor);
     }
 

@@ -5,9 +5,7 @@
 //! fresh or from the cache. A name that is led elsewhere is a question for its target: it goes the whole walk by itself (lists,
 //! score, ledger, pins, its own event), with no zone asked a second time, and what it gets stands behind the alias.
 
-use std::future::Future;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use staunch_scoring::{NameBuf, NameRef, QName, Split};
@@ -27,7 +25,7 @@ use crate::reply::{self, Refusal};
 use crate::rpz::{self, Action, Chain, Exempt, Hit, Target, Trigger, Zone};
 use crate::session::Context;
 use crate::telemetry::Record;
-use crate::wire::{self, Parsed, Query};
+use crate::wire::Query;
 
 /// A rule that matched, to be kept while a query waits.
 pub(super) struct Rewrite {
@@ -408,28 +406,6 @@ impl Pipeline {
                 super::finish::fail(walk, query, ede, text, out);
             }
         }
-    }
-
-    /// The whole walk of a question that an alias has led to, for the same session, as if it came over `transport`. Nothing,
-    /// where nothing is to be said.
-    pub(super) fn walk_led<'p>(
-        &'p self,
-        walk: &'p Walk,
-        packet: &'p [u8],
-        transport: Transport,
-        led: Led,
-    ) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + Send + 'p>> {
-        Box::pin(async move {
-            let Parsed::Query(query) = wire::parse(packet) else { return None };
-            let mut out = Vec::with_capacity(512);
-            let ride = self.ride_of(led);
-            let (from, now) = (walk.from, clock::now());
-            match self.walk(&query, packet, from, transport, now, None, &mut out, None, led, ride) {
-                Fast::Reply => Some(out),
-                Fast::Drop => None,
-                Fast::Deferred(deferred) => self.complete(deferred).await,
-            }
-        })
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::{Duration, timeout_at};
 
 use super::{Pipeline, Walk, decoy};
 use crate::clock;
@@ -164,8 +164,7 @@ impl Pipeline {
         Box::pin(async move {
             let Along { trip, question, tries, again } = *along;
             self.forwarder.counters().joined();
-            let (total, now) = (self.forwarder.total_timeout(), Instant::now());
-            let until = (Instant::from_std(walk.started) + total).max(now + total / 2) + SLACK;
+            let until = walk.led.until().unwrap_or_else(|| self.patience(&walk) + SLACK);
             let ride = match timeout_at(until, trip.ended()).await {
                 Ok(Some(heard)) => Ride::Over(question, heard),
                 Ok(None) => Ride::May(tries),

@@ -30,7 +30,7 @@ const CLIENT_TIMER: Duration = Duration::from_millis(1800);
 /// Exchanges that go on when nobody waits for them any more. At the limit an answer is lost and asked for again.
 const LATE: usize = 256;
 
-/// An exchange whose client was shown an expired answer.
+/// An exchange whose client was shown an expired answer, or had no time left for where its aliases lead.
 type Late = (Permit, Flight);
 
 /// Exchanges that go on.
@@ -59,20 +59,24 @@ impl Pipeline {
         Some(Arc::new(Failure::passing(ede, &text, now.mono)))
     }
 
-    /// Asks an upstream, until `until`, or, where there is an expired answer to show, no longer than a client should wait
-    /// since `started`. What comes later is kept. Whoever came along hears of it; who came along has heard it.
+    /// Asks an upstream, until `until`, or, where there is an expired answer to show, no longer than a client should wait.
+    /// What comes later is kept. Whoever came along hears of it, but not that one had less time; who came along has heard it.
     pub(super) async fn ask_upstream(
         &self,
+        walk: &Walk,
         leave: &Leave,
         until: Instant,
         has_stale: bool,
-        started: std::time::Instant,
     ) -> Result<Landed, ForwardError> {
         if let Some(heard) = &leave.heard {
             return heard.clone().map(Landed::from);
         }
-        let outcome = self.ask_for(&leave.permit, until, has_stale, started).await;
-        if let Some(fare) = &leave.fare {
+        if walk.led.is_over() {
+            return Err(ForwardError::Late(Vec::new()));
+        }
+        let outcome = self.ask_for(&leave.permit, until, has_stale, walk).await;
+        let is_hurried = matches!(outcome, Err(ForwardError::Late(_))) && walk.led.until().is_some();
+        if let Some(fare) = leave.fare.as_ref().filter(|_| !is_hurried) {
             fare.tell(&outcome);
         }
         outcome
@@ -83,12 +87,13 @@ impl Pipeline {
         permit: &Permit,
         until: Instant,
         has_stale: bool,
-        started: std::time::Instant,
+        walk: &Walk,
     ) -> Result<Landed, ForwardError> {
-        if !has_stale {
+        if !has_stale && walk.led.until().is_none() {
             return self.forwarder.resolve_until(permit, until).await;
         }
-        let until = until.min(Instant::from_std(started) + CLIENT_TIMER);
+        let timer = Instant::from_std(walk.lasts.from) + CLIENT_TIMER;
+        let until = if has_stale { until.min(timer) } else { until };
         let (outcome, flight) = Box::pin(self.forwarder.resolve_or_leave(permit, until)).await;
         if let Some(flight) = flight {
             let _ = self.late.hand.try_send((*permit, flight));

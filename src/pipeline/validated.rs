@@ -28,7 +28,7 @@ pub(super) struct Unproved {
     /// In words.
     pub(super) text: &'static str,
     /// It is not as it was signed.
-    bogus: bool,
+    pub(super) bogus: bool,
 }
 
 impl Pipeline {
@@ -72,8 +72,9 @@ impl Pipeline {
     /// gets AD (RFC 6840 section 5.8) and lives no longer than its signatures; one that is insecure gets none, and where it is
     /// because it cannot be checked here, the client is told.
     ///
-    /// A client that checks for itself (CD), where that is allowed, gets what came, as it came, which is kept apart; a failure
-    /// is one either way.
+    /// A client that checks for itself (CD), where that is allowed, gets what came, which is kept apart, and without AD: what
+    /// the upstream says of itself counts for nothing where answers are checked here (RFC 4035 section 3.2.3). A failure is one
+    /// either way.
     ///
     /// # Errors
     /// It is bogus, or could not be found out: nothing of it may be shown, kept or pinned.
@@ -85,14 +86,16 @@ impl Pipeline {
         vetted: &mut Vetted,
         until: Instant,
     ) -> Result<(), Unproved> {
+        let Some(validator) = live.validator.as_ref() else { return Ok(()) };
+        vetted.answer.authentic_data = false;
         let is_left_to_client = permit.checking_disabled() && live.allow_cd;
-        let is_checked = !is_left_to_client && vetted.kind != Kind::Failure;
-        let Some(validator) = live.validator.as_ref().filter(|_| is_checked) else { return Ok(()) };
+        if is_left_to_client || vetted.kind == Kind::Failure {
+            return Ok(());
+        }
         let mut work = Work::new(validator.limits(), permit.sharing().partition);
         let verdict = self.judge(live, validator, permit, response, until, &mut work).await;
         self.validated.note(verdict, &work);
         let (answer, whole) = (&mut vetted.answer, vetted.whole);
-        answer.authentic_data = false;
         match verdict {
             Verdict::Secure { ttl } => {
                 answer.authentic_data = whole;

@@ -241,6 +241,11 @@ mod tests {
         ] {
             assert_eq!(Anchors::read(text), Err(error), "{text:?}");
         }
+        // An RSA key by which nothing can be checked here: an exponent of 34 bits.
+        use base64::Engine;
+        let key = [&[5, 2, 0, 0, 0, 1][..], &[7; 256]].concat();
+        let text = format!(". DNSKEY 257 3 8 {}", base64::engine::general_purpose::STANDARD.encode(key));
+        assert_eq!(Anchors::read(&text), Err(AnchorError::Useless(1)));
     }
 
     #[test]

@@ -18,6 +18,9 @@ const MAX_KEY: usize = 512 + 8;
 /// Least octets of a modulus: ring checks nothing by an RSA key of less than 1024 bits.
 const MIN_MODULUS: usize = 128;
 
+/// Bits of the largest exponent that ring takes. RFC 3110 section 2 allows far more.
+const MAX_EXPONENT: u32 = 33;
+
 /// Digest type of SHA-1.
 const SHA1: u8 = 1;
 
@@ -67,7 +70,7 @@ impl Key {
     }
 
     /// A key of an algorithm that is known here by which nothing can be checked all the same: an RSA key that is too short or
-    /// too long. `None` for any other.
+    /// too long, whose exponent is too large, or that is written as ring does not read it. `None` for any other.
     pub(super) fn read_unfit(data: &[u8]) -> Option<Self> {
         if flags(data)? & REVOKED != 0 { None } else { Self::of_zone(data).filter(|key| !key.is_fit()) }
     }
@@ -87,10 +90,10 @@ impl Key {
         })
     }
 
-    /// Whether signatures can be checked by it as far as its length goes.
+    /// Whether signatures can be checked by it as far as its lengths go.
     fn is_fit(&self) -> bool {
         let key = self.data.get(4..).unwrap_or_default();
-        key.len() <= MAX_KEY && (!is_rsa(self.algorithm) || modulus(key).is_some_and(|n| n.len() >= MIN_MODULUS))
+        key.len() <= MAX_KEY && (!is_rsa(self.algorithm) || is_rsa_fit(key))
     }
 
     /// Whether a key's data says that others shall trust the zone by it (RFC 4034 section 2.1.1).
@@ -113,16 +116,22 @@ fn is_rsa(algorithm: u8) -> bool {
     matches!(algorithm, 8 | 10)
 }
 
-/// The modulus of an RSA key without the zeros in front (RFC 3110 section 2).
-fn modulus(key: &[u8]) -> Option<&[u8]> {
+fn is_rsa_fit(key: &[u8]) -> bool {
+    let Some((exponent, modulus)) = rsa_parts(key) else { return false };
+    // Both begin with no zero (RFC 3110 section 2); others may bear one, and ring does not.
+    let is_number = |octets: &[u8]| octets.first().is_some_and(|first| *first != 0);
+    let bits = |octets: &[u8]| octets.first().map_or(0, |first| 8 * octets.len() as u32 - first.leading_zeros());
+    is_number(exponent) && bits(exponent) <= MAX_EXPONENT && is_number(modulus) && modulus.len() >= MIN_MODULUS
+}
+
+/// Exponent and modulus of an RSA key (RFC 3110 section 2).
+fn rsa_parts(key: &[u8]) -> Option<(&[u8], &[u8])> {
     let (exponent, rest) = match key {
         [0, high, low, rest @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), rest),
         [len, rest @ ..] => (usize::from(*len), rest),
         [] => return None,
     };
-    let modulus = rest.get(exponent..)?;
-    let zeros = modulus.iter().take_while(|octet| **octet == 0).count();
-    modulus.get(zeros..)
+    rest.split_at_checked(exponent)
 }
 
 fn flags(data: &[u8]) -> Option<u16> {
@@ -230,17 +239,21 @@ mod tests {
             assert_eq!(key(flags, protocol, algorithm), read, "{flags} {protocol} {algorithm}");
         }
         assert!(Key::read(&[1, 0, 3]).is_none());
-        // An exponent of one octet, and so many zeros in front of the modulus.
-        let rsa = |zeros, octets| {
-            let data = [&[1, 0, 3, 8, 1, 3][..], &vec![0; zeros], &vec![7; octets]].concat();
+        let rsa = |exponent: &[u8], zeros, octets| {
+            let len = exponent.len() as u8;
+            let data = [&[1, 0, 3, 8, len][..], exponent, &vec![0; zeros], &vec![7; octets]].concat();
             let (fit, unfit) = (Key::read(&data).is_some(), Key::read_unfit(&data).is_some());
             assert_ne!(fit, unfit);
             fit
         };
-        assert!(rsa(0, 128) && rsa(1, 256) && rsa(0, 512));
-        assert!(!rsa(0, 127) && !rsa(1, 127) && !rsa(0, 64) && !rsa(0, 1024));
+        assert!(rsa(&[3], 0, 128) && rsa(&[3], 0, 512));
+        assert!(!rsa(&[3], 0, 127) && !rsa(&[3], 1, 127) && !rsa(&[3], 0, 64) && !rsa(&[3], 0, 1024));
         let long_exponent = |modulus| [&[1, 0, 3, 10, 0, 0, 3, 1, 0, 1][..], &vec![7; modulus]].concat();
         assert!(Key::read(&long_exponent(128)).is_some() && Key::read(&long_exponent(127)).is_none());
+        // What ring takes: 33 bits, and no zero in front of anything.
+        assert!(rsa(&[1, 0, 0, 0, 1], 0, 256) && rsa(&[1, 0xff, 0xff, 0xff, 0xff], 0, 256));
+        assert!(!rsa(&[2, 0, 0, 0, 1], 0, 256) && !rsa(&[1, 0, 0, 0, 0, 1], 0, 256) && !rsa(&[0, 1, 0, 1], 0, 256));
+        assert!(!rsa(&[3], 1, 256) && !rsa(&[], 0, 256));
         for cut in [&[1, 0, 3, 8][..], &[1, 0, 3, 8, 9, 1], &[1, 0, 3, 8, 0, 1], &[1, 0, 3, 8, 0, 0, 9]] {
             assert!(Key::read(cut).is_none(), "{cut:?}");
         }

@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn what_is_known_is_bounded() {
         let zones = Zones::default();
-        let key = Key::read(&[&[1, 0, 3, 8][..], &[7; 516]].concat()).expect("a key");
+        let key = Key::read(&[&[1, 0, 3, 8, 3][..], &[7; 515]].concat()).expect("a key");
         let keys: Arc<[Key]> = vec![key; super::super::keys::MAX_KEYS].into();
         for i in 0..2000 {
             zones.put(Partition::ALL, name(&format!("z{i}.example")).as_ref(), State::Zone(keys.clone()), 300, 0, 0);

@@ -230,6 +230,49 @@ fn tampered() -> Option<(Net, Tamper)> {
     Some((Net { staunch, signed, world }, tamper))
 }
 
+/// AD of an upstream that claims it of everything is shown to nobody, whoever checks (RFC 4035 section 3.2.3).
+#[test]
+fn what_an_upstream_says_of_itself_is_not_shown() {
+    let Some((net, tamper)) = tampered() else { return };
+    tamper.set(Some(|reply| {
+        reply.metadata.authentic_data = true;
+        true
+    }));
+    for (name, state) in [("tampered.nsec.org", Bogus), ("www.plain.org", Insecure), ("www.nsec.org", Secure)] {
+        // From the upstream, and then from memory.
+        for turn in ["first", "second"] {
+            for dnssec_ok in [false, true] {
+                let row = format!("{name}, {turn}, DO {dnssec_ok}");
+                let unchecked = net.through(&query(name, rtype::A, dnssec_ok, AD | CD));
+                assert_eq!((unchecked.rcode(), unchecked.addresses().len()), (rcode::NOERROR, 1), "{row}");
+                assert_eq!(unchecked.flags & (AD | CD), CD, "{row}: {unchecked:?}");
+                let checked = net.through(&query(name, rtype::A, dnssec_ok, AD));
+                assert_eq!(checked.flags & AD != 0, state == Secure, "{row}: {checked:?}");
+                assert_eq!(checked.rcode() == rcode::SERVFAIL, state == Bogus, "{row}: {checked:?}");
+            }
+        }
+    }
+}
+
+/// unbound, which asks for an alias' target with type A first, shows the denial of that beside the answer. It belongs to no
+/// proof and is left out; what is shown is as authentic as it was.
+#[test]
+fn what_stands_beside_an_answer_takes_nothing_from_it() {
+    let validating = start(None, "").map(|(net, _)| net);
+    for (what, net) in [("here", validating), ("upstream", Net::start(Kind::Unbound, &Config::enforce()))] {
+        let Some(net) = net else { return };
+        for name in ["token.nsec.org", "token.nsec3.net"] {
+            let query = query(name, rtype::TXT, true, AD);
+            let there = net.directly(&query);
+            let beside = there.authority.iter().filter(|r| matches!(r.rtype, NSEC | NSEC3)).count();
+            assert!(beside > 0, "checked {what}: nothing beside it: {there:?}");
+            let here = net.through(&query);
+            assert_eq!((here.flags & AD, here.authority.len()), (AD, 0), "checked {what}: {here:?}");
+            assert_eq!(shape(&here.answers), shape(&there.answers), "checked {what}");
+        }
+    }
+}
+
 /// One upstream that strips, forges or says nothing costs no answer where another one is well.
 #[test]
 fn what_one_upstream_makes_bogus_is_had_from_another() {

@@ -367,7 +367,8 @@ fn zone_text(zone: &str) -> (String, Signing) {
         "www IN A 203.0.113.10\nwww IN AAAA 2001:db8:1::10\nhost.deep.ent IN A 203.0.113.11\n*.wild IN A 203.0.113.12\n\
          *.gone IN CNAME missing.{other}.\n*.alias IN CNAME www.{other}.\nchain IN CNAME hop.{other}.\n\
          hop IN CNAME www.{other}.\nlast IN CNAME none.{other}.\ninsecure IN CNAME www.plain.org.\n\
-         tampered IN A 203.0.113.66\nbelow IN DNAME {other}.\n",
+         tampered IN A 203.0.113.66\nbelow IN DNAME {other}.\ntoken IN CNAME text.{zone}.\n\
+         text IN TXT \"a token\"\n",
         other = if zone == "nsec.org" { "nsec3.net" } else { "nsec.org" }
     );
     // RFC 9460: priority 1, target `.`, alpn=h2; the second with an ipv4hint and an ech of four octets.

@@ -1,6 +1,7 @@
 //! Aliases into a zone with upstreams of its own, of which only its upstreams' word counts, and out of one.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use crate::daemon::{Daemon, ENFORCE};
 use crate::fake::{A, CNAME, Fake, Query, Reply, ask, wire};
@@ -137,4 +138,45 @@ fn an_alias_out_of_a_zone_is_followed_by_a_question_to_others() {
     let endless = ask(daemon.address, "127.0.0.1", "round.site.example", A);
     assert_eq!(endless.rcode, 2, "{endless:?}");
     assert!(general.asked("round.site.example") + general.asked("round.site.example2") <= 4);
+}
+
+/// A client has asked once, and waits as long as for one question, however many its aliases lead to. What came too late for it is
+/// there when it asks again: each name is asked for once, and none is said to have failed.
+#[test]
+fn what_aliases_lead_to_takes_no_longer_than_one_question() {
+    let general = Fake::start(|query| {
+        std::thread::sleep(Duration::from_millis(700));
+        let n: u8 = query.name.strip_prefix('s').and_then(|rest| rest[..1].parse().ok()).expect("a number");
+        let (_, zone) = query.name.split_once('.').expect("a name of a zone");
+        let reply = Reply::to(query).without_recursion();
+        vec![match n {
+            3 => reply.answer(&query.name, A, &TRUE).done(),
+            n => reply.answer(&query.name, CNAME, &wire(&format!("s{}.{zone}", n + 1))).done(),
+        }]
+    });
+    let upstream = format!("servers = [\"{}\"]\ntry_timeout_ms = 1200\ntotal_timeout_ms = 1200", general.address);
+    let daemon = Daemon::start_by(&upstream, "off", ENFORCE);
+    let turns = (0..6).map(|_| {
+        let begun = Instant::now();
+        let answer = ask(daemon.address, "127.0.0.1", "s0.site.example", A);
+        assert!(begun.elapsed() < Duration::from_millis(1800), "{:?}: {answer:?}", begun.elapsed());
+        if answer.rcode == 2 {
+            assert_eq!(answer.errors.iter().map(|e| e.0).collect::<Vec<_>>(), [22], "{answer:?}");
+        }
+        answer
+    });
+    let answers: Vec<_> = turns.take_while(|answer| answer.addresses().is_empty()).collect();
+    assert!((1..4).contains(&answers.len()), "{answers:?}");
+    let last = ask(daemon.address, "127.0.0.1", "s0.site.example", A);
+    assert_eq!((last.rcode, last.addresses(), last.records.len()), (0, vec![IpAddr::from(TRUE)], 4), "{last:?}");
+    for n in 0..4 {
+        assert_eq!(general.asked(&format!("s{n}.site.example")), 1, "{n}");
+    }
+    // Who asks for the same name meanwhile has its own time.
+    let address = daemon.address;
+    let hurried = std::thread::spawn(move || ask(address, "127.0.0.1", "s2.other.example", A));
+    std::thread::sleep(Duration::from_millis(900));
+    let other = ask(daemon.address, "127.0.0.1", "s3.other.example", A);
+    assert_eq!((other.rcode, other.addresses()), (0, vec![IpAddr::from(TRUE)]), "{other:?}");
+    assert_eq!((hurried.join().expect("asked").rcode, general.asked("s3.other.example")), (2, 1));
 }

@@ -20,6 +20,8 @@ pub(super) struct Wanted<'a> {
     room: usize,
     /// Hashes of the only NSEC3 records that are shown for it.
     only: Option<Vec<[u8; HASH]>>,
+    /// A record is shown that can be part of the proof.
+    pub(super) has_some: bool,
 }
 
 impl<'a> Wanted<'a> {
@@ -29,16 +31,25 @@ impl<'a> Wanted<'a> {
             What::Expanded(_) => EXPANDED,
             What::Keys => UNSIGNED,
         };
-        Self { absent, wildcard: wildcard(absent, nsecs), room, only: None }
+        Self { absent, wildcard: wildcard(absent, nsecs), room, only: None, has_some: false }
     }
 
     /// Gives one of its places to `nsec3`, if there is one.
     pub(super) fn takes(&mut self, nsec3: &Nsec3<'_>) -> bool {
-        let is_of_zone = self.absent.zone.as_wire() == nsec3.zone.as_wire();
-        let may = self.only.as_ref().is_none_or(|only| only.contains(&nsec3.owner));
-        let takes = is_of_zone && may && self.room > 0;
+        let takes = self.may_take(nsec3) && self.room > 0;
         self.room -= usize::from(takes);
         takes
+    }
+
+    /// Whether `nsec3` can be part of the proof.
+    pub(super) fn may_take(&self, nsec3: &Nsec3<'_>) -> bool {
+        let is_of_zone = self.absent.zone.as_wire() == nsec3.zone.as_wire();
+        is_of_zone && self.only.as_ref().is_none_or(|only| only.contains(&nsec3.owner))
+    }
+
+    /// Whether `nsec3`, which was not taken, may have been part of the proof: there was no room, and hashes did not tell.
+    pub(super) fn may_lack(&self, nsec3: &Nsec3<'_>) -> bool {
+        self.only.is_none() && self.may_take(nsec3)
     }
 }
 

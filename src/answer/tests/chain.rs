@@ -127,6 +127,7 @@ fn dname_is_followed_with_or_without_its_cname() {
     let rows = [
         ("made by us", base()),
         ("made by the upstream", base().cname("w.old.example", "w.new.example")),
+        ("made by the upstream, for no time", base().an("w.old.example", Qtype::CNAME, 0, &wire("w.new.example"))),
         // Servers give what they take from the question the question's letter case.
         ("made by the upstream in letter case", base().cname("w.old.example", "W.nEw.example")),
         ("made to lie", base().cname("w.old.example", "evil.example").a("evil.example", [203, 0, 113, 66])),
@@ -138,6 +139,7 @@ fn dname_is_followed_with_or_without_its_cname() {
         assert_eq!(shown[1..], expected[1..], "{what}");
         assert!(shown[0].starts_with("old.example. "), "{what}: {}", shown[0]);
         assert_eq!(*vetted.answer.pins, [ip("203.0.113.1")], "{what}");
+        assert_eq!((vetted.answer.ttl, vetted.cacheable), (300, true), "{what}: as the DNAME (RFC 6672 section 3.1)");
         assert_eq!(vetted.whole, what != "made to lie", "{what}");
     }
     // Two cover the name: the order they come in must not decide where it leads.

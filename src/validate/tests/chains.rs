@@ -353,13 +353,15 @@ fn replies_that_are_none_leave_it_open() {
 
 /// What ring checks nothing by counts as an algorithm that is not known, where every DS record speaks of such a key.
 #[test]
-fn a_zone_whose_keys_are_too_short_is_insecure() {
+fn a_zone_whose_keys_nothing_here_takes_is_insecure() {
     let net = Net::new();
-    let rsa = |octets: usize, fill: u8| {
+    let with_exponent = |exponent: &[u8], octets: usize, fill: u8| {
         let mut zone = net.zones["test"].clone();
-        zone.dnskey = [&[1, 1, 3, 8, 1, 3][..], &vec![fill; octets]].concat();
+        zone.dnskey = [&[1, 1, 3, 8, exponent.len() as u8][..], exponent, &vec![fill; octets]].concat();
         zone
     };
+    let rsa = |octets: usize, fill: u8| with_exponent(&[3], octets, fill);
+    let large = with_exponent(&[2, 0, 0, 0, 1], 256, 7);
     let (short, other, long, fit) = (rsa(96, 7), rsa(96, 9), rsa(1024, 7), net.zones["test"].clone());
     let insecure = Verdict::Insecure(Some(Unchecked::Algorithms));
     let no_key = Verdict::Bogus(Bogus::NoKey);
@@ -367,6 +369,7 @@ fn a_zone_whose_keys_are_too_short_is_insecure() {
     for (what, vouched, keys, verdict) in [
         ("too short", vec![short_ds.clone()], vec![&short], insecure),
         ("too long", vec![long.ds(8, 2)], vec![&long], insecure),
+        ("of too large an exponent", vec![large.ds(8, 2)], vec![&large], insecure),
         ("both", vec![short_ds.clone(), long.ds(8, 4)], vec![&long, &short], insecure),
         ("a key that nobody vouches for beside it", vec![short_ds.clone()], vec![&short, &fit], insecure),
         ("another one", vec![short_ds.clone()], vec![&other], no_key),
