@@ -98,6 +98,13 @@ pub enum Told {
         /// Why.
         why: String,
     },
+    /// What was fetched of a list cannot be used any more; what is in force of it is older, or nothing.
+    Unused {
+        /// Which.
+        id: String,
+        /// Why.
+        why: String,
+    },
     /// It can again.
     Recovered {
         /// Which.
@@ -141,6 +148,9 @@ pub enum OrderError {
     /// It is not what was looked at any more.
     #[error("another version of `{0}` waits by now; look at it first")]
     Another(String),
+    /// With it, lists are more than one table holds.
+    #[error("with that version of `{0}` all lists are more than fits; leave one out first")]
+    NoRoom(String),
     /// It could not be recorded.
     #[error("it could not be recorded: {0}")]
     Disk(String),
