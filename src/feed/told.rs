@@ -53,6 +53,9 @@ pub struct Standing {
     pub checked: Option<u64>,
     /// The good copy.
     pub good: Option<Version>,
+    /// Why that is not in force, where it cannot be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unused: Option<String>,
     /// The one that waits.
     pub held: Option<Version>,
     /// When it is fetched next, milliseconds since the Unix epoch.

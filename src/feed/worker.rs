@@ -18,7 +18,7 @@ use super::told::{Listener, OrderError, Outcome, Standing, Told, Version};
 use super::{Config, Source};
 use crate::clock;
 use crate::outbound::HostResolver;
-use fetch::{Ended, fetch, has_room};
+use fetch::{Ended, fetch, has_room, is_within};
 
 /// How long a list that could not be put in force waits for the next try, milliseconds.
 const PUT_AGAIN_MS: u64 = 60_000;
@@ -183,6 +183,7 @@ impl Feeds {
                 let kept = kept();
                 // A copy from elsewhere is no copy of this one.
                 let fresh = source.problem.is_none() && kept.good.as_ref().is_some_and(|good| good.is_of(source));
+                let fresh = fresh && !kept.held.as_ref().is_some_and(|held| is_within(source, &kept, held));
                 let age = now.wall.shown.saturating_sub(kept.checked);
                 let refresh = source.refresh.as_millis() as u64;
                 let wait = if fresh { pause(refresh, 0, draw()).saturating_sub(age) } else { 0 };
@@ -274,7 +275,8 @@ impl Feeds {
             Standing {
                 url: super::shown_url(&state.source.url).to_owned(),
                 outcome: state.outcome,
-                problem: state.problem.or(state.source.problem.clone()),
+                problem: state.problem,
+                unused: state.source.problem.clone(),
                 failures: state.failures,
                 checked: (kept.checked > 0).then_some(kept.checked),
                 good: kept.good.as_ref().map(Version::from),

@@ -44,13 +44,21 @@ fn another_address_or_format_is_fetched_anew_and_the_copy_at_hand_serves_until_t
 #[test]
 fn what_waits_is_judged_by_the_limits_of_today_and_is_none_of_another_address() {
     let publisher = Publisher::start(Reply::List(names(0..10), "v1"));
-    let daemon = Daemon::start(&publisher.config("max_growth = 2.0\n"));
+    let mut daemon = Daemon::start(&publisher.config("max_growth = 2.0\n"));
     until("the list is in force", || daemon.refuses("bad0.example"));
     publisher.says(Reply::List(names(0..50), "v2"));
     assert_eq!(daemon.fetched().0, "held");
     daemon.reloaded("max_growth = 2.0", "max_growth = 6.0");
     until("it waits no longer", || daemon.refuses("bad49.example"));
     assert_eq!(daemon.feed()["held"], Value::Null);
+
+    // So it is where they were written while nobody looked.
+    publisher.says(Reply::List(names(0..400), "v2b"));
+    assert_eq!(daemon.fetched().0, "held");
+    let file = daemon.dir.path().join("staunch.toml");
+    write(&file, std::fs::read_to_string(&file).expect("read").replace("max_growth = 6.0", "max_growth = 9.0"));
+    daemon.restart();
+    until("it waits no longer", || daemon.refuses("bad399.example"));
 
     publisher.says(Reply::List(names(0..5000), "v3"));
     assert_eq!(daemon.fetched().0, "held");

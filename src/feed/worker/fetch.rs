@@ -122,6 +122,12 @@ fn settle(shared: &Shared, source: &Source, kept: &mut Kept, mut stamp: Stamp) -
     }
 }
 
+/// Whether what waits is within the limits of today.
+pub(super) fn is_within(source: &Source, kept: &Kept, held: &Stamp) -> bool {
+    let good = kept.good.as_ref().map(|good| good.entries);
+    held.is_of(source) && judge(good, held.entries, source.max_growth, source.min_share) == Judged::Good
+}
+
 /// Whether a copy finds room beside the good ones of all other lists: what would not fit must not become good.
 pub(super) fn has_room(config: &Config, source: &Source, stamp: &Stamp) -> bool {
     let mut room = config.own;

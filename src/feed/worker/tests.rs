@@ -201,6 +201,7 @@ fn a_word_for_a_version_says_nothing_of_a_server_that_is_not_reached() {
         feeds.configure(Config { sources: vec![source], ..config.clone() });
         std::mem::take(&mut feeds.shared.inner.lock().untold)
     };
+    assert_eq!(feeds.standing().remove(0).unused, None);
     let unused = Told::Unused { id: "list".into(), why: "damaged".into() };
     assert_eq!(untold(Some("damaged")), [unused]);
     assert_eq!(untold(Some("damaged")), []);
