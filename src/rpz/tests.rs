@@ -89,6 +89,7 @@ fn mistakes_are_told_by_their_lines() {
         assert!(problem.line == line && problem.what.contains(what), "{text}: {problem}");
         assert_eq!(problem.unsupported, unsupported, "{text}");
         assert!(!problem.remedy.is_empty());
+        assert_eq!(problem.remedy.contains("unsupported = \"ignore\""), unsupported, "{text}: {problem}");
         let lenient = read(&format!("{HEAD}{text}\n"), true);
         assert_eq!(lenient.map(|rules| rules.left_out()).ok(), unsupported.then_some(1), "{text}");
     }

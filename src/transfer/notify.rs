@@ -153,7 +153,7 @@ pub(super) struct Bell {
 }
 
 impl Bell {
-    fn ring(&self, by: IpAddr) {
+    pub(super) fn ring(&self, by: IpAddr) {
         *self.by.lock() = Some(by);
         self.rung.notify_one();
     }

@@ -135,8 +135,8 @@ async fn a_copy_that_could_not_be_written_is_written_later_and_the_older_one_doe
 }
 
 /// A primary of a zone that has one trigger, by its serial.
-async fn primary_at(serial: u32) -> Primary {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+async fn primary_at(address: &str, serial: u32) -> Primary {
+    let listener = TcpListener::bind((address, 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let mut soa = b"\xc0\x0c\0\x06\0\x01\0\0\0\x3c\0\x21\x02ns\x04test\0\x01h\x04test\0".to_vec();
     for number in [serial, 3600, 600, 86_400, 60] {
@@ -163,14 +163,23 @@ async fn primary_at(serial: u32) -> Primary {
 
 #[tokio::test]
 async fn a_primary_that_is_behind_hides_no_newer_copy_of_another() {
-    for (serials, expected) in
-        [([7, 8], Ok(true)), ([8, 7], Ok(true)), ([7, 7], Ok(false)), ([6, 7], Ok(false)), ([6, 5], Err(()))]
-    {
+    const SECOND: &str = "127.0.0.2";
+    for (serials, by, expected) in [
+        ([7, 8], None, Ok(8)),
+        ([8, 7], None, Ok(8)),
+        ([7, 7], None, Ok(7)),
+        ([6, 7], None, Ok(7)),
+        ([6, 5], None, Err(())),
+        // Whoever has said that there is something is asked first.
+        ([8, 9], None, Ok(8)),
+        ([8, 9], Some(SECOND), Ok(9)),
+        ([8, 9], Some("127.0.0.1"), Ok(8)),
+    ] {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("rpz/rpz.test.zone");
         std::fs::create_dir(dir.path().join("rpz")).and_then(|()| std::fs::write(&file, COPY)).expect("written");
         let primaries = Primaries {
-            servers: vec![primary_at(serials[0]).await, primary_at(serials[1]).await],
+            servers: vec![primary_at("127.0.0.1", serials[0]).await, primary_at(SECOND, serials[1]).await],
             tsig: None,
             required: false,
             keep_expired: true,
@@ -182,9 +191,12 @@ async fn a_primary_that_is_behind_hides_no_newer_copy_of_another() {
         let source = Source::Primaries(primaries.clone());
         keeper.configure(&[ZoneConfig { name: name.clone(), settings: settings(), source }], |_| ());
         let task = Task { shared: keeper.shared.clone(), zone: name, primaries, told: Arc::default() };
-        let outcome = task.ask_all().await;
-        assert_eq!(outcome.map_err(drop), expected, "{serials:?}");
-        let serial = if expected == Ok(true) { 8 } else { 7 };
-        assert_eq!(keeper.status()[0].serial, Some(serial), "{serials:?}");
+        if let Some(by) = by {
+            task.told.ring(by.parse().expect("an address"));
+        }
+        let outcome = task.ask_all().await.map_err(drop);
+        assert_eq!(outcome, expected.map(|serial| serial > 7), "{serials:?}");
+        assert_eq!(keeper.status()[0].serial, Some(expected.unwrap_or(7)), "{serials:?}");
+        assert_eq!(task.told.take_by(), None, "once");
     }
 }
