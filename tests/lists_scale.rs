@@ -1,6 +1,8 @@
 //! Lists through the whole daemon: fetched past every gate, compiled and mapped, reloaded ten times a second with broken
 //! files among good ones.
 
+#[path = "lists_scale/changed.rs"]
+mod changed;
 mod daemon;
 #[path = "lists_scale/publisher.rs"]
 mod publisher;

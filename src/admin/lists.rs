@@ -19,7 +19,7 @@ fn feeds(pipeline: &Pipeline) -> Result<&Feeds, Response> {
 fn refused(error: &OrderError) -> Response {
     let code = match error {
         OrderError::Unknown(_) | OrderError::NothingHeld(_) => ErrorCode::NotFound,
-        OrderError::Another(_) => ErrorCode::Conflict,
+        OrderError::Another(_) | OrderError::NoRoom(_) => ErrorCode::Conflict,
         OrderError::Disk(_) => ErrorCode::Failed,
     };
     Response::error(code, error.to_string())

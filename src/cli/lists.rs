@@ -259,6 +259,9 @@ fn show(v: &Value) -> String {
         };
         let good = if list["good"].is_object() { version(&list["good"]) } else { "NO COPY YET".into() };
         let _ = write!(out, "\nfetched {} from {}: {good}", text(&list["id"]), text(&list["url"]));
+        if list["unused"].is_string() {
+            let _ = write!(out, "\n  NOT USED  {}", text(&list["unused"]));
+        }
         if number(&list["failures"]) > 0.0 {
             let _ = write!(out, "\n  FAILING   {} times: {}", list["failures"], text(&list["problem"]));
         }

@@ -192,6 +192,9 @@ impl Listener for Fetched {
             Told::Failing { id, why } => {
                 (NoticeKind::ListFailing, format!("List {id} is not fetched; its last good copy stays: {why}."))
             }
+            Told::Unused { id, why } => {
+                (NoticeKind::ListFailing, format!("List {id} is not in force as it was fetched last: {why}."))
+            }
             Told::Recovered { id } => (NoticeKind::ListRecovered, format!("List {id} is fetched again.")),
             Told::Held { id, why } => (
                 NoticeKind::ListHeld,

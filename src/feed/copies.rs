@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::Source;
 use super::files::{aside, private_directory, read_small, write_whole};
-use crate::lists::Format;
+use crate::lists::{Format, Room};
 use crate::store::hex;
 
 /// Largest `state.json`, octets: a few digests and headers.
@@ -31,6 +32,15 @@ pub struct Stamp {
     pub entries: u32,
     /// How it is written.
     pub format: Format,
+    /// Whether that was written in the configuration, and not told by its first lines.
+    #[serde(default)]
+    pub given: bool,
+    /// No more entries than this are read of it; copies of earlier releases do not say.
+    #[serde(default)]
+    pub most: u64,
+    /// Its lines.
+    #[serde(default)]
+    pub lines: u64,
     /// The server's word for this version (RFC 9110 section 8.8.3).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
@@ -45,6 +55,18 @@ pub struct Stamp {
     /// Who let it in although a gate held it, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<(String, String)>,
+}
+
+impl Stamp {
+    /// Whether it is a copy of what is asked for: from there, and read as it is to be.
+    pub(super) fn is_of(&self, source: &Source) -> bool {
+        self.url == source.url && source.format.map_or(!self.given, |format| format == self.format)
+    }
+
+    /// Takes what it needs of the table that denies, if it is there.
+    pub(super) fn take(&self, room: &mut Room) -> bool {
+        room.take(self.most.max(u64::from(self.entries)), self.lines)
+    }
 }
 
 /// What there is of a list.
@@ -202,6 +224,9 @@ mod tests {
             octets: 1,
             entries: 1,
             format: Format::Domains,
+            given: false,
+            most: 1,
+            lines: 1,
             etag: Some("\"v1\"".into()),
             last_modified: None,
             fetched: 7,

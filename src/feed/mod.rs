@@ -20,7 +20,7 @@ pub use tables::Tables;
 pub use told::{Listener, OrderError, Outcome, Standing, Told, Version};
 pub use worker::Feeds;
 
-use crate::lists::{Day, Format};
+use crate::lists::{Day, Format, Room};
 
 /// Where lists are fetched from.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Each list that has a URL.
     pub sources: Vec<Source>,
+    /// What lists that are not fetched take of the table that denies.
+    pub own: Room,
 }
 
 /// A list that is fetched.
@@ -52,6 +54,10 @@ pub struct Source {
     pub max_growth: f64,
     /// Held where it has less than this share of them.
     pub min_share: f64,
+    /// Whether its names are denied, by the one table that all such lists share.
+    pub denies: bool,
+    /// Why the copy at hand is not the one in force.
+    pub problem: Option<String>,
 }
 
 /// Removes what earlier runs left half written below the state directory. To be called at the start of the service.

@@ -53,6 +53,9 @@ pub struct Standing {
     pub checked: Option<u64>,
     /// The good copy.
     pub good: Option<Version>,
+    /// Why that is not in force, where it cannot be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unused: Option<String>,
     /// The one that waits.
     pub held: Option<Version>,
     /// When it is fetched next, milliseconds since the Unix epoch.
@@ -93,6 +96,13 @@ impl From<&Stamp> for Version {
 pub enum Told {
     /// A list cannot be fetched, or what comes is none; the last good copy stays.
     Failing {
+        /// Which.
+        id: String,
+        /// Why.
+        why: String,
+    },
+    /// What was fetched of a list cannot be used any more; what is in force of it is older, or nothing.
+    Unused {
         /// Which.
         id: String,
         /// Why.
@@ -141,6 +151,9 @@ pub enum OrderError {
     /// It is not what was looked at any more.
     #[error("another version of `{0}` waits by now; look at it first")]
     Another(String),
+    /// With it, lists are more than one table holds.
+    #[error("with that version of `{0}` all lists are more than fits; leave one out first")]
+    NoRoom(String),
     /// It could not be recorded.
     #[error("it could not be recorded: {0}")]
     Disk(String),

@@ -1,7 +1,8 @@
 //! The thread that fetches: one list after the other, each at its time.
 
+mod fetch;
+
 use std::collections::HashMap;
-use std::io::Seek;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,15 +11,14 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::client::{Client, Failure, Fetched};
-use super::copies::{Copies, Stamp};
-use super::gate::{Judged, judge, pause};
+use super::client::Client;
+use super::copies::Copies;
+use super::gate::pause;
 use super::told::{Listener, OrderError, Outcome, Standing, Told, Version};
 use super::{Config, Source};
 use crate::clock;
-use crate::lists::{inspect, survey};
 use crate::outbound::HostResolver;
-use crate::store::hex;
+use fetch::{Ended, fetch, has_room, is_within};
 
 /// How long a list that could not be put in force waits for the next try, milliseconds.
 const PUT_AGAIN_MS: u64 = 60_000;
@@ -36,12 +36,20 @@ struct State {
     failures: u32,
 }
 
+impl State {
+    fn asks_as(&self, source: &Source) -> bool {
+        self.source.url == source.url && self.source.format == source.format
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     config: Config,
     lists: HashMap<String, State>,
     /// A good copy is not in force yet.
     unapplied: Option<Unapplied>,
+    /// What settings have shown and nobody was told of yet.
+    untold: Vec<Told>,
     stopped: bool,
 }
 
@@ -62,14 +70,16 @@ enum Next {
     Put,
     /// Fetches a list.
     Fetch(Source, PathBuf),
+    /// Tells people.
+    Tell(Vec<Told>),
     /// Waits, for so long, or until it is woken.
     Wait(Option<u64>),
 }
 
 impl Inner {
-    /// What is known of a list, if it is still fetched from there.
+    /// What is known of a list, if it is still fetched from there and read so.
     fn asked_mut(&mut self, source: &Source) -> Option<&mut State> {
-        self.lists.get_mut(&source.id).filter(|state| state.source.url == source.url)
+        self.lists.get_mut(&source.id).filter(|state| state.asks_as(source))
     }
 
     fn note_good(&mut self, now: u64) {
@@ -148,13 +158,32 @@ impl Feeds {
         let now = clock::now();
         let _disk = self.shared.disk.lock();
         let mut inner = self.shared.inner.lock();
-        let mut lists = HashMap::new();
+        let (mut lists, mut untold) = (HashMap::new(), Vec::new());
         for source in &config.sources {
-            let known = inner.lists.remove(&source.id).filter(|known| known.source.url == source.url);
+            let known = inner.lists.remove(&source.id);
+            let problem = known.as_ref().and_then(|known| known.source.problem.as_ref());
+            let id = || source.id.clone();
+            match &source.problem {
+                Some(why) if problem != Some(why) => untold.push(Told::Unused { id: id(), why: why.clone() }),
+                None if problem.is_some() => untold.push(Told::Recovered { id: id() }),
+                _ => {}
+            }
+            let kept = || Copies::of(&config.state_dir, &source.id).kept();
+            let mut known = known.filter(|known| known.asks_as(source));
+            if let Some(known) = &mut known {
+                let limits = |source: &Source| (source.max_growth, source.min_share);
+                // Another copy may help, and what waits may be within other limits.
+                let is_due = source.problem.is_some() && known.source.problem != source.problem
+                    || limits(source) != limits(&known.source) && kept().held.is_some();
+                if is_due {
+                    (known.due, known.next) = (now.mono, now.wall.shown);
+                }
+            }
             let mut state = known.unwrap_or_else(|| {
-                let kept = Copies::of(&config.state_dir, &source.id).kept();
+                let kept = kept();
                 // A copy from elsewhere is no copy of this one.
-                let fresh = kept.good.as_ref().is_some_and(|good| good.url == source.url);
+                let fresh = source.problem.is_none() && kept.good.as_ref().is_some_and(|good| good.is_of(source));
+                let fresh = fresh && !kept.held.as_ref().is_some_and(|held| is_within(source, &kept, held));
                 let age = now.wall.shown.saturating_sub(kept.checked);
                 let refresh = source.refresh.as_millis() as u64;
                 let wait = if fresh { pause(refresh, 0, draw()).saturating_sub(age) } else { 0 };
@@ -167,6 +196,7 @@ impl Feeds {
             lists.insert(source.id.clone(), state);
         }
         inner.lists = lists;
+        inner.untold.append(&mut untold);
         inner.config = config;
         drop(inner);
         self.shared.changed.notify_all();
@@ -198,19 +228,24 @@ impl Feeds {
     /// # Errors
     /// [`OrderError`].
     pub fn accept(&self, id: &str, sha256: &str, by: &str, reason: &str) -> Result<Version, OrderError> {
-        let copies = {
-            let inner = self.shared.inner.lock();
-            let known = inner.lists.contains_key(id);
-            known.then(|| Copies::of(&inner.config.state_dir, id)).ok_or_else(|| OrderError::Unknown(id.to_owned()))?
-        };
-        let mut kept;
         let version;
         {
             let _disk = self.shared.disk.lock();
-            kept = copies.kept();
-            let mut held = kept.held.take().ok_or_else(|| OrderError::NothingHeld(id.to_owned()))?;
+            let (config, source) = {
+                let inner = self.shared.inner.lock();
+                let known = inner.lists.get(id).ok_or_else(|| OrderError::Unknown(id.to_owned()))?;
+                (inner.config.clone(), known.source.clone())
+            };
+            let copies = Copies::of(&config.state_dir, id);
+            let mut kept = copies.kept();
+            // What waits from where the list came from before is none of this one's.
+            let held = kept.held.take().filter(|held| held.is_of(&source));
+            let mut held = held.ok_or_else(|| OrderError::NothingHeld(id.to_owned()))?;
             if sha256.is_empty() || !held.sha256.starts_with(sha256) {
                 return Err(OrderError::Another(id.to_owned()));
+            }
+            if !has_room(&config, &source, &held) {
+                return Err(OrderError::NoRoom(id.to_owned()));
             }
             held.accepted = Some((by.to_owned(), reason.to_owned()));
             version = Version::from(&held);
@@ -219,7 +254,8 @@ impl Feeds {
         }
         let mut inner = self.shared.inner.lock();
         inner.note_good(clock::now().mono);
-        if let Some(state) = inner.lists.get_mut(id) {
+        // Whether its server is reached is another matter.
+        if let Some(state) = inner.lists.get_mut(id).filter(|state| state.failures == 0) {
             (state.outcome, state.problem) = (Some(Outcome::Fetched), None);
         }
         drop(inner);
@@ -238,14 +274,15 @@ impl Feeds {
             let kept = Copies::of(&directory, &state.source.id).kept();
             Standing {
                 url: super::shown_url(&state.source.url).to_owned(),
-                id: state.source.id,
                 outcome: state.outcome,
                 problem: state.problem,
+                unused: state.source.problem.clone(),
                 failures: state.failures,
                 checked: (kept.checked > 0).then_some(kept.checked),
                 good: kept.good.as_ref().map(Version::from),
-                held: kept.held.as_ref().map(Version::from),
+                held: kept.held.as_ref().filter(|held| held.is_of(&state.source)).map(Version::from),
                 next: state.next,
+                id: state.source.id,
             }
         };
         states.into_iter().map(standing).collect()
@@ -276,6 +313,9 @@ fn run(shared: &Shared, client: &Client, listener: &dyn Listener) {
         let next = {
             let mut inner = shared.inner.lock();
             loop {
+                if !inner.untold.is_empty() && !inner.stopped {
+                    break Next::Tell(std::mem::take(&mut inner.untold));
+                }
                 match inner.next(clock::now().mono) {
                     Next::Wait(Some(wait)) => drop(shared.changed.wait_for(&mut inner, Duration::from_millis(wait))),
                     Next::Wait(None) => shared.changed.wait(&mut inner),
@@ -286,6 +326,7 @@ fn run(shared: &Shared, client: &Client, listener: &dyn Listener) {
         match next {
             Next::Stop => return,
             Next::Put => put_in_force(shared, listener),
+            Next::Tell(untold) => untold.into_iter().for_each(|told| listener.tell(told)),
             Next::Fetch(source, directory) => {
                 let ended = fetch(shared, client, &Copies::of(&directory, &source.id), &source);
                 if let Some(ended) = ended {
@@ -308,9 +349,6 @@ fn put_in_force(shared: &Shared, listener: &dyn Listener) {
         listener.tell(Told::NotInForce { why });
     }
 }
-
-/// What came of a fetch: how it ended, and what is wrong.
-type Ended = (Outcome, Option<String>);
 
 fn note(shared: &Shared, listener: &dyn Listener, source: &Source, (outcome, problem): Ended) {
     if let Some(count) = Outcome::ALL.iter().position(|o| *o == outcome).and_then(|at| shared.outcomes.get(at)) {
@@ -342,93 +380,6 @@ fn note(shared: &Shared, listener: &dyn Listener, source: &Source, (outcome, pro
         (state.outcome, state.problem) = (Some(outcome), problem);
     }
     told.into_iter().for_each(|told| listener.tell(told));
-}
-
-/// `None` where the list is not fetched from there any more by the time there is an answer: nothing of it is kept.
-fn fetch(shared: &Shared, client: &Client, copies: &Copies, source: &Source) -> Option<Ended> {
-    match try_fetch(shared, client, copies, source) {
-        Ok(result) => result,
-        Err(failure) => Some((Outcome::Failed, Some(failure.to_string()))),
-    }
-}
-
-fn try_fetch(shared: &Shared, client: &Client, copies: &Copies, source: &Source) -> Result<Option<Ended>, Failure> {
-    let kept = copies.kept();
-    // What the server is told we have must be here whole. A version that waits counts: it need not be sent again.
-    let newest = kept.held.as_ref().or(kept.good.as_ref());
-    let known = newest.filter(|stamp| stamp.url == source.url && is_whole(copies, stamp));
-    let mut draft = copies.draft().map_err(Failure::Disk)?;
-    let now = clock::now().wall.shown;
-    let (etag, last_modified) = match client.fetch(&source.url, known, source.timeout, source.max_octets, &mut draft)? {
-        Fetched::Unchanged => {
-            let _disk = shared.disk.lock();
-            if !shared.asks(source) {
-                return Ok(None);
-            }
-            let mut kept = copies.kept();
-            kept.checked = now;
-            copies.keep(&kept).map_err(Failure::Disk)?;
-            let held = kept.held.and_then(|held| held.held_for);
-            return Ok(Some((held.as_ref().map_or(Outcome::Unchanged, |_| Outcome::Held), held)));
-        }
-        Fetched::Body { etag, last_modified } => (etag, last_modified),
-    };
-    let (mut draft, sha256, octets) = draft.finish().map_err(Failure::Disk)?;
-    draft.file.rewind().map_err(Failure::Disk)?;
-    let format = match survey(&draft.file, source.format) {
-        Ok(found) => found.format,
-        Err(error) => return Ok(Some((Outcome::Refused, Some(error.to_string())))),
-    };
-    draft.file.rewind().map_err(Failure::Disk)?;
-    let report = match inspect(&draft.file, format, source.day) {
-        Ok(report) => report,
-        Err(error) => return Ok(Some((Outcome::Refused, Some(error.to_string())))),
-    };
-    let mut stamp = Stamp {
-        url: source.url.clone(),
-        sha256,
-        octets,
-        entries: report.entries,
-        format,
-        etag,
-        last_modified,
-        fetched: now,
-        held_for: None,
-        accepted: None,
-    };
-    let _disk = shared.disk.lock();
-    if !shared.asks(source) {
-        return Ok(None);
-    }
-    let mut kept = copies.kept();
-    let good = kept.good.as_ref().map(|good| good.entries);
-    let result = match judge(good, report.entries, source.max_growth, source.min_share) {
-        Judged::Refused(why) => return Ok(Some((Outcome::Refused, Some(why.to_owned())))),
-        Judged::Held(why) => {
-            stamp.held_for = Some(why.clone());
-            copies.adopt(draft, &stamp).map_err(Failure::Disk)?;
-            kept.held = Some(stamp);
-            (Outcome::Held, Some(why))
-        }
-        Judged::Good => {
-            copies.adopt(draft, &stamp).map_err(Failure::Disk)?;
-            let same = kept.good.as_ref().is_some_and(|good| good.sha256 == stamp.sha256);
-            let old = kept.good.replace(stamp);
-            if !same {
-                kept.before = old;
-            }
-            kept.held = None;
-            (if same { Outcome::Unchanged } else { Outcome::Fetched }, None)
-        }
-    };
-    kept.checked = now;
-    copies.keep(&kept).map_err(Failure::Disk)?;
-    Ok(Some(result))
-}
-
-fn is_whole(copies: &Copies, stamp: &Stamp) -> bool {
-    let found = copies.open(stamp).ok().and_then(|mut file| survey(&mut file, Some(stamp.format)).ok());
-    found.is_some_and(|found| hex(&found.digest) == stamp.sha256)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::flat::Flat;
 use super::formats::{self, Format};
 use super::hash::{HashKey, fingerprint};
 use super::mark::{MAX_LINES, Mark, Sets};
-use super::parse::{ListError, Report, parse, start_of_text};
+use super::parse::{ListError, MAX_ENTRIES, MAX_LINE, Report, parse, start_of_text};
 use super::skip::SkipReason;
 use super::source::{EntryNote, ListInfo, MAX_NOTES};
 use super::text::Lines;
@@ -55,8 +55,29 @@ pub struct Survey {
     pub digest: [u8; 32],
     /// How it is written.
     pub format: Format,
-    /// No entry more than this.
+    /// No entry more than this is read of it.
     pub most: u64,
+    /// Lines of any kind.
+    pub lines: u64,
+}
+
+/// What there is room for in one table, and what lists have taken of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    entries: u64,
+    lines: u64,
+}
+
+impl Room {
+    /// Takes what a list needs, if it is there.
+    pub fn take(&mut self, most: u64, lines: u64) -> bool {
+        let taken = Self { entries: self.entries.saturating_add(most), lines: self.lines.saturating_add(lines) };
+        let fits = taken.entries <= MAX_NAMES && taken.lines < u64::from(MAX_LINES);
+        if fits {
+            *self = taken;
+        }
+        fits
+    }
 }
 
 /// Looks a list over. Where its `format` is not given it is told by the first lines.
@@ -74,9 +95,10 @@ pub fn survey(from: impl Read, format: Option<Format>) -> Result<Survey, ListErr
             formats::detect(&start)
         }
     };
-    let mut most = 0u64;
+    let (mut most, mut count) = (0u64, 0u64);
     let mut lines = Lines::of(start.chain(&mut from));
     while let Some((number, line)) = lines.next()? {
+        count += 1;
         let line = if number == 1 { start_of_text(line)? } else { line };
         if line.contains(&0) {
             return Err(ListError::Binary { line: number });
@@ -84,7 +106,9 @@ pub fn survey(from: impl Read, format: Option<Format>) -> Result<Survey, ListErr
         most += formats::most_entries(line.trim_ascii(), format);
     }
     drop(lines);
-    Ok(Survey { digest: from.digest.finalize().into(), format, most })
+    // Reading ends with the line that goes beyond.
+    let most = most.min(u64::from(MAX_ENTRIES) + MAX_LINE as u64);
+    Ok(Survey { digest: from.digest.finalize().into(), format, most, lines: count })
 }
 
 /// A list to be compiled.
@@ -103,19 +127,22 @@ pub struct Input<'i> {
 /// `today`.
 ///
 /// # Errors
-/// Each list that is refused, by its number.
-pub fn compile(
-    mut inputs: Vec<Input<'_>>,
+/// Each list that is refused, by its number: where not all fit, those that find no room behind the ones before them.
+pub fn compile<'a, 'i: 'a>(
+    inputs: impl IntoIterator<Item = &'a mut Input<'i>>,
     key: HashKey,
     before: Option<&DenyTable>,
     today: Day,
 ) -> Result<DenyTable, Vec<(usize, ListError)>> {
-    let most: u64 = inputs.iter().map(|input| input.survey.most).sum();
-    if most > MAX_NAMES {
-        return Err(vec![(inputs.len().saturating_sub(1), ListError::TooLarge)]);
+    let mut inputs: Vec<_> = inputs.into_iter().collect();
+    let mut room = Room::default();
+    let surveys = inputs.iter().map(|input| &input.survey).enumerate();
+    let too_large = surveys.filter(|(_, survey)| !room.take(survey.most, survey.lines));
+    let mut errors: Vec<_> = too_large.map(|(number, _)| (number, ListError::TooLarge)).collect();
+    if !errors.is_empty() {
+        return Err(errors);
     }
-    let mut table = Building { key, names: Flat::with_room_for(most as usize), ..Building::default() };
-    let mut errors = Vec::new();
+    let mut table = Building { key, names: Flat::with_room_for(room.entries as usize), ..Building::default() };
     let mut lists = Vec::new();
     for (number, input) in inputs.iter_mut().enumerate() {
         match table.read(input, number) {
@@ -216,7 +243,7 @@ pub fn compile_texts(
             Err(error) => errors.push((number, error)),
         }
     }
-    if errors.is_empty() { compile(inputs, key, None, today) } else { Err(errors) }
+    if errors.is_empty() { compile(&mut inputs, key, None, today) } else { Err(errors) }
 }
 
 /// Digests what is read through it.

@@ -32,7 +32,7 @@ mod written;
 
 pub use age::{AgeBuilder, AgeMatch, AgeTable};
 pub use builtin::{BUILTIN, Builtin, PACKS, PREFIX as BUILTIN_PREFIX, builtin, builtin_pack};
-pub use compile::{Input, MAX_EXCEPTIONS, MAX_NAMES, Reopen, Survey, compile, compile_texts, inspect, survey};
+pub use compile::{Input, MAX_EXCEPTIONS, MAX_NAMES, Reopen, Room, Survey, compile, compile_texts, inspect, survey};
 pub use day::Day;
 pub use deny::{DenyMatch, DenyTable};
 pub(crate) use flat::Flat;

@@ -9,6 +9,7 @@ use std::io::Read;
 use serde::{Deserialize, Serialize};
 use staunch_scoring::NameRef;
 
+use super::compile::MAX_NAMES;
 use super::day::Day;
 use super::form::Reach;
 use super::formats::{self, Format};
@@ -108,9 +109,12 @@ pub enum ListError {
         /// What is wrong with it.
         reason: SkipReason,
     },
-    /// More than [`MAX_ENTRIES`], or more lines in all lists than can be numbered.
-    #[error("more entries than fit ({MAX_ENTRIES} a file, five hundred million lines in all)")]
+    /// More than [`MAX_ENTRIES`], or with the others more than [`MAX_NAMES`], or more lines in all lists than can be numbered.
+    #[error("more entries than fit ({MAX_ENTRIES} a file; {MAX_NAMES} in all lists, in five hundred million lines)")]
     TooLarge,
+    /// A copy in another format than the one that is needed.
+    #[error("it is written as {}", .0.as_str())]
+    Format(Format),
     /// It was another file when it was read the second time.
     #[error("changed while it was read")]
     Changed,
@@ -121,7 +125,7 @@ impl ListError {
     pub fn line(&self) -> u32 {
         match self {
             Self::Binary { line } | Self::Endless { line } | Self::Garbage { line, .. } => *line,
-            Self::Unreadable(_) | Self::Charset { .. } | Self::TooLarge | Self::Changed => 0,
+            Self::Unreadable(_) | Self::Charset { .. } | Self::TooLarge | Self::Format(_) | Self::Changed => 0,
         }
     }
 }

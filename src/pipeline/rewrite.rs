@@ -128,11 +128,13 @@ impl Chain for Links<'_> {
     }
 
     fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.0.answer.records().filter_map(|(rtype, data)| match rtype {
+        let shown = self.0.answer.records().filter_map(|(rtype, data)| match rtype {
             Qtype::A => <[u8; 4]>::try_from(data).ok().map(IpAddr::from),
             Qtype::AAAA => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
             _ => None,
-        })
+        });
+        // Hints of service records are opened too, where they are not taken out.
+        shown.chain(self.0.answer.pins.iter().copied())
     }
 }
 

@@ -64,22 +64,29 @@ pub fn is_askable(domain: NameRef<'_>) -> bool {
     domain.label_count() >= 2 && domain.labels().all(host) && domain.labels().last().is_some_and(|top| top != b"arpa")
 }
 
-/// Where a redirect from `from` leads: an absolute URL of the same scheme, or from http to https. A path alone stays on
-/// the same server.
+/// Where a redirect from `from` leads: an absolute URL of the same scheme, or from http to https. What is relative (RFC 9110
+/// section 10.2.2, RFC 3986 section 5.2) stays on the same server, unless it names another.
 ///
 /// # Errors
 /// Why it is not followed.
 pub fn redirect(from: &str, location: &str) -> Result<String, &'static str> {
     let origin = read(from)?;
+    // The fragment is never sent, and `Uri` would not take it.
+    let location = location.split('#').next().unwrap_or_default();
     let target = if let Some(path) = location.strip_prefix("//") {
         format!("{}://{path}", scheme(&origin))
-    } else if location.starts_with('/') {
-        format!("{}{location}", authority(&origin))
-    } else {
+    } else if has_scheme(location) || location.is_empty() {
         location.to_owned()
+    } else {
+        let (path, query) = location.find('?').map_or((location, ""), |at| location.split_at(at));
+        let (above, last) = origin.path().rsplit_once('/').unwrap_or_default();
+        let path = match path {
+            "" => format!("{above}/{last}"),
+            absolute if absolute.starts_with('/') => without_dots(absolute),
+            relative => without_dots(&format!("{above}/{relative}")),
+        };
+        format!("{}{path}{query}", authority(&origin))
     };
-    // Never sent, and `Uri` would not take it.
-    let target = target.split('#').next().unwrap_or_default().to_owned();
     let uri = read(&target)?;
     if is_https(&origin) && !is_https(&uri) { Err("a redirect from https to http") } else { Ok(target) }
 }
@@ -102,6 +109,34 @@ fn read(text: &str) -> Result<Uri, &'static str> {
         (Some("http" | "https"), _) => Err("the URL names no host"),
         _ => Err("the URL is neither http nor https"),
     }
+}
+
+fn has_scheme(reference: &str) -> bool {
+    let before = reference.split_once(':').map(|(before, _)| before);
+    before.is_some_and(|scheme| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+    })
+}
+
+/// A path with `.` and `..` carried out (RFC 3986 section 5.2.4).
+fn without_dots(path: &str) -> String {
+    let mut kept = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                if segments.peek().is_none() {
+                    kept.push("");
+                }
+            }
+            segment => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
 }
 
 fn scheme(uri: &Uri) -> &'static str {
@@ -174,10 +209,20 @@ mod tests {
             ("http://u:p@b.example/", Err("the URL carries a user name")),
             ("javascript:alert(1)", Err("the URL is neither http nor https")),
             ("", Err("not a URL")),
+            ("y.example", Ok("http://a.example:81/rdap/domain/y.example")),
+            ("y.example?x=a/../b:c#frag", Ok("http://a.example:81/rdap/domain/y.example?x=a/../b:c")),
+            ("./1.2/y", Ok("http://a.example:81/rdap/domain/1.2/y")),
+            ("../y", Ok("http://a.example:81/rdap/y")),
+            ("../../../../y/./z/..", Ok("http://a.example:81/y/")),
+            ("/a/../b", Ok("http://a.example:81/b")),
+            ("?x=1", Ok("http://a.example:81/rdap/domain/x.example?x=1")),
+            ("b/c:d", Ok("http://a.example:81/rdap/domain/b/c:d")),
+            ("b:c", Err("the URL is neither http nor https")),
         ] {
             let got = redirect(from, location);
             assert_eq!(got.as_deref().map_err(|why| *why), expected, "{location}");
         }
+        assert_eq!(redirect("https://a.example?q", "good.txt").as_deref(), Ok("https://a.example:443/good.txt"));
         assert!(redirect("https://a.example/", "http://a.example/x").is_err(), "never back to plain text");
         assert!(redirect(from, &format!("https://b.example/{}", "x".repeat(2_000))).is_err());
     }

@@ -24,7 +24,8 @@ pub struct Problem {
     pub what: String,
     /// What to do about it.
     pub remedy: &'static str,
-    /// Whether it is a record that this resolver has no use for, rather than a damaged one.
+    /// Whether it is a record that no question or answer here could meet, rather than a damaged one: what is left of the zone
+    /// says the same without it.
     pub unsupported: bool,
 }
 
@@ -157,7 +158,9 @@ impl Builder {
         }
         if !record.owner.is_at_or_below(self.origin.as_ref()) {
             let what = format!("`{}` is outside the zone `{}`", record.owner, self.origin);
-            return Err(Problem::new(line, what, "write owners relative to the zone's name, without a last dot"));
+            let remedy =
+                "write owners relative to the zone's name, without a last dot, or set unsupported = \"ignore\"";
+            return Err(Problem::unsupported(line, what, remedy));
         }
         if record.owner == self.origin.as_ref() {
             return self.apex(record);
@@ -167,7 +170,7 @@ impl Builder {
             24 | 25 | 46..=48 | 50 | 51 | 59..=63 => return Ok(()),
             2 | 6 | 39 | 43 => {
                 let what = format!("{} at `{}` has no meaning as a policy", Qtype(record.rtype), record.owner);
-                return Err(Problem::unsupported(line, what, "remove the record"));
+                return Err(Problem::unsupported(line, what, "remove the record, or set unsupported = \"ignore\""));
             }
             0 | 41 | 128..=255 => {
                 let what = format!("{} is no type of data", Qtype(record.rtype));
@@ -319,7 +322,8 @@ fn kind_of(trigger: NameRef<'_>, line: u32) -> Result<Kind, Problem> {
     }
     let bad = |what: String| {
         let what = format!("`{trigger}`: {what}");
-        Problem::new(line, what, "write it as 24.0.2.0.192 for 192.0.2.0/24, 32.zz.db8.2001 for 2001:db8::/32")
+        let remedy = "write it as 24.0.2.0.192 for 192.0.2.0/24, 32.zz.db8.2001 for 2001:db8::/32, or set unsupported = \"ignore\"";
+        Problem::unsupported(line, what, remedy)
     };
     match *last {
         b"rpz-ip" => Prefix::read(front).map(Kind::Address).map_err(bad),
@@ -327,12 +331,12 @@ fn kind_of(trigger: NameRef<'_>, line: u32) -> Result<Kind, Problem> {
         b"rpz-nsdname" | b"rpz-nsip" => Err(Problem::unsupported(
             line,
             format!("`{trigger}`: a forwarder sees no name servers, so this trigger can never match"),
-            "remove it, or name the domains themselves",
+            "remove it, name the domains themselves, or set unsupported = \"ignore\"",
         )),
         _ => Err(Problem::unsupported(
             line,
             format!("`{trigger}`: no such trigger"),
-            "use a name, rpz-client-ip or rpz-ip",
+            "use a name, rpz-client-ip or rpz-ip, or set unsupported = \"ignore\"",
         )),
     }
 }
@@ -357,7 +361,7 @@ fn action_of(record: &RecordOf<'_>, name: Option<NameRef<'_>>) -> Result<Action,
         (Some(label), None) if label.starts_with(b"rpz-") => Err(Problem::unsupported(
             record.line,
             format!("`{target}` is no action"),
-            "use . *. rpz-passthru. rpz-drop. rpz-tcp-only. or the name to lead to",
+            "use . *. rpz-passthru. rpz-drop. rpz-tcp-only. or the name to lead to, or set unsupported = \"ignore\"",
         )),
         _ if name == Some(target) => Ok(Action::Passthru),
         _ => Ok(Action::Local),

@@ -39,7 +39,10 @@ pub(super) enum Failure {
     Tsig(#[from] TsigError),
     #[error(transparent)]
     Stream(#[from] StreamError),
-    #[error("the primary has serial {theirs}, which is older than ours, {ours}")]
+    #[error(
+        "the primary has serial {theirs}, which is older than ours, {ours}; where that is meant, stop the service, remove the \
+         zone's copy (rpz/ in the state directory) and start it again"
+    )]
     Older { theirs: u32, ours: u32 },
     #[error("no randomness")]
     Random,
@@ -99,7 +102,7 @@ async fn transfer_within(
     };
     let ours = have.and_then(|have| soa_of(&have.soa)).map(|soa| soa.serial);
     match (ours, &outcome) {
-        (Some(ours), Outcome::Whole(_)) if super::stream::is_newer(ours, theirs) => {
+        (Some(ours), Outcome::Whole(_) | Outcome::Changes(_)) if super::stream::is_newer(ours, theirs) => {
             Err(Failure::Older { theirs, ours })
         }
         (Some(ours), Outcome::Whole(_)) if ours == theirs && !whole => Ok(Outcome::Current),

@@ -1,5 +1,6 @@
 //! Keeps every transferred zone fresh: one task a zone, the last good copy on disk, and one snapshot of all zones in force.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,9 +9,9 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use serde::Serialize;
 use staunch_scoring::NameRef;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::notify::Bell;
 use super::records::Copy;
 use super::task::Task;
 use super::{Primaries, Source, TsigKey, ZoneConfig, notify};
@@ -84,7 +85,7 @@ pub(super) struct Slot {
     /// Held while a copy is written: a task that has ended may still be about it.
     pub(super) disk: Arc<Mutex<()>>,
     pub(super) expired: bool,
-    told: Arc<Notify>,
+    told: Arc<Bell>,
     pub(super) transfers: u64,
     pub(super) failures: u64,
     pub(super) error: Option<String>,
@@ -99,8 +100,8 @@ pub(super) struct Shared {
     publish: OnceLock<Publish>,
     alarm: OnceLock<Alarm>,
     refused_notifies: AtomicU64,
-    /// The second in which a NOTIFY came last, and how many in it.
-    heard: Mutex<(u64, u32)>,
+    /// The second in which a primary's NOTIFY came last, and how many of each in it.
+    heard: Mutex<(u64, HashMap<IpAddr, u32>)>,
 }
 
 /// The keeper of all zones.
@@ -381,11 +382,16 @@ impl Shared {
         self.refused_notifies.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One more message in this second: how many there were in it.
-    pub(super) fn heard_in(&self, second: u64) -> u32 {
+    /// One more message of a primary in this second: how many there were of it. There are no more of them than are written.
+    pub(super) fn heard_in(&self, second: u64, primary: IpAddr) -> u32 {
         let mut heard = self.heard.lock();
-        *heard = if heard.0 == second { (second, heard.1.saturating_add(1)) } else { (second, 1) };
-        heard.1
+        if heard.0 != second {
+            heard.0 = second;
+            heard.1.clear();
+        }
+        let count = heard.1.entry(primary).or_default();
+        *count = count.saturating_add(1);
+        *count
     }
 
     /// Whether `address` is a primary of any zone.
@@ -397,7 +403,7 @@ impl Shared {
     }
 
     /// Key and bell of a zone that `address` is a primary of.
-    pub(super) fn primary_of(&self, zone: NameRef<'_>, address: IpAddr) -> Option<(Option<TsigKey>, Arc<Notify>)> {
+    pub(super) fn primary_of(&self, zone: NameRef<'_>, address: IpAddr) -> Option<(Option<TsigKey>, Arc<Bell>)> {
         let slots = self.slots.lock();
         let slot = slots.iter().find(|slot| slot.config.name.as_ref() == zone)?;
         let Source::Primaries(primaries) = &slot.config.source else { return None };

@@ -7,9 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -29,8 +30,8 @@ const MESSAGE: Duration = Duration::from_secs(5);
 /// Pause where a connection cannot be taken (no descriptor is free).
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Most messages looked at in a second, over both transports: a primary sends one for each change, and whoever forges its address costs no more than
-/// this many hashes.
+/// Most messages of one primary that are looked at in a second, over both transports: it sends one for each change, and whoever
+/// forges its address costs no more than this many hashes, and takes nothing from another primary.
 const MOST_A_SECOND: u32 = 100;
 
 /// Takes messages until the task is ended.
@@ -42,7 +43,7 @@ pub(super) async fn listen(socket: UdpSocket, shared: Arc<Shared>) {
             tokio::task::yield_now().await;
             continue;
         };
-        let Some(reply) = take_in_time(octets.get(..length).unwrap_or_default(), from, &shared) else {
+        let Some(reply) = take(octets.get(..length).unwrap_or_default(), from, &shared) else {
             shared.count_refused_notify();
             continue;
         };
@@ -94,7 +95,7 @@ async fn hear(mut stream: TcpStream, from: SocketAddr, shared: &Shared) -> std::
             Ok(read) => read?,
             Err(_) => return Ok(()),
         }
-        let Some(reply) = take_in_time(&octets, from, shared) else {
+        let Some(reply) = take(&octets, from, shared) else {
             shared.count_refused_notify();
             return Ok(());
         };
@@ -103,19 +104,20 @@ async fn hear(mut stream: TcpStream, from: SocketAddr, shared: &Shared) -> std::
     }
 }
 
-/// As [`take`]; nothing where this second has had its messages.
-fn take_in_time(octets: &[u8], from: SocketAddr, shared: &Shared) -> Option<Vec<u8>> {
-    if shared.heard_in(clock::now().mono / 1000) > MOST_A_SECOND { None } else { take(octets, from, shared) }
-}
-
-/// The reply to a message of a zone's primary, which has been told to that zone; nothing to anybody else's.
+/// The reply to a message of a zone's primary, which has been told to that zone; nothing to anybody else's, and nothing where
+/// this primary has had its messages of this second.
 fn take(octets: &[u8], from: SocketAddr, shared: &Shared) -> Option<Vec<u8>> {
     let header = Header::read(octets)?;
     let (zone, qtype, end) = message::question(octets)?;
     if header.is_response || header.opcode != OPCODE || qtype != TYPE_SOA {
         return None;
     }
-    let (key, told) = shared.primary_of(zone.as_ref(), from.ip().to_canonical())?;
+    let address = from.ip().to_canonical();
+    let (key, bell) = shared.primary_of(zone.as_ref(), address)?;
+    // What is nobody's costs no primary anything.
+    if shared.heard_in(clock::now().mono / 1000, address) > MOST_A_SECOND {
+        return None;
+    }
     let time = clock::now().wall.shown / 1000;
     let mac = match &key {
         Some(key) => match key.check(octets, time) {
@@ -127,7 +129,7 @@ fn take(octets: &[u8], from: SocketAddr, shared: &Shared) -> Option<Vec<u8>> {
         },
         None => None,
     };
-    told.notify_one();
+    bell.ring(address);
     let mut reply = octets.get(..end)?.to_vec();
     // QR, opcode and AA; one question and nothing else.
     reply.get_mut(2..12)?.copy_from_slice(&[0x84 | OPCODE << 3, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
@@ -140,4 +142,75 @@ fn take(octets: &[u8], from: SocketAddr, shared: &Shared) -> Option<Vec<u8>> {
 /// Whether `address` is one of `servers`.
 pub(super) fn is_primary(servers: &[Primary], address: IpAddr) -> bool {
     servers.iter().any(|server| server.address.ip().to_canonical() == address)
+}
+
+/// Says to a zone's task that its primaries are to be asked.
+#[derive(Default)]
+pub(super) struct Bell {
+    rung: Notify,
+    /// Who said so last.
+    by: Mutex<Option<IpAddr>>,
+}
+
+impl Bell {
+    pub(super) fn ring(&self, by: IpAddr) {
+        *self.by.lock() = Some(by);
+        self.rung.notify_one();
+    }
+
+    /// Waits until it is rung.
+    pub(super) async fn heard(&self) {
+        self.rung.notified().await;
+    }
+
+    /// Who has rung since this was asked last.
+    pub(super) fn take_by(&self) -> Option<IpAddr> {
+        self.by.lock().take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use staunch_scoring::NameBuf;
+
+    use super::*;
+    use crate::model::Ede;
+    use crate::rpz::{Override, Settings};
+    use crate::transfer::{Keeper, Primaries, Source, ZoneConfig};
+
+    #[test]
+    fn what_is_no_primarys_takes_no_primarys_place() {
+        let dir = tempfile::tempdir().expect("directory");
+        let keeper = Keeper::new(dir.path());
+        let server = |address: &str| Primary { address: address.parse().expect("an address"), tls: None };
+        let primaries = Primaries {
+            servers: vec![server("192.0.2.1:53"), server("192.0.2.2:53")],
+            tsig: None,
+            required: false,
+            keep_expired: true,
+            lenient: false,
+            max_octets: 1 << 20,
+        };
+        let settings = Settings {
+            id: "rpz.test".into(),
+            policy: Override::Given,
+            log: true,
+            trusted: false,
+            max_ttl: 60,
+            ede: Ede::Blocked,
+        };
+        let name = NameBuf::from_text("rpz.test").expect("a name");
+        keeper.configure(&[ZoneConfig { name, settings, source: Source::Primaries(primaries) }], |_| ());
+        let message = [&[0, 9, 0x24, 0, 0, 1, 0, 0, 0, 0, 0, 0], &b"\x03rpz\x04test\0\0\x06\0\x01"[..]].concat();
+        let from = |address: &str| SocketAddr::new(address.parse().expect("an address"), 5300);
+        let taken = |octets: &[u8], address| take(octets, from(address), &keeper.shared).is_some();
+        for _ in 0..1000 {
+            assert!(!taken(&[0], "192.0.2.9") && !taken(&[0], "192.0.2.1") && !taken(&message, "192.0.2.9"));
+        }
+        assert!(taken(&message, "192.0.2.1"));
+        // One that says too much hushes no other. Its second may end meanwhile, once or twice.
+        let count = (0..1000).filter(|_| taken(&message, "192.0.2.1")).count();
+        assert!((99..=300).contains(&count), "{count}");
+        assert!(taken(&message, "192.0.2.2"));
+    }
 }

@@ -263,4 +263,27 @@ mod tests {
         assert_eq!(made(&[], &["c"], 2), Err(Misfit::TooLarge));
         assert_eq!(made(&["a"], &["c"], 2), Ok(2), "what goes makes room");
     }
+
+    #[test]
+    fn what_is_left_out_of_a_zone_is_left_out_of_its_copy_on_disk_too() {
+        let zone = NameBuf::from_text("rpz.test").expect("a name");
+        let mut soa = b"\x02ns\0\x01h\0".to_vec();
+        for number in [7u32, 3600, 600, 86_400, 60] {
+            soa.extend(number.to_be_bytes());
+        }
+        let mut copy =
+            Copy { soa, soa_ttl: 60, records: records(&["bad", "24.5.2.0.192.rpz-ip", "032.1.2.0.192.rpz-ip"]) };
+        let outside = NameBuf::from_text("outside.example").expect("a name");
+        copy.records.push(outside.as_ref(), Qtype::CNAME.0, 60, &[0], u64::MAX).expect("room");
+        let made = |copy: &Copy, lenient| {
+            let rules = copy.rules(zone.as_ref(), "file", rpz::process_key(), lenient);
+            rules.map(|rules| (rules.len(), rules.left_out())).map_err(|errors| errors.first.len())
+        };
+        let mut written = Vec::new();
+        copy.write(zone.as_ref(), &mut written).expect("written");
+        let again = Copy::read(&written, zone.as_ref(), u64::MAX).expect("a copy");
+        for copy in [copy, again] {
+            assert_eq!((made(&copy, true), made(&copy, false)), (Ok((1, 3)), Err(3)));
+        }
+    }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use staunch_scoring::{NameBuf, NameRef};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::client::{self, Failure};
 use super::keeper::{Held, Shared, Slot};
+use super::notify::{Bell, is_primary};
 use super::records::Copy;
 use super::stream::{Change, Outcome, apply};
 use super::{Primaries, Primary, schedule};
@@ -28,7 +28,7 @@ pub(super) struct Task {
     pub(super) shared: Arc<Shared>,
     pub(super) zone: NameBuf,
     pub(super) primaries: Primaries,
-    pub(super) told: Arc<Notify>,
+    pub(super) told: Arc<Bell>,
 }
 
 /// Why a zone was not brought up to date.
@@ -57,7 +57,7 @@ impl Task {
             let next = match outcome {
                 Ok(changed) => {
                     failures = 0;
-                    self.heard(now, changed)
+                    self.heard(now, changed).await
                 }
                 Err(problem) => {
                     let next = self.failed(&problem, failures, now);
@@ -81,7 +81,7 @@ impl Task {
                 // Whether it has expired is looked at in time, and what follows is one more question, which does no harm.
                 wait = wait.min(left);
             }
-            let _ = tokio::time::timeout(wait, self.told.notified()).await;
+            let _ = tokio::time::timeout(wait, self.told.heard()).await;
         }
     }
 
@@ -97,17 +97,28 @@ impl Task {
         }
     }
 
-    /// Asks the primaries one after the other. Whether there is a new copy.
+    /// Asks the primaries one after the other until one has something newer, whoever has sent a NOTIFY first: one that is itself
+    /// behind must not hide what another has. Whether there is a new copy.
     async fn ask_all(&self) -> Result<bool, Problem> {
-        let mut last = None;
-        for server in &self.primaries.servers {
+        let by = self.told.take_by();
+        let mut servers: Vec<_> = self.primaries.servers.iter().collect();
+        servers.sort_by_key(|server| !by.is_some_and(|by| is_primary(std::slice::from_ref(*server), by)));
+        let (mut is_confirmed, mut last) = (false, None);
+        for server in servers {
             match self.ask(server).await {
-                Ok(changed) => return Ok(changed),
+                Ok(true) => return Ok(true),
+                Ok(false) => is_confirmed = true,
                 Err(problem) => last = Some(problem),
             }
         }
-        // There is at least one server.
-        last.map_or(Ok(false), Err)
+        match last {
+            Some(problem) if is_confirmed => {
+                tracing::debug!(zone = %self.zone, %problem, "another primary has confirmed the copy in force");
+                Ok(false)
+            }
+            // There is at least one server.
+            last => last.map_or(Ok(false), Err),
+        }
     }
 
     async fn ask(&self, server: &Primary) -> Result<bool, Problem> {
@@ -150,8 +161,13 @@ impl Task {
             let rules = copy.rules(zone.as_ref(), &file, process_key(), lenient)?;
             Ok::<_, Errors>((copy, rules))
         });
+        // Lines are those of a file that is not written.
+        let refused = |mut errors: Errors| {
+            errors.first.iter_mut().for_each(|problem| problem.line = 0);
+            Problem::Content(server.clone(), errors)
+        };
         let (copy, rules) = match made.await {
-            Ok(made) => made.map_err(|errors| Problem::Content(server.clone(), errors))?,
+            Ok(made) => made.map_err(refused)?,
             Err(_) => return Err(Problem::Transfer(server.clone(), Failure::Malformed)),
         };
         let serial = rules.soa().serial;
@@ -174,7 +190,7 @@ impl Task {
     }
 
     /// Notes that a primary was heard; when to ask again, or nothing if the zone is no longer there.
-    fn heard(&self, now: u64, changed: bool) -> Option<u64> {
+    async fn heard(&self, now: u64, changed: bool) -> Option<u64> {
         let was_expired = self.is_expired();
         let next = self.shared.change(self.zone.as_ref(), |slot| {
             slot.error = None;
@@ -191,8 +207,14 @@ impl Task {
         if !changed && is_unwritten == Some(false) {
             // The file's time is when the primary was last heard, for the next start. One that holds an older copy than the
             // primary has confirmed keeps its own.
-            let file = std::fs::File::options().append(true).open(self.shared.file(self.zone.as_ref()));
-            if let Err(error) = file.and_then(|file| file.set_modified(SystemTime::now())) {
+            let file = self.shared.file(self.zone.as_ref());
+            let confirm = move || {
+                let file = std::fs::File::options().append(true).open(file)?;
+                file.set_modified(SystemTime::now())
+            };
+            // A disk may keep it waiting.
+            let confirmed = tokio::task::spawn_blocking(confirm).await;
+            if let Err(error) = confirmed.map_err(std::io::Error::other).and_then(|confirmed| confirmed) {
                 tracing::debug!(%error, zone = %self.zone, "the copy's time could not be set");
             }
         }

@@ -70,11 +70,22 @@ pub enum TsigError {
     #[error("its clock and ours are too far apart (BADTIME)")]
     BadTime,
     /// The other side says what is wrong with ours.
-    #[error("the primary refuses our signature: error {0}")]
+    #[error("the primary refuses our signature: {}", refusal(*.0))]
     Refused(u16),
     /// The record is damaged.
     #[error("its signature is malformed")]
     Malformed,
+}
+
+/// An error of TSIG in words (RFC 8945 section 3).
+fn refusal(error: u16) -> String {
+    match error {
+        16 => "it does not fit (BADSIG); is the secret the same there?".into(),
+        17 => "it does not know the key (BADKEY); are name and algorithm the same there?".into(),
+        18 => "its clock and ours are too far apart (BADTIME)".into(),
+        22 => "it is shorter than it wants (BADTRUNC)".into(),
+        error => format!("error {error}"),
+    }
 }
 
 enum Running {

@@ -49,6 +49,8 @@ fn world() -> Option<World> {
     world.upstream.add("moved.example", 300, Data::Cname("listed.example".into()));
     world.upstream.add("short.example", 5, Data::Cname("listed.example".into()));
     world.upstream.add("led.example", 300, IpAddr::from([198, 51, 100, 67]).into());
+    let hint = vec![(4, vec![198, 51, 100, 66])];
+    world.upstream.add("hinted.example", 300, Data::Https(1, ".".into(), hint));
     world.upstream.add("chain.example", 300, Data::Cname("bad.example".into()));
     world.upstream.add("*.pass.example", 300, IpAddr::from(WEB).into());
     Some(world)
@@ -173,6 +175,24 @@ fn every_action_is_carried_out_recorded_and_explained() {
     ]);
     assert_eq!(addresses(&ask(&world, "bad.example")), [WEB]);
     assert_eq!(addresses(&ask(&world, "chain.example")), [WEB], "as an alias too");
+}
+
+#[test]
+fn an_address_that_a_hint_would_open_is_an_address_of_the_answer() {
+    let Some(world) = world() else { return };
+    let file = write(&world, RULES);
+    let ask = || world.agents[0].ask_edns("hinted.example", rtype::HTTPS).expect("answered");
+    for (hints, expected) in [("true", (rcode::NOERROR, 1)), ("false", (rcode::NXDOMAIN, 0))] {
+        let config = Config::enforce().tables(&format!("[answer]\nstrip_hints = {hints}\n"));
+        let staunch = Staunch::start(&world, &with_zone(config, &file, ""));
+        for _ in 0..2 {
+            let answer = ask();
+            assert_eq!((code(&answer), answer.answers.len()), expected, "strip_hints = {hints}");
+        }
+        if hints == "false" {
+            assert_eq!(event(&staunch, "hinted.example")["rpz"]["trigger"], "response-ip");
+        }
+    }
 }
 
 #[test]

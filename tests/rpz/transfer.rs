@@ -168,6 +168,8 @@ fn what_fails_keeps_the_last_good_copy() {
     let refused =
         until(&staunch, "the refusal", |zone| zone["error"].as_str().is_some_and(|e| e.contains("rpz-nsdname")));
     assert_eq!(refused["serial"], 1, "{refused}");
+    let said = refused["error"].as_str().unwrap_or_default();
+    assert!(said.contains("unsupported = \"ignore\"") && !said.contains("line "), "there is no such file: {said}");
     assert_eq!(code(&world, "bad.example"), rcode::NXDOMAIN);
     // Where that is wanted it is left out instead, and counted.
     let lenient = "required = true\nunsupported = \"ignore\"\n";

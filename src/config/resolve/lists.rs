@@ -3,17 +3,17 @@
 use std::collections::HashSet;
 use std::path::Path as FilePath;
 
-use sha2::{Digest, Sha256};
-
 use super::Context;
+use super::denied::Denied;
+use super::feeds::Spare;
 use crate::config::document::Path;
 use crate::config::loaded::ListReport;
 use crate::config::problem::Warning;
 use crate::config::spec::{self, ListAction};
 use crate::feed::{self, Tables};
 use crate::lists::{
-    AgeBuilder, BUILTIN, BUILTIN_PREFIX, Day, DenyTable, Format, HashKey, Input, ListError, ListInfo, Lists, Reopen,
-    Report, RuleSet, Survey, builtin, compile, survey,
+    AgeBuilder, BUILTIN, BUILTIN_PREFIX, Day, Format, HashKey, Input, ListError, ListInfo, Lists, Reopen, Report,
+    RuleSet, Survey, builtin, survey,
 };
 use crate::regular;
 
@@ -22,14 +22,6 @@ pub(super) const MAX_LIST_OCTETS: u64 = 1 << 30;
 
 /// Lists at most: what is kept of a name has two octets for them, and nobody writes as many.
 const MAX_LISTS: usize = 1000;
-
-/// A list whose names are denied, before it is compiled.
-struct Denied {
-    path: Path,
-    file: String,
-    input: Input<'static>,
-    detected: bool,
-}
 
 /// A list that can be read.
 pub struct OpenList {
@@ -46,7 +38,14 @@ pub struct OpenList {
 }
 
 /// What to read, and what it was found to be.
-pub(super) type Surveyed = (Box<dyn Reopen>, Survey);
+pub(super) struct Surveyed {
+    pub(super) octets: Box<dyn Reopen>,
+    pub(super) survey: Survey,
+    /// Its file, or the URL that it came from, as it may be told.
+    pub(super) file: String,
+    /// Of a list that is fetched, the copies that may stand in for this one.
+    pub(super) spare: Option<Spare>,
+}
 
 impl Context<'_, '_> {
     /// Where compiled tables are kept, if they are to be. The key of those there becomes that of all fingerprints.
@@ -80,7 +79,7 @@ impl Context<'_, '_> {
         let mut age = AgeBuilder::new(self.key);
         let mut reports = Vec::new();
         let mut denied = Vec::new();
-        let mut feeds = feed::Config { state_dir: state_dir.to_owned(), sources: Vec::new() };
+        let mut feeds = feed::Config { state_dir: state_dir.to_owned(), ..feed::Config::default() };
         let written = self.written_lists();
         let mut ids: HashSet<String> = self.spec.rule.iter().map(|rule| rule.id.clone()).collect();
         for (i, list) in written.iter().enumerate() {
@@ -92,7 +91,7 @@ impl Context<'_, '_> {
             }
             self.list(&path, list, &mut feeds, &mut denied, &mut age, &mut reports);
         }
-        let deny = self.denied(denied, tables, &mut reports);
+        let deny = self.denied(denied, &mut feeds, tables, &mut reports);
         reports.sort_by_key(|report| written.iter().position(|list| list.id == report.id));
         let damage = self.ring(&mut age, &mut reports);
         (Lists { rules, deny, age: age.build().into(), packs }, reports, feeds, damage)
@@ -100,19 +99,18 @@ impl Context<'_, '_> {
 
     /// Every list, opened and looked over.
     pub(super) fn open_lists(&mut self, state_dir: &FilePath) -> Vec<OpenList> {
-        let mut feeds = feed::Config { state_dir: state_dir.to_owned(), sources: Vec::new() };
+        let mut feeds = feed::Config { state_dir: state_dir.to_owned(), ..feed::Config::default() };
         let mut open = Vec::new();
         for (i, written) in self.written_lists().into_iter().enumerate() {
             let path = Path::of("list").at(i);
             let day = self.day(&path.key("date"), written.date.as_deref());
             let found = self.surveyed(&path, &written, day, &mut feeds);
-            let file = written.url.as_deref().map_or(written.path.as_str(), feed::shown_url).to_owned();
-            open.extend(found.map(|(octets, survey)| OpenList {
+            open.extend(found.map(|found| OpenList {
                 id: written.id,
-                file,
-                format: survey.format,
+                file: found.file,
+                format: found.survey.format,
                 day,
-                octets,
+                octets: found.octets,
             }));
         }
         open
@@ -186,100 +184,54 @@ impl Context<'_, '_> {
         if let Some(category) = &written.category {
             self.word(&path.key("category"), category, "category");
         }
-        let file = written.url.as_deref().map_or(written.path.as_str(), feed::shown_url).to_owned();
-        let Some((mut octets, survey)) = self.surveyed(path, written, date, feeds) else { return };
-        self.digest_part(&format!("list {}", written.id), &survey.digest);
-        let info = ListInfo {
+        let Some(mut found) = self.surveyed(path, written, date, feeds) else { return };
+        let info = |file: &str| ListInfo {
             id: written.id.as_str().into(),
-            file: file.as_str().into(),
+            file: file.into(),
             source: written.source.clone(),
             category: written.category.clone(),
             reviewed,
         };
-        let detected = written.format.is_none() && !file.starts_with(BUILTIN_PREFIX);
-        if detected && survey.format != Format::Domains {
+        let detected = written.format.is_none() && !found.file.starts_with(BUILTIN_PREFIX);
+        if detected && found.survey.format != Format::Domains {
             self.assumptions.push(format!(
                 "List {} is read as {}, which its first lines look like; `format` says otherwise.",
                 written.id,
-                survey.format.as_str(),
+                found.survey.format.as_str(),
             ));
         }
-        if action == ListAction::Age && nrd {
-            let outcome = match octets.reopen() {
-                Ok(from) => age.add(info, from, date),
+        let path = path.key(if written.url.is_some() { "url" } else { "path" });
+        if !written.is_age() {
+            let Surveyed { octets, survey, file, spare } = found;
+            let input = Input { info: info(&file), day: date, survey, octets };
+            denied.push(Denied { path, input, spare, detected });
+            return;
+        }
+        loop {
+            let outcome = match found.octets.reopen() {
+                // A copy of what the list was before it was one of new domains.
+                _ if found.survey.format != Format::Nrd => Err(ListError::Format(found.survey.format)),
+                Ok(from) => age.add(info(&found.file), from, date),
                 Err(error) => Err(ListError::Unreadable(error.to_string())),
             };
-            match outcome {
-                Ok(report) => self.read(path, ListReport { id: written.id.clone(), file, detected, report }, reports),
-                Err(error) => self.refused_list(path, &file, &error),
-            }
-        } else {
-            let input = Input { info, day: date, survey, octets };
-            denied.push(Denied { path: path.clone(), file, input, detected });
-        }
-    }
-
-    /// The table of all deny lists: the one that is kept for them, or a new one.
-    fn denied(&mut self, denied: Vec<Denied>, tables: Option<&Tables>, reports: &mut Vec<ListReport>) -> DenyTable {
-        let inputs = digest_of(&denied);
-        let kept = tables.and_then(|tables| tables.find(&inputs, &self.key)).and_then(|found| match found {
-            Ok(table) => Some(table),
-            Err(error) => {
-                tracing::warn!(%error, "a kept table of lists is not used; it is made anew");
-                None
-            }
-        });
-        let (places, mut read): (Vec<_>, Vec<_>) =
-            denied.into_iter().map(|list| ((list.path, list.file, list.detected), list.input)).unzip();
-        let table = match kept {
-            Some(table) => table,
-            None => {
-                let before = tables.and_then(Tables::newest);
-                match compile(std::mem::take(&mut read), self.key, before.as_ref(), self.today()) {
-                    Ok(table) => self.kept(table, &inputs, tables),
-                    Err(errors) => {
-                        for (at, error) in errors {
-                            if let Some((path, file, _)) = places.get(at) {
-                                self.refused_list(path, file, &error);
-                            }
-                        }
-                        return DenyTable::empty(self.key);
-                    }
+            let error = match outcome {
+                Ok(report) => {
+                    self.digest_part(&format!("list {}", written.id), &found.survey.digest);
+                    let file = found.file;
+                    return self.read(&path, ListReport { id: written.id.clone(), file, detected, report }, reports);
                 }
-            }
-        };
-        let told: Vec<_> =
-            table.lists().zip(table.reports()).map(|(info, report)| (info.id.to_string(), report.clone())).collect();
-        for ((path, file, detected), (id, report)) in places.into_iter().zip(told) {
-            self.read(&path, ListReport { id, file, detected, report }, reports);
-        }
-        table
-    }
-
-    fn kept(&mut self, table: DenyTable, inputs: &[u8; 32], tables: Option<&Tables>) -> DenyTable {
-        let Some(tables) = tables else { return table };
-        if let Err(error) = tables.keep(&table, inputs) {
-            tracing::warn!(%error, "the table of lists is not kept; it stays in memory");
-            return table;
-        }
-        // Given back before the file's octets are taken, so that there are never three of a table in memory.
-        drop(table);
-        match tables.find(inputs, &self.key) {
-            Some(Ok(kept)) => kept,
-            other => {
-                let why = other.and_then(Result::err).map_or("it is gone".to_owned(), |error| error.to_string());
-                let problem = format!("the table of lists does not read as it was written: {why}");
-                let remedy = "look after the disk that the state directory is on";
-                self.problems.error(&Path::of("server").key("state_dir"), problem, remedy);
-                DenyTable::empty(self.key)
-            }
+                Err(error) => error,
+            };
+            let Some(spare) = found.spare else { return self.refused_list(&path, &found.file, &error) };
+            let Some(other) = self.step_back(&path, spare, &error, feeds) else { return };
+            found = other;
         }
     }
 
     /// A list that was read.
-    fn read(&mut self, path: &Path, list: ListReport, reports: &mut Vec<ListReport>) {
+    pub(super) fn read(&mut self, path: &Path, list: ListReport, reports: &mut Vec<ListReport>) {
         if list.report.entries == 0 {
-            self.problems.warn(&path.key("path"), "the list has no entries", "check where it comes from");
+            self.problems.warn(path, "the list has no entries", "check where it comes from");
         }
         self.tell_skips(&list.file, &list.report);
         reports.push(list);
@@ -287,7 +239,7 @@ impl Context<'_, '_> {
 
     pub(super) fn refused_list(&mut self, path: &Path, file: &str, error: &ListError) {
         self.problems.error(
-            &path.key("path"),
+            path,
             format!("`{}` is refused: {error}", file.escape_debug()),
             "check the list's format and where it comes from; the whole list is left out until it reads",
         );
@@ -325,7 +277,7 @@ impl Context<'_, '_> {
             }
         };
         match found {
-            Ok(found) => Some((octets, found)),
+            Ok(survey) => Some(Surveyed { octets, survey, file: written.clone(), spare: None }),
             Err(error) => {
                 let problem = format!("`{}` is refused: {error}", written.escape_debug());
                 let remedy =
@@ -365,28 +317,4 @@ impl Context<'_, '_> {
             self.problems.warn_elsewhere(told(0, format!("{silent} more lines passed over")));
         }
     }
-}
-
-/// What a table is made of: equal digests, equal tables but for the days since which names are listed.
-fn digest_of(denied: &[Denied]) -> [u8; 32] {
-    let mut digest = Sha256::new();
-    // Another release may read the same lines differently; the number is for what changes within one.
-    let mut part = |octets: &[u8]| {
-        digest.update((octets.len() as u64).to_be_bytes());
-        digest.update(octets);
-    };
-    part(concat!("staunch ", env!("CARGO_PKG_VERSION"), " deny lists 2").as_bytes());
-    for Denied { file, input: Input { info, day, survey, .. }, .. } in denied {
-        part(info.id.as_bytes());
-        part(file.as_bytes());
-        part(survey.format.as_str().as_bytes());
-        for word in [&info.source, &info.category] {
-            part(word.as_deref().unwrap_or_default().as_bytes());
-        }
-        for day in [day, &info.reviewed] {
-            part(&day.map_or(0, |Day(day)| day).to_be_bytes());
-        }
-        part(&survey.digest);
-    }
-    digest.finalize().into()
 }

@@ -4,6 +4,7 @@
 
 mod age;
 mod decoy;
+mod denied;
 mod dnssec;
 mod enforce;
 mod evidence;

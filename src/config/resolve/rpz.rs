@@ -182,7 +182,10 @@ impl Context<'_, '_> {
                 file: file.to_owned(),
                 line: 0,
                 field: String::new(),
-                problem: format!("{} records with triggers or actions that have no meaning here", rules.left_out()),
+                problem: format!(
+                    "{} records that have no meaning here, or triggers that are not well-formed",
+                    rules.left_out()
+                ),
                 remedy: "set unsupported = \"refuse\" to see which".into(),
             });
         }

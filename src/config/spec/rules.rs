@@ -93,6 +93,13 @@ pub struct List {
     pub reviewed: Option<String>,
 }
 
+impl List {
+    /// Whether its names tell how old they are, and are not refused.
+    pub fn is_age(&self) -> bool {
+        self.format == Some(Format::Nrd) && self.action != Some(ListAction::Deny)
+    }
+}
+
 /// What a list is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

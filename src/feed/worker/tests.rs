@@ -13,6 +13,8 @@ fn state(id: &str, due: u64, failures: u32) -> (String, State) {
         max_octets: 1 << 20,
         max_growth: 4.0,
         min_share: 0.25,
+        denies: true,
+        problem: None,
     };
     (id.into(), State { source, due, next: 0, outcome: None, problem: None, failures })
 }
@@ -22,6 +24,7 @@ fn next(inner: &Inner, now: u64) -> String {
         Next::Stop => "stop".into(),
         Next::Put => "put".into(),
         Next::Fetch(source, _) => source.id,
+        Next::Tell(_) => "tell".into(),
         Next::Wait(wait) => wait.map_or("wait".into(), |wait| format!("wait {wait}")),
     }
 }
@@ -86,7 +89,7 @@ fn what_comes_from_where_a_list_is_not_fetched_from_any_more_is_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = |url: &str| {
         let source = Source { url: url.into(), ..state("list", 0, 0).1.source };
-        Config { sources: vec![source], state_dir: dir.path().into() }
+        Config { sources: vec![source], state_dir: dir.path().into(), ..Config::default() }
     };
     let shared = Arc::new(Shared {
         inner: Mutex::default(),
@@ -122,4 +125,85 @@ fn what_comes_from_where_a_list_is_not_fetched_from_any_more_is_nothing() {
     note(&shared, &Nobody, &source, ended);
     assert_eq!(standing(u64::MAX), (0, Some(Outcome::Fetched), true));
     assert_eq!(copies.kept().good.map(|good| good.url), Some(url));
+}
+
+#[test]
+fn what_would_not_fit_beside_the_other_lists_does_not_become_good() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = server(|| ());
+    let sources = ["list", "other"].map(|id| Source { url: url.clone(), ..state(id, 0, 0).1.source });
+    let [source, other] = sources.clone();
+    let config = Config { sources: sources.into(), state_dir: dir.path().into(), ..Config::default() };
+    let shared = Arc::new(Shared {
+        inner: Mutex::default(),
+        changed: Condvar::new(),
+        disk: Mutex::new(()),
+        outcomes: Default::default(),
+    });
+    let copies = Copies::of(dir.path(), "list");
+    Feeds { shared: shared.clone() }.configure(Config { sources: vec![source.clone()], ..config.clone() });
+    assert_eq!(fetch(&shared, &Client::new(None), &copies, &source), Some((Outcome::Fetched, None)));
+    // The other list has all the room there is.
+    let mut stamp = copies.kept().good.expect("a copy");
+    let kept = super::super::copies::Kept::default();
+    copies.keep(&kept).expect("kept");
+    stamp.most = crate::lists::MAX_NAMES;
+    let good = Some(stamp.clone());
+    Copies::of(dir.path(), "other").keep(&super::super::copies::Kept { good, ..kept.clone() }).expect("kept");
+    let url = server(|| ());
+    let source = Source { url, ..source };
+    let config = Config { sources: vec![source.clone(), other], ..config };
+    Feeds { shared: shared.clone() }.configure(config.clone());
+    let ended = fetch(&shared, &Client::new(None), &copies, &source).expect("a fetch that counts");
+    assert!(ended.0 == Outcome::Refused && ended.1.is_some_and(|why| why.contains("more than fits")));
+    assert_eq!(copies.kept(), kept, "nothing of it is kept");
+    // Nor by anybody's word.
+    stamp.url = source.url.clone();
+    stamp.most = 1;
+    copies.keep(&super::super::copies::Kept { held: Some(stamp.clone()), ..kept.clone() }).expect("kept");
+    let feeds = Feeds { shared };
+    assert_eq!(feeds.accept("list", &stamp.sha256, "me", "why"), Err(OrderError::NoRoom("list".into())));
+    // Names that tell an age stand elsewhere.
+    let mut config = config;
+    config.sources.iter_mut().for_each(|source| source.denies = false);
+    feeds.configure(config);
+    assert!(feeds.accept("list", &stamp.sha256, "me", "why").is_ok());
+}
+
+#[test]
+fn a_word_for_a_version_says_nothing_of_a_server_that_is_not_reached() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let source = state("list", 0, 0).1.source;
+    let feeds = Feeds {
+        shared: Arc::new(Shared {
+            inner: Mutex::default(),
+            changed: Condvar::new(),
+            disk: Mutex::new(()),
+            outcomes: Default::default(),
+        }),
+    };
+    let config = Config { sources: vec![source.clone()], state_dir: dir.path().into(), ..Config::default() };
+    feeds.configure(config.clone());
+    let stamp = serde_json::json!({
+        "url": source.url, "sha256": "ab", "octets": 1, "entries": 1, "format": "domains", "fetched": 1,
+    });
+    let held: super::super::copies::Stamp = serde_json::from_value(stamp).expect("of an earlier release");
+    let kept = super::super::copies::Kept { held: Some(held), ..Default::default() };
+    Copies::of(dir.path(), "list").keep(&kept).expect("kept");
+    note(&feeds.shared, &Nobody, &source, (Outcome::Failed, Some("hung".into())));
+    feeds.accept("list", "ab", "me", "why").expect("accepted");
+    let standing = feeds.standing().remove(0);
+    assert_eq!((standing.failures, standing.problem.as_deref()), (1, Some("hung")));
+
+    // What the configuration says of the copy at hand is told once, and when it is over.
+    let untold = |problem: Option<&str>| {
+        let source = Source { problem: problem.map(Into::into), ..source.clone() };
+        feeds.configure(Config { sources: vec![source], ..config.clone() });
+        std::mem::take(&mut feeds.shared.inner.lock().untold)
+    };
+    assert_eq!(feeds.standing().remove(0).unused, None);
+    let unused = Told::Unused { id: "list".into(), why: "damaged".into() };
+    assert_eq!(untold(Some("damaged")), [unused]);
+    assert_eq!(untold(Some("damaged")), []);
+    assert_eq!(untold(None), [Told::Recovered { id: "list".into() }]);
 }

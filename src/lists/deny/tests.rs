@@ -200,13 +200,30 @@ fn every_refused_list_is_told_and_no_table_is_made() {
 }
 
 #[test]
+fn where_not_all_fit_the_one_that_finds_no_room_is_told() {
+    let mut input = |most| {
+        let survey = crate::lists::Survey { most, ..survey(b"a.example\n".as_slice(), None).expect("text") };
+        Input { info: info("l"), day: None, survey, octets: Box::new(b"a.example\n".as_slice()) }
+    };
+    let mut inputs = [20_000_000, 40_000_000, 1, 20_000_000, 10_000_000].map(&mut input);
+    let errors = compile(&mut inputs, test_key(), None, TODAY).expect_err("too many");
+    assert_eq!(errors, [(1, ListError::TooLarge), (4, ListError::TooLarge)]);
+    // What is never read takes no room.
+    let line = format!("address={}\n", "/".repeat(60_000));
+    let found = survey(line.as_bytes(), Some(Format::Dnsmasq)).expect("text");
+    assert_eq!((found.most, found.lines), (0, 2));
+    let many = format!("address={}\n", "/".repeat(1000)).repeat(30_000);
+    assert!(survey(many.as_bytes(), Some(Format::Dnsmasq)).expect("text").most < 20_002_000);
+}
+
+#[test]
 fn names_keep_the_day_on_which_they_were_first_listed() {
     let first = table(&[("l", "old.example\n", Format::Domains)]);
     let text = b"new.example\nold.example\n".as_slice();
     let again = |key| {
         let survey = survey(text, None).expect("text");
         let input = Input { info: info("l"), day: None, survey, octets: Box::new(text) };
-        compile(vec![input], key, Some(&first), Day(20_600)).expect("compiles")
+        compile(&mut [input], key, Some(&first), Day(20_600)).expect("compiles")
     };
     let since = |table: &DenyTable, name: &str| {
         table.look_up(NameBuf::from_text(name).expect("name").as_ref()).expect("denied").since
@@ -229,7 +246,7 @@ fn a_list_that_changes_between_its_two_readings_is_refused() {
     for (octets, fine) in [(b"a.example\n".as_slice(), true), (b"b.example\nc.example\nd.example\ne.example\n", false)]
     {
         let input = Input { info: info("l"), day: None, survey, octets: Box::new(Changing(vec![octets])) };
-        let outcome = compile(vec![input], test_key(), None, TODAY);
+        let outcome = compile(&mut [input], test_key(), None, TODAY);
         assert_eq!(outcome.is_ok(), fine, "{outcome:?}");
     }
 }

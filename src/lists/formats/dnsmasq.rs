@@ -10,11 +10,10 @@ pub(super) fn read_line<'l>(
     line: &'l str,
     mut sink: impl FnMut(Found<'_, 'l>) -> Result<(), SkipReason>,
 ) -> Result<(), SkipReason> {
-    // `#` is a remark only behind a blank; elsewhere it is an address of its own.
-    let line = line.find([' ', '\t']).map_or(line, |at| {
-        let (setting, rest) = line.split_at(at);
-        if rest.trim_start().starts_with('#') { setting } else { line }
-    });
+    // `#` is a remark behind any blank; elsewhere it is an address of its own.
+    let is_remark = |pair: &[u8]| matches!(pair, [before, b'#'] if before.is_ascii_whitespace());
+    let remark = line.as_bytes().windows(2).position(is_remark);
+    let line = remark.and_then(|at| line.get(..at)).unwrap_or(line);
     let (setting, value) = line.split_once('=').ok_or(SkipReason::Directive)?;
     let is_address = match setting.trim() {
         "address" => true,

@@ -109,8 +109,11 @@ pub(super) fn is_comment(line: &[u8], format: Format) -> bool {
     }
 }
 
-/// No more entries than this are in a trimmed line.
+/// No more entries than this are in a trimmed line; none in one that is passed over for its length.
 pub(super) fn most_entries(line: &[u8], format: Format) -> u64 {
+    if line.len() > MAX_LINE {
+        return 0;
+    }
     let count = |octet: u8| line.iter().filter(|b| **b == octet).count();
     let most = match format {
         _ if is_comment(line, format) => 0,

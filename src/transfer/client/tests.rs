@@ -135,6 +135,11 @@ async fn changes_that_come_and_failures_of_the_primary_itself_ask_for_nothing_mo
     let (server, asked) = primary(Changes::Records(vec![serial(6)])).await;
     assert!(matches!(ask(server, None).await, Err(Failure::Older { theirs: 6, ours: 7 })));
     assert_eq!(*asked.lock(), [TYPE_IXFR]);
+    // Changes may lead back, too.
+    let back = vec![serial(6), serial(7), serial(6), serial(6)];
+    let (server, asked) = primary(Changes::Records(back)).await;
+    assert!(matches!(ask(server, None).await, Err(Failure::Older { theirs: 6, ours: 7 })));
+    assert_eq!(*asked.lock(), [TYPE_IXFR]);
     // Not signed, though a key is written.
     let key = TsigKey::new(NameBuf::from_text("key").expect("name"), Algorithm::HmacSha256, vec![7; 32]);
     let (server, asked) = primary(Changes::Records(vec![serial(9)])).await;

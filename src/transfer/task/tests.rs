@@ -116,20 +116,87 @@ async fn a_copy_that_could_not_be_written_is_written_later_and_the_older_one_doe
     let copy = Copy::read(newer.as_bytes(), name.as_ref(), 1 << 20).expect("a copy");
     assert!(task.take(&server, copy).await.is_ok_and(|is_new| is_new));
     let now = clock::now().wall.steady;
-    task.heard(now, true);
+    task.heard(now, true).await;
     assert!(!task.write().await);
-    task.heard(now, false);
+    task.heard(now, false).await;
     assert_eq!(time(), before, "what is there was not confirmed");
     // With other settings another task goes on.
     configure(&Primaries { lenient: true, ..primaries });
     assert!(task.is_unwritten());
-    task.heard(now - 5_000, false);
+    task.heard(now - 5_000, false).await;
     std::fs::remove_dir(&in_the_way).expect("removed");
     assert!(task.write().await && !task.is_unwritten());
     let written = Copy::read(&std::fs::read(&file).expect("a copy"), name.as_ref(), 1 << 20).expect("a copy");
     assert_eq!(crate::rpz::soa_of(&written.soa).map(|soa| soa.serial), Some(8));
     let age = SystemTime::now().duration_since(time()).expect("a time before now");
     assert!(age >= Duration::from_secs(5) && age < Duration::from_secs(25), "when the primary was heard last: {age:?}");
-    task.heard(now, false);
+    task.heard(now, false).await;
     assert!(SystemTime::now().duration_since(time()).expect("a time before now") < Duration::from_secs(5));
+}
+
+/// A primary of a zone that has one trigger, by its serial.
+async fn primary_at(address: &str, serial: u32) -> Primary {
+    let listener = TcpListener::bind((address, 0)).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let mut soa = b"\xc0\x0c\0\x06\0\x01\0\0\0\x3c\0\x21\x02ns\x04test\0\x01h\x04test\0".to_vec();
+    for number in [serial, 3600, 600, 86_400, 60] {
+        soa.extend(number.to_be_bytes());
+    }
+    soa[11] = (soa.len() - 12) as u8;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; stream.read_u16().await.expect("a length").into()];
+            stream.read_exact(&mut request).await.expect("a request");
+            let question = &request[12..12 + 14];
+            let mut reply = request[..2].to_vec();
+            reply.extend([0x84, 0, 0, 1, 0, 3, 0, 0, 0, 0]);
+            reply.extend_from_slice(question);
+            reply.extend_from_slice(&soa);
+            reply.extend_from_slice(b"\x03bad\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x01\0");
+            reply.extend_from_slice(&soa);
+            let length = (reply.len() as u16).to_be_bytes();
+            stream.write_all(&[&length, &*reply].concat()).await.expect("sent");
+        }
+    });
+    Primary { address, tls: None }
+}
+
+#[tokio::test]
+async fn a_primary_that_is_behind_hides_no_newer_copy_of_another() {
+    const SECOND: &str = "127.0.0.2";
+    for (serials, by, expected) in [
+        ([7, 8], None, Ok(8)),
+        ([8, 7], None, Ok(8)),
+        ([7, 7], None, Ok(7)),
+        ([6, 7], None, Ok(7)),
+        ([6, 5], None, Err(())),
+        // Whoever has said that there is something is asked first.
+        ([8, 9], None, Ok(8)),
+        ([8, 9], Some(SECOND), Ok(9)),
+        ([8, 9], Some("127.0.0.1"), Ok(8)),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("rpz/rpz.test.zone");
+        std::fs::create_dir(dir.path().join("rpz")).and_then(|()| std::fs::write(&file, COPY)).expect("written");
+        let primaries = Primaries {
+            servers: vec![primary_at("127.0.0.1", serials[0]).await, primary_at(SECOND, serials[1]).await],
+            tsig: None,
+            required: false,
+            keep_expired: true,
+            lenient: false,
+            max_octets: 1 << 20,
+        };
+        let name = NameBuf::from_text("rpz.test").expect("name");
+        let keeper = Keeper::new(dir.path());
+        let source = Source::Primaries(primaries.clone());
+        keeper.configure(&[ZoneConfig { name: name.clone(), settings: settings(), source }], |_| ());
+        let task = Task { shared: keeper.shared.clone(), zone: name, primaries, told: Arc::default() };
+        if let Some(by) = by {
+            task.told.ring(by.parse().expect("an address"));
+        }
+        let outcome = task.ask_all().await.map_err(drop);
+        assert_eq!(outcome, expected.map(|serial| serial > 7), "{serials:?}");
+        assert_eq!(keeper.status()[0].serial, Some(expected.unwrap_or(7)), "{serials:?}");
+        assert_eq!(task.told.take_by(), None, "once");
+    }
 }
