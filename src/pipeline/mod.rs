@@ -28,6 +28,7 @@ mod quarantine;
 mod ranges;
 mod refresh;
 mod refusals;
+mod restore;
 mod rewrite;
 mod rides;
 mod show;
@@ -46,9 +47,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
 
 use foldhash::quality::RandomState;
-use hashbrown::HashMap;
 use parking_lot::Mutex;
-use staunch_scoring::StateSnapshot;
 
 use crate::alert::Delivery;
 use crate::cache::{Cache, Entry};
@@ -59,10 +58,10 @@ use crate::learn::Book;
 use crate::listen::{Fast, Home, Service};
 use crate::lists::Scope;
 use crate::local::token::Token;
-use crate::model::{CaseId, Mode, Now, SessionId, Transport, Wall};
+use crate::model::{CaseId, Mode, Now, Transport, Wall};
 use crate::policy::{Permit, UnknownSource};
 use crate::readiness::Gate;
-use crate::session::{Context, Groups, MAX_GROUPS, Past, Quarantine, Session, Sessions, Shares};
+use crate::session::{Context, Groups, MAX_GROUPS, Past, Session, Sessions, Shares};
 use crate::store::{Durable, Store};
 use crate::telemetry::{Record, Telemetry};
 use crate::transfer::Keeper;
@@ -134,8 +133,8 @@ pub struct Pipeline {
     drift: drift::Drift,
     /// Written ranges as the packet filter has them.
     opened: ranges::Opened,
-    /// What was recorded of sessions that nobody has announced since the start.
-    unplaced: Mutex<HashMap<SessionId, Unplaced>>,
+    /// What was recorded of sessions that are not in the table yet.
+    unplaced: restore::Unplaced,
     /// Held while sessions come, change their addresses or go, until the packet filter has been told: so it hears of an
     /// address in the order in which it belonged to one and then to another.
     membership: Mutex<()>,
@@ -164,13 +163,6 @@ pub struct Pipeline {
     /// What was found of answers that were checked against their signatures.
     pub validated: crate::validate::Counters,
     hasher: RandomState,
-}
-
-/// What was recorded of a session before the process started.
-#[derive(Default)]
-struct Unplaced {
-    quarantine: Option<Quarantine>,
-    ledger: Option<StateSnapshot>,
 }
 
 /// What of a judged query is needed once its answer is there.
@@ -275,7 +267,7 @@ impl Pipeline {
             in_force: Mutex::default(),
             granting: tokio::sync::Mutex::default(),
             connections_told: AtomicBool::new(false),
-            unplaced: Mutex::default(),
+            unplaced: restore::Unplaced::default(),
             membership: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),
             sessions,
@@ -375,6 +367,7 @@ impl Pipeline {
         }
         match self.sessions.adopt(from, self.hash(from)) {
             Ok((session, changed)) => {
+                self.give_back(&session);
                 self.joined(&session, &changed, now);
                 drop(turn);
                 Some(session)
