@@ -149,6 +149,12 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
         pipeline
             .degraded("durable state was damaged; what could be read is in force, see the log", crate::clock::now());
     }
+    let owed = Arc::downgrade(&pipeline);
+    pipeline.enforcer.on_owed(move |is_owed| {
+        if let Some(pipeline) = owed.upgrade() {
+            pipeline.owe(is_owed);
+        }
+    });
     reconcile(&pipeline, same_policy).await?;
     for address in notify_listen {
         let sockets = super::privilege::with_low_ports(|| {

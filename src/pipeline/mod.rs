@@ -121,8 +121,8 @@ pub struct Pipeline {
     pub exposure: crate::exposure::Exposure,
     /// When ended grants and rules were last looked for.
     checked: Mutex<Wall>,
-    /// The policy that the journal names, and whether it is enforced.
-    recorded: Mutex<(String, bool)>,
+    /// The policy that the journal names.
+    recorded: Mutex<learning::Recorded>,
     /// Grants by which leases of before this process may have been made.
     older_grants: std::sync::OnceLock<std::collections::HashSet<Arc<str>>>,
     /// Whether the ways out are closed, as was last found.
