@@ -72,11 +72,11 @@ fn no_lower_limit_and_no_ledger_of_another_opens_a_closed_source() {
         let before: Vec<_> = (1..=6).map(|n| spent(&world, n)).collect();
         // Room for one that nobody announced.
         let world = world.again(|text| text.replace(&limit(16), &limit(2))).await;
-        let closed = Some((format!("unannounced:{}", source(3)), true));
-        assert_eq!((world.at(source(3)), world.is_shut(source(3)).await), (closed.clone(), true));
+        let closed = format!("unannounced:{}", source(3));
+        assert_eq!((world.at(source(3)), world.is_shut(source(3)).await), (Some((closed.clone(), true)), true));
         assert!(!world.has(source(3), "m.site.example").await && !world.has(source(1), "m.site.example").await);
         // What others have spent waits for them.
-        world.end(&closed.expect("closed").0);
+        world.end(&closed);
         assert!(world.pipeline.sessions.is_empty());
         world.has(source(5), "n5.site.example").await;
         assert!(spent(&world, 5) >= before[4] && before[4] > Some(Bits::ZERO), "{before:?} {:?}", spent(&world, 5));
