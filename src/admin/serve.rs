@@ -185,11 +185,13 @@ impl Admin {
                     .announce_recorded(announcement)
                     .map_err(|error| Response::error(ErrorCode::Conflict, error.to_string()))?;
                 durable(commit).await?;
+                pipeline.followed().await;
                 Ok(json!({ "schema": 1, "session": pipeline.summary(&known) }))
             }
             Request::End { session } => {
                 let commit = pipeline.end(&session, Ending::Word, now).ok_or_else(|| gone(&session))?;
                 durable(commit).await?;
+                pipeline.followed().await;
                 Ok(json!({ "schema": 1, "ended": session }))
             }
             Request::Quarantine { session, by, reason } => {

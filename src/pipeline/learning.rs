@@ -2,12 +2,16 @@
 //!
 //! Never on the query path: a session is folded by the daemon's timer, when it ends, and before anybody asks.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::Pipeline;
 use crate::model::Now;
 use crate::session::Session;
-use crate::store::{self, Commit};
+use crate::store::{self, Commit, Durable};
 use crate::{learn, telemetry};
 
 /// The policy that the journal is to name.
@@ -18,6 +22,8 @@ pub(super) struct Recorded {
     enforced: bool,
     /// Whether the packet filter owes what was to be closed: then the journal names none.
     owed: bool,
+    /// What says so, on its way to the disk.
+    told: Option<Arc<Durable>>,
 }
 
 impl Recorded {
@@ -94,8 +100,27 @@ impl Pipeline {
             return;
         }
         let digest = recorded.named(&recorded.digest);
-        if let Err(error) = self.append_policy(digest, recorded.enforced, self.book.kept(), crate::clock::now()) {
-            tracing::warn!(%error, "what the packet filter owes is not on disk");
+        match self.append_policy(digest, recorded.enforced, self.book.kept(), crate::clock::now()) {
+            // Not dropped, so that the journal does not let it wait.
+            Ok(commit) => recorded.told = Some(Arc::new(Durable::new(commit))),
+            Err(error) => tracing::warn!(%error, "what the packet filter owes is not on disk"),
+        }
+    }
+
+    /// Waits until the packet filter has carried out what was ordered so far, or owes it and that is on disk. To be awaited
+    /// before anybody is told that something has ended: one that has just broken is found out by the order itself.
+    pub async fn followed(&self) {
+        /// More than it takes until one that hangs is given up.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        if let Ok(behind) = self.enforcer.view(IpAddr::from([0, 0, 0, 0])) {
+            // That it was reached is all that counts.
+            drop(behind.wait(PATIENCE).await);
+        }
+        let told = self.recorded.lock().told.clone();
+        if let Some(told) = told
+            && let Err(error) = told.wait().await
+        {
+            tracing::warn!(%error, "what the packet filter owes is not on disk yet");
         }
     }
 

@@ -71,12 +71,26 @@ fn what_was_to_be_closed_while_the_enforcer_was_away_is_closed_by_a_restart() {
     assert_eq!(answered(two, "x.build.example"), [IpAddr::from(built)], "{}", staunch.tail());
     assert!(two.dial(built.into(), 80).0.is_ok());
     between(&world, &mut enforcer, &mut staunch, |staunch| announce(staunch, "phased", two, "run"));
+    staunch.run_ok(&["session", "end", "second"]);
     closed(two, built.into(), "what the phase before had open");
+
+    // One that hangs is away too, which is found out by the very order.
+    announce(&staunch, "third", one, "build");
+    assert!(!answered(one, "x.build.example").is_empty(), "{}", staunch.tail());
+    assert!(one.dial(built.into(), 80).0.is_ok());
+    // SAFETY: a plain system call; the process is ours and not reaped.
+    assert_eq!(unsafe { libc::kill(enforcer.pid() as i32, libc::SIGSTOP) }, 0);
+    announce(&staunch, "third", one, "run");
+    staunch.kill();
+    enforcer.kill();
+    enforcer.restart(&world);
+    staunch.restart(&world);
+    closed(one, built.into(), "what the phase before had open, behind one that hung");
 
     // Once the enforcer is in step nothing is owed, and a restart closes nothing.
     enforcer.kill();
     assert!(names_a_policy(&staunch));
-    staunch.run_ok(&["session", "end", "second"]);
+    staunch.run_ok(&["session", "end", "third"]);
     assert!(!names_a_policy(&staunch), "on disk with the end");
     enforcer.restart(&world);
     assert_eq!(answered(two, "www.site.example"), [IpAddr::from(WEB)], "{}", staunch.tail());
