@@ -192,7 +192,11 @@ impl Admin {
                 durable(commit).await?;
                 let told = json!({ "schema": 1, "session": pipeline.summary(&known) });
                 // What a new one may do is ordered ahead of its first answer.
-                Ok(if is_known { in_step(pipeline, told).await } else { told })
+                if is_known {
+                    return Ok(in_step(pipeline, told).await);
+                }
+                pipeline.followed().await;
+                Ok(told)
             }
             Request::End { session } => {
                 let commit = pipeline.end(&session, Ending::Word, now).ok_or_else(|| gone(&session))?;
@@ -311,6 +315,7 @@ const IN_STEP: Duration = Duration::from_secs(2);
 
 /// `told`, with a word about the packet filter where it does not hold yet what was ordered.
 pub(super) async fn in_step(pipeline: &Pipeline, mut told: Value) -> Value {
+    pipeline.followed().await;
     if pipeline.live.load().enforcing && !pipeline.enforcer.is_in_step(IN_STEP).await {
         told["packet_filter"] = "behind".into();
     }

@@ -12,8 +12,9 @@ use staunch_scoring::{Params, Scorer};
 use super::configured;
 use super::fixed::fixed;
 use super::reconcile::{RECONCILED, is_same, reconcile};
+use super::restore::restore;
 use super::sinks::{SinkHosts, alert_config};
-use super::{Start, StartError, absolute, restore, rollover};
+use super::{Start, StartError, absolute, rollover};
 use crate::alert::Delivery;
 use crate::answer::{AllowRange, AnswerRules};
 use crate::cache::{self, Cache};
@@ -141,19 +142,20 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     let pipeline = Pipeline::new(live, sessions, cache, forwarder, enforcer, store, delivery, telemetry, book);
     let pipeline = pipeline.with_registries(rdap).with_node(&node).with_room(room, random()?);
     let pipeline = Arc::new(pipeline.with_transfers(transfers));
-    for announcement in configured {
-        let id = announcement.id.clone();
-        let seed = pipeline.hash(&id);
-        pipeline.sessions.announce(announcement, true, seed).with_context(|| format!("session {id}"))?;
-    }
     let serious = recovered.damage.is_serious();
     let same_policy = is_same(&recovered, &pipeline.live.load(), crate::clock::now());
     pipeline.restore_used(recovered.ranges.clone());
-    restore(&pipeline, recovered);
+    restore(&pipeline, configured, recovered)?;
     if serious {
         pipeline
             .degraded("durable state was damaged; what could be read is in force, see the log", crate::clock::now());
     }
+    let owed = Arc::downgrade(&pipeline);
+    pipeline.enforcer.on_owed(move |is_owed| {
+        if let Some(pipeline) = owed.upgrade() {
+            pipeline.owe(is_owed);
+        }
+    });
     reconcile(&pipeline, same_policy).await?;
     for address in notify_listen {
         let sockets = super::privilege::with_low_ports(|| {

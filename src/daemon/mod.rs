@@ -10,6 +10,7 @@ mod privilege;
 mod ready;
 mod reconcile;
 mod reload;
+mod restore;
 mod rollover;
 mod room;
 mod sampled;
@@ -33,10 +34,9 @@ use crate::enforce::BackendKind;
 use crate::feed::Feeds;
 use crate::learn::NotLearned;
 use crate::listen::Listener;
-use crate::model::{Announcement, Now, Qtype, SessionType};
+use crate::model::{Now, Qtype, SessionType};
 use crate::pipeline::Pipeline;
-use crate::session::AddError;
-use crate::{clock, fds, listen, store};
+use crate::{clock, fds, listen};
 pub use causes::in_words;
 use reload::{Fetched, Reloader};
 use supervisor::Supervised;
@@ -389,44 +389,6 @@ pub fn explain_offline(
     let other = |error: anyhow::Error| OfflineError::Other(in_words(&error));
     let explanation = build::offline(loaded, name, qtype, kind).map_err(other)?;
     explanation.to_json().map_err(OfflineError::Other)
-}
-
-/// Puts what was recovered back in force; what the configuration says of a session goes before what was recorded of
-/// it. Called before anything is served.
-fn restore(pipeline: &Pipeline, recovered: store::Recovered) {
-    let now = clock::now();
-    let live = pipeline.live.load();
-    for announcement in recovered.sessions {
-        if !live.configured.names(&announcement.id) {
-            restore_session(pipeline, announcement);
-        }
-    }
-    for (id, ledger) in recovered.ledgers {
-        pipeline.restore_ledger(id, ledger);
-    }
-    for (owner, ledger) in recovered.groups {
-        pipeline.groups.restore(&owner, &ledger, now.wall.steady);
-    }
-    for quarantined in recovered.quarantined {
-        pipeline.restore_quarantine(quarantined);
-    }
-    for grant in recovered.grants {
-        if let Err(error) = pipeline.grant(grant, now) {
-            tracing::warn!(%error, "a recorded grant was not restored");
-        }
-    }
-}
-
-/// Makes a recorded session known again, with those of its addresses that belong to nobody else by now: what is left must not
-/// be open because it was closed under a name that lost another address.
-fn restore_session(pipeline: &Pipeline, mut announcement: Announcement) {
-    let id = announcement.id.clone();
-    let seed = pipeline.hash(&id);
-    while let Err(error) = pipeline.sessions.announce(announcement.clone(), true, seed) {
-        tracing::warn!(%error, session = %id, "a recorded session was not restored as it was");
-        let AddError::AddressTaken { address, .. } = error else { return };
-        announcement.addresses.retain(|known| known.to_canonical() != address);
-    }
 }
 
 /// A worker of the slow path that always has something to do looks once in so many turns for what was handed over from other

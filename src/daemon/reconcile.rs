@@ -15,11 +15,13 @@ use crate::store::{CLOSED_WITHIN, Recovered};
 pub(super) const RECONCILED: Duration = Duration::from_secs(10);
 
 /// Whether leases of before this process were made by what is in force now: by the same policy, of which nothing that opens has
-/// ended since the journal was last written to. What ended shortly before that may not have been closed any more.
+/// ended since the journal was last written to. What ended shortly before that may not have been closed any more. Where lines
+/// of the journal are gone, one of them may have named another policy, or ended a session whose address is another's by now.
 pub(super) fn is_same(recovered: &Recovered, live: &Live, now: Now) -> bool {
     let since = recovered.written.min(now.wall.earliest()).saturating_sub(CLOSED_WITHIN);
     let ended = |end: u64| end > since && end <= now.wall.latest();
     recovered.policy.as_deref() == Some(&*live.digest)
+        && !recovered.damage.lacks_records()
         && recovered.grants_ended.is_none_or(|end| end <= since)
         && !live.policy.lists.rules.iter().any(|rule| rule.action == Action::Allow && ended(rule.expires))
         && !live.ranges.iter().any(|range| ended(range.expires))
@@ -65,6 +67,7 @@ mod tests {
     use super::*;
     use crate::daemon::{Start, build};
     use crate::model::Wall;
+    use crate::store::Damage;
 
     #[test]
     fn what_ended_while_the_service_was_down_makes_it_another_policy() {
@@ -102,6 +105,14 @@ mod tests {
             (opens + CLOSED_WITHIN, opens + 1_000_000, true),
         ] {
             assert_eq!(is_same(written, None, now), same, "{written} {now}");
+        }
+        let short = Damage { journal_short: true, ..Damage::default() };
+        let torn = Damage { partial_call: true, ..Damage::default() };
+        for (damage, same) in [(short, false), (torn, true)] {
+            let policy = Some(live.digest.clone());
+            let recovered = Recovered { policy, written, damage, ..Recovered::default() };
+            let now = Now { mono: 0, wall: Wall::at(written) };
+            assert_eq!(super::is_same(&recovered, &live, now), same, "{:?}", recovered.damage);
         }
         assert!(!super::is_same(&Recovered::default(), &live, Now { mono: 0, wall: Wall::at(now) }), "another policy");
     }

@@ -20,6 +20,7 @@ mod names;
 mod netlink;
 mod nft;
 mod observed;
+mod owing;
 mod owner;
 mod queue;
 pub mod remote;
@@ -247,6 +248,12 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether something ends by it that a session may not reach any more. What any other order says of a session,
+    /// [`Enforcer::reconcile`] says as well; a pin is taken away for room alone.
+    pub fn closes(&self) -> bool {
+        matches!(self, Self::Renew { .. } | Self::Quarantine { .. } | Self::Remove { .. })
+    }
+
     /// The source address it is about.
     pub fn session(&self) -> IpAddr {
         match self {

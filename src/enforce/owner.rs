@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::hook::HookLink;
 use super::mirror::Mirror;
+use super::owing::{Owing, alarming};
 use super::queue::{Farewell, Job, Order, Queue};
 use super::remote::RemoteLink;
 use super::state::check_destinations;
@@ -69,6 +70,7 @@ struct Shared {
     slow: Mutex<(Option<String>, Counts)>,
     watchers: Mutex<Vec<Watcher>>,
     observers: Mutex<Vec<Observer>>,
+    owing: Owing,
 }
 
 impl std::fmt::Debug for Shared {
@@ -132,6 +134,7 @@ impl Enforcer {
             slow: Mutex::new((None, backend.counts())),
             watchers: Mutex::new(Vec::new()),
             observers: Mutex::new(Vec::new()),
+            owing: Owing::default(),
         });
         let observers = Arc::downgrade(&shared);
         let nudged = observers.clone();
@@ -178,6 +181,10 @@ impl Enforcer {
         if matches!(command, Command::Pin { .. }) && !self.healthy() && !shared.queue.is_closed() {
             shared.refused_unhealthy.fetch_add(1, Relaxed);
             return Err(Error::Unhealthy("found so at the last look".into()));
+        }
+        if command.closes() && !self.healthy() {
+            // Ahead of whatever the caller does on the strength of it.
+            shared.owing.note(true);
         }
         let (reply, ticket) = oneshot::channel();
         self.put(Job::Order(Order { command, at: Instant::now(), reply }))?;
@@ -264,6 +271,15 @@ impl Enforcer {
     /// Called from the owner's thread, which must not be held up: it may neither block nor call this method.
     pub fn on_health(&self, watcher: impl Fn(bool) + Send + 'static) {
         self.shared.watchers.lock().push(Box::new(watcher));
+    }
+
+    /// Has `watcher` called with `true` when an order that closes something ([`Command::closes`]) cannot be carried out for
+    /// now, and with `false` once all is in place. An order that is given while the packet filter is known not to be in place
+    /// is owed before [`Enforcer::submit`] returns.
+    ///
+    /// Called from the owner's thread or that of whoever orders, as [`Enforcer::on_health`]; it may give no orders.
+    pub fn on_owed(&self, watcher: impl Fn(bool) + Send + 'static) {
+        self.shared.owing.watch(Box::new(watcher));
     }
 
     /// Has `observer` called every few seconds with what is seen of flows and volumes; never where the backend sees nothing.
@@ -391,9 +407,14 @@ impl Owner {
                 Err(error) => {
                     tracing::debug!(session = %command.session(), %error, "packet filter command failed");
                     shared.slow.lock().0 = Some(error.to_string());
-                    if alarming(&command, error) && shared.set_healthy(false) {
-                        alarmed = true;
-                        tracing::warn!(%error, "packet filter lacks what was ordered: no addresses are answered");
+                    if alarming(&command, error) {
+                        if command.closes() {
+                            shared.owing.note(true);
+                        }
+                        if shared.set_healthy(false) {
+                            alarmed = true;
+                            tracing::warn!(%error, "packet filter lacks what was ordered: no addresses are answered");
+                        }
                     }
                     shared.failed.fetch_add(1, Relaxed)
                 }
@@ -443,6 +464,9 @@ impl Owner {
             }
         }
         let was = self.shared.set_healthy(result.is_ok());
+        if result.is_ok() {
+            self.shared.owing.note(false);
+        }
         match result {
             Ok(Health::Restored) => tracing::warn!("packet filter was not as ordered; put back"),
             Ok(Health::Intact) if !was => tracing::warn!("packet filter stands again"),
@@ -454,16 +478,6 @@ impl Owner {
     }
 }
 
-/// Whether the failure says that the packet filter does not hold what it must, before the next look finds out.
-fn alarming(command: &Command, error: &Error) -> bool {
-    match error {
-        Error::Unhealthy(_) | Error::Io { .. } => true,
-        // A pin too few refuses a flow; any other order that is missing may let one pass.
-        Error::Kernel { .. } => !matches!(command, Command::Pin { .. }),
-        _ => false,
-    }
-}
-
 impl Drop for Owner {
     fn drop(&mut self) {
         // Also reached when a backend panics: readiness must not outlive the owner.
@@ -471,6 +485,8 @@ impl Drop for Owner {
             self.shared.healthy.store(false, Relaxed);
         } else {
             self.shared.set_healthy(false);
+            // Whatever waited is carried out by nobody.
+            self.shared.owing.note(true);
         }
         self.shared.queue.abandon();
     }

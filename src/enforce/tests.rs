@@ -255,6 +255,9 @@ fn what_is_ordered_while_the_table_is_gone_holds_once_it_stands_again() {
     let script = Script::new();
     let enforcer = Enforcer::start_with(Box::new(script.clone()), 64).expect("starts");
     let (sender, changes) = std::sync::mpsc::channel();
+    let (owing, owed) = std::sync::mpsc::channel();
+    enforcer.on_owed(|_| panic!("and so does this one"));
+    enforcer.on_owed(move |is_owed| owing.send(is_owed).expect("listened to"));
     enforcer.on_health(|_| panic!("a watcher that fails; enforcement goes on"));
     enforcer.on_health(move |healthy| sender.send(healthy).expect("listened to"));
     for n in 1..=4 {
@@ -273,6 +276,10 @@ fn what_is_ordered_while_the_table_is_gone_holds_once_it_stands_again() {
     let asked = Instant::now();
     assert!(matches!(enforcer.submit(pin(1, 2)), Err(Error::Unhealthy(_))));
     assert!(asked.elapsed() < Duration::from_millis(10));
+    drop(enforcer.submit(Command::Guard { session: session(5), class: Class(1) }).expect("taken"));
+    assert!(owed.try_recv().is_err(), "it closes nothing");
+    drop(enforcer.submit(Command::Remove { session: session(5) }).expect("taken"));
+    assert_eq!(owed.try_recv(), Ok(true), "told before anything rests on it");
     let orders = [
         Command::Quarantine { session: session(1) },
         Command::Guard { session: session(2), class: Class(1) },
@@ -288,6 +295,7 @@ fn what_is_ordered_while_the_table_is_gone_holds_once_it_stands_again() {
     script.0.lock().lost = false;
     assert_eq!(changes.recv_timeout(SECOND), Ok(true));
     assert!(enforcer.healthy());
+    assert_eq!(owed.recv_timeout(SECOND), Ok(false));
     let all = [1, 2, 3, 4].map(|n| script.standing(n));
     assert_eq!(all, [(false, true, 0), (true, false, 1), (false, false, 0), (false, false, 0)]);
     enforcer.submit(pin(2, 2)).expect("taken").wait_blocking(SECOND).expect("applied");
@@ -295,6 +303,7 @@ fn what_is_ordered_while_the_table_is_gone_holds_once_it_stands_again() {
     assert_eq!(enforcer.status().refused_unhealthy, 1);
     enforcer.shutdown(false).expect("stops");
     assert!(changes.try_recv().is_err(), "an orderly end is no alarm");
+    assert!(owed.try_recv().is_err());
     println!("noticed after {noticed:?}");
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use staunch_scoring::{GroupFacts, NameRef, Outcome, QName, Split, StateSnapshot};
+use staunch_scoring::{GroupFacts, NameRef, Outcome, QName, Split};
 
 use super::age::Known;
 use super::{AgeSources, Listed, Live, Pipeline, is_guarded, rewrite};
@@ -18,8 +18,8 @@ use crate::model::{Announcement, Mode, Now, Qtype, Reason, SessionId};
 use crate::pin::Details;
 use crate::policy::{Ask, AskZones, Decision};
 use crate::rpz;
-use crate::session::{AddError, Context, Inner, Quarantine, Session};
-use crate::store::{self, Commit, Quarantined};
+use crate::session::{AddError, Context, Inner, Session};
+use crate::store::{self, Commit};
 use crate::telemetry::{rfc3339, scored};
 use crate::wire::Query;
 
@@ -377,15 +377,7 @@ impl Pipeline {
     fn announce_in_turn(&self, announcement: Announcement) -> Result<Arc<Session>, AddError> {
         let seed = self.hash(&announcement.id);
         let (session, changed) = self.sessions.announce(announcement, true, seed)?;
-        if let Some(unplaced) = self.unplaced.lock().remove(session.id()) {
-            let mut inner = session.inner.lock();
-            if let Some(ledger) = &unplaced.ledger {
-                inner.restore(ledger);
-            }
-            if inner.quarantine.is_none() {
-                inner.quarantine = unplaced.quarantine;
-            }
-        }
+        self.give_back(&session);
         self.joined(&session, &changed, crate::clock::now());
         Ok(session)
     }
@@ -462,38 +454,6 @@ impl Pipeline {
             "open_flows": details.live,
             "octets_out": details.octets_out,
             "octets_limit": details.octets_limit,
-        })
-    }
-
-    /// Closes a session again that was closed when the process ended; one that nobody has announced yet, when it is.
-    pub fn restore_quarantine(&self, quarantined: Quarantined) {
-        let Quarantined { session: id, case, reason, by, note, since, addresses } = quarantined;
-        self.restore_addresses(&id, addresses);
-        let quarantine = Quarantine { case, reason, by, note, since, applied: true, recorded: true };
-        match self.recorded(&id) {
-            Some(session) => session.inner.lock().quarantine = Some(quarantine),
-            None => self.unplaced.lock().entry(id).or_default().quarantine = Some(quarantine),
-        }
-    }
-
-    /// Whether the session's quarantine was on disk when the process started.
-    pub fn is_recorded(&self, session: &Session) -> bool {
-        session.inner.lock().quarantine.as_ref().is_some_and(|q| q.recorded)
-    }
-
-    /// Gives a session back what it had spent when the process ended; one that nobody has announced yet, when it is.
-    pub fn restore_ledger(&self, id: SessionId, ledger: StateSnapshot) {
-        match self.recorded(&id) {
-            Some(session) => session.inner.lock().restore(&ledger),
-            None => self.unplaced.lock().entry(id).or_default().ledger = Some(ledger),
-        }
-    }
-
-    /// The session of a recorded name. A source nobody announced has its address in its name.
-    fn recorded(&self, id: &SessionId) -> Option<Arc<Session>> {
-        self.sessions.by_id(id).or_else(|| {
-            let address = id.unannounced_source()?;
-            self.sessions.adopt(address, self.hash(id)).ok().map(|(session, _)| session)
         })
     }
 }

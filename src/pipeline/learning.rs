@@ -2,13 +2,35 @@
 //!
 //! Never on the query path: a session is folded by the daemon's timer, when it ends, and before anybody asks.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::Pipeline;
 use crate::model::Now;
 use crate::session::Session;
-use crate::store::{self, Commit};
+use crate::store::{self, Commit, Durable};
 use crate::{learn, telemetry};
+
+/// The policy that the journal is to name.
+#[derive(Debug, Default)]
+pub(super) struct Recorded {
+    /// Empty while one takes the place of another.
+    digest: String,
+    enforced: bool,
+    /// Whether the packet filter owes what was to be closed: then the journal names none.
+    owed: bool,
+    /// What says so, on its way to the disk.
+    told: Option<Arc<Durable>>,
+}
+
+impl Recorded {
+    fn named(&self, digest: &str) -> String {
+        if self.owed { String::new() } else { digest.to_owned() }
+    }
+}
 
 impl Pipeline {
     /// Takes over what one session has reached, before it is forgotten.
@@ -51,20 +73,55 @@ impl Pipeline {
         self.store.put_learned(changes)?;
         // While a policy comes in force, or where the packet filter does not follow it, the journal names none.
         let recorded = self.recorded.lock();
-        let (digest, enforced) = recorded.clone();
-        let commit = self.append_policy(digest, enforced, Vec::new(), now)?;
+        let digest = recorded.named(&recorded.digest);
+        let commit = self.append_policy(digest, recorded.enforced, Vec::new(), now)?;
         Ok((json!({ "schema": 1, "pairs": pairs }), commit))
     }
 
-    /// Has the journal name the policy that leases are made by, `digest`, empty for none.
+    /// Has the journal name the policy that leases are made by, `digest`, empty for none; none in any case while the packet
+    /// filter owes what was to be closed.
     ///
     /// # Errors
     /// Where the store does not take it.
     pub fn record_policy(&self, digest: String, enforced: bool) -> Result<Commit, store::Error> {
         let mut recorded = self.recorded.lock();
-        let commit = self.append_policy(digest.clone(), enforced, self.book.kept(), crate::clock::now())?;
-        *recorded = (digest, enforced);
+        let named = recorded.named(&digest);
+        let commit = self.append_policy(named, enforced, self.book.kept(), crate::clock::now())?;
+        (recorded.digest, recorded.enforced) = (digest, enforced);
         Ok(commit)
+    }
+
+    /// Has the journal name no policy while the packet filter owes what was to be closed (`owed`): a start before it is in step
+    /// closes all leases, for this process alone knows whose they are not any more. Called before the journal hears what was
+    /// to close them: an end, an announcement.
+    pub fn owe(&self, owed: bool) {
+        let mut recorded = self.recorded.lock();
+        if std::mem::replace(&mut recorded.owed, owed) == owed || recorded.digest.is_empty() {
+            return;
+        }
+        let digest = recorded.named(&recorded.digest);
+        match self.append_policy(digest, recorded.enforced, self.book.kept(), crate::clock::now()) {
+            // Not dropped, so that the journal does not let it wait.
+            Ok(commit) => recorded.told = Some(Arc::new(Durable::new(commit))),
+            Err(error) => tracing::warn!(%error, "what the packet filter owes is not on disk"),
+        }
+    }
+
+    /// Waits until the packet filter has carried out what was ordered so far, or owes it and that is on disk. To be awaited
+    /// before anybody is told that something has ended: one that has just broken is found out by the order itself.
+    pub async fn followed(&self) {
+        /// More than it takes until one that hangs is given up.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        if let Ok(behind) = self.enforcer.view(IpAddr::from([0, 0, 0, 0])) {
+            // That it was reached is all that counts.
+            drop(behind.wait(PATIENCE).await);
+        }
+        let told = self.recorded.lock().told.clone();
+        if let Some(told) = told
+            && let Err(error) = told.wait().await
+        {
+            tracing::warn!(%error, "what the packet filter owes is not on disk yet");
+        }
     }
 
     fn append_policy(

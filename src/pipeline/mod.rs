@@ -29,6 +29,7 @@ mod quarantine;
 mod ranges;
 mod refresh;
 mod refusals;
+mod restore;
 mod rewrite;
 mod rides;
 mod show;
@@ -47,9 +48,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
 
 use foldhash::quality::RandomState;
-use hashbrown::HashMap;
 use parking_lot::Mutex;
-use staunch_scoring::StateSnapshot;
 
 use crate::alert::Delivery;
 use crate::cache::{Cache, Entry};
@@ -60,10 +59,10 @@ use crate::learn::Book;
 use crate::listen::{Fast, Home, Service};
 use crate::lists::Scope;
 use crate::local::token::Token;
-use crate::model::{CaseId, Mode, Now, SessionId, Transport, Wall};
+use crate::model::{CaseId, Mode, Now, Transport, Wall};
 use crate::policy::{Permit, UnknownSource};
 use crate::readiness::Gate;
-use crate::session::{Context, Groups, MAX_GROUPS, Past, Quarantine, Session, Sessions, Shares};
+use crate::session::{Context, Groups, MAX_GROUPS, Past, Session, Sessions, Shares};
 use crate::store::{Durable, Store};
 use crate::telemetry::{Record, Telemetry};
 use crate::transfer::Keeper;
@@ -124,8 +123,8 @@ pub struct Pipeline {
     pub exposure: crate::exposure::Exposure,
     /// When ended grants and rules were last looked for.
     checked: Mutex<Wall>,
-    /// The policy that the journal names, and whether it is enforced.
-    recorded: Mutex<(String, bool)>,
+    /// The policy that the journal names.
+    recorded: Mutex<learning::Recorded>,
     /// Grants by which leases of before this process may have been made.
     older_grants: std::sync::OnceLock<std::collections::HashSet<Arc<str>>>,
     /// Whether the ways out are closed, as was last found.
@@ -136,8 +135,8 @@ pub struct Pipeline {
     drift: drift::Drift,
     /// Written ranges as the packet filter has them.
     opened: ranges::Opened,
-    /// What was recorded of sessions that nobody has announced since the start.
-    unplaced: Mutex<HashMap<SessionId, Unplaced>>,
+    /// What was recorded of sessions that are not in the table yet.
+    unplaced: restore::Unplaced,
     /// Held while sessions come, change their addresses or go, until the packet filter has been told: so it hears of an
     /// address in the order in which it belonged to one and then to another.
     membership: Mutex<()>,
@@ -166,13 +165,6 @@ pub struct Pipeline {
     /// What was found of answers that were checked against their signatures.
     pub validated: crate::validate::Counters,
     hasher: RandomState,
-}
-
-/// What was recorded of a session before the process started.
-#[derive(Default)]
-struct Unplaced {
-    quarantine: Option<Quarantine>,
-    ledger: Option<StateSnapshot>,
 }
 
 /// What of a judged query is needed once its answer is there.
@@ -270,7 +262,7 @@ impl Pipeline {
             in_force: Mutex::default(),
             granting: tokio::sync::Mutex::default(),
             connections_told: AtomicBool::new(false),
-            unplaced: Mutex::default(),
+            unplaced: restore::Unplaced::default(),
             membership: Mutex::default(),
             live: arc_swap::ArcSwap::from_pointee(live),
             sessions,
@@ -362,6 +354,7 @@ impl Pipeline {
         }
         match self.sessions.adopt(from, self.hash(from)) {
             Ok((session, changed)) => {
+                self.give_back(&session);
                 self.joined(&session, &changed, now);
                 drop(turn);
                 Some(session)

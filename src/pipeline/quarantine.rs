@@ -276,7 +276,7 @@ impl Pipeline {
     /// done. A quarantine that goes with it is told of: whoever waits for its release would look for it in vain.
     pub fn end(&self, id: &SessionId, ending: Ending, now: Now) -> Option<Result<Commit, store::Error>> {
         let _turn = self.membership.lock();
-        let ended = self.sessions.end(id)?;
+        let Some(ended) = self.sessions.end(id) else { return self.end_unplaced(id, ending, now) };
         self.fold_session(&ended, now);
         let mut records: Vec<_> = self.lost_quarantine(&ended, ending, now).into_iter().collect();
         self.forget(&ended);
@@ -286,7 +286,7 @@ impl Pipeline {
     }
 
     /// The alert of a quarantine that ends with its session.
-    fn lost_quarantine(&self, ended: &Session, ending: Ending, now: Now) -> Option<store::Record> {
+    pub(super) fn lost_quarantine(&self, ended: &Session, ending: Ending, now: Now) -> Option<store::Record> {
         let inner = ended.inner.lock();
         let quarantine = inner.quarantine.as_ref().filter(|quarantine| quarantine.applied)?;
         let (id, case, how) = (ended.id(), quarantine.case, ending.as_str());
@@ -322,10 +322,10 @@ impl Pipeline {
     pub(super) fn joined(&self, session: &Session, changed: &Announced, now: Now) {
         for displaced in &changed.displaced {
             self.forget(displaced);
-            let own = self.drop_grants_of(displaced.id(), now);
-            if !own.is_empty() {
-                drop(self.spool(own));
-            }
+            let mut records = self.drop_grants_of(displaced.id(), now);
+            // Behind its last step: a start would find room for what is no more, which others may need.
+            records.push(store::Record::End { session: displaced.id().clone() });
+            drop(self.spool(records));
         }
         let mut inner = session.inner.lock();
         // Behind what was ordered for these by whoever knew the session with them.
@@ -361,15 +361,6 @@ impl Pipeline {
                 since: Some(quarantine.since),
                 addresses,
             }]));
-        }
-    }
-
-    /// Gives a closed source that nobody announced back its recorded addresses, those that are nobody else's by now.
-    pub(super) fn restore_addresses(&self, id: &SessionId, addresses: Vec<IpAddr>) {
-        for address in addresses {
-            if self.sessions.by_address(address).is_none() {
-                drop(self.sessions.adopt(address, self.hash(id)));
-            }
         }
     }
 

@@ -15,6 +15,7 @@ use crate::session::Session;
 use crate::store::{self, IndexKind, Options, Recovered, Store};
 
 mod operators;
+mod restarts;
 
 /// Address of a session.
 const A: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));

@@ -47,10 +47,18 @@ pub struct Announced {
     pub gained: bool,
 }
 
+/// Whether there has to be room for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Limited,
+    /// It was kept for it: what the configuration names and the journal has closed are bounded themselves.
+    Kept,
+}
+
 /// All sessions, by address and by name.
 ///
-/// Capacity: `limit` sessions. At the limit new ones are refused rather than old ones forgotten: forgetting one would
-/// refill its ledger.
+/// Capacity: `limit` sessions, and at a start those besides that are closed. At the limit new ones are refused rather than
+/// old ones forgotten: forgetting one would refill its ledger.
 #[derive(Debug)]
 pub struct Sessions {
     hasher: RandomState,
@@ -120,6 +128,22 @@ impl Sessions {
         announced: bool,
         seed: u64,
     ) -> Result<(Arc<Session>, Announced), AddError> {
+        self.put(announcement, announced, seed, Room::Limited)
+    }
+
+    /// The same at a start, for what must be there whatever else is: a session that is configured or closed. So no lower limit
+    /// opens one that was closed.
+    pub fn place(&self, announcement: Announcement, seed: u64) -> Result<Arc<Session>, AddError> {
+        self.put(announcement, true, seed, Room::Kept).map(|(session, _)| session)
+    }
+
+    fn put(
+        &self,
+        announcement: Announcement,
+        announced: bool,
+        seed: u64,
+        room: Room,
+    ) -> Result<(Arc<Session>, Announced), AddError> {
         if announced && announcement.id.is_reserved() {
             return Err(AddError::Reserved(announcement.id));
         }
@@ -148,7 +172,7 @@ impl Sessions {
             displaced.push(owner);
         }
         let known = by_id.get(&announcement.id).cloned();
-        if known.is_none() && displaced.is_empty() && self.is_full(announced) {
+        if known.is_none() && displaced.is_empty() && room == Room::Limited && self.is_full(announced) {
             return Err(AddError::Full(self.limit));
         }
         let mut changed = Announced::default();
@@ -196,6 +220,15 @@ impl Sessions {
     /// A session for a source nobody announced. All addresses of one IPv6 /64 share a session, since one host can use
     /// any of them; sixteen of them are served, more than a host needs, fewer than it could make up.
     pub fn adopt(&self, address: IpAddr, seed: u64) -> Result<(Arc<Session>, Announced), AddError> {
+        self.adopt_into(address, seed, Room::Limited)
+    }
+
+    /// The same at a start, for a source that is closed, as [`Sessions::place`].
+    pub fn place_source(&self, address: IpAddr, seed: u64) -> Result<Arc<Session>, AddError> {
+        self.adopt_into(address, seed, Room::Kept).map(|(session, _)| session)
+    }
+
+    fn adopt_into(&self, address: IpAddr, seed: u64, room: Room) -> Result<(Arc<Session>, Announced), AddError> {
         const ADDRESSES: usize = 16;
         let address = address.to_canonical();
         let home = match address {
@@ -220,7 +253,7 @@ impl Sessions {
             owner: None,
             search: Vec::new(),
         };
-        self.announce(announcement, false, seed)
+        self.put(announcement, false, seed, room)
     }
 
     /// Forgets a session. Returns it, so that its pins can be removed.
@@ -332,6 +365,10 @@ mod tests {
         sessions.announce(announcement("a", &["10.0.0.3"]), true, 1).expect("announced ones have the other half");
         assert_eq!(sessions.announce(announcement("b", &["10.0.0.4"]), true, 1).expect_err("full"), AddError::Full(2));
         assert!(sessions.by_address(IpAddr::from([10, 0, 0, 1])).is_some());
+        // What must be there is.
+        sessions.place_source(IpAddr::from([10, 0, 0, 2]), 1).expect("closed before");
+        sessions.place(announcement("b", &["10.0.0.4"]), 1).expect("configured");
+        assert_eq!(sessions.adopt(IpAddr::from([10, 0, 0, 5]), 1).expect_err("full"), AddError::Full(2));
     }
 
     #[test]

@@ -47,7 +47,11 @@ impl Display for Damage {
             parts.push(format!("the index was built anew ({}{aside})", index.cause));
         }
         if self.journal_short {
-            parts.push("the index knows more of the journal than is left of it".into());
+            parts.push(
+                "the index knows more of the journal than is left of it: sessions have what they spent in the last minute \
+                 or so back"
+                    .into(),
+            );
         }
         if self.adopted > 0 {
             parts.push(format!("{} quarantines were taken over from the index", self.adopted));

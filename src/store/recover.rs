@@ -53,6 +53,11 @@ impl Damage {
         *self == Self::default()
     }
 
+    /// Lines that were acknowledged may be gone from the journal, of whatever kind.
+    pub fn lacks_records(&self) -> bool {
+        self.journal_short || self.unreadable_total + self.breaks_total + self.unknown > 0
+    }
+
     /// More than a crash explains: acknowledged records may be gone, or the index was lost.
     pub fn is_serious(&self) -> bool {
         let crash_only = Self { torn: self.torn.clone(), partial_call: self.partial_call, ..Self::default() };

@@ -19,8 +19,8 @@ use crate::model::{Announcement, SessionId};
 /// Where acknowledged records may be gone from the journal, quarantines that the index still knows are taken over:
 /// the safe side. A release may be among what was lost; then an operator releases again.
 pub(super) fn adopt(fold: &Fold<Live>, held: &Held, head: u64, damage: &mut Damage) -> Vec<Record> {
-    let journal_short = held.applied > head;
-    if !journal_short && damage.unreadable_total + damage.breaks_total + damage.unknown == 0 {
+    damage.journal_short = held.applied > head;
+    if !damage.lacks_records() {
         return Vec::new();
     }
     let adopted: Vec<Record> = held
@@ -35,7 +35,6 @@ pub(super) fn adopt(fold: &Fold<Live>, held: &Held, head: u64, damage: &mut Dama
         .map(|entry| entry.record.clone())
         .collect();
     damage.adopted = adopted.len() as u64;
-    damage.journal_short = journal_short;
     adopted
 }
 

@@ -7,7 +7,7 @@ use crate::store::Record;
 
 impl World {
     /// Every record of the journal so far, as it is written.
-    fn lines(&self) -> Vec<Record> {
+    pub(super) fn lines(&self) -> Vec<Record> {
         let mut records = Vec::new();
         for file in std::fs::read_dir(self.dir.path().join("state")).expect("there") {
             let path = file.expect("there").path();
@@ -20,7 +20,7 @@ impl World {
         records
     }
 
-    fn alerts(&self, kind: AlertKind) -> Vec<Alert> {
+    pub(super) fn alerts(&self, kind: AlertKind) -> Vec<Alert> {
         let alerts = self.lines().into_iter().filter_map(|record| match record {
             Record::Alert { alert } if alert.kind == kind => Some(*alert),
             _ => None,

@@ -138,6 +138,41 @@ fn a_damaged_step_refunds_nothing_and_the_index_makes_up_for_it() {
 }
 
 #[test]
+fn what_is_cut_off_a_journal_costs_no_more_than_the_index_lags() {
+    // How many lines of the ledger are left, after which one a copy was made, and the step that comes back.
+    for (left, copied, step) in [(0, None, None), (3, None, Some(3)), (3, Some(5), Some(6)), (0, Some(5), Some(6))] {
+        let dir = tempfile::tempdir().unwrap();
+        let lived = journal_of_steps(dir.path(), copied);
+        let path = segment::path(dir.path(), 1);
+        let text = fs::read_to_string(&path).unwrap();
+        let mut ledgers = 0;
+        let kept = text.split_inclusive('\n').take_while(|line| {
+            ledgers += usize::from(line.contains("\"kind\":\"ledger\""));
+            ledgers <= left
+        });
+        fs::write(&path, kept.collect::<String>()).unwrap();
+        let (store, recovered) = open(dir.path(), Options::default());
+        assert!(recovered.damage.journal_short && recovered.damage.lacks_records(), "{left} {copied:?}");
+        assert!(recovered.damage.to_string().contains("the last minute"), "{}", recovered.damage);
+        let found = recovered.ledgers.iter().find(|(id, _)| *id == session(1)).map(|(_, state)| state.step());
+        assert_eq!(found, step, "{left} {copied:?}");
+        store.close();
+        // Steps of the life after it count for more than the copy of before.
+        let Some(_) = step else { continue };
+        let mut again = restored(&recovered, 1).1;
+        assert!(again.state.spent_session() < lived.state.spent_session());
+        let (store, _) = open(dir.path(), Options::default());
+        again.ask(2);
+        write(&store, &[Record::Ledger { session: session(1), state: again.state.step() }]);
+        store.close();
+        let (store, recovered) = open(dir.path(), Options::default());
+        assert!(recovered.damage.is_empty(), "{:?}", recovered.damage);
+        assert_eq!(restored(&recovered, 1).1.state.spent_session(), again.state.spent_session());
+        store.close();
+    }
+}
+
+#[test]
 fn a_journal_of_version_1_is_read_and_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let state = r#"{"version":2,"seed":7,"check":1,"session":{"spent":300.5},"accounts":[{"key":9,"spent":300.5}],"names":[[4,5]]}"#;

@@ -1,0 +1,162 @@
+//! What a restart may not open, whatever the configuration says by then.
+
+use super::*;
+use crate::event::AlertKind;
+
+/// Sources that nobody announced.
+fn source(n: u8) -> IpAddr {
+    IpAddr::from([127, 0, 1, n])
+}
+
+fn id(name: &str) -> SessionId {
+    SessionId::new(name).expect("id")
+}
+
+impl World {
+    async fn profiled(tables: &str) -> Self {
+        Self(
+            world_for_test::World::new(&format!("unknown_source = \"profile\"\n{tables}"), |_| Says::Address {
+                ttl: 300,
+                last: 5,
+            })
+            .await,
+        )
+    }
+
+    /// The same state by another configuration.
+    async fn again(self, change: impl FnOnce(String) -> String) -> Self {
+        let world_for_test::World { pipeline, dir, text, .. } = self.0;
+        pipeline.save_ledgers(clock::now());
+        pipeline.store.close();
+        drop(pipeline);
+        Self(world_for_test::World::again(dir, change(text)).await)
+    }
+
+    fn close(&self, address: IpAddr) {
+        let session = self.pipeline.sessions.by_address(address).expect("known");
+        self.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+    }
+
+    fn end(&self, name: &str) {
+        drop(self.pipeline.end(&id(name), Ending::Word, clock::now()).expect("known").expect("room"));
+    }
+
+    /// Whose an address is, and whether that is closed.
+    fn at(&self, address: IpAddr) -> Option<(String, bool)> {
+        let session = self.pipeline.sessions.by_address(address)?;
+        let closed = session.inner.lock().is_closed();
+        Some((session.id().to_string(), closed))
+    }
+
+    async fn is_shut(&self, address: IpAddr) -> bool {
+        let view = self.pipeline.enforcer.view(address).expect("taken").wait(Duration::from_secs(5)).await;
+        view.expect("seen").quarantined
+    }
+}
+
+fn limit(sessions: u32) -> String {
+    format!("[limits]\nsessions = {sessions}\n")
+}
+
+#[test]
+fn no_lower_limit_and_no_ledger_of_another_opens_a_closed_source() {
+    block_on(async {
+        let world = World::profiled(&limit(16)).await;
+        for n in 1..=6 {
+            assert!(world.has(source(n), &format!("n{n}.site.example")).await);
+        }
+        world.close(source(3));
+        let spent = |world: &World, n| {
+            world.pipeline.sessions.by_address(source(n)).map(|session| session.inner.lock().charged)
+        };
+        let before: Vec<_> = (1..=6).map(|n| spent(&world, n)).collect();
+        // Room for one that nobody announced.
+        let world = world.again(|text| text.replace(&limit(16), &limit(2))).await;
+        let closed = format!("unannounced:{}", source(3));
+        assert_eq!((world.at(source(3)), world.is_shut(source(3)).await), (Some((closed.clone(), true)), true));
+        assert!(!world.has(source(3), "m.site.example").await && !world.has(source(1), "m.site.example").await);
+        // What others have spent waits for them.
+        world.end(&closed);
+        assert!(world.pipeline.sessions.is_empty());
+        world.has(source(5), "n5.site.example").await;
+        assert!(spent(&world, 5) >= before[4] && before[4] > Some(Bits::ZERO), "{before:?} {:?}", spent(&world, 5));
+    });
+}
+
+#[test]
+fn a_source_that_was_announced_takes_no_room_behind_a_restart() {
+    block_on(async {
+        let world = World::profiled("").await;
+        assert!(world.has(source(1), "n1.site.example").await);
+        world.pipeline.save_ledgers(clock::now());
+        world.announce("run", source(1));
+        world.end("run");
+        let recovered = world.journalled();
+        assert!(recovered.ledgers.is_empty() && recovered.sessions.is_empty(), "{:?}", recovered.ledgers);
+    });
+}
+
+#[test]
+fn a_configuration_that_names_a_closed_address_does_not_open_it_at_a_restart() {
+    block_on(async {
+        let world = World::profiled("").await;
+        assert!(world.has(source(1), "n1.site.example").await);
+        world.announce("run", source(2));
+        world.close(source(1));
+        world.close(source(2));
+        let tables = "[[session]]\nid = \"new\"\naddresses = [\"127.0.1.1\", \"127.0.1.9\"]\ntype = \"batch\"\n\
+                      [[session]]\nid = \"other\"\naddresses = [\"127.0.1.2\"]\ntype = \"batch\"\n";
+        let world = world.again(|text| text + tables).await;
+        assert_eq!(world.at(source(1)), Some(("unannounced:127.0.1.1".into(), true)));
+        assert_eq!(world.at(source(2)), Some(("run".into(), true)));
+        assert_eq!(world.at(source(9)), Some(("new".into(), false)), "what is nobody else's it has");
+        for (n, shut) in [(1, true), (2, true), (9, false)] {
+            assert_eq!(world.is_shut(source(n)).await, shut, "{n}");
+        }
+        let told: Vec<_> = world.alerts(AlertKind::Degraded).into_iter().map(|alert| alert.summary).collect();
+        for (one, address) in [("new", "127.0.1.1"), ("other", "127.0.1.2")] {
+            let of = |text: &&String| text.contains(&format!("session {one} ")) && text.contains(address);
+            assert_eq!(told.iter().filter(of).count(), 1, "{told:?}");
+        }
+        // As a reload leaves it.
+        let text = world.text.clone();
+        world.reload(&text).await;
+        assert_eq!(world.at(source(1)), Some(("unannounced:127.0.1.1".into(), true)));
+    });
+}
+
+#[test]
+fn a_quarantine_whose_session_the_configuration_calls_otherwise_is_told_of_and_kept() {
+    block_on(async {
+        let named = |id: &str| format!("[[session]]\nid = \"{id}\"\naddresses = [\"127.0.1.1\"]\ntype = \"batch\"\n");
+        let world = World::profiled(&named("agent")).await;
+        world.close(source(1));
+        let session = world.pipeline.sessions.by_address(source(1)).expect("known");
+        let case = session.inner.lock().quarantine.as_ref().expect("closed").case;
+        drop(session);
+        let world = world.again(|text| text.replace(&named("agent"), &named("renamed"))).await;
+        assert_eq!(world.at(source(1)), Some(("renamed".into(), false)));
+        let [told] = &world.alerts(AlertKind::Release)[..] else { panic!("one alert") };
+        assert_eq!((told.session.as_str(), told.case), ("agent", case));
+        assert!(told.summary.contains("not been released") && told.summary.contains("ops"), "{}", told.summary);
+        // It is closed where it is back, and whoever is announced by that name too.
+        let world = world.again(|text| text.replace(&named("renamed"), &named("agent"))).await;
+        assert_eq!(world.at(source(1)), Some(("agent".into(), true)));
+        assert_eq!(world.alerts(AlertKind::Release).len(), 1);
+        let world = world.again(|text| text.replace(&named("agent"), "")).await;
+        world.announce("agent", source(2));
+        assert_eq!((world.at(source(2)), world.is_shut(source(2)).await), (Some(("agent".into(), true)), true));
+        // Until it is ended, there or not.
+        let world = world.again(|text| text).await;
+        assert_eq!(world.at(source(2)), Some(("agent".into(), true)), "it was announced");
+        world.end("agent");
+        let world = world.again(|text| text + &named("agent")).await;
+        assert_eq!(world.at(source(1)), Some(("agent".into(), false)));
+        world.close(source(1));
+        let world = world.again(|text| text.replace(&named("agent"), "")).await;
+        world.end("agent");
+        assert!(world.pipeline.end(&id("agent"), Ending::Word, clock::now()).is_none());
+        let world = world.again(|text| text + &named("agent")).await;
+        assert_eq!(world.at(source(1)), Some(("agent".into(), false)));
+    });
+}
