@@ -62,7 +62,6 @@ max_pin_seconds = 3600
 cache_entries = 4096
 floor_seconds = 60
 max_ttl_seconds = 3600
-
 [decoy]
 enabled = false
 

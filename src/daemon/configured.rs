@@ -39,6 +39,8 @@ pub(super) fn check(pipeline: &Pipeline, old: &Configured, entries: &[Announceme
         if waiting.len() == before {
             break;
         }
+        // Entries that pass addresses on to each other stand in one order or the other.
+        waiting.reverse();
     }
     let Some((entry, (address, owner, why))) =
         waiting.first().and_then(|first| Some((first, taken(pipeline, &given, first)?)))
@@ -112,6 +114,7 @@ pub(super) fn put_in_force(pipeline: &Pipeline, old: &Configured, new: &Configur
             waiting.iter().zip(&refused).for_each(|(entry, error)| owed(new, &entry.id, error));
             return;
         }
+        waiting.reverse();
     }
 }
 

@@ -19,9 +19,12 @@ pub(super) fn restore(pipeline: &Pipeline, configured: Vec<Announcement>, recove
     let now = clock::now();
     let named: HashSet<SessionId> = configured.iter().map(|announcement| announcement.id.clone()).collect();
     let closed: HashSet<SessionId> = recovered.quarantined.iter().map(|closed| closed.session.clone()).collect();
-    let announced = recovered.sessions.into_iter().filter(|announcement| !named.contains(&announcement.id));
+    let is_wanted = |id: &SessionId| !named.contains(id) || closed.contains(id);
+    let announced = recovered.sessions.into_iter().filter(|announcement| is_wanted(&announcement.id));
     let (shut, open): (Vec<_>, Vec<_>) =
         apart(announced).into_iter().partition(|announcement| closed.contains(&announcement.id));
+    let (more, shut): (Vec<_>, Vec<_>) = shut.into_iter().partition(|announcement| named.contains(&announcement.id));
+    let configured = with_what_was_closed(configured, more);
     let mut quarantined: HashMap<SessionId, Quarantined> =
         recovered.quarantined.into_iter().map(|closed| (closed.session.clone(), closed)).collect();
     for announcement in shut {
@@ -56,6 +59,23 @@ pub(super) fn restore(pipeline: &Pipeline, configured: Vec<Announcement>, recove
         }
     }
     Ok(())
+}
+
+/// Configured sessions, each with the addresses that were announced for it besides and closed with it, where no entry names
+/// them: they were its own when it was closed, and must not be open as somebody else's.
+fn with_what_was_closed(mut configured: Vec<Announcement>, closed: Vec<Announcement>) -> Vec<Announcement> {
+    if closed.is_empty() {
+        return configured;
+    }
+    let written: HashSet<_> =
+        configured.iter().flat_map(|entry| &entry.addresses).map(|address| address.to_canonical()).collect();
+    let mut more: HashMap<SessionId, Announcement> =
+        closed.into_iter().map(|announcement| (announcement.id.clone(), announcement)).collect();
+    for entry in &mut configured {
+        let more = more.remove(&entry.id).into_iter().flat_map(|closed| closed.addresses);
+        entry.addresses.extend(more.filter(|address| !written.contains(&address.to_canonical())));
+    }
+    configured
 }
 
 /// Recorded sessions, those first that were announced last, each without the addresses that a later one claims: it could do so

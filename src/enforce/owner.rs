@@ -282,6 +282,10 @@ impl Enforcer {
         self.shared.owing.watch(Box::new(watcher));
     }
 
+    pub(super) fn owing(&self) -> &Owing {
+        &self.shared.owing
+    }
+
     /// Has `observer` called every few seconds with what is seen of flows and volumes; never where the backend sees nothing.
     ///
     /// Called from a thread of its own, which may be held up for moments; the method may not be called from there.

@@ -25,6 +25,14 @@ impl Enforcer {
         }
     }
 
+    /// Waits as [`Enforcer::caught_up`]; where that cannot be told within `patience`, what was ordered counts as owed
+    /// ([`Enforcer::on_owed`]) until the packet filter is found in place.
+    pub async fn caught_up_or_owed(&self, patience: Duration) {
+        if self.caught_up(patience).await.is_err() {
+            self.owing().note(true);
+        }
+    }
+
     /// Whether what was ordered so far holds, as far as is known within `patience`.
     pub async fn is_in_step(&self, patience: Duration) -> bool {
         self.caught_up(patience).await.is_ok() && self.healthy()

@@ -182,7 +182,7 @@ impl SessionPins {
             pin.leases.retain(|lease| lease.ordered > now);
             match pin.leases.iter_mut().find(|lease| lease.ports == *asked.ports) {
                 Some(lease) => lease.ordered = end.max(lease.ordered),
-                None => pin.leases.push(Lease { ports: asked.ports.clone(), end: 0, ordered: end }),
+                None => pin.leases.push(Lease { ports: asked.ports.clone(), end: 0, held: 0, ordered: end }),
             }
         }
         evicted
@@ -204,6 +204,7 @@ impl SessionPins {
                 let lease = pin.leases.iter_mut().find(|lease| lease.ports == *asked.ports);
                 let Some(lease) = lease else { return false };
                 lease.end = end.max(lease.end);
+                lease.held = lease.held.max(lease.end);
                 // Another order for the same may have been taken back meanwhile.
                 lease.ordered = lease.ordered.max(lease.end);
                 if let Some(named) = pin.find_mut(asked.name) {
@@ -225,9 +226,9 @@ impl SessionPins {
         let mut forgotten = Vec::new();
         for address in addresses {
             let Some(pin) = self.pins.get_mut(address) else { continue };
-            pin.leases.retain(|lease| lease.end > 0 || lease.ports != *asked.ports);
+            pin.leases.retain(|lease| lease.held > 0 || lease.ports != *asked.ports);
             for lease in pin.leases.iter_mut().filter(|lease| lease.ports == *asked.ports) {
-                lease.ordered = lease.end;
+                lease.ordered = lease.held;
             }
             pin.ordered = pin.volume;
             let is_other = |known: &Named| known.is_held || *known.name != *asked.name.as_wire();
@@ -350,13 +351,13 @@ impl SessionPins {
             // A lease stays as far as a name opens it.
             let narrowed = |open: &Ports| ports.iter().filter_map(|now| now.intersection(open)).collect::<Vec<_>>();
             let mut leases: Vec<Lease> = Vec::with_capacity(pin.leases.len());
-            for Lease { ports: open, end, ordered } in &pin.leases {
+            for Lease { ports: open, end, held, ordered } in &pin.leases {
                 tightened.lost |= !ports.iter().any(|now| now.covers(open));
                 let narrowed = narrowed(open).into_iter();
                 // What is left of a lease may be another element by now, which may have found no room: it covers nothing before it
                 // is acknowledged.
                 let ends = |ports: &Ports| if ports.stands_in(open) { *end } else { 0 };
-                leases.extend(narrowed.map(|ports| Lease { end: ends(&ports), ports, ordered: *ordered }));
+                leases.extend(narrowed.map(|ports| Lease { end: ends(&ports), ports, held: *held, ordered: *ordered }));
             }
             tightened.lost |= before > pin.names.len() && pin.names.is_empty();
             let limit = volume.unwrap_or_default();

@@ -2,7 +2,6 @@
 //!
 //! Never on the query path: a session is folded by the daemon's timer, when it ends, and before anybody asks.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +21,8 @@ pub(super) struct Recorded {
     enforced: bool,
     /// Whether the packet filter owes what was to be closed: then the journal names none.
     owed: bool,
+    /// Whether the store has not taken that yet.
+    unsaid: bool,
     /// What says so, on its way to the disk.
     told: Option<Arc<Durable>>,
 }
@@ -96,26 +97,33 @@ impl Pipeline {
     /// to close them: an end, an announcement.
     pub fn owe(&self, owed: bool) {
         let mut recorded = self.recorded.lock();
-        if std::mem::replace(&mut recorded.owed, owed) == owed || recorded.digest.is_empty() {
+        let is_news = std::mem::replace(&mut recorded.owed, owed) != owed || recorded.unsaid;
+        if !is_news || recorded.digest.is_empty() {
             return;
         }
         let digest = recorded.named(&recorded.digest);
         match self.append_policy(digest, recorded.enforced, self.book.kept(), crate::clock::now()) {
             // Not dropped, so that the journal does not let it wait.
-            Ok(commit) => recorded.told = Some(Arc::new(Durable::new(commit))),
-            Err(error) => tracing::warn!(%error, "what the packet filter owes is not on disk"),
+            Ok(commit) => {
+                recorded.told = Some(Arc::new(Durable::new(commit)));
+                recorded.unsaid = false;
+            }
+            Err(error) => {
+                recorded.unsaid = true;
+                tracing::warn!(%error, "what the packet filter owes is not on disk");
+            }
         }
     }
 
     /// Waits until the packet filter has carried out what was ordered so far, or owes it and that is on disk. To be awaited
-    /// before anybody is told that something has ended: one that has just broken is found out by the order itself.
+    /// before anybody is told that something has ended: one that has just broken is found out by the order itself, and one that
+    /// hangs by not being done with it.
     pub async fn followed(&self) {
-        /// More than it takes until one that hangs is given up.
         const PATIENCE: Duration = Duration::from_secs(1);
-        if let Ok(behind) = self.enforcer.view(IpAddr::from([0, 0, 0, 0])) {
-            // That it was reached is all that counts.
-            drop(behind.wait(PATIENCE).await);
-        }
+        self.enforcer.caught_up_or_owed(PATIENCE).await;
+        // What the store did not take, once more.
+        let owed = self.recorded.lock().owed;
+        self.owe(owed);
         let told = self.recorded.lock().told.clone();
         if let Some(told) = told
             && let Err(error) = told.wait().await

@@ -58,6 +58,8 @@ impl Pipeline {
                 }
             }
         }
+        // Known by another of its addresses, where the one in its name is somebody else's.
+        let session = session.or_else(|| self.sessions.by_id(&id));
         let quarantine = Quarantine { case, reason, by, note, since, applied: true, recorded: true };
         match session {
             Some(session) => session.inner.lock().quarantine = Some(quarantine),
@@ -135,6 +137,7 @@ impl Pipeline {
         let session = Session::shared(Arc::new(nobody(id)));
         recorded.give(&mut session.inner.lock());
         let mut records: Vec<_> = self.lost_quarantine(&session, ending, now).into_iter().collect();
+        records.extend(self.drop_grants_of(id, now));
         records.push(store::Record::End { session: id.clone() });
         Some(self.store.append(records))
     }

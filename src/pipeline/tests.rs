@@ -52,10 +52,14 @@ impl World {
     }
 
     fn grant(&self, name: &str, seconds: u64, now: Now) {
+        self.grant_for(name, None, seconds, now);
+    }
+
+    fn grant_for(&self, name: &str, session: Option<SessionId>, seconds: u64, now: Now) -> store::Grant {
         let grant = store::Grant {
             id: format!("g-{name}"),
             name: format!("={name}"),
-            session: None,
+            session,
             ports: Vec::new(),
             owner: "o".into(),
             reason: "r".into(),
@@ -63,7 +67,8 @@ impl World {
             until: now.wall.shown + seconds * 1000,
             withdrawn: None,
         };
-        self.pipeline.grant(grant, now).expect("granted");
+        self.pipeline.grant(grant.clone(), now).expect("granted");
+        grant
     }
 
     /// What the journal says once all is written.

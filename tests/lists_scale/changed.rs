@@ -111,3 +111,30 @@ fn copies_that_cannot_be_used_are_told_and_keep_nothing_from_loading() {
     }
     assert!(!said.contains("list[0].url: its") && !said.contains("list[4]"), "{said}");
 }
+
+#[test]
+fn a_damaged_copy_is_told_of_though_the_one_before_it_stands_in() {
+    let dir = tempfile::tempdir().expect("directory");
+    let directory = dir.path().join("state/lists/feed-one");
+    std::fs::create_dir_all(&directory).expect("made");
+    let url = "http://192.0.2.80/one.txt";
+    let stamp = |octets: &[u8], there: &[u8]| {
+        let sha256: String = Sha256::digest(octets).iter().map(|b| format!("{b:02x}")).collect();
+        write(&directory.join(format!("{sha256}.list")), there);
+        serde_json::json!({
+            "url": url, "sha256": sha256, "octets": octets.len(), "entries": 1, "format": "domains", "fetched": 1,
+        })
+    };
+    let before = stamp(b"a.example\n", b"a.example\n");
+    let config = dir.path().join("staunch.toml");
+    let text = "version = 1\n[server]\nstate_dir = \"state\"\n[upstream]\nservers = [\"192.0.2.53\"]\n";
+    write(&config, format!("{text}[[list]]\nid = \"one\"\nurl = \"{url}\"\naction = \"deny\"\n"));
+    for (there, told) in [(&b"b.example\n"[..], false), (b"x.example\n", true)] {
+        let good = stamp(b"b.example\n", there);
+        write(&directory.join("state.json"), serde_json::json!({ "good": good, "before": before }).to_string());
+        let output = output(&["check", config.to_str().expect("text")]);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success() && said.contains("1 entries"), "{said}");
+        assert_eq!(said.contains("list[0].url: its last good copy is damaged"), told, "{said}");
+    }
+}

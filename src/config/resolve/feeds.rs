@@ -57,6 +57,7 @@ impl Context<'_, '_> {
         feeds.sources.push(source);
         let Kept { good, before, .. } = copies.kept();
         let never = good.is_none() && before.is_none();
+        let best = good.as_ref().map(|good| good.sha256.clone());
         let stamps = [before, good].into_iter().flatten().collect();
         let found = Spare { id: written.id.clone(), copies, stamps }.next();
         let path = path.key("url");
@@ -67,6 +68,13 @@ impl Context<'_, '_> {
                     source.problem = Some(problem.into());
                 }
                 self.problems.warn(&path, problem, UNTIL_FETCHED);
+            }
+            Some(found) if best.is_some_and(|best| best != crate::store::hex(&found.survey.digest)) => {
+                let problem = "its last good copy is damaged";
+                if let Some(source) = feeds.sources.last_mut() {
+                    source.problem = Some(problem.into());
+                }
+                self.problems.warn(&path, problem, "the one before it stands in for it until the list is fetched anew");
             }
             Some(found) if written.format.is_some_and(|format| format != found.survey.format) => {
                 let problem = format!("the copy at hand is written as {}", found.survey.format.as_str());

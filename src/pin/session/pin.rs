@@ -44,6 +44,8 @@ pub(super) struct Lease {
     pub(super) ports: Ports,
     /// Until when it is acknowledged, mono milliseconds; 0 where nothing is, or no longer for every address of the session.
     pub(super) end: u64,
+    /// Until when it was once acknowledged for some address of the session, and may be open.
+    pub(super) held: u64,
     /// Until when it was ordered.
     pub(super) ordered: u64,
 }

@@ -383,3 +383,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_open_is_known_though_a_pin_for_it_is_refused() {
+    let (www, api) = (name("www.example"), name("api.example"));
+    let (web, https) = (Ports::web(), Ports::these([Port::tcp(443)]).expect("ports"));
+    let ssh = Ports::these([Port::tcp(22)]).expect("ports");
+    let mut pins = SessionPins::new();
+    assert_eq!(note_now(&mut pins, &asked(&www, &web), address(1), 1_000, 0), NONE);
+    assert_eq!(note_now(&mut pins, &asked(&api, &ssh), address(1), 1_000, 0), NONE);
+    // One port of the page's stays, which the packet filter holds by another element now.
+    let fewer = |name: NameRef<'_>| Some((if name == www.as_ref() { https.clone() } else { ssh.clone() }, None));
+    assert!(pins.tighten(fewer, |_, _| true, no_word).lost);
+    let asked = asked(&www, &https);
+    assert_eq!(pins.order(&asked, &[address(1)], 5_000, 0), NONE);
+    assert!(pins.refused(&asked, &[address(1)]).is_empty(), "it may be open");
+    let denied = pins.tighten(|name| (name == api.as_ref()).then(|| (ssh.clone(), None)), |_, _| true, no_word);
+    assert!(denied.lost, "so a deny closes it");
+}

@@ -160,3 +160,40 @@ fn a_quarantine_whose_session_the_configuration_calls_otherwise_is_told_of_and_k
         assert_eq!(world.at(source(1)), Some(("agent".into(), false)));
     });
 }
+
+#[test]
+fn what_was_announced_of_a_configured_session_besides_is_closed_with_it() {
+    block_on(async {
+        let agent = "[[session]]\nid = \"agent\"\naddresses = [\"127.0.1.1\"]\ntype = \"batch\"\n";
+        let world = World::profiled(agent).await;
+        let wide =
+            Announcement { addresses: vec![source(1), source(2), source(3)], ..announcement("agent", source(1)) };
+        drop(world.pipeline.announce_recorded(wide).expect("announced"));
+        world.close(source(1));
+        let other = "[[session]]\nid = \"other\"\naddresses = [\"127.0.1.3\"]\ntype = \"batch\"\n";
+        let world = world.again(|text| text + other).await;
+        for n in [1, 2] {
+            assert_eq!(world.at(source(n)), Some(("agent".into(), true)), "{n}");
+            assert!(world.is_shut(source(n)).await, "{n}");
+        }
+        assert_eq!(world.at(source(3)), Some(("other".into(), false)), "the configuration says whose it is");
+    });
+}
+
+#[test]
+fn a_session_that_is_ended_while_it_is_not_there_leaves_no_grant() {
+    block_on(async {
+        let world =
+            World::profiled("[[session]]\nid = \"agent\"\naddresses = [\"127.0.1.1\"]\ntype = \"batch\"\n").await;
+        let (session, now) = (Some(id("agent")), clock::now());
+        let grant = world.grant_for("opened.example", session, 600, now);
+        drop(world.pipeline.store.append(vec![store::Record::Grant { grant }]).expect("room"));
+        world.close(source(1));
+        let world = world.again(|text| text.split("[[session]]").next().expect("a part").to_owned()).await;
+        assert_eq!(world.pipeline.grants_in_force(clock::now()).len(), 1, "it may come back");
+        world.end("agent");
+        assert!(world.pipeline.grants_in_force(clock::now()).is_empty());
+        let recovered = world.journalled();
+        assert!(recovered.grants.iter().all(|grant| grant.withdrawn.is_some()), "{:?}", recovered.grants);
+    });
+}
