@@ -163,6 +163,7 @@ impl Pipeline {
         }
         // Where the same question is on its way and its answer would be shared, nothing leaves for this one.
         let question = if cached { 0 } else { self.hash((key, live.findings_of(&context))) };
+        let tries = ride.tries();
         let (heard, along) = if cached { (None, None) } else { ride.with(&self.rides, question) };
         let told = cached || heard.is_some() || along.is_some();
         let split = Split::of(qname);
@@ -226,6 +227,20 @@ impl Pipeline {
             drop(ledger);
             drop(inner);
             return deferred(record, Step::Decoy(candidate));
+        }
+        // What somebody has to check before it is kept is over for nobody before that: it costs signatures.
+        let whole = sharing.private || live.validator.is_some();
+        let mut fare = None;
+        if !told && decision.applied == Verdict::Answer {
+            match self.rides.begin_or_join(question, whole, tries) {
+                Ok(begun) => fare = begun,
+                Err(along) => {
+                    // Another worker has begun it since it was looked for, and nothing is written down yet.
+                    drop(ledger);
+                    drop(inner);
+                    return deferred(record, Step::Along(along.after(again)));
+                }
+            }
         }
         record.rule = decision.rule.take();
         rewrite::note_question(&mut record, &decision);
@@ -369,8 +384,7 @@ impl Pipeline {
             (_, Outcome::Forwarded) => {
                 self.mark_monitored(&mut inner, &session, &context, &record, now);
                 self.ledger_step(&session, &mut inner, charged);
-                // What somebody has to check before it is kept is over for nobody before that: it costs signatures.
-                let fare = self.rides.begin(question, sharing.private || live.validator.is_some());
+                let fare = fare.or_else(|| self.rides.begin(question, whole));
                 drop(inner);
                 if let (Some(group), Some(state)) = (&group, step) {
                     self.journal_group(group, state, now.wall.steady);

@@ -63,13 +63,28 @@ impl Rides {
     /// Begins a trip; nothing where the same question is on one. `whole`: it goes on until all is done, and not only until
     /// there is an answer.
     pub(super) fn begin(self: &Arc<Self>, question: u64, whole: bool) -> Option<Fare> {
+        self.begin_or_join(question, whole, 0).ok().flatten()
+    }
+
+    /// Begins a trip, or gives the one that the same question is on by now, for whom may come along `tries` times. Nothing where
+    /// there are too many.
+    pub(super) fn begin_or_join(
+        self: &Arc<Self>,
+        question: u64,
+        whole: bool,
+        tries: u8,
+    ) -> Result<Option<Fare>, Along> {
         let mut trips = self.0.lock();
-        if trips.len() >= TRIPS || trips.contains_key(&question) {
-            return None;
+        if let Some(trip) = trips.get(&question) {
+            let along = |tries| Along { trip: trip.clone(), question, tries, again: None };
+            return tries.checked_sub(1).map_or(Ok(None), |tries| Err(along(tries)));
+        }
+        if trips.len() >= TRIPS {
+            return Ok(None);
         }
         let trip = Arc::<Trip>::default();
         trips.insert(question, trip.clone());
-        Some(Fare { rides: self.clone(), question, whole, trip, heard: OnceLock::new() })
+        Ok(Some(Fare { rides: self.clone(), question, whole, trip, heard: OnceLock::new() }))
     }
 
     fn find(&self, question: u64) -> Option<Arc<Trip>> {
@@ -123,6 +138,14 @@ pub(super) enum Ride {
 impl Ride {
     /// For a question that was not walked before.
     pub(super) const FIRST: Self = Self::May(TRIES);
+
+    /// How often it may come along yet.
+    pub(super) fn tries(&self) -> u8 {
+        match self {
+            Self::May(tries) => *tries,
+            Self::Never | Self::Over(..) => 0,
+        }
+    }
 
     /// What was heard of `question`, or the trip to wait for.
     pub(super) fn with(self, rides: &Rides, question: u64) -> (Option<Heard>, Option<Along>) {
@@ -201,6 +224,8 @@ mod tests {
         let met = |question| Ride::FIRST.with(&rides, question).1.map(|along| along.trip);
         let fare = rides.begin(1, false).expect("a trip");
         assert!(rides.begin(1, false).is_none(), "once");
+        let later = |tries| rides.begin_or_join(1, false, tries).err().map(|along| along.tries);
+        assert_eq!((later(2), later(0)), (Some(1), None), "who finds it begun comes along, but not for ever");
         let (trip, other) = (met(1).expect("a trip"), met(2));
         assert!(other.is_none() && ended(&trip).is_none());
         fare.tell(&failed());
