@@ -11,7 +11,7 @@ use crate::clock;
 use crate::model::{Announcement, SessionId};
 use crate::pipeline::Pipeline;
 use crate::session::AddError;
-use crate::store::{Quarantined, Recovered};
+use crate::store::{Quarantined, Record, Recovered};
 
 /// Makes the configured sessions known and puts what was recovered back in force; what the configuration says of a session
 /// goes before what was recorded of it. Called before anything is served.
@@ -20,9 +20,11 @@ pub(super) fn restore(pipeline: &Pipeline, configured: Vec<Announcement>, recove
     let named: HashSet<SessionId> = configured.iter().map(|announcement| announcement.id.clone()).collect();
     let closed: HashSet<SessionId> = recovered.quarantined.iter().map(|closed| closed.session.clone()).collect();
     let is_wanted = |id: &SessionId| !named.contains(id) || closed.contains(id);
-    let announced = recovered.sessions.into_iter().filter(|announcement| is_wanted(&announcement.id));
+    let (announced, passed): (Vec<_>, Vec<_>) =
+        recovered.sessions.into_iter().partition(|announcement| is_wanted(&announcement.id));
+    say_what_is_configured(pipeline, &configured, &passed);
     let (shut, open): (Vec<_>, Vec<_>) =
-        apart(announced).into_iter().partition(|announcement| closed.contains(&announcement.id));
+        apart(announced.into_iter()).into_iter().partition(|announcement| closed.contains(&announcement.id));
     let (more, shut): (Vec<_>, Vec<_>) = shut.into_iter().partition(|announcement| named.contains(&announcement.id));
     let configured = with_what_was_closed(configured, more);
     let mut quarantined: HashMap<SessionId, Quarantined> =
@@ -59,6 +61,19 @@ pub(super) fn restore(pipeline: &Pipeline, configured: Vec<Announcement>, recove
         }
     }
     Ok(())
+}
+
+/// Has the journal say what sessions are by their entries, where it says otherwise: an address that such a session has no more
+/// must not be taken for its own later.
+fn say_what_is_configured(pipeline: &Pipeline, configured: &[Announcement], passed: &[Announcement]) {
+    let passed: HashMap<&SessionId, &Announcement> = passed.iter().map(|recorded| (&recorded.id, recorded)).collect();
+    let others = configured.iter().filter(|entry| passed.get(&entry.id).is_some_and(|recorded| *recorded != *entry));
+    let records: Vec<_> = others.map(|entry| Record::Announce { announcement: entry.clone() }).collect();
+    if !records.is_empty()
+        && let Err(error) = pipeline.store.append(records)
+    {
+        tracing::warn!(%error, "what configured sessions are is not on disk");
+    }
 }
 
 /// Configured sessions, each with the addresses that were announced for it besides and closed with it, where no entry names

@@ -31,6 +31,15 @@ impl Owing {
         state.watchers.push(watcher);
     }
 
+    /// Notes that all that was ordered is in place, unless what was owed still `waits`.
+    pub(super) fn settle(&self, waits: impl FnOnce() -> bool) {
+        let mut state = self.0.lock();
+        if state.owed && !waits() {
+            state.owed = false;
+            state.watchers.iter().for_each(|watcher| tell(watcher, false));
+        }
+    }
+
     /// Notes that something is owed, or that nothing is. Whoever watches has been told when this returns, whichever thread it
     /// was that told: the lock is held meanwhile.
     pub(super) fn note(&self, owed: bool) {
@@ -55,5 +64,24 @@ pub(super) fn alarming(command: &Command, error: &Error) -> bool {
         // A pin too few refuses a flow; any other order that is missing may let one pass.
         Error::Kernel { .. } => !matches!(command, Command::Pin { .. }),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_debt_lasts_for_as_long_as_what_was_to_be_closed_waits() {
+        let (owing, told) = (Owing::default(), std::sync::Arc::new(Mutex::new(Vec::new())));
+        let tell = told.clone();
+        owing.watch(Box::new(move |owed| tell.lock().push(owed)));
+        owing.settle(|| false);
+        owing.note(true);
+        owing.note(true);
+        owing.settle(|| true);
+        assert_eq!(*told.lock(), [true], "once, and it stays");
+        owing.settle(|| false);
+        assert_eq!(*told.lock(), [true, false]);
     }
 }

@@ -277,7 +277,7 @@ impl Enforcer {
     /// now, and with `false` once all is in place. An order that is given while the packet filter is known not to be in place
     /// is owed before [`Enforcer::submit`] returns.
     ///
-    /// Called from the owner's thread or that of whoever orders, as [`Enforcer::on_health`]; it may give no orders.
+    /// Called from the owner's thread or that of whoever orders or waits, as [`Enforcer::on_health`]; it may give no orders.
     pub fn on_owed(&self, watcher: impl Fn(bool) + Send + 'static) {
         self.shared.owing.watch(Box::new(watcher));
     }
@@ -469,7 +469,7 @@ impl Owner {
         }
         let was = self.shared.set_healthy(result.is_ok());
         if result.is_ok() {
-            self.shared.owing.note(false);
+            self.shared.owing.settle(|| self.shared.queue.closes());
         }
         match result {
             Ok(Health::Restored) => tracing::warn!("packet filter was not as ordered; put back"),

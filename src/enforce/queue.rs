@@ -193,6 +193,16 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// Whether an order waits that closes something.
+    pub(super) fn closes(&self) -> bool {
+        let waiting = self.waiting.lock();
+        let closes = |order: &Order| order.command.closes();
+        waiting.jobs.iter().any(|job| matches!(job, Job::Order(order) if closes(order)))
+            || waiting.beyond.addresses.values().flatten().any(closes)
+    }
+}
+
 impl Beyond {
     /// Takes an order in that is not a pin; earlier ones of its address that it makes idle go.
     ///

@@ -26,9 +26,10 @@ impl Enforcer {
     }
 
     /// Waits as [`Enforcer::caught_up`]; where that cannot be told within `patience`, what was ordered counts as owed
-    /// ([`Enforcer::on_owed`]) until the packet filter is found in place.
+    /// ([`Enforcer::on_owed`]) until the packet filter is found in place and no order waits that closes anything.
     pub async fn caught_up_or_owed(&self, patience: Duration) {
-        if self.caught_up(patience).await.is_err() {
+        // An orderly end carries out what waits.
+        if self.caught_up(patience).await.is_err_and(|error| !matches!(error, Error::Stopped)) {
             self.owing().note(true);
         }
     }

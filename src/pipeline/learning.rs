@@ -97,8 +97,13 @@ impl Pipeline {
     /// to close them: an end, an announcement.
     pub fn owe(&self, owed: bool) {
         let mut recorded = self.recorded.lock();
-        let is_news = std::mem::replace(&mut recorded.owed, owed) != owed || recorded.unsaid;
-        if !is_news || recorded.digest.is_empty() {
+        if std::mem::replace(&mut recorded.owed, owed) != owed {
+            self.say(&mut recorded);
+        }
+    }
+
+    fn say(&self, recorded: &mut Recorded) {
+        if recorded.digest.is_empty() {
             return;
         }
         let digest = recorded.named(&recorded.digest);
@@ -121,10 +126,14 @@ impl Pipeline {
     pub async fn followed(&self) {
         const PATIENCE: Duration = Duration::from_secs(1);
         self.enforcer.caught_up_or_owed(PATIENCE).await;
-        // What the store did not take, once more.
-        let owed = self.recorded.lock().owed;
-        self.owe(owed);
-        let told = self.recorded.lock().told.clone();
+        let told = {
+            let mut recorded = self.recorded.lock();
+            // What the store did not take, once more.
+            if recorded.unsaid {
+                self.say(&mut recorded);
+            }
+            recorded.told.clone()
+        };
         if let Some(told) = told
             && let Err(error) = told.wait().await
         {

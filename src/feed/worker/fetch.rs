@@ -111,7 +111,8 @@ fn settle(shared: &Shared, source: &Source, kept: &mut Kept, mut stamp: Stamp) -
             }
             let same = kept.good.as_ref().is_some_and(|good| good.sha256 == stamp.sha256);
             let is_read_as = |good: &Stamp| (&good.url, good.format) == (&stamp.url, stamp.format);
-            let unchanged = same && kept.good.as_ref().is_some_and(is_read_as);
+            // Where the copy was damaged another is in force, and this one has to be put there.
+            let unchanged = same && source.problem.is_none() && kept.good.as_ref().is_some_and(is_read_as);
             let old = kept.good.replace(stamp);
             if !same {
                 kept.before = old;

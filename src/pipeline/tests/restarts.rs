@@ -197,3 +197,19 @@ fn a_session_that_is_ended_while_it_is_not_there_leaves_no_grant() {
         assert!(recovered.grants.iter().all(|grant| grant.withdrawn.is_some()), "{:?}", recovered.grants);
     });
 }
+
+#[test]
+fn an_address_that_had_left_a_configured_session_is_not_closed_with_it() {
+    block_on(async {
+        let agent = "[[session]]\nid = \"agent\"\naddresses = [\"127.0.1.1\"]\ntype = \"batch\"\n";
+        let world = World::profiled(agent).await;
+        let wide = Announcement { addresses: vec![source(1), source(2)], ..announcement("agent", source(1)) };
+        drop(world.pipeline.announce_recorded(wide).expect("announced"));
+        // Not closed, so a start goes by the entry.
+        let world = world.again(|text| text).await;
+        assert_eq!((world.at(source(1)), world.at(source(2))), (Some(("agent".into(), false)), None));
+        world.close(source(1));
+        let world = world.again(|text| text).await;
+        assert_eq!((world.at(source(1)), world.at(source(2))), (Some(("agent".into(), true)), None));
+    });
+}
