@@ -310,13 +310,9 @@ impl Admin {
     }
 }
 
-/// How long the packet filter may take to carry an order out before whoever gave it is told that it has not.
-const IN_STEP: Duration = Duration::from_secs(2);
-
 /// `told`, with a word about the packet filter where it does not hold yet what was ordered.
 pub(super) async fn in_step(pipeline: &Pipeline, mut told: Value) -> Value {
-    pipeline.followed().await;
-    if pipeline.live.load().enforcing && !pipeline.enforcer.is_in_step(IN_STEP).await {
+    if !pipeline.followed().await && pipeline.live.load().enforcing {
         told["packet_filter"] = "behind".into();
     }
     told

@@ -26,12 +26,14 @@ impl Enforcer {
     }
 
     /// Waits as [`Enforcer::caught_up`]; where that cannot be told within `patience`, what was ordered counts as owed
-    /// ([`Enforcer::on_owed`]) until the packet filter is found in place and no order waits that closes anything.
-    pub async fn caught_up_or_owed(&self, patience: Duration) {
+    /// ([`Enforcer::on_owed`]) until the packet filter is found in place and no order waits that closes anything. Whether it could.
+    pub async fn caught_up_or_owed(&self, patience: Duration) -> bool {
+        let outcome = self.caught_up(patience).await;
         // An orderly end carries out what waits.
-        if self.caught_up(patience).await.is_err_and(|error| !matches!(error, Error::Stopped)) {
+        if outcome.as_ref().is_err_and(|error| !matches!(error, Error::Stopped)) {
             self.owing().note(true);
         }
+        outcome.is_ok()
     }
 
     /// Whether what was ordered so far holds, as far as is known within `patience`.

@@ -122,10 +122,10 @@ impl Pipeline {
 
     /// Waits until the packet filter has carried out what was ordered so far, or owes it and that is on disk. To be awaited
     /// before anybody is told that something has ended: one that has just broken is found out by the order itself, and one that
-    /// hangs by not being done with it.
-    pub async fn followed(&self) {
+    /// hangs by not being done with it. Whether it has carried them out.
+    pub async fn followed(&self) -> bool {
         const PATIENCE: Duration = Duration::from_secs(1);
-        self.enforcer.caught_up_or_owed(PATIENCE).await;
+        let is_in_time = self.enforcer.caught_up_or_owed(PATIENCE).await;
         let told = {
             let mut recorded = self.recorded.lock();
             // What the store did not take, once more.
@@ -139,6 +139,7 @@ impl Pipeline {
         {
             tracing::warn!(%error, "what the packet filter owes is not on disk yet");
         }
+        is_in_time && self.enforcer.healthy()
     }
 
     fn append_policy(

@@ -133,8 +133,9 @@ impl Chain for Links<'_> {
             Qtype::AAAA => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
             _ => None,
         });
-        // Hints of service records are opened too, where they are not taken out.
-        shown.chain(self.0.answer.pins.iter().copied())
+        // Hints of service records are opened too, where they are not taken out; of other answers what is opened is shown.
+        let has_hints = self.0.answer.records().any(|(rtype, _)| matches!(rtype, Qtype::SVCB | Qtype::HTTPS));
+        shown.chain(self.0.answer.pins.iter().copied().filter(move |_| has_hints))
     }
 }
 

@@ -414,31 +414,13 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Ede;
-    use crate::rpz::{Override, Settings};
+    use crate::transfer::zone_for_test::{primaries, zone};
 
     #[test]
     fn a_copy_that_takes_long_to_read_holds_nobody_up() {
         let dir = tempfile::tempdir().expect("directory");
         let keeper = Keeper::new(dir.path());
-        let primaries = Primaries {
-            servers: Vec::new(),
-            tsig: None,
-            required: false,
-            keep_expired: false,
-            lenient: false,
-            max_octets: 1 << 20,
-        };
-        let name = staunch_scoring::NameBuf::from_text("rpz.test").expect("name");
-        let settings = Settings {
-            id: "rpz.test".into(),
-            policy: Override::Given,
-            log: true,
-            trusted: false,
-            max_ttl: 60,
-            ede: Ede::Blocked,
-        };
-        let config = ZoneConfig { name, settings, source: Source::Primaries(primaries) };
+        let config = zone(Primaries { keep_expired: false, ..primaries(Vec::new()) });
         // Who reads a pipe waits until somebody writes, and who opens it to write waits until somebody reads.
         let pipe = keeper.shared.file(config.name.as_ref());
         std::fs::create_dir(pipe.parent().expect("a directory")).expect("made");

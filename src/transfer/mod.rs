@@ -30,6 +30,8 @@ mod schedule;
 mod stream;
 mod task;
 mod tsig;
+#[cfg(test)]
+mod zone_for_test;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -171,36 +171,16 @@ impl Bell {
 
 #[cfg(test)]
 mod tests {
-    use staunch_scoring::NameBuf;
-
     use super::*;
-    use crate::model::Ede;
-    use crate::rpz::{Override, Settings};
-    use crate::transfer::{Keeper, Primaries, Source, ZoneConfig};
+    use crate::transfer::Keeper;
+    use crate::transfer::zone_for_test::{primaries, zone};
 
     #[test]
     fn what_is_no_primarys_takes_no_primarys_place() {
         let dir = tempfile::tempdir().expect("directory");
         let keeper = Keeper::new(dir.path());
         let server = |address: &str| Primary { address: address.parse().expect("an address"), tls: None };
-        let primaries = Primaries {
-            servers: vec![server("192.0.2.1:53"), server("192.0.2.2:53")],
-            tsig: None,
-            required: false,
-            keep_expired: true,
-            lenient: false,
-            max_octets: 1 << 20,
-        };
-        let settings = Settings {
-            id: "rpz.test".into(),
-            policy: Override::Given,
-            log: true,
-            trusted: false,
-            max_ttl: 60,
-            ede: Ede::Blocked,
-        };
-        let name = NameBuf::from_text("rpz.test").expect("a name");
-        keeper.configure(&[ZoneConfig { name, settings, source: Source::Primaries(primaries) }], |_| ());
+        keeper.configure(&[zone(primaries(vec![server("192.0.2.1:53"), server("192.0.2.2:53")]))], |_| ());
         let message = [&[0, 9, 0x24, 0, 0, 1, 0, 0, 0, 0, 0, 0], &b"\x03rpz\x04test\0\0\x06\0\x01"[..]].concat();
         let from = |address: &str| SocketAddr::new(address.parse().expect("an address"), 5300);
         let taken = |octets: &[u8], address| take(octets, from(address), &keeper.shared).is_some();

@@ -7,9 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::model::Ede;
-use crate::rpz::{Override, Settings};
-use crate::transfer::{Keeper, Source, ZoneConfig};
+use crate::transfer::Keeper;
+use crate::transfer::zone_for_test::{primaries, zone};
 
 const COPY: &str = "rpz.test. 60 IN SOA ns.test. h.test. 7 3600 600 60 60\nbad.rpz.test. 60 IN CNAME .\n";
 
@@ -33,17 +32,6 @@ async fn primary(refuses: bool) -> Primary {
     Primary { address, tls: None }
 }
 
-fn settings() -> Settings {
-    Settings {
-        id: "rpz.test".into(),
-        policy: Override::Given,
-        log: true,
-        trusted: false,
-        max_ttl: 60,
-        ede: Ede::Blocked,
-    }
-}
-
 /// What is told of a zone that has a second left when its primary is asked first.
 async fn told(refuses: bool) -> String {
     let dir = tempfile::tempdir().expect("a directory");
@@ -51,19 +39,11 @@ async fn told(refuses: bool) -> String {
     std::fs::create_dir(dir.path().join("rpz")).and_then(|()| std::fs::write(&file, COPY)).expect("written");
     let heard = SystemTime::now() - Duration::from_secs(59);
     std::fs::File::options().append(true).open(&file).and_then(|file| file.set_modified(heard)).expect("its time set");
-    let primaries = Primaries {
-        servers: vec![primary(refuses).await],
-        tsig: None,
-        required: false,
-        keep_expired: true,
-        lenient: false,
-        max_octets: 1 << 20,
-    };
-    let name = NameBuf::from_text("rpz.test").expect("name");
+    let primaries = primaries(vec![primary(refuses).await]);
     let keeper = Keeper::new(dir.path());
     let (alarms, heard) = mpsc::channel();
     keeper.tell(Box::new(|_| {}), Box::new(move |text| drop(alarms.send(text.to_owned()))));
-    keeper.configure(&[ZoneConfig { name, settings: settings(), source: Source::Primaries(primaries) }], |_| ());
+    keeper.configure(&[zone(primaries)], |_| ());
     keeper.start();
     // A message is waited for longer than this.
     let told = tokio::task::spawn_blocking(move || heard.recv_timeout(Duration::from_secs(10))).await.expect("it runs");
@@ -92,20 +72,9 @@ async fn a_copy_that_could_not_be_written_is_written_later_and_the_older_one_doe
     let time = || std::fs::metadata(&file).and_then(|data| data.modified()).expect("a time");
     let name = NameBuf::from_text("rpz.test").expect("name");
     let server = Primary { address: "127.0.0.1:9".parse().expect("an address"), tls: None };
-    let primaries = Primaries {
-        servers: vec![server.clone()],
-        tsig: None,
-        required: false,
-        keep_expired: true,
-        lenient: false,
-        max_octets: 1 << 20,
-    };
+    let primaries = primaries(vec![server.clone()]);
     let keeper = Keeper::new(dir.path());
-    let configure = |primaries: &Primaries| {
-        let zone =
-            ZoneConfig { name: name.clone(), settings: settings(), source: Source::Primaries(primaries.clone()) };
-        keeper.configure(&[zone], |_| ());
-    };
+    let configure = |primaries: &Primaries| keeper.configure(&[zone(primaries.clone())], |_| ());
     configure(&primaries);
     let task =
         Task { shared: keeper.shared.clone(), zone: name.clone(), primaries: primaries.clone(), told: Arc::default() };
@@ -178,19 +147,12 @@ async fn a_primary_that_is_behind_hides_no_newer_copy_of_another() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("rpz/rpz.test.zone");
         std::fs::create_dir(dir.path().join("rpz")).and_then(|()| std::fs::write(&file, COPY)).expect("written");
-        let primaries = Primaries {
-            servers: vec![primary_at("127.0.0.1", serials[0]).await, primary_at(SECOND, serials[1]).await],
-            tsig: None,
-            required: false,
-            keep_expired: true,
-            lenient: false,
-            max_octets: 1 << 20,
-        };
-        let name = NameBuf::from_text("rpz.test").expect("name");
+        let primaries =
+            primaries(vec![primary_at("127.0.0.1", serials[0]).await, primary_at(SECOND, serials[1]).await]);
         let keeper = Keeper::new(dir.path());
-        let source = Source::Primaries(primaries.clone());
-        keeper.configure(&[ZoneConfig { name: name.clone(), settings: settings(), source }], |_| ());
-        let task = Task { shared: keeper.shared.clone(), zone: name, primaries, told: Arc::default() };
+        let config = zone(primaries.clone());
+        keeper.configure(std::slice::from_ref(&config), |_| ());
+        let task = Task { shared: keeper.shared.clone(), zone: config.name, primaries, told: Arc::default() };
         if let Some(by) = by {
             task.told.ring(by.parse().expect("an address"));
         }
