@@ -102,7 +102,7 @@ fn sound() -> &'static Sound {
                 until: u64::MAX,
                 withdrawn: None,
             };
-            let records = vec![Record::Announce { announcement }, closed(n), Record::Grant { grant }];
+            let records = vec![Record::Announce { announcement, entry: None }, closed(n), Record::Grant { grant }];
             store.append(records).expect("taken").wait_blocking().expect("written");
         }
         store.close();

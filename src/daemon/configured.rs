@@ -87,38 +87,43 @@ pub(super) fn put_in_force(pipeline: &Pipeline, old: &Configured, new: &Configur
         }
     }
     let mut waiting: Vec<Announcement> = entries.into_iter().filter(|entry| !old.holds(entry)).collect();
+    waiting.iter().for_each(|entry| new.owes(&entry.id));
     // What one gives away another may get.
     for entry in &waiting {
         let known = pipeline.sessions.by_id(&entry.id).map(|known| known.context().announcement.clone());
         if let Some(known) = known
             && let Some(addresses) = left_of(&known.addresses, entry)
         {
-            drop(pipeline.announce(Announcement { addresses, ..known }));
+            drop(pipeline.announce_noted(Announcement { addresses, ..known }));
         }
     }
     loop {
         let before = waiting.len();
         let mut refused = Vec::new();
-        waiting.retain(|entry| match pipeline.announce(entry.clone()) {
-            Err(error @ AddError::AddressTaken { .. }) => {
-                refused.push(error);
-                true
+        waiting.retain(|entry| {
+            new.gives(&entry.id);
+            match pipeline.announce_noted(entry.clone()) {
+                Err(error @ AddError::AddressTaken { .. }) => {
+                    new.owes(&entry.id);
+                    refused.push(error);
+                    true
+                }
+                Err(error) => {
+                    new.owes(&entry.id);
+                    tell_owed(&entry.id, &error);
+                    false
+                }
+                Ok(_) => false,
             }
-            Err(error) => {
-                owed(new, &entry.id, &error);
-                false
-            }
-            Ok(_) => false,
         });
         if waiting.len() == before {
-            waiting.iter().zip(&refused).for_each(|(entry, error)| owed(new, &entry.id, error));
+            waiting.iter().zip(&refused).for_each(|(entry, error)| tell_owed(&entry.id, error));
             return;
         }
         waiting.reverse();
     }
 }
 
-fn owed(new: &Configured, id: &SessionId, error: &AddError) {
-    new.owes(id);
+fn tell_owed(id: &SessionId, error: &AddError) {
     tracing::warn!(%error, session = %id, "a configured session was not announced; the next reload tries again");
 }

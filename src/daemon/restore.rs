@@ -4,6 +4,7 @@
 //! its ledger alone. So a restart opens nothing to a closed address that a reload would not.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 
 use anyhow::Context as _;
 
@@ -11,22 +12,20 @@ use crate::clock;
 use crate::model::{Announcement, SessionId};
 use crate::pipeline::Pipeline;
 use crate::session::AddError;
-use crate::store::{Quarantined, Record, Recovered};
+use crate::store::{Quarantined, Recovered, Said};
 
-/// Makes the configured sessions known and puts what was recovered back in force; what the configuration says of a session
-/// goes before what was recorded of it. Called before anything is served.
+/// Makes the configured sessions known and puts what was recovered back in force. Of a configured session its entry holds,
+/// unless something was announced since that entry is in force. Called before anything is served.
 pub(super) fn restore(pipeline: &Pipeline, configured: Vec<Announcement>, recovered: Recovered) -> anyhow::Result<()> {
     let now = clock::now();
-    let named: HashSet<SessionId> = configured.iter().map(|announcement| announcement.id.clone()).collect();
     let closed: HashSet<SessionId> = recovered.quarantined.iter().map(|closed| closed.session.clone()).collect();
-    let is_wanted = |id: &SessionId| !named.contains(id) || closed.contains(id);
-    let (announced, passed): (Vec<_>, Vec<_>) =
-        recovered.sessions.into_iter().partition(|announcement| is_wanted(&announcement.id));
-    say_what_is_configured(pipeline, &configured, &passed);
-    let (shut, open): (Vec<_>, Vec<_>) =
-        apart(announced.into_iter()).into_iter().partition(|announcement| closed.contains(&announcement.id));
-    let (more, shut): (Vec<_>, Vec<_>) = shut.into_iter().partition(|announcement| named.contains(&announcement.id));
-    let configured = with_what_was_closed(configured, more);
+    let named: HashSet<SessionId> = configured.iter().map(|entry| entry.id.clone()).collect();
+    let (besides, announced): (Vec<_>, Vec<_>) =
+        recovered.sessions.into_iter().partition(|said| named.contains(&said.announcement.id));
+    let configured = what_holds(pipeline, configured, besides, &closed);
+    let (shut, open): (Vec<_>, Vec<_>) = apart(announced.into_iter().map(|said| said.announcement))
+        .into_iter()
+        .partition(|announcement| closed.contains(&announcement.id));
     let mut quarantined: HashMap<SessionId, Quarantined> =
         recovered.quarantined.into_iter().map(|closed| (closed.session.clone(), closed)).collect();
     for announcement in shut {
@@ -63,34 +62,56 @@ pub(super) fn restore(pipeline: &Pipeline, configured: Vec<Announcement>, recove
     Ok(())
 }
 
-/// Has the journal say what sessions are by their entries, where it says otherwise: an address that such a session has no more
-/// must not be taken for its own later.
-fn say_what_is_configured(pipeline: &Pipeline, configured: &[Announcement], passed: &[Announcement]) {
-    let passed: HashMap<&SessionId, &Announcement> = passed.iter().map(|recorded| (&recorded.id, recorded)).collect();
-    let others = configured.iter().filter(|entry| passed.get(&entry.id).is_some_and(|recorded| *recorded != *entry));
-    let records: Vec<_> = others.map(|entry| Record::Announce { announcement: entry.clone() }).collect();
+/// What configured sessions are, of their entries and of what was announced `besides`, those first that were announced last.
+/// The journal is told where it says otherwise: an address that such a session has no more must not be taken for its own later.
+fn what_holds(
+    pipeline: &Pipeline,
+    mut configured: Vec<Announcement>,
+    besides: Vec<Said>,
+    closed: &HashSet<SessionId>,
+) -> Vec<Announcement> {
+    let recorded: HashMap<SessionId, Announcement> =
+        besides.iter().map(|said| (said.announcement.id.clone(), said.announcement.clone())).collect();
+    // While the entry is as it was, what was said since is newer.
+    let (newer, older): (Vec<_>, Vec<_>) = besides.into_iter().partition(|said| {
+        said.entry.is_some() && said.entry == pipeline.live.load().configured.fingerprint_of(&said.announcement.id)
+    });
+    let announcement = |said: Said| said.announcement;
+    let newer = apart(newer.into_iter().map(announcement));
+    let mut newer: HashMap<SessionId, Announcement> = newer.into_iter().map(|said| (said.id.clone(), said)).collect();
+    // What an entry says that nobody has spoken of since goes before what was announced of another session.
+    let written: HashSet<IpAddr> =
+        configured.iter().filter(|entry| !newer.contains_key(&entry.id)).flat_map(canonical).collect();
+    newer.values_mut().for_each(|said| said.addresses.retain(|address| !written.contains(&address.to_canonical())));
+    newer.retain(|_, said| !said.addresses.is_empty());
+    for entry in &mut configured {
+        if let Some(said) = newer.remove(&entry.id) {
+            *entry = said;
+        }
+    }
+    let mut taken: HashSet<IpAddr> = configured.iter().flat_map(canonical).collect();
+    let mut older: HashMap<SessionId, Announcement> =
+        older.into_iter().map(announcement).map(|said| (said.id.clone(), said)).collect();
+    let mut records = Vec::new();
+    for entry in &mut configured {
+        if closed.contains(&entry.id) {
+            // They were its own when it was closed, and must not be open as somebody else's.
+            let more = older.remove(&entry.id).into_iter().flat_map(|said| said.addresses);
+            entry.addresses.extend(more.filter(|address| taken.insert(address.to_canonical())));
+        } else if recorded.get(&entry.id).is_some_and(|recorded| recorded != entry) {
+            records.push(pipeline.said(entry.clone()));
+        }
+    }
     if !records.is_empty()
         && let Err(error) = pipeline.store.append(records)
     {
         tracing::warn!(%error, "what configured sessions are is not on disk");
     }
+    configured
 }
 
-/// Configured sessions, each with the addresses that were announced for it besides and closed with it, where no entry names
-/// them: they were its own when it was closed, and must not be open as somebody else's.
-fn with_what_was_closed(mut configured: Vec<Announcement>, closed: Vec<Announcement>) -> Vec<Announcement> {
-    if closed.is_empty() {
-        return configured;
-    }
-    let written: HashSet<_> =
-        configured.iter().flat_map(|entry| &entry.addresses).map(|address| address.to_canonical()).collect();
-    let mut more: HashMap<SessionId, Announcement> =
-        closed.into_iter().map(|announcement| (announcement.id.clone(), announcement)).collect();
-    for entry in &mut configured {
-        let more = more.remove(&entry.id).into_iter().flat_map(|closed| closed.addresses);
-        entry.addresses.extend(more.filter(|address| !written.contains(&address.to_canonical())));
-    }
-    configured
+fn canonical(announcement: &Announcement) -> impl Iterator<Item = IpAddr> {
+    announcement.addresses.iter().map(IpAddr::to_canonical)
 }
 
 /// Recorded sessions, those first that were announced last, each without the addresses that a later one claims: it could do so
@@ -123,11 +144,14 @@ fn place_configured(
     loop {
         match pipeline.sessions.place(announcement.clone(), seed) {
             Ok(_) => return Ok(()),
-            Err(AddError::AddressTaken { address, owner }) if !named.contains(&owner) => {
-                let text = format!(
-                    "session {id} of the configuration is without {address}, which is session {owner}'s, and that is closed; \
-                     once it is released, end it and reload"
-                );
+            Err(AddError::AddressTaken { address, owner }) => {
+                let why = if named.contains(&owner) {
+                    "by what was announced last; announce either of them anew"
+                } else {
+                    "and that is closed; once it is released, end it and reload"
+                };
+                let text =
+                    format!("session {id} of the configuration is without {address}, which is session {owner}'s, {why}");
                 tracing::warn!("{text}");
                 pipeline.degraded(&text, clock::now());
                 // The next reload tries again.

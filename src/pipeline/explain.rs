@@ -357,13 +357,7 @@ impl Pipeline {
     }
 
     /// Makes a session known or updates it, and tells the packet filter. What was recorded of it before the start of
-    /// this process comes back with it.
-    pub fn announce(&self, announcement: Announcement) -> Result<Arc<Session>, AddError> {
-        let _turn = self.membership.lock();
-        self.announce_in_turn(announcement)
-    }
-
-    /// The same, journalled: in the same turn, so that of what is announced and ended at once the journal says last what
+    /// this process comes back with it. It is journalled: in the same turn, so that of what is announced and ended at once the journal says last what
     /// holds. What is handed back is awaited before it is said to be done.
     pub fn announce_recorded(
         &self,
@@ -371,7 +365,23 @@ impl Pipeline {
     ) -> Result<(Arc<Session>, Result<Commit, store::Error>), AddError> {
         let _turn = self.membership.lock();
         let session = self.announce_in_turn(announcement.clone())?;
-        Ok((session, self.store.append(vec![store::Record::Announce { announcement }])))
+        Ok((session, self.store.append(vec![self.said(announcement)])))
+    }
+
+    /// The same, which nobody waits for.
+    pub fn announce_noted(&self, announcement: Announcement) -> Result<Arc<Session>, AddError> {
+        let _turn = self.membership.lock();
+        let session = self.announce_in_turn(announcement.clone())?;
+        if let Err(error) = self.store.note(self.said(announcement)) {
+            tracing::warn!(%error, session = %session.id(), "an announcement is not on disk");
+        }
+        Ok(session)
+    }
+
+    /// The record of an announcement that is in force.
+    pub fn said(&self, announcement: Announcement) -> store::Record {
+        let entry = self.live.load().configured.fingerprint_of(&announcement.id);
+        store::Record::Announce { announcement, entry }
     }
 
     fn announce_in_turn(&self, announcement: Announcement) -> Result<Arc<Session>, AddError> {

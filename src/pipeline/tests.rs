@@ -226,7 +226,7 @@ fn of_two_that_claim_an_address_the_later_one_has_it_and_what_is_left_of_the_oth
             addresses: Vec::new(),
         };
         // That the first one has ended at that address was never written.
-        let announce = |announcement| store::Record::Announce { announcement };
+        let announce = |announcement| store::Record::Announce { announcement, entry: None };
         let records = vec![announce(first), closed, announce(announcement("second", A))];
         store.append(records).expect("room").wait_blocking().expect("written");
         store.close();

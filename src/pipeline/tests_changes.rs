@@ -63,7 +63,7 @@ fn a_question_of_a_phase_that_is_over_does_not_leave() {
         let session = world.pipeline.sessions.by_address(A).expect("configured");
         let mut announcement = session.context().announcement.clone();
         announcement.phase = Some(Phase::Run);
-        world.pipeline.announce(announcement).expect("announced");
+        world.pipeline.announce_noted(announcement).expect("announced");
         let reply = world.end(waiting).await;
         assert_eq!((outcome(&reply).0, world.asked()), (3, 0));
     });

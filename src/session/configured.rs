@@ -1,13 +1,13 @@
 //! What the configuration says of sessions, to be compared with what the next one says.
 //!
-//! Pure. An entry that is as it was has no word at a reload: whoever announces sessions while the service runs has said
-//! something newer, and a reload for whatever other reason must not take it back.
+//! Pure. An entry that is as it was has no word at a reload, and none at a restart: whoever announces sessions while the
+//! service runs has said something newer, and what happens for whatever other reason must not take it back.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use parking_lot::Mutex;
+use siphasher::sip::SipHasher13;
 
 use crate::model::{Announcement, SessionId};
 
@@ -48,19 +48,32 @@ impl Configured {
         self.0.lock().keys().filter(|id| !next.names(id)).cloned().collect()
     }
 
-    /// Notes that an entry could not be put in force, or not all of it, so that the next reload tries again.
+    /// Notes that an entry is not in force, or not all of it, so that the next reload tries again.
     pub fn owes(&self, id: &SessionId) {
+        self.note(id, false);
+    }
+
+    /// Notes that an entry is in force.
+    pub fn gives(&self, id: &SessionId) {
+        self.note(id, true);
+    }
+
+    fn note(&self, id: &SessionId, in_force: bool) {
         if let Some(known) = self.0.lock().get_mut(id) {
-            known.in_force = false;
+            known.in_force = in_force;
         }
+    }
+
+    /// What tells a session's entry from others, also in another process; `None` where there is none that is in force.
+    pub fn fingerprint_of(&self, id: &SessionId) -> Option<u64> {
+        self.0.lock().get(id).filter(|known| known.in_force).map(|known| known.fingerprint)
     }
 }
 
-/// The entry as a number. Fixed, since it is compared with others of this process alone, and nobody else writes entries.
+/// The entry as a number: of its JSON, which is the same in every build. Without a key, since nobody else writes entries.
 fn fingerprint(entry: &Announcement) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    entry.hash(&mut hasher);
-    hasher.finish()
+    // Names, numbers and addresses: all of it has a JSON.
+    serde_json::to_vec(entry).map_or(0, |json| SipHasher13::new().hash(&json))
 }
 
 /// Of the addresses that a session has, those that its entry leaves it; `None` where none is left or nothing goes.
@@ -93,8 +106,12 @@ mod tests {
         let other = Announcement { phase: Some(Phase::Run), ..a.clone() };
         assert!(old.holds(&a) && !old.holds(&other) && !old.holds(&entry("c", &["10.0.0.3"])));
         assert!(old.names(&b.id) && old.gone_from(&Configured::new(&[other])) == [b.id.clone()]);
+        let marks = |known: &Configured| known.fingerprint_of(&b.id);
+        assert!(marks(&old).is_some() && marks(&old) == marks(&Configured::new(std::slice::from_ref(&b))));
         old.owes(&b.id);
-        assert!(old.has(&b) && !old.holds(&b), "it is tried again");
+        assert!(old.has(&b) && !old.holds(&b) && marks(&old).is_none(), "it is tried again");
+        old.gives(&b.id);
+        assert!(old.holds(&b) && marks(&old).is_some());
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl<T> Fold<T> {
     /// Adds a fact written `at` (Unix milliseconds); `kept` is what to keep of it, if it is one to keep.
     pub(super) fn record(&mut self, record: &Record, at: impl FnOnce() -> u64, kept: impl FnOnce() -> T) {
         match record {
-            Record::Announce { announcement } => self.session(&announcement.id).announce = Some(kept()),
+            Record::Announce { announcement, .. } => self.session(&announcement.id).announce = Some(kept()),
             Record::Quarantine { session, .. } => self.session(session).quarantine = Some(kept()),
             Record::Ledger { session, state } => {
                 let ledger = self.session(session).ledger.get_or_insert(Ledger { at: 0, steps: Vec::new() });
@@ -180,7 +180,7 @@ impl<T> Fold<T> {
     pub(super) fn admits(&self, records: &[Record], caps: Caps) -> Result<(), Error> {
         for (at, record) in records.iter().enumerate() {
             match record {
-                Record::Announce { announcement: crate::model::Announcement { id: session, .. } }
+                Record::Announce { announcement: crate::model::Announcement { id: session, .. }, .. }
                 | Record::Quarantine { session, .. }
                     if self.sessions.len() >= caps.sessions && !self.sessions.contains_key(session) =>
                 {
@@ -250,7 +250,7 @@ impl<T> Fold<T> {
 /// Whether a record stands for a session, whatever is known of it.
 fn brings(record: &Record, id: &SessionId) -> bool {
     match record {
-        Record::Announce { announcement } => announcement.id == *id,
+        Record::Announce { announcement, .. } => announcement.id == *id,
         Record::Quarantine { session, .. } => session == id,
         _ => false,
     }

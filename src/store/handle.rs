@@ -91,6 +91,15 @@ impl Default for Options {
     }
 }
 
+/// What was announced of a session last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// What.
+    pub announcement: Announcement,
+    /// Fingerprint of the configuration's entry beside which it was said, if there was one.
+    pub entry: Option<u64>,
+}
+
 /// A quarantine that stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quarantined {
@@ -123,7 +132,7 @@ pub struct Backlog {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Recovered {
     /// Announced sessions, those first that were announced last: where two of them claim an address, the first has it.
-    pub sessions: Vec<Announcement>,
+    pub sessions: Vec<Said>,
     /// Quarantined sessions, announced or not.
     pub quarantined: Vec<Quarantined>,
     /// Grants that have not ended.

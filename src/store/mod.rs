@@ -45,7 +45,7 @@ pub use commit::Commit;
 pub use durable::Durable;
 pub use first_seen::FirstSeen;
 pub use group_seen::GroupSeen;
-pub use handle::{Backlog, IndexKind, Options, Quarantined, Recovered, Store};
+pub use handle::{Backlog, IndexKind, Options, Quarantined, Recovered, Said, Store};
 pub use index::{IndexError, MemoryStore, Op, SledStore, StateStore, Tree, Visit};
 pub(crate) use line::hex;
 pub use recover::{Break, Damage, IndexDamage, Place, Torn};
@@ -71,6 +71,11 @@ pub enum Record {
     Announce {
         /// What was said.
         announcement: Announcement,
+        /// Fingerprint of the configuration's entry for that session when it was said
+        /// ([`crate::session::Configured::fingerprint_of`]); `None` where there was none. While the entry stays the same,
+        /// this is the newer word.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        entry: Option<u64>,
     },
     /// A session ended; its ledger is forgotten.
     End {

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use staunch_scoring::{GroupSnapshot, StateSnapshot};
 
 use super::fold::Fold;
-use super::handle::{Backlog, Options, Quarantined, Recovered};
+use super::handle::{Backlog, Options, Quarantined, Recovered, Said};
 use super::index::Op;
 use super::index::entry::Entry;
 use super::index::thread::Held;
 use super::recover::{Damage, Live};
 use super::{Record, rfc3339, unix_ms};
-use crate::model::{Announcement, SessionId};
+use crate::model::SessionId;
 
 /// Where acknowledged records may be gone from the journal, quarantines that the index still knows are taken over:
 /// the safe side. A release may be among what was lost; then an operator releases again.
@@ -48,12 +48,14 @@ pub(super) fn recovered(
     now: u64,
     damage: Damage,
 ) -> Recovered {
-    let mut sessions: Vec<(u64, &Announcement)> = Vec::new();
+    let mut sessions: Vec<(u64, Said)> = Vec::new();
     let mut out = Recovered { damage, learned: held.learned.clone(), ..Recovered::default() };
     let kept = fold.sessions.values().flat_map(|s| [&s.announce, &s.quarantine]).flatten();
     for live in kept.chain(fold.grants.values().map(|(_, live)| live)).chain(&fold.policy) {
         match &live.record {
-            Record::Announce { announcement } => sessions.push((live.seq, announcement)),
+            Record::Announce { announcement, entry } => {
+                sessions.push((live.seq, Said { announcement: announcement.clone(), entry: *entry }));
+            }
             // One that was taken back has not come again where the clock was set back since.
             Record::Grant { grant } if grant.withdrawn.is_some() => {}
             Record::Grant { grant } => out.grants.push(grant.clone()),
@@ -67,7 +69,7 @@ pub(super) fn recovered(
         }
     }
     sessions.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
-    out.sessions = sessions.into_iter().map(|(_, announcement)| announcement.clone()).collect();
+    out.sessions = sessions.into_iter().map(|(_, said)| said).collect();
     for record in adopted {
         out.quarantined.extend(quarantined(record, &rfc3339(now)));
     }

@@ -22,6 +22,7 @@ pub(crate) fn announce(n: u32) -> Record {
             owner: Some("team \"a\"".into()),
             search: Vec::new(),
         },
+        entry: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::AlertKind;
+use crate::model::Phase;
 
 /// Sources that nobody announced.
 fn source(n: u8) -> IpAddr {
@@ -205,11 +206,69 @@ fn an_address_that_had_left_a_configured_session_is_not_closed_with_it() {
         let world = World::profiled(agent).await;
         let wide = Announcement { addresses: vec![source(1), source(2)], ..announcement("agent", source(1)) };
         drop(world.pipeline.announce_recorded(wide).expect("announced"));
-        // Not closed, so a start goes by the entry.
-        let world = world.again(|text| text).await;
+        // Not closed, so a start goes by another entry.
+        let world = world.again(|text| text.replace("\"batch\"", "\"interactive\"")).await;
         assert_eq!((world.at(source(1)), world.at(source(2))), (Some(("agent".into(), false)), None));
         world.close(source(1));
         let world = world.again(|text| text).await;
+        assert_eq!((world.at(source(1)), world.at(source(2))), (Some(("agent".into(), true)), None));
+    });
+}
+
+#[test]
+fn what_was_announced_of_a_configured_session_holds_until_its_entry_is_another() {
+    block_on(async {
+        let agent = "[[session]]\nid = \"agent\"\naddresses = [\"127.0.1.1\"]\ntype = \"batch\"\nphase = \"build\"\n";
+        let phase = |world: &World| {
+            world.pipeline.sessions.by_id(&id("agent")).expect("known").context().announcement.phase
+        };
+        let runs = |address| Announcement { phase: Some(Phase::Run), ..announcement("agent", address) };
+        let world = World::profiled(agent).await;
+        assert_eq!(phase(&world), Some(Phase::Build));
+        drop(world.pipeline.announce_recorded(runs(source(2))).expect("announced"));
+        // Another entry by the same reload, of another session.
+        let other = "[[session]]\nid = \"other\"\naddresses = [\"127.0.1.9\"]\ntype = \"batch\"\n";
+        let world = world.again(|text| text + other).await;
+        assert_eq!((phase(&world), world.at(source(1))), (Some(Phase::Run), None));
+        assert_eq!(world.at(source(2)), Some(("agent".into(), false)));
+        // An address that a new entry names is that one's, and what is left of the announcement holds.
+        drop(world.pipeline.announce_recorded(runs(source(1))).expect("announced"));
+        let wide = Announcement { addresses: vec![source(1), source(3)], ..runs(source(1)) };
+        drop(world.pipeline.announce_recorded(wide).expect("announced"));
+        let third = "[[session]]\nid = \"third\"\naddresses = [\"127.0.1.3\"]\ntype = \"batch\"\n";
+        let world = world.again(|text| text + third).await;
+        assert_eq!((phase(&world), world.at(source(3))), (Some(Phase::Run), Some(("third".into(), false))));
+        let world = world.again(|text| text.replace(third, "")).await;
+        assert_eq!((phase(&world), world.at(source(3))), (Some(Phase::Run), None), "it is not its own again");
+        // Another entry is the newer word, at a restart as at a reload.
+        let world = world.again(|text| text.replace("\"build\"", "\"fetch\"")).await;
+        assert_eq!((phase(&world), world.at(source(1))), (Some(Phase::Fetch), Some(("agent".into(), false))));
+        drop(world.pipeline.announce_recorded(runs(source(1))).expect("announced"));
+        let again = world.text.replace("\"fetch\"", "\"build\"");
+        world.reload(&again).await;
+        assert_eq!(phase(&world), Some(Phase::Build));
+        let world = world.again(|_| again).await;
+        assert_eq!(phase(&world), Some(Phase::Build));
+        // What has ended comes back as it is written.
+        drop(world.pipeline.announce_recorded(runs(source(1))).expect("announced"));
+        world.end("agent");
+        let world = world.again(|text| text).await;
+        assert_eq!(phase(&world), Some(Phase::Build));
+    });
+}
+
+#[test]
+fn an_address_that_a_reload_took_from_a_configured_session_is_not_closed_with_it_behind_a_restart() {
+    block_on(async {
+        let agent = "[[session]]\nid = \"agent\"\naddresses = [\"127.0.1.1\"]\ntype = \"batch\"\n";
+        let world = World::profiled(agent).await;
+        let wide = Announcement { addresses: vec![source(1), source(2)], ..announcement("agent", source(1)) };
+        drop(world.pipeline.announce_recorded(wide).expect("announced"));
+        let again = world.text.replace("\"batch\"", "\"interactive\"");
+        world.reload(&again).await;
+        assert_eq!(world.at(source(2)), None);
+        world.close(source(1));
+        let world = world.again(|_| again).await;
         assert_eq!((world.at(source(1)), world.at(source(2))), (Some(("agent".into(), true)), None));
     });
 }

@@ -20,7 +20,7 @@ impl Entry {
     /// Tree and key under which a record is kept, if it is.
     pub(in crate::store) fn place(record: &Record) -> Option<(Tree, Vec<u8>)> {
         Some(match record {
-            Record::Announce { announcement } => (Tree::Session, key(&announcement.id)),
+            Record::Announce { announcement, .. } => (Tree::Session, key(&announcement.id)),
             Record::Quarantine { session, .. } => (Tree::Quarantine, key(session)),
             Record::Ledger { session, .. } => (Tree::Ledger, key(session)),
             Record::Grant { grant } => (Tree::Grant, grant.id.as_bytes().to_vec()),

@@ -46,7 +46,7 @@ fn lines(dir: &Path) -> Vec<Line> {
 /// What of a recovery does not depend on the order of maps.
 fn summary(r: &Recovered) -> (BTreeSet<String>, BTreeSet<String>, BTreeSet<String>, BTreeSet<String>) {
     (
-        r.sessions.iter().map(|a| a.id.to_string()).collect(),
+        r.sessions.iter().map(|said| said.announcement.id.to_string()).collect(),
         r.quarantined.iter().map(|q| format!("{q:?}")).collect(),
         r.grants.iter().map(|g| format!("{g:?}")).collect(),
         r.ledgers.iter().map(|(s, _)| s.to_string()).collect(),
@@ -144,7 +144,7 @@ fn what_was_acknowledged_is_there_after_reopening() {
 
     let (store, again) = open(dir.path(), Options { sinks: vec!["soc".into()], ..Options::default() });
     let ids = |ids: &[u32]| ids.iter().map(|n| session(*n)).collect::<BTreeSet<_>>();
-    assert_eq!(again.sessions.iter().map(|a| a.id.clone()).collect::<BTreeSet<_>>(), ids(&[1, 2]));
+    assert_eq!(again.sessions.iter().map(|said| said.announcement.id.clone()).collect::<BTreeSet<_>>(), ids(&[1, 2]));
     assert_eq!(again.quarantined.iter().map(|q| q.session.clone()).collect::<BTreeSet<_>>(), ids(&[1, 9]));
     assert_eq!(again.ledgers.iter().map(|(s, _)| s.clone()).collect::<BTreeSet<_>>(), ids(&[1, 2]));
     assert_eq!(again.grants.iter().map(|g| g.id.as_str()).collect::<Vec<_>>(), ["future"]);
@@ -450,7 +450,7 @@ fn sessions_come_back_the_latest_first_and_what_has_ended_is_told() {
     write(&store, &[grant("stands", FAR), grant("ended", now - 1_000), grant("before", now - 70_000)]);
     store.close();
     let (store, again) = open(dir.path(), options());
-    let ids: Vec<_> = again.sessions.iter().map(|a| a.id.clone()).collect();
+    let ids: Vec<_> = again.sessions.iter().map(|said| said.announcement.id.clone()).collect();
     assert_eq!(ids, [9, 8, 2, 7, 1, 3].map(session), "over segments, which copy them in any order");
     assert_eq!((again.grants.len(), again.grants_ended), (1, Some(now - 1_000)));
     assert!(again.written >= now && again.written <= wall_ms(), "{again:?}");
