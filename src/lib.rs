@@ -35,6 +35,7 @@ pub mod words;
 
 // Clocks, sockets, files, the kernel.
 pub mod alert;
+mod background;
 pub mod clock;
 pub mod enforce;
 pub mod fds;

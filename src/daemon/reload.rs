@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::{Reload, Start, StartError, build, in_words};
+use crate::background::stand_back;
 use crate::clock;
 use crate::config::Loaded;
 use crate::event::{Notice, NoticeKind};
@@ -26,9 +27,6 @@ use crate::telemetry::rfc3339;
 
 /// How often it is looked whether what was in force can go.
 const RETIRE: Duration = Duration::from_millis(50);
-
-/// How far loading stands back behind threads that answer: a tenth of their weight, so that it ends under load too.
-const NICE: libc::c_int = 10;
 
 /// Reloads of the file, by how they ended.
 #[derive(Debug, Default)]
@@ -162,10 +160,7 @@ fn reload(start: &Start, pipeline: &Pipeline, runtime: &Handle, what: What) -> R
 fn load(start: &Start, text: Option<&str>) -> Result<Loaded, StartError> {
     thread::scope(|scope| {
         let aside = thread::Builder::new().name("load".into()).spawn_scoped(scope, || {
-            // SAFETY: no pointers; 0 means the calling thread, which ends with this.
-            if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } != 0 {
-                tracing::debug!("loading does not stand back: {}", std::io::Error::last_os_error());
-            }
+            stand_back();
             build::load_text(start, text)
         });
         let joined = aside.map_err(anyhow::Error::from)?.join();

@@ -174,11 +174,7 @@ impl Worker {
                 flows::of_session(&mut self.netlink, *session, &mut found, concerned)?;
             }
         } else {
-            for v6 in [false, true] {
-                if sessions.iter().any(|session| session.is_ipv6() == v6) {
-                    flows::all(&mut self.netlink, v6, &mut found, concerned)?;
-                }
-            }
+            flows::all(&mut self.netlink, &mut found, concerned)?;
         }
         let mut ended = 0;
         for flow in found {

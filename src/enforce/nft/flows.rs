@@ -57,7 +57,7 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    fn read(family: u8, attributes: &[u8]) -> Option<Self> {
+    fn read(attributes: &[u8]) -> Option<Self> {
         let (mut pairs, mut ports, mut protocol, mut mark) = ([None, None], [None, None], 0, 0);
         let mut name = Vec::with_capacity(3);
         for (kind, value) in Attributes(attributes) {
@@ -81,7 +81,7 @@ impl Flow {
             target(original.1, ports[0].map(|(_, to): (u16, u16)| to)),
             target(reply.0, ports[1].map(|(from, _): (u16, u16)| from)),
         ];
-        Some(Self { original, reply, protocol, ports, mark, dialled, family, name })
+        Some(Self { original, reply, protocol, ports, mark, dialled, family: family(original.0), name })
     }
 
     /// For TCP: each end, and its peer as it knows it.
@@ -126,18 +126,26 @@ pub(super) fn of_session(
     Ok(())
 }
 
-/// Finds the flows of one family that `doomed` names, in one pass.
+/// Finds the flows of both families that `doomed` names, in one pass: the kernel goes through all of its table for either.
 pub(super) fn all(
     netlink: &mut Netlink,
-    v6: bool,
     flows: &mut Vec<Flow>,
     doomed: impl Fn(&Flow) -> bool,
 ) -> Result<(), NetlinkError> {
-    dump(netlink, family(v6), |_| {}, flows, doomed)
+    dump(netlink, libc::AF_UNSPEC as u8, |_| {}, flows, doomed)
 }
 
-fn family(v6: bool) -> u8 {
-    if v6 { libc::AF_INET6 as u8 } else { libc::AF_INET as u8 }
+/// Tells who speaks with whom in all flows of both families, as they were dialled.
+pub(super) fn dialled(netlink: &mut Netlink, mut each: impl FnMut(Pair)) -> Result<(), NetlinkError> {
+    netlink.dump(SUBSYS_CTNETLINK << 8 | MSG_CT_GET, libc::AF_UNSPEC as u8, |_| {}, |attributes| {
+        if let Some(original) = Attributes(attributes).find(CTA_TUPLE_ORIG).and_then(pair) {
+            each(original);
+        }
+    })
+}
+
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv6() { libc::AF_INET6 as u8 } else { libc::AF_INET as u8 }
 }
 
 /// Flows with the session as source address of one direction. Kernels before 5.8 ignore the filter and give all; `keep`
@@ -150,7 +158,7 @@ fn find(
     keep: impl Fn(&Flow) -> bool,
 ) -> Result<(), NetlinkError> {
     const SOURCE_ADDRESS: u32 = 1;
-    let family = family(session.is_ipv6());
+    let family = family(session);
     let filter = |w: &mut Writer| {
         w.nest(tuple, |w| {
             w.nest(CTA_TUPLE_IP, |w| match session {
@@ -180,7 +188,7 @@ fn dump(
     let before = flows.len();
     for _ in 0..DUMP_TRIES {
         let result = netlink.dump(SUBSYS_CTNETLINK << 8 | MSG_CT_GET, family, &filter, |attributes| {
-            if let Some(flow) = Flow::read(family, attributes).filter(&keep) {
+            if let Some(flow) = Flow::read(attributes).filter(&keep) {
                 flows.push(flow);
             }
         });

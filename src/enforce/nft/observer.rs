@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::super::netlink::{DUMP_TRIES, Netlink, NetlinkError};
+use super::super::netlink::{Netlink, NetlinkError};
 use super::sets::{self, Held, Key, Kind, MSG_GETSETELEM, Set};
 use super::watch::{INET, SUBSYS};
 use super::{flows, intervals, kernel};
+use crate::background::stand_back;
 use crate::enforce::{Error, Observed, Range, Tell, Used};
 
 /// Shortest time from one look to the next.
@@ -86,6 +87,7 @@ impl Observer {
             Eye { netlink: super::open()?, table, readings, volumes: HashMap::new(), packets: HashMap::new() };
         let (end, ended) = sync_channel(0);
         let run = move || {
+            stand_back();
             let mut pause = EVERY;
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(pause) {
                 let started = Instant::now();
@@ -133,10 +135,9 @@ impl Eye {
     /// What is seen, and whether all of it could be read.
     fn look(&mut self) -> (Observed, Result<(), NetlinkError>) {
         let mut observed = Observed::default();
-        let mut result = Ok(());
+        // What a look that failed has seen is there all the same.
+        let mut result = self.flows(&mut observed);
         for v6 in [false, true] {
-            // What an interrupted look has seen is there all the same.
-            result = self.flows(v6, &mut observed).and(result);
             result = self.volumes(v6, &mut observed).and(result);
         }
         result = self.ranges(&mut observed).and(result);
@@ -144,24 +145,21 @@ impl Eye {
         (observed, result)
     }
 
-    fn flows(&mut self, v6: bool, observed: &mut Observed) -> Result<(), NetlinkError> {
-        let sessions = self.readings.0.sessions.read().clone();
-        let pairs = std::cell::RefCell::new(&mut observed.flows);
-        let note = |flow: &flows::Flow| {
-            let mut pairs = pairs.borrow_mut();
-            if pairs.len() < PAIRS && sessions.contains(&flow.original.0) {
-                pairs.insert(flow.original);
+    fn flows(&mut self, observed: &mut Observed) -> Result<(), NetlinkError> {
+        let sessions = &self.readings.0.sessions;
+        flows::dialled(&mut self.netlink, |pair| {
+            // Not held from one flow to the next: the owner must not wait for who stands back.
+            if observed.flows.len() < PAIRS && sessions.read().contains(&pair.0) {
+                observed.flows.insert(pair);
             }
-            false
-        };
-        flows::all(&mut self.netlink, v6, &mut Vec::new(), note)
+        })
     }
 
     fn volumes(&mut self, v6: bool, observed: &mut Observed) -> Result<(), NetlinkError> {
         // Both kinds have the same keys.
         let set = Set::family(Kind::Volumes, v6);
-        let mut held = self.elements(set)?;
-        held.extend(self.elements(Set::family(Kind::Counts, v6))?);
+        let (mut held, whole) = self.elements(set)?;
+        held.extend(self.elements(Set::family(Kind::Counts, v6))?.0);
         let of_family = |pair: &(IpAddr, IpAddr)| pair.0.is_ipv6() == v6;
         let mut now: HashMap<(IpAddr, IpAddr), u64> = HashMap::with_capacity(held.len());
         for held in held {
@@ -174,10 +172,14 @@ impl Eye {
             if now.contains_key(&pair) {
                 continue;
             }
+            let before = self.volumes.get(&pair).copied().unwrap_or(0);
+            // The one with the limit was missed, which knows more.
+            let is_behind = !whole && volume.limit.is_none() && volume.used < before;
+            let used = if is_behind { before } else { volume.used };
             if now.len() < VOLUMES {
-                now.insert(pair, volume.used);
+                now.insert(pair, used);
             }
-            if volume.used != self.volumes.get(&pair).copied().unwrap_or(0) {
+            if used != before {
                 observed.volumes.push(Used { session, destination, octets: volume.used, limit: volume.limit });
             }
         }
@@ -191,7 +193,7 @@ impl Eye {
         let sets: HashSet<Set> = known.keys().map(|(set, _)| *set).collect();
         self.packets.retain(|key, _| known.contains_key(key));
         for set in sets {
-            for held in self.elements(set)? {
+            for held in self.elements(set)?.0 {
                 let (key, packets) = ((set, held.key), held.packets.unwrap_or(0));
                 if self.packets.insert(key, packets).unwrap_or(0) < packets
                     && let Some(id) = known.get(&key)
@@ -204,22 +206,22 @@ impl Eye {
         Ok(())
     }
 
-    fn elements(&mut self, set: Set) -> Result<Vec<Held>, NetlinkError> {
-        for _ in 0..DUMP_TRIES {
-            let mut elements = Vec::new();
-            let result = self.netlink.dump(
-                SUBSYS | MSG_GETSETELEM,
-                INET,
-                |w| sets::write_name(w, &self.table, set.name()),
-                |attributes| sets::read_elements(attributes, |held| elements.push(held)),
-            );
-            match result {
-                Err(NetlinkError::Interrupted) => {}
-                // The table is gone for a moment, or for good: the owner sees to that.
-                Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(Vec::new()),
-                result => return result.map(|()| elements),
-            }
+    /// What is read of a set, and whether the owner has not changed it meanwhile: where answers come all the time it always has.
+    /// An element that is missed so is seen at the next look.
+    fn elements(&mut self, set: Set) -> Result<(Vec<Held>, bool), NetlinkError> {
+        let mut elements = Vec::new();
+        let result = self.netlink.dump(
+            SUBSYS | MSG_GETSETELEM,
+            INET,
+            |w| sets::write_name(w, &self.table, set.name()),
+            |attributes| sets::read_elements(attributes, |held| elements.push(held)),
+        );
+        match result {
+            // The table is gone for a moment, or for good: the owner sees to that.
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok((Vec::new(), true)),
+            Ok(()) => Ok((elements, true)),
+            Err(NetlinkError::Interrupted) => Ok((elements, false)),
+            Err(error) => Err(error),
         }
-        Err(NetlinkError::Interrupted)
     }
 }

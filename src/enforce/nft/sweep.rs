@@ -65,10 +65,8 @@ pub fn end_flows(doomed: impl Fn(&Tracked, &dyn Fn(IpAddr) -> Place) -> bool) ->
     let places = Places { routes: RefCell::new(routes), known: RefCell::default() };
     let place = |address| places.of(address);
     let mut found = Vec::new();
-    for v6 in [false, true] {
-        flows::all(&mut netlink, v6, &mut found, |flow| doomed(&Tracked::of(flow), &place))
-            .map_err(|error| kernel(&error, "look at flows"))?;
-    }
+    flows::all(&mut netlink, &mut found, |flow| doomed(&Tracked::of(flow), &place))
+        .map_err(|error| kernel(&error, "look at flows"))?;
     let resets = Resets::open();
     let mut ended = 0;
     for flow in &found {
