@@ -12,12 +12,19 @@ seconds="${1:-30}"
 [ $# -eq 0 ] || shift
 cargo="${CARGO:-cargo}"
 if ! "$cargo" fuzz --version >/dev/null 2>&1; then
+    echo "fuzz: cargo-fuzz is installed first"
     "$cargo" install --locked --quiet cargo-fuzz
 fi
 # shellcheck disable=SC2046 # a list of words
 [ $# -gt 0 ] || set -- $("$cargo" fuzz list --fuzz-dir fuzz)
 log="$(mktemp)"
 trap 'rm -f "$log"' EXIT
+# Said, because it takes minutes from nothing.
+echo "fuzz: the targets are built"
+if ! "$cargo" fuzz build --fuzz-dir fuzz --sanitizer none >"$log" 2>&1; then
+    tail -n 40 "$log"
+    exit 1
+fi
 
 for target in "$@"; do
     # The largest that is of use there: a message, a file of some hundred lines.

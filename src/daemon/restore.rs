@@ -150,8 +150,9 @@ fn place_configured(
                 } else {
                     "and that is closed; once it is released, end it and reload"
                 };
-                let text =
-                    format!("session {id} of the configuration is without {address}, which is session {owner}'s, {why}");
+                let text = format!(
+                    "session {id} of the configuration is without {address}, which is session {owner}'s, {why}"
+                );
                 tracing::warn!("{text}");
                 pipeline.degraded(&text, clock::now());
                 // The next reload tries again.

@@ -137,11 +137,16 @@ pub(super) fn all(
 
 /// Tells who speaks with whom in all flows of both families, as they were dialled.
 pub(super) fn dialled(netlink: &mut Netlink, mut each: impl FnMut(Pair)) -> Result<(), NetlinkError> {
-    netlink.dump(SUBSYS_CTNETLINK << 8 | MSG_CT_GET, libc::AF_UNSPEC as u8, |_| {}, |attributes| {
-        if let Some(original) = Attributes(attributes).find(CTA_TUPLE_ORIG).and_then(pair) {
-            each(original);
-        }
-    })
+    netlink.dump(
+        SUBSYS_CTNETLINK << 8 | MSG_CT_GET,
+        libc::AF_UNSPEC as u8,
+        |_| {},
+        |attributes| {
+            if let Some(original) = Attributes(attributes).find(CTA_TUPLE_ORIG).and_then(pair) {
+                each(original);
+            }
+        },
+    )
 }
 
 fn family(address: IpAddr) -> u8 {

@@ -17,6 +17,7 @@ use super::sets::{self, Held, Key, Kind, MSG_GETSETELEM, Set};
 use super::watch::{INET, SUBSYS};
 use super::{flows, intervals, kernel};
 use crate::background::stand_back;
+use crate::enforce::state::Volume;
 use crate::enforce::{Error, Observed, Range, Tell, Used};
 
 /// Shortest time from one look to the next.
@@ -173,9 +174,7 @@ impl Eye {
                 continue;
             }
             let before = self.volumes.get(&pair).copied().unwrap_or(0);
-            // The one with the limit was missed, which knows more.
-            let is_behind = !whole && volume.limit.is_none() && volume.used < before;
-            let used = if is_behind { before } else { volume.used };
+            let used = octets(before, volume, whole);
             if now.len() < VOLUMES {
                 now.insert(pair, used);
             }
@@ -223,5 +222,24 @@ impl Eye {
             Err(NetlinkError::Interrupted) => Ok((elements, false)),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// What a pair has used by now, of what was read of it `before`. A count that has begun before there was a limit stays behind the
+/// volume with the limit, which a reading that is not `whole` may have missed.
+fn octets(before: u64, read: Volume, whole: bool) -> u64 {
+    if whole || read.limit.is_some() { read.used } else { read.used.max(before) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_in_parts_takes_nothing_back() {
+        let count = |used| Volume { limit: None, used };
+        assert_eq!(octets(70, count(20), false), 70, "the volume with the limit was missed");
+        assert_eq!((octets(70, count(20), true), octets(70, count(90), false)), (20, 90));
+        assert_eq!(octets(70, Volume { limit: Some(500), used: 30 }, false), 30, "begun anew");
     }
 }

@@ -219,9 +219,8 @@ fn an_address_that_had_left_a_configured_session_is_not_closed_with_it() {
 fn what_was_announced_of_a_configured_session_holds_until_its_entry_is_another() {
     block_on(async {
         let agent = "[[session]]\nid = \"agent\"\naddresses = [\"127.0.1.1\"]\ntype = \"batch\"\nphase = \"build\"\n";
-        let phase = |world: &World| {
-            world.pipeline.sessions.by_id(&id("agent")).expect("known").context().announcement.phase
-        };
+        let phase =
+            |world: &World| world.pipeline.sessions.by_id(&id("agent")).expect("known").context().announcement.phase;
         let runs = |address| Announcement { phase: Some(Phase::Run), ..announcement("agent", address) };
         let world = World::profiled(agent).await;
         assert_eq!(phase(&world), Some(Phase::Build));
