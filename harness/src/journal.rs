@@ -161,7 +161,7 @@ fn damage(text: &mut Vec<u8>, piece: &[u8]) {
 }
 
 fn facts(recovered: &Recovered) -> HashSet<Fact> {
-    let announced = recovered.sessions.iter().map(|one| Fact::Announced(one.id.to_string()));
+    let announced = recovered.sessions.iter().map(|one| Fact::Announced(one.announcement.id.to_string()));
     let closed = recovered.quarantined.iter().map(|one| Fact::Closed(one.session.to_string()));
     announced.chain(closed).chain(recovered.grants.iter().map(|one| Fact::Granted(one.id.clone()))).collect()
 }
