@@ -31,7 +31,7 @@ pub enum Exit {
     Usage = 2,
     /// The configuration does not load.
     Invalid = 3,
-    /// The daemon is not reachable.
+    /// The daemon is not reachable, or has gone away from who follows its events.
     Unreachable = 4,
     /// The verdict is a refusal (`explain --exit-code`).
     Denied = 10,

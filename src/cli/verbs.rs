@@ -52,7 +52,7 @@ fn carry_out(args: Args) -> Exit {
         }
         Verb::Grant { verb } => super::grants::run(verb, &socket, json),
         Verb::Observe { follow, last, session, refused } => {
-            observe(&socket, Request::Observe { last, follow, session, refused }, follow, json)
+            observe(&socket, &Request::Observe { last, follow, session, refused }, (last, follow), json)
         }
         Verb::Explain { name, qtype, session, config, as_type, exit_code } => {
             let answer = match (session, config) {
@@ -221,14 +221,24 @@ pub(super) fn config_errors(errors: &[config::ConfigError], json: bool) -> Exit 
     Exit::Invalid
 }
 
-fn observe(socket: &Path, request: Request, follow: bool, json: bool) -> Exit {
+fn observe(socket: &Path, request: &Request, (last, follow): (usize, bool), json: bool) -> Exit {
     let timeout = (!follow).then_some(PATIENCE);
-    let mut exchange = match Exchange::open(socket, &request, timeout) {
+    let mut exchange = match Exchange::open(socket, request, timeout) {
         Ok(exchange) => exchange,
         Err(error) => return refused(&error, json),
     };
-    if let Err(error) = exchange.response() {
-        return refused(&error, json);
+    match exchange.response() {
+        Ok(told) => {
+            let matching = told["matching"].as_u64().unwrap_or(0);
+            if told["all"] == false && usize::try_from(matching).is_ok_and(|matching| matching < last) {
+                let log = told["log"].as_str().map(|file| format!("; older ones are in {file}")).unwrap_or_default();
+                complain(&format!(
+                    "staunch: the newest {} events are held, {matching} of them match{log}",
+                    told["held"]
+                ));
+            }
+        }
+        Err(error) => return refused(&error, json),
     }
     loop {
         match exchange.line() {
@@ -239,12 +249,18 @@ fn observe(socket: &Path, request: Request, follow: bool, json: bool) -> Exit {
                     return Exit::Ok; // most likely the reader went away
                 }
             }
+            Ok(None) if follow => {
+                fail("the daemon has gone away; what happens from now on is not seen here", json);
+                return Exit::Unreachable;
+            }
             Ok(None) => return Exit::Ok,
             Err(error) => return refused(&error, json),
         }
     }
 }
 
+/// By what becomes of the name now: what monitor mode only records is answered. A name that is held is refused where there is
+/// nothing to show for it.
 fn verdict_exit(value: &Value, wanted: bool) -> Exit {
     match (wanted, value["would"].as_str(), value["reason"].as_str()) {
         (true, _, Some("quarantined")) => Exit::Quarantined,

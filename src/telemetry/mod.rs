@@ -24,7 +24,7 @@ use crate::model::{CaseId, Mode, Qtype, Reason, Transport};
 use crate::session::Context;
 
 pub use metrics::{Metrics, Sample, Sampled};
-pub use writer::{Recent, rfc3339};
+pub use writer::{HELD, Recent, rfc3339};
 
 /// Settings of this stage.
 #[derive(Debug, Clone)]
@@ -239,14 +239,11 @@ impl Telemetry {
         }
     }
 
-    /// A stream of event lines from now on. A reader that falls behind loses lines and is told how many.
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
-        self.tap.subscribe()
-    }
-
-    /// The newest lines, oldest first.
-    pub fn last(&self, n: usize) -> Vec<Arc<str>> {
-        self.recent.lock().last(n)
+    /// The newest lines, oldest first, [`HELD`] at most, and a stream of those that come behind them: none is in both and none
+    /// is missing between. A reader that falls behind loses lines and is told how many.
+    pub fn follow(&self) -> (Vec<Arc<str>>, broadcast::Receiver<Arc<str>>) {
+        let recent = self.recent.lock();
+        (recent.lines(), self.tap.subscribe())
     }
 
     /// The newest event line of a case that is still in memory.
@@ -257,5 +254,48 @@ impl Telemetry {
     /// Ends the writer after it has written what is queued.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::NoticeKind;
+
+    #[test]
+    fn whoever_follows_gets_every_line_once() {
+        let (telemetry, writer) = Telemetry::start(&Config { file: None, queue: 1 << 16 }).expect("a thread");
+        let told = telemetry.clone();
+        let teller = std::thread::spawn(move || {
+            for n in 0..20_000 {
+                told.notice(Notice::new(NoticeKind::Drift, rfc3339(0), format!("{n}")));
+                if n % 16 == 0 {
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+            }
+        });
+        let number = |line: &str| -> usize {
+            let notice: Notice = serde_json::from_str(line).expect("a notice");
+            notice.text.parse().expect("a number")
+        };
+        let mut looks = 0;
+        while !teller.is_finished() {
+            let (before, mut behind) = telemetry.follow();
+            let next = loop {
+                match behind.try_recv() {
+                    Ok(line) => break Some(line),
+                    Err(broadcast::error::TryRecvError::Empty) if !teller.is_finished() => std::thread::yield_now(),
+                    Err(_) => break None,
+                }
+            };
+            if let (Some(last), Some(next)) = (before.last(), next) {
+                assert_eq!(number(&next), number(last) + 1);
+                looks += 1;
+            }
+        }
+        assert!(looks > 0);
+        teller.join().expect("told");
+        telemetry.stop();
+        writer.join().expect("ended");
     }
 }
