@@ -164,6 +164,21 @@ fn monitor_mode_reaches_the_same_verdicts_and_answers() {
 }
 
 #[test]
+fn an_exit_code_of_explain_says_what_becomes_of_the_name_now() {
+    let monitor = Daemon::start(&ENFORCE.replace("mode = \"enforce\"", "mode = \"monitor\""));
+    let explain = ["explain", "a.dump.example", "--session", "s1", "--exit-code"];
+    let explained = monitor.run(&explain);
+    assert_eq!(code(&explained), 0, "monitor mode answers it: {explained:?}");
+    assert!(String::from_utf8_lossy(&explained.stdout).contains("in enforce mode: sinkhole"), "{explained:?}");
+    // Payload under a type that only tunnels use would close the session.
+    monitor.ask(&format!("{}.evil.example", chunk(1)), 10);
+    assert_eq!(monitor.json(&["session", "show", "s1"])["quarantine"]["applied"], false);
+    assert_eq!(code(&monitor.run(&explain)), 0, "and what would be closed is not");
+    monitor.json(&["session", "quarantine", "s1", "--reason", "test"]);
+    assert_eq!(code(&monitor.run(&explain)), 11, "what an operator has closed is");
+}
+
+#[test]
 fn operators_act_over_the_socket_and_it_survives_a_kill() {
     let mut daemon = Daemon::start(ENFORCE);
     let list = daemon.json(&["session", "list"]);

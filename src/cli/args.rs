@@ -142,7 +142,8 @@ pub enum Verb {
         /// Session type with --config.
         #[arg(long, default_value = "interactive", value_parser = session_type, requires = "config")]
         as_type: SessionType,
-        /// Exit 10 if it would be refused, 11 if the session is quarantined.
+        /// Exit 10 if it is refused now, 11 if the session is quarantined. Monitor mode refuses nothing; what enforce mode
+        /// would do is in the answer.
         #[arg(long)]
         exit_code: bool,
     },

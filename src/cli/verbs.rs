@@ -262,9 +262,10 @@ fn observe(socket: &Path, request: &Request, (last, follow): (usize, bool), json
 /// By what becomes of the name now: what monitor mode only records is answered. A name that is held is refused where there is
 /// nothing to show for it.
 fn verdict_exit(value: &Value, wanted: bool) -> Exit {
-    match (wanted, value["would"].as_str(), value["reason"].as_str()) {
-        (true, _, Some("quarantined")) => Exit::Quarantined,
-        (true, Some("sinkhole" | "quarantine"), _) => Exit::Denied,
+    match (value["verdict"].as_str(), value["reason"].as_str(), value["source"].as_str()) {
+        _ if !wanted => Exit::Ok,
+        (Some("sinkhole"), Some("quarantined"), _) => Exit::Quarantined,
+        (Some("sinkhole" | "quarantine"), ..) | (Some("hold"), _, Some("policy")) => Exit::Denied,
         _ => Exit::Ok,
     }
 }
@@ -341,6 +342,23 @@ pub(super) fn fail(message: &str, json: bool) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exit_code_follows_what_becomes_of_a_name() {
+        for (verdict, reason, source, exit) in [
+            ("answer", "", "upstream", Exit::Ok),
+            ("answer", "score", "upstream", Exit::Ok),
+            ("answer", "quarantined", "upstream", Exit::Ok),
+            ("sinkhole", "score", "policy", Exit::Denied),
+            ("quarantine", "score", "policy", Exit::Denied),
+            ("hold", "held", "cache", Exit::Ok),
+            ("hold", "held", "policy", Exit::Denied),
+            ("sinkhole", "quarantined", "policy", Exit::Quarantined),
+        ] {
+            let value = json!({ "verdict": verdict, "would": "sinkhole", "reason": reason, "source": source });
+            assert_eq!((verdict_exit(&value, true), verdict_exit(&value, false)), (exit, Exit::Ok), "{value}");
+        }
+    }
 
     #[test]
     fn a_daemon_that_does_not_answer_is_a_failure_and_not_an_absence() {
