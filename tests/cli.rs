@@ -1,6 +1,8 @@
 //! The command line and the daemon together, on loopback, without privileges: every verb, its JSON and its exit code.
 
 mod daemon;
+#[path = "cli/lists.rs"]
+mod lists;
 #[path = "cli/log.rs"]
 mod log;
 #[path = "cli/metrics.rs"]
