@@ -266,6 +266,9 @@ pub fn why(v: &Value) -> String {
     let e = &v["event"];
     if e.is_object() {
         let mut out = event(e);
+        for name in v["names"].as_array().into_iter().flatten().filter(|name| **name != e["qname"]) {
+            let _ = write!(out, "\n  also      {}", text(name));
+        }
         let _ = write!(out, "\n  owner     {}", text(&e["owner"]));
         let _ = write!(out, "\n  mode      {} (applied: {})", text(&e["mode"]), text(&e["verdict"]));
         rule(&mut out, &e["rule"]);
