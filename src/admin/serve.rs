@@ -286,7 +286,7 @@ impl Admin {
             Request::ForgetLearned { by, reason } => {
                 require("reason", &reason)?;
                 require("by", &by)?;
-                let (told, commit) = pipeline.forget_learned(&by, now).map_err(|error| {
+                let (told, commit) = pipeline.forget_learned(&by, &reason, now).map_err(|error| {
                     Response::error(ErrorCode::Failed, format!("forgotten in memory only: {error}"))
                 })?;
                 durable(Ok(commit)).await?;
