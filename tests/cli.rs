@@ -1,5 +1,7 @@
 //! The command line and the daemon together, on loopback, without privileges: every verb, its JSON and its exit code.
 
+#[path = "cli/alerts.rs"]
+mod alerts;
 #[path = "cli/cases.rs"]
 mod cases;
 mod daemon;

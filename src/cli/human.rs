@@ -346,6 +346,9 @@ pub fn status(v: &Value) -> String {
         let (id, state) = (text(&check["id"]), text(&check["state"]));
         let _ = write!(out, "\n  {id:<13} {state:<12} {}", text(&check["text"]));
     }
+    for receiver in v["alert_receivers"].as_array().into_iter().flatten() {
+        alert_receiver(&mut out, receiver);
+    }
     let lists = &v["lists"];
     let _ = write!(out, "\nlists          {} in force, {} names denied", text(&lists["lists"]), text(&lists["names"]));
     for (field, words) in [("missing", "NEVER FETCHED"), ("failing", "NOT FETCHED"), ("held", "WAITING")] {
@@ -389,6 +392,20 @@ pub fn status(v: &Value) -> String {
         }
     }
     out
+}
+
+/// One receiver of alerts; one that has taken everything needs no word.
+fn alert_receiver(out: &mut String, v: &Value) {
+    if number(&v["waiting"]) == 0.0 && v["failing"] == false {
+        return;
+    }
+    let _ = write!(out, "\nalerts         {}: {} wait", text(&v["name"]), v["waiting"]);
+    if let Some(oldest) = v["oldest"].as_u64() {
+        let _ = write!(out, ", the oldest since {}", crate::telemetry::rfc3339(oldest));
+    }
+    if v["failing"] == true {
+        *out += ", NOT TAKEN at the last try (the log says why)";
+    }
 }
 
 /// One policy zone.
