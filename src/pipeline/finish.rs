@@ -347,7 +347,12 @@ impl Pipeline {
             // Noted when it was judged before.
             return false;
         }
-        let case = self.note_refusal(walk, query, reason, Some(rule), now);
+        // A rule on trial is nothing against a session that is enforced.
+        let on_trial = mode != Mode::Enforce && live.policy.mode_of(&context) == Mode::Enforce;
+        let case = match on_trial {
+            true => self.note_reason(walk, query, reason, Some(rule), now),
+            false => self.note_refusal(walk, query, reason, Some(rule), now),
+        };
         if mode != Mode::Enforce {
             return false;
         }
@@ -355,7 +360,7 @@ impl Pipeline {
         true
     }
 
-    /// Notes that policy refuses a question that was judged otherwise before it left; gives the case.
+    /// Notes that policy refuses a question that was judged otherwise before it left, or in monitor mode would; gives the case.
     pub(super) fn note_refusal(
         &self,
         walk: &mut Walk,
@@ -364,15 +369,26 @@ impl Pipeline {
         rule: Option<RuleRef>,
         now: Now,
     ) -> CaseId {
-        let qname = query.qname.as_ref();
-        let key = self.hash((walk.session.id(), walk.record.split.tenant(qname)));
-        let case = {
+        {
             let mut inner = walk.session.inner.lock();
             inner.counts.refused += 1;
             inner.watched = true;
-            inner.sample(qname);
-            inner.case_for(key, reason, self.fresh_case(key, now.wall))
-        };
+            inner.sample(query.qname.as_ref());
+        }
+        self.note_reason(walk, query, reason, rule, now)
+    }
+
+    /// Notes for the record alone what would refuse a question; gives the case.
+    fn note_reason(
+        &self,
+        walk: &mut Walk,
+        query: &Query<'_>,
+        reason: Reason,
+        rule: Option<RuleRef>,
+        now: Now,
+    ) -> CaseId {
+        let key = self.hash((walk.session.id(), walk.record.split.tenant(query.qname.as_ref())));
+        let case = walk.session.inner.lock().case_for(key, reason, self.fresh_case(key, now.wall));
         walk.record.would = Verdict::Sinkhole;
         walk.record.reason = Some(reason);
         walk.record.rule = rule;

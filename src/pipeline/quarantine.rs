@@ -176,7 +176,7 @@ impl Pipeline {
     }
 
     /// Opens a session on an operator's word, once that is on disk: what nobody could know of after a crash is not done at
-    /// all. `false` if it was not closed.
+    /// all. `false` if it was not closed; of one that would have been, what is held against it is forgotten.
     ///
     /// `extend`, in bits, is added to each of its limits; it may be given to an open session too.
     ///
@@ -190,7 +190,8 @@ impl Pipeline {
         extend: u32,
         now: Now,
     ) -> Result<bool, NotReleased> {
-        let (commit, case) = self.record_release(session, by, note, extend, now)?;
+        let (commit, released) = self.record_release(session, by, note, extend, now)?;
+        let case = released.as_ref().map(|quarantine| quarantine.case);
         if let Some(commit) = commit {
             commit.await?;
         }
@@ -228,10 +229,10 @@ impl Pipeline {
             inner.dirty = true;
         }
         self.guard_locked(&context, &mut inner, Cause::Session, now);
-        Ok(case.is_some())
+        Ok(released.is_some_and(|quarantine| quarantine.applied))
     }
 
-    /// Journals a release, or that an open session may spend more: what to await, and the case that is released.
+    /// Journals a release, or that an open session may spend more: what to await, and what is released.
     fn record_release(
         &self,
         session: &Session,
@@ -239,7 +240,7 @@ impl Pipeline {
         note: &str,
         extend: u32,
         now: Now,
-    ) -> Result<(Option<Commit>, Option<CaseId>), NotReleased> {
+    ) -> Result<(Option<Commit>, Option<Quarantine>), NotReleased> {
         let inner = session.inner.lock();
         if inner.ended {
             return Err(NotReleased::Ended);
@@ -254,13 +255,22 @@ impl Pipeline {
             |score: &SessionState| store::Record::Ledger { session: session.id().clone(), state: score.snapshot() };
         let (by, note) = (by.to_owned(), note.to_owned());
         let record = store::Record::Release { session: session.id().clone(), by, note, extend };
-        let Some(Quarantine { case, reason, .. }) = inner.quarantine else {
+        let Some(quarantine) = inner.quarantine.clone() else {
             // Who let it tell more, and why, is on record with how much.
             let commit = (extend > 0).then(|| self.store.append(vec![record, ledger(&score)])).transpose()?;
             return Ok((commit, None));
         };
         score.release();
+        let Quarantine { case, reason, applied, .. } = quarantine;
         let mut alert = self.alert(AlertKind::Release, &inner, &session.context(), None, reason, case, now);
+        if !applied {
+            alert.summary = format!(
+                "Session {} was not closed, since it is only watched; what was held against it is forgotten. At most {} octets \
+                 left in DNS names.",
+                session.id(),
+                inner.charged.octets(),
+            );
+        }
         if extend > 0 {
             alert.summary += &format!(" Each of its limits was raised by {extend} bits.");
         }
@@ -268,7 +278,7 @@ impl Pipeline {
             alert.summary += &format!(" Released by {by}: {note}");
         }
         let records = vec![record, ledger(&score), store::Record::Alert { alert: Box::new(alert) }];
-        Ok((Some(self.store.append(records)?), Some(case)))
+        Ok((Some(self.store.append(records)?), Some(quarantine)))
     }
 
     /// Ends a session by its name, if there is one: nothing more is answered or pinned for it, an answer under way included.

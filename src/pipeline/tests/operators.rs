@@ -177,3 +177,50 @@ fn a_grant_given_again_with_fewer_ports_closes_the_rest() {
         assert_eq!(world.pipeline.grants_in_force(clock::now()).len(), 1);
     });
 }
+
+#[test]
+fn what_a_rule_on_trial_would_refuse_is_nothing_against_an_enforced_session() {
+    block_on(async {
+        let rule = |id: &str, action: &str, mode: &str| {
+            format!(
+                "[[rule]]\nid = \"{id}\"\naction = \"{action}\"\nnames = [\"site.example\"]\nowner = \"o\"\nreason = \"r\"\n\
+                 review_by = \"2099-01-01\"\n{mode}\n"
+            )
+        };
+        let (allow, trial, deny) = (rule("own", "allow", ""), "mode = \"monitor\"", "mode = \"enforce\"");
+        for (mode, refused) in [(trial, 0), (deny, 1)] {
+            let world = World::new(&(rule("new", "deny", mode) + &allow)).await;
+            let session = world.announce("a", A);
+            assert_eq!(world.has(A, "www.site.example").await, refused == 0);
+            let inner = session.inner.lock();
+            assert_eq!((inner.counts.refused, inner.samples.len() as u64), (refused, refused), "{mode}");
+            assert_eq!(inner.state() == crate::session::State::Watched, refused > 0, "{mode}");
+        }
+    });
+}
+
+#[test]
+fn who_was_only_watched_is_not_said_to_be_released() {
+    block_on(async {
+        let enforced = world_for_test::World::new("", |_| Says::Address { ttl: 300, last: 5 }).await;
+        let text = enforced.text.replace("mode = \"enforce\"", "mode = \"monitor\"");
+        let world = World(world_for_test::World::again(tempfile::tempdir().expect("directory"), text).await);
+        let session = world.announce("a", A);
+        // Payload under a type that only tunnels use.
+        let payload = "mzxw6ytboi3dsmrrgqzdgnjsgm3tenzt.evil.example";
+        drop(world.ask(A, &packet(payload, Qtype(10)), clock::now()).await);
+        assert!(session.inner.lock().quarantine.as_ref().is_some_and(|quarantine| !quarantine.applied));
+        let release = || world.pipeline.release_by(&session, "ops", "seen", 0, clock::now());
+        assert!(!release().await.expect("recorded"), "it was open");
+        assert!(session.inner.lock().quarantine.is_none(), "and is looked at anew");
+        let [alert] = &world.alerts(AlertKind::Release)[..] else { panic!("one alert") };
+        assert!(
+            alert.summary.contains("was not closed") && alert.summary.contains("by ops: seen"),
+            "{}",
+            alert.summary
+        );
+        world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+        assert!(release().await.expect("recorded"));
+        assert!(world.alerts(AlertKind::Release)[1].summary.contains("was released"));
+    });
+}
