@@ -253,13 +253,14 @@ impl Admin {
                     error @ NotReleased::TooMuch { .. } => Response::error(ErrorCode::BadRequest, error.to_string()),
                     error => Response::error(ErrorCode::Failed, error.to_string()),
                 })?;
-                Ok(json!({
+                let told = json!({
                     "schema": 1,
                     "session": session.id(),
                     "state": "active",
                     "released": was_closed,
                     "ledger_spent": pipeline.ledger_spent(&session),
-                }))
+                });
+                Ok(in_step(pipeline, told).await)
             }
             Request::Allow { name, seconds, reason, owner, session, ports } => {
                 let from = now.wall.shown;

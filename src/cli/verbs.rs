@@ -291,8 +291,8 @@ fn ask_for(socket: &Path, request: &Request, patience: Duration, json: bool, wor
 }
 
 /// What is said beside the answer where the packet filter is behind.
-const BEHIND: &str = "staunch: the packet filter does not hold this yet: connections that it should end may go on, and new ones \
-                      be made, until it does; `staunch status` tells when";
+const BEHIND: &str = "staunch: the packet filter does not hold this yet: what it should close may be open, and what it should \
+                      open closed, until it does; `staunch status` tells when";
 
 fn print(value: &Value, json: bool, words: impl Fn(&Value) -> String) {
     say(&if json { value.to_string() } else { words(value) });
