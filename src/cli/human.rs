@@ -29,8 +29,8 @@ pub fn session_line(s: &Value) -> String {
         text(&s["state"]),
         text(&s["type"]),
         text(&s["mode"]),
-        s["queries"],
-        s["refused"],
+        text(&s["queries"]),
+        text(&s["refused"]),
         number(&s["ledger_bits"]),
         text(&s["addresses"]),
     )
@@ -146,16 +146,23 @@ pub fn event(e: &Value) -> String {
         let session = e["session"].as_str().unwrap_or("-");
         return format!("{} {session:<20} {:<10} {}", text(&e["time"]), text(&e["notice"]), text(&e["text"]));
     }
+    // Let go on its way, and nothing came of it.
+    let failed = e["verdict"] == "answer" && e["source"] == "failed";
     let mut out = format!(
         "{} {:<20} {:<10} {:<6} {}",
         text(&e["time"]),
         text(&e["session"]),
-        text(&e["verdict"]),
+        if failed { "failed".into() } else { text(&e["verdict"]) },
         text(&e["qtype"]),
         text(&e["qname"]),
     );
     if e["would"] != "answer" {
         let _ = write!(out, "  [{} {}, case {}]", text(&e["would"]), text(&e["reason"]), text(&e["case"]));
+    } else if !e["reason"].is_null() {
+        let _ = write!(out, "  [{}]", text(&e["reason"]));
+    }
+    if e["count"].is_number() {
+        let _ = write!(out, "  {} times", e["count"]);
     }
     if let Some(score) = e["score"].as_object() {
         let _ = write!(out, "  score {:.1}, {:.1} bits", number(&score["total"]), number(&score["charged_bits"]));
@@ -500,4 +507,55 @@ pub fn learned(v: &Value) -> String {
         );
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn asked(more: &Value) -> Value {
+        let mut event = json!({
+            "time": "2026-12-01T00:00:00.000Z", "session": "a", "verdict": "answer", "would": "answer", "source": "upstream",
+            "qtype": "A", "qname": "www.site.example",
+        });
+        for (field, value) in more.as_object().into_iter().flatten() {
+            event[field] = value.clone();
+        }
+        event
+    }
+
+    #[test]
+    fn a_line_of_an_event_says_what_the_client_got() {
+        for (more, words) in [
+            (json!({}), "answer     A      www.site.example"),
+            (json!({ "count": 9 }), "answer     A      www.site.example  9 times"),
+            (json!({ "source": "failed" }), "failed     A      www.site.example"),
+            (json!({ "source": "failed", "reason": "not-pinned" }), "failed     A      www.site.example  [not-pinned]"),
+            (
+                json!({ "verdict": "sinkhole", "would": "sinkhole", "source": "policy", "reason": "score", "case": "c1" }),
+                "sinkhole   A      www.site.example  [sinkhole score, case c1]",
+            ),
+        ] {
+            let said = event(&asked(&more));
+            assert!(said.ends_with(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn sessions_stand_in_columns() {
+        let session = |id: &str, queries: u64, refused: u64| {
+            json!({
+                "id": id, "state": "active", "type": "batch", "mode": "enforce", "queries": queries, "refused": refused,
+                "ledger_bits": 0.5, "addresses": ["192.0.2.1"],
+            })
+        };
+        let said = sessions(&json!({ "sessions": [session("a", 7, 0), session("longer", 12_345, 678)] }));
+        let place = |line: &str| line.find("refused");
+        assert!(
+            said.lines().all(|line| place(line).is_some() && place(line) == said.lines().next().and_then(place)),
+            "{said}"
+        );
+    }
 }
