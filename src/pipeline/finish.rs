@@ -15,7 +15,7 @@ use super::{Deferred, Leave, Live, Pipeline, Step, Walk, beyond};
 use crate::answer::{self, Asked, Kind, Vetted};
 use crate::cache::{Entry, Key};
 use crate::clock;
-use crate::event::{RuleRef, Source, Verdict};
+use crate::event::{Source, Verdict};
 use crate::listen::Fast;
 use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, Transport};
 use crate::partition::Partition;
@@ -358,42 +358,6 @@ impl Pipeline {
         }
         refuse_by_policy(live, walk, query, (reason, case), out);
         true
-    }
-
-    /// Notes that policy refuses a question that was judged otherwise before it left, or in monitor mode would; gives the case.
-    pub(super) fn note_refusal(
-        &self,
-        walk: &mut Walk,
-        query: &Query<'_>,
-        reason: Reason,
-        rule: Option<RuleRef>,
-        now: Now,
-    ) -> CaseId {
-        {
-            let mut inner = walk.session.inner.lock();
-            inner.counts.refused += 1;
-            inner.watched = true;
-            inner.sample(query.qname.as_ref());
-        }
-        self.note_reason(walk, query, reason, rule, now)
-    }
-
-    /// Notes for the record alone what would refuse a question; gives the case.
-    fn note_reason(
-        &self,
-        walk: &mut Walk,
-        query: &Query<'_>,
-        reason: Reason,
-        rule: Option<RuleRef>,
-        now: Now,
-    ) -> CaseId {
-        let key = self.hash((walk.session.id(), walk.record.split.tenant(query.qname.as_ref())));
-        let case = walk.session.inner.lock().case_for(key, reason, self.fresh_case(key, now.wall));
-        walk.record.would = Verdict::Sinkhole;
-        walk.record.reason = Some(reason);
-        walk.record.rule = rule;
-        walk.record.case = Some(case);
-        case
     }
 
     /// A refusal that is an address: the block page must be reachable.
