@@ -66,6 +66,8 @@ fn add(answer: &mut Value, found: CaseRecord) {
 
 /// The newest event of a case, and the last names that it stands for.
 async fn event_of(pipeline: &Pipeline, case: CaseId) -> Found {
+    // Whoever was refused a moment ago may ask before the event is written.
+    pipeline.telemetry.caught_up().await;
     let recent = pipeline.telemetry.case(case);
     let live = pipeline.live.load_full();
     let searched = tokio::task::spawn_blocking(move || match &live.event_file {
