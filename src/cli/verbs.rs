@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::args::{Args, LearnVerb, SessionVerb, Verb};
+use super::args::{Args, ExitBy, LearnVerb, SessionVerb, Verb};
 use super::{Exit, default_socket, human, other_sockets};
 use crate::admin::client::{self, Exchange};
 use crate::admin::protocol::{ErrorCode, Request};
@@ -259,11 +259,14 @@ fn observe(socket: &Path, request: &Request, (last, follow): (usize, bool), json
     }
 }
 
-/// By what becomes of the name now: what monitor mode only records is answered. A name that is held is refused where there is
-/// nothing to show for it.
-fn verdict_exit(value: &Value, wanted: bool) -> Exit {
-    match (value["verdict"].as_str(), value["reason"].as_str(), value["source"].as_str()) {
-        _ if !wanted => Exit::Ok,
+/// A name that is held is refused where there is nothing to show for it.
+fn verdict_exit(value: &Value, by: Option<ExitBy>) -> Exit {
+    let verdict = match by {
+        None => return Exit::Ok,
+        Some(ExitBy::Now) => &value["verdict"],
+        Some(ExitBy::Enforced) => &value["would"],
+    };
+    match (verdict.as_str(), value["reason"].as_str(), value["source"].as_str()) {
         (Some("sinkhole"), Some("quarantined"), _) => Exit::Quarantined,
         (Some("sinkhole" | "quarantine"), ..) | (Some("hold"), _, Some("policy")) => Exit::Denied,
         _ => Exit::Ok,
@@ -345,18 +348,20 @@ mod tests {
 
     #[test]
     fn an_exit_code_follows_what_becomes_of_a_name() {
-        for (verdict, reason, source, exit) in [
-            ("answer", "", "upstream", Exit::Ok),
-            ("answer", "score", "upstream", Exit::Ok),
-            ("answer", "quarantined", "upstream", Exit::Ok),
-            ("sinkhole", "score", "policy", Exit::Denied),
-            ("quarantine", "score", "policy", Exit::Denied),
-            ("hold", "held", "cache", Exit::Ok),
-            ("hold", "held", "policy", Exit::Denied),
-            ("sinkhole", "quarantined", "policy", Exit::Quarantined),
+        for (verdict, reason, source, now, enforced) in [
+            ("answer", "", "upstream", Exit::Ok, Exit::Ok),
+            ("answer", "score", "upstream", Exit::Ok, Exit::Denied),
+            ("answer", "quarantined", "upstream", Exit::Ok, Exit::Quarantined),
+            ("sinkhole", "score", "policy", Exit::Denied, Exit::Denied),
+            ("quarantine", "score", "policy", Exit::Denied, Exit::Denied),
+            ("hold", "held", "cache", Exit::Ok, Exit::Ok),
+            ("hold", "held", "policy", Exit::Denied, Exit::Denied),
+            ("sinkhole", "quarantined", "policy", Exit::Quarantined, Exit::Quarantined),
         ] {
-            let value = json!({ "verdict": verdict, "would": "sinkhole", "reason": reason, "source": source });
-            assert_eq!((verdict_exit(&value, true), verdict_exit(&value, false)), (exit, Exit::Ok), "{value}");
+            let would = if verdict == "answer" && !reason.is_empty() { "sinkhole" } else { verdict };
+            let value = json!({ "verdict": verdict, "would": would, "reason": reason, "source": source });
+            let exits = [None, Some(ExitBy::Now), Some(ExitBy::Enforced)].map(|by| verdict_exit(&value, by));
+            assert_eq!(exits, [Exit::Ok, now, enforced], "{value}");
         }
     }
 

@@ -84,6 +84,8 @@ fn an_exit_code_of_explain_says_what_becomes_of_the_name_now() {
     let explained = monitor.run(&explain);
     assert_eq!(code(&explained), 0, "monitor mode answers it: {explained:?}");
     assert!(String::from_utf8_lossy(&explained.stdout).contains("in enforce mode: sinkhole"), "{explained:?}");
+    let enforced = [&explain[..4], &["--exit-code=enforced"]].concat();
+    assert_eq!(code(&monitor.run(&enforced)), 10, "as whoever tries a policy wants to know");
     // Payload under a type that only tunnels use would close the session.
     monitor.ask(&format!("{}.evil.example", chunk(1)), 10);
     assert_eq!(monitor.json(&["session", "show", "s1"])["quarantine"]["applied"], false);
