@@ -199,16 +199,33 @@ fn what_a_rule_on_trial_would_refuse_is_nothing_against_an_enforced_session() {
     });
 }
 
+/// Monitor mode, and a session that enforce mode would have closed: by payload under a type that only tunnels use.
+async fn watched() -> (World, Arc<Session>) {
+    let enforced = world_for_test::World::new("", |_| Says::Address { ttl: 300, last: 5 }).await;
+    let text = enforced.text.replace("mode = \"enforce\"", "mode = \"monitor\"");
+    let world = World(world_for_test::World::again(tempfile::tempdir().expect("directory"), text).await);
+    let session = world.announce("a", A);
+    let payload = "mzxw6ytboi3dsmrrgqzdgnjsgm3tenzt.evil.example";
+    drop(world.ask(A, &packet(payload, Qtype(10)), clock::now()).await);
+    (world, session)
+}
+
+#[test]
+fn what_left_with_the_question_that_would_close_a_session_is_in_its_alert() {
+    block_on(async {
+        let (world, session) = watched().await;
+        world.pipeline.store.append(Vec::new()).expect("room").await.expect("written behind the alert");
+        let [alert] = &world.alerts(AlertKind::WouldQuarantine)[..] else { panic!("one alert") };
+        let told = session.inner.lock().charged;
+        assert!(told > Bits::whole(150), "{told:?}");
+        assert_eq!(alert.leaked_bits_at_most, told, "it was let go: {}", alert.summary);
+    });
+}
+
 #[test]
 fn who_was_only_watched_is_not_said_to_be_released() {
     block_on(async {
-        let enforced = world_for_test::World::new("", |_| Says::Address { ttl: 300, last: 5 }).await;
-        let text = enforced.text.replace("mode = \"enforce\"", "mode = \"monitor\"");
-        let world = World(world_for_test::World::again(tempfile::tempdir().expect("directory"), text).await);
-        let session = world.announce("a", A);
-        // Payload under a type that only tunnels use.
-        let payload = "mzxw6ytboi3dsmrrgqzdgnjsgm3tenzt.evil.example";
-        drop(world.ask(A, &packet(payload, Qtype(10)), clock::now()).await);
+        let (world, session) = watched().await;
         assert!(session.inner.lock().quarantine.as_ref().is_some_and(|quarantine| !quarantine.applied));
         let release = || world.pipeline.release_by(&session, "ops", "seen", 0, clock::now());
         assert!(!release().await.expect("recorded"), "it was open");
