@@ -241,3 +241,28 @@ fn who_was_only_watched_is_not_said_to_be_released() {
         assert!(world.alerts(AlertKind::Release)[1].summary.contains("was released"));
     });
 }
+
+#[test]
+fn a_quarantine_that_finds_the_queue_full_is_an_event_as_any() {
+    block_on(async {
+        let world = World::of("", "").await;
+        let session = world.announce("a", A);
+        // One line a second is told of questions past a share; this is the one.
+        assert!(session.may_tell(clock::now().mono));
+        let payload = packet("mzxw6ytboi3dsmrrgqzdgnjsgm3tenzt.evil.example", Qtype(10));
+        let waiting = world.begin(A, &payload, clock::now()).expect("it waits for the journal");
+        let mut reply = Vec::new();
+        crate::listen::Service::overloaded(&*world.pipeline, waiting, &mut reply);
+        assert_eq!(outcome(&reply), (2, 0));
+        world.pipeline.telemetry.caught_up().await;
+        let (told, _) = world.pipeline.telemetry.follow();
+        let event: serde_json::Value = serde_json::from_str(told.last().expect("an event")).expect("JSON");
+        let case = session.inner.lock().quarantine.as_ref().map(|quarantine| quarantine.case.to_string());
+        assert_eq!(
+            (event["verdict"].as_str(), event["case"].as_str()),
+            (Some("quarantine"), case.as_deref()),
+            "{event}"
+        );
+        assert_eq!((event["reason"].as_str(), event["rcode"].as_u64()), (Some("type-not-allowed"), Some(2)));
+    });
+}
