@@ -223,7 +223,7 @@ impl Admin {
                     None => {
                         return Err(Response::error(
                             ErrorCode::Failed,
-                            "closed in memory; the journal did not take it",
+                            "closed in memory; the journal has no room for it now, and gets it as soon as it has",
                         ));
                     }
                 }

@@ -13,7 +13,7 @@ use crate::model::{CaseId, Now, Reason, SessionId};
 use crate::session::{Announced, Context, Inner, Quarantine, Session};
 use crate::sparing::Sparing;
 use crate::store::{self, Commit, Durable};
-use crate::telemetry::Record;
+use crate::telemetry::{Record, rfc3339};
 
 /// Most bits that a session may be given beyond its limits, all together: where configured budgets end.
 pub const MOST_EXTENDED: u32 = 8_388_607;
@@ -89,16 +89,13 @@ impl Pipeline {
         let reason = record.reason.unwrap_or(Reason::Score);
         let case = record.case.unwrap_or_else(|| self.fresh_case(0, now.wall));
         let alert = self.alert(AlertKind::WouldQuarantine, inner, context, Some(record), reason, case, now);
-        inner.quarantine = Some(Quarantine {
-            case,
-            reason,
-            by: "staunch".into(),
-            note: alert.summary.clone(),
-            since: now.wall.shown,
-            applied: false,
-            recorded: false,
-        });
-        drop(self.spool(vec![store::Record::Alert { alert: Box::new(alert) }]));
+        let note = alert.summary.clone();
+        // Where there is no room for the alert the mark is made, and the alert raised, by the next such question.
+        if self.spool(vec![store::Record::Alert { alert: Box::new(alert) }]).is_none() {
+            return;
+        }
+        let (by, since) = ("staunch".to_owned(), now.wall.shown);
+        inner.quarantine = Some(Quarantine { case, reason, by, note, since, applied: false, recorded: false });
         tracing::info!(session = %session.id(), %case, reason = reason.as_str(), "session would be quarantined");
     }
 
@@ -153,26 +150,48 @@ impl Pipeline {
                 tracing::error!(%error, session = %session.id(), "the packet filter did not take a quarantine");
             }
         }
-        let records = vec![
-            store::Record::Quarantine {
-                session: session.id().clone(),
-                case,
-                reason,
-                by: by.to_owned(),
-                note: note.to_owned(),
-                since: None,
-                addresses: unsaid(context),
-            },
-            store::Record::Alert { alert: Box::new(alert) },
-            store::Record::Ledger { session: session.id().clone(), state: self.step(inner) },
-        ];
-        inner.pending = self.spool(records).map(|commit| Arc::new(Durable::new(commit)));
-        if inner.pending.is_none() {
-            // Its step is missing.
-            inner.score.retell();
-        }
+        let records = self.records_of(inner, session, context, alert, None);
+        let commit = self.spool(records);
+        await_records(inner, commit);
         // Behind what is to last.
         tracing::info!(session = %session.id(), %case, reason = reason.as_str(), by, "session quarantined");
+    }
+
+    /// What the journal is to have of a quarantine that was just made, or, with `since`, some time ago.
+    fn records_of(
+        &self,
+        inner: &mut Inner,
+        session: &Session,
+        context: &Context,
+        alert: Alert,
+        since: Option<u64>,
+    ) -> Vec<store::Record> {
+        let Some(Quarantine { case, reason, by, note, .. }) = inner.quarantine.clone() else { return Vec::new() };
+        let (id, addresses) = (session.id().clone(), unsaid(context));
+        vec![
+            store::Record::Quarantine { session: id.clone(), case, reason, by, note, since, addresses },
+            store::Record::Alert { alert: Box::new(alert) },
+            store::Record::Ledger { session: id, state: self.step(inner) },
+        ]
+    }
+
+    /// Hands a quarantine to the journal that had no room for it when it was made, and its alert: it would end with the process,
+    /// and nobody would have heard of it. Called every second for each session, under its lock.
+    pub(super) fn journal_again(&self, session: &Session, inner: &mut Inner, now: Now) {
+        let Some(quarantine) = inner.quarantine.clone().filter(|it| it.applied && !it.recorded) else { return };
+        if inner.pending.is_some() || inner.ended {
+            return;
+        }
+        let (context, Quarantine { case, reason, by, note, since, .. }) = (session.context(), quarantine);
+        let mut alert = self.alert(AlertKind::Quarantine, inner, &context, None, reason, case, now);
+        match &*by {
+            "staunch" => alert.summary = note,
+            by => alert.summary += &format!(" Closed by {by}: {note}"),
+        }
+        alert.time = rfc3339(since);
+        let records = self.records_of(inner, session, &context, alert, Some(since));
+        let commit = self.store.append(records).ok();
+        await_records(inner, commit);
     }
 
     /// Opens a session on an operator's word, once that is on disk: what nobody could know of after a crash is not done at
@@ -406,6 +425,15 @@ impl Pipeline {
         let mut alert = self.alert(AlertKind::Degraded, &inner, &live.stranger, None, None, case, now);
         alert.summary = what.to_owned();
         drop(self.spool(vec![store::Record::Alert { alert: Box::new(alert) }]));
+    }
+}
+
+/// Has whoever tells of a quarantine wait for its records, where the journal took them.
+fn await_records(inner: &mut Inner, commit: Option<Commit>) {
+    inner.pending = commit.map(|commit| Arc::new(Durable::new(commit)));
+    if inner.pending.is_none() {
+        // Its step is missing.
+        inner.score.retell();
     }
 }
 

@@ -266,3 +266,39 @@ fn a_quarantine_that_finds_the_queue_full_is_an_event_as_any() {
         assert_eq!((event["reason"].as_str(), event["rcode"].as_u64()), (Some("type-not-allowed"), Some(2)));
     });
 }
+
+#[test]
+fn a_quarantine_that_the_journal_had_no_room_for_is_handed_over_again() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        let case = world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+        world.pipeline.save_ledgers(clock::now());
+        let quarantines =
+            |world: &World| world.lines().into_iter().filter(|r| matches!(r, Record::Quarantine { .. })).count();
+        let pending = session.inner.lock().pending.clone().expect("on its way");
+        pending.wait().await.expect("on disk");
+        assert_eq!((quarantines(&world), world.alerts(AlertKind::Quarantine).len()), (1, 1), "the control: once");
+        // As if the queue had been full.
+        session.inner.lock().pending = None;
+        world.pipeline.save_ledgers(clock::now());
+        let pending = session.inner.lock().pending.clone().expect("on its way again");
+        pending.wait().await.expect("on disk");
+        world.pipeline.save_ledgers(clock::now());
+        assert_eq!(quarantines(&world), 2, "and no more");
+        let [first, again] = &world.alerts(AlertKind::Quarantine)[..] else { panic!("two") };
+        assert_eq!((&again.summary, &again.time, again.case), (&first.summary, &first.time, case));
+    });
+}
+
+#[test]
+fn what_would_close_a_session_is_told_by_the_next_question_where_the_journal_has_no_room() {
+    block_on(async {
+        let (world, session) = watched().await;
+        session.inner.lock().quarantine = None;
+        world.pipeline.store.close();
+        let payload = packet("gezdgnbvgy3tqojqgezdgnbvgy3tqojq.evil.example", Qtype(10));
+        drop(world.ask(A, &payload, clock::now()).await);
+        assert!(session.inner.lock().quarantine.is_none(), "no mark without its alert");
+    });
+}
