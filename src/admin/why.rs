@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::protocol::{ErrorCode, Response};
 use crate::model::CaseId;
 use crate::pipeline::Pipeline;
+use crate::regular;
 use crate::store::CaseRecord;
 
 /// Names told of a case: one stands for all refusals of a session that have a domain and a reason in common.
@@ -126,7 +127,8 @@ fn find_case(file: &Path, kept: u32, case: CaseId) -> Found {
         std::path::PathBuf::from(name)
     });
     for path in std::iter::once(file.to_owned()).chain(rotated) {
-        let Ok(open) = std::fs::File::open(&path) else { continue };
+        // Out of a pipe nothing is to be read that somebody else waits for.
+        let Ok(open) = regular::open(&path, u64::MAX) else { continue };
         let mut lines = std::io::BufReader::new(open);
         let (mut line, mut found) = (Vec::new(), Found::default());
         while matches!(lines.read_until(b'\n', &mut line), Ok(1..)) {
@@ -163,5 +165,22 @@ mod tests {
         std::fs::write(&file, line(4)).expect("written");
         assert_eq!(newest(40, case).expect("found"), line(4).as_bytes());
         assert_eq!(newest(40, CaseId::from_random(8)), None);
+    }
+
+    #[test]
+    fn a_pipe_that_events_go_to_is_left_to_who_reads_it() {
+        let dir = tempfile::tempdir().expect("directory");
+        let file = dir.path().join("events.pipe");
+        let name = std::ffi::CString::new(file.as_os_str().as_encoded_bytes()).expect("a path");
+        // SAFETY: the pointer is to a NUL-terminated string.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        let mut pipe = std::fs::File::options().read(true).write(true).open(&file).expect("opens");
+        let case = CaseId::from_random(7);
+        let line = format!("{{\"qname\":\"a.example\",\"case\":\"{case}\"}}\n");
+        std::io::Write::write_all(&mut pipe, line.as_bytes()).expect("written");
+        assert_eq!(find_case(&file, 0, case).event, None);
+        let mut read = vec![0; line.len()];
+        std::io::Read::read_exact(&mut pipe, &mut read).expect("all of it");
+        assert_eq!(read, line.as_bytes());
     }
 }
