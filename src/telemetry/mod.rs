@@ -298,4 +298,37 @@ mod tests {
         telemetry.stop();
         writer.join().expect("ended");
     }
+
+    #[test]
+    fn what_waits_for_the_disk_is_written_at_the_end() {
+        use std::io::{BufRead as _, BufReader};
+        let dir = tempfile::tempdir().expect("directory");
+        let file = dir.path().join("events.pipe");
+        let name = std::ffi::CString::new(file.as_os_str().as_encoded_bytes()).expect("a path");
+        // SAFETY: the pointer is to a NUL-terminated string.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        let lines = lines::Config { file: file.clone(), rotate_bytes: 1 << 16, keep: 1 };
+        let (telemetry, writer) = Telemetry::start(&Config { file: Some(lines), queue: 1 << 16 }).expect("a thread");
+        let all = 4_000;
+        for n in 0..all {
+            telemetry.notice(Notice::new(NoticeKind::Drift, rfc3339(0), format!("{n}")));
+        }
+        // More than a pipe holds that nobody reads.
+        while !telemetry.spill().failing {
+            std::thread::yield_now();
+        }
+        let reader = std::thread::spawn(move || {
+            let pipe = std::fs::File::options().read(true).write(true).open(&file).expect("opens");
+            let lines = BufReader::new(pipe).lines().map(|line| line.expect("text"));
+            lines.take_while(|line| !line.contains(&format!("\"{}\"", all - 1))).count()
+        });
+        telemetry.stop();
+        writer.join().expect("ended");
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while !reader.is_finished() {
+            assert!(std::time::Instant::now() < end, "the last one never comes");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(reader.join().expect("read") >= all - 2, "one may have been torn");
+    }
 }

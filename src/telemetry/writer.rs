@@ -100,6 +100,9 @@ pub fn run(telemetry: &Telemetry, file: Option<LineFile>) {
         }
         lines.clear();
         if idle && stopping {
+            if let Some(out) = &mut out {
+                out.end();
+            }
             return;
         } else if idle {
             std::thread::sleep(NAP);
@@ -147,6 +150,15 @@ struct Out {
 impl Out {
     fn new(file: LineFile) -> Self {
         Self { file, spill: Spill::new(spill::CAPACITY), batch: Vec::with_capacity(BATCH + 4096), retry: None }
+    }
+
+    /// Tries once more to write what waits, pause or none; what is lost now is told.
+    fn end(&mut self) {
+        self.retry = None;
+        let SpillStatus { waiting, .. } = self.write(&mut Vec::new(), Instant::now());
+        if waiting > 0 {
+            tracing::warn!(waiting, "events are lost with this process, since the disk did not take them");
+        }
     }
 
     /// Writes these lines behind what waits; what the disk does not take waits.
