@@ -62,7 +62,7 @@ pub struct SinkStatus {
     pub taken: u64,
     /// Failed tries since start.
     pub failed: u64,
-    /// The last try failed.
+    /// The last try failed, or there was none because alerts cannot be read from the journal.
     pub failing: bool,
 }
 
@@ -189,6 +189,8 @@ impl Worker {
                 }
                 Ok(None) => {}
                 Err(error) => {
+                    // Nothing is delivered, whoever is at fault.
+                    self.counters.failing.store(true, Ordering::Relaxed);
                     tracing::error!(sink = self.spool.sink(), %error, "alerts cannot be read from the journal");
                     self.stop.sleep(self.retry.most);
                 }
