@@ -88,6 +88,10 @@ async fn client(
         Ok(result) => result?,
         Err(_) => return Ok(()),
     };
+    if line.len() >= MAX_REQUEST && !line.ends_with(b"\n") {
+        let what = format!("a request is one line of less than {MAX_REQUEST} octets");
+        return send(&mut write, &Response::error(ErrorCode::BadRequest, what)).await;
+    }
     let request = match serde_json::from_slice(&line) {
         Ok(request) => request,
         Err(error) => {

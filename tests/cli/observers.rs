@@ -69,3 +69,15 @@ fn who_asks_for_more_events_than_are_held_hears_where_they_are() {
     let (lines, said) = observe("3", &["--session", "nobody-asks"]);
     assert!(lines == 0 && said.contains("0 of them match"), "{lines}: {said}");
 }
+
+#[test]
+fn a_request_that_is_too_long_is_told_so() {
+    let daemon = Daemon::start(ENFORCE);
+    let mut stream = UnixStream::connect(daemon.socket()).expect("connected");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+    // What is not read any more may be refused.
+    let _ = stream.write_all(&vec![b' '; 8 << 20]);
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line).expect("an answer");
+    assert!(line.contains("bad-request") && line.contains("one line of less than"), "{line}");
+}
