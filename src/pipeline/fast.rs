@@ -55,6 +55,7 @@ impl Pipeline {
             context: context.clone(),
             address: from,
             transport,
+            over: led.over.unwrap_or(transport),
             qname: query.qname,
             qtype: query.qtype,
             split: Split::NONE,

@@ -127,6 +127,7 @@ impl Pipeline {
             context: live.stranger.clone(),
             address: from,
             transport,
+            over: transport,
             qname: query.qname,
             qtype: query.qtype,
             split,

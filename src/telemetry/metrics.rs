@@ -136,7 +136,7 @@ impl Metrics {
             self.reasons[at][usize::from(recorded)].inc_by(record.count);
         }
         let source = SOURCES.iter().position(|(s, _)| *s == record.source).unwrap_or(0);
-        self.sources[source][usize::from(record.transport == Transport::Tcp)].inc_by(record.count);
+        self.sources[source][usize::from(record.over == Transport::Tcp)].inc_by(record.count);
         for _ in 0..record.count {
             self.duration.observe(f64::from(record.duration_us) / 1e6);
         }
@@ -223,6 +223,7 @@ mod tests {
             context: Arc::new(Context::new(announcement, true)),
             address,
             transport: Transport::Udp,
+            over: Transport::Udp,
             qname: QName::from_text("www.site.example").expect("a name"),
             qtype: Qtype::A,
             split: Split::NONE,

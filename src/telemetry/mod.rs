@@ -44,8 +44,10 @@ pub struct Record {
     pub context: Arc<Context>,
     /// Where it came from.
     pub address: IpAddr,
-    /// How.
+    /// How its reply is written.
     pub transport: Transport,
+    /// How it came.
+    pub over: Transport,
     /// The name.
     pub qname: QName,
     /// The type.
@@ -98,7 +100,7 @@ impl Record {
             phase: a.phase,
             owner: a.owner.clone(),
             address: self.address,
-            transport: self.transport,
+            transport: self.over,
             qname: self.qname.as_ref().to_string(),
             qtype: self.qtype,
             tenant: self.split.tenant(self.qname.as_ref()).to_string(),
