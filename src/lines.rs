@@ -21,6 +21,10 @@ pub struct Config {
 
 /// How long, in milliseconds, a pipe or a terminal may take to make room for more.
 const ROOM: libc::c_int = 250;
+/// How often, in milliseconds, is looked whether somebody else has moved or removed the file.
+const LOOK: u64 = 1000;
+/// How much a file that cannot be rotated grows before that is tried again, octets.
+const AGAIN: u64 = 1 << 20;
 
 /// A file of lines, rotated by size. A pipe, a terminal or `/dev/null` will do as well: it is never rotated, and one that
 /// nobody reads fails like a full disk.
@@ -33,14 +37,20 @@ pub struct LineFile {
     rotate_bytes: u64,
     keep: u32,
     failing: bool,
-    /// When it was last told that it fails, and that it does not any more.
-    told: [Sparing; 2],
+    /// When it was last told that it fails, that it does not any more, and that it is not rotated.
+    told: [Sparing; 3],
 }
 
 #[derive(Debug)]
 struct Open {
     file: File,
     size: u64,
+    /// At which size it is rotated.
+    most: u64,
+    /// Which file it is: device and number.
+    identity: (u64, u64),
+    /// When it is looked next whether it is still there, monotonic milliseconds.
+    look: u64,
     /// A file on a disk, which can be rotated.
     regular: bool,
     /// The file does not end with a newline: its last line was cut short, by a full disk or by a crash.
@@ -54,8 +64,8 @@ impl LineFile {
     ///
     /// Where it cannot be opened.
     pub fn open(config: &Config, what: &'static str) -> io::Result<Self> {
-        let open = Some(Open::append(&config.file)?);
         let rotate_bytes = config.rotate_bytes.max(1 << 16);
+        let open = Some(Open::append(&config.file, rotate_bytes)?);
         Ok(Self {
             path: config.file.clone(),
             what,
@@ -77,7 +87,7 @@ impl LineFile {
         self.failing = result.is_err();
         if changed {
             let (file, now) = (self.path.display(), clock::now().mono);
-            let [failing, again] = &self.told;
+            let [failing, again, _] = &self.told;
             match (result, failing, again) {
                 (Err(error), told, _) if let Some(kept_back) = told.turn(now) => {
                     tracing::error!(%error, %file, kept_back, "{} cannot be written", self.what);
@@ -97,26 +107,38 @@ impl LineFile {
     }
 
     fn try_write(&mut self, lines: &[u8], written: &mut usize) -> io::Result<()> {
+        let now = clock::now().mono;
+        if self.open.as_mut().is_some_and(|open| open.is_gone(&self.path, now)) {
+            self.open = None;
+        }
         let open = match &mut self.open {
             Some(open) => open,
-            None => self.open.insert(Open::append(&self.path)?),
+            None => self.open.insert(Open::append(&self.path, self.rotate_bytes)?),
         };
         let result = append_lines(&mut Patient(&open.file), &mut open.torn, lines, written);
         open.size += *written as u64;
         result?;
-        if open.regular && open.size >= self.rotate_bytes {
-            rotate(&self.path, self.keep)?;
+        if open.regular && open.size >= open.most {
+            if let Err(error) = rotate(&self.path, self.keep) {
+                // All of it is written, so this is no failure of the lines: the file goes on growing.
+                open.most = open.size.saturating_add(AGAIN);
+                let (file, [.., told]) = (self.path.display(), &self.told);
+                if let Some(kept_back) = told.turn(now) {
+                    tracing::error!(%error, %file, kept_back, "{} cannot be rotated, and the file grows", self.what);
+                }
+                return Ok(());
+            }
             // What is open now is the rotated file, whatever becomes of the new one.
             self.open = None;
-            self.open = Some(Open::append(&self.path)?);
+            self.open = Some(Open::append(&self.path, self.rotate_bytes)?);
         }
         Ok(())
     }
 }
 
 impl Open {
-    fn append(path: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::{FileExt, OpenOptionsExt};
+    fn append(path: &Path, most: u64) -> io::Result<Self> {
+        use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
         // Of files on a disk this changes nothing.
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
         let file =
@@ -128,7 +150,22 @@ impl Open {
             // Of what cannot be read, such as a pipe, nothing is known to be torn.
             let _ = file.read_at(&mut last, at);
         }
-        Ok(Self { file, size, regular, torn: last != *b"\n" })
+        let identity = (metadata.dev(), metadata.ino());
+        Ok(Self { file, size, most, identity, look: 0, regular, torn: last != *b"\n" })
+    }
+
+    /// Whether the path leads to another file by now, or to none: what is written would be where nobody looks for it, or
+    /// nowhere.
+    fn is_gone(&mut self, path: &Path, now: u64) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        if !self.regular || now < self.look {
+            return false;
+        }
+        self.look = now + LOOK;
+        match std::fs::metadata(path) {
+            Ok(there) => (there.dev(), there.ino()) != self.identity,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
     }
 }
 
@@ -241,6 +278,48 @@ mod tests {
             file.write(&[&[b'y'; 70_000][..], b"\n"].concat());
         }
         assert!(logs.join("events.jsonl.2").exists(), "and rotation goes on");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_rotated_takes_lines_all_the_same() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("events.jsonl");
+        // Nothing can be moved there; root is kept from nothing by a mode.
+        std::fs::create_dir_all(dir.path().join("events.jsonl.1/taken")).expect("directory");
+        let config = Config { file: path.clone(), rotate_bytes: 1 << 16, keep: 1 };
+        let mut file = LineFile::open(&config, "lines").expect("opens");
+        let lines = [&[b'x'; 70_000][..], b"\n"].concat();
+        for n in 1..=2 {
+            assert_eq!(file.write(&lines), lines.len());
+            assert!(!file.is_failing(), "they are written");
+            assert_eq!(std::fs::metadata(&path).expect("file").len(), n * lines.len() as u64);
+        }
+        std::fs::remove_dir_all(dir.path().join("events.jsonl.1")).expect("removed");
+        for _ in 0..AGAIN / 70_000 + 1 {
+            file.write(&lines);
+        }
+        assert!(dir.path().join("events.jsonl.1").is_file(), "tried again");
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_has_moved_or_removed_is_begun_anew() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("events.jsonl");
+        let config = Config { file: path.clone(), rotate_bytes: 1 << 16, keep: 2 };
+        let mut file = LineFile::open(&config, "lines").expect("opens");
+        let later = |file: &mut LineFile| file.open.as_mut().expect("open").look = 0;
+        file.write(b"one\n");
+        std::fs::rename(&path, dir.path().join("away")).expect("moved");
+        later(&mut file);
+        file.write(b"two\n");
+        assert_eq!(std::fs::read(&path).expect("file"), b"two\n");
+        std::fs::remove_file(&path).expect("removed");
+        later(&mut file);
+        file.write(b"three\n");
+        later(&mut file);
+        file.write(b"four\n");
+        assert_eq!(std::fs::read(&path).expect("file"), b"three\nfour\n");
+        assert_eq!(std::fs::read(dir.path().join("away")).expect("file"), b"one\n");
     }
 
     /// Takes a number of octets and then reports a full disk.

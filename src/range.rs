@@ -55,6 +55,11 @@ impl IpRange {
         Self { network: IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), prefix: 0 },
     ];
 
+    /// That of an address's first `prefix` bits, which are no more than it has.
+    pub fn of(address: IpAddr, prefix: u8) -> Self {
+        Self { network: mask(address, prefix), prefix }
+    }
+
     /// Reads `address/length`, or an address alone for the range of one.
     ///
     /// # Errors

@@ -385,6 +385,25 @@ fn syslog_over_a_unix_socket_waits_for_it() {
 }
 
 #[test]
+fn alerts_that_cannot_be_read_from_the_journal_are_a_failure_of_their_delivery() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (state, away, file) = (dir.path().join("state"), dir.path().join("away"), dir.path().join("alerts.jsonl"));
+    let config = config("own", SinkKind::File { path: file.clone() });
+    let store = open(&state, &config);
+    raise(&store, 0..3);
+    std::fs::rename(&state, &away).expect("moved");
+    let delivery = Delivery::start(config, &store, None).expect("starts");
+    until("a failure", || delivery.status()[0].failing);
+    assert_eq!((delivery.depth(), file.exists()), (3, false));
+    std::fs::rename(&away, &state).expect("moved back");
+    until("the position", || delivery.depth() == 0 && !delivery.status()[0].failing);
+    let text = std::fs::read_to_string(&file).expect("the file");
+    assert_eq!(text.lines().count(), 3);
+    delivery.shutdown(Duration::from_secs(5));
+    store.close();
+}
+
+#[test]
 fn ten_thousand_alerts_drain_within_a_minute_and_a_slow_sink_does_not_hold_up_another() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("alerts.jsonl");

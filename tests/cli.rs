@@ -1,6 +1,12 @@
 //! The command line and the daemon together, on loopback, without privileges: every verb, its JSON and its exit code.
 
+#[path = "cli/alerts.rs"]
+mod alerts;
+#[path = "cli/cases.rs"]
+mod cases;
 mod daemon;
+#[path = "cli/lists.rs"]
+mod lists;
 #[path = "cli/log.rs"]
 mod log;
 #[path = "cli/metrics.rs"]
@@ -303,57 +309,6 @@ fn local_zones_are_answered_with_authority_and_never_leave() {
     assert_eq!((event["source"].as_str(), event.get("score")), (Some("zone"), None));
     let shown = daemon.json(&["session", "show", "s1"]);
     assert!(shown["pins"].as_array().expect("pins").iter().any(|p| p["address"] == "10.9.9.10"), "{shown:#}");
-}
-
-#[test]
-fn why_answers_from_the_journal_when_no_event_is_left() {
-    let mut daemon = Daemon::start(ENFORCE);
-    let closed = daemon.json(&["session", "quarantine", "s1", "--reason", "looked odd", "--by", "jane"]);
-    let case = closed["case"].as_str().expect("a case").to_owned();
-    let events = daemon.dir.path().join("state/events.jsonl");
-    daemon.restart();
-    std::fs::remove_file(&events).expect("the event file");
-    let why = daemon.json(&["why", &case]);
-    assert_eq!((why["schema"].as_u64(), why["session"].as_str()), (Some(1), Some("s1")), "{why:#}");
-    assert_eq!(
-        (why["quarantine"]["by"].as_str(), why["quarantine"]["note"].as_str()),
-        (Some("jane"), Some("looked odd"))
-    );
-
-    // Once released, no session remembers the case: only the journal does.
-    daemon.json(&["session", "release", "s1", "--by", "joe", "--reason", "reviewed"]);
-    daemon.restart();
-    std::fs::remove_file(&events).expect("the event file");
-    let why = daemon.json(&["why", &case]);
-    assert_eq!(why["quarantine"]["by"], "jane", "{why:#}");
-    assert_eq!((why["release"]["by"].as_str(), why["release"]["note"].as_str()), (Some("joe"), Some("reviewed")));
-    assert_eq!((why["alert"]["case"].as_str(), why["alert"]["kind"].as_str()), (Some(&*case), Some("quarantine")));
-    let words = daemon.run(&["why", &case]);
-    assert_eq!(code(&words), 0);
-    let words = String::from_utf8(words.stdout).expect("UTF-8");
-    for part in ["session s1 was closed", "by jane: looked odd", "by joe: reviewed", "alert quarantine"] {
-        assert!(words.contains(part), "{part} in {words}");
-    }
-    let unknown = daemon.run(&["why", "c000000000000"]);
-    assert_eq!(code(&unknown), 1, "{unknown:?}");
-}
-
-#[test]
-fn why_tells_of_the_quarantine_beside_its_event_once_the_session_is_open_again() {
-    let daemon = Daemon::start(ENFORCE);
-    for i in 0..20 {
-        daemon.ask(&format!("{}.evil.example", chunk(i)), 1);
-    }
-    let case = daemon.json(&["session", "show", "s1"])["quarantine"]["case"].as_str().expect("closed").to_owned();
-    daemon.json(&["session", "release", "s1", "--by", "joe", "--reason", "reviewed", "--extend", "64"]);
-    let why = daemon.json(&["why", &case]);
-    assert_eq!(why["event"]["case"], *case, "{why:#}");
-    assert_eq!((why["session"].as_str(), why["quarantine"]["by"].as_str()), (Some("s1"), Some("staunch")), "{why:#}");
-    assert_eq!((why["release"]["by"].as_str(), why["release"]["extended_bits"].as_u64()), (Some("joe"), Some(64)));
-    let words = String::from_utf8(daemon.run(&["why", &case]).stdout).expect("UTF-8");
-    for part in ["session s1 was closed", "by joe: reviewed", "raised by 64 bits", "evil.example"] {
-        assert!(words.contains(part), "{part} in {words}");
-    }
 }
 
 #[test]

@@ -305,6 +305,35 @@ fn a_bulk_upload_behind_one_clean_look_up_is_told_and_cut_and_a_rules_upload_is_
 }
 
 #[test]
+fn a_bulk_upload_is_told_where_the_profile_has_no_limit() {
+    let Some(world) = World::create(1) else { return };
+    let agent = &world.agents[0];
+    let ruled = Ipv4Addr::new(203, 0, 113, 30);
+    world.upstream.add_site("files.ruled.example", ruled.into());
+    world.upstream.add_site("drop.other.example", OTHER.into());
+    let stolen = web::Drop::start(&world.net, 443, usize::MAX);
+    let config = Config::enforce().rule("ruled", "allow", "\"=files.ruled.example\"", "");
+    let staunch = Staunch::start(&world, &config);
+    for (n, (name, to)) in [("files.ruled.example", ruled), ("drop.other.example", OTHER)].into_iter().enumerate() {
+        assert_eq!(resolve(agent, name), [IpAddr::from(to)], "{}", staunch.tail());
+        let sent = agent.ns.run(async move {
+            let mut stream = tokio::net::TcpStream::connect(SocketAddr::from((to, 443))).await?;
+            for _ in 0..128 {
+                tokio::time::timeout(Duration::from_secs(3), stream.write_all(&[7; 16_384])).await??;
+            }
+            Ok::<_, std::io::Error>(())
+        });
+        assert!(sent.is_ok(), "{sent:?}");
+        let all = (n + 1) * (2 << 20);
+        assert!(wait_for(Duration::from_secs(5), || (stolen.bytes().len() == all).then_some(())).is_some());
+    }
+    let marked = notice(&staunch, "volume-marked").expect("the mark of a profile without a cut_bytes is told");
+    assert_eq!((marked["address"].as_str(), &marked["limit"]), (Some("203.0.113.20"), &Value::Null), "{marked}");
+    let told = staunch.events().into_iter().filter(|event| event.get("notice").is_some()).count();
+    assert_eq!(told, 1, "and none of what a rule names");
+}
+
+#[test]
 fn written_ranges_open_without_a_name_for_their_sessions_and_drift_from_a_range_is_told_once() {
     let Some(world) = World::create(2) else { return };
     let [one, two] = &world.agents[..] else { unreachable!("two sandboxes were made") };

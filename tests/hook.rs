@@ -366,3 +366,53 @@ fn a_hook_that_is_not_there_stops_the_start_and_one_ends_with_the_service() {
         stat.is_empty() || stat.contains(") Z ")
     });
 }
+
+#[test]
+fn what_an_operator_orders_of_a_packet_filter_that_hangs_is_said_to_be_behind() {
+    let hook = Hook::start("");
+    let json = |words: &[&str]| {
+        let output = hook.daemon.run(&[words, &["--json"]].concat());
+        let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (daemon::code(&output), told["packet_filter"].as_str() == Some("behind"), output)
+    };
+    let allow = |ports: &str| {
+        json(&[
+            "allow",
+            "=a.dump.example",
+            "--for",
+            "5m",
+            "--reason",
+            "look",
+            "--owner",
+            "jane",
+            "--session",
+            "s1",
+            "--ports",
+            ports,
+        ])
+    };
+    let (exit, behind, _) = allow("tcp/443,tcp/22");
+    assert!(exit == 0 && !behind);
+    assert!(hook.answered("a.dump.example"));
+    hook.mode("gate");
+    let (exit, behind, narrowed) = allow("tcp/443");
+    assert!(exit == 14 && behind, "tcp/22 may be open yet: {narrowed:?}");
+    hook.mode("");
+    hook.until("in step", |hook| hook.answered("a.dump.example"));
+    let grants = hook.daemon.json(&["grant", "list"]);
+    let id = grants["grants"][0]["id"].as_str().expect("an id").to_owned();
+    hook.mode("gate");
+    let (exit, behind, withdrawn) = json(&["grant", "withdraw", &id, "--reason", "done"]);
+    assert!(exit == 14 && behind, "what it has opened may be open yet: {withdrawn:?}");
+    assert!(String::from_utf8_lossy(&withdrawn.stderr).contains("does not hold this yet"), "{withdrawn:?}");
+    hook.mode("");
+    hook.until("in step", |hook| hook.answered("www.site.example"));
+    assert_eq!(hook.daemon.ask("a.dump.example", 1).0, 3, "the control: it was withdrawn");
+    let (exit, behind, _) = json(&["session", "quarantine", "s1", "--reason", "test"]);
+    assert!(exit == 0 && !behind, "the control: in step");
+    hook.mode("gate");
+    let (exit, behind, released) = json(&["session", "release", "s1", "--by", "jane", "--reason", "reviewed"]);
+    assert!(exit == 14 && behind, "it may be closed yet: {released:?}");
+    hook.mode("");
+    hook.until("open", |hook| hook.answered("www.site.example"));
+}

@@ -363,3 +363,54 @@ impl Drop for Held {
         unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, none, none) };
     }
 }
+
+/// A hook that takes the state directory away when it is told what to hold: all is well but that the service is not ready.
+const AWAY: &str = r#"
+import json, os, sys
+state = sys.argv[1]
+for line in sys.stdin:
+    op = json.loads(line)["op"]
+    if op == "hold" and not os.path.exists(state + ".away"):
+        os.rename(state, state + ".away")
+        os.mkdir(state)
+    replies = {"hello": {"reply": "welcome", "version": 2}, "health": {"reply": "health"}}
+    replies["apply"] = {"reply": "results", "results": [None] * len(json.loads(line).get("commands", []))}
+    print(json.dumps(replies.get(op, {"reply": "done"})), flush=True)
+"#;
+
+#[test]
+fn a_reload_ahead_of_ready_is_not_taken_for_the_end_of_the_start() {
+    let supervisor = Supervisor::new("");
+    let (script, state) = (supervisor.dir.path().join("away.py"), supervisor.dir.path().join("state"));
+    std::fs::write(&script, AWAY).expect("the script written");
+    let python = Command::new("python3").args(["-c", "import sys; print(sys.executable, end='')"]).output();
+    let python = String::from_utf8(python.expect("python3 runs; scripts/setup.sh installs it").stdout).expect("a path");
+    let hook = format!("hook = [{python:?}, {script:?}, {state:?}]");
+    let extra = format!("[policy]\nmode = \"enforce\"\n[enforce]\nbackend = \"hook\"\n{hook}\n");
+    supervisor.configure(&supervisor.address.to_string(), &extra);
+    let running = Running { child: supervisor.command().stderr(Stdio::null()).spawn().expect("the daemon starts") };
+    let told = supervisor.hear(|said| said.contains("STATUS=not ready")).expect("why it is not ready");
+    assert!(told.contains("state directory"), "{told}");
+
+    let digest = |supervisor: &Supervisor| {
+        let status: serde_json::Value =
+            serde_json::from_slice(&supervisor.verb(&["status", "--json"]).stdout).expect("JSON");
+        status["digest"].as_str().expect("a digest").to_owned()
+    };
+    let before = digest(&supervisor);
+    let file = supervisor.dir.path().join("staunch.toml");
+    let text = std::fs::read_to_string(&file).expect("read");
+    std::fs::write(&file, text + "[answer]\nfloor_seconds = 31\n").expect("written");
+    running.signal(libc::SIGHUP);
+    let end = Instant::now() + LIMIT;
+    while digest(&supervisor) == before {
+        assert!(Instant::now() < end, "it is not reloaded");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let early = |said: &str| said.contains("READY=1") || said.contains("RELOADING=1");
+    assert_eq!(supervisor.hear_within(Duration::from_secs(2), early), None, "it is not ready");
+
+    std::fs::remove_dir_all(&state).expect("removed");
+    std::fs::rename(state.with_extension("away"), &state).expect("moved back");
+    assert!(supervisor.hear(early).expect("it is ready").contains("STATUS=ready"));
+}

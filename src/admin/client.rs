@@ -1,11 +1,17 @@
 //! The command line's side of the admin socket: blocking, one request a connection.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use socket2::{Domain, SockAddr, Socket, Type};
+
 use super::protocol::{ErrorCode, Request, Response};
+
+/// For a connection of somebody who waits for answers without end.
+const CONNECT: Duration = Duration::from_secs(15);
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -54,12 +60,12 @@ pub struct Exchange {
 impl Exchange {
     /// Sends `request`; answers are read with [`Exchange::response`] and [`Exchange::line`].
     pub fn open(path: &Path, request: &Request, timeout: Option<Duration>) -> Result<Self, Error> {
-        let unreachable = |source| Error::Unreachable { path: path.to_owned(), source };
-        let mut stream = UnixStream::connect(path).map_err(unreachable)?;
-        stream.set_read_timeout(timeout).map_err(unreachable)?;
+        let failed = |source| failed(path, timeout, source);
+        let mut stream = connect(path, timeout.unwrap_or(CONNECT)).map_err(failed)?;
+        stream.set_read_timeout(timeout).map_err(failed)?;
         let mut line = serde_json::to_vec(request).map_err(|e| Error::Protocol(e.to_string()))?;
         line.push(b'\n');
-        stream.write_all(&line).map_err(unreachable)?;
+        stream.write_all(&line).map_err(failed)?;
         Ok(Self { lines: BufReader::new(stream), path: path.to_owned(), patience: timeout })
     }
 
@@ -69,13 +75,7 @@ impl Exchange {
         match self.lines.read_line(&mut line) {
             Ok(0) => Ok(None),
             Ok(_) => Ok(Some(line)),
-            Err(source) => Err(match (source.kind(), self.patience) {
-                // The first is what unix sockets report, the second is allowed for.
-                (ErrorKind::WouldBlock | ErrorKind::TimedOut, Some(patience)) => {
-                    Error::Silent { path: self.path.clone(), patience }
-                }
-                _ => Error::Unreachable { path: self.path.clone(), source },
-            }),
+            Err(source) => Err(failed(&self.path, self.patience, source)),
         }
     }
 
@@ -87,6 +87,30 @@ impl Exchange {
             Ok(Response::Error { code, message }) => Err(Error::Refused { code, message }),
             Err(error) => Err(Error::Protocol(error.to_string())),
         }
+    }
+}
+
+/// Connects, within a time: where nobody takes connections off a queue that is full, the kernel has everybody else wait.
+fn connect(path: &Path, patience: Duration) -> std::io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // For connecting, and for a request that nobody reads.
+    socket.set_write_timeout(Some(patience))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(OwnedFd::from(socket).into())
+}
+
+/// Whether somebody listens on a socket, be it that he is too busy to take a connection.
+pub fn is_heard(path: &Path) -> bool {
+    connect(path, Duration::from_secs(1)).map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |_| true)
+}
+
+fn failed(path: &Path, patience: Option<Duration>, source: std::io::Error) -> Error {
+    match source.kind() {
+        // The first is what unix sockets report, the second is allowed for.
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            Error::Silent { path: path.to_owned(), patience: patience.unwrap_or(CONNECT) }
+        }
+        _ => Error::Unreachable { path: path.to_owned(), source },
     }
 }
 
@@ -111,5 +135,20 @@ mod tests {
         let error = ask(&path, &Request::Status, patience).expect_err("no answer");
         assert!(matches!(error, Error::Silent { .. }), "{error:?}");
         assert!(!error.to_string().contains("not reachable"), "{error}");
+    }
+
+    #[test]
+    fn a_daemon_that_takes_no_connection_keeps_nobody_waiting() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("admin.sock");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).expect("socket");
+        listener.bind(&SockAddr::unix(&path).expect("an address")).expect("bound");
+        listener.listen(0).expect("listens");
+        let patience = Duration::from_millis(20);
+        // As many as the queue takes; from then on the kernel would have everybody wait.
+        let waiting: Vec<_> = (0..8).map_while(|_| connect(&path, patience).ok()).collect();
+        assert!(waiting.len() < 8);
+        let error = ask(&path, &Request::Status, patience).expect_err("no answer");
+        assert!(matches!(error, Error::Silent { .. }) && is_heard(&path), "{error:?}");
     }
 }

@@ -73,7 +73,10 @@ pub(super) async fn allow(pipeline: &Arc<Pipeline>, mut grant: Grant, now: Now) 
     let session = grant.session.as_ref().map(tracing::field::display);
     let until = crate::telemetry::rfc3339(grant.until);
     tracing::info!(grant = grant.id, name = grant.name, session, owner = grant.owner, until, "a name is allowed");
-    Ok(json!({ "schema": 1, "grant": grant, "before": before }))
+    let narrows = before.as_ref().is_some_and(|before| before.ports != grant.ports);
+    let told = json!({ "schema": 1, "grant": grant, "before": before });
+    // What it opens is ordered with the answers; of what it closes the packet filter has to hear.
+    Ok(if narrows { in_step(pipeline, told).await } else { told })
 }
 
 async fn record(pipeline: &Pipeline, record: store::Record) -> Result<(), store::Error> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::broadcast;
@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 use super::protocol::Response;
 use super::serve::{Admin, send};
 use crate::clock;
+use crate::telemetry::HELD;
 
 /// How often is looked whether an observer is still there: one who sees few events would not be missed otherwise.
 const LOOK: Duration = Duration::from_secs(2);
@@ -29,10 +30,10 @@ impl Wanted {
         }
         let Ok(event) = serde_json::from_str::<Value>(line) else { return false };
         // What the rebinding guard has taken out of an answer is a refusal too, if of an address and not of a name; so is a
-        // volume that is spent. Other notices refuse nothing.
+        // volume that is spent, and a question that is not answered for a reason of our own. Other notices refuse nothing.
         let refused = match event["notice"].as_str() {
             Some(notice) => notice == "volume-spent",
-            None => event["would"] != "answer" || event.get("withheld").is_some(),
+            None => event["would"] != "answer" || event["reason"].is_string() || event.get("withheld").is_some(),
         };
         self.session.as_ref().is_none_or(|session| event["session"] == **session) && (!self.refused || refused)
     }
@@ -50,10 +51,13 @@ pub(super) async fn observe(
     // What verdicts that stand have answered so far is an event too.
     admin.pipeline.settle_standing(clock::now(), true);
     telemetry.caught_up().await;
-    let mut tap = telemetry.subscribe();
-    send(write, &Response::Ok(Value::Null)).await?;
-    let mut newest: Vec<_> = telemetry.last(usize::MAX).into_iter().filter(|line| wanted.accepts(line)).collect();
-    for line in newest.drain(newest.len().saturating_sub(last)..) {
+    let (held, mut tap) = telemetry.follow();
+    // Whoever looks for more than is held in memory is told where the rest is.
+    let (all, log) = (held.len() < HELD, admin.pipeline.live.load().event_file.clone());
+    let newest: Vec<_> = held.into_iter().filter(|line| wanted.accepts(line)).collect();
+    let told = json!({ "schema": 1, "held": HELD, "all": all, "matching": newest.len(), "log": log });
+    send(write, &Response::Ok(told)).await?;
+    for line in newest.iter().skip(newest.len().saturating_sub(last)) {
         write.write_all(line.as_bytes()).await?;
         write.write_all(b"\n").await?;
     }

@@ -88,6 +88,10 @@ async fn client(
         Ok(result) => result?,
         Err(_) => return Ok(()),
     };
+    if line.len() >= MAX_REQUEST && !line.ends_with(b"\n") {
+        let what = format!("a request is one line of less than {MAX_REQUEST} octets");
+        return send(&mut write, &Response::error(ErrorCode::BadRequest, what)).await;
+    }
     let request = match serde_json::from_slice(&line) {
         Ok(request) => request,
         Err(error) => {
@@ -223,7 +227,7 @@ impl Admin {
                     None => {
                         return Err(Response::error(
                             ErrorCode::Failed,
-                            "closed in memory; the journal did not take it",
+                            "closed in memory; the journal has no room for it now, and gets it as soon as it has",
                         ));
                     }
                 }
@@ -253,13 +257,14 @@ impl Admin {
                     error @ NotReleased::TooMuch { .. } => Response::error(ErrorCode::BadRequest, error.to_string()),
                     error => Response::error(ErrorCode::Failed, error.to_string()),
                 })?;
-                Ok(json!({
+                let told = json!({
                     "schema": 1,
                     "session": session.id(),
                     "state": "active",
                     "released": was_closed,
                     "ledger_spent": pipeline.ledger_spent(&session),
-                }))
+                });
+                Ok(in_step(pipeline, told).await)
             }
             Request::Allow { name, seconds, reason, owner, session, ports } => {
                 let from = now.wall.shown;
@@ -286,7 +291,7 @@ impl Admin {
             Request::ForgetLearned { by, reason } => {
                 require("reason", &reason)?;
                 require("by", &by)?;
-                let (told, commit) = pipeline.forget_learned(&by, now).map_err(|error| {
+                let (told, commit) = pipeline.forget_learned(&by, &reason, now).map_err(|error| {
                     Response::error(ErrorCode::Failed, format!("forgotten in memory only: {error}"))
                 })?;
                 durable(Ok(commit)).await?;

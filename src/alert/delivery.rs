@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
 
 use super::file::FileSink;
 use super::syslog_sink::SyslogSink;
@@ -47,12 +48,13 @@ struct Counters {
     failing: AtomicBool,
 }
 
-/// State of one sink, for metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// State of one sink, for metrics and the status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SinkStatus {
     /// Its name.
     pub name: String,
     /// Alerts it has yet to take.
+    #[serde(rename = "waiting")]
     pub depth: u64,
     /// When the oldest of them was raised, Unix milliseconds.
     pub oldest: Option<u64>,
@@ -60,7 +62,7 @@ pub struct SinkStatus {
     pub taken: u64,
     /// Failed tries since start.
     pub failed: u64,
-    /// The last try failed.
+    /// The last try failed, or there was none because alerts cannot be read from the journal.
     pub failing: bool,
 }
 
@@ -187,6 +189,8 @@ impl Worker {
                 }
                 Ok(None) => {}
                 Err(error) => {
+                    // Nothing is delivered, whoever is at fault.
+                    self.counters.failing.store(true, Ordering::Relaxed);
                     tracing::error!(sink = self.spool.sink(), %error, "alerts cannot be read from the journal");
                     self.stop.sleep(self.retry.most);
                 }

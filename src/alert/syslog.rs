@@ -3,6 +3,7 @@
 //! Pure; [`super::syslog_sink`] sends them.
 
 use std::fmt::{self, Write as _};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -91,7 +92,7 @@ pub fn format(alert: &Alert, hostname: &str) -> String {
     let leaked = format!("{}", alert.leaked_bits_at_most);
     let names = alert.names_forwarded.to_string();
     let case = alert.case.to_string();
-    let addresses = alert.addresses.iter().take(4).map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let addresses = whole_addresses(&alert.addresses);
     let mode = match alert.mode {
         crate::model::Mode::Monitor => "monitor",
         crate::model::Mode::Canary => "canary",
@@ -116,6 +117,21 @@ pub fn format(alert: &Alert, hostname: &str) -> String {
     }
     // The byte order mark says that the text is UTF-8 (section 6.4).
     let _ = write!(out, "] \u{feff}{}", Text(&alert.summary));
+    out
+}
+
+/// As many addresses as fit, four at most: one that is cut short is another.
+fn whole_addresses(all: &[IpAddr]) -> String {
+    let mut out = String::new();
+    for address in all.iter().take(4).map(ToString::to_string) {
+        if out.len() + 1 + address.len() > VALUE_CHARS {
+            break;
+        }
+        if !out.is_empty() {
+            out.push(',');
+        }
+        out += &address;
+    }
     out
 }
 
@@ -184,6 +200,18 @@ mod tests {
         };
         use AlertKind::*;
         assert_eq!([Quarantine, Degraded, WouldQuarantine, Release].map(severity), ["<130", "<131", "<132", "<133"]);
+    }
+
+    #[test]
+    fn no_address_is_cut_short() {
+        let mut alert = testing::alert(1);
+        let address = |n: u16| IpAddr::from([0x2001, 0xdb8, 0x1111, 0x2222, 0x3333, 0x4444, 0x5555, n]);
+        alert.addresses = (0x1001..0x1006).map(address).collect();
+        let [first, second, third] = [0x1001, 0x1002, 0x1003].map(address);
+        let expected = format!(" addresses=\"{first},{second},{third}\" ");
+        assert!(format(&alert, "gw-1").contains(&expected), "{}", format(&alert, "gw-1"));
+        alert.addresses = (1..6).map(|n| IpAddr::from([192, 0, 2, n])).collect();
+        assert!(format(&alert, "gw-1").contains(" addresses=\"192.0.2.1,192.0.2.2,192.0.2.3,192.0.2.4\" "));
     }
 
     #[test]

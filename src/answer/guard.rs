@@ -146,6 +146,25 @@ const INSIDE_V6: [([u16; 8], u8); 3] = [
     ([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28), // ORCHIDv2 (RFC 7343): no locators
 ];
 
+/// Whether every address of `range` is public, and leads to no other: leave to show them says nothing.
+pub fn is_all_public(range: &IpRange) -> bool {
+    // NAT64, 6to4 and Teredo addresses lead to IPv4 addresses, whatever these are.
+    const WRAPPING: [([u16; 8], u8); 3] = [
+        ([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96),
+        ([0x2002, 0, 0, 0, 0, 0, 0, 0], 16),
+        ([0x2001, 0, 0, 0, 0, 0, 0, 0], 32),
+    ];
+    let meets = |base: IpAddr, prefix: u8| range.overlaps(&IpRange::of(base, prefix));
+    match range.first() {
+        IpAddr::V4(_) => !INSIDE_V4.iter().any(|(base, prefix)| meets(Ipv4Addr::from(*base).into(), *prefix)),
+        IpAddr::V6(first) => {
+            let global = range.prefix() >= 3 && v6_in(first, Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+            let mut not_so = INSIDE_V6.iter().chain(&WRAPPING);
+            global && !not_so.any(|(base, prefix)| meets(Ipv6Addr::from(*base).into(), *prefix))
+        }
+    }
+}
+
 /// Whether `addr` is a unicast address of the public network, and wraps no IPv4 address that is not.
 pub fn is_public(addr: IpAddr) -> bool {
     match addr {

@@ -53,7 +53,7 @@ use crate::range::IpRange;
 pub use behind::{Alias, vet_behind};
 pub(crate) use chain::Chain;
 pub(crate) use denial::{HASH, Nsec, Nsec3, has_type, hash, wildcard_below};
-pub use guard::{AllowRange, is_internal_name, is_public};
+pub use guard::{AllowRange, is_all_public, is_internal_name, is_public};
 pub use message::{Form, form_of};
 pub(crate) use message::{Message, Record, Spelled, read_name, skip_name};
 pub(crate) use rdata::canonical;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use staunch_scoring::NameBuf;
 
 use crate::admin::LONGEST_GRANT;
@@ -142,9 +142,10 @@ pub enum Verb {
         /// Session type with --config.
         #[arg(long, default_value = "interactive", value_parser = session_type, requires = "config")]
         as_type: SessionType,
-        /// Exit 10 if it would be refused, 11 if the session is quarantined.
-        #[arg(long)]
-        exit_code: bool,
+        /// Exit 10 if it is refused, 11 if the session is quarantined: now, in which monitor mode refuses nothing, or with
+        /// `--exit-code=enforced` in enforce mode.
+        #[arg(long, value_name = "BY", num_args = 0..=1, require_equals = true, default_missing_value = "now")]
+        exit_code: Option<ExitBy>,
     },
     /// Replay labelled logs through the code that judges live queries: what is stopped and when, what leaves before,
     /// what is refused by mistake. Sends nothing.
@@ -177,6 +178,15 @@ pub enum Verb {
     Healthcheck(super::healthcheck::Words),
     /// Read the configuration again; the old one stays if it does not load.
     Reload,
+}
+
+/// By what an exit code says whether a name is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExitBy {
+    /// What becomes of it now.
+    Now,
+    /// What enforce mode would do.
+    Enforced,
 }
 
 /// What to do with what was learned.

@@ -1,8 +1,12 @@
 //! Answers in words. Names arrive escaped; people's words are escaped here.
 
+mod service;
+
 use std::fmt::Write;
 
 use serde_json::Value;
+
+pub use service::{learned, status};
 
 /// A JSON string without its quotes, on one line whatever somebody has put into it; `-` for null.
 pub fn text(value: &Value) -> String {
@@ -29,8 +33,8 @@ pub fn session_line(s: &Value) -> String {
         text(&s["state"]),
         text(&s["type"]),
         text(&s["mode"]),
-        s["queries"],
-        s["refused"],
+        text(&s["queries"]),
+        text(&s["refused"]),
         number(&s["ledger_bits"]),
         text(&s["addresses"]),
     )
@@ -146,16 +150,23 @@ pub fn event(e: &Value) -> String {
         let session = e["session"].as_str().unwrap_or("-");
         return format!("{} {session:<20} {:<10} {}", text(&e["time"]), text(&e["notice"]), text(&e["text"]));
     }
+    // Let go on its way, and nothing came of it.
+    let failed = e["verdict"] == "answer" && e["source"] == "failed";
     let mut out = format!(
         "{} {:<20} {:<10} {:<6} {}",
         text(&e["time"]),
         text(&e["session"]),
-        text(&e["verdict"]),
+        if failed { "failed".into() } else { text(&e["verdict"]) },
         text(&e["qtype"]),
         text(&e["qname"]),
     );
     if e["would"] != "answer" {
         let _ = write!(out, "  [{} {}, case {}]", text(&e["would"]), text(&e["reason"]), text(&e["case"]));
+    } else if !e["reason"].is_null() {
+        let _ = write!(out, "  [{}]", text(&e["reason"]));
+    }
+    if e["count"].is_number() {
+        let _ = write!(out, "  {} times", e["count"]);
     }
     if let Some(score) = e["score"].as_object() {
         let _ = write!(out, "  score {:.1}, {:.1} bits", number(&score["total"]), number(&score["charged_bits"]));
@@ -266,6 +277,9 @@ pub fn why(v: &Value) -> String {
     let e = &v["event"];
     if e.is_object() {
         let mut out = event(e);
+        for name in v["names"].as_array().into_iter().flatten().filter(|name| **name != e["qname"]) {
+            let _ = write!(out, "\n  also      {}", text(name));
+        }
         let _ = write!(out, "\n  owner     {}", text(&e["owner"]));
         let _ = write!(out, "\n  mode      {} (applied: {})", text(&e["mode"]), text(&e["verdict"]));
         rule(&mut out, &e["rule"]);
@@ -313,171 +327,53 @@ fn alert(a: &Value) -> String {
     out
 }
 
-pub fn status(v: &Value) -> String {
-    let (e, counts) = (&v["enforcement"], &v["enforcement"]["counts"]);
-    let health = if e["healthy"] == true { "holds what was ordered" } else { "DOES NOT HOLD what was ordered" };
-    let mut out = format!(
-        "staunch {} in {} mode: {} sessions, {} answers cached, {} alerts waiting, {} events dropped",
-        text(&v["version"]),
-        text(&v["mode"]),
-        v["sessions"],
-        v["cache_entries"],
-        v["alerts_waiting"],
-        v["events_dropped"],
-    );
-    let _ = write!(
-        out,
-        "\nenforcement    {} {health}: {} pins, {} sessions guarded, {} quarantined, {} orders failed",
-        text(&e["backend"]),
-        number(&counts["pins4"]) + number(&counts["pins6"]),
-        counts["guarded"],
-        counts["quarantined"],
-        e["failed"],
-    );
-    if !e["last_error"].is_null() {
-        let _ = write!(out, "\nlast error     {}", text(&e["last_error"]));
-    }
-    let ready = if v["readiness"]["ready"] == true { "ready" } else { "NOT READY" };
-    let _ = write!(out, "\nreadiness      {ready}");
-    for check in v["readiness"]["checks"].as_array().into_iter().flatten() {
-        let (id, state) = (text(&check["id"]), text(&check["state"]));
-        let _ = write!(out, "\n  {id:<13} {state:<12} {}", text(&check["text"]));
-    }
-    let lists = &v["lists"];
-    let _ = write!(out, "\nlists          {} in force, {} names denied", text(&lists["lists"]), text(&lists["names"]));
-    for (field, words) in [("missing", "NEVER FETCHED"), ("failing", "NOT FETCHED"), ("held", "WAITING")] {
-        if number(&lists[field]) > 0.0 {
-            let _ = write!(out, ", {} {words}", lists[field]);
-        }
-    }
-    for upstream in v["upstreams"].as_array().into_iter().flatten() {
-        let _ = write!(out, "\nupstream       {}: {}", text(&upstream["server"]), text(&upstream["standing"]));
-        if let Some(ms) = upstream["rtt_ms"].as_f64() {
-            let _ = write!(out, ", {ms:.1} ms");
-        }
-        if let Some(why) = upstream["unconnected"].as_str() {
-            let _ = write!(out, ", no connection ({why})");
-        }
-        if upstream["keeps_case"] == false {
-            out += ", folds letter case";
-        }
-        if upstream["cookies"] == true {
-            out += ", has cookies";
-        }
-    }
-    if v["node"].is_object() {
-        let (kid, key) = (text(&v["node"]["kid"]), text(&v["node"]["public_key"]));
-        let _ = write!(out, "\nnode           {kid}\npublic key     {key}");
-    }
-    for group in v["groups"]["spending_most"].as_array().into_iter().flatten() {
-        let (owner, spent) = (text(&group["owner"]), number(&group["spent_bits"]));
-        let _ = write!(out, "\ngroup          {owner}: {spent:.1} bits within 24 hours");
-    }
-    if number(&v["groups"]["shared_bits"]) > 0.0 {
-        let _ = write!(out, "\ngroups         {:.1} bits by owners without room", number(&v["groups"]["shared_bits"]));
-    }
-    let _ = write!(out, "\nconfiguration  {}", text(&v["digest"]));
-    for zone in v["rpz"].as_array().into_iter().flatten() {
-        let _ = write!(out, "\npolicy zone    {}", policy_zone(zone));
-    }
-    if v["thresholds"]["from"] == "learned" {
-        for threshold in v["thresholds"]["profiles"].as_array().into_iter().flatten() {
-            let _ = write!(out, "\nthresholds     {}", settled(threshold));
-        }
-    }
-    out
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-/// One policy zone.
-fn policy_zone(zone: &Value) -> String {
-    let mut out = format!("{}: {} rules", text(&zone["zone"]), zone["rules"]);
-    match zone["serial"].as_u64() {
-        Some(serial) => out += &format!(", serial {serial}"),
-        None => out += ", no copy yet",
-    }
-    if zone["expired"] == true {
-        out += ", EXPIRED";
-    }
-    if zone["error"].is_string() {
-        out += &format!(", last try failed: {}", text(&zone["error"]));
-    }
-    out
-}
+    use super::*;
 
-/// One profile's thresholds and why.
-fn settled(v: &Value) -> String {
-    format!(
-        "{:<20} sinkhole {:.2}, watch {:.2}, {}: {}",
-        text(&v["profile"]),
-        number(&v["sinkhole"]),
-        number(&v["watch"]),
-        text(&v["from"]),
-        text(&v["why"]),
-    )
-}
+    fn asked(more: &Value) -> Value {
+        let mut event = json!({
+            "time": "2026-12-01T00:00:00.000Z", "session": "a", "verdict": "answer", "would": "answer", "source": "upstream",
+            "qtype": "A", "qname": "www.site.example",
+        });
+        for (field, value) in more.as_object().into_iter().flatten() {
+            event[field] = value.clone();
+        }
+        event
+    }
 
-pub fn learned(v: &Value) -> String {
-    let mut out = format!(
-        "thresholds {}; learned ones take {} sessions and {} pairs of a type, for 1 refused pair in {}",
-        text(&v["thresholds"]),
-        v["minimum"]["sessions"],
-        v["minimum"]["pairs"],
-        v["pairs_per_alarm"],
-    );
-    let profiles = v["profiles"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if profiles.is_empty() {
-        out += "\nnothing was learned yet";
-    }
-    for p in profiles {
-        let _ = write!(
-            out,
-            "\n{}: {} sessions, {} pairs, {} to {}",
-            text(&p["profile"]),
-            p["sessions"],
-            p["pairs"],
-            text(&p["since"]),
-            text(&p["until"]),
-        );
-        let left_out = &p["left_out"];
-        let _ = write!(out, "\n  left out      {} sessions, {} pairs", left_out["sessions"], left_out["pairs"]);
-        let refused = &p["refused_by_shipped"];
-        let _ = write!(
-            out,
-            "\n  shipped {:.1}   would refuse {} pairs in {} sessions: at most 1 in {:.0} (95 %)",
-            number(&v["shipped"]["sinkhole"]),
-            refused["pairs"],
-            refused["sessions"],
-            1.0 / number(&refused["rate_at_most"]).max(f64::MIN_POSITIVE),
-        );
-        for kind in ["score", "refusable_score", "tenant_bits", "session_bits"] {
-            let _ = write!(out, "\n  {kind:<16}");
-            for share in ["50", "90", "99", "99.9"] {
-                match &p["quantiles"][kind][share] {
-                    Value::Null => {
-                        let _ = write!(out, " {share} % -");
-                    }
-                    value => {
-                        let _ = write!(out, " {share} % {:.1}", number(value));
-                    }
-                }
-            }
+    #[test]
+    fn a_line_of_an_event_says_what_the_client_got() {
+        for (more, words) in [
+            (json!({}), "answer     A      www.site.example"),
+            (json!({ "count": 9 }), "answer     A      www.site.example  9 times"),
+            (json!({ "source": "failed" }), "failed     A      www.site.example"),
+            (json!({ "source": "failed", "reason": "not-pinned" }), "failed     A      www.site.example  [not-pinned]"),
+            (
+                json!({ "verdict": "sinkhole", "would": "sinkhole", "source": "policy", "reason": "score", "case": "c1" }),
+                "sinkhole   A      www.site.example  [sinkhole score, case c1]",
+            ),
+        ] {
+            let said = event(&asked(&more));
+            assert!(said.ends_with(words), "{said}");
         }
-        let budgets = &p["suggested_budgets"];
-        if !budgets["tenant"].is_null() || !budgets["session"].is_null() {
-            let (tenant, session) = (text(&budgets["tenant"]), text(&budgets["session"]));
-            let _ = write!(out, "\n  budgets       tenant {tenant}, session {session} bits would cover 99.9 %");
-        }
-        let _ = write!(out, "\n  next reload   {}", settled(&p["next"]));
     }
-    for a in v["aside"].as_array().into_iter().flatten() {
-        let _ = write!(
-            out,
-            "\nset aside: {} with {} pairs until {}, learned under the scoring of version {}",
-            text(&a["profile"]),
-            a["pairs"],
-            text(&a["until"]),
-            text(&a["product"]),
+
+    #[test]
+    fn sessions_stand_in_columns() {
+        let session = |id: &str, queries: u64, refused: u64| {
+            json!({
+                "id": id, "state": "active", "type": "batch", "mode": "enforce", "queries": queries, "refused": refused,
+                "ledger_bits": 0.5, "addresses": ["192.0.2.1"],
+            })
+        };
+        let said = sessions(&json!({ "sessions": [session("a", 7, 0), session("longer", 12_345, 678)] }));
+        let place = |line: &str| line.find("refused");
+        assert!(
+            said.lines().all(|line| place(line).is_some() && place(line) == said.lines().next().and_then(place)),
+            "{said}"
         );
     }
-    out
 }

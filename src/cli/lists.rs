@@ -12,7 +12,7 @@ use super::Exit;
 use super::human::{number, text};
 use super::verbs::{ask, config_errors, fail, say, who};
 use crate::admin::protocol::Request;
-use crate::config::{self, Environment, OpenList};
+use crate::config::{self, ConfigError, Environment, OpenList, OpenLists};
 use crate::lists::{Entry, Reach, parse_telling};
 
 /// What to do.
@@ -117,8 +117,8 @@ fn build(file: &Path, state_dir: Option<PathBuf>, json: bool) -> Exit {
     Exit::Ok
 }
 
-/// The lists of a configuration, opened; `None` when the mistakes were told.
-fn open(file: &Path, json: bool) -> Result<Vec<OpenList>, Exit> {
+/// The lists of a configuration; where there is none, its mistakes are told.
+fn open(file: &Path, json: bool) -> Result<OpenLists, Exit> {
     config::open_lists(file, &Environment::system()).map_err(|errors| config_errors(&errors, json))
 }
 
@@ -139,11 +139,18 @@ fn read(
 }
 
 fn skipped(file: &Path, only: Option<&str>, json: bool) -> Exit {
-    let lists = match open(file, json) {
+    let OpenLists { ids, open: lists, mut unread } = match open(file, json) {
         Ok(lists) => lists,
         Err(exit) => return exit,
     };
-    let (mut exit, mut any) = (Exit::Ok, false);
+    if let Some(only) = only {
+        let Some(at) = ids.iter().position(|id| id == only) else {
+            return fail(&format!("no list `{only}` is written; there are {}", ids.join(", ")), json);
+        };
+        let own = format!("list[{at}].");
+        unread.retain(|error| !error.field.starts_with("list[") || error.field.starts_with(&own));
+    }
+    let mut any = false;
     for mut list in lists.into_iter().filter(|list| only.is_none_or(|only| only == list.id)) {
         let (id, from) = (list.id.clone(), list.file.clone());
         let told = |skipped: &crate::lists::Skipped| {
@@ -159,18 +166,32 @@ fn skipped(file: &Path, only: Option<&str>, json: bool) -> Exit {
             });
         };
         if let Err(error) = read(&mut list, |_| {}, told) {
-            exit = fail(&format!("{}: {error}", list.file), json);
+            unread.push(broken(&list, &error));
         }
     }
+    if !unread.is_empty() {
+        return config_errors(&unread, json);
+    }
     // Whoever reads JSON is told so, too: an object a line where there are lines, else this one.
-    if json && !any && exit == Exit::Ok {
+    if json && !any {
         say(&json!({ "schema": 1, "lines": [] }).to_string());
     }
-    exit
+    Exit::Ok
+}
+
+/// A list that was opened and cannot be read to its end.
+fn broken(list: &OpenList, problem: &str) -> ConfigError {
+    ConfigError {
+        file: list.file.clone(),
+        line: 0,
+        field: String::new(),
+        problem: problem.to_owned(),
+        remedy: "see that it is whole".into(),
+    }
 }
 
 fn find(file: &Path, name: &NameBuf, json: bool) -> Exit {
-    let lists = match open(file, json) {
+    let OpenLists { open: lists, mut unread, .. } = match open(file, json) {
         Ok(lists) => lists,
         Err(exit) => return exit,
     };
@@ -190,7 +211,7 @@ fn find(file: &Path, name: &NameBuf, json: bool) -> Exit {
             }
         };
         if let Err(error) = read(&mut list, sink, |_| {}) {
-            return fail(&format!("{}: {error}", list.file), json);
+            unread.push(broken(&list, &error));
         }
         found.extend(lines.into_iter().map(|line| (list.id.clone(), list.file.clone(), line)));
     }
@@ -201,22 +222,23 @@ fn find(file: &Path, name: &NameBuf, json: bool) -> Exit {
                 json!({ "list": id, "file": file, "line": line, "name": name, "reach": reach, "exception": exception })
             })
             .collect();
-        say(&json!({ "schema": 1, "name": name.to_string(), "lines": lines }).to_string());
-    } else {
-        for (id, file, (line, name, reach, exception)) in &found {
-            let reach = match reach {
-                Reach::Exact => "alone",
-                Reach::AtOrBelow => "and below",
-                Reach::Below => "below alone",
-            };
-            let what = if *exception { "excepts" } else { "denies" };
-            say(&format!("{file}:{line}: {id} {what} {name} {reach}"));
-        }
-        if found.is_empty() {
-            say(&format!("no list has {name} or a name above it"));
-        }
+        say(&json!({ "schema": 1, "name": name.to_string(), "lines": lines, "unread": unread }).to_string());
+        return if unread.is_empty() { Exit::Ok } else { Exit::Invalid };
     }
-    Exit::Ok
+    for (id, file, (line, name, reach, exception)) in &found {
+        let reach = match reach {
+            Reach::Exact => "alone",
+            Reach::AtOrBelow => "and below",
+            Reach::Below => "below alone",
+        };
+        let what = if *exception { "excepts" } else { "denies" };
+        say(&format!("{file}:{line}: {id} {what} {name} {reach}"));
+    }
+    if found.is_empty() {
+        let which = if unread.is_empty() { "no list" } else { "no list that could be read" };
+        say(&format!("{which} has {name} or a name above it"));
+    }
+    if unread.is_empty() { Exit::Ok } else { config_errors(&unread, json) }
 }
 
 /// One list in a line.

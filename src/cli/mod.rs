@@ -14,8 +14,9 @@ mod lists;
 mod lockdown;
 mod verbs;
 
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+
+use crate::admin::client;
 
 pub use args::{Args, Verb};
 
@@ -31,7 +32,7 @@ pub enum Exit {
     Usage = 2,
     /// The configuration does not load.
     Invalid = 3,
-    /// The daemon is not reachable.
+    /// The daemon is not reachable, or has gone away from who follows its events.
     Unreachable = 4,
     /// The verdict is a refusal (`explain --exit-code`).
     Denied = 10,
@@ -76,7 +77,7 @@ fn usual() -> [PathBuf; 2] {
 /// The first that somebody listens on, else the first that is there, else the first. One that was left behind by a daemon
 /// that was killed must not hide the other.
 fn there(paths: &[PathBuf]) -> PathBuf {
-    let is_heard = |path: &&PathBuf| UnixStream::connect(path).is_ok();
+    let is_heard = |path: &&PathBuf| client::is_heard(path);
     let is_there = |path: &&PathBuf| Path::new(path).symlink_metadata().is_ok();
     let mut existing = paths.iter().filter(is_there);
     let found = match (existing.next(), existing.next()) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::args::{Args, LearnVerb, SessionVerb, Verb};
+use super::args::{Args, ExitBy, LearnVerb, SessionVerb, Verb};
 use super::{Exit, default_socket, human, other_sockets};
 use crate::admin::client::{self, Exchange};
 use crate::admin::protocol::{ErrorCode, Request};
@@ -52,7 +52,7 @@ fn carry_out(args: Args) -> Exit {
         }
         Verb::Grant { verb } => super::grants::run(verb, &socket, json),
         Verb::Observe { follow, last, session, refused } => {
-            observe(&socket, Request::Observe { last, follow, session, refused }, follow, json)
+            observe(&socket, &Request::Observe { last, follow, session, refused }, (last, follow), json)
         }
         Verb::Explain { name, qtype, session, config, as_type, exit_code } => {
             let answer = match (session, config) {
@@ -221,14 +221,24 @@ pub(super) fn config_errors(errors: &[config::ConfigError], json: bool) -> Exit 
     Exit::Invalid
 }
 
-fn observe(socket: &Path, request: Request, follow: bool, json: bool) -> Exit {
+fn observe(socket: &Path, request: &Request, (last, follow): (usize, bool), json: bool) -> Exit {
     let timeout = (!follow).then_some(PATIENCE);
-    let mut exchange = match Exchange::open(socket, &request, timeout) {
+    let mut exchange = match Exchange::open(socket, request, timeout) {
         Ok(exchange) => exchange,
         Err(error) => return refused(&error, json),
     };
-    if let Err(error) = exchange.response() {
-        return refused(&error, json);
+    match exchange.response() {
+        Ok(told) => {
+            let matching = told["matching"].as_u64().unwrap_or(0);
+            if told["all"] == false && usize::try_from(matching).is_ok_and(|matching| matching < last) {
+                let log = told["log"].as_str().map(|file| format!("; older ones are in {file}")).unwrap_or_default();
+                complain(&format!(
+                    "staunch: the newest {} events are held, {matching} of them match{log}",
+                    told["held"]
+                ));
+            }
+        }
+        Err(error) => return refused(&error, json),
     }
     loop {
         match exchange.line() {
@@ -239,16 +249,26 @@ fn observe(socket: &Path, request: Request, follow: bool, json: bool) -> Exit {
                     return Exit::Ok; // most likely the reader went away
                 }
             }
+            Ok(None) if follow => {
+                fail("the daemon has gone away; what happens from now on is not seen here", json);
+                return Exit::Unreachable;
+            }
             Ok(None) => return Exit::Ok,
             Err(error) => return refused(&error, json),
         }
     }
 }
 
-fn verdict_exit(value: &Value, wanted: bool) -> Exit {
-    match (wanted, value["would"].as_str(), value["reason"].as_str()) {
-        (true, _, Some("quarantined")) => Exit::Quarantined,
-        (true, Some("sinkhole" | "quarantine"), _) => Exit::Denied,
+/// A name that is held is refused where there is nothing to show for it.
+fn verdict_exit(value: &Value, by: Option<ExitBy>) -> Exit {
+    let verdict = match by {
+        None => return Exit::Ok,
+        Some(ExitBy::Now) => &value["verdict"],
+        Some(ExitBy::Enforced) => &value["would"],
+    };
+    match (verdict.as_str(), value["reason"].as_str(), value["source"].as_str()) {
+        (Some("sinkhole"), Some("quarantined"), _) => Exit::Quarantined,
+        (Some("sinkhole" | "quarantine"), ..) | (Some("hold"), _, Some("policy")) => Exit::Denied,
         _ => Exit::Ok,
     }
 }
@@ -274,8 +294,8 @@ fn ask_for(socket: &Path, request: &Request, patience: Duration, json: bool, wor
 }
 
 /// What is said beside the answer where the packet filter is behind.
-const BEHIND: &str = "staunch: the packet filter does not hold this yet: connections that it should end may go on, and new ones \
-                      be made, until it does; `staunch status` tells when";
+const BEHIND: &str = "staunch: the packet filter does not hold this yet: what it should close may be open, and what it should \
+                      open closed, until it does; `staunch status` tells when";
 
 fn print(value: &Value, json: bool, words: impl Fn(&Value) -> String) {
     say(&if json { value.to_string() } else { words(value) });
@@ -325,6 +345,25 @@ pub(super) fn fail(message: &str, json: bool) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exit_code_follows_what_becomes_of_a_name() {
+        for (verdict, reason, source, now, enforced) in [
+            ("answer", "", "upstream", Exit::Ok, Exit::Ok),
+            ("answer", "score", "upstream", Exit::Ok, Exit::Denied),
+            ("answer", "quarantined", "upstream", Exit::Ok, Exit::Quarantined),
+            ("sinkhole", "score", "policy", Exit::Denied, Exit::Denied),
+            ("quarantine", "score", "policy", Exit::Denied, Exit::Denied),
+            ("hold", "held", "cache", Exit::Ok, Exit::Ok),
+            ("hold", "held", "policy", Exit::Denied, Exit::Denied),
+            ("sinkhole", "quarantined", "policy", Exit::Quarantined, Exit::Quarantined),
+        ] {
+            let would = if verdict == "answer" && !reason.is_empty() { "sinkhole" } else { verdict };
+            let value = json!({ "verdict": verdict, "would": would, "reason": reason, "source": source });
+            let exits = [None, Some(ExitBy::Now), Some(ExitBy::Enforced)].map(|by| verdict_exit(&value, by));
+            assert_eq!(exits, [Exit::Ok, now, enforced], "{value}");
+        }
+    }
 
     #[test]
     fn a_daemon_that_does_not_answer_is_a_failure_and_not_an_absence() {

@@ -21,7 +21,7 @@ pub use loaded::{
     Upstream,
 };
 pub use problem::{ConfigError, Warning};
-pub use resolve::OpenList;
+pub use resolve::{OpenList, OpenLists};
 
 use document::Document;
 use problem::Problems;
@@ -109,16 +109,16 @@ pub fn load_in(path: &Path, environment: &Environment) -> Result<(Loaded, Vec<Wa
 /// Opens the lists of the configuration at `path`, to be read line by line; all else in it is passed over.
 ///
 /// # Errors
-/// What is wrong with the file or with lists.
-pub fn open_lists(path: &Path, environment: &Environment) -> Result<Vec<OpenList>, Vec<ConfigError>> {
+/// Where nothing of the configuration can be read.
+pub fn open_lists(path: &Path, environment: &Environment) -> Result<OpenLists, Vec<ConfigError>> {
     let (file, text) = (path.display().to_string(), text_of(path)?);
     let document = Document::parse(&file, &text).map_err(|error| vec![error])?;
     let mut problems = Problems::new(&file, Some(&document));
     let spec = document.decode(&mut problems);
-    let lists = resolve::open_lists(&spec, path, environment, &mut problems);
-    let (mut errors, _) = problems.into_parts();
-    errors.retain(|error| error.field.is_empty() || error.field.starts_with("list"));
-    if errors.is_empty() { Ok(lists) } else { Err(errors) }
+    let (ids, open) = resolve::open_lists(&spec, path, environment, &mut problems);
+    let (mut unread, _) = problems.into_parts();
+    unread.retain(|error| error.field.is_empty() || error.field.starts_with("list"));
+    Ok(OpenLists { ids, open, unread })
 }
 
 /// Reads of the configuration at `path` what the enforcer runs by, and nothing that it names; `socket` goes before the file's.

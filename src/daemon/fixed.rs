@@ -1,7 +1,10 @@
 //! Settings that are taken at start. A reload that changes one of them is refused whole: half a configuration in force would not
 //! be the one whose digest is reported.
 
-use crate::config::Loaded;
+use sha2::{Digest, Sha256};
+
+use crate::config::{AlertSink, AlertSinkKind, Loaded};
+use crate::store::hex;
 
 /// Each by its name in the file, and what it is.
 pub(super) fn fixed(loaded: &Loaded) -> Vec<(&'static str, String)> {
@@ -32,8 +35,17 @@ pub(super) fn fixed(loaded: &Loaded) -> Vec<(&'static str, String)> {
         ),
         ("[age] rdap", format!("{:?}", loaded.age.rdap.is_some())),
         ("[events]", format!("{:?}", loaded.events)),
-        ("[[alert]]", format!("{:?}", loaded.alerts)),
+        ("[[alert]]", receivers(&loaded.alerts)),
     ]
+}
+
+/// Receivers of alerts, and a digest of each key: what is shown of a key does not tell it from another.
+fn receivers(alerts: &[AlertSink]) -> String {
+    let keys = alerts.iter().filter_map(|sink| match &sink.kind {
+        AlertSinkKind::Webhook { secret, .. } => Some(hex(&Sha256::digest(secret.as_ref()?.expose()))),
+        AlertSinkKind::Syslog { .. } | AlertSinkKind::File { .. } => None,
+    });
+    format!("{alerts:?} {:?}", keys.collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -66,5 +78,17 @@ mod tests {
             let changed: Vec<_> = after.iter().filter(|s| !before.contains(s)).map(|(name, _)| *name).collect();
             assert_eq!(changed, [name]);
         }
+        let key = dir.path().join("hmac.key");
+        let webhook =
+            "[[alert]]\nname = \"soc\"\nkind = \"webhook\"\nurl = \"https://soc.example/\"\nsecret_file = \"hmac.key\"";
+        let with_key = |octets: &str| {
+            std::fs::write(&key, octets).expect("written");
+            load("", webhook)
+        };
+        let (old, new) = (with_key("0123456789abcdef-old"), with_key("0123456789abcdef-new"));
+        assert_eq!(old, with_key("0123456789abcdef-old\n"), "the control");
+        let changed: Vec<_> = new.iter().filter(|setting| !old.contains(setting)).map(|(name, _)| *name).collect();
+        assert_eq!(changed, ["[[alert]]"], "a key that was rolled");
+        assert!(!format!("{old:?}").contains("0123456789abcdef"));
     }
 }

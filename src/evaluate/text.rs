@@ -9,6 +9,7 @@ use staunch_scoring::Signal;
 use super::Report;
 use super::figures::{BenignRates, FalseAlarm, Headline, OddFigures, Quantiles, Rates, Spread};
 use super::rates::Rate;
+use crate::words;
 
 /// Most false alarms in a table; JSON has all of them.
 const SHOWN_ALARMS: usize = 60;
@@ -65,8 +66,9 @@ impl Table {
         Self { rows: vec![head.map(str::to_owned).to_vec()] }
     }
 
+    /// Names of sessions and tools are a log's own, which may be anybody's.
     fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+        self.rows.push(cells.iter().map(|cell| words::shown(cell)).collect());
     }
 
     fn write(self, out: &mut String, title: &str) {
@@ -378,4 +380,18 @@ fn worst(spread: Spread) -> String {
 /// A share in a thousand.
 fn share(share: Option<f64>) -> String {
     share.map_or_else(|| "-".into(), |share| format!("{:.2} ‰", share * 1000.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_log_calls_its_sessions_does_not_act_on_a_terminal() {
+        let mut table = Table::new(["session", "queries"]);
+        table.row(["a\u{1b}[2J\nb".into(), "7".into()]);
+        let mut out = String::new();
+        table.write(&mut out, "Attacks");
+        assert_eq!(out, "\nAttacks\n  session        queries\n  a\\u{1b}[2J\\nb        7\n");
+    }
 }

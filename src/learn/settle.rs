@@ -235,7 +235,16 @@ pub fn settle(
             continue;
         }
         match whole.filter(|sketch| sketch.pairs() > 0) {
-            None => settled.push(as_it_is(Origin::Shipped, "no traffic of this type was seen in monitor mode".into())),
+            None => {
+                let why = match whole.map_or(0, |sketch| sketch.barred) {
+                    0 => "no traffic of this type was seen in monitor mode".into(),
+                    left_out => format!(
+                        "{left_out} sessions of this type were seen in monitor mode and none is an example: they would have been \
+                         closed, or had two domains with too high a score"
+                    ),
+                };
+                settled.push(as_it_is(Origin::Shipped, why));
+            }
             Some(sketch) => {
                 let sample = Sample::of(sketch);
                 let why = format!(

@@ -148,6 +148,22 @@ fn a_session_that_would_be_closed_is_taken_out_with_all_it_had_added() {
 }
 
 #[test]
+fn a_type_whose_sessions_were_all_left_out_was_seen() {
+    let (book, template) = (Book::default(), Template::new());
+    let mut maxima = Maxima::default();
+    template.note(&mut maxima, scope(BATCH), 1, 3.5);
+    book.fold(&mut maxima, true, NOW);
+    let settled = book.settle(&learned(), &bases(), Enforced::FromNowOn).expect("nothing to enforce by");
+    let batch = of(&settled, "batch");
+    assert!(
+        batch.from == Origin::Shipped && batch.why.starts_with("1 sessions of this type were seen"),
+        "{}",
+        batch.why
+    );
+    assert!(of(&settled, "interactive").why.contains("no traffic"));
+}
+
+#[test]
 fn thresholds_stay_until_the_sample_says_otherwise() {
     let book = Book::default();
     ordinary(&book, BATCH, 200, 15, 0, 0.0);

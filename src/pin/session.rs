@@ -261,18 +261,24 @@ impl SessionPins {
         }
     }
 
-    /// Notes what has gone out to `address`. What that has passed for the first time: `mark`, or the limit in force. A reading
-    /// beyond both tells of the limit alone.
-    pub fn used(&mut self, address: IpAddr, octets: u64, limit: Option<u64>, mark: Option<u64>) -> Option<Passed> {
+    /// Notes what has gone out to `address`. What that has passed for the first time: `mark`, where no name that leads there is
+    /// `listed`, or the limit in force. A reading beyond both tells of the limit alone.
+    pub fn used(
+        &mut self,
+        address: IpAddr,
+        octets: u64,
+        limit: Option<u64>,
+        mark: Option<u64>,
+        listed: impl Fn(NameRef<'_>) -> bool,
+    ) -> Option<Passed> {
         let pin = self.pins.get_mut(&address)?;
         pin.used = pin.used.max(octets);
-        let limited = matches!(pin.volume, Some(Some(_)));
         if limit.is_some_and(|limit| pin.used >= limit) && !pin.spent {
             (pin.spent, pin.warned) = (true, true);
             return Some(Passed::Limit);
         }
-        let marked = limited && mark.is_some_and(|mark| pin.used >= mark);
-        if marked && !pin.warned {
+        // By what policy says now, and not by the limit: a profile may be without one.
+        if !pin.warned && mark.is_some_and(|mark| pin.used >= mark) && pin.is_unlisted(listed) {
             pin.warned = true;
             return Some(Passed::Mark);
         }

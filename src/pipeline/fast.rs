@@ -55,6 +55,7 @@ impl Pipeline {
             context: context.clone(),
             address: from,
             transport,
+            over: led.over.unwrap_or(transport),
             qname: query.qname,
             qtype: query.qtype,
             split: Split::NONE,
@@ -382,8 +383,9 @@ impl Pipeline {
                 }
             }
             (_, Outcome::Forwarded) => {
-                self.mark_monitored(&mut inner, &session, &context, &record, now);
+                // Ahead of an alert, which says how much has left: with this question too.
                 self.ledger_step(&session, &mut inner, charged);
+                self.mark_monitored(&mut inner, &session, &context, &record, now);
                 let fare = fare.or_else(|| self.rides.begin(question, whole));
                 drop(inner);
                 if let (Some(group), Some(state)) = (&group, step) {

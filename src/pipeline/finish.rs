@@ -15,7 +15,7 @@ use super::{Deferred, Leave, Live, Pipeline, Step, Walk, beyond};
 use crate::answer::{self, Asked, Kind, Vetted};
 use crate::cache::{Entry, Key};
 use crate::clock;
-use crate::event::{RuleRef, Source, Verdict};
+use crate::event::{Source, Verdict};
 use crate::listen::Fast;
 use crate::model::{CaseId, Ede, Mode, Now, Qtype, Reason, Transport};
 use crate::partition::Partition;
@@ -347,37 +347,17 @@ impl Pipeline {
             // Noted when it was judged before.
             return false;
         }
-        let case = self.note_refusal(walk, query, reason, Some(rule), now);
+        // A rule on trial is nothing against a session that is enforced.
+        let on_trial = mode != Mode::Enforce && live.policy.mode_of(&context) == Mode::Enforce;
+        let case = match on_trial {
+            true => self.note_reason(walk, query, reason, Some(rule), now),
+            false => self.note_refusal(walk, query, reason, Some(rule), now),
+        };
         if mode != Mode::Enforce {
             return false;
         }
         refuse_by_policy(live, walk, query, (reason, case), out);
         true
-    }
-
-    /// Notes that policy refuses a question that was judged otherwise before it left; gives the case.
-    pub(super) fn note_refusal(
-        &self,
-        walk: &mut Walk,
-        query: &Query<'_>,
-        reason: Reason,
-        rule: Option<RuleRef>,
-        now: Now,
-    ) -> CaseId {
-        let qname = query.qname.as_ref();
-        let key = self.hash((walk.session.id(), walk.record.split.tenant(qname)));
-        let case = {
-            let mut inner = walk.session.inner.lock();
-            inner.counts.refused += 1;
-            inner.watched = true;
-            inner.sample(qname);
-            inner.case_for(key, reason, self.fresh_case(key, now.wall))
-        };
-        walk.record.would = Verdict::Sinkhole;
-        walk.record.reason = Some(reason);
-        walk.record.rule = rule;
-        walk.record.case = Some(case);
-        case
     }
 
     /// A refusal that is an address: the block page must be reachable.

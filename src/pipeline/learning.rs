@@ -66,11 +66,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// Where the store did not take it: it is forgotten in memory alone.
-    pub fn forget_learned(&self, by: &str, now: Now) -> Result<(Value, Commit), store::Error> {
+    pub fn forget_learned(&self, by: &str, reason: &str, now: Now) -> Result<(Value, Commit), store::Error> {
         // First, so that sessions under way know that they were folded.
         self.fold_sessions(now);
         let (pairs, changes) = self.book.reset();
-        tracing::info!(by, pairs, "what was learned was reset");
+        tracing::info!(by, reason, pairs, "what was learned was reset");
         self.store.put_learned(changes)?;
         // While a policy comes in force, or where the packet filter does not follow it, the journal names none.
         let recorded = self.recorded.lock();

@@ -30,6 +30,8 @@ pub(super) struct Led {
     pub(super) borders: u8,
     /// How long the client's own question lasts.
     pub(super) lasts: Option<Lasts>,
+    /// How that came, where this one is answered as if it came another way.
+    pub(super) over: Option<Transport>,
 }
 
 impl Led {
@@ -86,7 +88,7 @@ impl Pipeline {
     /// that ends with the session's own question, and must not wait for its own end.
     pub(super) fn ride_of(&self, led: Led) -> Ride {
         let live = self.live.load();
-        let is_own = Led { lasts: None, ..led } == Led::default();
+        let is_own = Led { lasts: None, over: None, ..led } == Led::default();
         let may_wait_for_itself = !is_own && (live.sharing.private || live.validator.is_some());
         if may_wait_for_itself { Ride::Never } else { Ride::FIRST }
     }

@@ -83,6 +83,7 @@ impl Pipeline {
             if inner.ended {
                 continue;
             }
+            self.journal_again(&session, inner, now);
             if inner.unstored > Bits::ZERO || inner.dirty {
                 self.journal_ledger(&session, inner);
                 told += 1;

@@ -50,7 +50,7 @@ use std::time::Instant;
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
-use crate::alert::Delivery;
+use crate::alert::{Delivery, SinkStatus};
 use crate::cache::{Cache, Entry};
 use crate::cookie::Cookies;
 use crate::enforce::{Class, Enforcer};
@@ -309,6 +309,11 @@ impl Pipeline {
     /// Alerts that the sink furthest behind has yet to take.
     pub fn alerts_waiting(&self) -> u64 {
         self.delivery.lock().as_ref().map_or(0, Delivery::depth)
+    }
+
+    /// How each receiver of alerts fares.
+    pub(super) fn alert_receivers(&self) -> Vec<SinkStatus> {
+        self.delivery.lock().as_ref().map(Delivery::status).unwrap_or_default()
     }
 
     /// Questions that wait now.

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use staunch_scoring::NameRef;
+
 use super::{Pipeline, Walk};
 use crate::clock;
 use crate::enforce::{Observed, Used};
@@ -68,10 +70,12 @@ impl Pipeline {
         let live = self.live.load();
         let context = session.context();
         let profile = live.policy.profiles.of(context.kind(), context.phase());
+        let grants = live.grants.load();
+        let listed =
+            |name: NameRef<'_>| live.policy.opens(&context, &grants, name, now.wall).is_ok_and(|opens| opens.listed);
         let mut inner = session.inner.lock();
-        let Some(passed) = inner.pins.used(used.destination, used.octets, used.limit, profile.volume.warn) else {
-            return;
-        };
+        let mark = profile.volume.warn;
+        let Some(passed) = inner.pins.used(used.destination, used.octets, used.limit, mark, listed) else { return };
         let names = inner.pins.names_of(used.destination);
         let a = &context.announcement;
         let (kind, what) = match passed {

@@ -13,7 +13,7 @@ use crate::model::{CaseId, Now, Reason, SessionId};
 use crate::session::{Announced, Context, Inner, Quarantine, Session};
 use crate::sparing::Sparing;
 use crate::store::{self, Commit, Durable};
-use crate::telemetry::Record;
+use crate::telemetry::{Record, rfc3339};
 
 /// Most bits that a session may be given beyond its limits, all together: where configured budgets end.
 pub const MOST_EXTENDED: u32 = 8_388_607;
@@ -89,16 +89,13 @@ impl Pipeline {
         let reason = record.reason.unwrap_or(Reason::Score);
         let case = record.case.unwrap_or_else(|| self.fresh_case(0, now.wall));
         let alert = self.alert(AlertKind::WouldQuarantine, inner, context, Some(record), reason, case, now);
-        inner.quarantine = Some(Quarantine {
-            case,
-            reason,
-            by: "staunch".into(),
-            note: alert.summary.clone(),
-            since: now.wall.shown,
-            applied: false,
-            recorded: false,
-        });
-        drop(self.spool(vec![store::Record::Alert { alert: Box::new(alert) }]));
+        let note = alert.summary.clone();
+        // Where there is no room for the alert the mark is made, and the alert raised, by the next such question.
+        if self.spool(vec![store::Record::Alert { alert: Box::new(alert) }]).is_none() {
+            return;
+        }
+        let (by, since) = ("staunch".to_owned(), now.wall.shown);
+        inner.quarantine = Some(Quarantine { case, reason, by, note, since, applied: false, recorded: false });
         tracing::info!(session = %session.id(), %case, reason = reason.as_str(), "session would be quarantined");
     }
 
@@ -153,30 +150,52 @@ impl Pipeline {
                 tracing::error!(%error, session = %session.id(), "the packet filter did not take a quarantine");
             }
         }
-        let records = vec![
-            store::Record::Quarantine {
-                session: session.id().clone(),
-                case,
-                reason,
-                by: by.to_owned(),
-                note: note.to_owned(),
-                since: None,
-                addresses: unsaid(context),
-            },
-            store::Record::Alert { alert: Box::new(alert) },
-            store::Record::Ledger { session: session.id().clone(), state: self.step(inner) },
-        ];
-        inner.pending = self.spool(records).map(|commit| Arc::new(Durable::new(commit)));
-        if inner.pending.is_none() {
-            // Its step is missing.
-            inner.score.retell();
-        }
+        let records = self.records_of(inner, session, context, alert, None);
+        let commit = self.spool(records);
+        await_records(inner, commit);
         // Behind what is to last.
         tracing::info!(session = %session.id(), %case, reason = reason.as_str(), by, "session quarantined");
     }
 
+    /// What the journal is to have of a quarantine that was just made, or, with `since`, some time ago.
+    fn records_of(
+        &self,
+        inner: &mut Inner,
+        session: &Session,
+        context: &Context,
+        alert: Alert,
+        since: Option<u64>,
+    ) -> Vec<store::Record> {
+        let Some(Quarantine { case, reason, by, note, .. }) = inner.quarantine.clone() else { return Vec::new() };
+        let (id, addresses) = (session.id().clone(), unsaid(context));
+        vec![
+            store::Record::Quarantine { session: id.clone(), case, reason, by, note, since, addresses },
+            store::Record::Alert { alert: Box::new(alert) },
+            store::Record::Ledger { session: id, state: self.step(inner) },
+        ]
+    }
+
+    /// Hands a quarantine to the journal that had no room for it when it was made, and its alert: it would end with the process,
+    /// and nobody would have heard of it. Called every second for each session, under its lock.
+    pub(super) fn journal_again(&self, session: &Session, inner: &mut Inner, now: Now) {
+        let Some(quarantine) = inner.quarantine.clone().filter(|it| it.applied && !it.recorded) else { return };
+        if inner.pending.is_some() || inner.ended {
+            return;
+        }
+        let (context, Quarantine { case, reason, by, note, since, .. }) = (session.context(), quarantine);
+        let mut alert = self.alert(AlertKind::Quarantine, inner, &context, None, reason, case, now);
+        match &*by {
+            "staunch" => alert.summary = note,
+            by => alert.summary += &format!(" Closed by {by}: {note}"),
+        }
+        alert.time = rfc3339(since);
+        let records = self.records_of(inner, session, &context, alert, Some(since));
+        let commit = self.store.append(records).ok();
+        await_records(inner, commit);
+    }
+
     /// Opens a session on an operator's word, once that is on disk: what nobody could know of after a crash is not done at
-    /// all. `false` if it was not closed.
+    /// all. `false` if it was not closed; of one that would have been, what is held against it is forgotten.
     ///
     /// `extend`, in bits, is added to each of its limits; it may be given to an open session too.
     ///
@@ -190,7 +209,8 @@ impl Pipeline {
         extend: u32,
         now: Now,
     ) -> Result<bool, NotReleased> {
-        let (commit, case) = self.record_release(session, by, note, extend, now)?;
+        let (commit, released) = self.record_release(session, by, note, extend, now)?;
+        let case = released.as_ref().map(|quarantine| quarantine.case);
         if let Some(commit) = commit {
             commit.await?;
         }
@@ -228,10 +248,10 @@ impl Pipeline {
             inner.dirty = true;
         }
         self.guard_locked(&context, &mut inner, Cause::Session, now);
-        Ok(case.is_some())
+        Ok(released.is_some_and(|quarantine| quarantine.applied))
     }
 
-    /// Journals a release, or that an open session may spend more: what to await, and the case that is released.
+    /// Journals a release, or that an open session may spend more: what to await, and what is released.
     fn record_release(
         &self,
         session: &Session,
@@ -239,7 +259,7 @@ impl Pipeline {
         note: &str,
         extend: u32,
         now: Now,
-    ) -> Result<(Option<Commit>, Option<CaseId>), NotReleased> {
+    ) -> Result<(Option<Commit>, Option<Quarantine>), NotReleased> {
         let inner = session.inner.lock();
         if inner.ended {
             return Err(NotReleased::Ended);
@@ -254,13 +274,22 @@ impl Pipeline {
             |score: &SessionState| store::Record::Ledger { session: session.id().clone(), state: score.snapshot() };
         let (by, note) = (by.to_owned(), note.to_owned());
         let record = store::Record::Release { session: session.id().clone(), by, note, extend };
-        let Some(Quarantine { case, reason, .. }) = inner.quarantine else {
+        let Some(quarantine) = inner.quarantine.clone() else {
             // Who let it tell more, and why, is on record with how much.
             let commit = (extend > 0).then(|| self.store.append(vec![record, ledger(&score)])).transpose()?;
             return Ok((commit, None));
         };
         score.release();
+        let Quarantine { case, reason, applied, .. } = quarantine;
         let mut alert = self.alert(AlertKind::Release, &inner, &session.context(), None, reason, case, now);
+        if !applied {
+            alert.summary = format!(
+                "Session {} was not closed, since it is only watched; what was held against it is forgotten. At most {} octets \
+                 left in DNS names.",
+                session.id(),
+                inner.charged.octets(),
+            );
+        }
         if extend > 0 {
             alert.summary += &format!(" Each of its limits was raised by {extend} bits.");
         }
@@ -268,7 +297,7 @@ impl Pipeline {
             alert.summary += &format!(" Released by {by}: {note}");
         }
         let records = vec![record, ledger(&score), store::Record::Alert { alert: Box::new(alert) }];
-        Ok((Some(self.store.append(records)?), Some(case)))
+        Ok((Some(self.store.append(records)?), Some(quarantine)))
     }
 
     /// Ends a session by its name, if there is one: nothing more is answered or pinned for it, an answer under way included.
@@ -396,6 +425,15 @@ impl Pipeline {
         let mut alert = self.alert(AlertKind::Degraded, &inner, &live.stranger, None, None, case, now);
         alert.summary = what.to_owned();
         drop(self.spool(vec![store::Record::Alert { alert: Box::new(alert) }]));
+    }
+}
+
+/// Has whoever tells of a quarantine wait for its records, where the journal took them.
+fn await_records(inner: &mut Inner, commit: Option<Commit>) {
+    inner.pending = commit.map(|commit| Arc::new(Durable::new(commit)));
+    if inner.pending.is_none() {
+        // Its step is missing.
+        inner.score.retell();
     }
 }
 

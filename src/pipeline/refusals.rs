@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use staunch_scoring::Split;
 
-use super::{Deferred, Live, Pipeline};
-use crate::event::{Source, Verdict};
+use super::{Deferred, Live, Pipeline, Walk};
+use crate::event::{RuleRef, Source, Verdict};
 use crate::listen::Fast;
 use crate::model::{CaseId, Mode, Now, Qtype, Reason, Transport};
 use crate::policy::{Decision, RefusalText, ede_of};
@@ -34,6 +34,42 @@ impl Pipeline {
         }
         let key = if reason == Reason::TypeNotAllowed { self.hash((key, "type")) } else { key };
         (reason, inner.case_for(key, reason, self.fresh_case(key, now.wall)))
+    }
+
+    /// Notes that policy refuses a question that was judged otherwise before it left, or in monitor mode would; gives the case.
+    pub(super) fn note_refusal(
+        &self,
+        walk: &mut Walk,
+        query: &Query<'_>,
+        reason: Reason,
+        rule: Option<RuleRef>,
+        now: Now,
+    ) -> CaseId {
+        {
+            let mut inner = walk.session.inner.lock();
+            inner.counts.refused += 1;
+            inner.watched = true;
+            inner.sample(query.qname.as_ref());
+        }
+        self.note_reason(walk, query, reason, rule, now)
+    }
+
+    /// Notes for the record alone what would refuse a question; gives the case.
+    pub(super) fn note_reason(
+        &self,
+        walk: &mut Walk,
+        query: &Query<'_>,
+        reason: Reason,
+        rule: Option<RuleRef>,
+        now: Now,
+    ) -> CaseId {
+        let key = self.hash((walk.session.id(), walk.record.split.tenant(query.qname.as_ref())));
+        let case = walk.session.inner.lock().case_for(key, reason, self.fresh_case(key, now.wall));
+        walk.record.would = Verdict::Sinkhole;
+        walk.record.reason = Some(reason);
+        walk.record.rule = rule;
+        walk.record.case = Some(case);
+        case
     }
 
     /// Writes the refusal that a decision asks for, which is NODATA where `nodata` says so.
@@ -91,6 +127,7 @@ impl Pipeline {
             context: live.stranger.clone(),
             address: from,
             transport,
+            over: transport,
             qname: query.qname,
             qtype: query.qtype,
             split,

@@ -390,7 +390,8 @@ impl Pipeline {
     ) {
         let packet = packet_for(target.as_ref(), query);
         // Over TCP, as it were: the client's own limits are kept when all is put together.
-        let Some(reply) = self.walk_led(walk, &packet, Transport::Tcp, Led { aliased: true, ..walk.led }).await else {
+        let led = Led { aliased: true, over: Some(walk.record.over), ..walk.led };
+        let Some(reply) = self.walk_led(walk, &packet, Transport::Tcp, led).await else {
             return refuse(live, query, hit, false, &mut walk.record, out);
         };
         let target = target.as_ref();

@@ -22,6 +22,7 @@ impl Pipeline {
             "upstreams": self.show_upstreams(),
             "events_dropped": self.telemetry.dropped(),
             "alerts_waiting": self.alerts_waiting(),
+            "alert_receivers": self.alert_receivers(),
             "enforcement": enforce,
             "readiness": self.readiness(now),
             "thresholds": self.thresholds(),

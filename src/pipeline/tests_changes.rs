@@ -110,3 +110,18 @@ fn a_rule_about_one_name_is_no_reason_why_another_is_refused() {
         });
     }
 }
+
+#[test]
+fn a_name_that_a_policy_zone_leads_to_is_told_as_the_client_asked() {
+    block_on(async {
+        let (_file, zone) = policy_zone("www.site.example CNAME walled.garden.example.\n");
+        let world = world(&zone).await;
+        let reply = world.ask(A, &packet("www.site.example", Qtype::A), clock::now()).await;
+        assert_eq!((outcome(&reply).0, world.heard()), (0, vec!["walled.garden.example.".to_owned()]));
+        world.pipeline.telemetry.caught_up().await;
+        let (told, _) = world.pipeline.telemetry.follow();
+        let events = told.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        let told: Vec<_> = events.map(|event| (event["qname"].clone(), event["transport"].clone())).collect();
+        assert_eq!(told, [("walled.garden.example".into(), "udp".into()), ("www.site.example".into(), "udp".into())]);
+    });
+}

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{Deferred, Pipeline};
 use crate::cookie::{self, Cookies, Judged};
-use crate::event::Source;
+use crate::event::{Source, Verdict};
 use crate::listen::{Fast, Home};
 use crate::model::{Now, Reason, Transport};
 use crate::policy::ede_of;
@@ -166,8 +166,12 @@ impl Pipeline {
     ) -> Fast<Deferred> {
         record.source = Source::Failed;
         record.rcode = 2;
-        record.reason = Some(Reason::Share);
         reply::servfail(out, query, ede_of(Reason::Share), PAST_SHARE);
+        if record.verdict == Verdict::Quarantine {
+            // It has closed the session before it found no place, and there is no other event of that.
+            return self.done(record, started);
+        }
+        record.reason = Some(Reason::Share);
         if !session.may_tell(now.mono) {
             return Fast::Reply;
         }

@@ -15,7 +15,7 @@ impl Policy {
         inner.counts.queries += 1;
         if decision.applied == Verdict::Hold && matches!(outcome, Outcome::Cached | Outcome::Held { .. }) {
             // Answered, if from memory: that a name is asked often is no reason to watch anybody.
-        } else if decision.would != Verdict::Answer {
+        } else if decision.tells_against() {
             inner.counts.refused += 1;
             inner.watched = true;
             inner.sample(decision.facts.qname);

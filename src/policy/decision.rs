@@ -144,6 +144,13 @@ impl<'a> Decision<'a> {
         lasting && self.applied == self.would && self.tunnel_name.is_none()
     }
 
+    /// Whether it tells against the session: it is refused, or in monitor mode would be. What a rule on trial would refuse of an
+    /// enforced session is answered and recorded, and nothing more.
+    pub fn tells_against(&self) -> bool {
+        let on_trial = self.mode == Mode::Enforce && self.applied == Verdict::Answer;
+        self.would != Verdict::Answer && !on_trial
+    }
+
     /// Whether it is to wait a random moment before it leaves.
     pub fn is_slow(&self) -> bool {
         self.mode == Mode::Enforce && self.assessment.slow

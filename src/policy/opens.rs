@@ -19,6 +19,8 @@ pub struct Opens<'a> {
     pub volume: Option<u64>,
     /// The rule in force that names it.
     pub rule: Option<&'a Rule>,
+    /// Whether a rule, a grant or a pack names it.
+    pub listed: bool,
 }
 
 /// Nothing is opened for a name.
@@ -99,5 +101,6 @@ pub(super) fn of<'a>(
     let rule = rule.filter(|_| grant.is_none()).map(|hit| hit.rule);
     let ports = grant.and_then(|grant| grant.ports.as_ref()).or_else(|| rule?.ports.as_ref());
     let listed = grant.is_some() || rule.is_some() || packed;
-    Opens { ports: ports.unwrap_or(&profile.ports), volume: if listed { None } else { profile.volume.cut }, rule }
+    let volume = if listed { None } else { profile.volume.cut };
+    Opens { ports: ports.unwrap_or(&profile.ports), volume, rule, listed }
 }

@@ -127,11 +127,16 @@ impl Metrics {
         let mode = usize::from(record.mode == Mode::Enforce);
         let verdict = VERDICTS.iter().position(|v| *v == record.verdict).unwrap_or(0);
         self.verdicts[mode][verdict].inc_by(record.count);
-        if let Some(at) = record.reason.and_then(|reason| Reason::ALL.iter().position(|r| *r == reason)) {
-            self.reasons[at][usize::from(record.verdict == Verdict::Answer)].inc_by(record.count);
+        if let Some(reason) = record.reason
+            && let Some(at) = Reason::ALL.iter().position(|r| *r == reason)
+        {
+            // For these nothing is answered in any mode, though policy has nothing against the question.
+            let unanswered = matches!(reason, Reason::NotPinned | Reason::Share);
+            let recorded = record.verdict == Verdict::Answer && !unanswered;
+            self.reasons[at][usize::from(recorded)].inc_by(record.count);
         }
         let source = SOURCES.iter().position(|(s, _)| *s == record.source).unwrap_or(0);
-        self.sources[source][usize::from(record.transport == Transport::Tcp)].inc_by(record.count);
+        self.sources[source][usize::from(record.over == Transport::Tcp)].inc_by(record.count);
         for _ in 0..record.count {
             self.duration.observe(f64::from(record.duration_us) / 1e6);
         }
@@ -189,5 +194,71 @@ impl Collector for Page {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use staunch_scoring::{QName, Split};
+
+    use super::*;
+    use crate::model::{Announcement, Qtype, SessionId, SessionType};
+    use crate::session::Context;
+
+    #[test]
+    fn what_is_not_answered_counts_as_applied_whatever_the_verdict() {
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let announcement = Announcement {
+            id: SessionId::new("a").expect("id"),
+            addresses: vec![address],
+            kind: SessionType::Batch,
+            phase: None,
+            owner: None,
+            search: Vec::new(),
+        };
+        let answered = Record {
+            wall: 0,
+            context: Arc::new(Context::new(announcement, true)),
+            address,
+            transport: Transport::Udp,
+            over: Transport::Udp,
+            qname: QName::from_text("www.site.example").expect("a name"),
+            qtype: Qtype::A,
+            split: Split::NONE,
+            mode: Mode::Monitor,
+            verdict: Verdict::Answer,
+            would: Verdict::Answer,
+            reason: None,
+            case: None,
+            rule: None,
+            rpz: None,
+            source: Source::Failed,
+            decoy: None,
+            rcode: 2,
+            scored: None,
+            pins: Vec::new(),
+            shared: Vec::new(),
+            withheld: Vec::new(),
+            duration_us: 7,
+            count: 3,
+        };
+        let metrics = Metrics::new();
+        for (reason, verdict) in [
+            (Reason::NotPinned, Verdict::Answer),
+            (Reason::Share, Verdict::Answer),
+            (Reason::Score, Verdict::Answer),
+            (Reason::Score, Verdict::Sinkhole),
+        ] {
+            metrics.count(&Record { reason: Some(reason), verdict, ..answered.clone() });
+        }
+        let page = metrics.page();
+        for (reason, yes, no) in [("not-pinned", 3, 0), ("share", 3, 0), ("score", 3, 3), ("rpz", 0, 0)] {
+            for (applied, count) in [("yes", yes), ("no", no)] {
+                let line = format!("staunch_refusals_total{{reason=\"{reason}\",applied=\"{applied}\"}} {count}\n");
+                assert!(page.contains(&line), "{line} is not in {page}");
+            }
+        }
     }
 }

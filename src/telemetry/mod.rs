@@ -24,7 +24,7 @@ use crate::model::{CaseId, Mode, Qtype, Reason, Transport};
 use crate::session::Context;
 
 pub use metrics::{Metrics, Sample, Sampled};
-pub use writer::{Recent, rfc3339};
+pub use writer::{HELD, Recent, rfc3339};
 
 /// Settings of this stage.
 #[derive(Debug, Clone)]
@@ -44,8 +44,10 @@ pub struct Record {
     pub context: Arc<Context>,
     /// Where it came from.
     pub address: IpAddr,
-    /// How.
+    /// How its reply is written.
     pub transport: Transport,
+    /// How it came.
+    pub over: Transport,
     /// The name.
     pub qname: QName,
     /// The type.
@@ -98,7 +100,7 @@ impl Record {
             phase: a.phase,
             owner: a.owner.clone(),
             address: self.address,
-            transport: self.transport,
+            transport: self.over,
             qname: self.qname.as_ref().to_string(),
             qtype: self.qtype,
             tenant: self.split.tenant(self.qname.as_ref()).to_string(),
@@ -239,14 +241,11 @@ impl Telemetry {
         }
     }
 
-    /// A stream of event lines from now on. A reader that falls behind loses lines and is told how many.
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
-        self.tap.subscribe()
-    }
-
-    /// The newest lines, oldest first.
-    pub fn last(&self, n: usize) -> Vec<Arc<str>> {
-        self.recent.lock().last(n)
+    /// The newest lines, oldest first, [`HELD`] at most, and a stream of those that come behind them: none is in both and none
+    /// is missing between. A reader that falls behind loses lines and is told how many.
+    pub fn follow(&self) -> (Vec<Arc<str>>, broadcast::Receiver<Arc<str>>) {
+        let recent = self.recent.lock();
+        (recent.lines(), self.tap.subscribe())
     }
 
     /// The newest event line of a case that is still in memory.
@@ -257,5 +256,81 @@ impl Telemetry {
     /// Ends the writer after it has written what is queued.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::NoticeKind;
+
+    #[test]
+    fn whoever_follows_gets_every_line_once() {
+        let (telemetry, writer) = Telemetry::start(&Config { file: None, queue: 1 << 16 }).expect("a thread");
+        let told = telemetry.clone();
+        let teller = std::thread::spawn(move || {
+            for n in 0..20_000 {
+                told.notice(Notice::new(NoticeKind::Drift, rfc3339(0), format!("{n}")));
+                if n % 16 == 0 {
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+            }
+        });
+        let number = |line: &str| -> usize {
+            let notice: Notice = serde_json::from_str(line).expect("a notice");
+            notice.text.parse().expect("a number")
+        };
+        let mut looks = 0;
+        while !teller.is_finished() {
+            let (before, mut behind) = telemetry.follow();
+            let next = loop {
+                match behind.try_recv() {
+                    Ok(line) => break Some(line),
+                    Err(broadcast::error::TryRecvError::Empty) if !teller.is_finished() => std::thread::yield_now(),
+                    Err(_) => break None,
+                }
+            };
+            if let (Some(last), Some(next)) = (before.last(), next) {
+                assert_eq!(number(&next), number(last) + 1);
+                looks += 1;
+            }
+        }
+        assert!(looks > 0);
+        teller.join().expect("told");
+        telemetry.stop();
+        writer.join().expect("ended");
+    }
+
+    #[test]
+    fn what_waits_for_the_disk_is_written_at_the_end() {
+        use std::io::{BufRead as _, BufReader};
+        let dir = tempfile::tempdir().expect("directory");
+        let file = dir.path().join("events.pipe");
+        let name = std::ffi::CString::new(file.as_os_str().as_encoded_bytes()).expect("a path");
+        // SAFETY: the pointer is to a NUL-terminated string.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        let lines = lines::Config { file: file.clone(), rotate_bytes: 1 << 16, keep: 1 };
+        let (telemetry, writer) = Telemetry::start(&Config { file: Some(lines), queue: 1 << 16 }).expect("a thread");
+        let all = 4_000;
+        for n in 0..all {
+            telemetry.notice(Notice::new(NoticeKind::Drift, rfc3339(0), format!("{n}")));
+        }
+        // More than a pipe holds that nobody reads.
+        while !telemetry.spill().failing {
+            std::thread::yield_now();
+        }
+        let reader = std::thread::spawn(move || {
+            let pipe = std::fs::File::options().read(true).write(true).open(&file).expect("opens");
+            let lines = BufReader::new(pipe).lines().map(|line| line.expect("text"));
+            lines.take_while(|line| !line.contains(&format!("\"{}\"", all - 1))).count()
+        });
+        telemetry.stop();
+        writer.join().expect("ended");
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while !reader.is_finished() {
+            assert!(std::time::Instant::now() < end, "the last one never comes");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(reader.join().expect("read") >= all - 2, "one may have been torn");
     }
 }

@@ -14,7 +14,7 @@ use crate::lines::LineFile;
 use crate::model::CaseId;
 
 /// Lines kept in memory for `observe --last`.
-const LAST: usize = 1024;
+pub const HELD: usize = 1024;
 /// Cases kept in memory for `why`; older ones are looked up in the event file.
 const CASES: usize = 4096;
 /// Most octets of one write, and of events between two.
@@ -42,7 +42,7 @@ pub struct Recent {
 
 impl Recent {
     fn push(&mut self, line: &Arc<str>, case: Option<CaseId>) {
-        if self.lines.len() == LAST {
+        if self.lines.len() == HELD {
             self.lines.pop_front();
         }
         self.lines.push_back(line.clone());
@@ -57,9 +57,9 @@ impl Recent {
         }
     }
 
-    /// The newest `n` lines, oldest first.
-    pub fn last(&self, n: usize) -> Vec<Arc<str>> {
-        self.lines.iter().skip(self.lines.len().saturating_sub(n)).cloned().collect()
+    /// The newest lines, oldest first.
+    pub fn lines(&self) -> Vec<Arc<str>> {
+        self.lines.iter().cloned().collect()
     }
 
     /// The newest line of a case.
@@ -88,11 +88,7 @@ pub fn run(telemetry: &Telemetry, file: Option<LineFile>) {
             };
             let Some((line, case, answer)) = written(&item, &mut scratch) else { continue };
             octets += line.len() + 1;
-            telemetry.recent.lock().push(&line, case);
-            if telemetry.tap.receiver_count() > 0 {
-                // An error means that the last one has gone meanwhile.
-                let _ = telemetry.tap.send(line.clone());
-            }
+            tell(telemetry, &line, case);
             lines.push((line, answer));
         }
         let idle = lines.is_empty();
@@ -104,10 +100,23 @@ pub fn run(telemetry: &Telemetry, file: Option<LineFile>) {
         }
         lines.clear();
         if idle && stopping {
+            if let Some(out) = &mut out {
+                out.end();
+            }
             return;
         } else if idle {
             std::thread::sleep(NAP);
         }
+    }
+}
+
+/// Remembers a line and hands it to observers, in one: who begins to follow has it from the one or from the other.
+fn tell(telemetry: &Telemetry, line: &Arc<str>, case: Option<CaseId>) {
+    let mut recent = telemetry.recent.lock();
+    recent.push(line, case);
+    if telemetry.tap.receiver_count() > 0 {
+        // An error means that the last one has gone meanwhile.
+        let _ = telemetry.tap.send(line.clone());
     }
 }
 
@@ -141,6 +150,15 @@ struct Out {
 impl Out {
     fn new(file: LineFile) -> Self {
         Self { file, spill: Spill::new(spill::CAPACITY), batch: Vec::with_capacity(BATCH + 4096), retry: None }
+    }
+
+    /// Tries once more to write what waits, pause or none; what is lost now is told.
+    fn end(&mut self) {
+        self.retry = None;
+        let SpillStatus { waiting, .. } = self.write(&mut Vec::new(), Instant::now());
+        if waiting > 0 {
+            tracing::warn!(waiting, "events are lost with this process, since the disk did not take them");
+        }
     }
 
     /// Writes these lines behind what waits; what the disk does not take waits.
@@ -193,6 +211,9 @@ mod tests {
         assert_eq!(recent.cases.len(), CASES);
         assert!(recent.case(CaseId::from_random(3)).is_none());
         assert_eq!(recent.case(CaseId::from_random(CASES as u64)).as_deref(), Some(CASES.to_string().as_str()));
-        assert_eq!(recent.last(2).len(), 2);
+        assert_eq!(
+            (recent.lines().len(), recent.lines().last().map(|line| line.to_string())),
+            (HELD, Some("4105".into()))
+        );
     }
 }

@@ -292,3 +292,29 @@ fn what_private_timing_cannot_hide_is_told() {
     assert!(told("cache_shared_by = \"session\"", true).is_empty());
     assert!(told("", false).is_empty());
 }
+
+#[test]
+fn leave_to_show_what_is_public_is_told_to_do_nothing() {
+    let text = r#"version = 1
+[server]
+listen = ["203.0.113.53:53"]
+[upstream]
+servers = ["192.0.2.53"]
+[[answer.allow_range]]
+name = "*.corp.example"
+ranges = ["10.20.0.0/16", "198.51.100.0/24", "203.0.113.0/24", "2001:db8:7::/48"]
+owner = "net-team"
+reason = "internal wiki"
+review_by = "2027-06-01"
+"#;
+    let told = |text: &str| {
+        let (_, warnings) = good(text);
+        let about = warnings.iter().filter(|w| w.field.starts_with("answer."));
+        about.map(|w| (w.line, w.field.clone(), w.problem.contains("is public"))).collect::<Vec<_>>()
+    };
+    let of = |at: usize| (8, format!("answer.allow_range[0].ranges[{at}]"), true);
+    assert_eq!(told(text), [of(1), of(3)], "the third holds an address of our own");
+    let translated = "[answer]\nnat64_prefixes = [\"2001:db8:7::/96\"]\n[[answer.allow_range]]";
+    let told = told(&text.replace("[[answer.allow_range]]", translated));
+    assert!(told.len() == 1 && told[0].1.ends_with("[1]"), "the fourth may lead inside: {told:?}");
+}

@@ -218,3 +218,28 @@ fn block_list_zones_show_loopback_and_never_pin_it() {
         assert_eq!((vetted.answer.answers, vetted.answer.pins.len()), (0, 0), "{qname} {addr}");
     }
 }
+
+#[test]
+fn a_range_is_all_public_where_none_of_its_addresses_is_withheld() {
+    for (range, public) in [
+        ("198.51.100.0/24", true),
+        ("8.0.0.0/7", true),
+        ("10.20.0.0/16", false),
+        ("10.20.3.4", false),
+        ("0.0.0.0/1", false),
+        ("192.0.0.0/8", false),
+        ("168.63.129.0/24", false),
+        ("2001:db8::/32", true),
+        ("2001:db8::1", true),
+        ("fd00::/8", false),
+        ("2000::/3", false),
+        ("::/2", false),
+        ("2001::/16", false),
+        ("2002:a00::/24", false),
+        ("64:ff9b::/96", false),
+    ] {
+        let range = IpRange::parse(range).expect("a range");
+        assert_eq!(crate::answer::is_all_public(&range), public, "{range}");
+        assert!(!public || [range.first(), range.last()].iter().all(|ip| crate::answer::is_public(*ip)), "{range}");
+    }
+}

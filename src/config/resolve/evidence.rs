@@ -158,6 +158,11 @@ impl Context<'_, '_> {
         let parsed = url.parse::<ureq::http::Uri>().ok();
         let scheme = parsed.as_ref().and_then(|uri| uri.scheme_str()).unwrap_or_default();
         let host = parsed.as_ref().and_then(|uri| uri.host()).unwrap_or_default();
+        if parsed.as_ref().and_then(|uri| uri.authority()).is_some_and(|to| to.as_str().contains('@')) {
+            // Not quoted: it may be a password.
+            let remedy = "leave them out; secret_file signs what is sent";
+            return self.problems.fail(&path, "the URL has a user name or password in it", remedy);
+        }
         if !matches!(scheme, "http" | "https") || host.is_empty() {
             let problem = format!("`{}` is not an http or https URL", url.escape_debug());
             return self.problems.fail(&path, problem, "write http://HOST/PATH or https://HOST/PATH");

@@ -1,9 +1,10 @@
 //! Answers, and the look of refusals.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::Context;
+use crate::answer::is_all_public;
 use crate::config::document::Path;
 use crate::config::loaded::{AllowRange, Answer, LoopbackZone, Sinkhole, SinkholeAction};
 use crate::config::spec::{self, SinkholeKind};
@@ -178,10 +179,29 @@ impl Context<'_, '_> {
                 );
             }
             let read = self.ranges_of(&path.key("ranges"), &written.ranges);
+            self.warn_of_public(&path.key("ranges"), &written.ranges);
             let reference = self.reference("answer.allow_range", &path);
             ranges.extend(form.map(|form| AllowRange { form, ranges: read, owner: written.owner.clone(), reference }));
         }
         ranges
+    }
+
+    /// Public addresses are shown without anybody's leave, but this host's own. Those that we listen on are known to be; an IPv6
+    /// range may lie behind the network's own NAT64.
+    fn warn_of_public(&mut self, path: &Path, written: &[String]) {
+        let own: Vec<_> = self.spec.server.listen.iter().filter_map(|text| text.parse::<SocketAddr>().ok()).collect();
+        let translated = !self.spec.answer.nat64_prefixes.is_empty();
+        for (i, text) in written.iter().enumerate() {
+            let Ok(range) = IpRange::parse(text) else { continue };
+            let has_own = own.iter().any(|listen| range.contains(listen.ip()));
+            if is_all_public(&range) && !has_own && !(translated && range.first().is_ipv6()) {
+                self.problems.warn(
+                    &path.at(i),
+                    format!("`{range}` is public: its addresses are shown without this, but for this host's own"),
+                    "remove it, or write the private range that is meant",
+                );
+            }
+        }
     }
 
     /// Ranges in CIDR form, none of them all there is.

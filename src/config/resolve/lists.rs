@@ -8,7 +8,7 @@ use super::denied::Denied;
 use super::feeds::Spare;
 use crate::config::document::Path;
 use crate::config::loaded::ListReport;
-use crate::config::problem::Warning;
+use crate::config::problem::{ConfigError, Warning};
 use crate::config::spec::{self, ListAction};
 use crate::feed::{self, Tables};
 use crate::lists::{
@@ -35,6 +35,16 @@ pub struct OpenList {
     pub day: Option<Day>,
     /// Its octets.
     pub octets: Box<dyn Reopen>,
+}
+
+/// The lists of a configuration, to be read line by line.
+pub struct OpenLists {
+    /// The ids of all of them.
+    pub ids: Vec<String>,
+    /// Those that can be opened.
+    pub open: Vec<OpenList>,
+    /// What is wrong with the others.
+    pub unread: Vec<ConfigError>,
 }
 
 /// What to read, and what it was found to be.
@@ -97,11 +107,12 @@ impl Context<'_, '_> {
         (Lists { rules, deny, age: age.build().into(), packs }, reports, feeds, damage)
     }
 
-    /// Every list, opened and looked over.
-    pub(super) fn open_lists(&mut self, state_dir: &FilePath) -> Vec<OpenList> {
+    /// The ids of all lists, and each that can be opened, looked over.
+    pub(super) fn open_lists(&mut self, state_dir: &FilePath) -> (Vec<String>, Vec<OpenList>) {
         let mut feeds = feed::Config { state_dir: state_dir.to_owned(), ..feed::Config::default() };
-        let mut open = Vec::new();
+        let (mut ids, mut open) = (Vec::new(), Vec::new());
         for (i, written) in self.written_lists().into_iter().enumerate() {
+            ids.push(written.id.clone());
             let path = Path::of("list").at(i);
             let day = self.day(&path.key("date"), written.date.as_deref());
             let found = self.surveyed(&path, &written, day, &mut feeds);
@@ -113,7 +124,7 @@ impl Context<'_, '_> {
                 octets: found.octets,
             }));
         }
-        open
+        (ids, open)
     }
 
     fn surveyed(

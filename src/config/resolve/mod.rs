@@ -27,7 +27,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-pub use self::lists::OpenList;
+pub use self::lists::{OpenList, OpenLists};
 use super::Environment;
 use super::document::Path;
 use super::loaded::{Loaded, LockdownBasis};
@@ -176,13 +176,13 @@ pub(super) fn lockdown(
     }
 }
 
-/// The lists, opened.
+/// The ids of all lists, and those that can be opened.
 pub(super) fn open_lists(
     spec: &V1,
     file: &FilePath,
     environment: &Environment,
     problems: &mut Problems<'_>,
-) -> Vec<OpenList> {
+) -> (Vec<String>, Vec<OpenList>) {
     let directory = file.parent().unwrap_or(FilePath::new(""));
     let mut context = Context::new(spec, environment, directory, problems);
     let state_dir = context.state_dir();

@@ -65,6 +65,17 @@ impl Pin {
         self.live > 0 && now <= self.live + LIVE
     }
 
+    /// Whether none of the names that lead here is `listed` or a zone of ours; where none is known any more, nobody can tell.
+    pub(super) fn is_unlisted(&self, listed: impl Fn(NameRef<'_>) -> bool) -> bool {
+        let is_listed = |named: &Named| match named.by {
+            Some(Word::Zone | Word::Page) => true,
+            // Whose feed has led there is nobody who names it here.
+            Some(Word::PolicyZone) => false,
+            None => NameRef::from_wire(&named.name).is_ok_and(&listed),
+        };
+        !self.names.is_empty() && !self.names.iter().any(is_listed)
+    }
+
     /// Until when `ports` are open.
     pub(super) fn open_until(&self, ports: &Ports) -> Option<u64> {
         self.leases.iter().filter(|lease| lease.ports.covers(ports)).map(|lease| lease.end).max()

@@ -283,18 +283,23 @@ fn what_was_refused_is_forgotten_and_what_was_held_before_is_not() {
 
 #[test]
 fn a_volume_is_told_once_at_its_mark_and_once_at_its_limit() {
-    let (www, web) = (name("www.example"), Ports::web());
+    let (free, ruled, web) = (name("free.example"), name("ruled.example"), Ports::web());
     let mut pins = SessionPins::new();
-    let limited = Asked { volume: Some(100), ..asked(&www, &web) };
-    assert_eq!(note_now(&mut pins, &limited, address(1), 1_000, 0), NONE);
-    assert_eq!(note_now(&mut pins, &asked(&www, &web), address(2), 1_000, 0), NONE);
-    let mut used = |n, octets, limit| pins.used(address(n), octets, limit, Some(10));
+    let (limited, endless) = (Asked { volume: Some(100), ..asked(&free, &web) }, asked(&free, &web));
+    let zone = Asked { by: Some(Word::Zone), ..endless };
+    for (n, asked) in [(1, &limited), (2, &endless), (2, &asked(&ruled, &web)), (4, &endless), (5, &zone)] {
+        assert_eq!(note_now(&mut pins, asked, address(n), 1_000, 0), NONE);
+    }
+    let listed = |named: NameRef<'_>| named == ruled.as_ref();
+    let mut used = |n, octets, limit| pins.used(address(n), octets, limit, Some(10), listed);
     assert_eq!(used(1, 9, Some(100)), None);
     assert_eq!((used(1, 10, Some(100)), used(1, 11, Some(100))), (Some(Passed::Mark), None));
     assert_eq!((used(1, 100, Some(100)), used(1, 100, Some(100))), (Some(Passed::Limit), None));
-    assert_eq!(used(2, 1_000_000, None), None, "a rule names it");
+    assert_eq!(used(2, 1_000_000, None), None, "a rule names one of two names");
     assert_eq!(used(3, 1_000_000, None), None, "not known");
-    assert_eq!(pins.details(0)[1].octets_out, 100);
+    assert_eq!((used(4, 9, None), used(4, 10, None)), (None, Some(Passed::Mark)), "without a limit too");
+    assert_eq!((used(4, 1_000_000, None), used(5, 1_000_000, None)), (None, None), "once; a zone of ours is a word");
+    assert_eq!(pins.details(0).iter().find(|pin| pin.address == address(1)).map(|pin| pin.octets_out), Some(100));
 }
 
 /// What the packet filter would hold, told everything the session table is told.

@@ -177,3 +177,128 @@ fn a_grant_given_again_with_fewer_ports_closes_the_rest() {
         assert_eq!(world.pipeline.grants_in_force(clock::now()).len(), 1);
     });
 }
+
+#[test]
+fn what_a_rule_on_trial_would_refuse_is_nothing_against_an_enforced_session() {
+    block_on(async {
+        let rule = |id: &str, action: &str, mode: &str| {
+            format!(
+                "[[rule]]\nid = \"{id}\"\naction = \"{action}\"\nnames = [\"site.example\"]\nowner = \"o\"\nreason = \"r\"\n\
+                 review_by = \"2099-01-01\"\n{mode}\n"
+            )
+        };
+        let (allow, trial, deny) = (rule("own", "allow", ""), "mode = \"monitor\"", "mode = \"enforce\"");
+        for (mode, refused) in [(trial, 0), (deny, 1)] {
+            let world = World::new(&(rule("new", "deny", mode) + &allow)).await;
+            let session = world.announce("a", A);
+            assert_eq!(world.has(A, "www.site.example").await, refused == 0);
+            let inner = session.inner.lock();
+            assert_eq!((inner.counts.refused, inner.samples.len() as u64), (refused, refused), "{mode}");
+            assert_eq!(inner.state() == crate::session::State::Watched, refused > 0, "{mode}");
+        }
+    });
+}
+
+/// Monitor mode, and a session that enforce mode would have closed: by payload under a type that only tunnels use.
+async fn watched() -> (World, Arc<Session>) {
+    let enforced = world_for_test::World::new("", |_| Says::Address { ttl: 300, last: 5 }).await;
+    let text = enforced.text.replace("mode = \"enforce\"", "mode = \"monitor\"");
+    let world = World(world_for_test::World::again(tempfile::tempdir().expect("directory"), text).await);
+    let session = world.announce("a", A);
+    let payload = "mzxw6ytboi3dsmrrgqzdgnjsgm3tenzt.evil.example";
+    drop(world.ask(A, &packet(payload, Qtype(10)), clock::now()).await);
+    (world, session)
+}
+
+#[test]
+fn what_left_with_the_question_that_would_close_a_session_is_in_its_alert() {
+    block_on(async {
+        let (world, session) = watched().await;
+        world.pipeline.store.append(Vec::new()).expect("room").await.expect("written behind the alert");
+        let [alert] = &world.alerts(AlertKind::WouldQuarantine)[..] else { panic!("one alert") };
+        let told = session.inner.lock().charged;
+        assert!(told > Bits::whole(150), "{told:?}");
+        assert_eq!(alert.leaked_bits_at_most, told, "it was let go: {}", alert.summary);
+    });
+}
+
+#[test]
+fn who_was_only_watched_is_not_said_to_be_released() {
+    block_on(async {
+        let (world, session) = watched().await;
+        assert!(session.inner.lock().quarantine.as_ref().is_some_and(|quarantine| !quarantine.applied));
+        let release = || world.pipeline.release_by(&session, "ops", "seen", 0, clock::now());
+        assert!(!release().await.expect("recorded"), "it was open");
+        assert!(session.inner.lock().quarantine.is_none(), "and is looked at anew");
+        let [alert] = &world.alerts(AlertKind::Release)[..] else { panic!("one alert") };
+        assert!(
+            alert.summary.contains("was not closed") && alert.summary.contains("by ops: seen"),
+            "{}",
+            alert.summary
+        );
+        world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+        assert!(release().await.expect("recorded"));
+        assert!(world.alerts(AlertKind::Release)[1].summary.contains("was released"));
+    });
+}
+
+#[test]
+fn a_quarantine_that_finds_the_queue_full_is_an_event_as_any() {
+    block_on(async {
+        let world = World::of("", "").await;
+        let session = world.announce("a", A);
+        // One line a second is told of questions past a share; this is the one.
+        assert!(session.may_tell(clock::now().mono));
+        let payload = packet("mzxw6ytboi3dsmrrgqzdgnjsgm3tenzt.evil.example", Qtype(10));
+        let waiting = world.begin(A, &payload, clock::now()).expect("it waits for the journal");
+        let mut reply = Vec::new();
+        crate::listen::Service::overloaded(&*world.pipeline, waiting, &mut reply);
+        assert_eq!(outcome(&reply), (2, 0));
+        world.pipeline.telemetry.caught_up().await;
+        let (told, _) = world.pipeline.telemetry.follow();
+        let event: serde_json::Value = serde_json::from_str(told.last().expect("an event")).expect("JSON");
+        let case = session.inner.lock().quarantine.as_ref().map(|quarantine| quarantine.case.to_string());
+        assert_eq!(
+            (event["verdict"].as_str(), event["case"].as_str()),
+            (Some("quarantine"), case.as_deref()),
+            "{event}"
+        );
+        assert_eq!((event["reason"].as_str(), event["rcode"].as_u64()), (Some("type-not-allowed"), Some(2)));
+    });
+}
+
+#[test]
+fn a_quarantine_that_the_journal_had_no_room_for_is_handed_over_again() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        let case = world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+        world.pipeline.save_ledgers(clock::now());
+        let quarantines =
+            |world: &World| world.lines().into_iter().filter(|r| matches!(r, Record::Quarantine { .. })).count();
+        let pending = session.inner.lock().pending.clone().expect("on its way");
+        pending.wait().await.expect("on disk");
+        assert_eq!((quarantines(&world), world.alerts(AlertKind::Quarantine).len()), (1, 1), "the control: once");
+        // As if the queue had been full.
+        session.inner.lock().pending = None;
+        world.pipeline.save_ledgers(clock::now());
+        let pending = session.inner.lock().pending.clone().expect("on its way again");
+        pending.wait().await.expect("on disk");
+        world.pipeline.save_ledgers(clock::now());
+        assert_eq!(quarantines(&world), 2, "and no more");
+        let [first, again] = &world.alerts(AlertKind::Quarantine)[..] else { panic!("two") };
+        assert_eq!((&again.summary, &again.time, again.case), (&first.summary, &first.time, case));
+    });
+}
+
+#[test]
+fn what_would_close_a_session_is_told_by_the_next_question_where_the_journal_has_no_room() {
+    block_on(async {
+        let (world, session) = watched().await;
+        session.inner.lock().quarantine = None;
+        world.pipeline.store.close();
+        let payload = packet("gezdgnbvgy3tqojqgezdgnbvgy3tqojq.evil.example", Qtype(10));
+        drop(world.ask(A, &payload, clock::now()).await);
+        assert!(session.inner.lock().quarantine.is_none(), "no mark without its alert");
+    });
+}

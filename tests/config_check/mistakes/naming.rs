@@ -127,4 +127,9 @@ pub const CASES: &[Case] = &[
             (17, "alert[4].url", "missing", "https://"),
         ],
     ),
+    // What the start would refuse.
+    (
+        "version = 1\n[[alert]]\nname = \"a\"\nkind = \"webhook\"\nurl = \"https://user:hush@soc.example/\"\n",
+        &[(5, "alert[0].url", "user name or password", "secret_file")],
+    ),
 ];
