@@ -131,6 +131,12 @@ impl Bar {
         Ok(anew)
     }
 
+    /// Takes away the bar that a process before this one has left on a socket that outlives it: nobody would ever lift it.
+    pub(super) fn lift_older(socket: &UdpSocket) {
+        // As a rule there is none.
+        let _ = SockRef::from(socket).detach_filter();
+    }
+
     /// Part of a source that the kernel lets through.
     #[cfg(test)]
     pub(super) fn part_of(&self, source: IpAddr) -> f64 {

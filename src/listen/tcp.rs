@@ -82,12 +82,23 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    // Accepted connections inherit them.
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    limit_buffers(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Takes over a listening socket that was handed to us.
+pub(super) fn take_over(inherited: TcpListener) -> io::Result<TcpListener> {
+    let socket = Socket::from(inherited);
+    limit_buffers(&socket)?;
+    Ok(socket.into())
+}
+
+/// Accepted connections inherit what is set here.
+fn limit_buffers(socket: &Socket) -> io::Result<()> {
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)
 }
 
 /// Sockets that may be open at once where `connections` may be served: an eighth more.
