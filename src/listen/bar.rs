@@ -126,13 +126,14 @@ impl Bar {
         if changed && let Err(error) = self.put(socket) {
             self.refused = true;
             self.barred.clear();
+            Self::lift(socket);
             return Err(error);
         }
         Ok(anew)
     }
 
-    /// Takes away the bar that a process before this one has left on a socket that outlives it: nobody would ever lift it.
-    pub(super) fn lift_older(socket: &UdpSocket) {
+    /// Takes away whatever bar is on a socket, be it one that a process before this one has left there: nobody would ever lift it.
+    pub(super) fn lift(socket: &UdpSocket) {
         // As a rule there is none.
         let _ = SockRef::from(socket).detach_filter();
     }

@@ -54,7 +54,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 /// A socket for each of `workers`, of those that were handed to us: several workers may wait on one.
 pub(super) fn share(inherited: Vec<UdpSocket>, workers: usize) -> io::Result<Vec<UdpSocket>> {
     for socket in &inherited {
-        Bar::lift_older(socket);
+        Bar::lift(socket);
         socket.set_read_timeout(Some(IDLE_TICK))?;
         mmsg::keep_destination(socket, socket.local_addr()?.ip())?;
         mmsg::raise_buffers(socket, SOCKET_BUFFER);
