@@ -48,7 +48,7 @@ impl Pipeline {
             return;
         }
         let refusal = Refusal {
-            rcode: if nodata { 0 } else { 3 },
+            rcode: if nodata || live.sinkhole.has_page(reason) { 0 } else { 3 },
             soa_owner: record.split.icann(query.qname.as_ref()),
             negative_ttl: live.sinkhole.negative_ttl,
             ede: ede_of(reason),

@@ -15,6 +15,7 @@ use crate::session::Session;
 use crate::store::{self, IndexKind, Options, Recovered, Store};
 
 mod operators;
+mod refusals;
 mod restarts;
 mod shares;
 
