@@ -231,6 +231,31 @@ fn a_question_for_aliases_below_a_dname_keeps_it() {
     assert!(plain.names.is_empty());
 }
 
+/// A name that one redirection makes may be below it again.
+#[test]
+fn a_dname_that_a_chain_meets_again_is_shown_once() {
+    let rules = AnswerRules::default();
+    let q = "w.a.a.example";
+    let up = |qtype| Build::new(q, qtype).an("a.example", Qtype::DNAME, 300, &wire("example"));
+    let vetted = up(Qtype::A).a("w.example", [203, 0, 113, 1]).vet(&rules);
+    let chain = [
+        "a.example. DNAME B2V4YW1wbGUA",
+        "w.a.a.example. CNAME w.a.example.",
+        "w.a.example. CNAME w.example.",
+        "w.example. A 203.0.113.1",
+    ];
+    assert_eq!(shown(&vetted, q, Qtype::A), chain);
+    assert_eq!((vetted.dropped, vetted.answer.pins.len()), (0, 1));
+    // The first alias is what a question for aliases asks for.
+    assert_eq!(shown(&up(Qtype::CNAME).vet(&rules), q, Qtype::CNAME), chain[..2]);
+    let deeper = Build::new(q, Qtype::CNAME).an("a.example", Qtype::DNAME, 300, &wire("b.a.example")).vet(&rules);
+    assert_eq!((deeper.kind, deeper.answer.answers), (Kind::Positive, 2));
+    assert_eq!(shown(&deeper, q, Qtype::CNAME)[1], "w.a.a.example. CNAME w.a.b.a.example.");
+    // Whoever follows it never comes to an end.
+    let deeper = Build::new(q, Qtype::A).an("a.example", Qtype::DNAME, 300, &wire("b.a.example")).vet(&rules);
+    assert_eq!(deeper.kind, Kind::Failure);
+}
+
 #[test]
 fn an_alias_to_an_inside_name_leads_nowhere() {
     for target in [
