@@ -93,8 +93,8 @@ impl Chain {
             chain.steps.extend(steps);
             chain.hops.push(target);
             chain.end = target;
-            // The alias that a DNAME makes is what was asked for.
-            if chain.beyond || for_aliases {
+            // The alias that a DNAME makes is what was asked for; others may have looked further.
+            if chain.beyond || for_aliases && !chain.at_end(message).any(|r| r.rtype == CNAME) {
                 break;
             }
         }

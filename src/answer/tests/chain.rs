@@ -251,6 +251,9 @@ fn a_dname_that_a_chain_meets_again_is_shown_once() {
     let deeper = Build::new(q, Qtype::CNAME).an("a.example", Qtype::DNAME, 300, &wire("b.a.example")).vet(&rules);
     assert_eq!((deeper.kind, deeper.answer.answers), (Kind::Positive, 2));
     assert_eq!(shown(&deeper, q, Qtype::CNAME)[1], "w.a.a.example. CNAME w.a.b.a.example.");
+    let further = up(Qtype::CNAME).cname(q, "w.a.example").cname("w.a.example", "w.example").flags(0x8183).vet(&rules);
+    assert_eq!((further.kind, further.dropped), (Kind::NxDomain, 0), "as far as the upstream has looked");
+    assert_eq!(shown(&further, q, Qtype::CNAME), chain[..3]);
     // Whoever follows it never comes to an end.
     let deeper = Build::new(q, Qtype::A).an("a.example", Qtype::DNAME, 300, &wire("b.a.example")).vet(&rules);
     assert_eq!(deeper.kind, Kind::Failure);
