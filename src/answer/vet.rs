@@ -409,7 +409,8 @@ impl<'v, 'm> Vetting<'v, 'm> {
                 ttl_at,
                 ttl: self.ttl,
                 pins: self.pins.into_boxed_slice(),
-                beyond: chain.beyond,
+                // Where it leads was not asked.
+                beyond: chain.beyond && !self.asked.is_for_aliases(),
             },
             kind,
             cacheable: self.ttl > 0,

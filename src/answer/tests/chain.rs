@@ -222,6 +222,10 @@ fn a_question_for_aliases_below_a_dname_keeps_it() {
         let gone = base(qtype).cname(q, "w.new.example").flags(0x8183).rr(1, "new.example", Qtype::SOA, 60, &soa(60));
         let gone = gone.vet(&rules);
         assert_eq!((gone.kind, types(&gone), gone.answer.authorities), (Kind::NxDomain, both.to_vec(), 1));
+        let apart = AnswerRules { apart: vec![NameBuf::from_text("new.example").expect("name")], ..rules.clone() };
+        let led = base(qtype).cname(q, "w.new.example").cname("w.new.example", "end.example").flags(0x8183).vet(&apart);
+        assert_eq!((led.kind, types(&led), led.answer.rcode), (Kind::Positive, both.to_vec(), 0), "no word on others");
+        assert!(!led.answer.beyond, "nobody asks where it leads");
         let inside = Build::new(q, qtype).an("old.example", Qtype::DNAME, 300, &wire("internal")).vet(&rules);
         assert!(inside.internal_alias && inside.answer.answers == 0);
     }
