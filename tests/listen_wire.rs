@@ -4,6 +4,8 @@
 mod allocations;
 #[path = "listen_wire/connections.rs"]
 mod connections;
+#[path = "listen_wire/handed_on.rs"]
+mod handed_on;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use staunch::listen::{Config, Error, Fast, Listener, Service};
+use staunch::listen::{Config, Error, Fast, Inherited, Listener, Service};
 use staunch::model::{Ede, Now, Transport};
 use staunch::reply::{self, Refusal};
 use staunch::wire::{self, Parsed, Query};
@@ -109,10 +111,15 @@ fn config(address: &str) -> Config {
 
 impl Rig {
     fn start(config: &Config) -> Self {
+        Self::start_with(config, Inherited::default())
+    }
+
+    fn start_with(config: &Config, inherited: Inherited) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
         let service = Arc::new(Refuser { gate: Semaphore::new(0), seen: AtomicUsize::new(0) });
-        let listener = Listener::start(config, Arc::clone(&service), runtime.handle()).expect("listener");
+        let listener = Listener::start_with(config, inherited, Arc::clone(&service), runtime.handle());
+        let listener = listener.expect("listener");
         Self { listener: Some(listener), service, runtime }
     }
 

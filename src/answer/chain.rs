@@ -62,7 +62,7 @@ enum Hop {
 impl Chain {
     /// `None` for a chain that loops, has too many steps, or an alias of which nothing can be read.
     ///
-    /// A question of type CNAME or ANY is answered by what stands at its name and follows no alias but a DNAME's: nothing
+    /// A question of type CNAME or ANY is answered by what stands at its name and follows no alias but one of a DNAME: nothing
     /// exists below one (RFC 6672 section 2.3), so the CNAME there is its work, and no proof without it.
     pub(crate) fn follow(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Option<Self> {
         let end = Spelled::of(asked.qname);
@@ -93,7 +93,8 @@ impl Chain {
             chain.steps.extend(steps);
             chain.hops.push(target);
             chain.end = target;
-            if chain.beyond {
+            // The alias that a DNAME makes is what was asked for; others may have looked further.
+            if chain.beyond || for_aliases && !chain.at_end(message).any(|r| r.rtype == CNAME) {
                 break;
             }
         }

@@ -207,7 +207,8 @@ pub struct Vetted {
     pub cacheable: bool,
     /// Addresses that were held back because they are not public: evidence of DNS rebinding.
     pub rebinding: Vec<IpAddr>,
-    /// The chain led to a name that only means something inside (`localhost`, `x.internal`); it was cut.
+    /// An alias, or all services that were found, led to a name that only means something inside (`localhost`, `x.internal`);
+    /// nothing is shown.
     pub internal_alias: bool,
     /// Names behind the first: aliases followed, then SVCB and HTTPS targets; for lists that judge every hop.
     pub names: Vec<NameBuf>,

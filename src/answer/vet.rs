@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use staunch_scoring::NameRef;
 
 use self::nothing::failure;
-use super::chain::{Chain, Source};
+use super::chain::{Chain, Source, Step};
 use super::denial::{self, Absent};
 use super::emit::Writer;
 use super::guard::{Showing, is_internal_name};
@@ -233,9 +233,12 @@ impl<'v, 'm> Vetting<'v, 'm> {
 
     /// Writes the aliases.
     fn aliases(&mut self, chain: &Chain) -> Result<(), VetError> {
-        for step in &chain.steps {
+        for (i, step) in chain.steps.iter().enumerate() {
             let owner = step.owner.as_wire();
+            let is_there = |before: &Step| before.rtype == DNAME && before.owner.as_wire() == owner;
             match &step.source {
+                // What it makes may be below it again: it is one record, however often it is used.
+                Source::Record(_) if step.rtype == DNAME && chain.steps.iter().take(i).any(is_there) => {}
                 Source::Record(record) => {
                     self.shown += usize::from(self.copied(owner, record)?);
                     self.signatures(owner, step.rtype)?;
@@ -406,7 +409,8 @@ impl<'v, 'm> Vetting<'v, 'm> {
                 ttl_at,
                 ttl: self.ttl,
                 pins: self.pins.into_boxed_slice(),
-                beyond: chain.beyond,
+                // Where it leads was not asked.
+                beyond: chain.beyond && !self.asked.is_for_aliases(),
             },
             kind,
             cacheable: self.ttl > 0,

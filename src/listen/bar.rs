@@ -12,7 +12,7 @@ use std::net::{IpAddr, UdpSocket};
 
 use socket2::{SockFilter, SockRef};
 
-use super::fair::{WINDOW, home_of};
+use super::fair::WINDOW;
 
 /// Most sources at once: the program is walked through for each datagram.
 pub(super) const SOURCES: usize = 16;
@@ -112,7 +112,7 @@ impl Bar {
         self.barred.retain(|barred| barred.part < 1.0);
         let mut changed = self.barred.len() != before;
         let mut anew = 0;
-        for source in heavy.iter().map(|source| home_of(*source)) {
+        for source in heavy.iter().copied() {
             let Count { came, judged, .. } = count(source);
             let is_flood = f64::from(came) >= EXCESS * f64::from(judged);
             if is_flood && self.barred.len() < SOURCES && self.barred.iter().all(|barred| barred.source != source) {
@@ -126,9 +126,16 @@ impl Bar {
         if changed && let Err(error) = self.put(socket) {
             self.refused = true;
             self.barred.clear();
+            Self::lift(socket);
             return Err(error);
         }
         Ok(anew)
+    }
+
+    /// Takes away whatever bar is on a socket, be it one that a process before this one has left there: nobody would ever lift it.
+    pub(super) fn lift(socket: &UdpSocket) {
+        // As a rule there is none.
+        let _ = SockRef::from(socket).detach_filter();
     }
 
     /// Part of a source that the kernel lets through.
@@ -166,8 +173,8 @@ impl Barred {
     }
 }
 
-/// Lets these parts of what these sources send through, an IPv6 source with all of its /64, and all else, what cannot be read
-/// included.
+/// Lets these parts of what these sources send through, and all else, what cannot be read included. An IPv6 source that is the
+/// first address of a /64 is all of it.
 fn program(parts: &[(IpAddr, f64)]) -> Vec<Step> {
     let v4: Vec<_> = parts.iter().filter_map(|(ip, part)| Some((as_v4(*ip)?, *part))).take(SOURCES).collect();
     let v6: Vec<_> = parts.iter().filter_map(|(ip, part)| Some((as_v6(*ip)?, *part))).take(SOURCES).collect();
@@ -185,13 +192,12 @@ fn program(parts: &[(IpAddr, f64)]) -> Vec<Step> {
         steps.extend(by_chance(part));
     }
     steps.push((RETURN, 0, 0, u32::MAX));
-    for ([high, low], part) in v6 {
-        steps.extend([
-            (LOAD_WORD, 0, 0, NETWORK.wrapping_add(8)),
-            (JUMP_IF_EQUAL, 0, 6, high),
-            (LOAD_WORD, 0, 0, NETWORK.wrapping_add(12)),
-            (JUMP_IF_EQUAL, 0, 4, low),
-        ]);
+    for (words, part) in v6 {
+        let mut skips = words.len() as u8 * 2 + 4; // four words at most
+        for (at, word) in (8..).step_by(4).zip(words) {
+            skips -= 2;
+            steps.extend([(LOAD_WORD, 0, 0, NETWORK.wrapping_add(at)), (JUMP_IF_EQUAL, 0, skips, word)]);
+        }
         steps.extend(by_chance(part));
     }
     steps.push((RETURN, 0, 0, u32::MAX));
@@ -205,11 +211,12 @@ fn as_v4(source: IpAddr) -> Option<u32> {
     }
 }
 
-fn as_v6(source: IpAddr) -> Option<[u32; 2]> {
-    match source.to_canonical() {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(ip) => Some([(ip.to_bits() >> 96) as u32, (ip.to_bits() >> 64) as u32]),
-    }
+/// What has to be equal: the words of a network, or of an address.
+fn as_v6(source: IpAddr) -> Option<Vec<u32>> {
+    let IpAddr::V6(ip) = source.to_canonical() else { return None };
+    let words = [96, 64, 32, 0].map(|shift| (ip.to_bits() >> shift) as u32);
+    let of_network = words.ends_with(&[0, 0]);
+    Some(words.into_iter().take(if of_network { 2 } else { 4 }).collect())
 }
 
 #[cfg(test)]
@@ -321,17 +328,21 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_source_is_barred_with_its_network() {
+    fn an_ipv6_source_is_an_address_or_a_network() {
         let Ok(socket) = UdpSocket::bind("[::1]:0") else { return println!("SKIPPED: no IPv6 on this machine") };
         let put = |ip: &str| {
             let source = ip.parse().expect("an address");
             let barred = vec![Barred { source, part: 0.0, in_force: 0.0, judged: 0.0 }];
             Bar { barred, ..Bar::default() }.put(&socket).expect("taken");
         };
-        put("2001:db8::1");
-        assert_eq!(arrives(&socket, &["::1"]), ["::1"]);
-        put("::2");
-        assert!(arrives(&socket, &["::1"]).is_empty(), "the same /64");
+        for other in ["2001:db8::", "2001:db8::1", "::2", "::1:0:1"] {
+            put(other);
+            assert_eq!(arrives(&socket, &["::1"]), ["::1"], "{other}");
+        }
+        for same in ["::", "::1"] {
+            put(same);
+            assert!(arrives(&socket, &["::1"]).is_empty(), "{same}");
+        }
         let v4_alone = program(&[(Ipv4Addr::LOCALHOST.into(), 0.0)]);
         assert_eq!(v4_alone.last(), Some(&(RETURN, 0, 0, u32::MAX)), "without a source of IPv6 all of it is kept");
     }

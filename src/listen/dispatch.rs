@@ -44,7 +44,7 @@ impl ReplyTo {
         match self {
             Self::Udp { socket, to, local } => mmsg::send(&socket, &mmsg::Reply { octets, to, local }).is_ok(),
             Self::Tcp { mut way, turn } => {
-                let sent = way.send(octets);
+                let sent = way.send_owed(octets);
                 // Only now: the connection reads on, and thereby writes, when a turn comes back.
                 drop(turn);
                 sent

@@ -9,7 +9,8 @@
 //!
 //! Pure. Costs two comparisons a batch while there is no crowd. A table of fixed size is all the state: sources that fall
 //! into one slot share it, the slots are chosen by a keyed hash, and one in so many is what a flood can hit beside itself.
-//! An IPv6 host may use any address of its /64, so these count as one. A flood with forged sources shares no slot and is
+//! An IPv6 host may use any address of its /64, so these count as one, but for addresses that are known to be somebody's:
+//! sandboxes of one network are neighbours in one /64 ([`home_of`]). A flood with forged sources shares no slot and is
 //! none of this module's: rp_filter and the lockdown's source sets are what keeps those out.
 
 use std::hash::BuildHasher;
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 
 use foldhash::quality::RandomState;
 
+use super::Home;
 use super::bar::{Count, HEAVY, SOURCES};
 use crate::range::prefix_of;
 
@@ -127,9 +129,9 @@ impl Fair {
         self.window = self.window.wrapping_add(1);
     }
 
-    /// Whether the next datagram, from `source`, is judged; what is not is to be dropped.
+    /// Whether the next datagram, from `source` (of [`home_of`]), is judged; what is not is to be dropped.
     pub(super) fn admits(&mut self, source: IpAddr) -> bool {
-        let at = self.slot_of(home_of(source));
+        let at = self.slot_of(source);
         let Some((window, count)) = self.slots.get_mut(at) else { return true };
         if *window != self.window {
             (*window, *count) = (self.window, 0);
@@ -157,14 +159,17 @@ impl Fair {
         }
     }
 
-    fn slot_of(&self, home: IpAddr) -> usize {
-        self.hasher.hash_one(home) as usize % SLOTS
+    fn slot_of(&self, source: IpAddr) -> usize {
+        self.hasher.hash_one(source) as usize % SLOTS
     }
 }
 
-/// What stands for all addresses of one source.
-pub(super) fn home_of(source: IpAddr) -> IpAddr {
-    prefix_of(source.to_canonical(), (32, 64))
+/// What is counted as one source: an IPv4 address, an IPv6 address that `home` knows to be somebody's, else its /64, which is
+/// written as its first address.
+pub(super) fn home_of(from: IpAddr, home: impl FnOnce(IpAddr) -> Home) -> IpAddr {
+    let from = from.to_canonical();
+    let network = prefix_of(from, (32, 64));
+    if from == network || home(from).address == network { network } else { from }
 }
 
 #[cfg(test)]
@@ -395,12 +400,20 @@ mod tests {
     }
 
     #[test]
-    fn a_host_with_many_ipv6_addresses_is_one_source() {
+    fn a_host_with_many_ipv6_addresses_is_one_source_and_a_known_neighbour_another() {
         let mut fair = Fair::new();
         fair.level = LEAST;
         fair.ends = 5000;
         assert!(fair.begin(true, 4999, false).asks);
-        let got = (0..600u128).filter(|n| fair.admits(IpAddr::V6((0x2001_0db8_u128 << 96 | n << 8).into()))).count();
+        let host = |n: u128| IpAddr::V6((0x2001_0db8_u128 << 96 | n << 8).into());
+        let known = host(1000);
+        let home =
+            |from| Home { address: if from == known { known } else { prefix_of(from, (32, 64)) }, announced: true };
+        let got = (0..600).filter(|n| fair.admits(home_of(host(*n), home))).count();
         assert_eq!(got, LEAST as usize);
+        let got = (0..600).filter(|_| fair.admits(home_of(known, home))).count();
+        assert_eq!(got, LEAST as usize, "what its neighbours send is not its own");
+        let mapped = "::ffff:192.0.2.1".parse().expect("an address");
+        assert_eq!(home_of(mapped, home), IpAddr::from([192, 0, 2, 1]));
     }
 }

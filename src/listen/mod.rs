@@ -322,7 +322,7 @@ impl Sockets {
         let (tcp, udp) = inherited.take(asked);
         if tcp.is_some() || !udp.is_empty() {
             let error = |transport| move |source| Error::Bind { address: asked, transport, source };
-            let tcp = tcp.map_or_else(|| tcp::bind(asked), Ok).map_err(error(Transport::Tcp))?;
+            let tcp = tcp.map_or_else(|| tcp::bind(asked), tcp::take_over).map_err(error(Transport::Tcp))?;
             let own = if udp.is_empty() { workers.max(1) } else { udp.len() };
             let udp = match udp.is_empty() {
                 true => (0..own).map(|_| udp::bind(asked)).collect(),

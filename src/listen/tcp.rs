@@ -82,12 +82,23 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    // Accepted connections inherit them.
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    limit_buffers(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Takes over a listening socket that was handed to us.
+pub(super) fn take_over(inherited: TcpListener) -> io::Result<TcpListener> {
+    let socket = Socket::from(inherited);
+    limit_buffers(&socket)?;
+    Ok(socket.into())
+}
+
+/// Accepted connections inherit what is set here.
+fn limit_buffers(socket: &Socket) -> io::Result<()> {
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)
 }
 
 /// Sockets that may be open at once where `connections` may be served: an eighth more.
@@ -196,7 +207,7 @@ async fn serve<S: Service>(
         match message {
             Ok(Some(Ok(message))) => {
                 connection.touch(clock::now().mono);
-                patience.again();
+                patience.first_until = None;
                 let (packet, _) = message.into_parts();
                 if !answer(&shared, &seat, &packet, peer, &mut way).await {
                     return;
@@ -230,38 +241,34 @@ async fn serve<S: Service>(
 /// How long a stub may still be silent or slow.
 struct Patience {
     idle: Duration,
-    /// When the next message must have begun.
-    quiet_until: Instant,
+    /// When the first message must have begun; nothing behind that.
+    first_until: Option<Instant>,
 }
 
 impl Patience {
     fn new(idle: Duration) -> Self {
-        Self { idle, quiet_until: Instant::now() + FIRST_OCTET.min(idle) }
+        Self { idle, first_until: Some(Instant::now() + FIRST_OCTET.min(idle)) }
     }
 
-    /// A message came.
-    fn again(&mut self) {
-        self.quiet_until = Instant::now() + self.idle;
-    }
-
-    /// When the message under way must be whole, or else begin.
+    /// When the message under way must be whole, or else the next one begin: silence counts from when nothing is owed any more,
+    /// which is what the stub goes by (RFC 7766 section 6.2.3, RFC 7828 section 3.2.2).
     fn ends(&self, connection: &Connection) -> Instant {
-        let Some(began) = connection.progress.began() else { return self.quiet_until };
-        let past = Duration::from_millis(clock::now().mono.saturating_sub(began));
-        Instant::now() + MESSAGE.min(self.idle).saturating_sub(past)
+        let now = clock::now().mono;
+        match (connection.progress.began(), self.first_until) {
+            (Some(began), _) => {
+                let past = Duration::from_millis(now.saturating_sub(began));
+                Instant::now() + MESSAGE.min(self.idle).saturating_sub(past)
+            }
+            (None, Some(first)) => first,
+            (None, None) if !connection.is_idle() => Instant::now() + self.idle,
+            (None, None) => Instant::now() + self.idle.saturating_sub(connection.silent(now)),
+        }
     }
 
     /// Whether the time that was over is not: a message has begun meanwhile, or silence is not the stub's, since we owe
-    /// it a reply.
-    fn is_left(&mut self, connection: &Connection) -> bool {
-        if connection.progress.began().is_some() {
-            return self.ends(connection) > Instant::now();
-        }
-        let waits = !connection.is_idle();
-        if waits {
-            self.again();
-        }
-        waits
+    /// it a reply or did until a moment ago.
+    fn is_left(&self, connection: &Connection) -> bool {
+        self.ends(connection) > Instant::now()
     }
 }
 
@@ -277,6 +284,12 @@ pub(super) struct Way {
 }
 
 impl Way {
+    /// As [`Self::send`], for a reply that was awaited.
+    pub(super) fn send_owed(&mut self, octets: Vec<u8>) -> bool {
+        self.connection.touch(clock::now().mono);
+        self.send(octets)
+    }
+
     /// Queues a reply; false if the connection is gone, or goes because its stub does not read.
     pub(super) fn send(&mut self, mut octets: Vec<u8>) -> bool {
         if let Some(tenths) = self.keepalive {

@@ -17,7 +17,7 @@ use super::bar::{Bar, Count};
 use super::counters::{Counters, Tally};
 use super::crowd::Crowd;
 use super::dispatch::{self, Job, ReplyTo, Slow};
-use super::fair::Fair;
+use super::fair::{Fair, home_of};
 use super::gather::{self, Gather};
 use super::mmsg::{self, BATCH, Inbox, Outbox, Reply};
 use super::{Fast, Service};
@@ -54,6 +54,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 /// A socket for each of `workers`, of those that were handed to us: several workers may wait on one.
 pub(super) fn share(inherited: Vec<UdpSocket>, workers: usize) -> io::Result<Vec<UdpSocket>> {
     for socket in &inherited {
+        Bar::lift(socket);
         socket.set_read_timeout(Some(IDLE_TICK))?;
         mmsg::keep_destination(socket, socket.local_addr()?.ip())?;
         mmsg::raise_buffers(socket, SOCKET_BUFFER);
@@ -115,8 +116,9 @@ impl<S: Service> Worker<S> {
             if turn.ends && self.bars {
                 self.adjust(&mut bar, now, fair.heaviest(), |source| fair.count(source), &mut tally);
             }
+            let mut last = None;
             for i in 0..count {
-                if turn.asks && inbox.source(i).is_some_and(|source| !fair.admits(source)) {
+                if turn.asks && inbox.source(i).is_some_and(|from| !fair.admits(self.source(from, &mut last))) {
                     tally.packets += 1;
                     tally.shed += 1;
                     continue;
@@ -136,6 +138,14 @@ impl<S: Service> Worker<S> {
             if gather.behind(count, inbox.is_drained(), now.mono) {
                 std::thread::sleep(gather::PAUSE);
             }
+        }
+    }
+
+    /// As what source a datagram counts. `last`: what was said of the one before it, since those of a flood come in runs.
+    fn source(&self, from: IpAddr, last: &mut Option<(IpAddr, IpAddr)>) -> IpAddr {
+        match *last {
+            Some((same, source)) if same == from => source,
+            _ => last.insert((from, home_of(from, |from| self.service.home(from)))).1,
         }
     }
 

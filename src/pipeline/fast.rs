@@ -199,6 +199,17 @@ impl Pipeline {
             reply::any_hinfo(out, query);
             return self.done(record, started);
         }
+        // One that has an answer of before is judged first, since it may be held; where it would leave it is as any other.
+        let leaves = !told && decision.applied == Verdict::Answer;
+        if leaves
+            && stale.is_some()
+            && waited.is_none()
+            && self.shares.has_room(&session, &context, from, now.mono).is_err()
+        {
+            drop(ledger);
+            drop(inner);
+            return self.refuse_share(&session, record, query, started, now, out);
+        }
         record.split = decision.split;
         record.mode = decision.mode;
         record.verdict = decision.applied;
@@ -232,7 +243,7 @@ impl Pipeline {
         // What somebody has to check before it is kept is over for nobody before that: it costs signatures.
         let whole = sharing.private || live.validator.is_some();
         let mut fare = None;
-        if !told && decision.applied == Verdict::Answer {
+        if leaves {
             match self.rides.begin_or_join(question, whole, tries) {
                 Ok(begun) => fare = begun,
                 Err(along) => {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::pins::{CHANGED, Judged, Ordered, PIN_TRIES, asked, not_pinned, within_reach};
 use super::private::is_whole;
+use super::refusals::{refuse_as, refuse_by_policy, refuse_with};
 use super::show::{show, ttl_of};
 use super::{Deferred, Leave, Live, Pipeline, Step, Walk, beyond};
 use crate::answer::{self, Asked, Kind, Vetted};
@@ -22,8 +23,8 @@ use crate::partition::Partition;
 use crate::pin::{self, Word};
 use crate::policy::{Permit, RefusalText, Shut, ede_of};
 use crate::ports::Ports;
-use crate::reply::{self, Refusal};
-use crate::session::{Context, Inner, Session};
+use crate::reply;
+use crate::session::{Context, Session};
 use crate::store::Durable;
 use crate::wire::{self, Parsed, Query};
 
@@ -119,7 +120,7 @@ impl Pipeline {
         }
         if let Some((live, Shut { reason, rule })) = self.shut_since(&leave, walk, query, clock::now()) {
             let case = self.note_refusal(walk, query, reason, rule, clock::now());
-            return refuse_by_policy(&live, walk, query, (reason, case), out);
+            return refuse_by_policy(&live, walk, query, (reason, case, false), clock::now(), out);
         }
         let live = self.live.load_full();
         // The same question may have been answered since this one was judged.
@@ -282,7 +283,7 @@ impl Pipeline {
                 Ok(opens) => opens,
                 Err(Shut { reason, rule }) => {
                     let case = self.note_refusal(walk, query, reason, rule, now);
-                    return refuse_by_policy(&live, walk, query, (reason, case), out);
+                    return refuse_by_policy(&live, walk, query, (reason, case, false), now, out);
                 }
             };
             if beyond::leads(query, &entry) {
@@ -323,7 +324,7 @@ impl Pipeline {
         walk.record.would = Verdict::Sinkhole;
         walk.record.reason = Some(reason);
         walk.record.case = Some(case);
-        refuse_with(live, walk, query, reason, case, out);
+        refuse_with(live, walk, query, (reason, case, true), out);
     }
 
     /// Every hop of an answer's chain is judged by lists; the name itself was judged before it left. Whether the answer
@@ -340,9 +341,8 @@ impl Pipeline {
         let context = walk.session.context();
         let grants = live.grants.load();
         let qname = query.qname.as_ref();
-        let Some((reason, rule, mode)) = live.policy.denied_hop(&context, &grants, qname, &entry.hops, now.wall) else {
-            return false;
-        };
+        let denied = |hops| live.policy.denied_hop(&context, &grants, qname, hops, now.wall);
+        let Some((reason, rule, mode)) = denied(&entry.hops) else { return false };
         if mode != Mode::Enforce && walk.record.would == Verdict::Sinkhole {
             // Noted when it was judged before.
             return false;
@@ -356,7 +356,10 @@ impl Pipeline {
         if mode != Mode::Enforce {
             return false;
         }
-        refuse_by_policy(live, walk, query, (reason, case), out);
+        // Behind the aliases stand targets of service records: the name's other types lead elsewhere.
+        let aliases = entry.hops.get(..entry.answer.alias_ttls().count()).unwrap_or_default();
+        let of_service = denied(aliases).is_none_or(|(.., mode)| mode != Mode::Enforce);
+        refuse_by_policy(live, walk, query, (reason, case, of_service), now, out);
         true
     }
 
@@ -418,50 +421,6 @@ impl Pipeline {
             self.telemetry.metrics.not_durable();
         }
     }
-}
-
-/// Refuses what [`Pipeline::note_refusal`] has noted.
-fn refuse_by_policy(
-    live: &Live,
-    walk: &mut Walk,
-    query: &Query<'_>,
-    (reason, case): (Reason, CaseId),
-    out: &mut Vec<u8>,
-) {
-    walk.record.verdict = Verdict::Sinkhole;
-    walk.record.source = Source::Policy;
-    refuse_with(live, walk, query, reason, case, out);
-}
-
-fn refuse_as(live: &Live, inner: &Inner, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
-    if inner.ended {
-        let case = walk.record.case.unwrap_or(CaseId::from_random(walk.wall));
-        walk.record.reason = Some(Reason::UnknownSource);
-        walk.record.case = Some(case);
-        return refuse_with(live, walk, query, Reason::UnknownSource, case, out);
-    }
-    let case = match &inner.quarantine {
-        Some(quarantine) => quarantine.case,
-        // Released in the same instant: the event's own case still explains it.
-        None => walk.record.case.unwrap_or(CaseId::from_random(walk.wall)),
-    };
-    walk.record.case = Some(case);
-    refuse_with(live, walk, query, Reason::Quarantined, case, out);
-}
-
-fn refuse_with(live: &Live, walk: &mut Walk, query: &Query<'_>, reason: Reason, case: CaseId, out: &mut Vec<u8>) {
-    let text = RefusalText::new(reason, case, live.sinkhole.contact.as_deref());
-    let refusal = Refusal {
-        rcode: if reason == Reason::NotPublic { 0 } else { 3 },
-        soa_owner: walk.record.split.icann(query.qname.as_ref()),
-        negative_ttl: live.sinkhole.negative_ttl,
-        ede: ede_of(reason),
-        text: text.as_str(),
-        txt: true,
-    };
-    walk.record.rcode = u16::from(refusal.rcode);
-    walk.record.pins = Vec::new();
-    reply::refusal(out, query, &refusal);
 }
 
 pub(super) fn fail(walk: &mut Walk, query: &Query<'_>, ede: Ede, text: &str, out: &mut Vec<u8>) {

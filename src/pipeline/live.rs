@@ -221,6 +221,11 @@ impl Sinkhole {
         let host = matches!(qtype, Qtype::A | Qtype::AAAA);
         if host && !nodata && reason != Some(Reason::Quarantined) { &self.addresses } else { &[] }
     }
+
+    /// Whether a name that is refused so has the block page's addresses, and so exists.
+    pub fn has_page(&self, reason: Reason) -> bool {
+        !self.page_for(Qtype::A, false, Some(reason)).is_empty()
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Refusals of the synchronous half: their cases, and what is written.
+//! Refusals: the cases of the synchronous half's, and what is written of all of them.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -84,7 +84,7 @@ impl Pipeline {
             return;
         }
         let refusal = Refusal {
-            rcode: if nodata { 0 } else { 3 },
+            rcode: if nodata || live.sinkhole.has_page(reason) { 0 } else { 3 },
             soa_owner: record.split.icann(query.qname.as_ref()),
             negative_ttl: live.sinkhole.negative_ttl,
             ede: ede_of(reason),
@@ -150,4 +150,59 @@ impl Pipeline {
         };
         self.done(record, started)
     }
+}
+
+/// Refuses what [`Pipeline::note_refusal`] has noted: with NODATA where it is of this type alone (`of_type`), since stubs keep
+/// NXDOMAIN for all types of a name, or where a name below is allowed (RFC 8020).
+pub(super) fn refuse_by_policy(
+    live: &Live,
+    walk: &mut Walk,
+    query: &Query<'_>,
+    (reason, case, of_type): (Reason, CaseId, bool),
+    now: Now,
+    out: &mut Vec<u8>,
+) {
+    walk.record.verdict = Verdict::Sinkhole;
+    walk.record.source = Source::Policy;
+    let nodata = of_type || live.policy.allows_below(&live.grants.load(), query.qname.as_ref(), now.wall);
+    refuse_with(live, walk, query, (reason, case, nodata), out);
+}
+
+/// Refuses a question of a session that is closed or has ended.
+pub(super) fn refuse_as(live: &Live, inner: &Inner, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
+    if inner.ended {
+        let case = walk.record.case.unwrap_or(CaseId::from_random(walk.wall));
+        walk.record.reason = Some(Reason::UnknownSource);
+        walk.record.case = Some(case);
+        return refuse_with(live, walk, query, (Reason::UnknownSource, case, false), out);
+    }
+    let case = match &inner.quarantine {
+        Some(quarantine) => quarantine.case,
+        // Released in the same instant: the event's own case still explains it.
+        None => walk.record.case.unwrap_or(CaseId::from_random(walk.wall)),
+    };
+    walk.record.case = Some(case);
+    refuse_with(live, walk, query, (Reason::Quarantined, case, false), out);
+}
+
+/// Writes a refusal, with NODATA or NXDOMAIN.
+pub(super) fn refuse_with(
+    live: &Live,
+    walk: &mut Walk,
+    query: &Query<'_>,
+    (reason, case, nodata): (Reason, CaseId, bool),
+    out: &mut Vec<u8>,
+) {
+    let text = RefusalText::new(reason, case, live.sinkhole.contact.as_deref());
+    let refusal = Refusal {
+        rcode: if nodata { 0 } else { 3 },
+        soa_owner: walk.record.split.icann(query.qname.as_ref()),
+        negative_ttl: live.sinkhole.negative_ttl,
+        ede: ede_of(reason),
+        text: text.as_str(),
+        txt: true,
+    };
+    walk.record.rcode = u16::from(refusal.rcode);
+    walk.record.pins = Vec::new();
+    reply::refusal(out, query, &refusal);
 }

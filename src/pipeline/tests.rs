@@ -15,7 +15,9 @@ use crate::session::Session;
 use crate::store::{self, IndexKind, Options, Recovered, Store};
 
 mod operators;
+mod refusals;
 mod restarts;
+mod shares;
 
 /// Address of a session.
 const A: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));

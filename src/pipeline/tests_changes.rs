@@ -91,6 +91,31 @@ fn what_is_open_by_a_zone_of_ours_is_not_closed_by_what_policy_says_of_its_names
     });
 }
 
+/// Stubs keep an NXDOMAIN for all types of a name, some for all names below it (RFC 8020).
+#[test]
+fn what_is_refused_for_where_it_leads_is_denied_no_further_than_that() {
+    const ALIAS: Says = Says::Record(Qtype::CNAME, b"\x03cdn\x05other\x07example\0");
+    const SERVICE: Says = Says::Record(Qtype::HTTPS, b"\0\x01\x03cdn\x05other\x07example\0");
+    let below = rule("yes", "allow", "=deep.www.site.example", "");
+    for (says, qtype, more, code, why) in [
+        (ALIAS, Qtype::A, "", 3, "whatever is asked there, the alias leads there"),
+        (ALIAS, Qtype::A, below.as_str(), 0, "a name below is allowed"),
+        (SERVICE, Qtype::HTTPS, "", 0, "its addresses may be asked for"),
+    ] {
+        block_on(async {
+            let tables = format!("{}{more}{SESSION}", rule("no", "deny", "other.example", ""));
+            let world = World::new(&tables, move |_| says).await;
+            // From the upstream, and from the cache.
+            for _ in 0..2 {
+                let reply = world.ask(A, &packet("www.site.example", qtype), clock::now()).await;
+                assert_eq!(outcome(&reply), (code, 0), "{why}");
+                assert!(String::from_utf8_lossy(&reply).contains("deny-rule"), "{why}");
+            }
+            assert_eq!(world.asked(), 1);
+        });
+    }
+}
+
 #[test]
 fn a_rule_about_one_name_is_no_reason_why_another_is_refused() {
     let tunnel = |n: u32| format!("66tpzwybpgeisntrzcxlw7mjo43hawbhkkq57yxdnmgwa2{n:02}f.t.attacker.example");

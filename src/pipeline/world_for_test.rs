@@ -18,6 +18,8 @@ pub(super) enum Says {
     Address { ttl: u32, last: u8 },
     /// An HTTPS record with the hints 203.0.113.5 and 2001:db8::5.
     Service,
+    /// One record of this type.
+    Record(Qtype, &'static [u8]),
     /// A response code and nothing else.
     Code(u8),
 }
@@ -160,6 +162,12 @@ fn upstream(heard: Arc<Mutex<Vec<String>>>, says: impl Fn(usize) -> Says + Send 
                 reply.extend_from_slice(&[0xc0, 12, 0, 65, 0, 1, 0, 0, 1, 44, 0, 31, 0, 1, 0]);
                 reply.extend_from_slice(&[0, 4, 0, 4, 203, 0, 113, 5, 0, 6, 0, 16, 32, 1, 13, 184]);
                 reply.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5]);
+            }
+            if let Says::Record(rtype, data) = says(nth) {
+                reply.extend_from_slice(&[0xc0, 12]);
+                reply.extend_from_slice(&rtype.0.to_be_bytes());
+                reply.extend_from_slice(&[0, 1, 0, 0, 1, 44, 0, data.len() as u8]);
+                reply.extend_from_slice(data);
             }
             let _ = socket.send_to(&reply, from);
         }

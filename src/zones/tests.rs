@@ -50,7 +50,7 @@ async fn names_of_the_zone_are_answered_with_authority() {
     use RecordType as T;
     use ResponseCode::{NXDomain, NoError};
     // Name, type, response code, answers.
-    let rows: [(&str, T, ResponseCode, usize); 17] = [
+    let rows: [(&str, T, ResponseCode, usize); 23] = [
         ("www.corp.test", T::A, NoError, 1),
         ("WWW.Corp.TEST", T::AAAA, NoError, 1),
         ("www.corp.test", T::MX, NoError, 0),
@@ -69,6 +69,12 @@ async fn names_of_the_zone_are_answered_with_authority() {
         ("host.wild.corp.test", T::A, NoError, 0),
         ("x.host.wild.corp.test", T::A, NXDomain, 0),
         ("new.corp.test", T::TXT, NoError, 1),
+        ("corp.test", T::DS, NoError, 0),
+        ("www.corp.test", T::DS, NoError, 0),
+        ("corp.test", T::DNSKEY, NoError, 0),
+        ("www.corp.test", T::RRSIG, NoError, 0),
+        ("www.corp.test", T::NSEC, NoError, 0),
+        ("www.corp.test", T::Unknown(999), NoError, 0),
         ("x.www.corp.test", T::TXT, NXDomain, 0),
     ];
     for (qname, rtype, rcode, answers) in rows {

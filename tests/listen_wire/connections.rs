@@ -71,6 +71,22 @@ fn slow_senders_are_closed() {
     rig.await_count(|c| c.tcp_expired.load(Relaxed), 2);
 }
 
+/// What is told of the time (RFC 7828) counts from when nothing is owed any more.
+#[test]
+fn silence_begins_when_the_last_reply_is_there() {
+    let rig = Rig::start(&Config { tcp_idle: Duration::from_millis(1000), ..config("127.0.0.1:0") });
+    let mut stream = rig.connect();
+    stream.write_all(&framed(&query(1, "wait700.example"))).expect("send");
+    assert_eq!(id(&receive_framed(&mut stream).expect("reply")), 1);
+    std::thread::sleep(Duration::from_millis(600));
+    stream.write_all(&framed(&query(2, "fast.example"))).expect("send");
+    assert_eq!(id(&receive_framed(&mut stream).expect("still open")), 2);
+    let start = Instant::now();
+    assert!(receive_framed(&mut stream).is_none());
+    let waited = start.elapsed();
+    assert!((Duration::from_millis(900)..Duration::from_millis(1800)).contains(&waited), "{waited:?}");
+}
+
 /// A query that asks how long its connection may stay (RFC 7828).
 fn asks_for_time(id: u16, name: &str) -> Vec<u8> {
     let mut packet = query(id, name);

@@ -222,6 +222,10 @@ fn a_question_for_aliases_below_a_dname_keeps_it() {
         let gone = base(qtype).cname(q, "w.new.example").flags(0x8183).rr(1, "new.example", Qtype::SOA, 60, &soa(60));
         let gone = gone.vet(&rules);
         assert_eq!((gone.kind, types(&gone), gone.answer.authorities), (Kind::NxDomain, both.to_vec(), 1));
+        let apart = AnswerRules { apart: vec![NameBuf::from_text("new.example").expect("name")], ..rules.clone() };
+        let led = base(qtype).cname(q, "w.new.example").cname("w.new.example", "end.example").flags(0x8183).vet(&apart);
+        assert_eq!((led.kind, types(&led), led.answer.rcode), (Kind::Positive, both.to_vec(), 0), "no word on others");
+        assert!(!led.answer.beyond, "nobody asks where it leads");
         let inside = Build::new(q, qtype).an("old.example", Qtype::DNAME, 300, &wire("internal")).vet(&rules);
         assert!(inside.internal_alias && inside.answer.answers == 0);
     }
@@ -229,6 +233,34 @@ fn a_question_for_aliases_below_a_dname_keeps_it() {
     let plain = Build::new(q, Qtype::CNAME).cname(q, "a.example").cname("a.example", "b.example").vet(&rules);
     assert_eq!(shown(&plain, q, Qtype::CNAME), ["w.old.example. CNAME a.example."]);
     assert!(plain.names.is_empty());
+}
+
+/// A name that one redirection makes may be below it again.
+#[test]
+fn a_dname_that_a_chain_meets_again_is_shown_once() {
+    let rules = AnswerRules::default();
+    let q = "w.a.a.example";
+    let up = |qtype| Build::new(q, qtype).an("a.example", Qtype::DNAME, 300, &wire("example"));
+    let vetted = up(Qtype::A).a("w.example", [203, 0, 113, 1]).vet(&rules);
+    let chain = [
+        "a.example. DNAME B2V4YW1wbGUA",
+        "w.a.a.example. CNAME w.a.example.",
+        "w.a.example. CNAME w.example.",
+        "w.example. A 203.0.113.1",
+    ];
+    assert_eq!(shown(&vetted, q, Qtype::A), chain);
+    assert_eq!((vetted.dropped, vetted.answer.pins.len()), (0, 1));
+    // The first alias is what a question for aliases asks for.
+    assert_eq!(shown(&up(Qtype::CNAME).vet(&rules), q, Qtype::CNAME), chain[..2]);
+    let deeper = Build::new(q, Qtype::CNAME).an("a.example", Qtype::DNAME, 300, &wire("b.a.example")).vet(&rules);
+    assert_eq!((deeper.kind, deeper.answer.answers), (Kind::Positive, 2));
+    assert_eq!(shown(&deeper, q, Qtype::CNAME)[1], "w.a.a.example. CNAME w.a.b.a.example.");
+    let further = up(Qtype::CNAME).cname(q, "w.a.example").cname("w.a.example", "w.example").flags(0x8183).vet(&rules);
+    assert_eq!((further.kind, further.dropped), (Kind::NxDomain, 0), "as far as the upstream has looked");
+    assert_eq!(shown(&further, q, Qtype::CNAME), chain[..3]);
+    // Whoever follows it never comes to an end.
+    let deeper = Build::new(q, Qtype::A).an("a.example", Qtype::DNAME, 300, &wire("b.a.example")).vet(&rules);
+    assert_eq!(deeper.kind, Kind::Failure);
 }
 
 #[test]

@@ -116,6 +116,7 @@ fn service_records_lose_ech_and_hints() {
 
     let inside = answer(&AnswerRules::default(), &record(1, "x.internal", &[]));
     assert_eq!((inside.answer.answers, inside.kind), (0, Kind::NoData));
+    assert!(inside.internal_alias, "and says why");
     for bad in [record(1, ".", &[param(4, &[1]), param(1, b"")]), vec![0], vec![]] {
         let vetted = answer(&AnswerRules::default(), &bad);
         assert_eq!((vetted.answer.answers, vetted.kind), (0, Kind::Failure), "there is something, and who knows what");

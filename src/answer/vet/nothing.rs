@@ -36,6 +36,8 @@ impl Vetting<'_, '_> {
     pub(super) fn emptied(self, chain: &Chain) -> Vetted {
         let names = self.names(chain);
         let dropped = self.message.answers().iter().filter(|r| r.rtype != RRSIG).count().min(usize::from(u16::MAX));
+        // Nothing but an address or a name of the inside empties an answer.
+        let internal_alias = chain.internal || self.rebinding.is_empty();
         let qname = first(self.front, self.asked).as_wire();
         let mut to = Writer::behind(qname);
         let ttl = BARE_NEGATIVE_TTL.min(self.rules.max_ttl);
@@ -63,7 +65,7 @@ impl Vetting<'_, '_> {
             kind: Kind::NoData,
             cacheable: ttl > 0,
             rebinding: self.rebinding,
-            internal_alias: chain.internal,
+            internal_alias,
             names,
             dropped: dropped as u16,
             whole: false,

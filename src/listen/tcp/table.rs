@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
@@ -42,7 +43,7 @@ struct Seats {
 /// What the table and a connection's task share.
 pub(super) struct Connection {
     home: Home,
-    /// When it last was admitted or sent a message, milliseconds of [`crate::model::Now::mono`].
+    /// When it last was admitted, sent a message or was sent what had waited, milliseconds of [`crate::model::Now::mono`].
     active: AtomicU64,
     /// One permit for each query that may be in the slow path.
     pub(super) turns: Arc<Semaphore>,
@@ -53,9 +54,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Notes that a message arrived.
+    /// Notes that a message arrived, or that a reply which was owed is on its way.
     pub(super) fn touch(&self, now: u64) {
         self.active.store(now, Relaxed);
+    }
+
+    /// How long nothing was noted at `now` (milliseconds).
+    pub(super) fn silent(&self, now: u64) -> Duration {
+        Duration::from_millis(now.saturating_sub(self.active.load(Relaxed)))
     }
 
     /// Whether no query is in the slow path.

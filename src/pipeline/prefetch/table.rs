@@ -36,10 +36,17 @@ struct Asked {
     not_before: u64,
 }
 
+#[derive(Debug, Default)]
+struct All {
+    asked: HashMap<Question, Asked, RandomState>,
+    /// Before that nothing ends of what stands here since it was full last, and so there is nothing to look for.
+    full_until: u64,
+}
+
 /// All of them. Its lock is taken behind no other.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    asked: Mutex<HashMap<Question, Asked, RandomState>>,
+    all: Mutex<All>,
 }
 
 /// What became of a question that left.
@@ -56,8 +63,8 @@ pub(super) enum Noted {
 impl Table {
     /// A question of `session` left and was charged at `now`, milliseconds. `who` stands for the session's owner.
     pub fn note(&self, key: Key<'_>, who: u64, session: &Arc<Session>, now: u64) -> Noted {
-        let mut asked = self.asked.lock();
-        let popular = asked.values().filter(|asked| asked.is_popular && now < asked.until).count();
+        let mut all = self.all.lock();
+        let All { asked, full_until } = &mut *all;
         let question = Question::of(key);
         if let Some(known) = asked.get_mut(&question).filter(|known| now < known.until) {
             if known.sessions.len() < SESSIONS
@@ -68,15 +75,22 @@ impl Table {
             if known.is_popular || known.first == who {
                 return Noted::Same;
             }
-            if popular >= POPULAR {
+            // All are looked at for one that would be popular, and not for each question that leaves.
+            if asked.values().filter(|asked| asked.is_popular && now < asked.until).count() >= POPULAR {
                 return Noted::Full;
             }
-            (known.is_popular, known.until) = (true, now.saturating_add(STAY));
+            if let Some(known) = asked.get_mut(&question) {
+                (known.is_popular, known.until) = (true, now.saturating_add(STAY));
+            }
             return Noted::Popular;
         }
         if asked.len() >= SEEN + POPULAR && !asked.contains_key(&question) {
+            if now < *full_until {
+                return Noted::Full;
+            }
             asked.retain(|_, known| now < known.until);
             if asked.len() >= SEEN + POPULAR {
+                *full_until = asked.values().map(|known| known.until).min().unwrap_or(0);
                 return Noted::Full;
             }
         }
@@ -93,7 +107,7 @@ impl Table {
 
     /// Popular questions that may be asked at `now`, and the sessions to judge them for.
     pub fn popular(&self, now: u64) -> Vec<(Question, Vec<Arc<Session>>)> {
-        let mut asked = self.asked.lock();
+        let asked = &mut self.all.lock().asked;
         asked.retain(|_, known| now < known.until);
         let due = asked.iter().filter(|(_, known)| known.is_popular && now >= known.not_before);
         let sessions = |known: &Asked| known.sessions.iter().filter_map(Weak::upgrade).collect();
@@ -102,19 +116,19 @@ impl Table {
 
     /// Leaves a question alone until then.
     pub fn rest(&self, question: &Question, until: u64) {
-        if let Some(known) = self.asked.lock().get_mut(question) {
+        if let Some(known) = self.all.lock().asked.get_mut(question) {
             known.not_before = until;
         }
     }
 
     /// Forgets everything (after a change of rules).
     pub fn clear(&self) {
-        self.asked.lock().clear();
+        *self.all.lock() = All::default();
     }
 
     /// Popular questions.
     pub fn len(&self) -> usize {
-        self.asked.lock().values().filter(|known| known.is_popular).count()
+        self.all.lock().asked.values().filter(|known| known.is_popular).count()
     }
 }
 
