@@ -1,4 +1,4 @@
-//! What the machine below does to the daemon: a wall clock that is set, a disk that fails or is full, a kernel that refuses
+//! What the machine below does to the daemon: a wall clock that is set, a disk that fails, hangs or is full, a kernel that refuses
 //! orders to the packet filter, memory that is short; and all the rest at once, for a while.
 
 mod world;
@@ -9,6 +9,8 @@ mod clock;
 mod disk;
 #[path = "faults_hostile/flood.rs"]
 mod flood;
+#[path = "faults_system/hang.rs"]
+mod hang;
 #[path = "faults_hostile/honest.rs"]
 mod honest;
 #[path = "faults_system/inject.rs"]
