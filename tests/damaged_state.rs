@@ -55,16 +55,16 @@ fn start(config: &Path, state: &Path) -> (Child, SocketAddr, String) {
     let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
     let mut said = String::new();
-    loop {
+    let address = loop {
         let Some(Ok(line)) = lines.next() else { panic!("not ready:\n{said}") };
         said += &line;
         said += "\n";
         if let Some(rest) = line.split("ready addresses=\"").nth(1) {
-            let address = rest.split(['"', ',']).next().expect("an address").parse().expect("an address");
-            std::thread::spawn(move || lines.for_each(drop));
-            return (child, address, said);
+            break rest.split(['"', ',']).next().expect("an address").parse().expect("an address");
         }
-    }
+    };
+    std::thread::spawn(move || lines.for_each(drop));
+    (child, address, said)
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -224,7 +224,7 @@ fn a_kill_in_the_middle_gives_back_what_a_second_has_spent_at_most() {
         let after = spent(&daemon);
         let (_, last) = stood[stood.len() - 1];
         let within = |(at, _): &&(Instant, f64)| killed - *at >= Duration::from_secs(1);
-        let (_, must) = stood.iter().filter(within).last().expect("longer than a second");
+        let (_, must) = stood.iter().rfind(within).expect("longer than a second");
         most = most.max(last - after);
         // Every 64 bits are on disk at once; where the machine is too slow to spend as many in a second, that is the bound.
         let is_bounded = after >= must - 0.01 || last - after < 64.0;

@@ -14,7 +14,7 @@ impl Server {
         if Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
             return Some(());
         }
-        crate::world::skip::lacking(program);
+        crate::skip::lacking(program);
         None
     }
 

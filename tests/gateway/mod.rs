@@ -1,6 +1,7 @@
 //! A gateway between a sandbox and a server, in network namespaces made and removed here, for tests of the packet filter.
 #![allow(dead_code)] // Every test takes what it needs.
 
+#[allow(clippy::duplicate_mod, reason = "some programs have a world beside this, and some have not")]
 #[path = "../world/skip.rs"]
 mod skip;
 

@@ -20,6 +20,7 @@ struct Ran {
 }
 
 /// Runs one; what others take meanwhile is not counted.
+#[allow(clippy::zombie_processes, reason = "wait4 reaps it, and says what it has taken")]
 fn run(dir: &Path, args: &[&str]) -> Ran {
     let (out, err) = (dir.join("out"), dir.join("err"));
     let file = |path: &Path| std::fs::File::create(path).expect("a file");
