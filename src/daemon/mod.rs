@@ -346,6 +346,9 @@ fn ended(listener: &Listener, events: &JoinHandle<()>, pipeline: &Pipeline) -> V
     if pipeline.store.has_ended() {
         ended.push("writing the journal".into());
     }
+    if pipeline.feeds.get().is_some_and(Feeds::has_ended) {
+        ended.push("fetching lists".into());
+    }
     if let Some(delivery) = &*pipeline.delivery.lock() {
         ended.extend(delivery.ended().map(|sink| format!("delivering alerts to {sink}")));
     }
