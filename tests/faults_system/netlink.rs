@@ -58,10 +58,11 @@ fn an_order_that_the_kernel_does_not_take_shows_no_address_and_is_mended() {
     // What a name costs while the kernel is well.
     let well = median(&mut (221..=250).map(|n| ask(agent, n).1).collect::<Vec<_>>());
 
-    // Now and then one call fails: the word on a batch that took effect, or the batch itself.
+    // Now and then one call fails: the word on a batch that took effect, or the batch itself. What is read back behind it takes some
+    // thirty calls.
     let mut next = 1;
     for faults in
-        ["recvfrom:error=ENOBUFS:when=10+30", "sendto:error=ENOBUFS:when=10+30", "sendto:error=EBUSY:when=10+30"]
+        ["recvfrom:error=ENOBUFS:when=20+60", "sendto:error=ENOBUFS:when=20+60", "sendto:error=EBUSY:when=20+60"]
     {
         let kernel = Inject::on(&world, &staunch, "enforce", &[faults]);
         let (mut shown, mut held) = (0, Vec::new());

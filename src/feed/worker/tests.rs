@@ -141,7 +141,8 @@ fn what_would_not_fit_beside_the_other_lists_does_not_become_good() {
         outcomes: Default::default(),
     });
     let copies = Copies::of(dir.path(), "list");
-    Feeds { shared: shared.clone(), thread: None }.configure(Config { sources: vec![source.clone()], ..config.clone() });
+    Feeds { shared: shared.clone(), thread: None }
+        .configure(Config { sources: vec![source.clone()], ..config.clone() });
     assert_eq!(fetch(&shared, &Client::new(None), &copies, &source), Some((Outcome::Fetched, None)));
     // The other list has all the room there is.
     let mut stamp = copies.kept().good.expect("a copy");
