@@ -7,11 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::at_work::AtWork;
 use crate::clock;
-
-/// A write that goes on for longer is one that the disk does not take: it may never end, and nothing says so. Chosen without a source;
-/// disks that are merely busy take a second at most.
-const HANGS: u64 = 5_000;
 
 /// The durable end of the journal.
 #[derive(Debug, Clone, Copy, Default)]
@@ -110,8 +107,8 @@ pub(super) struct Counters {
     sync_micros: AtomicU64,
     write_errors: AtomicU64,
     failing: AtomicBool,
-    /// Since when the disk is at work, monotonic milliseconds; 0 where it is not.
-    writing: AtomicU64,
+    /// What the writer does with the disk.
+    pub(super) writing: AtWork,
     backlog: AtomicU64,
     lost: AtomicU64,
     journal_octets: AtomicU64,
@@ -135,17 +132,6 @@ impl Counters {
     pub(super) fn write_failed(&self) {
         self.write_errors.fetch_add(1, Ordering::Relaxed);
         self.failing.store(true, Ordering::Relaxed);
-    }
-
-    /// The disk is at work from `mono` on, or has done what it was asked for.
-    pub(super) fn writing(&self, mono: Option<u64>) {
-        self.writing.store(mono.unwrap_or(0), Ordering::Relaxed);
-    }
-
-    /// Whether the disk has been at work on one thing for longer than any that is well.
-    fn hangs(&self, mono: u64) -> bool {
-        let since = self.writing.load(Ordering::Relaxed);
-        since > 0 && mono.saturating_sub(since) > HANGS
     }
 
     pub(super) fn backlog(&self, records: usize) {
@@ -186,7 +172,7 @@ impl Counters {
             syncs: get(&self.syncs),
             sync_time: Duration::from_micros(get(&self.sync_micros)),
             write_errors: get(&self.write_errors),
-            failing: self.failing.load(Ordering::Relaxed) || self.hangs(clock::now().mono),
+            failing: self.failing.load(Ordering::Relaxed) || self.writing.hangs(clock::now().mono),
             backlog: get(&self.backlog),
             lost: get(&self.lost),
             journal_octets: get(&self.journal_octets),
@@ -239,15 +225,6 @@ pub struct Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_write_that_does_not_end_is_no_better_than_one_that_fails() {
-        let counters = Counters::default();
-        counters.writing(Some(1_000));
-        assert!(!counters.hangs(6_000) && counters.hangs(6_001));
-        counters.writing(None);
-        assert!(!counters.hangs(u64::MAX));
-    }
 
     #[test]
     fn a_part_of_the_queue_is_left_to_those_who_may_use_all_of_it() {

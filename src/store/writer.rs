@@ -155,9 +155,9 @@ impl Writer {
 
     /// Writes the queue as far as the disk allows.
     fn drain(&mut self) {
-        self.shared.counters.writing(Some(clock::now().mono));
+        self.shared.counters.writing.begin(clock::now().mono);
         self.write_queue();
-        self.shared.counters.writing(None);
+        self.shared.counters.writing.end();
     }
 
     fn write_queue(&mut self) {

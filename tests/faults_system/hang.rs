@@ -78,6 +78,16 @@ fn a_disk_that_hangs_stops_no_question_is_told_and_closes_what_it_closes() {
     recovers(&world, &staunch);
     assert!(wait_for(ROUNDS, || is_told(&soc, "quarantine", &case).then_some(())).is_some(), "{:#?}", soc.alerts());
     assert_eq!(hostile.ask("www.site.example", rtype::A).expect("a refusal").rcode(), rcode::NXDOMAIN);
+
+    // So do events, which nobody waits for.
+    let disk = Inject::on(&world, &staunch, "events", &["write:delay_enter=60000000"]);
+    assert!(served(honest, "events", 60) < STUB);
+    let failing = || metric(&world, "staunch_events_failing");
+    assert!(wait_for(ROUNDS, || (failing() == 1.0).then_some(())).is_some(), "{}", staunch.tail());
+    disk.stop();
+    assert!(wait_for(ROUNDS, || (failing() == 0.0).then_some(())).is_some(), "{}", staunch.tail());
+    let last = || staunch.events().iter().any(|event| event["qname"] == "events59.fresh.example").then_some(());
+    assert!(wait_for(ROUNDS, last).is_some(), "what waited is written");
     assert_eq!(logged(&staunch, "panicked"), 0, "{}", staunch.tail());
     staunch.kill();
     staunch.restart(&world);
