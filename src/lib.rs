@@ -6,6 +6,7 @@
 
 // Pure: no I/O, no clock.
 pub mod answer;
+pub mod at_work;
 pub mod cache;
 pub mod checksum;
 pub mod cookie;

@@ -1,5 +1,8 @@
 //! Alerts against sinks that fail: nothing is lost, order is kept, and what comes twice has the same id.
 
+#[path = "alert_sinks/many.rs"]
+mod many;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
@@ -12,7 +15,7 @@ use staunch::alert::{Config, Delivery, Retry, SinkConfig, SinkKind, SyslogTarget
 use staunch::event::{Alert, AlertKind};
 use staunch::model::{CaseId, Mode, Reason, SessionId, SessionType};
 use staunch::outbound::HostResolver;
-use staunch::store::{Error, IndexKind, Options, Record, Store};
+use staunch::store::{IndexKind, Options, Record, Store};
 
 const SECRET: &[u8] = b"a key of the test";
 
@@ -401,37 +404,4 @@ fn alerts_that_cannot_be_read_from_the_journal_are_a_failure_of_their_delivery()
     assert_eq!(text.lines().count(), 3);
     delivery.shutdown(Duration::from_secs(5));
     store.close();
-}
-
-#[test]
-fn ten_thousand_alerts_drain_within_a_minute_and_a_slow_sink_does_not_hold_up_another() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("alerts.jsonl");
-    let blackhole = SinkKind::Syslog { target: SyslogTarget::Unix { path: dir.path().join("nobody") } };
-    let mut config = config("file", SinkKind::File { path: path.clone() });
-    config.sinks.push(SinkConfig { name: "dead".into(), kind: blackhole });
-    let store = open(&dir.path().join("state"), &config);
-    let mut last = None;
-    for n in 0..10_000 {
-        loop {
-            match store.append(vec![Record::Alert { alert: Box::new(alert(n)) }]) {
-                Ok(commit) => break last = Some(commit),
-                Err(Error::QueueFull) => std::thread::sleep(Duration::from_millis(1)),
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-    last.expect("some").wait_blocking().expect("durable");
-    let started = Instant::now();
-    let delivery = Delivery::start(config, &store, None).expect("starts");
-    let depth = |name: &str| delivery.status().iter().find(|s| s.name == name).expect("there").depth;
-    until("the drain", || depth("file") == 0);
-    println!("file: 10,000 alerts drained in {:?}", started.elapsed());
-    assert_eq!(depth("dead"), 10_000);
-    delivery.shutdown(Duration::from_secs(5));
-    store.close();
-    let text = std::fs::read_to_string(&path).expect("there");
-    let ids: Vec<String> = text.lines().map(|line| serde_json::from_str::<Alert>(line).expect("an alert").id).collect();
-    assert_in_order(&ids, 10_000);
-    assert!(text.bytes().all(|b| b == b'\n' || (b' '..=b'~').contains(&b)));
 }

@@ -50,8 +50,7 @@ fn which(program: &str) -> Option<PathBuf> {
 fn create() -> Option<World> {
     let mut world = World::create(1)?;
     if which("crun").is_none() {
-        assert!(std::env::var("STAUNCH_REQUIRE_PRIVILEGE").as_deref() != Ok("1"), "crun is not installed");
-        println!("SKIPPED: crun is not installed");
+        world::skip::lacking("crun");
         return None;
     }
     // The service guards the links that the recipe makes.

@@ -6,6 +6,8 @@
 
 #[path = "../scoring/tests/corpus/mod.rs"]
 mod corpus;
+#[path = "world/skip.rs"]
+mod skip;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -336,8 +338,7 @@ fn book(
 #[test]
 fn what_decoys_save_on_the_corpora() {
     let Some(dir) = corpus::directory() else {
-        println!("SKIPPED: no corpora; set STAUNCH_CORPORA");
-        return;
+        return skip::skipped("no corpora; set STAUNCH_CORPORA");
     };
     let policy = policy("enforce", "");
     assert_eq!(policy.mode, Mode::Enforce);

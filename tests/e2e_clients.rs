@@ -107,7 +107,7 @@ fn clients(world: &World) -> Vec<Client> {
         Some(program) => {
             clients.push(Client { name, program, args: args.iter().map(|a| (*a).to_owned()).collect() });
         }
-        None => println!("SKIPPED: {name} is not installed"),
+        None => world::skip::lacking(name),
     };
     add("glibc getent", find("getent"), &["ahosts", "NAME"]);
     add("busybox wget", find("busybox"), &["wget", "-q", "-O", "/dev/null", "http://NAME/"]);

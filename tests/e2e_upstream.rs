@@ -24,5 +24,7 @@ mod privacy;
 mod rides;
 #[path = "e2e_upstream/server.rs"]
 mod server;
+#[path = "world/skip.rs"]
+mod skip;
 #[path = "e2e_upstream/stale.rs"]
 mod stale;

@@ -5,6 +5,8 @@
 //! for review. Where the corpora are absent (`STAUNCH_CORPORA`, else `../shared/corpora`) that test prints `SKIPPED:`.
 
 mod daemon;
+#[path = "world/skip.rs"]
+mod skip;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -286,8 +288,7 @@ fn the_open_corpora_give_the_golden_figures() {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let corpora = std::env::var_os("STAUNCH_CORPORA").map_or_else(|| manifest.join("../shared/corpora"), PathBuf::from);
     if !corpora.join("benign_seq.jsonl.gz").is_file() {
-        println!("SKIPPED: no corpora; set STAUNCH_CORPORA");
-        return;
+        return skip::skipped("no corpora; set STAUNCH_CORPORA");
     }
     let golden = manifest.join("tests/evaluate/golden.json");
     let bits = manifest.join("tests/evaluate/true-bits.toml");

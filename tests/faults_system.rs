@@ -1,4 +1,4 @@
-//! What the machine below does to the daemon: a wall clock that is set, a disk that fails or is full, a kernel that refuses
+//! What the machine below does to the daemon: a wall clock that is set, a disk that fails, hangs or is full, a kernel that refuses
 //! orders to the packet filter, memory that is short; and all the rest at once, for a while.
 
 mod world;
@@ -9,6 +9,8 @@ mod clock;
 mod disk;
 #[path = "faults_hostile/flood.rs"]
 mod flood;
+#[path = "faults_system/hang.rs"]
+mod hang;
 #[path = "faults_hostile/honest.rs"]
 mod honest;
 #[path = "faults_system/inject.rs"]
@@ -55,6 +57,5 @@ fn logged(staunch: &Staunch, text: &str) -> usize {
 
 /// What a tool that is not there means: a failure where tests must not be skipped, else a word.
 fn without(tool: &str) {
-    assert!(std::env::var("STAUNCH_REQUIRE_PRIVILEGE").as_deref() != Ok("1"), "{tool} is required: make setup");
-    println!("SKIPPED: no {tool}");
+    world::skip::lacking(format!("{tool}: make setup"));
 }

@@ -5,6 +5,8 @@
 
 #[path = "../scoring/tests/corpus/mod.rs"]
 mod corpus;
+#[path = "world/skip.rs"]
+mod skip;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -25,8 +27,7 @@ fn directory() -> Option<PathBuf> {
 #[test]
 fn the_shipped_distribution_is_what_benign_sessions_show() {
     let Some(dir) = directory() else {
-        println!("SKIPPED: no corpora; set STAUNCH_CORPORA");
-        return;
+        return skip::skipped("no corpora; set STAUNCH_CORPORA");
     };
     let mut sessions: BTreeMap<String, Vec<corpus::Row>> = BTreeMap::new();
     for row in corpus::rows(&dir, "benign_seq").expect("readable") {

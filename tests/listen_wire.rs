@@ -6,6 +6,8 @@ mod allocations;
 mod connections;
 #[path = "listen_wire/handed_on.rs"]
 mod handed_on;
+#[path = "world/skip.rs"]
+mod skip;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -265,10 +267,7 @@ fn replies_leave_from_the_address_that_was_asked() {
 #[test]
 fn ipv6_is_served_beside_ipv4() {
     if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
-        let required = std::env::var_os("STAUNCH_REQUIRE_PRIVILEGE").is_some_and(|v| v == "1");
-        assert!(!required, "no IPv6 loopback");
-        println!("SKIPPED: no IPv6 loopback");
-        return;
+        return skip::lacking("an IPv6 loopback");
     }
     let v6_first = Rig::start(&config("[::]:0"));
     let port = v6_first.address().port();
@@ -436,8 +435,7 @@ fn a_full_queue_says_so_at_once() {
 #[test]
 fn dig_shows_the_reason() {
     if std::process::Command::new("dig").arg("-v").output().is_err() {
-        println!("SKIPPED: dig is not installed");
-        return;
+        return skip::lacking("dig");
     }
     let rig = Rig::local();
     let IpAddr::V4(server) = rig.address().ip() else { panic!("IPv4") };

@@ -4,6 +4,8 @@
 #[path = "lists_scale/changed.rs"]
 mod changed;
 mod daemon;
+#[path = "lists_scale/memory.rs"]
+mod memory;
 #[path = "lists_scale/publisher.rs"]
 mod publisher;
 
@@ -403,47 +405,6 @@ fn a_table_is_built_aside_and_mapped_and_the_service_answers_while_lists_are_rea
     }
     daemon.restart();
     assert!(daemon.refuses("host7.zone7.invalid"));
-}
-
-#[test]
-fn garbage_is_refused_in_little_memory() {
-    let dir = tempfile::tempdir().expect("directory");
-    let config = dir.path().join("staunch.toml");
-    let list = dir.path().join("list.txt");
-    write(&config, "version = 1\n[upstream]\nservers = [\"192.0.2.53\"]\n[[list]]\nid = \"l\"\npath = \"list.txt\"\n");
-    let config = config.to_str().expect("text");
-    write(&list, "good.example\n");
-    assert_eq!(code(&output(&["check", config])), 0, "the control");
-    let control = peak_of_children();
-    for n in 0..5 {
-        write(&list, broken(n));
-        let output = output(&["check", config]);
-        assert_eq!(code(&output), 3, "{n}");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.contains("`list.txt` is refused"), "{n}: {said}");
-    }
-    // One line of 64 MB, one of a GB that nobody wrote, and 64 MB of bad lines.
-    write(&list, vec![b'a'; 64 << 20]);
-    assert_eq!(code(&output(&["check", config])), 3);
-    std::fs::File::create(&list).and_then(|file| file.set_len(1 << 30)).expect("sparse");
-    assert_eq!(code(&output(&["check", config])), 3);
-    let mut bad = b"a b c d e f g h i j k l m n o p\n".repeat(1 << 17);
-    bad.extend_from_slice(b"good.example\n");
-    write(&list, bad);
-    assert_eq!(code(&output(&["check", config])), 3);
-    let peak = peak_of_children();
-    assert!(peak < control + (64 << 20), "{peak} octets, {control} for the control");
-}
-
-/// Largest resident memory of any child so far, octets.
-fn peak_of_children() -> u64 {
-    // SAFETY: all zeroes is a valid value, and the pointer is to our own.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        assert_eq!(libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage), 0);
-        usage
-    };
-    usage.ru_maxrss as u64 * 1024
 }
 
 /// Files that are no list.

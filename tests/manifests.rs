@@ -281,8 +281,7 @@ fn the_pod_joins_its_configuration_from_what_the_maps_hold() {
         .replace("/etc/staunch", &dir.path().display().to_string());
     let output = Command::new("busybox").args(["sh", "-euc", &script]).output();
     let Ok(output) = output else {
-        println!("SKIPPED: busybox is not installed");
-        return;
+        return world::skip::lacking("busybox");
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     loads(&read(&dir.path().join("staunch.toml")));

@@ -7,6 +7,8 @@
 mod corpus;
 #[path = "packs_replay/replayed.rs"]
 mod replayed;
+#[path = "world/skip.rs"]
+mod skip;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -84,8 +86,7 @@ macro_rules! corpora_or_return {
         match corpora() {
             Some(dir) => dir,
             None => {
-                println!("SKIPPED: no corpora; set STAUNCH_CORPORA");
-                return;
+                return skip::skipped("no corpora; set STAUNCH_CORPORA");
             }
         }
     };

@@ -1,5 +1,7 @@
 //! Split privilege: a resolver without any capability, an enforcer that reads nothing of the network, either of them killed.
 
+#[path = "split/loops.rs"]
+mod loops;
 #[path = "split/owed.rs"]
 mod owed;
 mod world;

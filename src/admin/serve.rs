@@ -29,6 +29,8 @@ const CLIENTS: usize = 64;
 const OBSERVERS: usize = 32;
 /// Time a client has to send its request, and to take its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long what is shown waits for the disk: longer than for one that is merely busy.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// What the socket acts on.
 pub struct Admin {
@@ -143,6 +145,18 @@ impl Admin {
         self.pipeline.sessions.by_id(id).ok_or_else(|| gone(id))
     }
 
+    /// Waits until what was decided of these is on disk. On one that hangs an operator has to see all the same what stands: each
+    /// is shown with a word on that.
+    async fn settled(&self, sessions: &[Arc<Session>]) {
+        let all = async {
+            for session in sessions {
+                let pending = session.inner.lock().pending();
+                self.pipeline.settle(session, pending).await;
+            }
+        };
+        let _ = tokio::time::timeout(SETTLED, all).await;
+    }
+
     async fn carry_out(&self, request: Request) -> Result<Value, Response> {
         let pipeline = &self.pipeline;
         let now = clock::now();
@@ -165,17 +179,13 @@ impl Admin {
             }
             Request::List => {
                 let sessions = pipeline.sessions.by_name();
-                for session in &sessions {
-                    let pending = session.inner.lock().pending();
-                    pipeline.settle(session, pending).await;
-                }
+                self.settled(&sessions).await;
                 let all: Vec<_> = sessions.iter().map(|s| pipeline.summary(s)).collect();
                 Ok(json!({ "schema": 1, "sessions": all }))
             }
             Request::Show { session } => {
                 let session = self.session(&session)?;
-                let pending = session.inner.lock().pending();
-                pipeline.settle(&session, pending).await;
+                self.settled(std::slice::from_ref(&session)).await;
                 Ok(pipeline.show(&session, now))
             }
             Request::Announce { announcement } => {

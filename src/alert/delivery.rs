@@ -1,5 +1,7 @@
-//! Delivery: a thread for each sink that takes alerts from its spool and does not let go until they are taken.
+//! Delivery: a thread for each sink that takes alerts from its spool and does not let go until they are taken. A sink whose own
+//! code panics is made anew and tried again: one alert's text must not keep the next ones from being heard.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -11,7 +13,7 @@ use serde::Serialize;
 use super::file::FileSink;
 use super::syslog_sink::SyslogSink;
 use super::webhook::Webhook;
-use super::{Config, Error, Retry, Sink, SinkConfig, SinkKind, backoff};
+use super::{Config, Error, Failure, Retry, Sink, SinkConfig, SinkKind, backoff};
 use crate::outbound::HostResolver;
 use crate::store::{Progress, Spool, Store};
 
@@ -77,8 +79,11 @@ impl Delivery {
             let spool = store.spool(&sink.name).ok_or_else(|| Error::Unregistered(sink.name.clone()))?;
             let progress = spool.progress();
             let counters = Arc::new(Counters::default());
+            let (own, settings, resolver) = (sink.clone(), config.clone(), resolver.clone());
+            let make: Make = Box::new(move || build(&own, &settings, resolver.clone()));
             let worker = Worker {
-                sink: build(sink, &config, resolver.clone()),
+                sink: make(),
+                make,
                 spool,
                 retry: config.retry,
                 stop: stop.clone(),
@@ -114,6 +119,11 @@ impl Delivery {
     /// When the oldest alert that some sink has not taken was raised, Unix milliseconds.
     pub fn oldest(&self) -> Option<u64> {
         self.sinks.iter().filter_map(|sink| sink.progress.oldest()).min()
+    }
+
+    /// Sinks whose thread has ended, which none does by itself before [`Delivery::shutdown`].
+    pub fn ended(&self) -> impl Iterator<Item = &str> {
+        self.sinks.iter().filter(|sink| sink.thread.is_finished()).map(|sink| sink.name.as_str())
     }
 
     /// Stops after the tries under way, but waits for them no longer than `patience`. Call before [`Store::close`].
@@ -170,8 +180,12 @@ fn build(sink: &SinkConfig, config: &Config, resolver: Option<Arc<dyn HostResolv
     }
 }
 
+/// Makes a sink that knows nothing of earlier tries.
+type Make = Box<dyn Fn() -> Box<dyn Sink> + Send>;
+
 struct Worker {
     sink: Box<dyn Sink>,
+    make: Make,
     spool: Spool,
     retry: Retry,
     stop: Arc<Stop>,
@@ -203,9 +217,14 @@ impl Worker {
         let mut tries: u32 = 0;
         let mut logged: Option<Instant> = None;
         loop {
-            let failure = match self.sink.deliver(alert) {
-                Ok(()) => break,
-                Err(failure) => failure,
+            // What the sink has half done goes with it.
+            let failure = match catch_unwind(AssertUnwindSafe(|| self.sink.deliver(alert))) {
+                Ok(Ok(())) => break,
+                Ok(Err(failure)) => failure,
+                Err(_) => {
+                    self.sink = (self.make)();
+                    Failure::Unreachable("a mistake in the service: it panicked".into())
+                }
             };
             tries = tries.saturating_add(1);
             self.counters.failed.fetch_add(1, Ordering::Relaxed);
@@ -227,5 +246,59 @@ impl Worker {
         }
         self.counters.taken.fetch_add(1, Ordering::Relaxed);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::store::testing::alert_record;
+    use crate::store::{IndexKind, Options};
+
+    /// Panics at every second try, also as it is made anew.
+    struct Fragile {
+        tries: Arc<AtomicU32>,
+        taken: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Sink for Fragile {
+        fn deliver(&mut self, alert: &crate::event::Alert) -> Result<(), Failure> {
+            assert!(self.tries.fetch_add(1, Ordering::Relaxed) % 2 == 1, "what a mistake in our own code does");
+            self.taken.lock().push(alert.id.clone());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sink_that_panics_loses_no_alert_and_its_thread_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { sinks: vec!["soc".into()], index: IndexKind::Memory, ..Options::default() };
+        let (store, _) = Store::open(dir.path(), options).unwrap();
+        let (tries, taken) = (Arc::<AtomicU32>::default(), Arc::<Mutex<Vec<String>>>::default());
+        let make: Make = Box::new({
+            let (tries, taken) = (tries.clone(), taken.clone());
+            move || Box::new(Fragile { tries: tries.clone(), taken: taken.clone() })
+        });
+        let (stop, counters) = (Arc::<Stop>::default(), Arc::<Counters>::default());
+        let retry = Retry { first: Duration::from_millis(1), most: Duration::from_millis(2) };
+        let spool = store.spool("soc").unwrap();
+        let worker = Worker { sink: make(), make, spool, retry, stop: stop.clone(), counters: counters.clone() };
+        let thread = thread::spawn(|| worker.run());
+        for n in 0..3 {
+            store.append(vec![alert_record(n)]).unwrap().wait_blocking().unwrap();
+        }
+        let begun = Instant::now();
+        while taken.lock().len() < 3 {
+            assert!(begun.elapsed() < Duration::from_secs(10) && !thread.is_finished(), "{:?}", taken.lock());
+            thread::sleep(Duration::from_millis(1));
+        }
+        stop.stop();
+        store.wake();
+        thread.join().unwrap();
+        assert_eq!(*taken.lock(), ["alert-0", "alert-1", "alert-2"]);
+        assert_eq!(counters.failed.load(Ordering::Relaxed), 3);
+        store.close();
     }
 }

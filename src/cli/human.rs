@@ -28,7 +28,7 @@ pub fn reloaded(v: &Value) -> String {
 
 pub fn session_line(s: &Value) -> String {
     format!(
-        "{:<24} {:<12} {:<12} {:<8} {:>7} asked {:>6} refused {:>8.1} bits  {}",
+        "{:<24} {:<12} {:<12} {:<8} {:>7} asked {:>6} refused {:>8.1} bits  {}{}",
         text(&s["id"]),
         text(&s["state"]),
         text(&s["type"]),
@@ -37,6 +37,7 @@ pub fn session_line(s: &Value) -> String {
         text(&s["refused"]),
         number(&s["ledger_bits"]),
         text(&s["addresses"]),
+        if s["on_disk"] == false { "  (not on disk yet)" } else { "" },
     )
 }
 

@@ -23,6 +23,7 @@ mod zone_metrics;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -40,7 +41,7 @@ use crate::{clock, fds, listen};
 pub use causes::in_words;
 use reload::{Fetched, Reloader};
 use supervisor::Supervised;
-use tasks::{Panics, Tasks};
+use tasks::{Panics, Tasks, Threads};
 use watchdog::Watchdog;
 
 /// How often what sessions teach is taken over; a crash loses at most this much of it, and a second or two of the
@@ -242,7 +243,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
     tasks.spawn("keeping caches within memory", room::keep(pipeline.clone(), memory));
     let (listening, socket_text) = (listener.local_addrs().to_vec(), absolute(&socket));
     tasks.spawn("readiness", ready::keep(pipeline.clone(), listening, socket_text));
-    let mut panics = Panics::default();
+    let (mut panics, mut threads) = (Panics::default(), Threads::default());
     let watchdog = supervised.watchdog.map(|period| {
         Watchdog::start(period, listener.beats().to_vec(), pipeline.enforcer.clone()).context("watchdog")
     });
@@ -269,7 +270,9 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
                 if let Some(fresh) = panics.look(panicked, now.mono) {
                     broken(&pipeline, &format!("{fresh} questions met a mistake in the service and were answered SERVFAIL"), now);
                 }
-                for what in tasks.ended() {
+                let parts = tasks.ended().into_iter().map(str::to_owned);
+                let parts: Vec<_> = parts.chain(threads.fresh(ended(&listener, &built.events, &pipeline))).collect();
+                for what in parts {
                     broken(&pipeline, &format!("a part of the service has ended: {what}; restart it"), now);
                 }
                 pipeline.save_groups(clock::now(), false);
@@ -331,6 +334,25 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
     });
     let _ = tokio::time::timeout(Duration::from_secs(5), joined).await;
     Ok(())
+}
+
+/// Threads that have ended, by what they did. That of the packet filter closes everything with its end, that of the journal shows in
+/// readiness besides.
+fn ended(listener: &Listener, events: &JoinHandle<()>, pipeline: &Pipeline) -> Vec<String> {
+    let mut ended: Vec<_> = listener.ended().map(|place| format!("answering datagrams (worker {place})")).collect();
+    if events.is_finished() {
+        ended.push("writing events".into());
+    }
+    if pipeline.store.has_ended() {
+        ended.push("writing the journal".into());
+    }
+    if pipeline.feeds.get().is_some_and(Feeds::has_ended) {
+        ended.push("fetching lists".into());
+    }
+    if let Some(delivery) = &*pipeline.delivery.lock() {
+        ended.extend(delivery.ended().map(|sink| format!("delivering alerts to {sink}")));
+    }
+    ended
 }
 
 /// Tells of a mistake in the service itself.

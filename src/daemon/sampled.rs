@@ -84,7 +84,7 @@ fn own(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             pipeline.groups.crowded() as f64,
         ),
         plain("events_dropped_total", "Events dropped because the queue was full", pipeline.telemetry.dropped() as f64),
-        flag("events_failing", "1 if the last write of events failed", spill.failing),
+        flag("events_failing", "1 if the last write of events failed or does not end", spill.failing),
         plain("events_spilled", "Events that wait in memory for the disk", spill.waiting as f64),
         plain("events_shed_total", "Events given up for want of that memory", spill.shed as f64),
         plain("alerts_waiting", "Alerts not yet taken by every sink", pipeline.alerts_waiting() as f64),

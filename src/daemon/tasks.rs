@@ -1,6 +1,7 @@
-//! What runs beside questions for as long as the service does, and what is told when some of it fails: a task that has ended,
-//! and questions whose judgement panicked (their stubs heard SERVFAIL, and the service goes on).
+//! What runs beside questions for as long as the service does, and what is told when some of it fails: a task or a thread that has
+//! ended, and questions whose judgement panicked (their stubs heard SERVFAIL, and the service goes on).
 
+use std::collections::HashSet;
 use std::future::Future;
 
 use tokio::task::JoinHandle;
@@ -25,6 +26,19 @@ impl Tasks {
     /// Ends all of them.
     pub fn abort(self) {
         self.0.iter().for_each(|(_, task)| task.abort());
+    }
+}
+
+/// Threads that are not to end by themselves, by what they do. They are others' to hold and to join.
+#[derive(Debug, Default)]
+pub struct Threads {
+    told: HashSet<String>,
+}
+
+impl Threads {
+    /// Those of `ended` that were not told yet.
+    pub fn fresh(&mut self, ended: impl IntoIterator<Item = String>) -> Vec<String> {
+        ended.into_iter().filter(|what| self.told.insert(what.clone())).collect()
     }
 }
 
@@ -67,6 +81,16 @@ mod tests {
         assert_eq!(ended, ["dies"]);
         assert!(tasks.ended().is_empty() && !still.is_closed());
         tasks.abort();
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_is_told_once() {
+        let mut threads = Threads::default();
+        let ended = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(threads.fresh([]).is_empty());
+        assert_eq!(threads.fresh(ended(&["events"])), ["events"]);
+        assert_eq!(threads.fresh(ended(&["events", "alerts to soc"])), ["alerts to soc"]);
+        assert!(threads.fresh(ended(&["alerts to soc", "events"])).is_empty());
     }
 
     #[test]

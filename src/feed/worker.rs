@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -128,6 +128,7 @@ impl Shared {
 /// See the module. Dropping it ends the thread, after a fetch under way.
 pub struct Feeds {
     shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Feeds {
@@ -146,11 +147,17 @@ impl Feeds {
             disk: Mutex::new(()),
             outcomes: Default::default(),
         });
-        let feeds = Self { shared: shared.clone() };
+        let mut feeds = Self { shared: shared.clone(), thread: None };
         feeds.configure(config);
         let client = Client::new(resolver);
-        thread::Builder::new().name("lists".into()).spawn(move || run(&shared, &client, &*listener))?;
+        let thread = thread::Builder::new().name("lists".into());
+        feeds.thread = Some(thread.spawn(move || run(&shared, &client, &*listener))?);
         Ok(feeds)
+    }
+
+    /// Whether the thread has ended, which it does not by itself.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Takes new settings. What is known of lists that stay, stays.

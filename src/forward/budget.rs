@@ -1,6 +1,8 @@
 //! How often a second upstream may be asked before the first one has failed.
 //!
-//! When all upstreams are slow because they are overloaded, asking each question twice would keep them so.
+//! When all upstreams are slow because they are overloaded, asking each question twice would keep them so. A second one that
+//! answers in its usual time is not overloaded, so what was paid for it is given back: of an upstream that loses a third of all
+//! questions none waits longer than until the next one is asked.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -28,6 +30,11 @@ impl Budget {
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| Some((saved + EARNED).min(MOST)));
     }
 
+    /// The hedge that was paid for was answered, and as soon as usual.
+    pub(super) fn repay(&self) {
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| Some((saved + PRICE).min(MOST)));
+    }
+
     /// Pays for a hedge, if there is enough.
     pub(super) fn spend(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| saved.checked_sub(PRICE)).is_ok()
@@ -50,5 +57,10 @@ mod tests {
         assert_eq!(hedged, 50);
         (0..1_000_000).for_each(|_| budget.earn());
         assert_eq!((0..1000).filter(|_| budget.spend()).count(), 100);
+        // What is given back can be spent once.
+        budget.repay();
+        assert_eq!((0..1000).filter(|_| budget.spend()).count(), 1);
+        (0..1000).for_each(|_| budget.repay());
+        assert_eq!((0..1000).filter(|_| budget.spend()).count(), 100, "never more than there may be");
     }
 }

@@ -5,7 +5,8 @@
 //! suspect and then finds it down; [`super::prober`] asks them.
 //!
 //! An upstream comes back by good probes in a row: one after its first stumble within [`FLAP_MEMORY`], then two, four,
-//! eight, sixteen; two at least where it was down. Meanwhile it is asked if nobody better is there.
+//! eight, sixteen; two at least where it was down. Meanwhile it is asked if nobody better is there. A good one is answered
+//! before a question would be overdue: whoever answers everything late lives, and would hold up every question that met it first.
 
 use std::time::Duration;
 
@@ -133,14 +134,9 @@ impl Health {
         self.state.lock().times.p95()
     }
 
-    /// It sent something that fits a question.
+    /// It sent something that fits a question, however late: whoever is a suspect has to show by probes that it is well.
     pub(super) fn heard(&self, now: Instant) {
-        let mut state = self.state.lock();
-        state.heard = Some(now);
-        // Whoever stumbled before has to show by probes that it stays.
-        if state.line == Line::Suspect && state.needed <= 1 {
-            state.line = Line::Up;
-        }
+        self.state.lock().heard = Some(now);
     }
 
     /// A whole response took `rtt`.
@@ -194,11 +190,11 @@ impl Health {
         self.state.lock().good = 0;
     }
 
-    /// A probe was answered. `true` if it came back from being down just now.
-    pub(super) fn probed(&self, now: Instant) -> bool {
+    /// A probe was answered, `in_time` or later than a question may take. `true` if it came back from being down just now.
+    pub(super) fn probed(&self, in_time: bool, now: Instant) -> bool {
         let mut state = self.state.lock();
         state.heard = Some(now);
-        state.good = state.good.saturating_add(1);
+        state.good = if in_time { state.good.saturating_add(1) } else { 0 };
         let was_down = state.line == Line::Down;
         if was_down {
             state.line = Line::Suspect;
@@ -287,7 +283,7 @@ mod tests {
             assert!(!health.overdue(now), "one prober at a time");
         }
         assert_eq!(health.standing(now), Standing::Up);
-        health.probed(at(now, 5));
+        health.probed(true, at(now, 5));
         assert!(health.is_settled());
         assert!(!health.overdue(now), "something came since");
         assert!(health.overdue(at(now, 6)));
@@ -300,7 +296,7 @@ mod tests {
         health.unheard(now, at(now, 100));
         assert_eq!(health.standing(at(now, 100)), Standing::Suspect);
         assert!(!health.is_settled());
-        assert!(!health.probed(at(now, 300)), "it was never down");
+        assert!(!health.probed(true, at(now, 300)), "it was never down");
         assert_eq!(health.standing(at(now, 300)), Standing::Up);
         assert!(health.is_settled());
     }
@@ -324,16 +320,39 @@ mod tests {
         fall(&health, now);
         assert_eq!(health.standing(at(now, 1000)), Standing::Down);
         assert!(!health.silent(now, at(now, 2000)), "it was down before");
-        assert!(health.probed(at(now, 2000)));
+        assert!(health.probed(true, at(now, 2000)));
         assert_eq!(health.standing(at(now, 2000)), Standing::Suspect);
         health.heard(at(now, 2001));
         assert_eq!(health.standing(at(now, 2001)), Standing::Suspect, "a question's answer is no probe");
         health.missed_probe();
-        assert!(!health.probed(at(now, 2500)));
+        assert!(!health.probed(true, at(now, 2500)));
         assert_eq!(health.standing(at(now, 2500)), Standing::Suspect, "two in a row");
-        health.probed(at(now, 3000));
+        health.probed(true, at(now, 3000));
         assert_eq!(health.standing(at(now, 3000)), Standing::Up);
         assert!(health.is_settled());
+    }
+
+    #[test]
+    fn who_answers_every_probe_late_lives_and_stays_a_suspect() {
+        let (health, now) = (Health::default(), Instant::now());
+        health.overdue(now);
+        health.unheard(now, at(now, 100));
+        for turn in 1..10 {
+            assert!(!health.probed(false, at(now, 500 * turn)));
+            assert_eq!(health.standing(at(now, 500 * turn)), Standing::Suspect);
+            assert!(!health.silent(at(now, 500 * turn - 400), at(now, 500 * turn)), "it was heard");
+        }
+        health.probed(true, at(now, 5000));
+        assert_eq!(health.standing(at(now, 5000)), Standing::Up);
+        // Late answers count as little for one that was down, and begin the row anew.
+        fall(&health, at(now, 6000));
+        assert!(health.probed(false, at(now, 7500)), "down no longer");
+        health.probed(true, at(now, 8000));
+        health.probed(false, at(now, 8500));
+        health.probed(true, at(now, 9000));
+        assert_eq!(health.standing(at(now, 9000)), Standing::Suspect);
+        health.probed(true, at(now, 9500));
+        assert_eq!(health.standing(at(now, 9500)), Standing::Up);
     }
 
     #[test]
@@ -345,7 +364,7 @@ mod tests {
             fall(&health, now);
             let mut good = 0;
             while health.standing(now) != Standing::Up {
-                health.probed(at(now, 1001));
+                health.probed(true, at(now, 1001));
                 good += 1;
             }
             health.is_settled();
@@ -356,8 +375,8 @@ mod tests {
         // A minute of quiet, and all is forgotten.
         now = at(now, 61_000);
         fall(&health, now);
-        health.probed(now);
-        health.probed(now);
+        health.probed(true, now);
+        health.probed(true, now);
         assert_eq!(health.standing(now), Standing::Up);
     }
 

@@ -44,6 +44,8 @@ mod tests_manner;
 #[cfg(test)]
 mod tests_refused;
 #[cfg(test)]
+mod tests_slow;
+#[cfg(test)]
 mod upstream_for_test;
 
 use std::collections::VecDeque;

@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Probes under way at once: as many as fit in [`PATIENCE`].
 const MOST: usize = 8;
 
-/// Whether the answer of a probe came.
-type Probes = JoinSet<bool>;
+/// How long each took to be answered, if it was.
+type Probes = JoinSet<Option<Duration>>;
 
 /// Watches upstream `index` until it is well, or the forwarder is gone.
 pub(super) async fn watch(inner: Arc<Inner>, index: usize) {
@@ -69,9 +69,9 @@ pub(super) async fn watch(inner: Arc<Inner>, index: usize) {
                 }
             }
             Some(done) = probes.join_next() => {
-                if matches!(done, Ok(true)) {
+                if let Ok(Some(took)) = done {
                     answered = true;
-                    if alive(&inner, index) {
+                    if alive(&inner, index, took) {
                         return;
                     }
                 }
@@ -97,8 +97,8 @@ async fn examine(inner: &Arc<Inner>, index: usize, probes: &mut Probes) -> Optio
     loop {
         tokio::select! {
             Some(done) = probes.join_next() => {
-                if matches!(done, Ok(true)) {
-                    return if alive(inner, index) { None } else { Some(()) };
+                if let Ok(Some(took)) = done {
+                    return if alive(inner, index, took) { None } else { Some(()) };
                 }
             }
             () = sleep_until(next), if probes.len() < MOST => {
@@ -123,7 +123,8 @@ fn ask(probes: &mut Probes, inner: &Arc<Inner>, index: usize) {
     let inner = inner.clone();
     probes.spawn(async move {
         Counters::add(&inner.counters.probes);
-        let end = Instant::now() + inner.config.total_timeout.min(PATIENCE);
+        let begun = Instant::now();
+        let end = begun + inner.config.total_timeout.min(PATIENCE);
         let one = Try {
             server: &inner.servers[index],
             payload: inner.config.udp_payload,
@@ -134,18 +135,19 @@ fn ask(probes: &mut Probes, inner: &Arc<Inner>, index: usize) {
             counters: &inner.counters,
             doubts: &inner.doubts,
         };
-        match timeout_at(end, one.run(&Ask::PROBE, &AtomicBool::new(false))).await {
+        let is_answered = match timeout_at(end, one.run(&Ask::PROBE, &AtomicBool::new(false))).await {
             Ok(Ok(_)) => true,
             Ok(Err(fault)) => fault.kind.answered(),
             Err(_) => false,
-        }
+        };
+        is_answered.then(|| begun.elapsed())
     });
 }
 
-/// Books an answer; whether the watch is over.
-fn alive(inner: &Inner, index: usize) -> bool {
+/// Books the answer of a probe that took so long; whether the watch is over.
+fn alive(inner: &Inner, index: usize, took: Duration) -> bool {
     let server = &inner.servers[index];
-    if server.health.probed(Instant::now()) {
+    if server.health.probed(took <= inner.hedge_after(index), Instant::now()) {
         Counters::add(&inner.counters.breakers_closed);
         tracing::warn!(upstream = %server.upstream, "upstream answers again");
         // It may be another one by now.

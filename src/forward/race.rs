@@ -45,6 +45,7 @@ pub(super) async fn run(inner: &Arc<Inner>, ask: &Ask, noise: &AtomicBool) -> Re
         asked: Vec::new(),
         failures: Vec::new(),
         tries: Vec::new(),
+        paid: None,
         noise,
     };
     race.run().await
@@ -60,6 +61,8 @@ struct Race<'i> {
     asked: Vec<usize>,
     failures: Vec<(usize, Fault)>,
     tries: Vec<Running<'i>>,
+    /// Whose query the budget has paid for.
+    paid: Option<usize>,
     noise: &'i AtomicBool,
 }
 
@@ -105,6 +108,9 @@ impl Race<'_> {
             }
             match std::future::poll_fn(|cx| self.poll(cx, fell.as_mut(), timer.as_mut())).await {
                 Event::Done(index, Ok(response)) => {
+                    if self.paid == Some(index) && response.rtt <= inner.hedge_after(index) {
+                        inner.budget.repay();
+                    }
                     self.compare(index);
                     return Ok(response);
                 }
@@ -136,19 +142,22 @@ impl Race<'_> {
                     }
                     match &mut hedge {
                         Some(waits) if now < waits.at => {}
-                        Some(waits) if !self.may_hedge(waits, now) => {
-                            if !std::mem::replace(&mut denied, true) {
-                                Counters::add(&inner.counters.hedges_denied);
+                        Some(waits) => match self.leave(waits, now) {
+                            None => {
+                                if !std::mem::replace(&mut denied, true) {
+                                    Counters::add(&inner.counters.hedges_denied);
+                                }
+                                waits.at = (now + waits.after).min(waits.patience).max(now + LEAST_TRY / 4);
                             }
-                            waits.at = (now + waits.after).min(waits.patience).max(now + LEAST_TRY / 4);
-                        }
-                        Some(_) => {
-                            hedge = None;
-                            if self.begin_next().is_some() {
-                                Counters::add(&inner.counters.hedged);
+                            Some(leave) => {
+                                hedge = None;
+                                if self.begin_next().is_some() {
+                                    Counters::add(&inner.counters.hedged);
+                                    self.paid = self.asked.last().copied().filter(|_| leave == Leave::Paid);
+                                }
+                                repeat = now + inner.config.try_timeout;
                             }
-                            repeat = now + inner.config.try_timeout;
-                        }
+                        },
                         None if now < repeat => {}
                         None => {
                             let begun = if self.begin_next().is_some() {
@@ -228,12 +237,13 @@ impl Race<'_> {
     }
 
     /// Whether a second query may leave now: the first upstream is under suspicion, or has had half a try's time, or the
-    /// budget allows it.
-    fn may_hedge(&self, hedge: &Hedge, now: Instant) -> bool {
+    /// budget pays for it.
+    fn leave(&self, hedge: &Hedge, now: Instant) -> Option<Leave> {
         let first = self.asked.first().map(|first| self.inner.servers[*first].health.standing(now));
-        first.is_some_and(|standing| standing >= Standing::Suspect)
-            || now >= hedge.patience
-            || self.inner.budget.spend()
+        if first.is_some_and(|standing| standing >= Standing::Suspect) || now >= hedge.patience {
+            return Some(Leave::Free);
+        }
+        self.inner.budget.spend().then_some(Leave::Paid)
     }
 
     /// Asks the next one that was not asked yet, if there is one and time for it. Gives when it is overdue.
@@ -314,6 +324,15 @@ struct Due {
     begun: Instant,
     after: Duration,
     patience: Duration,
+}
+
+/// Why a second query may leave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    /// Nothing better can be hoped of the first.
+    Free,
+    /// It was paid for.
+    Paid,
 }
 
 /// A second query that may be sent.

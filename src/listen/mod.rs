@@ -272,6 +272,11 @@ impl Listener {
         &self.beats
     }
 
+    /// Workers that have ended, which none does by itself before [`Listener::shutdown`], by their places in [`Self::beats`].
+    pub fn ended(&self) -> impl Iterator<Item = usize> {
+        self.workers.iter().enumerate().filter(|(_, worker)| worker.is_finished()).map(|(place, _)| place)
+    }
+
     /// Stops taking queries, lets those in the slow path finish for a few seconds, and returns when all sockets are
     /// closed.
     pub async fn shutdown(mut self) {

@@ -402,6 +402,8 @@ impl Pipeline {
             "id": a.id,
             "state": inner.state(),
             "case": inner.quarantine.as_ref().map(|q| q.case),
+            // What a disk that hangs has not taken yet a crash would take back.
+            "on_disk": inner.pending().is_none(),
             "type": a.kind,
             "phase": a.phase,
             "owner": a.owner,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::pins::{CHANGED, Judged, Ordered, PIN_TRIES, asked, not_pinned, within_reach};
 use super::private::is_whole;
-use super::refusals::{refuse_as, refuse_by_policy, refuse_with};
+use super::refusals::{refuse_by_policy, refuse_with};
 use super::show::{show, ttl_of};
 use super::{Deferred, Leave, Live, Pipeline, Step, Walk, beyond};
 use crate::answer::{self, Asked, Kind, Vetted};
@@ -24,8 +24,7 @@ use crate::pin::{self, Word};
 use crate::policy::{Permit, RefusalText, Shut, ede_of};
 use crate::ports::Ports;
 use crate::reply;
-use crate::session::{Context, Session};
-use crate::store::Durable;
+use crate::session::Context;
 use crate::wire::{self, Parsed, Query};
 
 /// What is said of an answer that says nothing.
@@ -380,46 +379,6 @@ impl Pipeline {
         let text = RefusalText::new(reason, case, live.sinkhole.contact.as_deref());
         walk.record.rcode = 0;
         reply::sinkhole_address(out, query, &page, live.sinkhole.negative_ttl, ede_of(reason), text.as_str());
-    }
-
-    /// A quarantine is on disk before anybody is told of it.
-    async fn announce_refusal(
-        &self,
-        walk: &mut Walk,
-        query: &Query<'_>,
-        pending: Option<Arc<Durable>>,
-        out: &mut Vec<u8>,
-    ) {
-        self.settle(&walk.session, pending).await;
-        let live = self.live.load_full();
-        let session = walk.session.clone();
-        let inner = session.inner.lock();
-        // Announced, or another's by now: what that one is told, the next question says.
-        if inner.ended && self.sessions.by_address(walk.from).is_some() {
-            return fail(walk, query, Ede::NotReady, "the source is of another session by now; ask again", out);
-        }
-        refuse_as(&live, &inner, walk, query, out);
-    }
-
-    /// Answers a query of a session that was closed while the query was on its way.
-    pub(super) async fn refuse_closed(&self, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
-        walk.record.verdict = Verdict::Sinkhole;
-        walk.record.would = Verdict::Sinkhole;
-        walk.record.reason = Some(Reason::Quarantined);
-        walk.record.source = Source::Policy;
-        let pending = walk.session.inner.lock().pending();
-        self.announce_refusal(walk, query, pending, out).await;
-    }
-
-    /// Waits until what is to be told of a session is on disk.
-    pub async fn settle(&self, session: &Session, pending: Option<Arc<Durable>>) {
-        if let Some(pending) = pending
-            && let Err(error) = pending.wait().await
-        {
-            // The session stays closed in memory; the refusal still says nothing that is not true.
-            tracing::error!(%error, session = %session.id(), "a quarantine could not be made durable");
-            self.telemetry.metrics.not_durable();
-        }
     }
 }
 

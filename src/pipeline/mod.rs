@@ -6,6 +6,7 @@
 
 mod age;
 mod alerts;
+mod announced;
 mod beyond;
 mod decoy;
 mod delays;

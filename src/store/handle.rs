@@ -410,9 +410,15 @@ impl Store {
         self.inner.shared.end().alerts
     }
 
-    /// Figures for metrics and readiness.
+    /// Whether the thread that writes the journal has ended, which it does not by itself before [`Store::close`].
+    pub fn has_ended(&self) -> bool {
+        self.inner.writer.lock().as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Figures for metrics and readiness. Where nobody writes the journal any more nothing is durable.
     pub fn status(&self) -> Status {
-        self.inner.shared.counters.status()
+        let status = self.inner.shared.counters.status();
+        Status { failing: status.failing || self.has_ended(), ..status }
     }
 
     /// Writes what is queued, flushes the index, and gives the directory back. Blocks; later appends are refused.

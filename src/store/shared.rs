@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::at_work::AtWork;
+use crate::clock;
+
 /// The durable end of the journal.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct End {
@@ -104,6 +107,8 @@ pub(super) struct Counters {
     sync_micros: AtomicU64,
     write_errors: AtomicU64,
     failing: AtomicBool,
+    /// What the writer does with the disk.
+    pub(super) writing: AtWork,
     backlog: AtomicU64,
     lost: AtomicU64,
     journal_octets: AtomicU64,
@@ -167,7 +172,7 @@ impl Counters {
             syncs: get(&self.syncs),
             sync_time: Duration::from_micros(get(&self.sync_micros)),
             write_errors: get(&self.write_errors),
-            failing: self.failing.load(Ordering::Relaxed),
+            failing: self.failing.load(Ordering::Relaxed) || self.writing.hangs(clock::now().mono),
             backlog: get(&self.backlog),
             lost: get(&self.lost),
             journal_octets: get(&self.journal_octets),
@@ -193,7 +198,7 @@ pub struct Status {
     pub sync_time: Duration,
     /// Failed tries since start.
     pub write_errors: u64,
-    /// The last try failed: not ready to promise anything durable.
+    /// The last try failed, or does not end: not ready to promise anything durable.
     pub failing: bool,
     /// Records kept in memory because they could not be written.
     pub backlog: u64,

@@ -155,6 +155,12 @@ impl Writer {
 
     /// Writes the queue as far as the disk allows.
     fn drain(&mut self) {
+        self.shared.counters.writing.begin(clock::now().mono);
+        self.write_queue();
+        self.shared.counters.writing.end();
+    }
+
+    fn write_queue(&mut self) {
         while !self.queue.is_empty() {
             self.refuse_excess();
             coalesce(&mut self.queue, self.failure.is_some());

@@ -18,6 +18,8 @@ use parking_lot::Mutex;
 use staunch_scoring::{Assessment, Bits, QName, Split};
 use tokio::sync::{broadcast, oneshot};
 
+use crate::at_work::AtWork;
+use crate::clock;
 use crate::event::{Event, Notice, Rpz, RuleRef, SCHEMA, Scored, Source, Verdict};
 use crate::lines::{self, LineFile};
 use crate::model::{CaseId, Mode, Qtype, Reason, Transport};
@@ -174,6 +176,8 @@ pub struct Telemetry {
     spilled: AtomicU64,
     shed: AtomicU64,
     failing: AtomicBool,
+    /// What the writer does with the disk.
+    writing: AtWork,
     /// Counters.
     pub metrics: Metrics,
     tap: broadcast::Sender<Arc<str>>,
@@ -191,6 +195,7 @@ impl Telemetry {
             spilled: AtomicU64::new(0),
             shed: AtomicU64::new(0),
             failing: AtomicBool::new(false),
+            writing: AtWork::default(),
             metrics: Metrics::new(),
             tap,
             recent: Mutex::default(),
@@ -235,7 +240,7 @@ impl Telemetry {
     /// How the event file fares.
     pub fn spill(&self) -> SpillStatus {
         SpillStatus {
-            failing: self.failing.load(Ordering::Relaxed),
+            failing: self.failing.load(Ordering::Relaxed) || self.writing.hangs(clock::now().mono),
             waiting: self.spilled.load(Ordering::Relaxed),
             shed: self.shed.load(Ordering::Relaxed),
         }

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 
 use super::spill::{self, Spill};
 use super::{Item, SpillStatus, Telemetry};
+use crate::clock;
 use crate::event::Verdict;
 use crate::lines::LineFile;
 use crate::model::CaseId;
@@ -93,7 +94,9 @@ pub fn run(telemetry: &Telemetry, file: Option<LineFile>) {
         }
         let idle = lines.is_empty();
         if let Some(out) = &mut out {
+            telemetry.writing.begin(clock::now().mono);
             let status = out.write(&mut lines, Instant::now());
+            telemetry.writing.end();
             telemetry.failing.store(status.failing, Ordering::Relaxed);
             telemetry.spilled.store(status.waiting, Ordering::Relaxed);
             telemetry.shed.store(status.shed, Ordering::Relaxed);

@@ -63,9 +63,7 @@ pub fn tools_are_there() -> bool {
         Command::new("sh").args(["-c", &find]).stdout(Stdio::null()).status().is_ok_and(|s| s.success())
     };
     let Some((tool, package)) = TOOLS.iter().find(|(tool, _)| !there(tool)) else { return true };
-    let required = std::env::var("STAUNCH_REQUIRE_PRIVILEGE").as_deref() == Ok("1");
-    assert!(!required, "{tool} is required (package {package}; scripts/setup.sh)");
-    println!("SKIPPED: {tool} is missing (package {package}; scripts/setup.sh)");
+    crate::world::skip::lacking(format!("{tool}, of package {package} (scripts/setup.sh)"));
     false
 }
 

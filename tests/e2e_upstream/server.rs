@@ -14,8 +14,7 @@ impl Server {
         if Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
             return Some(());
         }
-        assert!(std::env::var("STAUNCH_REQUIRE_PRIVILEGE").as_deref() != Ok("1"), "{program} is needed");
-        println!("SKIPPED: no {program}");
+        crate::skip::lacking(program);
         None
     }
 

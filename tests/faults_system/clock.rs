@@ -1,10 +1,11 @@
-//! The wall clock is set ten days on and ten days back while the daemon runs; the monotonic one goes on.
+//! The wall clock is set ten days on and ten days back while the daemon runs; the monotonic one goes on. And the other way round:
+//! time goes on, and the daemon does not.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::world::dns::{Message, rcode, rtype};
+use crate::world::dns::{Data, Message, rcode, rtype};
 use crate::world::staunch::{Config, Staunch};
 use crate::world::web::Soc;
 use crate::world::{Agent, Chance, SOC, WEB, World, wait_for};
@@ -158,4 +159,42 @@ fn a_wall_clock_that_is_set_changes_no_lifetime_and_is_told() {
     assert_eq!(staunch.session_state("closed"), "quarantined");
     assert!(is_shown(batch, "after.granted.example") && is_shown(batch, "soon.rule.example"), "{}", staunch.tail());
     assert!(metric(&world, "staunch_wall_clock_set_seconds").abs() < 30.0);
+}
+
+/// A machine that sleeps takes its kernel's timers along, which the wall clock shows like one that is set; one whose process alone
+/// stands still, as a host that is short of everything makes it, goes on under a packet filter that has gone on without it.
+#[test]
+fn a_service_that_stood_still_for_a_while_goes_on_and_shows_nothing_that_has_ended_meanwhile() {
+    let Some(world) = World::create(2) else { return };
+    let [one, closed] = &world.agents[..] else { unreachable!("two sandboxes were made") };
+    let short = Ipv4Addr::new(203, 0, 113, 77);
+    world.upstream.add("short.site.example", 1, Data::A(short));
+    let mut config = Config::enforce().allow_exact("site", ["www.site.example", "short.site.example"]);
+    config.enforce = "min_pin_seconds = 3\npin_grace_seconds = 1\nmax_pin_seconds = 600".into();
+    let staunch = Staunch::start(&world, &config);
+    assert!(is_shown(one, "www.site.example") && is_shown(closed, "www.site.example"), "{}", staunch.tail());
+    assert_eq!(ask(one, "short.site.example").addresses(), [IpAddr::from(short)]);
+    assert!(one.dial(short.into(), 80).0.is_ok());
+    staunch.run_ok(&["session", "quarantine", "agent-2", "--reason", "a test"]);
+    let signal = |signal| {
+        // SAFETY: a plain system call; the process is our child and not yet reaped.
+        assert_eq!(unsafe { libc::kill(staunch.pid().expect("it runs") as i32, signal) }, 0);
+    };
+    signal(libc::SIGSTOP);
+    let ended = wait_for(Duration::from_secs(15), || one.dial(short.into(), 80).0.is_err().then_some(()));
+    assert!(ended.is_some(), "a lease ends without the service");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(one.dial(WEB.into(), 80).0.is_ok(), "one that is alive goes on");
+    signal(libc::SIGCONT);
+    let begun = Instant::now();
+    assert!(is_shown(one, "www.site.example"), "{}", staunch.tail());
+    let took = begun.elapsed();
+    println!("FIGURE: a service that stood still for seconds answers {} ms after it goes on", took.as_millis());
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(one.dial(short.into(), 80).0.is_err(), "what has ended is not opened by itself");
+    assert_eq!(ask(one, "short.site.example").addresses(), [IpAddr::from(short)]);
+    assert!(one.dial(short.into(), 80).0.is_ok(), "asked again it is open again");
+    assert_eq!(ask(closed, "www.site.example").rcode(), rcode::NXDOMAIN);
+    assert!(closed.dial(WEB.into(), 80).0.is_err());
+    assert_eq!(logged(&staunch, "the wall clock was set") + logged(&staunch, "panicked"), 0, "{}", staunch.tail());
 }

@@ -14,9 +14,9 @@ use crate::world::{Agent, Chance, SOC, WEB, World, wait_for};
 use crate::{logged, metric, page, without};
 
 /// Longer than readiness takes to look twice.
-const ROUNDS: Duration = Duration::from_secs(15);
+pub const ROUNDS: Duration = Duration::from_secs(15);
 
-fn config(soc: &Soc) -> Config {
+pub fn config(soc: &Soc) -> Config {
     Config::enforce()
         .allow_exact("site", ["www.site.example"])
         .rule("fresh", "allow", "\"fresh.example\"", "")
@@ -37,7 +37,7 @@ fn leak(agent: &Agent, staunch: &Staunch, id: &str) -> usize {
 }
 
 /// The slowest of `count` fresh names and as many that are at hand, all of which must be answered.
-fn served(agent: &Agent, tag: &str, count: usize) -> Duration {
+pub fn served(agent: &Agent, tag: &str, count: usize) -> Duration {
     let slowest = (0..count).map(|n| {
         let begun = Instant::now();
         for name in [format!("{tag}{n}.fresh.example"), "www.site.example".into()] {
@@ -58,11 +58,11 @@ fn warnings(staunch: &Staunch) -> Vec<String> {
     staunch.log().into_iter().filter(is_one).collect()
 }
 
-fn is_told(soc: &Soc, kind: &str, case: &str) -> bool {
+pub fn is_told(soc: &Soc, kind: &str, case: &str) -> bool {
     soc.alerts().iter().any(|alert| alert["kind"] == *kind && alert["case"] == *case)
 }
 
-fn recovers(world: &World, staunch: &Staunch) {
+pub fn recovers(world: &World, staunch: &Staunch) {
     let well = || {
         (metric(world, "staunch_journal_failing") == 0.0 && metric(world, "staunch_journal_backlog") == 0.0)
             .then_some(())

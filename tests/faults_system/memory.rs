@@ -9,6 +9,7 @@ use crate::flood::{flood, holds};
 use crate::honest::Honest;
 use crate::world::cgroup::Cgroup;
 use crate::world::dns::{Data, Query, rtype};
+use crate::world::skip::skipped;
 use crate::world::staunch::{Config, Staunch};
 use crate::world::{WEB, World, wait_for};
 use crate::{logged, metric};
@@ -24,7 +25,7 @@ fn with_little_memory_nothing_grows_past_it() {
     let group = match Cgroup::memory(CAP) {
         Ok(group) => group,
         // Whether a machine lets somebody make one is not a matter of installing something.
-        Err(why) => return println!("SKIPPED: {why}"),
+        Err(why) => return skipped(why),
     };
     let [hostile, honest] = &world.agents[..] else { unreachable!("two sandboxes were made") };
     world.upstream.add_site("*.fresh.example", WEB.into());
@@ -71,7 +72,7 @@ fn a_tenth_before_the_limit_the_cache_gives_back_and_answers_go_on() {
     let Some(world) = World::create(2) else { return };
     let group = match Cgroup::memory(TIGHT) {
         Ok(group) => group,
-        Err(why) => return println!("SKIPPED: {why}"),
+        Err(why) => return skipped(why),
     };
     let [hostile, honest] = &world.agents[..] else { unreachable!("two sandboxes were made") };
     world.upstream.add_site("*.fresh.example", WEB.into());

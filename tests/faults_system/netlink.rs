@@ -9,8 +9,16 @@ use crate::world::staunch::{Config, Staunch};
 use crate::world::{Agent, World, wait_for};
 use crate::{logged, metric, page, without};
 
-/// Promised are 50 ms behind the answer; the rest is what a busy machine and a thread that is traced may add.
+/// How long an answer is held at most for the kernel's word.
+const PROMISED: Duration = Duration::from_millis(50);
+/// For each of them; the rest is what a busy machine and a thread that is traced may add.
 const HELD: Duration = Duration::from_millis(700);
+
+/// Half of them came within this.
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
 
 /// An address of its own for each number, so that no earlier pin opens it.
 fn address(n: u8) -> IpAddr {
@@ -47,33 +55,52 @@ fn an_order_that_the_kernel_does_not_take_shows_no_address_and_is_mended() {
     let staunch = Staunch::start(&world, &Config::enforce().rule("fresh", "allow", "\"fresh.example\"", ""));
     assert!(check(agent, 0, &ask(agent, 0), &staunch), "{}", staunch.tail());
     let healthy = || (metric(&world, "staunch_enforcement_healthy") == 1.0).then_some(());
+    // What a name costs while the kernel is well.
+    let well = median(&mut (221..=250).map(|n| ask(agent, n).1).collect::<Vec<_>>());
 
-    // Now and then one call fails: the word on a batch that took effect, or the batch itself.
+    // Now and then one call fails: the word on a batch that took effect, or the batch itself. What is read back behind it takes some
+    // thirty calls.
     let mut next = 1;
     for faults in
-        ["recvfrom:error=ENOBUFS:when=20+90", "sendto:error=ENOBUFS:when=20+90", "sendto:error=EBUSY:when=20+90"]
+        ["recvfrom:error=ENOBUFS:when=20+60", "sendto:error=ENOBUFS:when=20+60", "sendto:error=EBUSY:when=20+60"]
     {
         let kernel = Inject::on(&world, &staunch, "enforce", &[faults]);
-        let (mut shown, mut slowest) = (0, Duration::ZERO);
+        let (mut shown, mut held) = (0, Vec::new());
         for n in next..next + 50 {
             let asked = ask(agent, n);
-            slowest = slowest.max(asked.1);
+            held.push(asked.1);
             shown += u32::from(check(agent, n, &asked, &staunch));
             std::thread::sleep(Duration::from_millis(15));
         }
         next += 50;
         let failed = kernel.stop();
-        println!("FIGURE: {faults}: {failed} calls failed, {shown} of 50 shown, slowest {} ms", slowest.as_millis());
-        assert!(failed > 0 && shown > 10, "{failed} {shown}");
+        let half = median(&mut held);
+        println!(
+            "FIGURE: {faults}: {failed} calls failed, {shown} of 50 shown, half of them within {} ms ({} while the kernel is well), \
+             slowest {} ms",
+            half.as_millis(),
+            well.as_millis(),
+            held[49].as_millis()
+        );
+        assert!(failed > 1 && shown > 10, "{failed} {shown}");
+        assert!(half <= well + PROMISED, "{half:?}, {well:?} while the kernel is well");
         assert!(wait_for(Duration::from_secs(5), healthy).is_some(), "{}", staunch.tail());
     }
 
     // For a while no word of the kernel comes through at all, though it does what it is told.
     let refused: Vec<u8> = (next..next + 20).collect();
     let kernel = Inject::on(&world, &staunch, "enforce", &["recvfrom:error=ENOBUFS"]);
+    let mut held = Vec::new();
     for n in &refused {
-        assert!(!check(agent, *n, &ask(agent, *n), &staunch), "{n}: shown without the kernel's word");
+        let asked = ask(agent, *n);
+        assert!(!check(agent, *n, &asked, &staunch), "{n}: shown without the kernel's word");
+        held.push(asked.1);
+        // For as long as the table is looked after many times.
+        std::thread::sleep(Duration::from_millis(75));
     }
+    let half = median(&mut held);
+    println!("FIGURE: without any word of the kernel half of 20 are refused within {} ms", half.as_millis());
+    assert!(half <= well + 2 * PROMISED, "{half:?}, {well:?} while the kernel is well");
     assert!(wait_for(Duration::from_secs(8), || page(&world, "/readyz").0.contains("503").then_some(())).is_some());
     let failed = kernel.stop();
     let begun = Instant::now();

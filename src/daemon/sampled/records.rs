@@ -7,7 +7,7 @@ use crate::telemetry::Sample;
 
 pub(super) fn journal(all: &mut Vec<Sample>, status: &store::Status) {
     all.extend([
-        flag("journal_failing", "1 if the last write to the journal failed", status.failing),
+        flag("journal_failing", "1 if the last write to the journal failed or does not end", status.failing),
         plain("journal_write_errors_total", "Failed tries to write the journal", status.write_errors as f64),
         plain("journal_lost_total", "Records that had to be given up", status.lost as f64),
         plain("journal_backlog", "Records kept in memory because they could not be written", status.backlog as f64),

@@ -99,11 +99,11 @@ fn what_comes_from_where_a_list_is_not_fetched_from_any_more_is_nothing() {
     });
     let other = config("http://127.0.0.1:9/other");
     let reload = {
-        let (feeds, other) = (Feeds { shared: shared.clone() }, other.clone());
+        let (feeds, other) = (Feeds { shared: shared.clone(), thread: None }, other.clone());
         move || feeds.configure(other)
     };
     let url = server(reload);
-    Feeds { shared: shared.clone() }.configure(config(&url));
+    Feeds { shared: shared.clone(), thread: None }.configure(config(&url));
     let source = config(&url).sources.remove(0);
     let copies = Copies::of(dir.path(), "list");
     assert_eq!(fetch(&shared, &Client::new(None), &copies, &source), None);
@@ -118,7 +118,7 @@ fn what_comes_from_where_a_list_is_not_fetched_from_any_more_is_nothing() {
     };
     assert_eq!(standing(clock::now().mono), (0, None, true), "it is due as ever");
     let url = server(|| ());
-    Feeds { shared: shared.clone() }.configure(config(&url));
+    Feeds { shared: shared.clone(), thread: None }.configure(config(&url));
     let source = config(&url).sources.remove(0);
     let ended = fetch(&shared, &Client::new(None), &copies, &source).expect("a fetch that counts");
     assert_eq!(ended, (Outcome::Fetched, None));
@@ -141,7 +141,8 @@ fn what_would_not_fit_beside_the_other_lists_does_not_become_good() {
         outcomes: Default::default(),
     });
     let copies = Copies::of(dir.path(), "list");
-    Feeds { shared: shared.clone() }.configure(Config { sources: vec![source.clone()], ..config.clone() });
+    Feeds { shared: shared.clone(), thread: None }
+        .configure(Config { sources: vec![source.clone()], ..config.clone() });
     assert_eq!(fetch(&shared, &Client::new(None), &copies, &source), Some((Outcome::Fetched, None)));
     // The other list has all the room there is.
     let mut stamp = copies.kept().good.expect("a copy");
@@ -153,7 +154,7 @@ fn what_would_not_fit_beside_the_other_lists_does_not_become_good() {
     let url = server(|| ());
     let source = Source { url, ..source };
     let config = Config { sources: vec![source.clone(), other], ..config };
-    Feeds { shared: shared.clone() }.configure(config.clone());
+    Feeds { shared: shared.clone(), thread: None }.configure(config.clone());
     let ended = fetch(&shared, &Client::new(None), &copies, &source).expect("a fetch that counts");
     assert!(ended.0 == Outcome::Refused && ended.1.is_some_and(|why| why.contains("more than fits")));
     assert_eq!(copies.kept(), kept, "nothing of it is kept");
@@ -161,7 +162,7 @@ fn what_would_not_fit_beside_the_other_lists_does_not_become_good() {
     stamp.url = source.url.clone();
     stamp.most = 1;
     copies.keep(&super::super::copies::Kept { held: Some(stamp.clone()), ..kept.clone() }).expect("kept");
-    let feeds = Feeds { shared };
+    let feeds = Feeds { shared, thread: None };
     assert_eq!(feeds.accept("list", &stamp.sha256, "me", "why"), Err(OrderError::NoRoom("list".into())));
     // Names that tell an age stand elsewhere.
     let mut config = config;
@@ -181,6 +182,7 @@ fn a_word_for_a_version_says_nothing_of_a_server_that_is_not_reached() {
             disk: Mutex::new(()),
             outcomes: Default::default(),
         }),
+        thread: None,
     };
     let config = Config { sources: vec![source.clone()], state_dir: dir.path().into(), ..Config::default() };
     feeds.configure(config.clone());

@@ -75,7 +75,7 @@ fn random_flips_never_panic_and_cost_only_the_lines_they_hit() {
     let starts: Vec<usize> = [0].into_iter().chain(ends.iter().map(|end| end + 1)).collect();
     let mut state = 0xf11b;
     let mut silent = 0;
-    for round in 0..2_000 {
+    for round in 0..10_000 {
         let mut bad = octets.clone();
         let flips: Vec<usize> =
             (0..1 + random(&mut state) % 3).map(|_| random(&mut state) as usize % bad.len()).collect();

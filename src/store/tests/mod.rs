@@ -139,8 +139,10 @@ fn what_was_acknowledged_is_there_after_reopening() {
         ],
     );
     store.put_ledger(session(2), Default::default()).unwrap();
+    assert!(!store.has_ended() && !store.status().failing);
     store.close();
     assert!(matches!(store.append(vec![announce(4)]), Err(Error::Closed)));
+    assert!(store.has_ended() && store.status().failing, "nobody takes what is to be durable");
 
     let (store, again) = open(dir.path(), Options { sinks: vec!["soc".into()], ..Options::default() });
     let ids = |ids: &[u32]| ids.iter().map(|n| session(*n)).collect::<BTreeSet<_>>();
