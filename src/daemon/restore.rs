@@ -1,7 +1,8 @@
 //! What was recorded is put back in force at a start, and joined with what the configuration says.
 //!
 //! In this order, since an address is one session's: what is closed, what is configured, what was announced, what is known by
-//! its ledger alone. So a restart opens nothing to a closed address that a reload would not.
+//! its ledger alone. So a restart opens nothing to a closed address that a reload would not, unless an entry names it of which
+//! nobody has spoken since.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -22,6 +23,10 @@ pub(super) fn restore(pipeline: &Pipeline, configured: Vec<Announcement>, recove
     let named: HashSet<SessionId> = configured.iter().map(|entry| entry.id.clone()).collect();
     let (besides, announced): (Vec<_>, Vec<_>) =
         recovered.sessions.into_iter().partition(|said| named.contains(&said.announcement.id));
+    // Their entries are gone, so they have ended, as at a reload. What is closed stays so until somebody has looked.
+    let (gone, announced): (Vec<_>, Vec<_>) =
+        announced.into_iter().partition(|said| said.entry.is_some() && !closed.contains(&said.announcement.id));
+    let mut gone: HashSet<SessionId> = gone.into_iter().map(|said| said.announcement.id).collect();
     let configured = what_holds(pipeline, configured, besides, &closed);
     let (shut, open): (Vec<_>, Vec<_>) = apart(announced.into_iter().map(|said| said.announcement))
         .into_iter()
@@ -47,7 +52,7 @@ pub(super) fn restore(pipeline: &Pipeline, configured: Vec<Announcement>, recove
     for announcement in open {
         restore_session(pipeline, announcement);
     }
-    for (id, ledger) in recovered.ledgers {
+    for (id, ledger) in recovered.ledgers.into_iter().filter(|(id, _)| !gone.contains(id)) {
         pipeline.restore_ledger(id, ledger);
     }
     pipeline.tell_unplaced(now);
@@ -55,10 +60,14 @@ pub(super) fn restore(pipeline: &Pipeline, configured: Vec<Announcement>, recove
         pipeline.groups.restore(&owner, &ledger, now.wall.steady);
     }
     for grant in recovered.grants {
+        // Given to a session that was in the table, and of which no record but this is left: its entry is gone.
+        let of = grant.session.as_ref().filter(|id| id.unannounced_source().is_none() && !closed.contains(id));
+        gone.extend(of.filter(|id| pipeline.sessions.by_id(id).is_none()).cloned());
         if let Err(error) = pipeline.grant(grant, now) {
             tracing::warn!(%error, "a recorded grant was not restored");
         }
     }
+    pipeline.end_recorded(&gone, now);
     Ok(())
 }
 

@@ -4,8 +4,10 @@
 //! them; what is told of them is a few seconds old.
 
 use std::collections::HashSet;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 /// What has gone out to one destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -59,6 +61,18 @@ impl Tell {
     /// Tells of one look.
     pub fn observed(&self, observed: Observed) {
         (self.observed)(observed);
+    }
+
+    /// Has a thread of its own tell of looks, one after the other: who is told takes locks that answers wait for, and who looks may
+    /// stand back. It ends when what is given back is dropped.
+    pub(super) fn aside(self) -> io::Result<SyncSender<Observed>> {
+        let (out, looks) = sync_channel::<Observed>(1);
+        let run = move || {
+            while let Ok(observed) = looks.recv() {
+                self.observed(observed);
+            }
+        };
+        std::thread::Builder::new().name("observed".into()).spawn(run).map(|_| out)
     }
 
     /// Tells that somebody else has changed something.

@@ -1,7 +1,7 @@
 //! How often a second upstream may be asked before the first one has failed.
 //!
 //! When all upstreams are slow because they are overloaded, asking each question twice would keep them so. A second one that
-//! answers in its usual time is not overloaded, so what was paid for it is given back: of an upstream that loses a third of all
+//! answers in its usual time, and in that of the first, is not overloaded, so what was paid for it is given back: of an upstream that loses a third of all
 //! questions none waits longer than until the next one is asked.
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -26,6 +26,9 @@ const FIRST: u32 = 4;
 const LEAST: Duration = Duration::from_millis(50);
 /// Longest wait for a probe's answer. What is slower is of no use to a stub.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// A probe that took longer was answered late, whatever is usual there: it would hold up everybody who asks it first. Far
+/// beyond the way to any place on earth and back. Chosen without a source.
+const LATE: Duration = Duration::from_millis(250);
 /// Probes under way at once: as many as fit in [`PATIENCE`].
 const MOST: usize = 8;
 
@@ -147,7 +150,11 @@ fn ask(probes: &mut Probes, inner: &Arc<Inner>, index: usize) {
 /// Books the answer of a probe that took so long; whether the watch is over.
 fn alive(inner: &Inner, index: usize, took: Duration) -> bool {
     let server = &inner.servers[index];
-    if server.health.probed(took <= inner.hedge_after(index), Instant::now()) {
+    if server.health.p95().is_none() {
+        // One that is far is answered for by another from the first question on, and nothing else would tell its usual time.
+        server.health.took(took);
+    }
+    if server.health.probed(took <= inner.hedge_after(index).min(LATE), Instant::now()) {
         Counters::add(&inner.counters.breakers_closed);
         tracing::warn!(upstream = %server.upstream, "upstream answers again");
         // It may be another one by now.

@@ -108,7 +108,9 @@ impl Race<'_> {
             }
             match std::future::poll_fn(|cx| self.poll(cx, fell.as_mut(), timer.as_mut())).await {
                 Event::Done(index, Ok(response)) => {
-                    if self.paid == Some(index) && response.rtt <= inner.hedge_after(index) {
+                    let first = self.asked.first().copied().unwrap_or(index);
+                    let usual = inner.hedge_after(index).min(inner.hedge_after(first));
+                    if self.paid == Some(index) && response.rtt <= usual {
                         inner.budget.repay();
                     }
                     self.compare(index);

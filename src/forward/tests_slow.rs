@@ -28,8 +28,10 @@ async fn who_answers_everything_late_holds_up_the_first_questions_alone() {
         tokio::time::sleep(ms(10)).await;
     }
     // Its probes were answered all the time, and late, so it is asked for what nobody else answers, and not before.
-    assert_eq!(slow.queries().len(), met, "asked first again though it is as late as before");
-    assert!(met <= 4, "{met} of {asked}");
+    // An answer that this machine holds up for 100 ms is asked for there.
+    let more = slow.queries().len() - met;
+    assert!(more <= asked / 25, "asked first again though it is as late as before: {more} of {asked}");
+    assert!(met <= 6, "{met} of {asked}");
     assert_eq!(forwarder.upstreams()[0].standing, Standing::Suspect);
     assert_eq!(forwarder.counters().breakers_opened.load(Ordering::Relaxed), 0, "late is not dead");
     slow.becomes(good(1));
@@ -38,7 +40,34 @@ async fn who_answers_everything_late_holds_up_the_first_questions_alone() {
         assert!(healed.elapsed() < ms(2500), "{:?}", forwarder.upstreams()[0]);
         tokio::time::sleep(ms(10)).await;
     }
-    assert_eq!(last(&forwarder.resolve(&permit("back.example")).await), Some(1));
+    let asked_again = async {
+        let mut n = 0;
+        while last(&forwarder.resolve(&permit(&format!("back{n}.example"))).await) != Some(1) {
+            n += 1;
+        }
+    };
+    tokio::time::timeout(ms(5000), asked_again).await.expect("it is asked first again");
+}
+
+#[tokio::test]
+async fn who_is_far_is_asked_first_again_once_its_usual_time_is_known() {
+    let far = Fake::start(|q, _| Act::Late(ms(150), answer(q, 1))).await;
+    let near = Fake::start(good(2)).await;
+    let forwarder = forwarder(&[&far, &near]);
+    for n in 0..3 {
+        assert!(last(&forwarder.resolve(&permit(&format!("n{n}.example"))).await).is_some());
+    }
+    let begun = Instant::now();
+    while forwarder.upstreams()[0].standing != Standing::Up || forwarder.inner.servers[0].health.p95().is_none() {
+        assert!(begun.elapsed() < ms(30_000), "{:?}", forwarder.upstreams()[0]);
+        drop(forwarder.resolve(&permit(&format!("w{}.example", begun.elapsed().as_millis()))).await);
+        tokio::time::sleep(ms(50)).await;
+    }
+    let mut n = 0;
+    while last(&forwarder.resolve(&permit(&format!("back{n}.example"))).await) != Some(1) {
+        n += 1;
+        assert!(n < 50, "the order is the operator's");
+    }
 }
 
 #[tokio::test]

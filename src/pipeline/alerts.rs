@@ -53,7 +53,7 @@ impl Pipeline {
         let id = &a.id;
         Alert {
             schema: SCHEMA,
-            id: format!("{case}-{}-{:x}", alert_word(kind), now.wall.shown),
+            id: alert_id(case, kind, now.wall.shown),
             kind,
             time: rfc3339(now.wall.shown),
             case,
@@ -86,6 +86,17 @@ pub(super) fn actions(kind: AlertKind, id: &SessionId, case: CaseId) -> Vec<Stri
             vec![why, show, allow]
         }
         AlertKind::Degraded => vec!["staunch status".into()],
+    }
+}
+
+fn alert_id(case: CaseId, kind: AlertKind, at: u64) -> String {
+    format!("{case}-{}-{at:x}", alert_word(kind))
+}
+
+impl Alert {
+    /// Has it tell of what was at another time, Unix milliseconds; its id is then the same whenever it is told.
+    pub(super) fn set_time(&mut self, at: u64) {
+        (self.id, self.time) = (alert_id(self.case, self.kind, at), rfc3339(at));
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use staunch_scoring::{GroupFacts, NameRef, Outcome, QName, Split};
 
 use super::age::Known;
+use super::ledgers::not_taken;
 use super::{AgeSources, Listed, Live, Pipeline, is_guarded, rewrite};
 use crate::cache::Key;
 use crate::decoy::Kind;
@@ -19,6 +20,7 @@ use crate::pin::Details;
 use crate::policy::{Ask, AskZones, Decision};
 use crate::rpz;
 use crate::session::{AddError, Context, Inner, Session};
+use crate::sparing::Sparing;
 use crate::store::{self, Commit};
 use crate::telemetry::{rfc3339, scored};
 use crate::wire::Query;
@@ -373,7 +375,8 @@ impl Pipeline {
         let _turn = self.membership.lock();
         let session = self.announce_in_turn(announcement.clone())?;
         if let Err(error) = self.store.note(self.said(announcement)) {
-            tracing::warn!(%error, session = %session.id(), "an announcement is not on disk");
+            static TOLD: Sparing = Sparing::new();
+            not_taken(&TOLD, &error, "an announcement is not on disk");
         }
         Ok(session)
     }

@@ -119,7 +119,8 @@ impl Pipeline {
         }
         if let Some((live, Shut { reason, rule })) = self.shut_since(&leave, walk, query, clock::now()) {
             let case = self.note_refusal(walk, query, reason, rule, clock::now());
-            return refuse_by_policy(&live, walk, query, (reason, case, false), clock::now(), out);
+            let has_page = live.sinkhole.has_page(reason);
+            return refuse_by_policy(&live, walk, query, (reason, case, has_page), clock::now(), out);
         }
         let live = self.live.load_full();
         // The same question may have been answered since this one was judged.
@@ -282,7 +283,8 @@ impl Pipeline {
                 Ok(opens) => opens,
                 Err(Shut { reason, rule }) => {
                     let case = self.note_refusal(walk, query, reason, rule, now);
-                    return refuse_by_policy(&live, walk, query, (reason, case, false), now, out);
+                    let has_page = live.sinkhole.has_page(reason);
+                    return refuse_by_policy(&live, walk, query, (reason, case, has_page), now, out);
                 }
             };
             if beyond::leads(query, &entry) {

@@ -22,7 +22,7 @@ fn owner(context: &Context) -> Option<&str> {
 }
 
 /// Tells that the store did not take something. Where it does not, it does not for very many sessions at once.
-fn not_taken(told: &Sparing, error: &store::Error, what: &str) {
+pub(super) fn not_taken(told: &Sparing, error: &store::Error, what: &str) {
     if let Some(kept_back) = told.turn(clock::now().mono) {
         tracing::warn!(%error, kept_back, "{what}");
     }

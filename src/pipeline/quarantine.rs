@@ -13,7 +13,7 @@ use crate::model::{CaseId, Now, Reason, SessionId};
 use crate::session::{Announced, Context, Inner, Quarantine, Session};
 use crate::sparing::Sparing;
 use crate::store::{self, Commit, Durable};
-use crate::telemetry::{Record, rfc3339};
+use crate::telemetry::Record;
 
 /// Most bits that a session may be given beyond its limits, all together: where configured budgets end.
 pub const MOST_EXTENDED: u32 = 8_388_607;
@@ -178,20 +178,29 @@ impl Pipeline {
     /// Hands a quarantine to the journal that had no room for it when it was made, and its alert: it would end with the process,
     /// and nobody would have heard of it. Called every second for each session, under its lock.
     pub(super) fn journal_again(&self, session: &Session, inner: &mut Inner, now: Now) {
-        let Some(quarantine) = inner.quarantine.clone().filter(|it| it.applied && !it.recorded) else { return };
-        if inner.pending.is_some() || inner.ended {
-            return;
+        let records = self.unjournalled(session, inner, now);
+        if !records.is_empty() {
+            let commit = self.store.append(records).ok();
+            await_records(inner, commit);
         }
-        let (context, Quarantine { case, reason, by, note, since, .. }) = (session.context(), quarantine);
+    }
+
+    /// What the journal did not take of a session's quarantine when it was made.
+    fn unjournalled(&self, session: &Session, inner: &mut Inner, now: Now) -> Vec<store::Record> {
+        if inner.ended || inner.pending.is_some() {
+            return Vec::new();
+        }
+        let Some(quarantine) = inner.quarantine.as_ref().filter(|it| it.applied && !it.recorded) else {
+            return Vec::new();
+        };
+        let (context, Quarantine { case, reason, by, note, since, .. }) = (session.context(), quarantine.clone());
         let mut alert = self.alert(AlertKind::Quarantine, inner, &context, None, reason, case, now);
         match &*by {
             "staunch" => alert.summary = note,
             by => alert.summary += &format!(" Closed by {by}: {note}"),
         }
-        alert.time = rfc3339(since);
-        let records = self.records_of(inner, session, &context, alert, Some(since));
-        let commit = self.store.append(records).ok();
-        await_records(inner, commit);
+        alert.set_time(since);
+        self.records_of(inner, session, &context, alert, Some(since))
     }
 
     /// Opens a session on an operator's word, once that is on disk: what nobody could know of after a crash is not done at
@@ -211,8 +220,15 @@ impl Pipeline {
     ) -> Result<bool, NotReleased> {
         let (commit, released) = self.record_release(session, by, note, extend, now)?;
         let case = released.as_ref().map(|quarantine| quarantine.case);
-        if let Some(commit) = commit {
-            commit.await?;
+        if let Some(commit) = commit
+            && let Err(error) = commit.await
+        {
+            if let Some(quarantine) = &mut session.inner.lock().quarantine
+                && Some(quarantine.case) == case
+            {
+                quarantine.recorded &= released.is_some_and(|before| before.recorded);
+            }
+            return Err(error.into());
         }
         let mut inner = session.inner.lock();
         match &inner.quarantine {
@@ -260,7 +276,7 @@ impl Pipeline {
         extend: u32,
         now: Now,
     ) -> Result<(Option<Commit>, Option<Quarantine>), NotReleased> {
-        let inner = session.inner.lock();
+        let mut inner = session.inner.lock();
         if inner.ended {
             return Err(NotReleased::Ended);
         }
@@ -296,8 +312,19 @@ impl Pipeline {
         if let store::Record::Release { by, note, .. } = &record {
             alert.summary += &format!(" Released by {by}: {note}");
         }
-        let records = vec![record, ledger(&score), store::Record::Alert { alert: Box::new(alert) }];
-        Ok((Some(self.store.append(records)?), Some(quarantine)))
+        // What is released is on record too, and not handed over again behind its release.
+        let mut records = self.unjournalled(session, &mut inner, now);
+        let is_new = !records.is_empty();
+        records.extend([record, ledger(&score), store::Record::Alert { alert: Box::new(alert) }]);
+        let commit = self.store.append(records);
+        if is_new {
+            // A step went along, which the journal may not have taken.
+            inner.score.retell();
+            if let Some(quarantine) = inner.quarantine.as_mut().filter(|_| commit.is_ok()) {
+                quarantine.recorded = true;
+            }
+        }
+        Ok((Some(commit?), Some(quarantine)))
     }
 
     /// Ends a session by its name, if there is one: nothing more is answered or pinned for it, an answer under way included.

@@ -3,7 +3,7 @@
 //! Whoever is not in the table gets it with joining: a session when it is announced, a source that nobody announces when it
 //! asks. A quarantine that waits like that is told of, since whoever looks for its session finds none.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -140,6 +140,21 @@ impl Pipeline {
         records.extend(self.drop_grants_of(id, now));
         records.push(store::Record::End { session: id.clone() });
         Some(self.store.append(records))
+    }
+}
+
+impl Pipeline {
+    /// Has the journal say that recorded sessions have ended, and their grants with them.
+    pub fn end_recorded(&self, sessions: &HashSet<SessionId>, now: Now) {
+        let mut records = Vec::new();
+        for id in sessions {
+            tracing::info!(session = %id, "a session has ended: its entry has left the configuration");
+            records.extend(self.drop_grants_of(id, now));
+            records.push(store::Record::End { session: id.clone() });
+        }
+        if !records.is_empty() {
+            drop(self.spool(records));
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the configuration says of sessions, to be compared with what the next one says.
 //!
-//! Pure. An entry that is as it was has no word at a reload, and none at a restart: whoever announces sessions while the
-//! service runs has said something newer, and what happens for whatever other reason must not take it back.
+//! Pure. An entry that is as it was has no word at a reload, and none at a restart where its session was announced since: whoever
+//! announces sessions while the service runs has said something newer, and what happens for whatever other reason must not take
+//! it back.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -324,11 +324,15 @@ mod tests {
         while !telemetry.spill().failing {
             std::thread::yield_now();
         }
+        let (begun, reads) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
             let pipe = std::fs::File::options().read(true).write(true).open(&file).expect("opens");
             let lines = BufReader::new(pipe).lines().map(|line| line.expect("text"));
+            // What a pipe holds is a small part of all.
+            let lines = lines.inspect(|_| begun.send(()).unwrap_or(()));
             lines.take_while(|line| !line.contains(&format!("\"{}\"", all - 1))).count()
         });
+        reads.recv().expect("it reads");
         telemetry.stop();
         writer.join().expect("ended");
         let end = std::time::Instant::now() + Duration::from_secs(10);

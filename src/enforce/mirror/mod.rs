@@ -11,7 +11,7 @@ mod link;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -384,14 +384,8 @@ impl<L: Link> Backend for Mirror<L> {
     }
 
     fn observe(&mut self, tell: Tell) {
-        let (out, looks) = sync_channel::<Observed>(1);
-        let run = move || {
-            while let Ok(observed) = looks.recv() {
-                tell.observed(observed);
-            }
-        };
-        match std::thread::Builder::new().name("observed".into()).spawn(run) {
-            Ok(_) => self.untold.out = Some(out),
+        match tell.aside() {
+            Ok(out) => self.untold.out = Some(out),
             Err(error) => tracing::warn!(%error, "nothing is known of flows and volumes; the score does without"),
         }
     }

@@ -86,6 +86,8 @@ impl Observer {
     pub(super) fn start(table: String, readings: Readings, tell: Tell) -> Result<Self, Error> {
         let mut eye =
             Eye { netlink: super::open()?, table, readings, volumes: HashMap::new(), packets: HashMap::new() };
+        let failed = |source| Error::Io { doing: "start the thread that looks at flows", source };
+        let out = tell.aside().map_err(failed)?;
         let (end, ended) = sync_channel(0);
         let run = move || {
             stand_back();
@@ -93,7 +95,8 @@ impl Observer {
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(pause) {
                 let started = Instant::now();
                 let (observed, result) = eye.look();
-                tell.observed(observed);
+                // Who is told goes with the observer.
+                let _ = out.send(observed);
                 if let Err(error) = result {
                     tracing::debug!(error = %kernel(&error, "look at flows"), "not all of flows and volumes is known");
                     if let (NetlinkError::Io(_), Ok(fresh)) = (error, Netlink::open()) {
@@ -103,10 +106,7 @@ impl Observer {
                 pause = EVERY.max(started.elapsed() * SHARE);
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("observer".into())
-            .spawn(run)
-            .map_err(|source| Error::Io { doing: "start the thread that looks at flows", source })?;
+        let thread = std::thread::Builder::new().name("observer".into()).spawn(run).map_err(failed)?;
         Ok(Self { end: Some(end), thread: Some(thread) })
     }
 }

@@ -288,6 +288,39 @@ fn a_quarantine_that_the_journal_had_no_room_for_is_handed_over_again() {
         assert_eq!(quarantines(&world), 2, "and no more");
         let [first, again] = &world.alerts(AlertKind::Quarantine)[..] else { panic!("two") };
         assert_eq!((&again.summary, &again.time, again.case), (&first.summary, &first.time, case));
+        assert_eq!(again.id, first.id, "whoever has heard of it knows it again");
+    });
+}
+
+#[test]
+fn a_release_goes_behind_a_quarantine_that_the_journal_had_no_room_for() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+        session.inner.lock().pending.clone().expect("on its way").wait().await.expect("on disk");
+        // As if the queue had been full.
+        session.inner.lock().pending = None;
+        let mut release = Box::pin(world.pipeline.release_by(&session, "ops", "test", 0, clock::now()));
+        // It is recorded, and awaited unless the disk was very quick.
+        let begun = std::future::poll_fn(|cx| std::task::Poll::Ready(release.as_mut().poll(cx))).await;
+        world.pipeline.save_ledgers(clock::now());
+        match begun {
+            std::task::Poll::Ready(released) => assert!(released.expect("recorded")),
+            std::task::Poll::Pending => assert!(release.as_mut().await.expect("recorded")),
+        }
+        drop(release);
+        let kinds: Vec<_> = world
+            .lines()
+            .into_iter()
+            .filter_map(|record| match record {
+                Record::Quarantine { .. } => Some("quarantine"),
+                Record::Release { .. } => Some("release"),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(kinds, ["quarantine", "quarantine", "release"]);
+        assert!(!session.inner.lock().is_closed() && world.journalled().quarantined.is_empty());
     });
 }
 

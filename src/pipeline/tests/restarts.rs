@@ -271,3 +271,36 @@ fn an_address_that_a_reload_took_from_a_configured_session_is_not_closed_with_it
         assert_eq!((world.at(source(1)), world.at(source(2))), (Some(("agent".into(), true)), None));
     });
 }
+
+#[test]
+fn a_session_whose_entry_goes_while_the_service_is_stopped_has_ended_as_at_a_reload() {
+    block_on(async {
+        let agent = "[[session]]\nid = \"agent\"\naddresses = [\"127.0.1.1\"]\ntype = \"batch\"\n";
+        let world = World::profiled("").await;
+        let with = world.text.clone() + agent;
+        world.reload(&with).await;
+        world.announce("run", source(2));
+        let grant = world.grant_for("opened.example", Some(id("agent")), 600, clock::now());
+        drop(world.pipeline.store.append(vec![store::Record::Grant { grant }]).expect("room"));
+        assert_eq!(world.at(source(1)), Some(("agent".into(), false)));
+        let world = world.again(|text| text + agent).await;
+        assert_eq!(world.pipeline.grants_in_force(clock::now()).len(), 1);
+        let world = world.again(|text| text.replace(agent, "")).await;
+        assert_eq!(world.at(source(1)), None);
+        assert!(world.pipeline.grants_in_force(clock::now()).is_empty());
+        // Of one that was there from a start on nothing is recorded but what was given to it.
+        let world = world.again(|text| text + agent).await;
+        let grant = world.grant_for("again.example", Some(id("agent")), 600, clock::now());
+        drop(world.pipeline.store.append(vec![store::Record::Grant { grant }]).expect("room"));
+        let world = world.again(|text| text.replace(agent, "")).await;
+        assert!(world.pipeline.grants_in_force(clock::now()).is_empty());
+        let world = world.again(|text| text).await;
+        assert!(world.pipeline.grants_in_force(clock::now()).is_empty());
+        assert_eq!(world.at(source(2)), Some(("run".into(), false)), "no entry has ever said anything of that one");
+        // Nor does it come back with what was recorded of it; one that is closed stays closed.
+        world.reload(&with).await;
+        world.close(source(1));
+        let world = world.again(|text| text).await;
+        assert_eq!(world.at(source(1)), Some(("agent".into(), true)));
+    });
+}
