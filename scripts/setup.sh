@@ -20,6 +20,7 @@ need nsupdate dnsutils
 need curl curl
 need python3 python3
 need node nodejs
+need go golang-go
 need busybox busybox-static
 need musl-gcc musl-tools
 need cc gcc
