@@ -243,7 +243,7 @@ fn a_tunnel_in_a_container_is_stopped() {
     let root = rootfs(&world, &["iodine", "dns2tcpc", "curl"]);
     // (session, tool, how, its script): the first as a careless operator's root, the second as an ordinary user.
     let dns2tcp = format!(
-        "dns2tcpc -z t.{} -k {PASSWORD} -r drop -l 2222 -T TXT -d 1 10.77.1.1 &\nfor n in 1 2 3 4 5 6 7 8; do\n  sleep 1\n  \
+        "dns2tcpc -z t.{} -k {PASSWORD} -r drop -l 2222 -T TXT -d 1 10.77.1.1 &\nfor n in 1 2 3 4 5 6 7 8 9 10 11 12; do\n  sleep 1\n  \
          (echo secret; sleep 1) | timeout 2 nc 127.0.0.1 2222\ndone\nkill %1\necho DONE\n",
         tunnel::domain(1)
     );

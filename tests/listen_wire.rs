@@ -267,7 +267,7 @@ fn replies_leave_from_the_address_that_was_asked() {
 #[test]
 fn ipv6_is_served_beside_ipv4() {
     if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
-        return skip::lacking("an IPv6 loopback");
+        return skip::skipped("no IPv6 loopback");
     }
     let v6_first = Rig::start(&config("[::]:0"));
     let port = v6_first.address().port();
