@@ -3,13 +3,11 @@
 
 mod daemon;
 
-use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use daemon::{BINARY, Daemon, ENFORCE, code};
+use daemon::{Daemon, ENFORCE, code};
 
 /// Starts, where `STAUNCH_DAMAGED_STARTS` says nothing else.
 const STARTS: u64 = 40;
@@ -47,25 +45,6 @@ fn asked(from: Ipv4Addr, server: SocketAddr) -> u8 {
     let length = socket.recv(&mut reply).expect("a reply, not silence");
     assert!(length >= 12);
     reply[3] & 0xf
-}
-
-/// Starts the service on a state: the process, where it listens, and what it has said by then.
-fn start(config: &Path, state: &Path) -> (Child, SocketAddr, String) {
-    let mut command = Command::new(BINARY);
-    command.arg("serve").arg("--state-dir").arg(state).arg("--config").arg(config).env("NO_COLOR", "1");
-    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
-    let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-    let mut said = String::new();
-    let address = loop {
-        let Some(Ok(line)) = lines.next() else { panic!("not ready:\n{said}") };
-        said += &line;
-        said += "\n";
-        if let Some(rest) = line.split("ready addresses=\"").nth(1) {
-            break rest.split(['"', ',']).next().expect("an address").parse().expect("an address");
-        }
-    };
-    std::thread::spawn(move || lines.for_each(drop));
-    (child, address, said)
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -131,7 +110,7 @@ fn whatever_octets_of_a_state_are_changed_it_starts_says_so_and_opens_nothing() 
         std::fs::write(path, octets).expect("written");
         let case = format!("seed {seed}, round {round}, {}", path.strip_prefix(&damaged).expect("below").display());
 
-        let (mut child, address, said) = start(&config, &damaged);
+        let (mut child, address, said) = Daemon::spawn_on(&damaged, Some(&config));
         for n in 0..CLOSED {
             assert_eq!(asked(closed(n), address), 3, "{case}: a closed session is answered\n{said}");
             // One whose announcement was hit is nobody's, and refused until it is announced again.

@@ -80,8 +80,14 @@ impl Daemon {
     }
 
     pub fn spawn(dir: &Path, config: Option<&Path>) -> (Child, SocketAddr) {
+        let (child, address, _) = Self::spawn_on(&dir.join("state"), config);
+        (child, address)
+    }
+
+    /// On this state: the process, where it listens, and what it has said by then.
+    pub fn spawn_on(state: &Path, config: Option<&Path>) -> (Child, SocketAddr, String) {
         let mut command = Command::new(BINARY);
-        command.arg("serve").arg("--state-dir").arg(dir.join("state")).env("NO_COLOR", "1");
+        command.arg("serve").arg("--state-dir").arg(state).env("NO_COLOR", "1");
         if let Some(config) = config {
             command.arg("--config").arg(config);
         }
@@ -97,7 +103,7 @@ impl Daemon {
             }
         };
         std::thread::spawn(move || lines.for_each(drop));
-        (child, address)
+        (child, address, said)
     }
 
     pub fn restart(&mut self) {

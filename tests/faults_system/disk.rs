@@ -72,19 +72,26 @@ pub fn recovers(world: &World, staunch: &Staunch) {
     assert!(wait_for(ROUNDS, ready).is_some(), "ready again: {}\n{}", page(world, "/readyz").1, staunch.tail());
 }
 
+/// The service, both of whose sandboxes have had answers, and the first a connection.
+pub fn at_work(world: &World) -> (Soc, Staunch) {
+    world.upstream.add_site("*.fresh.example", WEB.into());
+    let soc = Soc::start(&world.gw, SocketAddr::from((SOC, 8080)));
+    let staunch = Staunch::start(world, &config(&soc));
+    let [first, second] = &world.agents[..] else { unreachable!("two sandboxes were made") };
+    served(second, "warm", 5);
+    assert_eq!(first.ask("www.site.example", rtype::A).expect("an answer").addresses(), [IpAddr::from(WEB)]);
+    assert!(first.dial(WEB.into(), 80).0.is_ok());
+    (soc, staunch)
+}
+
 #[test]
 fn a_disk_that_fails_stops_no_question_and_no_quarantine() {
     let Some(world) = World::create(2) else { return };
     if !can_inject() {
         return without("strace");
     }
-    world.upstream.add_site("*.fresh.example", WEB.into());
-    let soc = Soc::start(&world.gw, SocketAddr::from((SOC, 8080)));
-    let mut staunch = Staunch::start(&world, &config(&soc));
+    let (soc, mut staunch) = at_work(&world);
     let [hostile, honest] = &world.agents[..] else { unreachable!("two sandboxes were made") };
-    served(honest, "warm", 5);
-    assert_eq!(hostile.ask("www.site.example", rtype::A).expect("an answer").addresses(), [IpAddr::from(WEB)]);
-    assert!(hostile.dial(WEB.into(), 80).0.is_ok());
 
     // Each of the two ways in which a disk says that it did not take something.
     let mut cases = Vec::new();

@@ -1,14 +1,11 @@
 //! A disk that neither takes nor refuses what is written: its calls do not come back for a while.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::disk::{ROUNDS, config, is_told, recovers, served};
+use crate::disk::{ROUNDS, at_work, is_told, recovers, served};
 use crate::inject::{Inject, can_inject};
 use crate::world::dns::{rcode, rtype};
-use crate::world::staunch::Staunch;
-use crate::world::web::Soc;
-use crate::world::{Chance, SOC, WEB, World, wait_for};
+use crate::world::{Chance, WEB, World, wait_for};
 use crate::{logged, metric, page, without};
 
 /// EDE Not Ready (RFC 8914).
@@ -22,13 +19,8 @@ fn a_disk_that_hangs_stops_no_question_is_told_and_closes_what_it_closes() {
     if !can_inject() {
         return without("strace");
     }
-    world.upstream.add_site("*.fresh.example", WEB.into());
-    let soc = Soc::start(&world.gw, SocketAddr::from((SOC, 8080)));
-    let mut staunch = Staunch::start(&world, &config(&soc));
+    let (soc, mut staunch) = at_work(&world);
     let [hostile, honest] = &world.agents[..] else { unreachable!("two sandboxes were made") };
-    served(honest, "warm", 5);
-    assert_eq!(hostile.ask("www.site.example", rtype::A).expect("an answer").addresses(), [IpAddr::from(WEB)]);
-    assert!(hostile.dial(WEB.into(), 80).0.is_ok());
 
     // Longer than the test looks, microseconds; it ends when strace lets go.
     let disk =
