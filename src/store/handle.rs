@@ -226,15 +226,15 @@ impl Store {
         let stale = restore::stale_ledgers(&fold, &held, &options, now);
 
         let head_seq = head.seq;
+        let is_behind = held.fresh || held.applied != head_seq || !adopted.is_empty();
         let mut live = Vec::new();
         let mut fold = fold.map(|Live { seq, loc, time, record }| {
             // Of a ledger the index keeps what its steps amount to.
-            if !matches!(record, Record::Ledger { .. }) {
-                live.push(Entry { seq, time, record });
+            if is_behind && !matches!(*record, Record::Ledger { .. }) {
+                live.push(Entry { seq, time, record: Arc::unwrap_or_clone(record) });
             }
             loc
         });
-        live.extend(ledgers.into_iter().map(restore::Told::entry));
         let start_failed = |error| Error::io("write the journal in", dir, error);
         let mut journal = match next {
             Next::Resume(resume) => Journal::resume(dir, resume).map_err(start_failed)?,
@@ -279,7 +279,8 @@ impl Store {
         let failed = |error| Error::io("start a thread for", dir, error);
         let index_thread = index::spawn(index_store, messages, tables.clone(), counters, dir).map_err(failed)?;
         // The queue is empty, so neither can fail for want of room.
-        if held.fresh || held.applied != head_seq || !adopted.is_empty() {
+        if is_behind {
+            live.extend(ledgers.into_iter().map(restore::Told::entry));
             let _ = index.try_send(Message::Reconcile { live, applied: journal.head().seq });
         }
         if !stale.is_empty() {

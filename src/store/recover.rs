@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -114,7 +115,8 @@ pub(super) struct Live {
     pub(super) seq: u64,
     pub(super) loc: Loc,
     pub(super) time: String,
-    pub(super) record: Record,
+    /// Behind a pointer: what holds these grows and is copied, whole, as more are read.
+    pub(super) record: Arc<Record>,
 }
 
 /// How writing goes on.
@@ -343,21 +345,22 @@ impl Reader {
         self.more = line.more;
         self.time.clone_from(&line.time);
         tail.snapshot.follow(&line.body);
-        match &line.body {
+        match line.body {
             Body::Mark(mark) => {
                 match mark {
-                    Mark::Begin { schema, .. } if *schema > SCHEMA => self.newer = Some(*schema),
-                    Mark::Begin { schema, .. } => self.schema = *schema,
+                    Mark::Begin { schema, .. } if schema > SCHEMA => self.newer = Some(schema),
+                    Mark::Begin { schema, .. } => self.schema = schema,
                     Mark::End { .. } => tail.snapshot_end = loc.offset + u64::from(loc.len) + 1,
                     _ => {}
                 }
-                self.fold.mark(mark);
+                self.fold.mark(&mark);
             }
             Body::Record(record) => {
+                let (record, time) = (Arc::<Record>::from(record), line.time);
                 self.fold.record(
-                    record,
-                    || super::unix_ms(&line.time),
-                    || Live { seq: line.origin, loc, time: line.time.clone(), record: (**record).clone() },
+                    &record,
+                    || super::unix_ms(&time),
+                    || Live { seq: line.origin, loc, time: time.clone(), record: record.clone() },
                 );
             }
         }

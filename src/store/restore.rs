@@ -52,7 +52,7 @@ pub(super) fn recovered(
     let mut out = Recovered { damage, learned: held.learned.clone(), ..Recovered::default() };
     let kept = fold.sessions.values().flat_map(|s| [&s.announce, &s.quarantine]).flatten();
     for live in kept.chain(fold.grants.values().map(|(_, live)| live)).chain(&fold.policy) {
-        match &live.record {
+        match &*live.record {
             Record::Announce { announcement, entry } => {
                 sessions.push((live.seq, Said { announcement: announcement.clone(), entry: *entry }));
             }
@@ -134,7 +134,7 @@ pub(super) fn ledgers(fold: &Fold<Live>, held: &Held, options: &Options, now: u6
 /// The steps of a journal and a copy made at a sequence, as one.
 fn together(steps: &[Live], copy: Option<(u64, &StateSnapshot)>) -> StateSnapshot {
     let states = || {
-        steps.iter().filter_map(|live| match &live.record {
+        steps.iter().filter_map(|live| match &*live.record {
             Record::Ledger { state, .. } => Some(state),
             _ => None,
         })
@@ -156,7 +156,7 @@ fn together(steps: &[Live], copy: Option<(u64, &StateSnapshot)>) -> StateSnapsho
 /// and the names.
 fn groups(fold: &Fold<Live>, held: &Held, options: &Options, now: u64) -> Vec<(String, GroupSnapshot)> {
     let mut groups: HashMap<&str, GroupSnapshot> = HashMap::new();
-    let journalled = fold.groups.values().map(|(_, live)| &live.record);
+    let journalled = fold.groups.values().map(|(_, live)| &*live.record);
     let indexed = held.groups.iter().filter(|entry| is_wanted(entry, fold, options, now)).map(|entry| &entry.record);
     for record in journalled.chain(indexed) {
         if let Record::Group { group, state, .. } = record {
