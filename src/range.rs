@@ -35,6 +35,14 @@ pub enum RangeError {
         /// The range it lies in.
         network: String,
     },
+    /// IPv4 addresses in IPv6's form (RFC 4291 section 2.5.5.2): nothing is ever sent to those, so that it would mean nothing.
+    #[error("`{written}` is a range of IPv4 in IPv6's form")]
+    Mapped {
+        /// What was written.
+        written: String,
+        /// The range that is meant.
+        network: String,
+    },
 }
 
 impl RangeError {
@@ -44,6 +52,7 @@ impl RangeError {
             Self::NotARange(_) => "write for example `10.20.0.0/16` or `fd00:1::/48`".into(),
             Self::TooLong { .. } => "use at most /32 for IPv4 and /128 for IPv6".into(),
             Self::HostBits { network, .. } => format!("write `{network}`, or the address with its full length"),
+            Self::Mapped { network, .. } => format!("write `{network}`"),
         }
     }
 }
@@ -78,6 +87,12 @@ impl IpRange {
         let prefix = prefix.unwrap_or(longest);
         if prefix > longest {
             return Err(RangeError::TooLong { prefix });
+        }
+        if let (IpAddr::V6(v6), Some(prefix)) = (address, prefix.checked_sub(96))
+            && let Some(v4) = v6.to_ipv4_mapped()
+        {
+            let network = format!("{}/{prefix}", mask(v4.into(), prefix));
+            return Err(RangeError::Mapped { written: text.into(), network });
         }
         let network = mask(address, prefix);
         if network != address {
@@ -171,6 +186,10 @@ mod tests {
             ("10.0.0.0/33", "at most /32"),
             ("::/129", "at most"),
             ("10.20.0.1/16", "write `10.20.0.0/16`"),
+            ("::ffff:10.20.0.0/112", "write `10.20.0.0/16`"),
+            ("::ffff:10.20.0.1/112", "write `10.20.0.0/16`"),
+            ("::ffff:192.0.2.7", "write `192.0.2.7/32`"),
+            ("::ffff:0:0/96", "write `0.0.0.0/0`"),
         ] {
             let error = IpRange::parse(text).expect_err(text);
             assert!(error.remedy().contains(remedy), "{text}: {}", error.remedy());

@@ -1,6 +1,7 @@
 //! The packet filter: what is opened of an answer's addresses, for how long, and which addresses need no name.
 
 use std::collections::HashSet;
+use std::net::Ipv6Addr;
 use std::path::Path as FilePath;
 use std::time::Duration;
 
@@ -231,7 +232,9 @@ impl Context<'_, '_> {
             for (j, text) in written.ranges.iter().enumerate() {
                 let Ok(range) = IpRange::parse(text) else { continue };
                 let all = NEVER.iter().chain(&metadata::V4).chain(&metadata::V6);
-                let mut never = all.filter_map(|text| IpRange::parse(text).ok());
+                // A range that is wider than IPv4 in IPv6's form has addresses of both families in it.
+                let mapped = IpRange::of(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0).into(), 96);
+                let mut never = all.filter_map(|text| IpRange::parse(text).ok()).chain([mapped]);
                 // Every address there is has been told of.
                 if let Some(never) = never.find(|never| range.prefix() > 0 && never.overlaps(&range)) {
                     self.problems.error(

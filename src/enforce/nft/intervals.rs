@@ -45,7 +45,8 @@ pub(super) fn elements(ranges: &[Range], set: Set) -> Vec<(u32, Element)> {
 }
 
 fn placed(ranges: &[Range], set: Set) -> Vec<Part> {
-    let concerned = |range: &&Range| range.first.is_ipv6() == set.v6 && range.classes & 1 << set.class().0 != 0;
+    let concerned =
+        |range: &&Range| range.first.to_canonical().is_ipv6() == set.v6 && range.classes & 1 << set.class().0 != 0;
     let mut wanted: Vec<Part> = ranges.iter().filter(concerned).flat_map(parts).collect();
     // Widest first; `last` of two ranges with the same first address is larger in the wider one.
     wanted.sort_by(|a, b| (a.first, b.last).cmp(&(b.first, a.last)).then(a.id.cmp(&b.id)));
@@ -120,6 +121,15 @@ mod tests {
         assert_eq!(placed_v4(&[range(1, "192.0.2.0/24", ssh()), range(2, "192.0.2.7", Ports::Any)]).len(), 4);
         assert_eq!(placed_v4(&[range(1, "192.0.2.0/24", Ports::Any), range(2, "192.0.2.7", ssh())]).len(), 2);
         assert_eq!(placed_v4(&[range(1, "192.0.2.0/24", ssh()), range(2, "192.0.3.0/24", ssh())]).len(), 2);
+    }
+
+    #[test]
+    fn ipv4_in_the_form_of_ipv6_stands_in_the_set_of_ipv4() {
+        let (first, last) = ("::ffff:192.0.2.0", "::ffff:192.0.2.255");
+        let (first, last) = (first.parse().expect("address"), last.parse().expect("address"));
+        let mapped = [Range { first, last, ..range(1, "192.0.2.0/24", Ports::web()) }];
+        assert_eq!(placed_v4(&mapped), placed_v4(&[range(1, "192.0.2.0/24", Ports::web())]));
+        assert!(placed(&mapped, Set::ranges(Class(1), true)).is_empty(), "whose keys are longer");
     }
 
     fn some_ranges() -> impl Strategy<Value = Vec<Range>> {

@@ -98,13 +98,16 @@ pub const CASES: &[Case] = &[
     ),
     (
         "version = 1\n[[range]]\nid = \"r\"\nowner = \"o\"\nreason = \"r\"\nreview_by = \"2027-06-01\"\nports = [\"icmp/8\"]\n\
-         ranges = [\"192.0.2.0/24\", \"169.254.169.254/32\", \"fe80::/64\", \"0.0.0.0/0\", \"192.0.2.1/24\"]\n",
+         ranges = [\"192.0.2.0/24\", \"169.254.169.254/32\", \"fe80::/64\", \"0.0.0.0/0\", \"192.0.2.1/24\", \
+         \"::ffff:198.51.100.0/120\", \"::fffe:0:0/95\"]\n",
         &[
             (7, "range[0].ports[0]", "`icmp/8`", "udp/"),
             (8, "range[0].ranges[3]", "every address", "name the ranges"),
             (8, "range[0].ranges[4]", "behind its prefix", "192.0.2.0/24"),
+            (8, "range[0].ranges[5]", "of IPv4 in IPv6's form", "`198.51.100.0/24`"),
             (8, "range[0].ranges[1]", "169.254.0.0/16, which is never opened", "routed to"),
             (8, "range[0].ranges[2]", "fe80::/10, which is never opened", "routed to"),
+            (8, "range[0].ranges[6]", "::ffff:0.0.0.0/96, which is never opened", "routed to"),
         ],
     ),
 ];
