@@ -11,7 +11,7 @@ use super::mark::FIRST_GENERATION;
 use super::state::{Entry, State, Target, Volume};
 use super::wire::{DOCUMENT_USUAL, Held};
 use super::{Active, Backend, BackendKind, Command, Error, RANGES_MAX, Range, Used};
-use crate::ports::Opening;
+use crate::ports::{Opening, Ports};
 
 /// What [`Backend::healthy`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,13 +243,17 @@ impl Backend for Off {
     }
 }
 
-/// Whether written ranges fit: each stands in the packet filter for each of its classes and ports.
+/// How many elements a written range counts for in the packet filter, where it stands for each of its classes and ports.
+pub fn range_elements(classes: u32, ports: &Ports) -> usize {
+    // All ports are two elements, one for each protocol; cutting ranges out of one another may make some more.
+    classes.count_ones() as usize * ports.named().max(2)
+}
+
+/// Whether written ranges fit.
 pub(super) fn check_ranges(ranges: &[Range]) -> Result<(), Error> {
     let elements = |v6: bool| {
         let ranges = ranges.iter().filter(move |range| range.first.is_ipv6() == v6);
-        // All ports are two elements, one for each protocol; cutting ranges out of one another may make some more.
-        let elements = |range: &Range| range.classes.count_ones() as usize * range.ports.named().max(2);
-        ranges.map(elements).sum::<usize>()
+        ranges.map(|range| range_elements(range.classes, &range.ports)).sum::<usize>()
     };
     if elements(false).max(elements(true)) > RANGES_MAX {
         return Err(Error::Full { limit: RANGES_MAX });

@@ -42,7 +42,7 @@ use crate::ports::{Opening, Port, Ports};
 pub use addresses::{
     has_interface, host_addresses, interface_addresses, interface_name, interface_number, is_link_local,
 };
-pub use backends::{Counts, DryRun, DryRunLog, Health, Off, Open, View};
+pub use backends::{Counts, DryRun, DryRunLog, Health, Off, Open, View, range_elements};
 pub use journal::Journalled;
 pub use names::{interface_covers, is_interface, is_table};
 pub use nft::{Chain, Family, Image, Images, Nft, Place, Refresh, Ruleset, Tracked, end_flows};

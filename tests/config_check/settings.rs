@@ -318,3 +318,22 @@ review_by = "2027-06-01"
     let told = told(&text.replace("[[answer.allow_range]]", translated));
     assert!(told.len() == 1 && told[0].1.ends_with("[1]"), "the fourth may lead inside: {told:?}");
 }
+
+#[test]
+fn written_ranges_that_do_not_fit_are_a_mistake() {
+    let ranges = |count: u32, more: &str| {
+        let each: Vec<_> = (0..count).map(|n| format!("\"10.{}.{}.0/24\"", n / 256, n % 256)).collect();
+        format!(
+            "version = 1\n[[range]]\nid = \"many\"\nranges = [{}, \"2001:db8::/64\"]\nports = [\"tcp/22\"]\nowner = \"o\"\n\
+             reason = \"r\"\nreview_by = \"2027-06-01\"\n{more}",
+            each.join(", ")
+        )
+    };
+    // Each counts twice, for each of sixteen kinds of sessions or of a profile's four.
+    for (most, more) in [(256, ""), (1024, "profiles = [\"batch\"]\n")] {
+        good(&ranges(most, more));
+        let errors = read(&ranges(most + 1, more)).map(drop).expect_err("too many");
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains("range[0].ranges") && errors[0].contains("takes 8192 elements"), "{errors:?}");
+    }
+}

@@ -206,6 +206,8 @@ impl Context<'_, '_> {
     pub(super) fn written_ranges(&mut self) -> Vec<WrittenRange> {
         let mut ids = HashSet::new();
         let mut all = Vec::new();
+        // In the packet filter, each family.
+        let mut elements = [0; 2];
         for (i, written) in self.spec.range.iter().enumerate() {
             let path = Path::of("range").at(i);
             self.word(&path.key("id"), &written.id, "id");
@@ -245,6 +247,23 @@ impl Context<'_, '_> {
                 }
             }
             let Some(ports) = ports else { continue };
+            let before = elements;
+            for range in &ranges {
+                let more = enforce::range_elements(scopes.bits().into(), &ports);
+                elements[usize::from(range.first().is_ipv6())] += more;
+            }
+            let is_full = |elements: [usize; 2]| elements.into_iter().max() > Some(enforce::RANGES_MAX);
+            if is_full(elements) && !is_full(before) {
+                self.problems.error(
+                    &path.key("ranges"),
+                    format!(
+                        "more than fit into the packet filter, which takes {} elements of ranges: one for each range, each of \
+                         its ports, and each phase of each of its profiles (16 without `profiles`)",
+                        enforce::RANGES_MAX
+                    ),
+                    "name the profiles that need them, or write fewer and wider ranges",
+                );
+            }
             all.push(WrittenRange {
                 reference: self.reference(&written.id, &path.key("id")),
                 ranges,
