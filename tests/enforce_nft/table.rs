@@ -22,7 +22,7 @@ fn what_others_destroy_is_back_within_a_second() {
             && world.nft(&["list", "chain", "inet", "staunch", "outward"]).is_ok_and(|t| t.contains("@pins4"))
     };
     assert!(intact());
-    let destructions: [&[&str]; 8] = [
+    let destructions: [&[&str]; 9] = [
         &["delete", "table", "inet", "staunch"],
         &["flush", "ruleset"],
         &["flush", "table", "inet", "staunch"],
@@ -31,6 +31,8 @@ fn what_others_destroy_is_back_within_a_second() {
         &["flush", "set", "inet", "staunch", "quarantined4"],
         &["flush", "set", "inet", "staunch", "pins4"],
         &["add", "table", "inet", "staunch", "{", "flags", "dormant", ";", "}"],
+        // Whoever is not held by rules of ours would be cut off.
+        &["chain", "inet", "staunch", "forward", "{", "policy", "drop", ";", "}"],
     ];
     for destruction in destructions {
         let before = enforcer.status().counts.restored;

@@ -11,17 +11,16 @@ use sha2::{Digest, Sha256};
 
 use super::super::netlink::{Attributes, Netlink, NetlinkError, Writer};
 use super::sets::MSG_GETSETELEM;
-use super::table::{MSG_GETRULE, MSG_GETSET, MSG_GETTABLE, RULE_TABLE, SET_NAME, SET_TABLE, TABLE_FLAGS, TABLE_NAME};
+use super::table::{
+    CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, MSG_GETCHAIN, MSG_GETRULE, MSG_GETSET, MSG_GETTABLE, RULE_TABLE, SET_NAME,
+    SET_TABLE, TABLE_FLAGS, TABLE_NAME,
+};
 use super::watch::SUBSYS;
 use super::{kernel, open};
 use crate::enforce::Error;
 
-const MSG_GETCHAIN: u16 = 4;
 const TABLE_USERDATA: u16 = 6;
-const CHAIN_TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
-const CHAIN_POLICY: u16 = 5;
 const CHAIN_TYPE: u16 = 7;
 const CHAIN_FLAGS: u16 = 10;
 const CHAIN_USERDATA: u16 = 12;

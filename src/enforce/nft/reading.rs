@@ -28,6 +28,37 @@ impl Nft {
         }
     }
 
+    /// Whether our chains on packets' way let pass what no rule decides, as they were made. Where others interrupt every reading
+    /// nothing speaks against it.
+    pub(super) fn chains_accept(&mut self) -> Result<bool, NetlinkError> {
+        const ACCEPT: u32 = 1;
+        const ON_WAY: [&str; 2] = [table::FORWARD, table::UNTRACKED];
+        let name = self.layout.table.clone();
+        for _ in 0..DUMP_TRIES {
+            let mut accept = 0;
+            let result = self.netlink.dump(
+                SUBSYS | table::MSG_GETCHAIN,
+                INET,
+                |_| {},
+                |attributes| {
+                    let chain = Attributes(attributes);
+                    let is = |kind, text: &str| {
+                        chain.find(kind).and_then(|octets| octets.strip_suffix(b"\0")) == Some(text.as_bytes())
+                    };
+                    if is(table::CHAIN_TABLE, &name) && ON_WAY.iter().any(|on_way| is(table::CHAIN_NAME, on_way)) {
+                        accept += usize::from(chain.be32(table::CHAIN_POLICY) == Some(ACCEPT));
+                    }
+                },
+            );
+            match result {
+                Err(NetlinkError::Interrupted) if accept < ON_WAY.len() => {}
+                Ok(()) | Err(NetlinkError::Interrupted) => return Ok(accept == ON_WAY.len()),
+                Err(error) => return self.noting_io(Err(error)),
+            }
+        }
+        Ok(true)
+    }
+
     /// Handles of our rules. A reading that others interrupted is taken if it is `good`.
     pub(super) fn rule_handles(&mut self, good: impl Fn(&[u64]) -> bool) -> Result<Vec<u64>, NetlinkError> {
         let name = self.layout.table.clone();

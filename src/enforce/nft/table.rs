@@ -74,6 +74,7 @@ const MSG_NEWTABLE: u16 = 0;
 pub(super) const MSG_GETTABLE: u16 = 1;
 const MSG_DELTABLE: u16 = 2;
 const MSG_NEWCHAIN: u16 = 3;
+pub(super) const MSG_GETCHAIN: u16 = 4;
 const MSG_NEWRULE: u16 = 6;
 pub(super) const MSG_GETRULE: u16 = 7;
 const MSG_DELRULE: u16 = 8;
@@ -93,6 +94,9 @@ pub(super) const TABLE_DORMANT: u32 = 1;
 const TABLE_OWNER: u32 = 2;
 /// It stays when that socket closes, to be taken over (Linux 6.9).
 const TABLE_PERSIST: u32 = 4;
+pub(super) const CHAIN_TABLE: u16 = 1;
+pub(super) const CHAIN_NAME: u16 = 3;
+pub(super) const CHAIN_POLICY: u16 = 5;
 pub(super) const RULE_TABLE: u16 = 1;
 pub(super) const RULE_HANDLE: u16 = 3;
 pub(super) const SET_TABLE: u16 = 1;

@@ -400,7 +400,7 @@ impl Nft {
         }
     }
 
-    /// Whether table and rules are those we made, and switched on.
+    /// Whether table, chains and rules are those we made, and switched on.
     fn stands(&mut self) -> Result<bool, NetlinkError> {
         match self.table_handle()? {
             Some((handle, flags)) if handle == self.standing.table && flags & table::TABLE_DORMANT == 0 => {}
@@ -409,7 +409,7 @@ impl Nft {
         let wanted = std::mem::take(&mut self.standing.rules);
         let found = self.rule_handles(|handles| handles == wanted);
         self.standing.rules = wanted;
-        Ok(found? == self.standing.rules)
+        Ok(found? == self.standing.rules && self.chains_accept()?)
     }
 }
 
