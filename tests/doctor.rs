@@ -1,5 +1,7 @@
 //! The doctor in a real kernel: with service and lockdown every way is closed; each hole is found, and named.
 
+#[path = "doctor/places.rs"]
+mod places;
 #[path = "doctor/scene.rs"]
 mod scene;
 mod world;

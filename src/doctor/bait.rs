@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
 use super::packet::{self, Data};
-use super::sight;
 use super::ways::Group;
+use super::{sight, space};
 use crate::probe;
 
 /// Most probes noted; past it what has come is no longer known, and [`Bait::hears`] says so.
@@ -64,7 +64,8 @@ impl Noted {
 
 impl Bait {
     /// Listens in the calling thread's namespace; joins these groups on these interfaces. Then sends a datagram to each family's
-    /// loopback address: a family in which it does not come is deaf.
+    /// loopback address: a family in which it does not come is deaf. Where nothing of IPv6 is taken from these interfaces there is
+    /// nothing to hear.
     ///
     /// # Errors
     ///
@@ -74,9 +75,10 @@ impl Bait {
         let noted = Arc::<Noted>::default();
         let mut bait = Self { port: listener.local_addr()?.port(), deaf: Vec::new(), noted, threads: Vec::new() };
         let mut sockets = vec![datagrams];
+        let has_ipv6 = !space::is_without_ipv6(interfaces);
         for group in groups {
             sockets.extend(bait.hear(group.v4.into(), group4(group, interfaces)));
-            for interface in interfaces {
+            for interface in interfaces.iter().filter(|_| has_ipv6) {
                 sockets.extend(bait.hear(group.v6.into(), group6(group, *interface)));
             }
         }
@@ -95,7 +97,8 @@ impl Bait {
         listener.set_nonblocking(true)?;
         let noted = bait.noted.clone();
         bait.threads.push(std::thread::spawn(move || connections(&listener, &noted)));
-        for home in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+        let homes = [Some(Ipv4Addr::LOCALHOST.into()), has_ipv6.then_some(Ipv6Addr::LOCALHOST.into())];
+        for home in homes.into_iter().flatten() {
             if let Err(error) = bait.tried(home) {
                 bait.deaf.push((any(home), error.to_string()));
             }

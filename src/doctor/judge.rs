@@ -114,7 +114,13 @@ fn verdict(evidence: &Evidence<'_>) -> (Outcome, String) {
             Aim::Away | Aim::Link => open("answered".into()),
         };
     }
-    if !evidence.control.good {
+    if let (Aim::Within, Heard::NoRoute(why)) = (evidence.aim, evidence.heard) {
+        // Its own kernel says so of the sandbox itself.
+        return (Outcome::Absent, format!("the sandbox has no way there ({why})"));
+    }
+    // Without a loopback of its own it goes where everything goes, and what becomes of it there is seen.
+    let went_out = evidence.aim == Aim::Within && evidence.sight.is_some_and(|sight| !sight.arrived.is_empty());
+    if !evidence.control.good && !went_out {
         return unsure(format!("its control failed: {}", evidence.control.text));
     }
     match evidence.heard {
@@ -207,6 +213,19 @@ mod tests {
             (Aim::Within, refused(), unseen, false, true, false, Inconclusive, "the same code does not work there"),
             (Aim::Within, Silent, unseen, false, true, true, Inconclusive, "no word"),
             (Aim::Within, Taken, unseen, false, true, true, Open, "something is there"),
+            (Aim::Within, no(), unseen, false, true, false, Absent, "no loopback, so no control either"),
+            (
+                Aim::Within,
+                Silent,
+                seen,
+                false,
+                true,
+                false,
+                Closed,
+                "no loopback, and the host went no further with it",
+            ),
+            (Aim::Within, Silent, lossy, false, true, false, Inconclusive, "packets were lost"),
+            (Aim::Within, Silent, seen, true, true, false, Open, "it left by way of the host"),
             // From within.
             (Aim::Away, refused(), None, false, true, true, Closed, "heard"),
             (Aim::Away, RefusedHere("x".into()), None, false, true, true, Inconclusive, "by whom, nobody knows"),

@@ -72,8 +72,8 @@ impl Runner {
         let nonce = probe::nonce().map_err(Error::Random)?;
         let mut wanted = settings.resolvers.clone();
         if wanted.is_empty() {
-            let named = place.gateways.iter().chain(place.nameservers.iter().filter(|ip| !ip.is_loopback()));
-            for at in named.map(|ip| SocketAddr::new(*ip, DEFAULT_PORT)) {
+            let gateways = place.gateways.iter().map(|ip| SocketAddr::new(*ip, DEFAULT_PORT));
+            for at in gateways.chain(place.nameservers.iter().copied().filter(|at| !at.ip().is_loopback())) {
                 if !wanted.contains(&at) {
                     wanted.push(at);
                 }

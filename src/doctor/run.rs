@@ -110,7 +110,7 @@ pub fn from_namespace(name: &str, settings: &Settings) -> Result<Report, Error> 
     // Entered once before all else, so that a missing privilege is told as such.
     space.run(|| ()).map_err(Error::Space)?;
     let watch = Watch::start().map_err(Error::Watch)?;
-    let resolv_conf = space.resolv_conf.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+    let resolv_conf = space.resolv_conf.clone();
     let runner = Runner::new(Some(space), Some(watch), settings);
     runner.report("namespace", name, resolv_conf.as_deref(), settings)
 }
@@ -121,7 +121,7 @@ pub fn from_namespace(name: &str, settings: &Settings) -> Result<Report, Error> 
 ///
 /// [`Error`]: nothing was tried.
 pub fn inside(settings: &Settings) -> Result<Report, Error> {
-    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").ok();
+    let resolv_conf = space::resolv_conf("/etc/resolv.conf".as_ref());
     let runner = Runner::new(None, None, settings);
     runner.report("inside", "this sandbox", resolv_conf.as_deref(), settings)
 }
@@ -168,7 +168,8 @@ impl Runner {
         let addresses = addresses?;
         let is_own = |ip: &IpAddr| !ip.is_loopback() && !is_link_local(*ip);
         place.own = addresses.iter().map(|(_, ip)| *ip).filter(is_own).collect();
-        place.nameservers = resolv_conf.map(space::nameservers).unwrap_or_default();
+        let named = || resolv_conf.map(|text| space::nameservers(text, interface_number)).unwrap_or_default();
+        place.nameservers = self.there(named)?;
         let outward = gateways.first().map(|gateway| gateway.interface.clone());
         place.interface = self.there(|| outward.as_deref().and_then(interface_number))?;
         place.gateways = gateways.iter().filter_map(|gateway| gateway.address).collect();
@@ -177,7 +178,7 @@ impl Runner {
             .unwrap_or_default();
 
         let node = self.find_resolver(settings, &place)?;
-        self.within = self.there(loopback)??;
+        self.within = self.there(loopback)?;
         let arrived = self.arrivals(&mut place, &addresses)?;
         let known = self.sessions(settings, &place);
         place.neighbours.extend(known.neighbours.iter().filter(|ip| !place.own.contains(ip)));
@@ -379,7 +380,19 @@ fn shown(probe: &Probe) -> String {
 }
 
 /// The same code, to a socket of our own within the sandbox.
-fn loopback() -> io::Result<Control> {
+fn loopback() -> Control {
+    match try_loopback() {
+        Ok(true) => Control { good: true, text: "the same code reaches a socket on the sandbox's loopback".into() },
+        Ok(false) => {
+            let text = "the same code does not reach a socket on the sandbox's loopback";
+            Control { good: false, text: text.into() }
+        }
+        // A sandbox need not have one, and all else can be tried.
+        Err(error) => Control { good: false, text: format!("the sandbox's loopback cannot be used: {error}") },
+    }
+}
+
+fn try_loopback() -> io::Result<bool> {
     let patience = Duration::from_secs(1);
     let home = (Ipv4Addr::LOCALHOST, 0);
     let (datagrams, listener) = (UdpSocket::bind(home)?, TcpListener::bind(home)?);
@@ -399,9 +412,5 @@ fn loopback() -> io::Result<Control> {
     let good = [try_one(udp, Send::Datagram(Data::Plain)), try_one(tcp, Send::Dial(Data::Plain))];
     let _ = echo.join();
     drop(listener);
-    let text = match good {
-        [true, true] => "the same code reaches a socket on the sandbox's loopback",
-        _ => "the same code does not reach a socket on the sandbox's loopback",
-    };
-    Ok(Control { good: good == [true, true], text: text.into() })
+    Ok(good == [true, true])
 }

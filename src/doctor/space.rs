@@ -1,23 +1,28 @@
 //! A sandbox's network namespace: found by name, path or process, entered by threads of their own.
 
+use std::ffi::CStr;
 use std::fs::File;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::enforce::interface_name;
+use crate::lockdown::DEFAULT_PORT;
+use crate::regular;
 
 /// Where `ip netns` keeps names.
 const NAMED: &str = "/run/netns";
+/// Most octets of a resolv.conf that are read: glibc looks at three servers, so that one has some hundred.
+const RESOLV_CONF: u64 = 64 * 1024;
 
 /// A network namespace.
 #[derive(Debug)]
 pub struct Space {
     file: File,
-    /// Its resolv.conf, where one is known.
-    pub resolv_conf: Option<PathBuf>,
+    /// What its resolv.conf says, where one is known.
+    pub resolv_conf: Option<String>,
 }
 
 /// A default route.
@@ -37,12 +42,10 @@ impl Space {
     /// Where there is none, it is no network namespace, or it is the caller's own: a host is no sandbox.
     pub fn open(text: &str) -> io::Result<Self> {
         let pid = text.parse::<u32>().ok();
-        let (path, resolv_conf) = match pid {
-            Some(pid) => {
-                (format!("/proc/{pid}/ns/net").into(), Some(format!("/proc/{pid}/root/etc/resolv.conf").into()))
-            }
-            None if text.contains('/') => (PathBuf::from(text), None),
-            None => (PathBuf::from(NAMED).join(text), Some(PathBuf::from("/etc/netns").join(text).join("resolv.conf"))),
+        let path = match pid {
+            Some(pid) => format!("/proc/{pid}/ns/net").into(),
+            None if text.contains('/') => PathBuf::from(text),
+            None => PathBuf::from(NAMED).join(text),
         };
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         let file = File::open(&path).map_err(named)?;
@@ -59,7 +62,12 @@ impl Space {
                 "this is the namespace that we are in ourselves",
             )));
         }
-        Ok(Self { file, resolv_conf: resolv_conf.filter(|path: &PathBuf| path.exists()) })
+        let resolv_conf = match pid {
+            Some(pid) => resolv_conf_within(format!("/proc/{pid}/root").as_ref()),
+            None if text.contains('/') => None,
+            None => resolv_conf(&PathBuf::from("/etc/netns").join(text).join("resolv.conf")),
+        };
+        Ok(Self { file, resolv_conf })
     }
 
     /// Runs `work` on a thread of its own in the namespace.
@@ -79,6 +87,36 @@ impl Space {
             inside.join().unwrap_or_else(|_| Err(io::Error::other("a probe panicked")))
         })
     }
+}
+
+/// What a resolv.conf says; none where it cannot be read, or is none.
+pub fn resolv_conf(path: &Path) -> Option<String> {
+    String::from_utf8(regular::read(path, RESOLV_CONF).ok()?).ok()
+}
+
+/// What the resolv.conf of a sandbox says whose root directory this is. The sandbox may have written it: a link in it leads to
+/// where it leads the sandbox, and not to a file of this host's, and what is no file, or without end, is none.
+fn resolv_conf_within(root: &Path) -> Option<String> {
+    const FILE: &CStr = c"etc/resolv.conf";
+    let root = File::open(root).ok()?;
+    // SAFETY: plain numbers, for which zero is a value.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    // A pipe is not waited for.
+    how.flags = (libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) as u64;
+    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+    // SAFETY: the descriptor is open, the name ends with a NUL, and `how` is as long as said; all live through the call.
+    let opened = unsafe {
+        libc::syscall(libc::SYS_openat2, root.as_raw_fd(), FILE.as_ptr(), &raw const how, size_of::<libc::open_how>())
+    };
+    let opened = i32::try_from(opened).ok().filter(|opened| *opened >= 0)?;
+    // SAFETY: the descriptor was just made and is nobody else's.
+    let file = unsafe { File::from_raw_fd(opened) };
+    let mut text = String::new();
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    file.take(RESOLV_CONF + 1).read_to_string(&mut text).ok()?;
+    (text.len() as u64 <= RESOLV_CONF).then_some(text)
 }
 
 /// `ioctl_ns(2)`.
@@ -113,11 +151,32 @@ fn route6(line: &str) -> Option<Gateway> {
     Some(Gateway { address: (!address.is_unspecified()).then_some(address.into()), interface: interface.into() })
 }
 
-/// The addresses that a resolv.conf names; eight at most.
-pub fn nameservers(text: &str) -> Vec<IpAddr> {
+/// The servers that a resolv.conf names, eight at most; `number` gives that of an interface by its name, which says on which link a
+/// link-local address is.
+pub fn nameservers(text: &str, number: impl Fn(&str) -> Option<u32>) -> Vec<SocketAddr> {
     let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    let read = |rest: &str| rest.split_whitespace().next()?.split('%').next()?.parse().ok();
+    let read = |rest: &str| {
+        let word = rest.split_whitespace().next()?;
+        let (address, link) = word.split_once('%').unwrap_or((word, ""));
+        Some(match address.parse().ok()? {
+            IpAddr::V6(v6) if !link.is_empty() => {
+                let link = link.parse().ok().or_else(|| number(link)).unwrap_or(0);
+                SocketAddrV6::new(v6, DEFAULT_PORT, 0, link).into()
+            }
+            address => SocketAddr::new(address, DEFAULT_PORT),
+        })
+    };
     named.filter(|rest| rest.starts_with([' ', '\t'])).filter_map(read).take(8).collect()
+}
+
+/// Whether the calling thread's namespace takes no IPv6 packet that comes in by these interfaces: there is no IPv6, or it is
+/// switched off on each of them.
+pub fn is_without_ipv6(interfaces: &[u32]) -> bool {
+    let is_off = |number: &u32| {
+        let file = interface_name(*number).map(|name| format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"));
+        file.and_then(|file| std::fs::read_to_string(file).ok()).is_some_and(|value| value.trim() == "1")
+    };
+    !Path::new("/proc/sys/net/ipv6").exists() || (!interfaces.is_empty() && interfaces.iter().all(is_off))
 }
 
 /// What an interface of the calling thread's namespace is called; its number where it has gone.
@@ -202,8 +261,54 @@ mod tests {
 
     #[test]
     fn nameservers_are_those_of_the_file() {
-        let text = "# nameserver 192.0.2.1\nnameserver 10.77.1.1\nnameserver\tfe80::1%eth0\nnameservers 1.1.1.1\nnameserver x\n";
-        assert_eq!(nameservers(text), ["10.77.1.1".parse::<IpAddr>().expect("v4"), "fe80::1".parse().expect("v6")]);
+        let text = "# nameserver 192.0.2.1\nnameserver 10.77.1.1\nnameserver\tfe80::1%eth0\nnameserver fe80::2%9\n\
+                    nameservers 1.1.1.1\nnameserver x\nnameserver fd77::1\n";
+        let number = |name: &str| (name == "eth0").then_some(7);
+        let link = |text: &str, link| SocketAddrV6::new(text.parse().expect("v6"), 53, 0, link).into();
+        let read = nameservers(text, number);
+        assert_eq!(
+            read,
+            ["10.77.1.1:53".parse().expect("v4"), link("fe80::1", 7), link("fe80::2", 9), link("fd77::1", 0)]
+        );
+    }
+
+    #[test]
+    fn a_sandboxs_resolv_conf_is_read_as_the_sandbox_reads_it_and_hangs_nobody() {
+        use std::os::unix::fs::symlink;
+        let (root, outside) = (tempfile::tempdir().expect("root"), tempfile::tempdir().expect("outside"));
+        std::fs::create_dir_all(root.path().join("etc")).expect("made");
+        std::fs::create_dir_all(root.path().join("run/resolve")).expect("made");
+        let file = root.path().join("etc/resolv.conf");
+        let read = || resolv_conf_within(root.path());
+        let (theirs, ours) = ("nameserver 192.0.2.1\n", "nameserver 192.0.2.2\n");
+        assert_eq!(read(), None);
+        std::fs::write(&file, theirs).expect("written");
+        assert_eq!(read().as_deref(), Some(theirs));
+        // A link is the sandbox's, wherever it leads.
+        let stub = outside.path().join("stub");
+        std::fs::write(&stub, ours).expect("written");
+        std::fs::write(root.path().join("run/resolve/stub"), theirs).expect("written");
+        let link = |to: &Path| {
+            std::fs::remove_file(&file).expect("removed");
+            symlink(to, &file).expect("linked");
+        };
+        for to in ["/run/resolve/stub", "../run/resolve/stub", "../../../run/resolve/stub"] {
+            link(Path::new(to));
+            assert_eq!(read().as_deref(), Some(theirs), "{to}");
+        }
+        link(&stub);
+        assert_eq!(read(), None, "a file of this host's");
+        // What never ends, and what nobody writes to.
+        link(Path::new("/dev/zero"));
+        assert_eq!(read(), None);
+        std::fs::remove_file(&file).expect("removed");
+        let pipe = std::ffi::CString::new(file.as_os_str().as_encoded_bytes()).expect("a path");
+        // SAFETY: the pointer is to a NUL-terminated string that lives until the call is over.
+        assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+        assert_eq!((read(), resolv_conf(&file)), (None, None));
+        std::fs::remove_file(&file).expect("removed");
+        std::fs::write(&file, theirs.repeat(10_000)).expect("written");
+        assert_eq!((read(), resolv_conf(&file)), (None, None), "no resolv.conf is so long");
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub struct Place {
     /// Addresses of other sandboxes.
     pub neighbours: Vec<IpAddr>,
     /// What the sandbox's resolv.conf names.
-    pub nameservers: Vec<IpAddr>,
+    pub nameservers: Vec<SocketAddr>,
     /// Whether somebody watches the wire.
     pub watched: bool,
     /// A port of this host on which the doctor itself listens, TCP and UDP.
@@ -317,9 +317,10 @@ fn within(list: &mut List, place: &Place) {
     for embedded in EMBEDDED {
         list.questions("embedded-resolver", "a resolver within the sandbox", (embedded, 53).into(), Aim::Within, false);
     }
-    for nameserver in each(&place.nameservers) {
-        let aim = if nameserver.is_loopback() { Aim::Within } else { Aim::Resolver };
-        list.questions("resolv-conf", "what resolv.conf names", SocketAddr::new(nameserver, 53), aim, false);
+    let named = |v4: bool| place.nameservers.iter().copied().filter(move |at| at.is_ipv4() == v4).take(EACH);
+    for nameserver in named(true).chain(named(false)) {
+        let aim = if nameserver.ip().is_loopback() { Aim::Within } else { Aim::Resolver };
+        list.questions("resolv-conf", "what resolv.conf names", nameserver, aim, false);
     }
 }
 
@@ -337,7 +338,7 @@ mod tests {
             canaries: vec!["203.0.113.9".parse().expect("v4")],
             listed: vec!["8.8.8.8".parse().expect("v4"); 9],
             neighbours: vec!["10.77.2.2".parse().expect("v4"), "fd77:2::2".parse().expect("v6")],
-            nameservers: vec!["10.77.1.1".parse().expect("v4"), "127.0.0.53".parse().expect("v4")],
+            nameservers: ["10.77.1.1:53", "127.0.0.53:53", "[fe80::1%2]:53"].map(|at| at.parse().expect(at)).into(),
             watched: true,
             bait: Some(7),
             services: vec!["10.77.1.1:22".parse().expect("v4")],
@@ -372,6 +373,7 @@ mod tests {
             ("rewritten-resolv-conf-udp4", EACH),
             ("embedded-resolver-udp4", 3),
             ("resolv-conf-tcp4", 2),
+            ("resolv-conf-tcp6", 1),
             ("link-local-dns-udp6", 1),
             ("link-local-host-tcp6", 1),
             ("host-udp4", 1),
