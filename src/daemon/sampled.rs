@@ -414,7 +414,11 @@ fn ages(all: &mut Vec<Sample>, ages: &Ages) {
     all.extend([
         plain("rdap_waiting", "Domains being looked up or waiting for it", rdap.waiting() as f64),
         plain("rdap_requests_total", "Requests to registries", read(&counters.requests)),
-        plain("rdap_given_up_total", "Domains given up after the last try", read(&counters.given_up)),
+        plain(
+            "rdap_given_up_total",
+            "Domains given up, after the last try or before one where their servers are left alone for long",
+            read(&counters.given_up),
+        ),
         plain("rdap_queue_full_total", "Domains not looked up because too many waited", read(&counters.queue_full)),
         plain(
             "rdap_over_share_total",

@@ -96,7 +96,7 @@ pub struct Counters {
     pub refused: AtomicU64,
     /// Of them, without an answer.
     pub unreachable: AtomicU64,
-    /// Domains given up after the last try.
+    /// Domains given up after the last try, or without one where their servers are left alone for long.
     pub given_up: AtomicU64,
     /// Domains not looked up because too many waited.
     pub queue_full: AtomicU64,
@@ -118,13 +118,18 @@ pub enum Asked {
 pub struct Wait {
     done: watch::Receiver<()>,
     since: u64,
+    from: u64,
 }
 
 impl Wait {
     /// Waits until the look-up has ended, but no longer than until `hold` after it was first wanted: the queries that
-    /// come while a server is slow or paused are not held up one after the other. `now` is monotonic milliseconds.
+    /// come while a server is slow are not held up one after the other. Where its servers are left alone for longer than that
+    /// it is not waited for. `now` is monotonic milliseconds.
     pub async fn ended(mut self, hold: Duration, now: u64) {
         let left = hold.saturating_sub(Duration::from_millis(now.saturating_sub(self.since)));
+        if Duration::from_millis(self.from.saturating_sub(now)) >= left {
+            return;
+        }
         // Nothing is ever sent: the channel closes, or the time is up.
         let _ = tokio::time::timeout(left, self.done.changed()).await;
     }
@@ -207,11 +212,17 @@ impl Rdap {
         if targets.is_empty() {
             return Asked::No;
         }
-        let offer = self.shared.queue.lock().offer(domain, targets, session, config.per_session_hour, now.mono);
+        let share = (session, config.per_session_hour);
+        let offer = self.shared.queue.lock().offer(domain, targets, share, config.per_minute, now.mono);
         match offer {
-            Offer::Waits(done, since) => {
+            Offer::Waits { done, since, from } => {
                 self.shared.changed.notify_one();
-                Asked::Waits(Wait { done, since })
+                Asked::Waits(Wait { done, since, from })
+            }
+            Offer::Paused => {
+                self.shared.counters.given_up.fetch_add(1, Ordering::Relaxed);
+                self.shared.postpone(domain, now);
+                Asked::No
             }
             Offer::OverShare => {
                 self.shared.counters.over_share.fetch_add(1, Ordering::Relaxed);

@@ -28,7 +28,7 @@ pub(super) struct Job {
     pub(super) targets: Vec<(String, String)>,
     /// On whose behalf.
     session: u64,
-    /// Which of them is next.
+    /// Which of them is next, if its server may be asked.
     at: usize,
     tries: u8,
     since: u64,
@@ -45,11 +45,35 @@ impl Job {
     }
 }
 
+/// What waits for one domain, or is under way.
+#[derive(Debug)]
+struct Pending {
+    /// Its end tells those who wait.
+    done: watch::Sender<()>,
+    since: u64,
+    from: u64,
+}
+
+impl Pending {
+    fn waits(&self) -> Offer {
+        Offer::Waits { done: self.done.subscribe(), since: self.since, from: self.from }
+    }
+}
+
 /// What became of an offer.
 #[derive(Debug)]
 pub(super) enum Offer {
-    /// It waits, or is being carried out, since the given time; the channel closes when it has ended.
-    Waits(watch::Receiver<()>, u64),
+    /// It waits, or is being carried out.
+    Waits {
+        /// Closes when it has ended.
+        done: watch::Receiver<()>,
+        /// When it was first wanted.
+        since: u64,
+        /// None of its servers could be asked before.
+        from: u64,
+    },
+    /// All of its servers are left alone for longer than a look-up may wait.
+    Paused,
     /// The session has used its share of this hour.
     OverShare,
     /// Too many wait.
@@ -80,32 +104,32 @@ pub(super) enum Report {
 #[derive(Default)]
 pub(super) struct Queue {
     jobs: VecDeque<Job>,
-    /// Every domain that waits or is being looked up, with the sender whose end tells those who wait.
-    pending: HashMap<NameBuf, (watch::Sender<()>, u64)>,
+    /// Every domain that waits or is being looked up.
+    pending: HashMap<NameBuf, Pending>,
     limits: HashMap<String, Limit>,
     hour: u64,
     shares: HashMap<u64, u32>,
 }
 
 impl Queue {
-    /// What waits for `domain`, if anything does.
-    pub(super) fn pending(&self, domain: &NameBuf) -> Option<(watch::Receiver<()>, u64)> {
-        self.pending.get(domain).map(|(done, since)| (done.subscribe(), *since))
-    }
-
     /// Takes a look-up on behalf of `session`, of which each may cause `share` an hour. A domain that waits already is
     /// taken for granted and costs nothing.
     pub(super) fn offer(
         &mut self,
         domain: NameRef<'_>,
         targets: Vec<(String, String)>,
-        session: u64,
-        share: u32,
+        (session, share): (u64, u32),
+        per_minute: u32,
         now: u64,
     ) -> Offer {
         let domain = domain.to_owned();
-        if let Some((done, since)) = self.pending(&domain) {
-            return Offer::Waits(done, since);
+        if let Some(pending) = self.pending.get(&domain) {
+            return pending.waits();
+        }
+        let from = targets.iter().map(|(authority, _)| self.ready_at(authority, per_minute)).min().unwrap_or(0);
+        if from.saturating_sub(now) >= PATIENCE_MS {
+            // It would only stand in the way of other servers' look-ups until it is given up.
+            return Offer::Paused;
         }
         if self.jobs.len() >= CAPACITY {
             return Offer::Full;
@@ -123,29 +147,40 @@ impl Queue {
             return Offer::OverShare;
         }
         *used += 1;
-        let (done, waits) = watch::channel(());
-        self.pending.insert(domain.clone(), (done, now));
+        let pending = Pending { done: watch::Sender::new(()), since: now, from };
+        let offer = pending.waits();
+        self.pending.insert(domain.clone(), pending);
         self.jobs.push_back(Job { domain, targets, session, at: 0, tries: 0, since: now });
-        Offer::Waits(waits, now)
+        offer
     }
 
-    /// A look-up whose server may be asked at `now`: that of the session which has caused the fewest in this hour, among
-    /// its own the oldest, so that one session's many do not stand before another's first.
+    /// From when on a server may be asked.
+    fn ready_at(&self, authority: &str, per_minute: u32) -> u64 {
+        self.limits.get(authority).map_or(0, |limit| limit.ready_at(per_minute))
+    }
+
+    /// A look-up one of whose servers may be asked at `now`: that of the session which has caused the fewest in this hour,
+    /// among its own the oldest, so that one session's many do not stand before another's first.
     pub(super) fn next(&mut self, per_minute: u32, now: u64) -> Next {
         let mut soonest = u64::MAX;
-        let mut ready: Option<(u32, usize)> = None;
-        for (at, job) in self.jobs.iter().enumerate() {
-            let from = self.limits.get(job.authority()).map_or(0, |limit| limit.ready_at(per_minute));
+        // Jobs used in this hour, the job, and its server.
+        let mut ready: Option<(u32, usize, usize)> = None;
+        for (place, job) in self.jobs.iter().enumerate() {
+            // The next one in turn, or the first behind it that is not left alone.
+            let from = |at: usize| job.targets.get(at).map_or(0, |(server, _)| self.ready_at(server, per_minute));
+            let turns = (job.at..job.targets.len()).chain(0..job.at);
+            let (from, at) = turns.map(|at| (from(at).max(now), at)).min_by_key(|(from, _)| *from).unwrap_or((now, 0));
             if from > now {
                 soonest = soonest.min(from);
                 continue;
             }
             let used = self.shares.get(&job.session).copied().unwrap_or(0);
-            if ready.is_none_or(|(least, _)| used < least) {
-                ready = Some((used, at));
+            if ready.is_none_or(|(least, ..)| used < least) {
+                ready = Some((used, place, at));
             }
         }
-        let Some(job) = ready.and_then(|(_, at)| self.jobs.remove(at)) else {
+        let job = ready.and_then(|(_, place, at)| self.jobs.remove(place).map(|job| Job { at, ..job }));
+        let Some(job) = job else {
             return if soonest == u64::MAX { Next::Idle } else { Next::Wait(soonest - now) };
         };
         if !self.limits.contains_key(job.authority()) {
@@ -220,8 +255,9 @@ mod tests {
     }
 
     fn offer(queue: &mut Queue, domain: &str, authority: &str, session: u64, now: u64) -> &'static str {
-        match queue.offer(name(domain).as_ref(), targets(authority), session, 3, now) {
-            Offer::Waits(..) => "waits",
+        match queue.offer(name(domain).as_ref(), targets(authority), (session, 3), 60, now) {
+            Offer::Waits { .. } => "waits",
+            Offer::Paused => "paused",
             Offer::OverShare => "over",
             Offer::Full => "full",
         }
@@ -237,13 +273,15 @@ mod tests {
     #[test]
     fn each_domain_waits_once_and_everybody_hears_of_its_end() {
         let mut queue = Queue::default();
-        let Offer::Waits(first, 5) = queue.offer(name("a.example").as_ref(), targets("s"), 1, 3, 5) else { panic!() };
-        let Offer::Waits(second, 5) = queue.offer(name("a.example").as_ref(), targets("s"), 2, 0, 9) else {
-            panic!("joining costs nothing of the share")
+        let mut offer = |session, now| match queue.offer(name("a.example").as_ref(), targets("s"), session, 60, now) {
+            Offer::Waits { done, since: 5, from: 0 } => done,
+            other => panic!("{other:?}"),
         };
+        // Joining costs nothing of the share.
+        let (first, second) = (offer((1, 3), 5), offer((2, 0), 9));
         let job = take(&mut queue, 10).expect("a job");
         assert!(matches!(queue.next(60, 10), Next::Idle), "only once");
-        assert_eq!(offer(&mut queue, "a.example", "s", 1, 11), "waits");
+        assert_eq!(self::offer(&mut queue, "a.example", "s", 1, 11), "waits");
         assert!(matches!(queue.next(60, 11), Next::Idle), "also while it is under way");
         assert!(first.has_changed().is_ok() && second.has_changed().is_ok());
         assert!(queue.done(job, Report::Answered, 20));
@@ -285,10 +323,39 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_is_left_alone_for_long_keeps_no_place_and_no_other_server_from_being_asked() {
+        let mut queue = Queue::default();
+        offer(&mut queue, "a.example", "one", 1, 0);
+        let job = take(&mut queue, 0).expect("a job");
+        queue.done(job, Report::Failed(Some(PATIENCE_MS + 10_000)), 0);
+        assert_eq!(queue.give_up(PATIENCE_MS).len(), 1);
+        let now = PATIENCE_MS;
+        for n in 0..2 * CAPACITY {
+            assert!(matches!(offer(&mut queue, &format!("d{n}.example"), "one", 2, 5_000), "paused"));
+        }
+        assert_eq!((offer(&mut queue, "b.test", "quick", 2, now), queue.len()), ("waits", 1));
+        take(&mut queue, now).expect("a job");
+        // It may be asked again before a look-up is given up.
+        let offered = queue.offer(name("a.example").as_ref(), targets("one"), (1, 3), 60, now);
+        assert!(matches!(offered, Offer::Waits { from, .. } if from == PATIENCE_MS + 10_000), "{offered:?}");
+        assert!(matches!(queue.next(60, now), Next::Wait(10_000)));
+        // Where another server has the same to say it is asked, and then each in its turn.
+        let both = [targets("one"), targets("two")].concat();
+        let offered = queue.offer(name("c.example").as_ref(), both, (1, 3), 60, now);
+        assert!(matches!(offered, Offer::Waits { from: 0, .. }), "{offered:?}");
+        let job = take(&mut queue, now).expect("a job");
+        assert_eq!((&job.domain, job.url()), (&name("c.example"), "two/x"));
+        assert!(!queue.done(job, Report::Failed(None), now));
+        assert!(matches!(queue.next(60, now), Next::Wait(5_000)), "the pause of the second server is the shorter one");
+    }
+
+    #[test]
     fn tries_go_round_the_servers_and_end() {
         let mut queue = Queue::default();
         let both = [targets("one"), targets("two")].concat();
-        let Offer::Waits(waits, _) = queue.offer(name("a.example").as_ref(), both, 1, 3, 0) else { panic!() };
+        let Offer::Waits { done: waits, .. } = queue.offer(name("a.example").as_ref(), both, (1, 3), 60, 0) else {
+            panic!()
+        };
         let mut asked = Vec::new();
         let mut now = 0;
         loop {

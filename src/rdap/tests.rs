@@ -285,6 +285,41 @@ fn a_server_that_asks_for_a_pause_gets_it() {
 }
 
 #[test]
+fn nothing_waits_for_a_server_that_asks_to_be_left_alone_for_longer() {
+    let registry = Registry::start(|path, _| match path {
+        "/rdap/domain/short.example" => Reply::new(429, "Retry-After: 60\r\n", ""),
+        _ => Reply::new(429, "Retry-After: 3600\r\n", ""),
+    });
+    let world = World::start(config(&[&registry.url()]));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+    let waited = |asked| {
+        let started = Instant::now();
+        if let Asked::Waits(wait) = asked {
+            runtime.block_on(wait.ended(Duration::from_secs(5), clock::now().mono));
+        }
+        started.elapsed()
+    };
+    world.ask("short.example", 1);
+    until(|| world.counted(|c| &c.busy) == 1);
+    let asked = world.ask("shop.example", 1);
+    assert!(matches!(asked, Asked::Waits(_)), "it is looked up when the pause is over");
+    let took = waited(asked);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(world.rdap.waiting(), 2);
+
+    let world = World::start(config(&[&registry.url()]));
+    world.ask("long.example", 1);
+    until(|| world.counted(|c| &c.busy) == 1);
+    for n in 0..200 {
+        assert!(matches!(world.ask(&format!("n{n}.example"), 1), Asked::No), "it would be given up before");
+    }
+    assert_eq!((world.rdap.waiting(), world.counted(|c| &c.given_up)), (1, 200));
+    let known = world.known("n7.example").expect("noted");
+    assert_eq!((known.registered, known.due - known.checked), (None, AGAIN_FAILED_MS));
+    assert_eq!((registry.requests().len(), world.counted(|c| &c.over_share)), (2, 0));
+}
+
+#[test]
 fn the_next_server_answers_where_the_first_does_not() {
     let registry = Registry::start(|_, _| Reply::registered("shop.example", "2020-05-06"));
     let world = World::start(config(&[&nobody(), &registry.url()]));
