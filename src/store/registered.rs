@@ -126,7 +126,11 @@ impl Registered {
 
     /// Takes one entry of the index. False where it is of no use any more and may be deleted.
     pub(super) fn load(&self, key: &[u8], value: &[u8], now: u64) -> bool {
-        let (Ok(name), Some(said)) = (NameRef::from_wire(key), decode(value)) else { return false };
+        let (Ok(name), Some(mut said)) = (NameRef::from_wire(key), decode(value)) else { return false };
+        if said.checked > now {
+            // Of a clock that was ahead: it is believed no longer for it, and asked for again.
+            (said.checked, said.due) = (now, said.due.min(now));
+        }
         if now >= said.checked.saturating_add(BELIEVED_MS) {
             return false;
         }
@@ -252,6 +256,13 @@ mod tests {
         assert_eq!((again.known(), stale.known()), (2, 0), "a failure is not saved");
         assert_eq!(again.get(domain("a.example").as_ref(), 101 * DAY), Some(said(Some(5), 100 * DAY)));
         assert_eq!(again.get(domain("b.example").as_ref(), 101 * DAY), Some(said(None, 100 * DAY)));
+        // From a clock that was years ahead.
+        let (ahead, _receiver) = table(1_000);
+        let value = encode(said(Some(5), 4_000 * DAY));
+        assert!(ahead.load(domain("a.example").as_ref().as_wire(), &value, 100 * DAY));
+        let known = Registration { registered: Some(5), checked: 100 * DAY, due: 100 * DAY };
+        assert_eq!(ahead.get(domain("a.example").as_ref(), 100 * DAY), Some(known), "asked for again");
+        assert_eq!(ahead.get(domain("a.example").as_ref(), 100 * DAY + BELIEVED_MS), None);
         for (key, value) in [(&b"\x01a\x00"[..], &b""[..]), (b"\x01a\x00", &[2; 25]), (b"no name", &[1; 25])] {
             assert!(!again.load(key, value, 0));
         }

@@ -15,6 +15,7 @@ use super::notify::Bell;
 use super::records::Copy;
 use super::task::Task;
 use super::{Primaries, Source, TsigKey, ZoneConfig, notify};
+use crate::clock;
 use crate::rpz::{Counters, Rules, Snapshot, Soa, Zone, process_key};
 
 /// Puts zones in force.
@@ -338,7 +339,8 @@ impl Shared {
             Ok((copy, rules)) => {
                 let checked = std::fs::metadata(&file).and_then(|m| m.modified()).ok();
                 let checked = checked.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-                let checked = checked.map_or(0, |since| since.as_millis() as u64);
+                // A file of a clock that was ahead would never expire.
+                let checked = checked.map_or(0, |since| since.as_millis() as u64).min(clock::now().wall.steady);
                 Some(Held { copy: Arc::new(copy), rules: Arc::new(rules), checked })
             }
             Err(error) => {
@@ -415,6 +417,30 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::transfer::zone_for_test::{primaries, zone};
+
+    #[test]
+    fn a_copy_from_a_clock_that_was_ahead_is_of_now() {
+        let dir = tempfile::tempdir().expect("directory");
+        let keeper = Keeper::new(dir.path());
+        let config = zone(primaries(Vec::new()));
+        let file = keeper.shared.file(config.name.as_ref());
+        std::fs::create_dir(file.parent().expect("a directory")).expect("made");
+        let text = "rpz.test. 60 IN SOA ns.test. h.test. 7 3600 600 86400 60\na.rpz.test. 60 IN CNAME .\n";
+        for (ahead, day) in [(-1, true), (0, false), (3650, false)] {
+            std::fs::write(&file, text).expect("written");
+            let written = std::fs::File::options().append(true).open(&file).expect("opens");
+            let days = std::time::Duration::from_secs(86_400 * i64::unsigned_abs(ahead));
+            let now = std::time::SystemTime::now();
+            written.set_modified(if ahead < 0 { now - days } else { now + days }).expect("set");
+            keeper.configure(&[], |_| ());
+            keeper.configure(std::slice::from_ref(&config), |_| ());
+            let slots = keeper.shared.slots.lock();
+            let checked = slots[0].held.as_ref().expect("a copy").checked;
+            let age = clock::now().wall.steady.checked_sub(checked).expect("not ahead of now");
+            assert_eq!(age >= 86_399_000, day, "{ahead} days ahead");
+            assert!(age < 86_500_000, "{ahead} days ahead: {age}");
+        }
+    }
 
     #[test]
     fn a_copy_that_takes_long_to_read_holds_nobody_up() {
