@@ -198,6 +198,7 @@ impl Listener for Fetched {
             Told::NotInForce { why } => {
                 (NoticeKind::ListFailing, format!("Fetched lists are not in force; those before stay: {why}"))
             }
+            Told::InForce => (NoticeKind::ListRecovered, "Fetched lists are in force again.".into()),
         };
         tracing::warn!("{text}");
         if let Some(pipeline) = self.pipeline.upgrade() {

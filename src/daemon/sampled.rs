@@ -451,7 +451,11 @@ fn lists(all: &mut Vec<Sample>, pipeline: &Pipeline) {
         plain("list_octets", "Size of the table of these names", sums.octets as f64),
         plain("lists_fetched", "Lists that are fetched", sums.fetched as f64),
         plain("lists_missing", "Of these, without a good copy yet", sums.missing as f64),
-        plain("lists_failing", "Of these, whose last fetch failed", sums.failing as f64),
+        plain(
+            "lists_failing",
+            "Of these, whose last fetch failed, or whose good copy is not in force",
+            sums.failing as f64,
+        ),
         plain("lists_held", "Of these, with a version that waits for an operator", sums.held as f64),
     ]);
     let live = pipeline.live.load();

@@ -125,6 +125,8 @@ pub enum Told {
         /// Why.
         why: String,
     },
+    /// What could not be put in force is.
+    InForce,
 }
 
 /// What the rest of the service does for this stage.

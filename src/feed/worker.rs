@@ -2,7 +2,7 @@
 
 mod fetch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,8 @@ use fetch::{Ended, fetch, has_room, is_within};
 
 /// How long a list that could not be put in force waits for the next try, milliseconds.
 const PUT_AGAIN_MS: u64 = 60_000;
+/// How long what keeps lists from being put in force is not told again while it stays the same, milliseconds.
+const TOLD_AGAIN_MS: u64 = 3_600_000;
 /// How long a good copy waits for others that are due, so that they are put in force together, milliseconds. A server that
 /// keeps us waiting must not hold up the lists of others.
 const GATHER_MS: u64 = 10_000;
@@ -48,6 +50,10 @@ struct Inner {
     lists: HashMap<String, State>,
     /// A good copy is not in force yet.
     unapplied: Option<Unapplied>,
+    /// Whose.
+    waiting: HashSet<String>,
+    /// Why the last try to put copies in force failed, and when that was told.
+    not_in_force: Option<(String, u64)>,
     /// What settings have shown and nobody was told of yet.
     untold: Vec<Told>,
     stopped: bool,
@@ -82,9 +88,41 @@ impl Inner {
         self.lists.get_mut(&source.id).filter(|state| state.asks_as(source))
     }
 
-    fn note_good(&mut self, now: u64) {
+    fn note_good(&mut self, id: &str, now: u64) {
+        self.waiting.insert(id.to_owned());
         let since = self.unapplied.map_or(now, |unapplied| unapplied.since);
         self.unapplied = Some(Unapplied { since, from: now });
+    }
+
+    /// Why the good copy of a list is not in force, where that is known.
+    fn unused(&self, source: &Source) -> Option<String> {
+        let waits = self.not_in_force.as_ref().filter(|_| self.waiting.contains(&source.id));
+        source.problem.clone().or_else(|| waits.map(|(why, _)| why.clone()))
+    }
+
+    /// What is to be put in force now. What is good from here on counts anew.
+    fn take(&mut self) -> (Option<Unapplied>, HashSet<String>) {
+        (self.unapplied.take(), std::mem::take(&mut self.waiting))
+    }
+
+    /// Notes how a try to put in force what was taken ended; what is to be told of it.
+    fn put(
+        &mut self,
+        (before, waiting): (Option<Unapplied>, HashSet<String>),
+        result: Result<(), String>,
+        now: u64,
+    ) -> Option<Told> {
+        let Err(why) = result else { return self.not_in_force.take().map(|_| Told::InForce) };
+        tracing::error!(why, "fetched lists could not be put in force");
+        self.waiting.extend(waiting);
+        let since = before.map_or(now, |before| before.since);
+        self.unapplied.get_or_insert(Unapplied { since, from: now + PUT_AGAIN_MS });
+        let is_told = |(told, at): &(String, u64)| *told == why && now.saturating_sub(*at) < TOLD_AGAIN_MS;
+        if self.not_in_force.as_ref().is_some_and(is_told) {
+            return None;
+        }
+        self.not_in_force = Some((why.clone(), now));
+        Some(Told::NotInForce { why })
     }
 
     fn next(&self, now: u64) -> Next {
@@ -260,7 +298,7 @@ impl Feeds {
             copies.keep(&kept).map_err(|error| OrderError::Disk(error.to_string()))?;
         }
         let mut inner = self.shared.inner.lock();
-        inner.note_good(clock::now().mono);
+        inner.note_good(id, clock::now().mono);
         // Whether its server is reached is another matter.
         if let Some(state) = inner.lists.get_mut(id).filter(|state| state.failures == 0) {
             (state.outcome, state.problem) = (Some(Outcome::Fetched), None);
@@ -274,16 +312,17 @@ impl Feeds {
     pub fn standing(&self) -> Vec<Standing> {
         let (directory, mut states) = {
             let inner = self.shared.inner.lock();
-            (inner.config.state_dir.clone(), inner.lists.values().cloned().collect::<Vec<_>>())
+            let states = inner.lists.values().map(|state| (state.clone(), inner.unused(&state.source)));
+            (inner.config.state_dir.clone(), states.collect::<Vec<_>>())
         };
-        states.sort_by(|a, b| a.source.id.cmp(&b.source.id));
-        let standing = |state: State| {
+        states.sort_by(|(a, _), (b, _)| a.source.id.cmp(&b.source.id));
+        let standing = |(state, unused): (State, Option<String>)| {
             let kept = Copies::of(&directory, &state.source.id).kept();
             Standing {
                 url: super::shown_url(&state.source.url).to_owned(),
                 outcome: state.outcome,
                 problem: state.problem,
-                unused: state.source.problem.clone(),
+                unused,
                 failures: state.failures,
                 checked: (kept.checked > 0).then_some(kept.checked),
                 good: kept.good.as_ref().map(Version::from),
@@ -346,14 +385,11 @@ fn run(shared: &Shared, client: &Client, listener: &dyn Listener) {
 }
 
 fn put_in_force(shared: &Shared, listener: &dyn Listener) {
-    // Taken away first: what is accepted meanwhile counts anew.
-    let before = shared.inner.lock().unapplied.take();
-    if let Err(why) = listener.put_in_force() {
-        tracing::error!(why, "fetched lists could not be put in force");
-        let now = clock::now().mono;
-        let since = before.map_or(now, |before| before.since);
-        shared.inner.lock().unapplied.get_or_insert(Unapplied { since, from: now + PUT_AGAIN_MS });
-        listener.tell(Told::NotInForce { why });
+    let taken = shared.inner.lock().take();
+    let result = listener.put_in_force();
+    let told = shared.inner.lock().put(taken, result, clock::now().mono);
+    if let Some(told) = told {
+        listener.tell(told);
     }
 }
 
@@ -368,7 +404,7 @@ fn note(shared: &Shared, listener: &dyn Listener, source: &Source, (outcome, pro
         let mut inner = shared.inner.lock();
         // Even if another address was written since: its copy is on disk.
         if outcome == Outcome::Fetched {
-            inner.note_good(now.mono);
+            inner.note_good(&source.id, now.mono);
         }
         // It may have left the configuration meanwhile, or be fetched from elsewhere.
         let Some(state) = inner.asked_mut(source) else { return };

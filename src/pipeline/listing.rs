@@ -55,7 +55,7 @@ pub struct ListSums {
     pub fetched: usize,
     /// Of them, without any good copy.
     pub missing: usize,
-    /// Of them, whose last fetch failed.
+    /// Of them, whose last fetch failed, or whose good copy is not in force.
     pub failing: usize,
     /// Of them, with a version that waits.
     pub held: usize,
@@ -81,7 +81,7 @@ impl Pipeline {
             skipped: live.list_reports().iter().map(|list| u64::from(list.report.skipped)).sum(),
             fetched: standing.len(),
             missing: count(|s| s.good.is_none()),
-            failing: count(|s| s.failures > 0),
+            failing: count(|s| s.failures > 0 || s.unused.is_some()),
             held: count(|s| s.held.is_some()),
         }
     }

@@ -36,10 +36,10 @@ fn a_server_that_hangs_holds_up_no_list_of_another() {
     assert_eq!(next(&inner, 5), "wait 5");
     assert_eq!(next(&inner, 30), "good", "what is fetched is fetched first");
     inner.lists.extend([state("good", 60_000, 0)]);
-    inner.note_good(1_000);
+    inner.note_good("good", 1_000);
     assert_eq!(next(&inner, 1_000), "hangs", "those that are due may be put in force with it");
     assert_eq!(next(&inner, 1_000 + GATHER_MS), "put", "but not however long they take");
-    inner.note_good(8_000);
+    inner.note_good("later", 8_000);
     assert_eq!(next(&inner, 1_000 + GATHER_MS), "put", "however many come meanwhile");
     // What could not be put in force is tried again, and lists are fetched until then.
     inner.unapplied = Some(Unapplied { since: 1_000, from: 50_000 });
@@ -82,6 +82,32 @@ impl Listener for Nobody {
     }
 
     fn tell(&self, _: Told) {}
+}
+
+#[test]
+fn what_cannot_be_put_in_force_is_told_each_hour_and_so_is_its_end() {
+    const MINUTE: u64 = 60_000;
+    let mut inner = Inner::default();
+    let [good, other] = ["good", "other"].map(|id| state(id, 0, 0).1.source);
+    let mut told = |minute: u64, why: Option<&str>| {
+        let now = minute * MINUTE;
+        inner.note_good(&good.id, now);
+        let taken = inner.take();
+        let told = inner.put(taken, why.map_or(Ok(()), |why| Err(why.into())), now);
+        let again = inner.unapplied.map(|unapplied| unapplied.from);
+        assert_eq!(again, why.map(|_| now + PUT_AGAIN_MS), "it is tried again");
+        assert_eq!((inner.unused(&good).as_deref(), inner.unused(&other)), (why, None));
+        told
+    };
+    let fails = |why: &str| Some(Told::NotInForce { why: why.into() });
+    let (own, zone) = ("own.txt does not read", "zone.txt does not read");
+    assert_eq!(told(1, None), None);
+    assert_eq!(told(2, Some(own)), fails(own));
+    let tried = (3..=180).filter_map(|minute| told(minute, Some(own)));
+    assert_eq!(tried.collect::<Vec<_>>(), [fails(own), fails(own)].map(|told| told.expect("told")), "at 62 and at 122");
+    assert_eq!(told(181, Some(zone)), fails(zone), "another reason");
+    assert_eq!((told(182, Some(zone)), told(183, None), told(184, None)), (None, Some(Told::InForce), None));
+    assert_eq!(told(185, Some(zone)), fails(zone), "and again");
 }
 
 #[test]
