@@ -205,7 +205,7 @@ pub fn parse_telling(
         let Err(reason) = outcome else { continue };
         report.skipped += 1;
         *report.reasons.entry(reason.kind()).or_default() += 1;
-        if !reason.is_understood() {
+        if !reason.is_understood(format) {
             bad += 1;
             first_bad.get_or_insert((number, reason));
         }

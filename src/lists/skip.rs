@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use staunch_scoring::name::NameError;
 
+use super::formats::Format;
 use super::parse::MAX_LINE;
 
 /// Octets of a passed-over line that are shown.
@@ -178,7 +179,11 @@ impl SkipReason {
 
     /// Whether the line reads as what its format allows, and only says what a list of names cannot: such lines do not
     /// show that a file is of another format.
-    pub(super) fn is_understood(self) -> bool {
+    pub(super) fn is_understood(self, format: Format) -> bool {
+        // Filters of hostile hosts have addresses, often more of them than names.
+        if self == Self::Address {
+            return format == Format::Adblock;
+        }
         matches!(
             self.kind(),
             SkipKind::Pattern

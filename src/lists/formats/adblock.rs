@@ -171,7 +171,21 @@ fn host(body: &str) -> Result<(Name, Reach), SkipReason> {
     if rest.contains(['*', '/', '^', '|', '?', '=', ',']) || rest.starts_with(':') || rest.contains("://") {
         return Err(SkipReason::Pattern);
     }
+    if rest.starts_with('[') && !rest.contains(' ') {
+        return Err(SkipReason::Address);
+    }
+    if has_port(rest) {
+        return Err(SkipReason::Pattern);
+    }
     Ok((list_name(rest)?, reach))
+}
+
+/// Whether it is a host, a colon and a port: one service of a host, whose name others may have too.
+fn has_port(text: &str) -> bool {
+    let is_host =
+        |host: &str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    text.split_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port))
 }
 
 /// Options of a rule that a resolver can keep.

@@ -194,6 +194,12 @@ fn filter_lists_are_read_as_far_as_they_speak_of_hosts() {
             ("||^", Err(SkipKind::Everything)),
             ("||com^", Err(SkipKind::PublicSuffix)),
             ("||192.0.2.1^", Err(SkipKind::Address)),
+            ("||2001:db8::1^", Err(SkipKind::Address)),
+            ("||[2001:db8::1]^", Err(SkipKind::Address)),
+            ("||192.0.2.1:8080^", Err(SkipKind::Pattern)),
+            ("||a.example:8080^$all", Err(SkipKind::Pattern)),
+            ("||a.example:x^", Err(SkipKind::Octet)),
+            ("{\"error\": 404}", Err(SkipKind::Octet)),
             ("0.0.0.0 a.example", Err(SkipKind::SeveralWords)),
         ],
     );
@@ -317,6 +323,12 @@ fn what_is_no_list_is_refused_whole() {
     assert!(matches!(read(latin, Format::Domains).1, Err(ListError::Garbage { reason: SkipReason::NotText, .. })));
     let long = b"a.example\n".iter().copied().chain(std::iter::repeat_n(b'x', 64 << 20)).collect::<Vec<_>>();
     assert_eq!(read(long, Format::Domains).1, Err(ListError::Endless { line: 2 }));
+    // Filters of hostile hosts name more addresses than names, which are no names; a list of names has none.
+    let (hosts, names) =
+        ("||192.0.2.1^\n||192.0.2.2:8080^\n||[2001:db8::1]^\n||a.example^\n", "192.0.2.1\n192.0.2.2\na.example\n");
+    let (seen, report) = read(hosts, Format::Adblock);
+    assert_eq!((seen, report.expect("a list").skipped), (vec!["4:a.example".to_owned()], 3));
+    assert!(matches!(read(names, Format::Domains).1, Err(ListError::Garbage { reason: SkipReason::Address, .. })));
     // A page in a filter list's clothes: options and parts of pages are a filter list's own.
     assert!(read("||a.example^$script\n##.x\n/y/\n", Format::Adblock).1.is_ok());
 }
