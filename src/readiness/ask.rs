@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
+use crate::enforce::{host_addresses, is_link_local};
 use crate::local::token::Token;
 use crate::probe;
 
@@ -15,14 +16,23 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Datagrams sent before an address counts as silent.
 const TRIES: u32 = 2;
 
-/// Asks each address over UDP and TCP; gives those that did not prove to be this node, in words, and how many were asked.
+/// Asks each address over UDP and TCP; gives those that did not prove to be this node, in words, and how many were asked. One that
+/// stands for all of a family of which this host has none is nobody's to ask.
 pub async fn all(addresses: &[SocketAddr], token: &Token) -> (Vec<String>, usize) {
+    let own = host_addresses().unwrap_or_else(|_| vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+    let listening = addresses;
+    let addresses: Vec<(&SocketAddr, SocketAddr)> =
+        listening.iter().filter_map(|address| Some((address, reachable(*address, &own)?))).collect();
+    if addresses.is_empty() {
+        let words = |address: &SocketAddr| format!("{address} (this host has no address of its family)");
+        return (listening.iter().map(words).collect(), 2 * listening.len());
+    }
     let mut asked = tokio::task::JoinSet::new();
-    for (at, address) in addresses.iter().enumerate() {
+    for (at, (_, to)) in addresses.iter().enumerate() {
         for tcp in [false, true] {
             // Without chance there is no nonce, and nobody is asked.
             let Ok(nonce) = probe::nonce() else { continue };
-            let (wanted, to) = (token.text(nonce.as_bytes()), reachable(*address));
+            let (wanted, to) = (token.text(nonce.as_bytes()), *to);
             asked.spawn(async move { ((at, tcp), one(to, tcp, &nonce, &wanted).await) });
         }
     }
@@ -32,20 +42,21 @@ pub async fn all(addresses: &[SocketAddr], token: &Token) -> (Vec<String>, usize
             good.insert(which);
         }
     }
-    let each = addresses.iter().enumerate().flat_map(|(at, address)| [(at, false, address), (at, true, address)]);
+    let each = addresses.iter().enumerate().flat_map(|(at, (address, _))| [(at, false, address), (at, true, address)]);
     let silent = each.filter(|(at, tcp, _)| !good.contains(&(*at, *tcp)));
     let words = |(_, tcp, address)| format!("{address} over {}", if tcp { "TCP" } else { "UDP" });
     (silent.map(words).collect(), 2 * addresses.len())
 }
 
-/// Where an address that stands for all can be reached from here.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        _ => return address,
-    };
-    SocketAddr::new(ip, address.port())
+/// Where an address can be reached from here: one that stands for all by the loopback address of its family, or by another
+/// of the host's `own`.
+fn reachable(address: SocketAddr, own: &[IpAddr]) -> Option<SocketAddr> {
+    if !address.ip().is_unspecified() {
+        return Some(address);
+    }
+    let mut family = own.iter().filter(|own| own.is_ipv4() == address.is_ipv4() && !is_link_local(**own));
+    let loopback = family.clone().find(|own| own.is_loopback());
+    loopback.or_else(|| family.next()).map(|own| SocketAddr::new(*own, address.port()))
 }
 
 async fn one(to: SocketAddr, tcp: bool, nonce: &str, wanted: &str) -> bool {
@@ -85,4 +96,26 @@ async fn over_tcp(to: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let mut reply = vec![0; length.into()];
     stream.read_exact(&mut reply).await?;
     Ok(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_stands_for_all_is_asked_where_the_host_has_one() {
+        let own = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("address")).collect::<Vec<IpAddr>>();
+        let whole = ["10.77.1.1", "127.0.0.1", "::1", "fd77::1"];
+        for (listen, own_addresses, asked) in [
+            ("10.77.1.1:53", &whole[..], Some("10.77.1.1:53")),
+            ("0.0.0.0:53", &whole, Some("127.0.0.1:53")),
+            ("[::]:53", &whole, Some("[::1]:53")),
+            ("[::]:53", &["127.0.0.1", "fe80::1", "fd77::1"], Some("[fd77::1]:53")),
+            ("[::]:53", &["127.0.0.1", "10.77.1.1", "fe80::1"], None),
+            ("0.0.0.0:53", &["::1"], None),
+        ] {
+            let asked = asked.map(|asked| asked.parse().expect("address"));
+            assert_eq!(reachable(listen.parse().expect("address"), &own(own_addresses)), asked, "{listen}");
+        }
+    }
 }
