@@ -414,11 +414,7 @@ fn ages(all: &mut Vec<Sample>, ages: &Ages) {
     all.extend([
         plain("rdap_waiting", "Domains being looked up or waiting for it", rdap.waiting() as f64),
         plain("rdap_requests_total", "Requests to registries", read(&counters.requests)),
-        plain(
-            "rdap_given_up_total",
-            "Domains given up, after the last try or before one where their servers are left alone for long",
-            read(&counters.given_up),
-        ),
+        plain("rdap_given_up_total", "Domains given up, after the last try or before any", read(&counters.given_up)),
         plain("rdap_queue_full_total", "Domains not looked up because too many waited", read(&counters.queue_full)),
         plain(
             "rdap_over_share_total",
@@ -451,11 +447,7 @@ fn lists(all: &mut Vec<Sample>, pipeline: &Pipeline) {
         plain("list_octets", "Size of the table of these names", sums.octets as f64),
         plain("lists_fetched", "Lists that are fetched", sums.fetched as f64),
         plain("lists_missing", "Of these, without a good copy yet", sums.missing as f64),
-        plain(
-            "lists_failing",
-            "Of these, whose last fetch failed, or whose good copy is not in force",
-            sums.failing as f64,
-        ),
+        plain("lists_failing", "Of these, whose last fetch failed, or not in force", sums.failing as f64),
         plain("lists_held", "Of these, with a version that waits for an operator", sums.held as f64),
     ]);
     let live = pipeline.live.load();
