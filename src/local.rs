@@ -1,7 +1,8 @@
-//! Names answered here and nowhere else: special-use names, private reverse zones, search-list expansions.
+//! Names answered here and nowhere else: special-use names, private reverse zones, search-list expansions, and those of names
+//! that were refused.
 //!
 //! Asked by [`crate::pipeline`] after configured zones and rules and before lists and scoring; what it answers is never
-//! scored, because nothing leaves. It knows names alone: no session but the search list handed in, no wire format;
+//! scored, because nothing leaves. It knows names alone: no session but the search list and the names handed in, no wire format;
 //! [`crate::reply::local`] writes the message.
 //!
 //! An NXDOMAIN is only given where nothing exists below (RFC 8020), so that a stub that remembers it cannot lose a name
@@ -12,7 +13,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use staunch_scoring::name::LabelOffsets;
-use staunch_scoring::{NameBuf, NameRef};
+use staunch_scoring::{NameBuf, NameRef, Split};
 
 use crate::model::Qtype;
 use crate::nat64::{self, MAX_PREFIXES, Nat64};
@@ -29,6 +30,9 @@ const VOLATILE_TTL: u32 = 30;
 
 /// Rules of [`special`] that speak of a session's own search list.
 const SEARCH_RULES: [&str; 2] = ["search suffix", "search-list expansion"];
+
+/// The rule of [`retried`].
+const RULE_RETRIED: &str = "search-list expansion of a refused name";
 
 /// Top-level labels below which nothing is ever forwarded; what the suffix list has of `arpa` stands for the rest.
 const SPECIAL: [&[u8]; 7] = [b"localhost", b"invalid", b"test", b"local", b"onion", b"alt", b"internal"];
@@ -69,9 +73,11 @@ impl Local {
     /// that is a word about this name where the zone is no larger than the one that answers here (`internal`,
     /// `10.in-addr.arpa`). `arpa` or `com` as a whole says nothing of them.
     pub fn yields_to(&self, forwarded: Option<NameRef<'_>>) -> bool {
-        forwarded.is_some_and(|zone| {
-            SEARCH_RULES.contains(&self.rule) || zone.label_count() >= usize::from(self.zone_labels)
-        })
+        // What was refused is refused whoever is asked for the suffix behind it.
+        self.rule != RULE_RETRIED
+            && forwarded.is_some_and(|zone| {
+                SEARCH_RULES.contains(&self.rule) || zone.label_count() >= usize::from(self.zone_labels)
+            })
     }
 
     /// The same in a network with these NAT64 prefixes, at most [`MAX_PREFIXES`] of which are told: without any, clients that
@@ -105,7 +111,11 @@ impl Local {
     /// What is said beside the answer, where whoever asks may not know why: a name that somebody may have meant was denied
     /// for its form alone.
     pub fn note(&self) -> Option<&'static str> {
-        (self.rule == SEARCH_RULES[1]).then_some("a whole name below your declared search suffix; never forwarded")
+        match self.rule {
+            rule if rule == SEARCH_RULES[1] => Some("a whole name below your declared search suffix; never forwarded"),
+            RULE_RETRIED => Some("the name in front of the search suffix was refused; not forwarded with it either"),
+            _ => None,
+        }
     }
 
     /// The zone that answers, given the qname it was made for.
@@ -180,6 +190,27 @@ pub fn special(qname: NameRef<'_>, qtype: Qtype, search: &[NameBuf]) -> Option<L
     }
     let suffix = suffixes().find(|suffix| is_expansion(qname, &offsets, suffix.label_count(), search))?;
     Some(Local { ttl: VOLATILE_TTL, ..denied(suffix.label_count() as u8, SEARCH_RULES[1]) })
+}
+
+/// Says whether `qname` is one of the names `refused` to this session with a suffix behind it, and what to answer: a stub that
+/// is told that a name is not there asks for it below each suffix of its search list. Nobody has to have declared that list,
+/// and what the session was refused is not to be told to whoever serves the suffix.
+///
+/// Not where the two could be one name of their own: `site.com` was refused, and `site.com.br` is another owner's.
+pub fn retried<'r>(qname: NameRef<'_>, mut refused: impl Iterator<Item = NameRef<'r>>) -> Option<Local> {
+    let is_behind = |front: NameRef<'_>| {
+        let labels = front.as_wire().split_last().map_or(&[][..], |(_, labels)| labels);
+        !labels.is_empty() && qname.wire_len() > front.wire_len() && qname.as_wire().starts_with(labels)
+    };
+    let front = refused.find(|front| is_behind(*front))?;
+    let offsets = LabelOffsets::of(qname);
+    let suffix = offsets.count().saturating_sub(front.label_count());
+    let own = offsets.count().saturating_sub(usize::from(Split::of(qname).icann_at));
+    // A suffix of one label is nobody's domain, unless it is a top-level domain.
+    let stands_apart =
+        suffix >= own || (suffix == 1 && psl::Psl::find(&psl::List, offsets.rev_labels(qname).take(1)).typ.is_none());
+    (stands_apart && is_expansion(qname, &offsets, suffix, &[]))
+        .then(|| Local { ttl: VOLATILE_TTL, ..denied(suffix as u8, RULE_RETRIED) }) // at most 127 labels
 }
 
 /// Whether what stands left of the `suffix` rightmost labels is a whole name, to which a stub has added them: two labels

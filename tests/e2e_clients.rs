@@ -89,6 +89,48 @@ fn every_stock_client_fails_a_refused_name_at_once() {
     assert!(faults.is_empty(), "{faults:#?}\n{}", staunch.tail());
 }
 
+/// A stub that is told that a name is not there asks for it below each suffix of its search list, which a sandbox often has from
+/// its host and nobody declares. Nothing of that leaves, and the session is none the worse for it.
+#[test]
+fn what_is_refused_is_not_asked_for_below_a_search_suffix() {
+    let Some(world) = World::create(1) else { return };
+    let agent = &world.agents[0];
+    let resolv = format!("nameserver {}\nsearch corp.acme-works.com acme-works.com\n", agent.gateway);
+    std::fs::write(world.path("ag1.resolv.conf"), resolv).expect("resolv.conf");
+    let staunch = Staunch::start(&world, &Config::enforce().deny("no", "denied.example.com"));
+    world.upstream.add_site("git.corp.acme-works.com", world::WEB.into());
+    let clients = clients(&world);
+    for round in 0..10 {
+        for (i, client) in clients.iter().enumerate() {
+            let (resolved, _) = run(agent, client, &format!("collector-{round}x{i}.metrics.denied.example.com"));
+            assert!(!resolved, "{}", client.name);
+        }
+    }
+    let below = world.upstream.seen_below("acme-works.com");
+    assert!(below.is_empty(), "{below:?}");
+    assert_ne!(staunch.session_state("agent-1"), "quarantined");
+    // Whether a name is on a list of bad ones is asked by a name of the same form.
+    let listed = "collector-9x0.metrics.denied.example.com.dbl.spamhaus.org";
+    assert!(agent.ask(listed, world::dns::rtype::A).is_ok() && !world.upstream.seen_below("spamhaus.org").is_empty());
+    // The suffix's own hosts are asked for as before, by their whole names and by their first label.
+    for name in ["git.corp.acme-works.com", "git"] {
+        let (resolved, _) = run(agent, &clients[0], name);
+        assert!(resolved, "{name}\n{}", staunch.tail());
+    }
+    // Stubs did ask so, or this would have shown nothing.
+    let events = staunch.events();
+    let asked = |suffix: &str| {
+        events.iter().filter(|event| event["qname"].as_str().is_some_and(|name| name.ends_with(suffix))).count()
+    };
+    assert!(
+        asked(".denied.example.com.corp.acme-works.com") >= 20 && asked(".denied.example.com.acme-works.com") >= 20
+    );
+    let first = events
+        .iter()
+        .find(|event| event["qname"].as_str().is_some_and(|name| name.ends_with(".example.com.acme-works.com")));
+    assert_eq!(first.map(|event| (&event["source"], &event["would"])), Some((&"local".into(), &"answer".into())));
+}
+
 fn run(agent: &Agent, client: &Client, name: &str) -> (bool, Duration) {
     let mut command = agent.ns.command("timeout");
     command.arg("20").arg(&client.program);

@@ -250,3 +250,45 @@ fn a_name_above_others_that_exist_is_not_denied() {
     let apex = at("home.arpa", Qtype::SOA);
     assert_eq!(apex.above_others(|| unreachable!("it is not denied")), apex);
 }
+
+/// A stub that is told that a name is not there asks for it below each suffix of its search list.
+#[test]
+fn a_refused_name_is_refused_with_a_suffix_behind_it_too() {
+    let refused = ["x7f3.saas.example.com", "ads.example.org", "site.com", "wiki", "k3.evil.example.co.uk"]
+        .map(|text| NameBuf::from_text(text).expect("a name"));
+    let at = |text: &str| {
+        let name = QName::from_text(text).expect("a name");
+        retried(name.as_ref(), refused.iter().map(NameBuf::as_ref)).map(|local| {
+            assert_eq!((local.rcode, local.records), (NXDOMAIN, Records::None), "{text}");
+            assert!(local.note().is_some() && !local.yields_to(Some(local.zone(name.as_ref()))), "{text}");
+            local.zone(name.as_ref()).to_string()
+        })
+    };
+    for (text, zone) in [
+        ("x7f3.saas.example.com.corp.acme.com", "corp.acme.com"),
+        ("ads.example.org.acme.com", "acme.com"),
+        ("ads.example.org.eu-west-1.corp.acme.co.uk", "eu-west-1.corp.acme.co.uk"),
+        ("k3.evil.example.co.uk.lan", "lan"),
+        ("site.com.corp.acme.com", "corp.acme.com"),
+    ] {
+        assert_eq!(at(text).as_deref(), Some(zone), "{text}");
+    }
+    for text in [
+        // The name itself, what stands below it, and others that begin like it.
+        "ads.example.org",
+        "x.ads.example.org.acme.com",
+        "ads.example.organisation.acme.com",
+        // Another owner's, as far as a name can tell.
+        "site.com.br",
+        "site.com.com",
+        "ads.example.org.uk",
+        // One label may be a host of the suffix.
+        "wiki.corp.acme.com",
+        "git.corp.acme.com",
+    ] {
+        assert_eq!(at(text), None, "{text}");
+    }
+    let nothing = QName::from_text("ads.example.org.acme.com").expect("a name");
+    assert!(retried(nothing.as_ref(), std::iter::empty()).is_none());
+    assert!(retried(nothing.as_ref(), std::iter::once(NameRef::ROOT)).is_none(), "the root stands in front of nothing");
+}

@@ -186,7 +186,7 @@ pub(crate) fn walk<'a>(
         if live.zones.covers(name) {
             return Walked::Zone;
         }
-        let special = live.special(grants, context, query, now.wall);
+        let special = live.special(grants, context, inner, query, now.wall);
         let any = qtype == Qtype::ANY
             && !knowledge.client.is_some_and(|client| {
                 super::rewrite::answers_any(live, zones, context, grants, name, client, false, now)

@@ -102,7 +102,7 @@ impl Pipeline {
                 record.source = Source::Zone;
                 return deferred(record, Step::Zone);
             }
-            if let Some(answer) = live.special(&grants, &context, query, now.wall) {
+            if let Some(answer) = live.special(&grants, &context, &inner, query, now.wall) {
                 drop(inner);
                 record.rcode = u16::from(answer.rcode);
                 reply::local(out, query, &answer.behind(&live.answers.nat64, qname, query.qtype));

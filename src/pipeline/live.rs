@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use staunch_scoring::NameRef;
+use staunch_scoring::{NameBuf, NameRef};
 
 use super::Pipeline;
 use crate::answer::AnswerRules;
 use crate::config::{Dnssec, ListReport};
 use crate::lists::{Grants, Scope, WrittenRange};
 use crate::local::{self, Local};
-use crate::model::{Qtype, Reason, Wall};
+use crate::model::{Mode, Qtype, Reason, Wall};
 use crate::partition::{Partition, Sharing};
 use crate::pin::PinPolicy;
 use crate::policy::Policy;
 use crate::readiness::{Lockdown, Need};
-use crate::session::{Configured, Context};
+use crate::session::{Configured, Context, Inner};
 use crate::validate::{Rollover, Validator};
 use crate::wire::Query;
 use crate::zones::Zones;
@@ -119,10 +119,25 @@ impl Live {
         self.zones.any_below(name) || self.forwarded.any_below(name) || self.policy.allows_below(grants, name, wall)
     }
 
-    /// What is answered here of a special name: nothing where somebody else is asked about it, or a rule or grant allows it.
-    pub(crate) fn special(&self, grants: &Grants, context: &Context, query: &Query<'_>, wall: Wall) -> Option<Local> {
+    /// What is answered here of a special name, or of one that was refused with a search suffix behind it: nothing where
+    /// somebody else is asked about it, or a rule or grant allows it.
+    pub(crate) fn special(
+        &self,
+        grants: &Grants,
+        context: &Context,
+        inner: &Inner,
+        query: &Query<'_>,
+        wall: Wall,
+    ) -> Option<Local> {
         let (name, qtype) = (query.qname.as_ref(), query.qtype);
-        let answer = local::special(name, qtype, &context.announcement.search)?;
+        // What a session is only watched for was answered, so its stub has tried nothing else; stubs look for addresses so. Lists
+        // of bad names, which packs know, are asked by names of just that form.
+        let retried = || {
+            let tries = qtype.is_host_type() && self.policy.mode_of(context) == Mode::Enforce;
+            let refused = inner.samples.iter().map(NameBuf::as_ref).filter(|_| tries);
+            local::retried(name, refused).filter(|_| !self.policy.is_packed(context, name, wall))
+        };
+        let answer = local::special(name, qtype, &context.announcement.search).or_else(retried)?;
         let is_elsewhere = answer.yields_to(self.forwarded.of(name))
             || (answer.is_for_the_parent(qtype) && self.policy.asks_parents(context, query.edns))
             || self.policy.allows(context, grants, name, wall);

@@ -74,6 +74,12 @@ impl Policy {
         Ok(of(profile, None, allowed, found.pack.is_some() && profile.has_packs()))
     }
 
+    /// Whether a pack's entry knows `name`, for a session that has packs.
+    pub fn is_packed(&self, context: &Context, name: NameRef<'_>, wall: Wall) -> bool {
+        let profile = self.profiles.of(context.kind(), context.phase());
+        profile.has_packs() && self.look_up(context, name, wall).pack.is_some()
+    }
+
     /// Whether a grant names `name`, or a rule in force does: any for `any_rule`, else one that allows it.
     pub fn is_written(
         &self,
