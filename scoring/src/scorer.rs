@@ -114,7 +114,7 @@ impl Scorer {
             trail,
         };
         assessment.band = band::of(state, facts, &at, &assessment, echo);
-        if marks(facts, &at, &assessment) && !assessment.sticky {
+        if marks(state, facts, &at, &assessment) && !assessment.sticky {
             assessment.tenants_sinkholed += 1;
             if assessment.tenants_sinkholed >= u32::from(facts.params.quarantine_tenants) {
                 assessment.band = Band::Quarantine;
@@ -130,7 +130,7 @@ impl Scorer {
     pub fn commit(&self, state: &mut SessionState, facts: &Facts<'_>, assessment: &Assessment, outcome: Outcome) {
         let trail = assessment.trail;
         let at = Place::of(state, facts, trail.keys);
-        if marks(facts, &at, assessment) {
+        if marks(state, facts, &at, assessment) {
             let account = state.accounts.entry(at.keys.tenant);
             state.sinkholed += u16::from(!account.sinkholed);
             account.sinkholed = true;
@@ -203,13 +203,15 @@ impl Default for Scorer {
 }
 
 /// Whether this query marks its tenant as sinkholed.
-fn marks(facts: &Facts<'_>, at: &Place<'_>, assessment: &Assessment) -> bool {
-    // What a group has spent says nothing of this session; a mark on the overflow account would refuse every domain
-    // beyond the table.
-    !at.shared
-        && facts.listing == Listing::Unlisted
-        && assessment.band >= Band::Sinkhole
-        && assessment.overdraw != Some(LedgerScope::Group)
+fn marks(state: &SessionState, facts: &Facts<'_>, at: &Place<'_>, assessment: &Assessment) -> bool {
+    // What a group has spent says nothing of this session, and what repeats have nothing of this tenant; a mark on the overflow
+    // account would refuse every domain beyond the table.
+    let says_nothing = || match assessment.overdraw {
+        Some(LedgerScope::Group) => true,
+        Some(LedgerScope::Session) => band::is_worn(state, facts),
+        _ => false,
+    };
+    !at.shared && facts.listing == Listing::Unlisted && assessment.band >= Band::Sinkhole && !says_nothing()
 }
 
 fn is_exact(facts: &Facts<'_>) -> bool {

@@ -103,9 +103,10 @@ impl Replay {
             params: &self.params,
         };
         let assessment = self.scorer.assess(&self.state, &facts);
+        let worn = assessment.overdraw == Some(LedgerScope::Session) && assessment.band == Band::Sinkhole;
         assert!(
-            assessment.overdraw.is_none() || assessment.charge.repeat || assessment.band == Band::Quarantine,
-            "a new unlisted name that overdraws closes the session"
+            assessment.overdraw.is_none() || assessment.charge.repeat || assessment.band == Band::Quarantine || worn,
+            "a new unlisted name that overdraws closes the session, or is refused where repeats have spent the ledger"
         );
         let band = assessment.band;
         let outcome = match band {

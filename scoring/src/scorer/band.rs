@@ -3,6 +3,7 @@
 use super::place::Place;
 use crate::assess::{Assessment, Band, Facts, Listing};
 use crate::bits::Bits;
+use crate::ledger::price::NEW_DOMAIN;
 use crate::ledger::times::ENTRANT;
 use crate::ledger::types::price_alone;
 use crate::ledger::{Charge, LedgerScope, LedgerView};
@@ -66,6 +67,7 @@ pub(super) fn of(state: &SessionState, facts: &Facts<'_>, at: &Place<'_>, assess
     let spent = match assessment.overdraw {
         // All sessions of the group together: no reason to close this one.
         Some(LedgerScope::Group) => return Band::Sinkhole,
+        Some(LedgerScope::Session) => !repeat && !is_worn(state, facts),
         Some(_) => !repeat,
         None => false,
     };
@@ -81,9 +83,21 @@ pub(super) fn of(state: &SessionState, facts: &Facts<'_>, at: &Place<'_>, assess
     if repeat && !facts.cached {
         return if assessment.overdraw.is_some() || held() { Band::Hold } else { watched };
     }
+    if assessment.overdraw.is_some() {
+        return Band::Sinkhole;
+    }
     // A name that does not leave tells nothing new.
     let enough = assessment.agreeing >= 2 || assessment.told > soft;
     if !facts.cached && enough && assessment.score >= facts.params.sinkhole { Band::Sinkhole } else { watched }
+}
+
+/// Whether its names took at most half of what the session may tell, so that a ledger that is spent went to repeats. One that works
+/// for hours among unlisted domains asks the same names again and again, which is priced and is no reason to close it: what it
+/// asks anew is refused, and that is all.
+pub(super) fn is_worn(state: &SessionState, facts: &Facts<'_>) -> bool {
+    let domains = Bits::from_steps(state.session.domains.paid.saturating_mul(NEW_DOMAIN.steps()));
+    let names = state.accounts.iter().fold(domains, |sum, account| sum.plus(account.told));
+    names.plus(names) <= facts.budgets.session.plus(state.session.allowance)
 }
 
 /// What it costs to have the tenant's held names asked again, and for one more name to be among them. Only for names

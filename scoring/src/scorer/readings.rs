@@ -47,8 +47,7 @@ pub(super) fn read(
     let fresh = u32::from(history.new) + u32::from(at.tenant_event.seen == Seen::New);
     let (even, gaps) = account.times.even();
     // Without the packet filter's word nothing is known of connections.
-    let (used, resolved) =
-        (u32::from(account.connected), u32::from(account.answers - account.name_errors.min(account.answers)));
+    let (used, resolved) = (u32::from(account.connected), resolved_names(account));
     let unused = if state.connections_known() { (resolved.saturating_sub(used), resolved) } else { (0, 0) };
     [
         entropy::read(content.map(|_| (told.richest, told.richest_symbols)), rich),
@@ -61,7 +60,7 @@ pub(super) fn read(
         fan_out::read(told.total.minus(allowance)),
         platform::read((facts.split.multi_tenant && !at.icann_shared).then_some(after.icann.minus(allowance))),
         spread::read(spread, allowance),
-        volume::read((account.answers > 0).then(|| u32::from(account.answer_volume) * VOLUME_UNIT)),
+        volume::read(told_by_answers(account)),
         age::read(facts.registered_days, facts.first_seen_days),
         group::read(facts.group_seen_days),
         if reverse { Signal::UniqueNames.unknown() } else { unique::read(fresh, history.queries() + 1) },
@@ -74,6 +73,28 @@ pub(super) fn read(
         unconnected::read(unused.0, unused.1),
         regularity::read(even, gaps),
     ]
+}
+
+/// Names that were answered with more than a denial, of those sent: a connection is noted once a name, however often and by
+/// however many types it was asked.
+fn resolved_names(account: &Account) -> u32 {
+    let (names, answers) = (u32::from(account.history.new), u32::from(account.answers));
+    let good = answers.saturating_sub(account.name_errors.into());
+    // Both are counts of 16 bits.
+    (names * good).checked_div(answers).unwrap_or(0).min(good)
+}
+
+/// Answers of one name that may each say something else: to its questions for A, AAAA and HTTPS.
+const ANSWERS_A_NAME: u64 = 3;
+
+/// Octets that answers can have brought, `None` before the first: an answer that comes again, because its time was up, brings what
+/// it brought before, and a name that is polled all day would look like a download.
+fn told_by_answers(account: &Account) -> Option<u32> {
+    let (names, answers) = (u64::from(account.history.new), u64::from(account.answers));
+    let other = answers.min(names * ANSWERS_A_NAME);
+    let octets = (u64::from(account.answer_volume) * u64::from(VOLUME_UNIT) * other).checked_div(answers)?;
+    // No more than is kept of the sum, which is 20 bits.
+    u32::try_from(octets).ok()
 }
 
 /// Names of a tenant of which those with a registered label may have anything beside it.
