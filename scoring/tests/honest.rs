@@ -92,6 +92,31 @@ fn labels_of_two_letters_say_nothing_by_themselves() {
     }
 }
 
+/// Hosts of one place, as a company names them: all end in the same labels, which tell nothing after the first.
+#[test]
+fn hosts_of_one_place_are_no_payload() {
+    let hosts = "www api app shop blog mail vpn git ci status docs cdn static admin portal login auth sso wiki help support dev \
+                 staging test beta demo grafana prometheus kibana vault consul nomad web01 web02 proxy ldap smtp files media img";
+    for place in [
+        "eu-west-1.prod.k8s.acme.com",
+        "rack7.fsn1.dc14.acme.net",
+        "payments.svc.x7.acme.org",
+        "cx1yq8z0.eu-central-1.db.acme.io",
+    ] {
+        let mut session = Session::new();
+        session.types = 17;
+        for host in hosts.split_whitespace() {
+            for qtype in [A, AAAA] {
+                let got = session.ask(&format!("{host}.{place}"), qtype);
+                assert!(got.band < Band::Sinkhole, "{host}.{place}: {got:?}");
+                session.now += 700;
+            }
+        }
+        let spent = session.state.spent_session().as_f64();
+        assert!(spent < 1_500.0, "{place}: {spent} bits");
+    }
+}
+
 /// A job that runs all day asks the same names again as their time is up. What each of these answers brings was there before, so
 /// nothing of it speaks against the next name.
 #[test]

@@ -12,7 +12,7 @@ use staunch_scoring::{Budgets, Facts, Listing, Outcome, Params, QName, Scorer, S
 const RULES: u32 = 1;
 
 /// Probes: a name, its type, days since registration and since it was first seen.
-const PROBES: [(&str, u16, Option<f32>, Option<f32>); 20] = [
+const PROBES: [(&str, u16, Option<f32>, Option<f32>); 24] = [
     ("example.com", 1, None, None),
     ("www.example.com", 1, Some(4_000.0), Some(300.0)),
     ("www.example.com", 28, Some(4_000.0), Some(300.0)),
@@ -31,6 +31,10 @@ const PROBES: [(&str, u16, Option<f32>, Option<f32>); 20] = [
     ("abc.short.example", 1, None, None),
     ("x9z.short.example", 1, None, None),
     ("7q2.short.example", 1, None, None),
+    ("api.eu-west-1.prod.k8s.place.example", 1, None, None),
+    ("shop.eu-west-1.prod.k8s.place.example", 1, None, None),
+    ("k3x9q0vz71bd8h2w.eu-west-1.prod.k8s.place.example", 28, None, None),
+    ("q0vz71bd8h2wk3x9.directory-of-hosts.place.example", 1, None, None),
     ("tenant-one.github.io", 1, None, Some(20.0)),
     ("1.2.0.192.in-addr.arpa", 12, None, None),
 ];

@@ -43,6 +43,7 @@ pub const SCHEMES: &[Scheme] = &[
     Scheme { what: "letter case", draw: letter_case },
     Scheme { what: "everything at one tenant", draw: everything_at_one },
     Scheme { what: "everything over many owners", draw: everything },
+    Scheme { what: "hosts of a few places", draw: hosts_of_places },
 ];
 
 /// Encoders that also tell by when they ask.
@@ -308,6 +309,24 @@ fn everything(draw: &mut Random) -> Encoder {
         let told =
             Told { tenant: left + typed, icann: left + which + typed, session: left + which + domain + typed + kind };
         (query, told)
+    })
+}
+
+/// A host's name and one of a few ends behind it, of two labels or three: which host, and of which place.
+fn hosts_of_places(draw: &mut Random) -> Encoder {
+    let label = |draw: &mut Random| {
+        let len = 3 + draw.below(10);
+        random(draw, BASE32, len)
+    };
+    let places: Vec<Vec<Vec<u8>>> =
+        (0..1usize << draw.below(5)).map(|_| (0..2 + draw.below(2)).map(|_| label(draw)).collect()).collect();
+    let (pool, len) = (&cheapest()[..1 << (1 + draw.below(10))], draw.below(7));
+    Box::new(move |bits, _| {
+        let place = &places[bits.below(places.len())];
+        let host = if len == 0 { pool[bits.below(pool.len())].clone() } else { random(bits, BASE32, len) };
+        let labels: Vec<&[u8]> = std::iter::once(&host).chain(place).map(Vec::as_slice).collect();
+        let told = if len == 0 { log2(pool.len()) } else { 5.0 * len as f64 };
+        (Query::of(name(&labels, LEAK)), Told::all(told + log2(places.len())))
     })
 }
 

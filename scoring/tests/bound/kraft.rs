@@ -37,8 +37,8 @@ fn pool(size: usize) -> Vec<Vec<u8>> {
     labels.into_iter().collect()
 }
 
-/// Names under `domain`, a tenant or an ICANN-level domain: those sent, its apex, likely ones, and where it is a platform,
-/// its tenants'.
+/// Names under `domain`, a tenant or an ICANN-level domain: those sent, its apex, likely ones, hosts that end like those sent, and
+/// where it is a platform, its tenants'.
 fn below(sender: &Sender, domain: &NameBuf, labels: &[Vec<u8>]) -> Vec<NameBuf> {
     let text = domain.to_string();
     let mut names: BTreeSet<NameBuf> = labels.iter().map(|label| name(&[label], &text)).collect();
@@ -47,7 +47,13 @@ fn below(sender: &Sender, domain: &NameBuf, labels: &[Vec<u8>]) -> Vec<NameBuf> 
         names.extend(labels.iter().map(|label| name(&[label], "s3.amazonaws.com")));
     }
     names.extend(labels.iter().take(40).map(|label| name(&[b"www", label], &text)));
-    names.extend(sender.sent.iter().filter(|name| name.as_ref().is_at_or_below(domain.as_ref())).cloned());
+    let sent = || sender.sent.iter().filter(|name| name.as_ref().is_at_or_below(domain.as_ref()));
+    let ends: BTreeSet<String> = sent().filter_map(|sent| sent.as_ref().parent()).map(|end| end.to_string()).collect();
+    for end in ends.iter().filter(|end| end.ends_with(&format!(".{text}"))).take(4) {
+        names.extend(labels.iter().take(40).map(|label| name(&[label], end)));
+        names.extend(labels.iter().take(10).map(|label| name(&[b"www", label], end)));
+    }
+    names.extend(sent().cloned());
     names.into_iter().collect()
 }
 
