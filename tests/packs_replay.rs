@@ -188,6 +188,7 @@ fn a_tunnel_below_a_packed_name_ends_at_the_entrys_budget() {
         ("x.cloudfront.net", "look-alikes/cloudfront"),
         ("cloudfront.net", "look-alikes/cloudfront"), // a new tenant each time: the choice of it is what is told
         ("elb.eu-west-1.amazonaws.com", "look-alikes/aws-elb"),
+        ("eu-west-1.eks.amazonaws.com", "look-alikes/aws-endpoints"),
         ("www.google.com", "look-alikes/google"),
     ] {
         let budget = budget_of(&policy, entry);
@@ -235,6 +236,41 @@ fn a_rule_above_tenants_pays_for_the_choice_among_them() {
     let (told, refusal) = tunnel(&mut session, "s3.amazonaws.com", 200);
     assert_eq!(refusal.expect("refused").reason, Some(Reason::LedgerTenant));
     assert!(told > Bits::whole(1_600) && told <= Bits::whole(2_048), "{told}");
+}
+
+/// What somebody asks who looks after clusters, data bases and logs at a cloud: its services, and what they are called there.
+#[test]
+fn an_operators_work_at_a_cloud_is_done() {
+    const DAY: &str = "sts.amazonaws.com sts.eu-west-1.amazonaws.com ec2.eu-west-1.amazonaws.com eks.eu-west-1.amazonaws.com \
+        9F0C3B7A51D24E86A7C19B3D5E8F2046.gr7.eu-west-1.eks.amazonaws.com iam.amazonaws.com oidc.eks.eu-west-1.amazonaws.com \
+        autoscaling.eu-west-1.amazonaws.com logs.eu-west-1.amazonaws.com \
+        orders.c8x2kq7zw1vy.eu-west-1.rds.amazonaws.com orders.cluster-ro-c8x2kq7zw1vy.eu-west-1.rds.amazonaws.com \
+        vpc-search-prod-7kq2x9c4m1z8w5v3b6n0p7r2ta.eu-west-1.es.amazonaws.com monitoring.eu-west-1.amazonaws.com \
+        4B7D91E0C2A8463F95D1E7B30A6C8F52.sk1.eu-central-1.eks.amazonaws.com ssm.eu-west-1.amazonaws.com \
+        sessions.k7x2q9.0001.euw1.cache.amazonaws.com secretsmanager.eu-west-1.amazonaws.com kms.eu-west-1.amazonaws.com \
+        dynamodb.eu-west-1.amazonaws.com sqs.eu-west-1.amazonaws.com cloudformation.eu-west-1.amazonaws.com \
+        acme-tfstate.s3.eu-west-1.amazonaws.com route53.amazonaws.com bedrock-runtime.us-east-1.amazonaws.com \
+        login.microsoftonline.com management.azure.com acme-db.postgres.database.azure.com acmecosmos.documents.azure.com \
+        6f1c2e9a-7b3d-4c58-8e01-2d9f5a6b7c80.ods.opinsights.azure.com westeurope.livediagnostics.monitor.azure.com \
+        6f1c2e9a-7b3d-4c58-8e01-2d9f5a6b7c80.oms.opinsights.azure.com acme.openai.azure.com \
+        6f1c2e9a-7b3d-4c58-8e01-2d9f5a6b7c80.agentsvc.azure-automation.net";
+    let policy = policy("");
+    for kind in [SessionType::Batch, SessionType::Interactive] {
+        let mut session = Session::new(&policy, kind);
+        for (n, name) in DAY.split_whitespace().enumerate() {
+            let name = NameBuf::from_text(name).expect("name");
+            for (qtype, later) in [(1, 0.0), (28, 0.002)] {
+                let answer = session.ask(20.0 * n as f64 + later, &name, qtype);
+                assert_eq!(
+                    answer.verdict,
+                    Verdict::Answer,
+                    "{kind:?}: {name:?}: {:?} {:?}",
+                    answer.reason,
+                    answer.rule
+                );
+            }
+        }
+    }
 }
 
 /// Five more names below `zone`, other ones each time.
