@@ -73,9 +73,10 @@ pub enum ListsVerb {
 pub(super) fn run(verb: ListsVerb, socket: &Path, json: bool) -> Exit {
     match verb {
         ListsVerb::Show => ask(socket, &Request::Lists, json, show),
-        ListsVerb::Fetch { list } => {
-            ask(socket, &Request::FetchList { list }, json, |v| format!("{} lists are being fetched", v["ordered"]))
-        }
+        ListsVerb::Fetch { list } => ask(socket, &Request::FetchList { list }, json, |v| match v["ordered"].as_u64() {
+            Some(0) => "nothing to fetch: no list in force has a `url`".to_owned(),
+            _ => format!("{} lists are being fetched", v["ordered"]),
+        }),
         ListsVerb::Accept { list, sha256, reason, by } => {
             ask(socket, &Request::AcceptList { list, sha256, by: who(by), reason }, json, |v| {
                 format!("{}: {} entries are let in", text(&v["list"]), v["version"]["entries"])
