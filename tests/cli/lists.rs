@@ -1,4 +1,4 @@
-//! Lists looked at without a daemon.
+//! Lists looked at without a daemon, and what one says of fetching them.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -64,4 +64,12 @@ fn lines_are_told_of_the_lists_that_can_be_read_and_of_no_list_that_is_not_there
     assert_eq!(code(&lists(&["skipped", &config, "--list", "gone"])), 3);
     let nobodys = lists(&["skipped", &config, "--list", "owm"]);
     assert!(code(&nobodys) == 1 && text(&nobodys.stderr).contains("there are gone, own"), "{nobodys:?}");
+}
+
+#[test]
+fn where_no_list_has_a_url_nothing_is_said_to_be_fetched() {
+    let daemon = crate::daemon::Daemon::start("");
+    let said = daemon.run(&["lists", "fetch"]);
+    assert!(code(&said) == 0 && text(&said.stdout).contains("no list in force has a `url`"), "{said:?}");
+    assert_eq!(daemon.json(&["lists", "fetch"])["ordered"], 0);
 }
