@@ -213,6 +213,15 @@ pub fn retried<'r>(qname: NameRef<'_>, mut refused: impl Iterator<Item = NameRef
         .then(|| Local { ttl: VOLATILE_TTL, ..denied(suffix as u8, RULE_RETRIED) }) // at most 127 labels
 }
 
+/// Of a name that may be another one with a suffix of a search list behind it, that suffix: a domain at least, in front of which
+/// a whole name stands.
+pub fn behind_a_whole_name(qname: NameRef<'_>) -> Option<NameRef<'_>> {
+    let offsets = LabelOffsets::of(qname);
+    let own = offsets.count().saturating_sub(usize::from(Split::of(qname).icann_at));
+    let suffix = (own..offsets.count()).find(|suffix| is_expansion(qname, &offsets, *suffix, &[]))?;
+    Some(qname.strip_left(offsets.count() - suffix))
+}
+
 /// Whether what stands left of the `suffix` rightmost labels is a whole name, to which a stub has added them: two labels
 /// or more that end in a public suffix, in a special-use name, or in a search suffix of the session. One label, and what
 /// ends in nothing of that kind, may be a host of the suffix.

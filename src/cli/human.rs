@@ -239,6 +239,14 @@ pub fn explanation(v: &Value) -> String {
     if v["age"].is_object() {
         age(&mut out, &v["age"]);
     }
+    if v["search_suffix"].is_string() {
+        let suffix = text(&v["search_suffix"]);
+        let _ = write!(
+            out,
+            "\n  note      a whole name stands in front of {suffix}: if the sandbox's search list has that, announce it \
+             (--search {suffix}), and such names are answered here"
+        );
+    }
     if v["score"].is_object() {
         score_table(&mut out, &v["score"]);
     }

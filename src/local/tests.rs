@@ -251,6 +251,25 @@ fn a_name_above_others_that_exist_is_not_denied() {
     assert_eq!(apex.above_others(|| unreachable!("it is not denied")), apex);
 }
 
+#[test]
+fn a_whole_name_in_front_of_a_domain_is_seen() {
+    let at = |text: &str| {
+        let name = QName::from_text(text).expect("a name");
+        behind_a_whole_name(name.as_ref()).map(|suffix| suffix.to_string())
+    };
+    for (text, suffix) in [
+        ("www.site.com.corp.acme.com", Some("corp.acme.com")),
+        ("www.site.co.uk.acme.com", Some("acme.com")),
+        ("www.site.org.floor7.acme.com", Some("floor7.acme.com")),
+        ("git.corp.acme.com", None),
+        ("corp.acme.com", None),
+        ("site.com.br", None),
+        ("com", None),
+    ] {
+        assert_eq!(at(text).as_deref(), suffix, "{text}");
+    }
+}
+
 /// A stub that is told that a name is not there asks for it below each suffix of its search list.
 #[test]
 fn a_refused_name_is_refused_with_a_suffix_behind_it_too() {

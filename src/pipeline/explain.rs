@@ -14,7 +14,7 @@ use crate::cache::Key;
 use crate::decoy::Kind;
 use crate::event::{self, RuleRef, Scored, Source, Verdict};
 use crate::lists::Grants;
-use crate::local::Local;
+use crate::local::{self, Local};
 use crate::model::{Announcement, Mode, Now, Qtype, Reason, SessionId};
 use crate::pin::Details;
 use crate::policy::{Ask, AskZones, Decision};
@@ -71,6 +71,10 @@ pub struct Explanation {
     /// The name below which a random one would be asked first, to see whether the zone is a wildcard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoy_parent: Option<String>,
+    /// Of a name that enforce mode refuses though nothing names it, and in which a whole name stands in front: what stands behind
+    /// that, which may be a suffix of the sandbox's search list that nobody has announced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search_suffix: Option<String>,
     /// The score, unless the name is answered locally.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<Scored>,
@@ -269,6 +273,7 @@ fn explain(
         local: None,
         age: None,
         decoy_parent: None,
+        search_suffix: None,
         score: None,
     };
     let grants = live.grants.load();
@@ -315,6 +320,9 @@ fn explain(
     explanation.score = Some(scored(&decision.assessment, decision.booked(outcome)));
     let listed = |rule: &RuleRef| Listed::of(&live.policy.lists.deny, name, &rule.id);
     explanation.list = decision.rule.as_ref().and_then(listed);
+    if decision.would != Verdict::Answer && decision.rule.is_none() && !inner.is_closed() {
+        explanation.search_suffix = local::behind_a_whole_name(name).map(|suffix| suffix.to_string());
+    }
     explanation.rule = decision.rule;
     Ok(explanation)
 }

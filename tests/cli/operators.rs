@@ -68,3 +68,21 @@ fn an_address_that_nobody_asks_from_is_not_announced() {
     let output = daemon.run(&["session", "announce", "b2", "--address", "127.0.0.9", "--type", "batch"]);
     assert_eq!(code(&output), 0, "loopback is a sandbox's on a machine of one's own: {output:?}");
 }
+
+#[test]
+fn explain_tells_of_a_search_list_that_nobody_announced() {
+    let daemon = Daemon::start(ENFORCE);
+    let name = |n: u64| format!("{}.site{n}.com.corp.acme-works.com", chunk(n));
+    for n in 0..4 {
+        daemon.ask(&name(n), 1);
+    }
+    let explained = daemon.json(&["explain", &name(9), "--session", "s1"]);
+    assert_eq!((&explained["reason"], &explained["would"]), (&"score".into(), &"sinkhole".into()), "{explained}");
+    assert_eq!(explained["search_suffix"], "corp.acme-works.com", "{explained}");
+    let words = daemon.run(&["explain", &name(9), "--session", "s1"]);
+    assert!(String::from_utf8_lossy(&words.stdout).contains("--search corp.acme-works.com"), "{words:?}");
+    for fine in ["www.site9.org", "git.corp.acme-works.com"] {
+        let explained = daemon.json(&["explain", fine, "--session", "s1"]);
+        assert!(explained["search_suffix"].is_null(), "{explained}");
+    }
+}
