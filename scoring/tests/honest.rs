@@ -148,6 +148,13 @@ fn a_name_that_is_asked_all_day_is_no_download() {
         session.state.observe(tenant.as_ref(), Answered { rcode: 0, octets: 160 });
     }
     assert!(volume(&session.assess(next, TXT)).contribution > 2.0);
+    // So are long ones to one name that is polled.
+    let mut session = Session::new();
+    session.watch("next.vendor-cloud.com", TXT);
+    for _ in 0..60 {
+        session.state.observe(tenant.as_ref(), Answered { rcode: 0, octets: 1_000 });
+    }
+    assert!(volume(&session.assess(next, TXT)).contribution > 2.0);
 }
 
 /// What is asked again, and when, tells something and is charged. A session that has spent its ledger on that is refused what it

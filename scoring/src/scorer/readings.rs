@@ -86,15 +86,19 @@ fn resolved_names(account: &Account) -> u32 {
 
 /// Answers of one name that may each say something else: to its questions for A, AAAA and HTTPS.
 const ANSWERS_A_NAME: u64 = 3;
+/// Octets of an answer as names of hosts have it, an alias or two and some addresses. Chosen without a source.
+const ORDINARY: u64 = 256;
 
 /// Octets that answers can have brought, `None` before the first: an answer that comes again, because its time was up, brings what
-/// it brought before, and a name that is polled all day would look like a download.
+/// it brought before, and a name that is polled all day would look like a download. What is longer than such an answer may be one.
 fn told_by_answers(account: &Account) -> Option<u32> {
     let (names, answers) = (u64::from(account.history.new), u64::from(account.answers));
+    let octets = u64::from(account.answer_volume) * u64::from(VOLUME_UNIT);
+    let each = octets.checked_div(answers)?;
     let other = answers.min(names * ANSWERS_A_NAME);
-    let octets = (u64::from(account.answer_volume) * u64::from(VOLUME_UNIT) * other).checked_div(answers)?;
+    let again = (answers - other) * each.saturating_sub(ORDINARY);
     // No more than is kept of the sum, which is 20 bits.
-    u32::try_from(octets).ok()
+    u32::try_from(octets * other / answers + again).ok()
 }
 
 /// Names of a tenant of which those with a registered label may have anything beside it.

@@ -1,4 +1,5 @@
-//! Answer volume: octets of record data that came back under a tenant, at most three answers of them for each of its names.
+//! Answer volume: octets of record data that came back under a tenant; beyond three answers for each of its names what is longer
+//! than answers of hosts are.
 //!
 //! What a tunnel brings in stands in answers. Addresses are small: hundreds of names make a few kilobytes. There is no
 //! trace with answers to fit on; the density is chosen so that a tenant of ordinary names never speaks (median 256 octets,
