@@ -126,7 +126,7 @@ impl Queue {
         if let Some(pending) = self.pending.get(&domain) {
             return pending.waits();
         }
-        let from = targets.iter().map(|(authority, _)| self.ready_at(authority, per_minute)).min().unwrap_or(0);
+        let (from, _) = self.soonest(&targets, 0, per_minute, 0);
         if from.saturating_sub(now) >= PATIENCE_MS {
             // It would only stand in the way of other servers' look-ups until it is given up.
             return Offer::Paused;
@@ -154,9 +154,16 @@ impl Queue {
         offer
     }
 
-    /// From when on a server may be asked.
-    fn ready_at(&self, authority: &str, per_minute: u32) -> u64 {
-        self.limits.get(authority).map_or(0, |limit| limit.ready_at(per_minute))
+    /// From when on, `now` at the earliest, one of the servers may be asked, and which: the one in turn, `at`, or the first behind
+    /// it that is not left alone. None in the clear in place of one that is not: it is asked where that one has failed.
+    fn soonest(&self, targets: &[(String, String)], at: usize, per_minute: u32, now: u64) -> (u64, usize) {
+        let is_secret = |at: usize| targets.get(at).is_some_and(|(authority, _)| authority.starts_with("https:"));
+        let from = |at: usize| {
+            let limit = targets.get(at).and_then(|(authority, _)| self.limits.get(authority));
+            limit.map_or(0, |limit| limit.ready_at(per_minute)).max(now)
+        };
+        let turns = (at..targets.len()).chain(0..at).filter(|other| is_secret(*other) || !is_secret(at));
+        turns.map(|at| (from(at), at)).min_by_key(|(from, _)| *from).unwrap_or((now, at))
     }
 
     /// A look-up one of whose servers may be asked at `now`: that of the session which has caused the fewest in this hour,
@@ -166,10 +173,7 @@ impl Queue {
         // Jobs used in this hour, the job, and its server.
         let mut ready: Option<(u32, usize, usize)> = None;
         for (place, job) in self.jobs.iter().enumerate() {
-            // The next one in turn, or the first behind it that is not left alone.
-            let from = |at: usize| job.targets.get(at).map_or(0, |(server, _)| self.ready_at(server, per_minute));
-            let turns = (job.at..job.targets.len()).chain(0..job.at);
-            let (from, at) = turns.map(|at| (from(at).max(now), at)).min_by_key(|(from, _)| *from).unwrap_or((now, 0));
+            let (from, at) = self.soonest(&job.targets, job.at, per_minute, now);
             if from > now {
                 soonest = soonest.min(from);
                 continue;
@@ -347,6 +351,28 @@ mod tests {
         assert_eq!((&job.domain, job.url()), (&name("c.example"), "two/x"));
         assert!(!queue.done(job, Report::Failed(None), now));
         assert!(matches!(queue.next(60, now), Next::Wait(5_000)), "the pause of the second server is the shorter one");
+    }
+
+    #[test]
+    fn a_server_in_the_clear_is_asked_in_its_turn_alone() {
+        let mut queue = Queue::default();
+        let clear = [targets("https://a"), targets("http://a")].concat();
+        let offer = |queue: &mut Queue, n: u32, now| {
+            queue.offer(name(&format!("n{n}.example")).as_ref(), clear.clone(), (1, 100), 60, now)
+        };
+        // The fifth is past the burst, and waits for its second.
+        for n in 0..5 {
+            assert!(matches!(offer(&mut queue, n, 0), Offer::Waits { .. }));
+        }
+        let asked = std::iter::from_fn(|| take(&mut queue, 0)).map(|job| job.url().to_owned()).collect::<Vec<_>>();
+        assert_eq!(asked, ["https://a/x"; 4]);
+        let job = take(&mut queue, 1_000).expect("a job");
+        assert!(!queue.done(job, Report::Failed(Some(PATIENCE_MS)), 1_000));
+        assert_eq!(take(&mut queue, 1_000).expect("a job").url(), "http://a/x", "the other has had its turn");
+        // Nobody changes to it because the other is left alone.
+        assert!(matches!(offer(&mut queue, 5, 1_000), Offer::Paused));
+        assert!(matches!(offer(&mut queue, 6, 2_000), Offer::Waits { from, .. } if from == PATIENCE_MS + 1_000));
+        assert!(take(&mut queue, 2_000).is_none());
     }
 
     #[test]
