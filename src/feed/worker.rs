@@ -52,6 +52,8 @@ struct Inner {
     unapplied: Option<Unapplied>,
     /// Whose.
     waiting: HashSet<String>,
+    /// Whose are being put in force just now.
+    trying: HashSet<String>,
     /// Why the last try to put copies in force failed, and when that was told.
     not_in_force: Option<(String, u64)>,
     /// What settings have shown and nobody was told of yet.
@@ -96,25 +98,23 @@ impl Inner {
 
     /// Why the good copy of a list is not in force, where that is known.
     fn unused(&self, source: &Source) -> Option<String> {
-        let waits = self.not_in_force.as_ref().filter(|_| self.waiting.contains(&source.id));
+        let is_waiting = self.waiting.contains(&source.id) || self.trying.contains(&source.id);
+        let waits = self.not_in_force.as_ref().filter(|_| is_waiting);
         source.problem.clone().or_else(|| waits.map(|(why, _)| why.clone()))
     }
 
     /// What is to be put in force now. What is good from here on counts anew.
-    fn take(&mut self) -> (Option<Unapplied>, HashSet<String>) {
-        (self.unapplied.take(), std::mem::take(&mut self.waiting))
+    fn take(&mut self) -> Option<Unapplied> {
+        self.trying = std::mem::take(&mut self.waiting);
+        self.unapplied.take()
     }
 
     /// Notes how a try to put in force what was taken ended; what is to be told of it.
-    fn put(
-        &mut self,
-        (before, waiting): (Option<Unapplied>, HashSet<String>),
-        result: Result<(), String>,
-        now: u64,
-    ) -> Option<Told> {
+    fn put(&mut self, before: Option<Unapplied>, result: Result<(), String>, now: u64) -> Option<Told> {
+        let tried = std::mem::take(&mut self.trying);
         let Err(why) = result else { return self.not_in_force.take().map(|_| Told::InForce) };
         tracing::error!(why, "fetched lists could not be put in force");
-        self.waiting.extend(waiting);
+        self.waiting.extend(tried);
         let since = before.map_or(now, |before| before.since);
         self.unapplied.get_or_insert(Unapplied { since, from: now + PUT_AGAIN_MS });
         let is_told = |(told, at): &(String, u64)| *told == why && now.saturating_sub(*at) < TOLD_AGAIN_MS;

@@ -92,7 +92,9 @@ fn what_cannot_be_put_in_force_is_told_each_hour_and_so_is_its_end() {
     let mut told = |minute: u64, why: Option<&str>| {
         let now = minute * MINUTE;
         inner.note_good(&good.id, now);
+        let before = inner.unused(&good);
         let taken = inner.take();
+        assert_eq!(inner.unused(&good), before, "while it is tried nothing has changed");
         let told = inner.put(taken, why.map_or(Ok(()), |why| Err(why.into())), now);
         let again = inner.unapplied.map(|unapplied| unapplied.from);
         assert_eq!(again, why.map(|_| now + PUT_AGAIN_MS), "it is tried again");
