@@ -248,7 +248,8 @@ impl Context<'_, '_> {
             }
             let Some(ports) = ports else { continue };
             let before = elements;
-            for range in &ranges {
+            // What has ended is not opened, and takes no room.
+            for range in ranges.iter().filter(|_| expires > self.environment.wall) {
                 let more = enforce::range_elements(scopes.bits().into(), &ports);
                 elements[usize::from(range.first().is_ipv6())] += more;
             }
@@ -258,7 +259,7 @@ impl Context<'_, '_> {
                     &path.key("ranges"),
                     format!(
                         "more than fit into the packet filter, which takes {} elements of ranges: one for each range, each of \
-                         its ports, and each phase of each of its profiles (16 without `profiles`)",
+                         its ports (two at least), and each phase of each of its profiles (16 without `profiles`)",
                         enforce::RANGES_MAX
                     ),
                     "name the profiles that need them, or write fewer and wider ranges",
