@@ -16,6 +16,8 @@ use crate::regular;
 const NAMED: &str = "/run/netns";
 /// Most octets of a resolv.conf that are read: glibc looks at three servers, so that one has some hundred.
 const RESOLV_CONF: u64 = 64 * 1024;
+/// Tries at opening it.
+const OPEN_TRIES: u32 = 100;
 
 /// A network namespace.
 #[derive(Debug)]
@@ -104,11 +106,23 @@ fn resolv_conf_within(root: &Path) -> Option<String> {
     // A pipe is not waited for.
     how.flags = (libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) as u64;
     how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
-    // SAFETY: the descriptor is open, the name ends with a NUL, and `how` is as long as said; all live through the call.
-    let opened = unsafe {
-        libc::syscall(libc::SYS_openat2, root.as_raw_fd(), FILE.as_ptr(), &raw const how, size_of::<libc::open_how>())
+    let open = || {
+        // SAFETY: the descriptor is open, the name ends with a NUL, and `how` is as long as said; all live through the call.
+        let opened = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                root.as_raw_fd(),
+                FILE.as_ptr(),
+                &raw const how,
+                size_of::<libc::open_how>(),
+            )
+        };
+        if opened < 0 { Err(io::Error::last_os_error()) } else { Ok(opened) }
     };
-    let opened = i32::try_from(opened).ok().filter(|opened| *opened >= 0)?;
+    // Where anything at all is renamed or mounted on this host while a `..` is followed, the kernel has it asked again.
+    let again = |opened: &io::Result<_>| opened.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EAGAIN));
+    let opened = (1..OPEN_TRIES).map(|_| open()).find(|opened| !again(opened)).unwrap_or_else(open);
+    let opened = i32::try_from(opened.ok()?).ok()?;
     // SAFETY: the descriptor was just made and is nobody else's.
     let file = unsafe { File::from_raw_fd(opened) };
     let mut text = String::new();
@@ -176,7 +190,9 @@ pub fn is_without_ipv6(interfaces: &[u32]) -> bool {
         let file = interface_name(*number).map(|name| format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"));
         file.and_then(|file| std::fs::read_to_string(file).ok()).is_some_and(|value| value.trim() == "1")
     };
-    !Path::new("/proc/sys/net/ipv6").exists() || (!interfaces.is_empty() && interfaces.iter().all(is_off))
+    // Where nothing is shown of the network at all, nothing says that there is none.
+    let none = Path::new("/proc/sys/net").exists() && !Path::new("/proc/sys/net/ipv6").exists();
+    none || (!interfaces.is_empty() && interfaces.iter().all(is_off))
 }
 
 /// What an interface of the calling thread's namespace is called; its number where it has gone.
