@@ -114,12 +114,12 @@ fn verdict(evidence: &Evidence<'_>) -> (Outcome, String) {
             Aim::Away | Aim::Link => open("answered".into()),
         };
     }
-    if let (Aim::Within, Heard::NoRoute(why)) = (evidence.aim, evidence.heard) {
-        // Its own kernel says so of the sandbox itself.
-        return (Outcome::Absent, format!("the sandbox has no way there ({why})"));
-    }
     // Without a loopback of its own it goes where everything goes, and what becomes of it there is seen.
     let went_out = evidence.aim == Aim::Within && evidence.sight.is_some_and(|sight| !sight.arrived.is_empty());
+    if let (Aim::Within, Heard::NoRoute(why), false) = (evidence.aim, evidence.heard, went_out) {
+        // Its own kernel says so of the sandbox itself. Of what went out it may be anybody's word.
+        return (Outcome::Absent, format!("the sandbox has no way there ({why})"));
+    }
     if !evidence.control.good && !went_out {
         return unsure(format!("its control failed: {}", evidence.control.text));
     }
@@ -225,6 +225,16 @@ mod tests {
                 "no loopback, and the host went no further with it",
             ),
             (Aim::Within, Silent, lossy, false, true, false, Inconclusive, "packets were lost"),
+            (
+                Aim::Within,
+                no(),
+                lossy,
+                false,
+                true,
+                false,
+                Inconclusive,
+                "somebody behind the host says so, of what was lost",
+            ),
             (Aim::Within, Silent, seen, true, true, false, Open, "it left by way of the host"),
             // From within.
             (Aim::Away, refused(), None, false, true, true, Closed, "heard"),
