@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::MetadataExt;
@@ -103,8 +103,8 @@ fn resolv_conf_within(root: &Path) -> Option<String> {
     let root = File::open(root).ok()?;
     // SAFETY: plain numbers, for which zero is a value.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    // A pipe is not waited for.
-    how.flags = (libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) as u64;
+    // Found, and not opened: what a sandbox calls so may be a device, and opening one may do something (a watchdog's starts it).
+    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
     how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
     let open = || {
         // SAFETY: the descriptor is open, the name ends with a NUL, and `how` is as long as said; all live through the call.
@@ -124,13 +124,11 @@ fn resolv_conf_within(root: &Path) -> Option<String> {
     let opened = (1..OPEN_TRIES).map(|_| open()).find(|opened| !again(opened)).unwrap_or_else(open);
     let opened = i32::try_from(opened.ok()?).ok()?;
     // SAFETY: the descriptor was just made and is nobody else's.
-    let file = unsafe { File::from_raw_fd(opened) };
-    let mut text = String::new();
-    if !file.metadata().ok()?.is_file() {
+    let found = unsafe { File::from_raw_fd(opened) };
+    if !found.metadata().ok()?.is_file() {
         return None;
     }
-    file.take(RESOLV_CONF + 1).read_to_string(&mut text).ok()?;
-    (text.len() as u64 <= RESOLV_CONF).then_some(text)
+    resolv_conf(format!("/proc/self/fd/{}", found.as_raw_fd()).as_ref())
 }
 
 /// `ioctl_ns(2)`.
