@@ -47,7 +47,8 @@ pub struct Held<'s> {
 }
 
 impl Held<'_> {
-    /// For what no verdict of another question rests on (counts, samples, what was asked last): the version stays.
+    /// For what no verdict of another question rests on (counts, what was asked last), and for samples, by which names with a
+    /// suffix behind them are denied: an answer that stands for one of those is over within the second. The version stays.
     pub fn quietly(&mut self) -> &mut Inner {
         &mut self.inner
     }
