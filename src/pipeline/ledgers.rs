@@ -18,7 +18,7 @@ const SHOWN: usize = 10;
 
 /// The owner whose sessions are one group; nobody else has one.
 fn owner(context: &Context) -> Option<&str> {
-    context.announcement.owner.as_deref().filter(|owner| !owner.is_empty())
+    context.announcement.owner.as_deref()
 }
 
 /// Tells that the store did not take something. Where it does not, it does not for very many sessions at once.

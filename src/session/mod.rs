@@ -311,8 +311,10 @@ pub struct Context {
 }
 
 impl Context {
-    /// From an announcement; `announced` is false for one that was made up.
-    pub fn new(announcement: Announcement, announced: bool) -> Self {
+    /// From an announcement; `announced` is false for one that was made up. An owner without a name is nobody: sessions of
+    /// which a script knew none have nothing in common.
+    pub fn new(mut announcement: Announcement, announced: bool) -> Self {
+        announcement.owner = announcement.owner.filter(|owner| !owner.trim().is_empty());
         let cohort = cohort(announcement.id.as_str());
         let partitions = Partitions::of(&announcement);
         Self { announcement, announced, cohort, partitions }
@@ -425,6 +427,23 @@ mod tests {
             inner.case_for(key, Reason::Score, CaseId::from_random(key));
         }
         assert_eq!(inner.cases.len(), CASES);
+    }
+
+    #[test]
+    fn sessions_whose_owner_has_no_name_share_nothing() {
+        let context = |id: &str, owner: &str| {
+            let id = SessionId::new(id).expect("id");
+            let announcement = Announcement::without_sandbox(id, SessionType::Batch);
+            Context::new(Announcement { owner: Some(owner.into()), ..announcement }, true)
+        };
+        let rules = crate::partition::Rules { shared_by: crate::partition::SharedBy::Group, private: false };
+        let partition = |context: &Context| context.partitions.sharing(rules).partition;
+        for nobody in ["", " "] {
+            let (a, b) = (context("a", nobody), context("b", nobody));
+            assert_ne!(partition(&a), partition(&b));
+            assert_eq!(a.announcement.owner, None);
+        }
+        assert_eq!(partition(&context("a", "team")), partition(&context("b", "team")));
     }
 
     #[test]
