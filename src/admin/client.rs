@@ -37,6 +37,15 @@ pub enum Error {
         /// How long was waited.
         patience: Duration,
     },
+    /// The daemon has closed the connection with the request in hand. Whether it was carried out is not known.
+    #[error(
+        "the daemon on {path} has closed the connection and given no answer, as it does when it ends; what was asked may have \
+         been done"
+    )]
+    Ended {
+        /// The socket.
+        path: PathBuf,
+    },
     /// The daemon said no.
     #[error("{message}")]
     Refused {
@@ -81,7 +90,9 @@ impl Exchange {
 
     /// The first line: whether the request was carried out.
     pub fn response(&mut self) -> Result<serde_json::Value, Error> {
-        let line = self.line()?.ok_or_else(|| Error::Protocol("no answer".into()))?;
+        // One that is cut short is none.
+        let line = self.line()?.filter(|line| line.ends_with('\n'));
+        let line = line.ok_or_else(|| Error::Ended { path: self.path.clone() })?;
         match serde_json::from_str(&line) {
             Ok(Response::Ok(value)) => Ok(value),
             Ok(Response::Error { code, message }) => Err(Error::Refused { code, message }),
@@ -135,6 +146,29 @@ mod tests {
         let error = ask(&path, &Request::Status, patience).expect_err("no answer");
         assert!(matches!(error, Error::Silent { .. }), "{error:?}");
         assert!(!error.to_string().contains("not reachable"), "{error}");
+    }
+
+    #[test]
+    fn a_daemon_that_ends_with_a_request_in_hand_is_not_called_another_version() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("admin.sock");
+        let listener = UnixListener::bind(&path).expect("bound");
+        for said in ["", "{\"ok\":{}", "{\"ok\":7}\n", "hello\n"] {
+            let answer = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let (mut stream, _) = listener.accept().expect("a client");
+                    let mut request = String::new();
+                    BufReader::new(&stream).read_line(&mut request).expect("a request");
+                    stream.write_all(said.as_bytes()).expect("said");
+                });
+                ask(&path, &Request::Status, Duration::from_secs(10))
+            });
+            match answer {
+                Ok(answer) => assert!(said.contains('7') && answer == 7, "{said}: {answer}"),
+                Err(Error::Ended { .. }) => assert!(!said.ends_with('\n'), "{said}"),
+                Err(error) => assert!(said == "hello\n" && error.to_string().contains("version"), "{said}: {error}"),
+            }
+        }
     }
 
     #[test]
