@@ -3,8 +3,10 @@
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
+
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::private_dir;
 
@@ -32,7 +34,7 @@ pub fn bind(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
         if !existing.file_type().is_socket() {
             return Err(io::Error::other(format!("{} exists and is not a socket", path.display())));
         }
-        if UnixStream::connect(path).is_ok() {
+        if is_heard(path)? {
             return Err(io::Error::other(format!("another daemon listens on {}", path.display())));
         }
         std::fs::remove_file(path)?;
@@ -43,6 +45,26 @@ pub fn bind(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
         std::os::unix::fs::chown(path, None, group)?;
     }
     Ok(listener)
+}
+
+/// Whether somebody listens on a socket. Waits for nobody: whoever takes no connection may be stopped, and listens all the same.
+/// An error where that cannot be told, because the socket is another user's or of another kind: it is not ours to replace.
+fn is_heard(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock => Ok(true),
+            io::ErrorKind::ConnectionRefused => Ok(false),
+            kind => {
+                let path = path.display();
+                let told =
+                    format!("whether somebody listens on {path} cannot be told: {error}; remove it if nobody does");
+                Err(io::Error::new(kind, told))
+            }
+        },
+    }
 }
 
 /// Makes a directory for a socket to be in, if it is missing, which the group may pass through and not read: no file in it that
@@ -82,6 +104,27 @@ pub fn number_in(file: &str, name: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_on_is_replaced() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("socket");
+        drop(UnixListener::bind(&path).expect("bound"));
+        drop(bind(&path, None).expect("nobody listens on what is left"));
+        std::fs::remove_file(&path).expect("removed");
+        // One that takes no connections, with as many waiting as there is room for: who asks has to wait.
+        let stopped = Socket::new(Domain::UNIX, Type::STREAM, None).expect("socket");
+        stopped.bind(&SockAddr::unix(&path).expect("an address")).expect("bound");
+        stopped.listen(0).expect("listens");
+        let _waiting = std::os::unix::net::UnixStream::connect(&path).expect("taken by the kernel");
+        let error = bind(&path, None).expect_err("somebody listens");
+        assert!(error.to_string().contains("another daemon"), "{error}");
+        std::fs::remove_file(&path).expect("removed");
+        // Such as a log's.
+        let _datagrams = std::os::unix::net::UnixDatagram::bind(&path).expect("bound");
+        let error = bind(&path, None).expect_err("not ours");
+        assert!(error.to_string().contains("cannot be told") && path.exists(), "{error}");
+    }
 
     #[test]
     fn a_directory_that_is_made_for_a_socket_is_for_its_group_at_most() {
