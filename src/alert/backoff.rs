@@ -1,4 +1,5 @@
-//! Pauses between tries: doubling, capped, half of each random so that many instances do not come back at once.
+//! Pauses between tries: doubling, capped, half of each random so that many instances do not come back at once; or as long as
+//! the other side asks for.
 
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use super::{Failure, Retry};
 pub(super) fn pause(retry: Retry, tries: u32, failure: &Failure, random: u32) -> Duration {
     let doubled = retry.first.saturating_mul(1u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX));
     let full = match failure {
-        Failure::Unreachable(_) => doubled,
-        Failure::Busy { wait, .. } => wait.unwrap_or(doubled).max(retry.first),
+        // Who says when to come back is not asked before that.
+        Failure::Busy { wait: Some(wait), .. } => return (*wait).max(retry.first).min(retry.most),
+        Failure::Unreachable(_) | Failure::Busy { wait: None, .. } => doubled,
         // Nothing but a change by a person helps.
         Failure::Refused(_) => retry.most,
     };
@@ -32,8 +34,10 @@ mod tests {
         );
         assert_eq!(pause(retry, 1, &down, 0).as_millis(), 100);
         assert_eq!(pause(retry, 1, &Failure::Refused(404), u32::MAX), retry.most);
-        let busy = |wait| pause(retry, 1, &Failure::Busy { status: 429, wait }, u32::MAX).as_millis();
         let seconds = |s| Some(Duration::from_secs(s));
-        assert_eq!([None, seconds(0), seconds(5), seconds(86_400)].map(busy), [200, 200, 5_000, 30_000]);
+        for (random, own) in [(u32::MAX, 200), (0, 100)] {
+            let busy = |wait| pause(retry, 1, &Failure::Busy { status: 429, wait }, random).as_millis();
+            assert_eq!([None, seconds(0), seconds(5), seconds(86_400)].map(busy), [own, 200, 5_000, 30_000]);
+        }
     }
 }

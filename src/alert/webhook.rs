@@ -13,8 +13,10 @@ use ureq::http::Uri;
 use ureq::unversioned::transport::DefaultConnector;
 
 use super::{Failure, Sink, event_json};
+use crate::clock;
 use crate::event::Alert;
 use crate::outbound::{HostResolver, Lookup, Reach};
+use crate::rdap::retry_after;
 
 /// Most octets of an answer that are read. Its content is of no interest; reading it lets the connection be kept.
 const ANSWER_OCTETS: u64 = 16 * 1024;
@@ -67,12 +69,13 @@ impl Sink for Webhook {
         }
         let mut answer = request.send(body).map_err(|error| Failure::Unreachable(error.to_string()))?;
         let status = answer.status().as_u16();
-        let wait = answer.headers().get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse().ok());
+        let now = clock::now().wall.shown;
+        let wait = answer.headers().get("retry-after").and_then(|value| retry_after(value.to_str().ok()?, now));
         // Whether the rest of the answer comes does not matter: the status has been given.
         let _ = answer.body_mut().with_config().limit(ANSWER_OCTETS).read_to_vec();
         match status {
             200..=299 => Ok(()),
-            408 | 429 | 500..=599 => Err(Failure::Busy { status, wait: wait.map(Duration::from_secs) }),
+            408 | 429 | 500..=599 => Err(Failure::Busy { status, wait: wait.map(Duration::from_millis) }),
             _ => Err(Failure::Refused(status)),
         }
     }
@@ -106,6 +109,35 @@ pub(super) fn check_url(url: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::testing;
+
+    #[test]
+    fn who_is_busy_says_when_to_come_back_in_seconds_or_by_a_date() {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let mut webhook = Webhook::new(url, "/x".into(), None, Duration::from_secs(10), None);
+        let soon = jiff::Timestamp::from_millisecond(clock::now().wall.shown as i64 + 20_000).unwrap();
+        let soon = soon.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        for (said, least, most) in [("20", 20, 20), (&*soon, 10, 20), ("Sun, 06 Nov 1994 08:49:37 GMT", 0, 0)] {
+            let failure = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    let mut request = Vec::new();
+                    while !request.ends_with(b"}") {
+                        let mut octets = [0; 4096];
+                        let length = stream.read(&mut octets).unwrap();
+                        request.extend_from_slice(&octets[..length]);
+                    }
+                    let head = "HTTP/1.1 503 X\r\nConnection: close\r\nContent-Length: 0\r\n";
+                    write!(stream, "{head}Retry-After: {said}\r\n\r\n").unwrap();
+                });
+                webhook.deliver(&testing::alert(1)).unwrap_err()
+            });
+            let Failure::Busy { status: 503, wait: Some(wait) } = failure else { panic!("{said}: {failure:?}") };
+            assert!((least..=most).contains(&wait.as_secs()), "{said}: {wait:?}");
+        }
+    }
 
     #[test]
     fn the_signature_is_the_one_a_receiver_computes() {

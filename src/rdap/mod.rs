@@ -39,6 +39,7 @@ use crate::store::{Registered, Registration};
 
 pub use self::bootstrap::{Bootstrap, BootstrapError, MAX_OCTETS as MAX_BOOTSTRAP_OCTETS};
 pub use self::client::Outcome;
+pub(crate) use self::limit::retry_after;
 pub use self::response::{ResponseError, registered};
 pub(crate) use self::url::authority_of;
 pub use self::url::{BaseUrl, is_askable, redirect};
