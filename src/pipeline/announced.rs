@@ -8,13 +8,16 @@ use super::refusals::refuse_as;
 use super::{Pipeline, Walk};
 use crate::event::{Source, Verdict};
 use crate::model::{Ede, Reason};
-use crate::session::Session;
+use crate::session::{Inner, Session};
 use crate::store::Durable;
 use crate::wire::Query;
 
 /// How long a refusal waits for the disk: longer than for one that is merely busy, and well below what a stub waits. Chosen without
 /// a source.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is said to a source whose session has ended and that has another.
+const ANOTHERS: &str = "the source is of another session by now; ask again";
 
 impl Pipeline {
     /// A quarantine is on disk before anybody is told of it. Of a disk that hangs nobody knows when that will be, so a stub hears
@@ -30,9 +33,8 @@ impl Pipeline {
         let live = self.live.load_full();
         let session = walk.session.clone();
         let inner = session.inner.lock();
-        // Announced, or another's by now: what that one is told, the next question says.
-        if inner.ended && self.sessions.by_address(walk.from).is_some() {
-            return fail(walk, query, Ede::NotReady, "the source is of another session by now; ask again", out);
+        if self.is_anothers(walk, &inner) {
+            return fail(walk, query, Ede::NotReady, ANOTHERS, out);
         }
         if settled.is_err() {
             return fail(
@@ -46,13 +48,27 @@ impl Pipeline {
         refuse_as(&live, &inner, walk, query, out);
     }
 
+    /// Whether the source of a session that has ended was announced, or is another's by now: what that one is told, the next
+    /// question says.
+    fn is_anothers(&self, walk: &Walk, inner: &Inner) -> bool {
+        inner.ended && self.sessions.by_address(walk.from).is_some()
+    }
+
     /// Answers a query of a session that was closed while the query was on its way.
     pub(super) async fn refuse_closed(&self, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
+        let session = walk.session.clone();
+        let (pending, anothers) = {
+            let inner = session.inner.lock();
+            (inner.pending(), self.is_anothers(walk, &inner))
+        };
+        if anothers {
+            // Nobody was closed, and nobody is to read in the events that somebody was.
+            return fail(walk, query, Ede::NotReady, ANOTHERS, out);
+        }
         walk.record.verdict = Verdict::Sinkhole;
         walk.record.would = Verdict::Sinkhole;
         walk.record.reason = Some(Reason::Quarantined);
         walk.record.source = Source::Policy;
-        let pending = walk.session.inner.lock().pending();
         self.announce_refusal(walk, query, pending, out).await;
     }
 
