@@ -215,7 +215,7 @@ fn append_lines(out: &mut impl Write, torn: &mut bool, lines: &[u8], written: &m
     Ok(())
 }
 
-/// Moves the file out of the way, older ones with it. Nothing to move is no error: somebody else has moved it.
+/// Moves the file out of the way, older ones with it; those that are beyond `keep` go. Nothing to move is no error: somebody else has moved it.
 fn rotate(path: &Path, keep: u32) -> io::Result<()> {
     let numbered = |n: u32| {
         let mut name = path.as_os_str().to_owned();
@@ -229,7 +229,11 @@ fn rotate(path: &Path, keep: u32) -> io::Result<()> {
     for n in (1..keep).rev() {
         absent_is_fine(std::fs::rename(numbered(n), numbered(n + 1)))?;
     }
-    absent_is_fine(if keep == 0 { std::fs::remove_file(path) } else { std::fs::rename(path, numbered(1)) })
+    absent_is_fine(if keep == 0 { std::fs::remove_file(path) } else { std::fs::rename(path, numbered(1)) })?;
+    // From a time when more were kept. What cannot be removed is left, with those behind it.
+    let mut beyond = (keep.saturating_add(1)..).map(numbered);
+    while beyond.next().is_some_and(|old| std::fs::remove_file(old).is_ok()) {}
+    Ok(())
 }
 
 #[cfg(test)]
@@ -254,6 +258,23 @@ mod tests {
         };
         assert_eq!(names, ["events.jsonl", "events.jsonl.1", "events.jsonl.2"]);
         assert!(std::fs::metadata(&path).expect("file").len() < 1 << 16);
+    }
+
+    #[test]
+    fn where_fewer_are_kept_than_before_the_others_go() {
+        for (keep, left) in [(0, vec!["lines"]), (1, vec!["lines", "lines.1"])] {
+            let dir = tempfile::tempdir().expect("directory");
+            let path = dir.path().join("lines");
+            for n in 1..=5 {
+                std::fs::write(dir.path().join(format!("lines.{n}")), "older\n").expect("written");
+            }
+            let config = Config { file: path, rotate_bytes: 1 << 16, keep };
+            LineFile::open(&config, "lines").expect("opens").write(&[b'x'; 70_000]);
+            let there = std::fs::read_dir(dir.path()).expect("lists").map(|entry| entry.expect("entry").file_name());
+            let mut there: Vec<_> = there.collect();
+            there.sort();
+            assert_eq!(there, left);
+        }
     }
 
     #[test]
