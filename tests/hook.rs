@@ -416,3 +416,20 @@ fn what_an_operator_orders_of_a_packet_filter_that_hangs_is_said_to_be_behind() 
     hook.mode("");
     hook.until("open", |hook| hook.answered("www.site.example"));
 }
+
+#[test]
+fn a_hook_that_fails_again_and_again_is_one_alert() {
+    let hook = Hook::start("[[alert]]\nname = \"own\"\nkind = \"file\"\npath = \"alerts.jsonl\"");
+    assert!(hook.answered("www.site.example"), "the control");
+    hook.mode("garbage");
+    let mut names = 0;
+    // With every address that is to be pinned, as often as somebody asks for one.
+    hook.until("started anew five times", |hook| {
+        names += 1;
+        assert!(!hook.answered(&format!("n{names}.site.example")));
+        hook.starts().len() > 5
+    });
+    let alerts = std::fs::read_to_string(hook.daemon.dir.path().join("state/alerts.jsonl")).expect("alerts");
+    let told = alerts.lines().filter(|line| line.contains("what was ordered"));
+    assert_eq!(told.count(), 1, "{alerts}");
+}

@@ -14,6 +14,7 @@ use super::fixed::fixed;
 use super::reconcile::{RECONCILED, is_same, reconcile};
 use super::restore::restore;
 use super::sinks::{SinkHosts, alert_config};
+use super::steady::Steady;
 use super::{Start, StartError, absolute, rollover};
 use crate::alert::Delivery;
 use crate::answer::{AllowRange, AnswerRules};
@@ -26,7 +27,7 @@ use crate::forward::{self, Forwarder, Upstream, ZoneServers};
 use crate::identity::NodeKey;
 use crate::learn::{self, Base, Book, Enforced, NotLearned, Settled};
 use crate::lists::{Grants, HashKey, Scope};
-use crate::model::{Announcement, Mode, Qtype, SessionId, SessionType};
+use crate::model::{Announcement, Mode, Now, Qtype, SessionId, SessionType};
 use crate::outbound::HostResolver;
 use crate::pin::PinPolicy;
 use crate::pipeline::{Cause, Explanation, Learning, Live, Pipeline, Sinkhole};
@@ -50,6 +51,24 @@ pub struct Built {
     pub feeds: feed::Config,
     /// Looks up hosts of our own interest.
     pub resolver: Arc<dyn HostResolver>,
+    /// How the packet filter is, as it was told.
+    pub filter: Arc<Filter>,
+}
+
+/// Tells of the packet filter's health.
+#[derive(Debug, Default)]
+pub struct Filter(Steady);
+
+impl Filter {
+    /// To be called at every change, and now and then while it is well.
+    pub fn look(&self, pipeline: &Pipeline, is_healthy: bool, now: Now) {
+        let what = match self.0.look(is_healthy, now.mono) {
+            Some(true) => "the packet filter holds again what was ordered, and has for a minute",
+            Some(false) => "the packet filter does not hold what was ordered; enforced sessions get no addresses",
+            None => return,
+        };
+        pipeline.degraded(what, now);
+    }
 }
 
 /// The configuration that `start` asks for.
@@ -166,15 +185,12 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
     }
     pipeline.keep_zones();
     let watched = Arc::downgrade(&pipeline);
+    let filter = Arc::<Filter>::default();
+    let told = filter.clone();
     pipeline.enforcer.on_health(move |healthy| {
         // The last of the pipeline is gone only when the process ends.
         if let Some(pipeline) = watched.upgrade() {
-            let what = if healthy {
-                "the packet filter holds again what was ordered"
-            } else {
-                "the packet filter does not hold what was ordered; enforced sessions get no addresses"
-            };
-            pipeline.degraded(what, crate::clock::now());
+            told.look(&pipeline, healthy, crate::clock::now());
             pipeline.gate.nudge();
         }
     });
@@ -192,7 +208,7 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
         }
         recorded => drop(recorded.context("journal")?),
     }
-    Ok(Built { pipeline, events, node, feeds, resolver })
+    Ok(Built { pipeline, events, node, feeds, resolver, filter })
 }
 
 /// Puts a new configuration in force: rules, lists, profiles, mode, zones, answers, sessions. Listeners, upstreams,

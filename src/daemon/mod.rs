@@ -15,6 +15,7 @@ mod rollover;
 mod room;
 mod sampled;
 mod sinks;
+mod steady;
 mod supervisor;
 mod tasks;
 mod watchdog;
@@ -265,6 +266,9 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
                 let now = clock::now();
                 if let Some(by) = set.look(now.wall) {
                     clock_was_set(&pipeline, by, now);
+                }
+                if pipeline.enforcer.healthy() {
+                    built.filter.look(&pipeline, true, now);
                 }
                 let panicked = listener.counters().panics.load(std::sync::atomic::Ordering::Relaxed);
                 if let Some(fresh) = panics.look(panicked, now.mono) {
