@@ -22,7 +22,7 @@ pub(super) async fn allow(pipeline: &Arc<Pipeline>, mut grant: Grant, now: Now) 
     require("reason", &grant.reason)?;
     require("owner", &grant.owner)?;
     let bad = |text: String| Response::error(ErrorCode::BadRequest, text);
-    let form = RuleForm::parse(&grant.name).map_err(|error| bad(error.to_string()))?;
+    let form = RuleForm::parse(&grant.name).map_err(|error| bad(format!("{error}; {}", error.remedy())))?;
     if !grant.ports.is_empty()
         && let Err(error) = Ports::read(&grant.ports)
     {

@@ -58,6 +58,20 @@ fn words_that_could_forge_a_line_are_refused_with_what_is_wrong() {
 }
 
 #[test]
+fn a_name_that_cannot_be_allowed_is_told_with_what_to_write() {
+    let daemon = Daemon::start(ENFORCE);
+    for (name, told) in [
+        ("https://files.site.example/x?y=1", "write the host name alone: `files.site.example`"),
+        ("b\u{fc}cher.example", "starts with `xn--`"),
+        ("com", "such as `owner.com`"),
+    ] {
+        let output = daemon.run(&["allow", name, "--for", "5m", "--reason", "r", "--owner", "o"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(code(&output) == 2 && said.contains(told), "{output:?}");
+    }
+}
+
+#[test]
 fn an_address_that_nobody_asks_from_is_not_announced() {
     let daemon = Daemon::start(ENFORCE);
     for address in ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "::ffff:0.0.0.0", "255.255.255.255"] {
