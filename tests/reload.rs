@@ -81,29 +81,38 @@ fn a_name_that_is_denied_while_its_answer_is_under_way_is_refused_with_the_rule(
 }
 
 #[test]
-fn whose_source_is_announced_while_an_answer_is_under_way_was_not_closed() {
-    let ((came, coming), (go, goes)) = (channel(), channel::<()>());
-    let upstream = daemon::upstream_after(move || {
-        let _ = came.send(());
-        let _ = goes.recv();
-    });
+fn whose_source_becomes_another_sessions_while_an_answer_is_under_way_was_not_closed() {
+    let announce = ["session", "announce", "job", "--address", "127.0.0.1", "--type", "batch"];
     let policy = "[policy]\nmode = \"enforce\"\nunknown_source = \"profile\"\n[enforce]\nbackend = \"dry-run\"\n";
-    let daemon = Daemon::start_at(upstream, "off", policy);
-    let (rcode, answers, reply) = std::thread::scope(|scope| {
-        let asked = scope.spawn(|| daemon.ask("www.site.example", 1));
-        coming.recv().expect("the question has left");
-        // A sandbox that asks before its runtime has announced it.
-        let announced = daemon.run(&["session", "announce", "job", "--address", "127.0.0.1", "--type", "batch"]);
-        assert_eq!(code(&announced), 0, "{announced:?}");
-        drop(go);
-        asked.join().expect("asked")
-    });
-    assert_eq!((rcode, answers), (2, 0), "{reply:?}");
-    assert!(reply.contains("ask again"), "{reply:?}");
-    let event = daemon.event(|event| event["session"] == "unannounced:127.0.0.1");
-    let told = ["verdict", "would", "source", "reason"].map(|field| event[field].as_str());
-    assert_eq!(told, [Some("answer"), Some("answer"), Some("failed"), None], "{event}");
-    assert_eq!(daemon.ask("www.other.example", 1).0, 0, "the control");
+    // A sandbox that asks before its runtime has announced it; one that ends where sources that nobody announced are judged by
+    // their profile, as in monitor mode, which refuses nobody.
+    for (policy, before, meanwhile, session) in
+        [(policy, &[][..], &announce[..], "unannounced:127.0.0.1"), ("", &announce, &["session", "end", "job"], "job")]
+    {
+        let ((came, coming), (go, goes)) = (channel(), channel::<()>());
+        let upstream = daemon::upstream_after(move || {
+            let _ = came.send(());
+            let _ = goes.recv();
+        });
+        let daemon = Daemon::start_at(upstream, "off", policy);
+        if !before.is_empty() {
+            assert_eq!(code(&daemon.run(before)), 0);
+        }
+        let (rcode, answers, reply) = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| daemon.ask("www.site.example", 1));
+            coming.recv().expect("the question has left");
+            let done = daemon.run(meanwhile);
+            assert_eq!(code(&done), 0, "{done:?}");
+            drop(go);
+            asked.join().expect("asked")
+        });
+        assert_eq!((rcode, answers), (2, 0), "{reply:?}");
+        assert!(reply.contains("ask again"), "{reply:?}");
+        let event = daemon.event(|event| event["session"] == session);
+        let told = ["verdict", "would", "source", "reason"].map(|field| event[field].as_str());
+        assert_eq!(told, [Some("answer"), Some("answer"), Some("failed"), None], "{event}");
+        assert_eq!(daemon.ask("www.other.example", 1).0, 0, "the control");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::finish::fail;
 use super::refusals::refuse_as;
-use super::{Pipeline, Walk};
+use super::{Live, Pipeline, Walk, refuses_strangers};
 use crate::event::{Source, Verdict};
 use crate::model::{Ede, Reason};
 use crate::session::{Inner, Session};
@@ -33,7 +33,7 @@ impl Pipeline {
         let live = self.live.load_full();
         let session = walk.session.clone();
         let inner = session.inner.lock();
-        if self.is_anothers(walk, &inner) {
+        if self.is_anothers(&live, walk, &inner) {
             return fail(walk, query, Ede::NotReady, ANOTHERS, out);
         }
         if settled.is_err() {
@@ -48,18 +48,18 @@ impl Pipeline {
         refuse_as(&live, &inner, walk, query, out);
     }
 
-    /// Whether the source of a session that has ended was announced, or is another's by now: what that one is told, the next
-    /// question says.
-    fn is_anothers(&self, walk: &Walk, inner: &Inner) -> bool {
-        inner.ended && self.sessions.by_address(walk.from).is_some()
+    /// Whether the source of a session that has ended was announced, is another's by now, or will be one that nobody announced:
+    /// what that one is told, the next question says.
+    fn is_anothers(&self, live: &Live, walk: &Walk, inner: &Inner) -> bool {
+        inner.ended && (self.sessions.by_address(walk.from).is_some() || !refuses_strangers(live))
     }
 
     /// Answers a query of a session that was closed while the query was on its way.
     pub(super) async fn refuse_closed(&self, walk: &mut Walk, query: &Query<'_>, out: &mut Vec<u8>) {
-        let session = walk.session.clone();
+        let (live, session) = (self.live.load_full(), walk.session.clone());
         let (pending, anothers) = {
             let inner = session.inner.lock();
-            (inner.pending(), self.is_anothers(walk, &inner))
+            (inner.pending(), self.is_anothers(&live, walk, &inner))
         };
         if anothers {
             // Nobody was closed, and nobody is to read in the events that somebody was.

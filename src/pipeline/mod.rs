@@ -346,7 +346,7 @@ impl Pipeline {
     /// Whose query this is. A source nobody announced is adopted, or refused where the policy is enforced and says so.
     /// In monitor mode a source that finds no room shares one session with all others that find none.
     fn identify(&self, live: &Live, from: IpAddr, now: Now) -> Option<Arc<Session>> {
-        let refuse = live.policy.mode == Mode::Enforce && live.policy.unknown_source == UnknownSource::Refuse;
+        let refuse = refuses_strangers(live);
         if let Some(session) = self.sessions.by_address(from) {
             return (!refuse || session.context().announced).then_some(session);
         }
@@ -369,6 +369,11 @@ impl Pipeline {
             Err(_) => None,
         }
     }
+}
+
+/// Whether sources are refused that nobody announced.
+fn refuses_strangers(live: &Live) -> bool {
+    live.policy.mode == Mode::Enforce && live.policy.unknown_source == UnknownSource::Refuse
 }
 
 impl Service for Pipeline {
