@@ -126,7 +126,10 @@ fn steps_are_judged_and_ask_nobody_else_until_the_end() {
     // The state is as it has to be for the next one.
     runner.ok("start.sh", &[("STAUNCH_MODE", "enforce")]);
     assert!(!events.exists(), "nothing of the run before is taken for this one's");
+    assert!(runner.looks_up("www.site.example", "", ""), "the job before was closed, and this one is another");
     runner.ok("stop.sh", &[]);
+    let uploads = said(&runner.step(&format!("cat {}/events.jsonl", events.display())));
+    assert!(uploads.contains("www.site.example") && !uploads.contains("attacker1.example"), "{uploads}");
 }
 
 #[test]

@@ -42,8 +42,9 @@ fi
 servers="$(printf '%s' "$upstream" | awk -v RS=, '{ gsub(/[[:space:]"\\]/, ""); printf "%s\"%s\"", sep, $0; sep = ", " }')"
 
 install -d -m 0755 "$dir"
-# Of an earlier run: they would be taken for this one's.
-rm -rf "$dir/events"
+# Of an earlier run: its events would be taken for this one's, and the session would begin with what that one's has spent, or
+# closed.
+rm -rf "$dir/events" "$dir/state"
 install -d -m 0700 -o "$user" -g "$user" "$dir/state"
 # The steps run as users that may not write here: what they ask for is refused by what stands here.
 install -m 0755 "$binary" "$dir/staunch"
