@@ -205,6 +205,12 @@ fn what_cannot_work_is_refused_before_anything_is_changed() {
     let before = runner.resolv_conf();
     let rules = runner.world.path("rules.toml");
     std::fs::write(&rules, "nonsense = true\n").expect("written");
+    // A tool that the kernel does not let do its work.
+    let tools = runner.world.path("tools");
+    std::fs::create_dir(&tools).expect("made");
+    std::fs::write(tools.join("nft"), "#!/bin/sh\necho no such luck >&2\nexit 1\n").expect("written");
+    std::fs::set_permissions(tools.join("nft"), std::fs::Permissions::from_mode(0o755)).expect("permissions");
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").expect("a path"));
     for (variables, told) in [
         (&[("STAUNCH_MODE", "canary")][..], "monitor or enforce"),
         (&[("STAUNCH_BINARY", "/nonexistent")], "not an executable"),
@@ -212,11 +218,13 @@ fn what_cannot_work_is_refused_before_anything_is_changed() {
         (&[("STAUNCH_UPSTREAM", "nonsense")], "does not load"),
         // An address that is not ours: it cannot become ready.
         (&[("STAUNCH_ADDRESS", "198.51.100.1")], "not become ready"),
+        (&[("PATH", &*path)], "cannot be refused"),
     ] {
         let output = runner.script("start.sh", variables);
         assert_eq!(output.status.code(), Some(1), "{variables:?}: {}", said(&output));
         assert!(said(&output).contains(told), "{variables:?}: {}", said(&output));
         assert_eq!(runner.resolv_conf(), before, "{variables:?}");
+        assert_eq!(runner.read("runner/pid"), "", "{variables:?}");
     }
     let tables = runner.world.gw.sh("nft list tables");
     assert!(!String::from_utf8_lossy(&tables.stdout).contains("staunch_runner"));

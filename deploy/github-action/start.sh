@@ -79,32 +79,22 @@ undo() {
     kill "$pid" 2>/dev/null || true
     rm -f "$dir/pid"
     tail -n 20 "$dir/log" >&2
-    fail "it did not become ready"
+    fail "$1"
 }
 for _ in $(seq 150); do
-    kill -0 "$pid" 2>/dev/null || undo
+    kill -0 "$pid" 2>/dev/null || undo "it did not become ready"
     if "$dir/staunch" --socket "$dir/state/admin.sock" healthcheck --address "$address:53" >/dev/null 2>&1; then
         ready=yes
         break
     fi
     sleep 0.2
 done
-[ "${ready:-}" = yes ] || undo
+[ "${ready:-}" = yes ] || undo "it did not become ready"
 echo "$pid" >"$dir/pid"
 
-cat /proc/sys/kernel/random/boot_id >"$dir/boot"
-# What stood there comes back with stop.sh. A link is replaced, or systemd-resolved would write to what it points at.
-printf '%s\n' "$resolv" >"$dir/resolv.path"
-if [ -L "$resolv" ]; then
-    readlink "$resolv" >"$dir/resolv.link"
-    rm "$resolv"
-else
-    cp "$resolv" "$dir/resolv.conf"
-fi
-printf 'nameserver %s\noptions edns0\n' "$address" | tee "$dir/resolv.ours" >"$resolv"
-
+# First what may fail: resolv.conf is still the runner's own then.
 if [ "${STAUNCH_LOCK:-true}" = true ]; then
-    nft -f - <<EOC
+    nft -f - <<EOC || undo "questions to other servers cannot be refused, see nft's words above; \`lock: false\` goes without"
 table inet staunch_runner
 delete table inet staunch_runner
 table inet staunch_runner {
@@ -127,6 +117,17 @@ table inet staunch_runner {
 }
 EOC
 fi
+
+cat /proc/sys/kernel/random/boot_id >"$dir/boot"
+# What stood there comes back with stop.sh. A link is replaced, or systemd-resolved would write to what it points at.
+printf '%s\n' "$resolv" >"$dir/resolv.path"
+if [ -L "$resolv" ]; then
+    readlink "$resolv" >"$dir/resolv.link"
+    rm "$resolv"
+else
+    cp "$resolv" "$dir/resolv.conf"
+fi
+printf 'nameserver %s\noptions edns0\n' "$address" | tee "$dir/resolv.ours" >"$resolv"
 
 [ -z "${GITHUB_OUTPUT:-}" ] || echo "events=$dir/events" >>"$GITHUB_OUTPUT"
 echo "staunch: names are judged in $mode mode (process $pid, $dir)"
