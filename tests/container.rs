@@ -3,9 +3,10 @@
 mod world;
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Duration;
 
+use world::ns::Process;
 use world::staunch::{Config, Staunch, binary};
 use world::tunnel::{self, PASSWORD, Tool};
 use world::{World, lockdown, relay, wait_for};
@@ -94,6 +95,11 @@ impl<'w> Job<'w> {
     }
 
     fn run(&self, id: &str, address: &str, root: &Path, script: &str) -> Output {
+        self.command(&["timeout", LIMIT], id, address, root, script).output().expect("the recipe runs")
+    }
+
+    /// The recipe, run by other words; without any the process is its shell.
+    fn command(&self, by: &[&str], id: &str, address: &str, root: &Path, script: &str) -> Command {
         let job = self.world.path(&format!("{id}.job"));
         std::fs::write(&job, script).expect("written");
         let mut command = self.world.gw.command("sh");
@@ -106,14 +112,14 @@ impl<'w> Job<'w> {
             ),
             _ => ("", ""),
         };
-        command.arg("-c").arg(format!("{before}exec timeout \"$0\" \"$@\"")).arg(LIMIT);
+        command.arg("-c").arg(format!("{before}exec \"$@\"")).arg("sh").args(by);
         command.arg(format!("{TREE}/deploy/oci/sandbox.sh")).args([id, address]).arg(root).arg(job);
         command.env("GATEWAY", self.world.agents[0].gateway.to_string()).env("KIND", "interactive");
         command.env("RUNTIME", self.runtime).env("RUNTIME_OPTIONS", options).env("STAUNCH", &self.staunch);
         command.env("STAUNCH_SOCKET", self.world.path("state/admin.sock")).env("TEMPLATE", &self.template);
         // The state of a quarantine is looked at behind the job.
         command.env("KEEP_SESSION", "1").env("NETNS_PREFIX", format!("{}{}-c", world::ns::PREFIX, std::process::id()));
-        command.output().expect("the recipe runs")
+        command
     }
 }
 
@@ -199,16 +205,35 @@ fn a_second_start_of_the_same_id_leaves_the_first_alone() {
             .gw
             .run(async move { tokio::time::timeout(Duration::from_secs(30), started.accept()).await.map(|_| ()) });
         let second = runs.is_ok().then(|| job.run("twice", "10.77.9.9", &root, "echo SECOND\n"));
+        let third = job.run("thrice", "10.77.9.8", &root, "echo THIRD\n");
         let go = listen(7102);
         world.gw.spawn(async move { while go.accept().await.is_ok() {} });
         let first = first.join().expect("the first ends");
         let second = second.unwrap_or_else(|| panic!("the first does not run: {}", said(&first)));
         assert!(!second.status.success() && !said(&second).contains("SECOND"), "{}", said(&second));
         assert!(said(&second).contains("left alone"), "{}", said(&second));
+        assert!(!third.status.success() && said(&third).contains("an address has one sandbox"), "{}", said(&third));
         assert!(first.status.success() && said(&first).contains("DONE"), "{}: {}", first.status, said(&first));
     });
     let left = world.gw.sh("ip -o link show; ip netns list");
     assert!(!String::from_utf8_lossy(&left.stdout).contains("twice"), "the first leaves nothing behind");
+}
+
+#[test]
+fn whoever_ends_the_recipe_ends_the_job() {
+    let Some(world) = create() else { return };
+    let root = rootfs(&world, &[]);
+    let job = Job::new(&world).unannounced();
+    let command = job.command(&[], "ended", "10.77.9.8", &root, "echo BEGUN\nsleep 55\necho DONE\n");
+    let mut process = Process::start(command, world.path("ended.log"));
+    assert!(process.wait_for_log("BEGUN", Duration::from_secs(30)), "{}", process.log());
+    // SAFETY: a plain system call on a process that this test has started.
+    assert_eq!(unsafe { libc::kill(process.id() as i32, libc::SIGTERM) }, 0);
+    let over = wait_for(Duration::from_secs(20), || (!process.runs()).then_some(()));
+    assert!(over.is_some(), "it goes on: {}", process.log());
+    assert!(!process.log().contains("DONE"), "{}", process.log());
+    let left = world.gw.sh("ip -o link show; ip netns list; crun list 2>/dev/null");
+    assert!(!String::from_utf8_lossy(&left.stdout).contains("ended"), "it leaves nothing behind");
 }
 
 /// iodine as the container's root, and a file that it is to carry.

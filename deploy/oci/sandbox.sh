@@ -40,6 +40,8 @@ bundle="$(mktemp -d)"
 # shellcheck disable=SC2086,SC2317 # a list of words; called by the traps
 cleanup() {
     trap - EXIT INT TERM
+    # It may not have come as far as a container that can be removed.
+    [ -z "${run:-}" ] || kill "$run" 2>/dev/null || true
     if [ "$(basename "$runtime")" = podman ]; then
         $runtime rm --force --ignore "$id" >/dev/null 2>&1 || true
     else
@@ -63,7 +65,8 @@ linked=yes
 # One address on either side; nothing but the gateway is on the link.
 echo 1 >"/proc/sys/net/ipv6/conf/$link/disable_ipv6" 2>/dev/null || true
 ip link set "$link" up
-ip route add "$address/32" dev "$link"
+ip route add "$address/32" dev "$link" ||
+    { echo "sandbox: $address is not led to '$id', see above; an address has one sandbox" >&2; exit 1; }
 ip netns exec "$netns" sh -euc '
     echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6 2>/dev/null || true
     ip link set lo up
@@ -84,16 +87,19 @@ chmod 0755 "$bundle"
 chmod 0644 "$bundle/resolv.conf" "$bundle/job"
 sed -e "s,@ROOTFS@,$rootfs,g" -e "s,@BUNDLE@,$bundle,g" -e "s,@NETNS@,$netns,g" "$template" >"$bundle/config.json"
 
-status=0
+# Not in the foreground: there a shell acts on a signal only when the job is over.
 if [ "$(basename "$runtime")" = podman ]; then
     # ROOTFS and JOB as above; the engine adds nothing to them but the network namespace and what is given here.
     # shellcheck disable=SC2086 # a list of words
     $runtime run --rm --name "$id" --network "ns:/run/netns/$netns" --user 1000:1000 --read-only --cap-drop all \
         --security-opt no-new-privileges --pids-limit 0 --tmpfs /tmp:rw,nosuid,nodev,size=64m \
         --volume "$bundle/resolv.conf:/etc/resolv.conf:ro" --volume "$bundle/job:/job:ro" \
-        $runtime_options --rootfs "$rootfs" /bin/sh /job </dev/null || status=$?
-    exit "$status"
+        $runtime_options --rootfs "$rootfs" /bin/sh /job </dev/null &
+else
+    # shellcheck disable=SC2086 # a list of words
+    $runtime $runtime_options run --bundle "$bundle" "$id" </dev/null &
 fi
-# shellcheck disable=SC2086 # a list of words
-$runtime $runtime_options run --bundle "$bundle" "$id" </dev/null || status=$?
+run=$! status=0
+wait "$run" || status=$?
+run=""
 exit "$status"
