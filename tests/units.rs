@@ -20,7 +20,7 @@ fn each_unit_is_understood_and_as_narrow_as_it_says() {
     let said = String::from_utf8_lossy(&output.stdout);
     print!("{said}");
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(said.matches("exposure level").count(), 3, "{said}");
+    assert_eq!(said.matches("exposure level").count(), 4, "{said}");
 }
 
 /// A systemd in the world's gateway.
@@ -153,7 +153,7 @@ fn a_real_systemd_starts_the_units_and_they_do_what_they_say() {
     }
     // A shorter watchdog than the shipped one, so that the test can wait for it.
     let short = ("staunch.service.d/short.conf", "[Service]\nWatchdogSec=3\n");
-    let init = Init::boot(&world, CONFIG, &[short]);
+    let init = Init::boot(&world, CONFIG, &[short, ("nftables.service", NFTABLES)]);
     init.wait_active("staunch.service");
     init.wait_active("staunch-lockdown.service");
     let agent = &world.agents[0];
@@ -212,6 +212,7 @@ fn a_real_systemd_starts_the_units_and_they_do_what_they_say() {
         assert!(answered("www.site.example"), "signal {how}");
     }
     enforcer(&init, agent);
+    lockdown_behind_nftables(&init);
 
     // The lockdown outlives the service, and what it was applied by.
     assert!(
@@ -241,11 +242,33 @@ fn enforcer(init: &Init, agent: &world::Agent) {
     assert!(dialled.is_err(), "an address that nobody resolved");
 }
 
+/// The distribution's unit, with an empty ruleset of the host's own.
+const NFTABLES: &str = "[Unit]\nDefaultDependencies=no\nBefore=network-pre.target\n[Service]\nType=oneshot\n\
+    RemainAfterExit=yes\nExecStart=/usr/sbin/nft flush ruleset\nExecReload=/usr/sbin/nft flush ruleset\n\
+    ExecStop=/usr/sbin/nft flush ruleset\n";
+
+/// Whatever empties the ruleset by way of the distribution's unit, the lockdown stands again behind it.
+fn lockdown_behind_nftables(init: &Init) {
+    let words = ["/usr/bin/staunch", "lockdown", "status", "--config", "/etc/staunch/staunch.toml"];
+    let stands = || init.run(&words).status.success().then_some(());
+    for verbs in [&["start"][..], &["restart"], &["reload"], &["stop", "start"]] {
+        for verb in verbs {
+            let done = init.systemctl(&[verb, "nftables.service"]);
+            assert!(done.status.success(), "{verb}: {done:?}");
+        }
+        assert!(wait_for(LIMIT, stands).is_some(), "behind {verbs:?}: {:?}\n{}", init.run(&words), init.journal());
+        // By a unit that knows of it, so that the next stop and reload reach it.
+        init.wait_active("staunch-lockdown.service");
+    }
+}
+
 #[test]
 fn no_unit_is_named_that_does_not_exist() {
     let dir = PathBuf::from(format!("{TREE}/deploy/systemd"));
     let text = |name: &str| std::fs::read_to_string(dir.join(name)).expect("a unit");
-    for name in ["staunch.service", "staunch.socket", "staunch-enforcer.service", "staunch-lockdown.service"] {
+    let units = std::fs::read_dir(&dir).expect("units").map(|file| file.expect("a unit").file_name());
+    for name in units.map(|name| name.into_string().expect("UTF-8")) {
+        let name = name.as_str();
         let unit = text(name);
         for word in unit.lines().filter(|line| !line.starts_with('#')).flat_map(|line| line.split(['=', ' '])) {
             if word.starts_with("staunch") && (word.ends_with(".service") || word.ends_with(".socket")) {
