@@ -213,6 +213,11 @@ fn a_real_systemd_starts_the_units_and_they_do_what_they_say() {
     }
     enforcer(&init, agent);
     lockdown_behind_nftables(&init);
+    // Whoever runs without an enforcer does not enable it; nothing else brings it in.
+    let wants = || init.property("staunch.service", "Wants").contains("staunch-enforcer.service");
+    assert!(wants(), "the resolver's start brings in the one that is enabled");
+    assert!(init.systemctl(&["disable", "staunch-enforcer.service"]).status.success(), "{}", init.journal());
+    assert!(!wants(), "and no other");
 
     // The lockdown outlives the service, and what it was applied by.
     assert!(
