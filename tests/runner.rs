@@ -216,6 +216,8 @@ fn what_cannot_work_is_refused_before_anything_is_changed() {
         (&[("STAUNCH_BINARY", "/nonexistent")], "not an executable"),
         (&[("STAUNCH_RULES", rules.to_str().expect("UTF-8"))], "does not load"),
         (&[("STAUNCH_UPSTREAM", "nonsense")], "does not load"),
+        (&[("STAUNCH_UPSTREAM", "192.0.2.1, 127.0.1.1")], "would let it ask nobody"),
+        (&[("STAUNCH_UPSTREAM", "[::1]:5353")], "would let it ask nobody"),
         // An address that is not ours: it cannot become ready.
         (&[("STAUNCH_ADDRESS", "198.51.100.1")], "not become ready"),
         (&[("PATH", &*path)], "cannot be refused"),

@@ -39,6 +39,12 @@ if [ -z "$upstream" ]; then
     upstream="$(awk '$1 == "nameserver" { printf "%s%s", sep, $2; sep = "," }' "$source")"
 fi
 [ -n "$upstream" ] || fail "no upstream is known; give one with \`upstream\`"
+# A resolver on the runner would be kept from asking anybody. Docker's, 127.0.0.11, asks from elsewhere.
+if [ "${STAUNCH_LOCK:-true}" = true ] && printf '%s' "$upstream" | tr ',' '\n' | grep -Fvx 127.0.0.11 |
+    grep -Eq '^[[:space:]]*(127\.|\[?::1(\]|$))'; then
+    fail "upstream $upstream is on this runner, and the lock would let it ask nobody; give the servers behind it with \`upstream\`," \
+        "or \`lock: false\`"
+fi
 servers="$(printf '%s' "$upstream" | awk -v RS=, '{ gsub(/[[:space:]"\\]/, ""); printf "%s\"%s\"", sep, $0; sep = ", " }')"
 
 install -d -m 0755 "$dir"
