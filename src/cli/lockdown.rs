@@ -44,7 +44,8 @@ pub struct Words {
     /// Interfaces behind which sandboxes live; a `*` at the end stands for any rest.
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     interfaces: Vec<InterfaceName>,
-    /// A bridge, and its ports behind which sandboxes live; repeat for more bridges.
+    /// A bridge, and its ports behind which sandboxes live; repeat for more bridges. A `*` at the end of a port stands for any
+    /// rest, on every bridge of this host.
     #[arg(long, value_name = "BRIDGE=PORT,...")]
     bridge: Vec<Bridge>,
     /// Source addresses that an interface or port may use, and nobody else; of a port also its hardware address. Repeat
