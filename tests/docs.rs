@@ -135,6 +135,22 @@ fn every_command_in_the_documents_is_one() {
 }
 
 #[test]
+fn what_the_readme_shows_of_a_policys_capacity_is_what_is_printed() {
+    let command = "staunch capacity --policy deploy/staunch.example.toml";
+    let text = read("README.md");
+    let shown =
+        text.split_once(&format!("$ {command}\n")).and_then(|(_, rest)| rest.split_once("```")).expect("shown").0;
+    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    let output =
+        std::process::Command::new(daemon::BINARY).args(words).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let printed = String::from_utf8(output.expect("it runs").stdout).expect("text");
+    for line in shown.lines().filter(|line| *line != "...") {
+        let begun = line.trim_end_matches("...");
+        assert!(printed.lines().any(|printed| printed.starts_with(begun)), "{line}\n{printed}");
+    }
+}
+
+#[test]
 fn a_command_that_is_none_is_found() {
     let help = commands::Help::new(daemon::BINARY);
     let found = commands::of(
