@@ -16,7 +16,8 @@ pub fn must_end(plan: &Plan, flow: &Tracked, place: &dyn Fn(IpAddr) -> Place) ->
     let owned = plan.owned();
     let sandbox = |address: IpAddr| {
         owned.contains(&address)
-            || plan.sources.contains(&address)
+            // A session of this host's own processes is behind no interface.
+            || (plan.sources.contains(&address) && place(address) != Place::Here)
             || matches!(place(address), Place::Behind(name) if plan.sandboxes.iter().any(|s| s.name.covers(&name)))
     };
     let enforce = plan.mode == Mode::Enforce;

@@ -98,8 +98,10 @@ fn guard(plan: &Plan) -> Vec<Chain> {
     }
     base.rules(others.iter().map(lead));
     if !plan.sources.is_empty() {
-        base.why("Addresses of sessions: from sandbox interfaces alone.");
-        base.rules(sources_in(&plan.sources, "counter drop"));
+        base.why(
+            "Addresses of sessions: from sandbox interfaces alone, and from this host itself where it has one of them.",
+        );
+        base.rules(sources_in(&plan.sources, "counter drop").iter().map(|rule| format!("iifname != \"lo\" {rule}")));
     }
     chains.insert(0, base);
     if !routed.is_empty() {

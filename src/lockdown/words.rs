@@ -48,7 +48,10 @@ pub fn does(plan: &Plan) -> Vec<String> {
         all.extend(plan.sandboxes.iter().map(sources));
         if !plan.sources.is_empty() {
             let sources: Vec<_> = plan.sources.iter().map(ToString::to_string).collect();
-            all.push(format!("Sources of sessions, from sandbox interfaces alone: {}.", sources.join(", ")));
+            all.push(format!(
+                "Sources of sessions, from sandbox interfaces and this host itself alone: {}.",
+                sources.join(", ")
+            ));
         }
         all.extend(plan.ports.iter().map(port));
         if !plan.ports.is_empty() {

@@ -139,3 +139,21 @@ fn addresses_are_handed_out_only_if_asked_for() {
         assert!(heard(), "{bind}: asked for");
     }
 }
+
+#[test]
+fn a_session_that_is_the_host_itself_still_reaches_the_host() {
+    let Some(world) = create(1) else { return };
+    let own: SocketAddr = (GATEWAY_OUTSIDE, 80).into();
+    echo::start(&world.gw, own);
+    let file = world.path("staunch.toml");
+    let text = format!(
+        "version = 1\n[server]\nlisten = [\"10.77.1.1:53\"]\n[enforce]\nbackend = \"nft\"\ninterfaces = [\"ag1\"]\n[[session]]\n\
+         id = \"host\"\naddresses = [\"{GATEWAY_OUTSIDE}\", \"10.77.1.1\"]\ntype = \"batch\"\n"
+    );
+    std::fs::write(&file, text).expect("written");
+    let said = apply(&world, &["--config", file.to_str().expect("UTF-8")]);
+    assert!(said.contains(&format!("10.77.1.1, {GATEWAY_OUTSIDE}")), "{said}");
+    for end in [echo::tcp(&world.gw, own).0, echo::udp(&world.gw, own).0] {
+        assert!(end.is_ok(), "{end:?}");
+    }
+}

@@ -29,7 +29,7 @@ fn flow(protocol: u8, from: &str, to: &str, answers: &str, mark: u32) -> Tracked
 fn flows_end_that_no_rule_would_permit() {
     let mut enforce = settings(&["veth-*"]);
     enforce.refused = vec![range("198.51.100.53")];
-    enforce.sources = vec!["192.0.2.254".parse().expect("an address")];
+    enforce.sources = ["192.0.2.254", "203.0.113.1"].map(|address| address.parse().expect("an address")).into();
     let mut monitor = enforce.clone();
     monitor.mode = Mode::Monitor;
     let (enforce, monitor) = (planned(enforce), planned(monitor));
@@ -52,6 +52,8 @@ fn flows_end_that_no_rule_would_permit() {
         ("the same with a mark", flow(TCP, "198.51.100.9:4000", "10.0.0.2:22", "10.0.0.2:22", 16), false, false),
         ("by a published port", flow(TCP, "198.51.100.9:4000", "203.0.113.1:80", "10.0.0.2:80", 0), true, false),
         ("a session's address with no route", flow(TCP, "192.0.2.254:4000", web, web, 0), true, false),
+        ("of a session that is this host", flow(TCP, "203.0.113.1:4000", web, web, 0), false, false),
+        ("to such a one", flow(TCP, "198.51.100.9:4000", "203.0.113.1:22", "203.0.113.1:22", 0), false, false),
         ("somebody else's", flow(TCP, "198.51.100.9:4000", web, web, 0), false, false),
         (
             "somebody else's question",

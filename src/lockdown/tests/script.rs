@@ -41,7 +41,7 @@ fn sources_are_bound_or_routed_and_nobody_else_has_them() {
             "ip saddr { 10.0.0.2, 10.0.0.3 } counter drop",
             "ip6 saddr fd00::2 counter drop",
             "iifname \"veth-b\" goto sources_routed comment \"sandbox veth-b\"",
-            "ip saddr 10.0.9.9 counter drop",
+            "iifname != \"lo\" ip saddr 10.0.9.9 counter drop",
         ]
     );
     assert_eq!(
