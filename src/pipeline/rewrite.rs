@@ -305,13 +305,14 @@ impl Pipeline {
             Action::Nodata => true,
             Action::Local if unreachable => true,
             Action::Local => match hit.target(name) {
-                Target::Name(target, ttl) => {
+                // Who asks for the alias itself is not led anywhere.
+                Target::Name(target, ttl) if query.qtype != Qtype::CNAME => {
                     aliases.push(Alias { owner: name, ttl });
                     return self.lead(live, walk, query, &hit, &aliases, &target, out).await;
                 }
                 // Never a name that is cut off: nothing would be what the zone says.
                 Target::TooLong => false,
-                Target::None => {
+                Target::Name(..) | Target::None => {
                     let (response, count) = hit.response(name, query.qtype);
                     if count > 0 {
                         return self.give_records(live, walk, query, &hit, &aliases, name, &response, out).await;

@@ -96,14 +96,20 @@ impl Hit<'_> {
     }
 
     /// A response that gives the rule's records of this type to `name`, as an upstream would have written it, and how many
-    /// records it has. Where the rule has none of them it is empty.
+    /// records it has. Where the rule has none of them it is empty. An alias leads where [`Self::target`] says.
     pub fn response(&self, name: NameRef<'_>, qtype: Qtype) -> (Vec<u8>, u16) {
         let mut octets = vec![0, 0, 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0];
         octets.extend_from_slice(name.as_wire());
         octets.extend_from_slice(&qtype.0.to_be_bytes());
         octets.extend_from_slice(&1u16.to_be_bytes());
         let mut count = 0u16;
-        for record in self.records().filter(|r| r.rtype == qtype.0) {
+        let target = if qtype == Qtype::CNAME { self.target(name) } else { Target::None };
+        let alias = match &target {
+            Target::Name(target, ttl) => Some(Kept { rtype: qtype.0, ttl: *ttl, rdata: target.as_ref().as_wire() }),
+            Target::None | Target::TooLong => None,
+        };
+        let own = self.records().filter(|r| r.rtype == qtype.0 && qtype != Qtype::CNAME);
+        for record in own.chain(alias) {
             // Owners point to the question.
             octets.extend_from_slice(&[0xc0, 12]);
             octets.extend_from_slice(&record.rtype.to_be_bytes());

@@ -314,6 +314,17 @@ fn an_alias_leads_to_its_target_or_to_a_name_that_is_too_long() {
     assert_eq!(target("a.example"), "garden.test 30");
     assert_eq!(target("x.wide.example"), "x.wide.example.garden.test 60");
     assert_eq!(target("b.example"), "none");
+    // Who asks for the alias itself gets it, and nothing else.
+    for (asked, count, end) in [
+        ("a.example", 1, &b"\0\0\0\x1e\0\x0d\x06garden\x04test\0"[..]),
+        ("x.wide.example", 1, b"\0\0\0\x3c\0\x1c\x01x\x04wide\x07example\x06garden\x04test\0"),
+        ("b.example", 0, b""),
+    ] {
+        let asked = name(asked);
+        let hit = zones.question(asked.as_ref(), [192, 0, 2, 1].into()).hit.expect("found");
+        let (response, records) = hit.response(asked.as_ref(), Qtype::CNAME);
+        assert!(records == count && response.ends_with(end), "{asked}: {}", response.escape_ascii());
+    }
     let label = "l".repeat(63);
     // A target of 255 octets is the longest; one more is none.
     for (last, expected) in [(36, false), (37, true)] {

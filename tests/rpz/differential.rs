@@ -191,7 +191,7 @@ fn zone(chance: &mut Chance, number: usize, names: &[String], targets: &[String]
 
 fn config(world: &World, zones: &[PolicyZone]) -> Config {
     let mut tables = String::from(
-        "[profile.interactive]\nqtypes = [\"A\", \"AAAA\", \"TXT\"]\n[profile.interactive.budgets]\n\
+        "[profile.interactive]\nqtypes = [\"A\", \"AAAA\", \"TXT\", \"CNAME\"]\n[profile.interactive.budgets]\n\
          tenant_soft = 1000000\ntenant = 1000000\nicann = 1000000\nsession = 1000000\ngroup = 1000000\necho = 1000000\n\
          [profile.interactive.params]\nwatch = 11.9\nsinkhole = 12.0\n[decoy]\nenabled = false\n",
     );
@@ -235,7 +235,7 @@ fn questions(chance: &mut Chance, names: &[String]) -> Vec<Question> {
         // Over TCP from the sandbox's own address alone, since the helper does not bind.
         let tcp = chance.below(8) == 0;
         let from = if tcp || chance.below(2) == 0 { CLIENTS[0] } else { *pick(chance, &CLIENTS) };
-        let qtype = *pick(chance, &[rtype::A, rtype::A, rtype::A, rtype::AAAA, rtype::TXT]);
+        let qtype = *pick(chance, &[rtype::A, rtype::A, rtype::A, rtype::AAAA, rtype::TXT, rtype::CNAME]);
         Question { from, name, qtype, tcp }
     };
     (0..QUESTIONS).map(|_| one(chance)).collect()

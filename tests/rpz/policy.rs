@@ -132,6 +132,9 @@ fn every_action_is_carried_out_recorded_and_explained() {
     let closed = ask(&world, "closed.example");
     assert_eq!((code(&closed), addresses(&closed)), (rcode::NXDOMAIN, vec![]), "the garden's own refusal stands");
     assert_eq!(event(&staunch, "denied.example")["reason"], "deny-rule");
+    let alias = agent.ask_edns("closed.example", rtype::CNAME).expect("answered");
+    let told: Vec<_> = alias.answers.iter().map(|r| r.target.as_deref()).collect();
+    assert_eq!((code(&alias), told, alias.authority.len()), (0, vec![Some("denied.example")], 0), "the alias itself");
     let (label, last) = ("x".repeat(60), "y".repeat(45));
     let long = ask(&world, &format!("{label}.{label}.{label}.{last}.wide.example"));
     assert_eq!((code(&long), long.answers.len()), (rcode::NXDOMAIN, 0), "too long is refused, never cut");
