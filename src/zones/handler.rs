@@ -1,10 +1,12 @@
 //! One zone as the catalog asks it: hickory's in-memory zone, with the question of what exists settled first.
 //!
-//! The zone behind tries wildcards of every ancestor, also for a name that exists with other types. RFC 4592 section
-//! 3.3.1 allows the wildcard of the closest encloser alone, and only for a name that does not exist. Knowing every node
-//! of the zone, this one says NODATA and NXDOMAIN itself and passes on what has an answer.
+//! The zone behind tries wildcards of every ancestor, also for a name that exists with other types, and none for a name that
+//! begins with an asterisk. RFC 4592 section 3.3.1 allows the wildcard of the closest encloser alone, and only for a name that
+//! does not exist, whatever its labels. Knowing every node of the zone, this one says NODATA and NXDOMAIN itself, takes from a
+//! wildcard what it has for a name, and passes on what has an answer of its own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use hickory_proto::op::ResponseCode;
@@ -12,7 +14,8 @@ use hickory_proto::rr::{LowerName, Name, RecordSet, RecordType, RrKey, TSigRespo
 use hickory_server::server::{Request, RequestInfo};
 use hickory_server::store::in_memory::InMemoryZoneHandler;
 use hickory_server::zone_handler::{
-    AuthLookup, AxfrPolicy, LookupControlFlow, LookupError, LookupOptions, ZoneHandler, ZoneTransfer, ZoneType,
+    AuthLookup, AxfrPolicy, LookupControlFlow, LookupError, LookupOptions, LookupRecords, ZoneHandler, ZoneTransfer,
+    ZoneType,
 };
 
 use crate::answer::{MAX_ADDRESSES, MAX_RECORDS};
@@ -29,6 +32,8 @@ pub(super) struct ExactZone {
 enum Settled {
     /// There are records: the zone behind has them.
     Records,
+    /// This wildcard answers for the name, with its records of this type.
+    Wildcard(LowerName, RecordType),
     /// The name exists, the type does not.
     NoData,
     /// Nothing of this name exists.
@@ -71,16 +76,15 @@ impl ExactZone {
         if !self.zone.origin().zone_of(name) {
             return Settled::NxDomain;
         }
-        let has = |types: &Vec<RecordType>| {
-            let any = rtype == RecordType::ANY && !types.is_empty();
+        let answering = |types: &Vec<RecordType>| {
             let alias = |t: &RecordType| {
                 *t == RecordType::CNAME
                     || (*t == RecordType::ANAME && matches!(rtype, RecordType::A | RecordType::AAAA))
             };
-            if any || types.iter().any(|t| *t == rtype || alias(t)) { Settled::Records } else { Settled::NoData }
+            types.iter().copied().find(|t| rtype == RecordType::ANY || *t == rtype || alias(t))
         };
         if let Some(types) = self.nodes.get(name) {
-            return has(types);
+            return answering(types).map_or(Settled::NoData, |_| Settled::Records);
         }
         // Up to the closest encloser; the apex exists, so this ends there at the latest.
         let mut child = name.clone();
@@ -89,7 +93,23 @@ impl ExactZone {
             child = above.clone();
             above = above.base_name();
         }
-        self.nodes.get(&child.into_wildcard()).map_or(Settled::NxDomain, has)
+        let wildcard = child.into_wildcard();
+        match self.nodes.get(&wildcard).map(answering) {
+            Some(Some(found)) => Settled::Wildcard(wildcard, found),
+            Some(None) => Settled::NoData,
+            None => Settled::NxDomain,
+        }
+    }
+
+    /// The records of this type that `wildcard` has, as those of `name`.
+    async fn made(&self, wildcard: LowerName, rtype: RecordType, name: &LowerName) -> Option<RecordSet> {
+        let records = self.zone.records().await;
+        let set = records.get(&RrKey::new(wildcard, rtype))?;
+        let mut made = RecordSet::with_ttl(Name::from(name), rtype, set.ttl());
+        for record in set.records_without_rrsigs() {
+            made.add_rdata(record.data.clone());
+        }
+        Some(made)
     }
 }
 
@@ -119,6 +139,18 @@ impl ZoneHandler for ExactZone {
         }
         match self.settle(name, rtype) {
             Settled::Records => self.zone.lookup(name, rtype, request_info, lookup_options).await,
+            // Where the zone behind follows it.
+            Settled::Wildcard(_, RecordType::ANAME) => {
+                self.zone.lookup(name, rtype, request_info, lookup_options).await
+            }
+            Settled::Wildcard(wildcard, found) => match self.made(wildcard, found, name).await {
+                Some(made) => {
+                    let answers = LookupRecords::new(lookup_options, Arc::new(made));
+                    LookupControlFlow::Continue(Ok(AuthLookup::answers(answers, None)))
+                }
+                // It was among the records when they were taken over, and they never change.
+                None => LookupControlFlow::Continue(Err(LookupError::NameExists)),
+            },
             Settled::NoData => LookupControlFlow::Continue(Err(LookupError::NameExists)),
             Settled::NxDomain => LookupControlFlow::Continue(Err(ResponseCode::NXDomain.into())),
         }

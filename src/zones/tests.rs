@@ -92,6 +92,32 @@ async fn names_of_the_zone_are_answered_with_authority() {
 }
 
 #[tokio::test]
+async fn a_wildcard_answers_for_names_of_any_labels_and_for_any_type() {
+    let zones = load(&format!("{ZONE}*.mail IN MX 10 www\n* IN A 203.0.113.85\n")).expect("a zone");
+    for (qname, asked, found) in [
+        // What stands farther up is not of these names.
+        ("x.mail.corp.test", RecordType::ANY, RecordType::MX),
+        ("x.wild.corp.test", RecordType::ANY, RecordType::A),
+        ("x.led.corp.test", RecordType::ANY, RecordType::CNAME),
+        // An asterisk of the question's own is a label like any other (RFC 4592 section 2.3).
+        ("*.x.mail.corp.test", RecordType::MX, RecordType::MX),
+        ("*.new.corp.test", RecordType::TXT, RecordType::TXT),
+        ("*.x.led.corp.test", RecordType::CNAME, RecordType::CNAME),
+        ("*.mail.corp.test", RecordType::ANY, RecordType::MX),
+    ] {
+        let reply = ask(&zones, qname, asked).await;
+        let told: Vec<_> = reply.answers.iter().map(|r| (r.name.to_string(), r.record_type())).collect();
+        assert_eq!(told, [(format!("{qname}."), found)], "{qname} {asked}");
+    }
+    for qname in ["*.x.mail.corp.test", "x.mail.corp.test"] {
+        let reply = ask(&zones, qname, RecordType::A).await;
+        assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::NoError, 0), "{qname}");
+    }
+    let reply = ask(&zones, "*.other.ent.corp.test", RecordType::A).await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+}
+
+#[tokio::test]
 async fn aliases_are_told_one_by_one() {
     let zones = load(ZONE).expect("a zone");
     for (qname, target) in [
