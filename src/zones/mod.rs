@@ -220,7 +220,8 @@ fn read(zone: &NameBuf, origin: &Name, file: &Path) -> Result<BTreeMap<RrKey, Re
         ZoneError::Text { file: file.into(), line: Some(line), what: "not UTF-8".into() }
     })?;
     let wrong = |(line, what)| ZoneError::Text { file: file.into(), line: Some(line), what };
-    let (text, _) = text::made_plain(&text).map_err(wrong)?;
+    // As the parser reads it.
+    let (text, _) = text::made_plain(&text, &origin.to_string()).map_err(wrong)?;
     for (line, name) in text::included(&text) {
         plain_already(&beside(file, name), INCLUDES).map_err(|what| wrong((line, what)))?;
     }
@@ -252,10 +253,12 @@ fn plain_already(file: &Path, depth: usize) -> Result<(), String> {
         Err(error) => return Err(format!("{}: {error}", file.display())),
     };
     let text = String::from_utf8(octets).map_err(|_| format!("{}: not UTF-8", file.display()))?;
-    let made = text::made_plain(&text).map_err(|(line, what)| format!("{}:{line}: {what}", file.display()))?;
+    // What names in it are relative to does not matter: nothing is read that depends on it.
+    let made = text::made_plain(&text, ".").map_err(|(line, what)| format!("{}:{line}: {what}", file.display()))?;
     let (plain, differs) = made;
     if differs {
-        let what = "escapes by number and quotation marks between parentheses are read in the zone's own file alone";
+        let what = "escapes by number, quotation marks between parentheses, `@` in data and an origin that is relative are read \
+                    in the zone's own file alone";
         return Err(format!("{}: {what}", file.display()));
     }
     let further = depth.checked_sub(1).ok_or_else(|| format!("{}: included too deep", file.display()))?;

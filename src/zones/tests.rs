@@ -179,6 +179,19 @@ async fn parameters_of_services_are_answered_in_the_order_of_their_numbers() {
     }
 }
 
+#[tokio::test]
+async fn an_at_in_data_is_the_origin() {
+    let text = "apex IN CNAME @\n$ORIGIN sub\nmail IN MX 10 @\n";
+    let zones = load(&format!("{ZONE}{text}")).expect("a zone");
+    for (qname, rtype, data) in [
+        ("apex.corp.test", RecordType::CNAME, "corp.test."),
+        ("mail.sub.corp.test", RecordType::MX, "10 sub.corp.test."),
+    ] {
+        let reply = ask(&zones, qname, rtype).await;
+        assert_eq!(reply.answers[0].data.to_string(), data, "{qname}");
+    }
+}
+
 #[test]
 fn a_file_may_begin_with_the_mark_of_utf_8() {
     assert!(load(&format!("\u{feff}{ZONE}")).is_ok());
@@ -204,6 +217,7 @@ fn included_files_are_read_as_they_are_meant_or_not_at_all() {
         ("inc IN TXT \"plain\"\nmail IN MX ( 10\n www )\n", true),
         ("inc IN TXT \"\\065\"\n", false),
         ("inc IN TXT ( \"a b\" )\n", false),
+        ("inc IN CNAME @\n", false),
         ("$INCLUDE more.zone\n", false),
     ] {
         std::fs::write(&zone, format!("{ZONE}$INCLUDE more.zone\n")).expect("written");

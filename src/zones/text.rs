@@ -1,17 +1,19 @@
 //! Zone files, made ready for the library's parser: it reads `\DDD` as another character than the one meant (RFC 1035 section
-//! 5.1), and knows no quotation marks between parentheses.
+//! 5.1), and knows neither quotation marks between parentheses nor an `@` in a record's data nor an origin that is relative.
 //!
 //! Pure.
 
-/// The text with `\DDD` in quoted strings written as the character itself, and each record on one line; lines stay where they
-/// are but for those within parentheses. And whether the parser would have read it as something else.
+/// The text with `\DDD` in quoted strings written as the character itself, an `@` in data as the origin that it stands for, each
+/// `$ORIGIN` whole, and each record on one line; lines stay where they are but for those within parentheses. And whether the
+/// parser would have read it as something else. `origin`: the zone's name, with its last dot.
 ///
 /// # Errors
 /// The line, from 1, and what is wrong: an octet that the parser cannot be given, since it reads text, a number that is no octet,
 /// or parentheses that are no pair.
-pub(super) fn made_plain(text: &str) -> Result<(String, bool), (usize, String)> {
+pub(super) fn made_plain(text: &str, origin: &str) -> Result<(String, bool), (usize, String)> {
     let mut reader = Reader {
         out: String::with_capacity(text.len()),
+        origin: origin.into(),
         line: 1,
         quoted: false,
         open: None,
@@ -19,7 +21,7 @@ pub(super) fn made_plain(text: &str) -> Result<(String, bool), (usize, String)> 
         differs: false,
     };
     let (mut rest, mut comment) = (text, false);
-    while let Some(at) = rest.find(['\\', '"', ';', '\n', '(', ')']) {
+    while let Some(at) = rest.find(['\\', '"', ';', '\n', '(', ')', '@']) {
         let (before, behind) = rest.split_at(at);
         if !comment || reader.open.is_none() {
             reader.out.push_str(before);
@@ -42,6 +44,7 @@ pub(super) fn made_plain(text: &str) -> Result<(String, bool), (usize, String)> 
                 reader.out.push(found);
             }
             _ if reader.quoted => reader.out.push(found),
+            '@' => reader.at(rest),
             ';' => {
                 comment = true;
                 if reader.open.is_none() {
@@ -62,6 +65,8 @@ pub(super) fn made_plain(text: &str) -> Result<(String, bool), (usize, String)> 
 
 struct Reader {
     out: String,
+    /// What names are relative to, with its last dot.
+    origin: String,
     line: usize,
     quoted: bool,
     /// The line of a parenthesis that is open.
@@ -82,11 +87,58 @@ impl Reader {
             }
             return self.out.push(' ');
         }
+        if !self.quoted {
+            self.follow_origin();
+        }
         self.out.push('\n');
         if !self.quoted {
             // What follows stands where it stood.
             self.out.extend(std::iter::repeat_n('\n', std::mem::take(&mut self.joined)));
         }
+    }
+
+    /// The record, or directive, that is being read.
+    fn entry(&self) -> &str {
+        self.out.rsplit('\n').next().unwrap_or_default()
+    }
+
+    /// Takes over the origin where a line has set one, and writes it whole, since the parser takes every one for that.
+    fn follow_origin(&mut self) {
+        let entry = self.entry();
+        let mut words = entry.split([' ', '\t', '\r', ';']).filter(|word| !word.is_empty());
+        let is_directive = words.next().is_some_and(|word| word.eq_ignore_ascii_case("$ORIGIN"));
+        let Some(word) = words.next().filter(|_| is_directive && entry.starts_with('$')) else { return };
+        if word.ends_with('.') {
+            self.origin = word.into();
+            return;
+        }
+        // Behind the directive, which it is no part of.
+        let Some((directive, behind)) = entry.split_at_checked("$ORIGIN".len()) else { return };
+        let at = self.out.len() - entry.len() + directive.len() + behind.find(word).unwrap_or(0);
+        let whole = match word {
+            "@" => self.origin.clone(),
+            part if self.origin == "." => format!("{part}."),
+            part => format!("{part}.{}", self.origin),
+        };
+        self.out.replace_range(at..at + word.len(), &whole);
+        self.origin = whole;
+        self.differs = true;
+    }
+
+    /// An `@`, in front of `rest`: in a record's data the origin (RFC 1035 section 5.1), or itself where that is text. As an owner
+    /// it is for the parser.
+    fn at(&mut self, rest: &str) {
+        let entry = self.entry();
+        let is_free = entry.ends_with([' ', '\t']) && rest.chars().next().is_none_or(|c| " \t\r\n;()".contains(c));
+        let words: Vec<&str> = entry.split_ascii_whitespace().collect();
+        if !is_free || words.is_empty() || entry.starts_with('$') {
+            return self.out.push('@');
+        }
+        let behind_owner = usize::from(!entry.starts_with([' ', '\t']));
+        let is_text = |word: &&str| ["TXT", "HINFO"].iter().any(|kind| word.eq_ignore_ascii_case(kind));
+        let is_text = words.iter().skip(behind_owner).any(is_text);
+        self.out.push_str(if is_text { "\"@\"" } else { &self.origin });
+        self.differs = true;
     }
 
     fn parenthesis(&mut self, found: char) -> Result<(), (usize, String)> {
@@ -165,8 +217,28 @@ mod tests {
             ("@ SOA a b (\r\n 1\r\n 2 )\r\nb A", "@ SOA a b    1  2  \r\n\n\nb A"),
             ("a\\.b A 192.0.2.1", "a\\.b A 192.0.2.1"),
         ] {
-            assert_eq!(made_plain(text).map(|(text, _)| text).as_deref(), Ok(read), "{text}");
+            assert_eq!(made_plain(text, "z.test.").map(|(text, _)| text).as_deref(), Ok(read), "{text}");
         }
+    }
+
+    #[test]
+    fn an_at_in_data_is_the_origin() {
+        for (text, read) in [
+            ("@ SOA @ h ( 1\n@ )", "@ SOA z.test. h   1 z.test.  "),
+            ("a CNAME @\n 5 MX 10 @;b", "a CNAME z.test.\n 5 MX 10 z.test.;b"),
+            (
+                "$ORIGIN b ; c\n@ NS @\n$origin c.test.\nd NS @",
+                "$ORIGIN b.z.test. ; c\n@ NS b.z.test.\n$origin c.test.\nd NS c.test.",
+            ),
+            ("txt CNAME @\na TXT @ \"@\" x@y", "txt CNAME z.test.\na TXT \"@\" \"@\" x@y"),
+            ("a NS @b\na NS b@ ; @\n$ORIGIN @\n", "a NS @b\na NS b@ ; @\n$ORIGIN z.test.\n"),
+            ("; $ORIGIN b\na NS @", "; $ORIGIN b\na NS z.test."),
+            ("$ORIGIN o\n$Origin\tr\r\nb A", "$ORIGIN o.z.test.\n$Origin\tr.o.z.test.\r\nb A"),
+        ] {
+            assert_eq!(made_plain(text, "z.test.").map(|(text, _)| text).as_deref(), Ok(read), "{text}");
+        }
+        assert_eq!(made_plain("a NS @", "."), Ok(("a NS .".into(), true)));
+        assert_eq!(made_plain("$ORIGIN a\nb NS @", "."), Ok(("$ORIGIN a.\nb NS a.".into(), true)));
     }
 
     #[test]
@@ -181,7 +253,11 @@ mod tests {
             "b )",
             r"a TXT b\;c",
         ] {
-            assert_eq!(made_plain(&format!("\n; \\065\n{text}\n")).map_err(|error| error.0), Err(3), "{text}");
+            assert_eq!(
+                made_plain(&format!("\n; \\065\n{text}\n"), "z.test.").map_err(|error| error.0),
+                Err(3),
+                "{text}"
+            );
         }
     }
 
@@ -196,7 +272,7 @@ mod tests {
     proptest! {
         #[test]
         fn text_without_numbers_stays_as_it_is(text in "([a-z \"\\n;é]|\\\\[a-z\"])*") {
-            prop_assert_eq!(made_plain(&text), Ok((text, false)));
+            prop_assert_eq!(made_plain(&text, "z.test."), Ok((text, false)));
         }
     }
 }
