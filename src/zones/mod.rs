@@ -287,6 +287,9 @@ fn made_whole(set: &mut RecordSet) -> Result<(), String> {
         }
         set.set_records(whole);
     }
+    // All of a set are kept for the same time (RFC 2181 section 5.2).
+    let least = set.records_without_rrsigs().map(|record| record.ttl).min();
+    set.set_ttl(least.unwrap_or(0));
     let mut octets = Vec::new();
     for record in set.records_without_rrsigs() {
         octets.clear();

@@ -192,6 +192,17 @@ async fn an_at_in_data_is_the_origin() {
     }
 }
 
+#[tokio::test]
+async fn records_of_a_set_live_alike() {
+    let text =
+        "mail 600 IN MX 10 www\nmail IN MX 20 ns\nmail 900 IN MX 0 .\n*.m 600 IN MX 10 www\n*.m 60 IN MX 20 ns\n";
+    let zones = load(&format!("{ZONE}{text}")).expect("a zone");
+    for (qname, ttls) in [("mail.corp.test", &[300; 3][..]), ("x.m.corp.test", &[60; 2])] {
+        let reply = ask(&zones, qname, RecordType::MX).await;
+        assert_eq!(reply.answers.iter().map(|r| r.ttl).collect::<Vec<_>>(), ttls, "{qname}");
+    }
+}
+
 #[test]
 fn a_file_may_begin_with_the_mark_of_utf_8() {
     assert!(load(&format!("\u{feff}{ZONE}")).is_ok());
