@@ -221,6 +221,11 @@ fn what_cannot_work_is_refused_before_anything_is_changed() {
         // An address that is not ours: it cannot become ready.
         (&[("STAUNCH_ADDRESS", "198.51.100.1")], "not become ready"),
         (&[("PATH", &*path)], "cannot be refused"),
+        // The lock stands by then, and would leave nobody to ask.
+        (
+            &[("STAUNCH_RESOLV_CONF", "/nonexistent/resolv.conf"), ("STAUNCH_UPSTREAM", "192.0.2.1")],
+            "cannot be replaced",
+        ),
     ] {
         let output = runner.script("start.sh", variables);
         assert_eq!(output.status.code(), Some(1), "{variables:?}: {}", said(&output));

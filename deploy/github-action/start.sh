@@ -124,6 +124,8 @@ table inet staunch_runner {
 EOC
 fi
 
+# Where the lock stands and resolv.conf still names another server, nobody could ask anything.
+trap '{ nft delete table inet staunch_runner; put_back; } 2>/dev/null || true; undo "$resolv cannot be replaced"' ERR
 cat /proc/sys/kernel/random/boot_id >"$dir/boot"
 # What stood there comes back with stop.sh. A link is replaced, or systemd-resolved would write to what it points at.
 printf '%s\n' "$resolv" >"$dir/resolv.path"
@@ -134,6 +136,7 @@ else
     cp "$resolv" "$dir/resolv.conf"
 fi
 printf 'nameserver %s\noptions edns0\n' "$address" | tee "$dir/resolv.ours" >"$resolv"
+trap - ERR
 
 [ -z "${GITHUB_OUTPUT:-}" ] || echo "events=$dir/events" >>"$GITHUB_OUTPUT"
 echo "staunch: names are judged in $mode mode (process $pid, $dir)"
