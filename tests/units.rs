@@ -256,7 +256,8 @@ const NFTABLES: &str = "[Unit]\nDefaultDependencies=no\nBefore=network-pre.targe
 fn lockdown_behind_nftables(init: &Init) {
     let words = ["/usr/bin/staunch", "lockdown", "status", "--config", "/etc/staunch/staunch.toml"];
     let stands = || init.run(&words).status.success().then_some(());
-    for verbs in [&["start"][..], &["restart"], &["reload"], &["stop", "start"]] {
+    // At the end more starts than a unit has in ten seconds by default.
+    for verbs in [&["start"][..], &["restart"], &["reload"], &["stop", "start"], &["restart", "restart"]] {
         for verb in verbs {
             let done = init.systemctl(&[verb, "nftables.service"]);
             assert!(done.status.success(), "{verb}: {done:?}");
