@@ -14,6 +14,7 @@ pub(super) fn made_plain(text: &str, origin: &str) -> Result<(String, bool), (us
     let mut reader = Reader {
         out: String::with_capacity(text.len()),
         origin: origin.into(),
+        entry: 0,
         line: 1,
         quoted: false,
         open: None,
@@ -67,6 +68,8 @@ struct Reader {
     out: String,
     /// What names are relative to, with its last dot.
     origin: String,
+    /// Where in `out` the record, or directive, begins that is being read.
+    entry: usize,
     line: usize,
     quoted: bool,
     /// The line of a parenthesis that is open.
@@ -94,12 +97,13 @@ impl Reader {
         if !self.quoted {
             // What follows stands where it stood.
             self.out.extend(std::iter::repeat_n('\n', std::mem::take(&mut self.joined)));
+            self.entry = self.out.len();
         }
     }
 
-    /// The record, or directive, that is being read.
+    /// The record, or directive, that is being read; a string in it may have several lines.
     fn entry(&self) -> &str {
-        self.out.rsplit('\n').next().unwrap_or_default()
+        self.out.get(self.entry..).unwrap_or_default()
     }
 
     /// Takes over the origin where a line has set one, and writes it whole, since the parser takes every one for that.
@@ -164,6 +168,9 @@ impl Reader {
                 }
                 self.line += usize::from(escaped == '\n');
                 self.out.push(escaped);
+                if escaped == '\n' && !self.quoted {
+                    self.entry = self.out.len();
+                }
             }
             return Ok(letters.as_str());
         };
@@ -234,6 +241,8 @@ mod tests {
             ("a NS @b\na NS b@ ; @\n$ORIGIN @\n", "a NS @b\na NS b@ ; @\n$ORIGIN z.test.\n"),
             ("; $ORIGIN b\na NS @", "; $ORIGIN b\na NS z.test."),
             ("$ORIGIN o\n$Origin\tr\r\nb A", "$ORIGIN o.z.test.\n$Origin\tr.o.z.test.\r\nb A"),
+            ("a TXT \"b\n$ORIGIN c\"\nd NS @", "a TXT \"b\n$ORIGIN c\"\nd NS z.test."),
+            ("a TXT \"b\nc\" @", "a TXT \"b\nc\" \"@\""),
         ] {
             assert_eq!(made_plain(text, "z.test.").map(|(text, _)| text).as_deref(), Ok(read), "{text}");
         }
