@@ -2,6 +2,8 @@
 
 #[path = "alert_sinks/many.rs"]
 mod many;
+#[path = "alert_sinks/refused.rs"]
+mod refused;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -54,7 +56,7 @@ fn config(name: &str, kind: SinkKind) -> Config {
     Config {
         sinks: vec![SinkConfig { name: name.into(), kind }],
         hostname: "gw-1".into(),
-        retry: Retry { first: Duration::from_millis(2), most: Duration::from_millis(20) },
+        retry: Retry { first: Duration::from_millis(2), most: Duration::from_millis(20), ..Retry::default() },
         ..Config::default()
     }
 }

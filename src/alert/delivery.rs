@@ -13,7 +13,8 @@ use serde::Serialize;
 use super::file::FileSink;
 use super::syslog_sink::SyslogSink;
 use super::webhook::Webhook;
-use super::{Config, Error, Failure, Retry, Sink, SinkConfig, SinkKind, backoff};
+use super::{Config, Error, Failure, Retry, Sink, SinkConfig, SinkKind, backoff, bare};
+use crate::event::Alert;
 use crate::outbound::HostResolver;
 use crate::store::{Progress, Spool, Store};
 
@@ -88,6 +89,7 @@ impl Delivery {
                 retry: config.retry,
                 stop: stop.clone(),
                 counters: counters.clone(),
+                refused: None,
             };
             let thread = thread::Builder::new()
                 .name(format!("alert-{}", sink.name))
@@ -190,6 +192,8 @@ struct Worker {
     retry: Retry,
     stop: Arc<Stop>,
     counters: Arc<Counters>,
+    /// Since when no alert was taken as it is, and one was refused.
+    refused: Option<Instant>,
 }
 
 impl Worker {
@@ -214,19 +218,10 @@ impl Worker {
     }
 
     /// Tries until the alert is taken; false when told to stop before.
-    fn deliver(&mut self, alert: &crate::event::Alert) -> bool {
+    fn deliver(&mut self, alert: &Alert) -> bool {
         let mut tries: u32 = 0;
         let mut logged: Option<Instant> = None;
-        loop {
-            // What the sink has half done goes with it.
-            let failure = match catch_unwind(AssertUnwindSafe(|| self.sink.deliver(alert))) {
-                Ok(Ok(())) => break,
-                Ok(Err(failure)) => failure,
-                Err(_) => {
-                    self.sink = (self.make)();
-                    Failure::Unreachable("a mistake in the service: it panicked".into())
-                }
-            };
+        while let Err(failure) = self.hand_over(alert) {
             tries = tries.saturating_add(1);
             self.counters.failed.fetch_add(1, Ordering::Relaxed);
             self.counters.failing.store(true, Ordering::Relaxed);
@@ -248,6 +243,34 @@ impl Worker {
         self.counters.taken.fetch_add(1, Ordering::Relaxed);
         true
     }
+
+    /// One try: the alert as it is, and where it has been refused for long without what a sandbox can have chosen of it.
+    fn hand_over(&mut self, alert: &Alert) -> Result<(), Failure> {
+        let failure = match self.send(alert) {
+            Err(failure) if failure.may_be_of_content() => failure,
+            outcome => {
+                if outcome.is_ok() {
+                    self.refused = None;
+                }
+                return outcome;
+            }
+        };
+        // Since the last one that was taken as it is: of many that are refused only the first waits.
+        if self.refused.get_or_insert_with(Instant::now).elapsed() < self.retry.whole {
+            return Err(failure);
+        }
+        self.send(&bare::of(alert, &failure))?;
+        tracing::warn!(sink = self.spool.sink(), alert = %alert.id, %failure, "alert taken without the names in it");
+        Ok(())
+    }
+
+    fn send(&mut self, alert: &Alert) -> Result<(), Failure> {
+        catch_unwind(AssertUnwindSafe(|| self.sink.deliver(alert))).unwrap_or_else(|_| {
+            // What the sink has half done goes with it.
+            self.sink = (self.make)();
+            Err(Failure::Unreachable("a mistake in the service: it panicked".into()))
+        })
+    }
 }
 
 #[cfg(test)]
@@ -265,7 +288,7 @@ mod tests {
     }
 
     impl Sink for Fragile {
-        fn deliver(&mut self, alert: &crate::event::Alert) -> Result<(), Failure> {
+        fn deliver(&mut self, alert: &Alert) -> Result<(), Failure> {
             assert!(self.tries.fetch_add(1, Ordering::Relaxed) % 2 == 1, "what a mistake in our own code does");
             self.taken.lock().push(alert.id.clone());
             Ok(())
@@ -283,9 +306,10 @@ mod tests {
             move || Box::new(Fragile { tries: tries.clone(), taken: taken.clone() })
         });
         let (stop, counters) = (Arc::<Stop>::default(), Arc::<Counters>::default());
-        let retry = Retry { first: Duration::from_millis(1), most: Duration::from_millis(2) };
+        let retry = Retry { first: Duration::from_millis(1), most: Duration::from_millis(2), ..Retry::default() };
         let spool = store.spool("soc").unwrap();
-        let worker = Worker { sink: make(), make, spool, retry, stop: stop.clone(), counters: counters.clone() };
+        let (stopped, counted) = (stop.clone(), counters.clone());
+        let worker = Worker { sink: make(), make, spool, retry, stop: stopped, counters: counted, refused: None };
         let thread = thread::spawn(|| worker.run());
         for n in 0..3 {
             store.append(vec![alert_record(n)]).unwrap().wait_blocking().unwrap();

@@ -6,9 +6,11 @@
 //! Knows no verdict and decides nothing.
 //!
 //! A sink's alerts go out one at a time in the order they were recorded, so also in order for each session. An alert
-//! that a sink will not take holds back those behind it: it is retried for ever, and logged.
+//! that a sink will not take holds back those behind it: it is retried for ever, and logged; where the sink refuses it, without
+//! what a sandbox can have chosen of it too.
 
 mod backoff;
+mod bare;
 mod delivery;
 mod event_json;
 mod file;
@@ -50,12 +52,15 @@ pub struct Retry {
     pub first: Duration,
     /// Longest pause.
     pub most: Duration,
+    /// How long refused alerts are sent only as they are; from then on also without what a sandbox can have chosen of them.
+    pub whole: Duration,
 }
 
 impl Default for Retry {
-    /// 0.2 to 30 seconds: a sink that is back is used again within half a minute.
+    /// 0.2 to 30 seconds: a sink that is back is used again within half a minute. A minute, so that a receiver that refuses
+    /// everything for a moment gets the alert as it is.
     fn default() -> Self {
-        Self { first: Duration::from_millis(200), most: Duration::from_secs(30) }
+        Self { first: Duration::from_millis(200), most: Duration::from_secs(30), whole: Duration::from_secs(60) }
     }
 }
 
@@ -178,6 +183,13 @@ enum Failure {
     /// It says that it does not want this: retried slowly, because a person has to mend it.
     #[error("refused with status {0}")]
     Refused(u16),
+}
+
+impl Failure {
+    /// Whether what the alert says may be why: whoever inspects it refuses it, or breaks on it.
+    fn may_be_of_content(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Busy { status: 500, .. })
+    }
 }
 
 impl From<io::Error> for Failure {
