@@ -429,7 +429,10 @@ fn a_hook_that_fails_again_and_again_is_one_alert() {
         assert!(!hook.answered(&format!("n{names}.site.example")));
         hook.starts().len() > 5
     });
-    let alerts = std::fs::read_to_string(hook.daemon.dir.path().join("state/alerts.jsonl")).expect("alerts");
-    let told = alerts.lines().filter(|line| line.contains("what was ordered"));
-    assert_eq!(told.count(), 1, "{alerts}");
+    let alerts = || std::fs::read_to_string(hook.daemon.dir.path().join("state/alerts.jsonl")).unwrap_or_default();
+    let told = || alerts().lines().filter(|line| line.contains("what was ordered")).count();
+    hook.until("it is told", |_| told() > 0);
+    // What would have been told since is written by then.
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(told(), 1, "{}", alerts());
 }

@@ -218,6 +218,9 @@ fn what_cannot_work_is_refused_before_anything_is_changed() {
         (&[("STAUNCH_UPSTREAM", "nonsense")], "does not load"),
         (&[("STAUNCH_UPSTREAM", "192.0.2.1, 127.0.1.1")], "would let it ask nobody"),
         (&[("STAUNCH_UPSTREAM", "[::1]:5353")], "would let it ask nobody"),
+        (&[("STAUNCH_UPSTREAM", "192.0.2.1, ::1 ")], "would let it ask nobody"),
+        // Docker's own asks from elsewhere; what is wrong with this is the other.
+        (&[("STAUNCH_UPSTREAM", "192.0.2.1, 127.0.0.11:53, nonsense")], "does not load"),
         // An address that is not ours: it cannot become ready.
         (&[("STAUNCH_ADDRESS", "198.51.100.1")], "not become ready"),
         (&[("PATH", &*path)], "cannot be refused"),

@@ -40,8 +40,8 @@ if [ -z "$upstream" ]; then
 fi
 [ -n "$upstream" ] || fail "no upstream is known; give one with \`upstream\`"
 # A resolver on the runner would be kept from asking anybody. Docker's, 127.0.0.11, asks from elsewhere.
-if [ "${STAUNCH_LOCK:-true}" = true ] && printf '%s' "$upstream" | tr ',' '\n' | grep -Fvx 127.0.0.11 |
-    grep -Eq '^[[:space:]]*(127\.|\[?::1(\]|$))'; then
+if [ "${STAUNCH_LOCK:-true}" = true ] && printf '%s' "$upstream" | tr -d '[:space:]' | tr ',' '\n' |
+    grep -Evx '127\.0\.0\.11(:53)?' | grep -Eq '^(127\.|\[?::1(\]|$))'; then
     fail "upstream $upstream is on this runner, and the lock would let it ask nobody; give the servers behind it with \`upstream\`," \
         "or \`lock: false\`"
 fi
