@@ -222,9 +222,7 @@ fn read(zone: &NameBuf, origin: &Name, file: &Path) -> Result<BTreeMap<RrKey, Re
     let wrong = |(line, what)| ZoneError::Text { file: file.into(), line: Some(line), what };
     // As the parser reads it.
     let (text, _) = text::made_plain(&text, &origin.to_string()).map_err(wrong)?;
-    for (line, name) in text::included(&text) {
-        plain_already(&beside(file, name), INCLUDES).map_err(|what| wrong((line, what)))?;
-    }
+    included_plain(&text, file, INCLUDES).map_err(wrong)?;
     parse(&text, file, origin).map_err(|what| ZoneError::Text {
         file: file.into(),
         line: line_of(&what, &text, file, origin),
@@ -245,11 +243,29 @@ fn beside(file: &Path, name: &str) -> PathBuf {
     file.parent().unwrap_or(Path::new("")).join(name)
 }
 
-/// Checks that the parser, which opens included files by itself, reads them as they are meant; what cannot be read is told by it.
-fn plain_already(file: &Path, depth: usize) -> Result<(), String> {
+/// Checks that the parser, which opens included files by itself, reads them as they are meant, and what stands behind them; what
+/// cannot be read is told by it. Returns whether an origin is set in one of them. An error is of a line of `text`.
+fn included_plain(text: &str, file: &Path, depth: usize) -> Result<bool, (usize, String)> {
+    let mut sets_origin = false;
+    for (line, name) in text::included(text) {
+        // RFC 1035 section 5.1 has the origin of the including file hold behind it; the parser goes on with the last one.
+        if plain_already(&beside(file, name), depth).map_err(|what| (line, what))? {
+            if !text::begins_anew_behind(text, line) {
+                let what =
+                    format!("{name} sets $ORIGIN, which would hold behind it too: write $ORIGIN as the next line here");
+                return Err((line, what));
+            }
+            sets_origin = true;
+        }
+    }
+    Ok(sets_origin)
+}
+
+/// The same of one included file.
+fn plain_already(file: &Path, depth: usize) -> Result<bool, String> {
     let octets = match regular::read(file, MAX_FILE) {
         Ok(octets) => octets,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(format!("{}: {error}", file.display())),
     };
     let text = String::from_utf8(octets).map_err(|_| format!("{}: not UTF-8", file.display()))?;
@@ -262,7 +278,9 @@ fn plain_already(file: &Path, depth: usize) -> Result<(), String> {
         return Err(format!("{}: {what}", file.display()));
     }
     let further = depth.checked_sub(1).ok_or_else(|| format!("{}: included too deep", file.display()))?;
-    text::included(&plain).try_for_each(|(_, name)| plain_already(&beside(file, name), further))
+    let nested = included_plain(&plain, file, further);
+    let nested = nested.map_err(|(line, what)| format!("{}:{line}: {what}", file.display()))?;
+    Ok(nested || text::sets_origin(&plain))
 }
 
 fn parse(text: &str, file: &Path, origin: &Name) -> Result<BTreeMap<RrKey, RecordSet>, String> {

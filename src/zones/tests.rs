@@ -241,6 +241,35 @@ fn included_files_are_read_as_they_are_meant_or_not_at_all() {
     }
 }
 
+#[tokio::test]
+async fn an_origin_of_an_included_file_does_not_hold_behind_it() {
+    let dir = tempfile::tempdir().expect("directory");
+    let zone = dir.path().join("corp.zone");
+    let more = "$ORIGIN sub.corp.test.\ninc IN A 192.0.2.1\n";
+    for (more, behind, good) in [
+        (more, "behind IN A 192.0.2.2\n", false),
+        (more, "; all\n", true),
+        (more, "\n$ORIGIN corp.test.\nbehind IN A 192.0.2.2\n", true),
+        ("$INCLUDE last.zone\n", "behind IN A 192.0.2.2\n", false),
+    ] {
+        std::fs::write(dir.path().join("more.zone"), more).expect("written");
+        std::fs::write(dir.path().join("last.zone"), "$ORIGIN sub.corp.test.\n").expect("written");
+        std::fs::write(&zone, format!("{ZONE}$INCLUDE more.zone\n{behind}")).expect("written");
+        let loaded = Zones::load(&[(origin(), zone.clone())]);
+        assert_eq!(loaded.is_ok(), good, "{more}{behind}: {loaded:?}");
+        match loaded {
+            Ok(zones) if behind.contains("192") => {
+                assert_eq!(ask(&zones, "behind.corp.test", RecordType::A).await.answers.len(), 1);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error.line(), ZONE.lines().count() as u32 + 1, "{error}");
+                assert!(error.to_string().contains("write $ORIGIN as the next line"), "{error}");
+            }
+        }
+    }
+}
+
 #[test]
 fn bad_files_are_told_with_their_line() {
     let lines = ZONE.lines().count();

@@ -203,6 +203,22 @@ pub(super) fn included(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
+/// Whether a line of it is an `$ORIGIN`.
+pub(super) fn sets_origin(text: &str) -> bool {
+    text.lines().any(is_origin)
+}
+
+/// Whether what follows this line, from 1, begins with an `$ORIGIN`, or is nothing.
+pub(super) fn begins_anew_behind(text: &str, line: usize) -> bool {
+    let mut behind =
+        text.lines().skip(line).filter(|line| !line.split(';').next().unwrap_or_default().trim().is_empty());
+    behind.next().is_none_or(is_origin)
+}
+
+fn is_origin(line: &str) -> bool {
+    line.trim_start().split([' ', '\t']).next().is_some_and(|word| word.eq_ignore_ascii_case("$ORIGIN"))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -276,6 +292,20 @@ mod tests {
         assert_eq!(included(text).collect::<Vec<_>>(), [(2, "a.zone"), (4, "d")]);
         let odd = "$INCLUDE a;b\n$INCLUDE\"c d\"\n$INCLUDE\n$INCLUDE e\r\n";
         assert_eq!(included(odd).collect::<Vec<_>>(), [(1, "a"), (2, "c d"), (4, "e")]);
+    }
+
+    #[test]
+    fn what_follows_a_line_may_begin_with_an_origin() {
+        for (behind, anew) in [
+            ("", true),
+            ("\n ; c\n\t\n", true),
+            ("; c\n $origin\ta.test.\nb A", true),
+            ("b A\n$ORIGIN a.", false),
+            ("$ORIGINAL A", false),
+        ] {
+            assert_eq!(begins_anew_behind(&format!("a A\n$INCLUDE b\n{behind}"), 2), anew, "{behind}");
+            assert_eq!(sets_origin(behind), behind.contains("a."), "{behind}");
+        }
     }
 
     proptest! {
