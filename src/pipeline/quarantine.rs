@@ -218,6 +218,7 @@ impl Pipeline {
         extend: u32,
         now: Now,
     ) -> Result<bool, NotReleased> {
+        let _turn = self.releasing.lock().await;
         let (commit, released) = self.record_release(session, by, note, extend, now)?;
         let case = released.as_ref().map(|quarantine| quarantine.case);
         if let Some(commit) = commit

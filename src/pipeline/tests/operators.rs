@@ -55,6 +55,25 @@ fn what_a_session_may_tell_beyond_its_limits_is_on_record_and_has_an_end() {
 }
 
 #[test]
+fn two_releases_at_once_are_one_and_what_each_gives_counts() {
+    block_on(async {
+        let world = World::new("").await;
+        let session = world.announce("a", A);
+        world.pipeline.quarantine_by(&session, "ops", "test", clock::now()).expect("closed");
+        let release = |by, bits| world.pipeline.release_by(&session, by, "seen", bits, clock::now());
+        let (first, second, third) = tokio::join!(release("one", 10), release("two", 0), release("three", 30));
+        assert!(first.expect("recorded"));
+        assert!(!second.expect("nothing to do") && !third.expect("recorded"), "it was open by then");
+        let [alert] = &world.alerts(AlertKind::Release)[..] else { panic!("one closing, one alert") };
+        assert!(alert.summary.contains("Released by one"), "{}", alert.summary);
+        let releases: Vec<_> = world.lines().into_iter().filter(|r| matches!(r, Record::Release { .. })).collect();
+        assert_eq!(releases.len(), 2, "the second one changed nothing: {releases:?}");
+        let steps = session.inner.lock().score.allowance().steps();
+        assert_eq!(steps / staunch_scoring::Bits::STEPS, 40);
+    });
+}
+
+#[test]
 fn a_release_of_before_it_was_counted_is_read() {
     let old = r#"{"kind":"release","session":"a","by":"ops","note":"seen"}"#;
     let record: Record = serde_json::from_str(old).expect("read");
