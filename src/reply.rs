@@ -6,7 +6,8 @@
 //!
 //! Every reply echoes the client's id, RD, CD and the question as spelled, sets RA, never AA, and carries an OPT record
 //! exactly if the query had one (RFC 6891 section 7). Reasons travel as Extended DNS Errors (RFC 8914); where a reply
-//! would not fit the client's datagram, their text is cut first. Replies other than [`from_answer`] fit 512 octets.
+//! would not fit the client's datagram, their text is cut first. Replies other than [`from_answer`] fit 512 octets with the cookie
+//! that is added to them.
 
 // Octets from outside are read here: nothing may panic on them.
 #![cfg_attr(
@@ -42,7 +43,7 @@ pub use rendered::Rendered;
 pub const UDP_MAX: u16 = 1232;
 
 /// Longest text of a reason, octets; longer ones are cut at a character boundary. With it, a refusal as TXT of the
-/// longest name still fits 512 octets.
+/// longest name still fits 512 octets, unless a cookie goes with it.
 pub const TEXT_MAX: usize = 200;
 
 /// Most addresses a sinkhole answer holds. A block page has one of each family; the rest is room for a cluster.
@@ -50,6 +51,10 @@ pub const SINKHOLE_ADDRESSES: usize = 8;
 
 /// How long a refused ANY may be remembered, seconds.
 const ANY_TTL: u32 = 3600;
+
+/// Octets of a record of our own before its data, and of an OPT record without options.
+const RECORD: usize = 12;
+const BARE_OPT: usize = 11;
 
 /// Octets of a cookie as an option.
 const COOKIE_OPTION: usize = 4 + crate::cookie::COOKIE;
@@ -120,6 +125,7 @@ pub fn refusal(out: &mut Vec<u8>, query: &Query<'_>, refusal: &Refusal<'_>) {
     let text = cut(refusal.text, TEXT_MAX);
     if refusal.txt && query.qtype == Qtype::TXT {
         begin(out, query, NOERROR, 0);
+        let text = cut(text, room(out, query).saturating_sub(RECORD + 1));
         record(out, Qtype::TXT, refusal.negative_ttl, 1 + text.len());
         out.push(text.len() as u8); // at most TEXT_MAX
         out.extend_from_slice(text.as_bytes());
@@ -156,17 +162,17 @@ pub fn servfail(out: &mut Vec<u8>, query: &Query<'_>, ede: Ede, text: &str) {
 /// The addresses of a block page instead of the truth, marked as forged beside the reason.
 ///
 /// A and AAAA queries get the addresses of their family; where there are none, and for every other type, NODATA.
-/// `ttl` in seconds; at most [`SINKHOLE_ADDRESSES`] are shown.
+/// `ttl` in seconds; at most [`SINKHOLE_ADDRESSES`] are shown, fewer where the client's datagram has no room for them.
 pub fn sinkhole_address(out: &mut Vec<u8>, query: &Query<'_>, addresses: &[IpAddr], ttl: u32, ede: Ede, text: &str) {
     begin(out, query, NOERROR, 0);
     let mut shown = 0;
     for address in addresses.iter().take(SINKHOLE_ADDRESSES) {
         match address {
-            IpAddr::V4(v4) if query.qtype == Qtype::A => {
+            IpAddr::V4(v4) if query.qtype == Qtype::A && room(out, query) >= RECORD + 4 => {
                 record(out, Qtype::A, ttl, 4);
                 out.extend_from_slice(&v4.octets());
             }
-            IpAddr::V6(v6) if query.qtype == Qtype::AAAA => {
+            IpAddr::V6(v6) if query.qtype == Qtype::AAAA && room(out, query) >= RECORD + 16 => {
                 record(out, Qtype::AAAA, ttl, 16);
                 out.extend_from_slice(&v6.octets());
             }
@@ -251,7 +257,7 @@ fn answer_with(
     let asked_for_ad = query.authentic_data || query.edns.is_some_and(|edns| edns.dnssec_ok);
     let ad = if authentic && asked_for_ad { AD } else { 0 };
     begin(out, query, answer.rcode & 0xf, ad);
-    let room_for_opt = if query.edns.is_some() { 11 } else { 0 };
+    let room_for_opt = if query.edns.is_some() { BARE_OPT } else { 0 };
     let size = out.len() + answer.body.len() + room_for_opt;
     if size > limit(query, transport) {
         match transport {
@@ -369,6 +375,12 @@ fn soa(out: &mut Vec<u8>, query: &Query<'_>, owner: NameRef<'_>, ttl: u32) {
         put_u32(out, timer);
     }
     put_u32(out, ttl);
+}
+
+/// What a datagram has room for behind what is written, the OPT record set aside.
+fn room(out: &[u8], query: &Query<'_>) -> usize {
+    let opt = if query.edns.is_some() { BARE_OPT } else { 0 };
+    limit(query, Transport::Udp).saturating_sub(out.len() + opt)
 }
 
 /// Everything of a record at the qname but its data, of which `length` octets must follow.

@@ -142,6 +142,37 @@ fn text_is_cut_at_characters_and_to_the_datagram() {
     }
 }
 
+/// A client that has sent a cookie takes no reply without (RFC 7873 section 5.3).
+#[test]
+fn a_cookie_finds_room_beside_the_longest_name_and_text() {
+    let label = [b"\x3f".as_slice(), &[b'a'; 63]].concat();
+    let longest = [label.repeat(3), b"\x3d".to_vec(), vec![b'b'; 61], vec![0]].concat();
+    let (owner, long) = (name("."), "x".repeat(300));
+    let page = [IpAddr::V6(Ipv6Addr::LOCALHOST); SINKHOLE_ADDRESSES];
+    for (payload, text, shown) in [(512, 189, 7), (540, 200, 8)] {
+        let reply_of = |qtype: u16, write: &dyn Fn(&mut Vec<u8>, &Query<'_>)| {
+            let mut packet = packet(&longest, qtype, Some(payload), false);
+            let end = packet.len();
+            packet[end - 1] = 12;
+            packet.extend(b"\0\x0a\0\x08clientco");
+            let query = query(&packet);
+            let mut out = Vec::new();
+            write(&mut out, &query);
+            assert!(add_option(&mut out, 10, &[7; crate::cookie::COOKIE], payload.into()), "{} octets", out.len());
+            read(&out, &query)
+        };
+        let refused = reply_of(16, &|out, query| refusal(out, query, &blocked(&owner, &long)));
+        assert_eq!(refused.answers[0].data.to_string(), "x".repeat(text), "payload {payload}");
+        let sunk = reply_of(28, &|out, query| sinkhole_address(out, query, &page, 5, Ede::Blocked, &long));
+        assert_eq!(sunk.answers.len(), shown, "payload {payload}");
+        for qtype in [1, 255] {
+            assert!(reply_of(qtype, &|out, query| refusal(out, query, &blocked(&owner, &long))).answers.is_empty());
+            reply_of(qtype, &|out, query| servfail(out, query, Ede::Other, &long));
+            reply_of(qtype, &|out, query| any_hinfo(out, query));
+        }
+    }
+}
+
 #[test]
 fn servfail_says_why() {
     let packet = packet(WWW, 28, Some(1232), false);
