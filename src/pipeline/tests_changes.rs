@@ -91,6 +91,25 @@ fn what_is_open_by_a_zone_of_ours_is_not_closed_by_what_policy_says_of_its_names
     });
 }
 
+#[test]
+fn what_belongs_to_an_alias_of_ours_is_not_asked_of_where_it_leads() {
+    block_on(async {
+        let zone = tempfile::NamedTempFile::new().expect("a file");
+        let text = "$TTL 60\n@ IN SOA ns.corp.test. host.corp.test. 1 60 60 60 60\n@ IN NS ns\n\
+                    out IN CNAME www.site.example.\nin IN CNAME wiki\nwiki IN A 203.0.113.9\n";
+        std::fs::write(zone.path(), text).expect("written");
+        let own = format!("[[zone]]\nname = \"corp.test\"\nfile = \"{}\"\n", zone.path().display());
+        let world = world(&own).await;
+        for name in ["out.corp.test", "in.corp.test"] {
+            for qtype in [Qtype::RRSIG, Qtype::NSEC] {
+                let reply = world.ask(A, &packet(name, qtype), clock::now()).await;
+                assert_eq!((outcome(&reply), world.asked()), ((0, 0), 0), "{name} {qtype}");
+                assert_eq!(reply[9], 1, "{name} {qtype}: with the zone's SOA");
+            }
+        }
+    });
+}
+
 /// Stubs keep an NXDOMAIN for all types of a name, some for all names below it (RFC 8020).
 #[test]
 fn what_is_refused_for_where_it_leads_is_denied_no_further_than_that() {

@@ -38,7 +38,7 @@ impl Pipeline {
         let first = query.qname.as_ref();
         let mut name = first.to_owned();
         let mut followed: Vec<(NameBuf, u32)> = Vec::new();
-        while !matches!(query.qtype, Qtype::CNAME | Qtype::ANY) && live.zones.covers(name.as_ref()) {
+        while !stays_at_the_alias(query.qtype) && live.zones.covers(name.as_ref()) {
             let Some((target, ttl)) = live.zones.alias(name.as_ref()).await else { break };
             if followed.len() >= MAX_HOPS {
                 super::finish::fail(walk, query, Ede::Other, "the zone's aliases do not end", out);
@@ -105,6 +105,12 @@ impl Pipeline {
         mark_authoritative(out);
         true
     }
+}
+
+/// Whether a question of this type is about an alias itself, and not where it leads: signatures and denials stand beside it (RFC
+/// 4035 section 2.5), also where a zone has none.
+fn stays_at_the_alias(qtype: Qtype) -> bool {
+    matches!(qtype, Qtype::CNAME | Qtype::ANY | Qtype::RRSIG | Qtype::NSEC)
 }
 
 fn mark_authoritative(out: &mut [u8]) {

@@ -78,7 +78,7 @@ impl ExactZone {
         }
         let answering = |types: &Vec<RecordType>| {
             let alias = |t: &RecordType| {
-                *t == RecordType::CNAME
+                (*t == RecordType::CNAME && !is_of_the_alias(rtype))
                     || (*t == RecordType::ANAME && matches!(rtype, RecordType::A | RecordType::AAAA))
             };
             types.iter().copied().find(|t| rtype == RecordType::ANY || *t == rtype || alias(t))
@@ -101,6 +101,27 @@ impl ExactZone {
         }
     }
 
+    /// What the zone behind finds at `wildcard`, where it follows an ANAME, as records of `name`.
+    async fn followed(
+        &self,
+        wildcard: &LowerName,
+        rtype: RecordType,
+        name: &LowerName,
+        info: Option<&RequestInfo<'_>>,
+        options: LookupOptions,
+    ) -> LookupControlFlow<AuthLookup> {
+        let found = self.zone.lookup(wildcard, rtype, info, options).await;
+        found.map(|found| {
+            let owner = Name::from(wildcard);
+            let sets = found.iter().filter(|record| record.name == owner).fold(BTreeMap::new(), |mut sets, record| {
+                let set = || RecordSet::with_ttl(Name::from(name), record.record_type(), record.ttl);
+                sets.entry(record.record_type()).or_insert_with(set).add_rdata(record.data.clone());
+                sets
+            });
+            AuthLookup::answers(LookupRecords::many(options, sets.into_values().map(Arc::new).collect()), None)
+        })
+    }
+
     /// The records of this type that `wildcard` has, as those of `name`.
     async fn made(&self, wildcard: LowerName, rtype: RecordType, name: &LowerName) -> Option<RecordSet> {
         let records = self.zone.records().await;
@@ -111,6 +132,12 @@ impl ExactZone {
         }
         Some(made)
     }
+}
+
+/// Whether records of this type belong to an alias itself (RFC 4034 sections 3 and 4, RFC 4035 section 2.5): they are not asked
+/// of where it leads.
+fn is_of_the_alias(rtype: RecordType) -> bool {
+    matches!(rtype, RecordType::RRSIG | RecordType::NSEC)
 }
 
 #[async_trait::async_trait]
@@ -139,9 +166,9 @@ impl ZoneHandler for ExactZone {
         }
         match self.settle(name, rtype) {
             Settled::Records => self.zone.lookup(name, rtype, request_info, lookup_options).await,
-            // Where the zone behind follows it.
-            Settled::Wildcard(_, RecordType::ANAME) => {
-                self.zone.lookup(name, rtype, request_info, lookup_options).await
+            // By the wildcard's own name: the zone behind looks for none above a name that begins with an asterisk.
+            Settled::Wildcard(wildcard, RecordType::ANAME) => {
+                self.followed(&wildcard, rtype, name, request_info, lookup_options).await
             }
             Settled::Wildcard(wildcard, found) => match self.made(wildcard, found, name).await {
                 Some(made) => {

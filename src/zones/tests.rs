@@ -50,7 +50,7 @@ async fn names_of_the_zone_are_answered_with_authority() {
     use RecordType as T;
     use ResponseCode::{NXDomain, NoError};
     // Name, type, response code, answers.
-    let rows: [(&str, T, ResponseCode, usize); 23] = [
+    let rows: [(&str, T, ResponseCode, usize); 27] = [
         ("www.corp.test", T::A, NoError, 1),
         ("WWW.Corp.TEST", T::AAAA, NoError, 1),
         ("www.corp.test", T::MX, NoError, 0),
@@ -74,6 +74,11 @@ async fn names_of_the_zone_are_answered_with_authority() {
         ("corp.test", T::DNSKEY, NoError, 0),
         ("www.corp.test", T::RRSIG, NoError, 0),
         ("www.corp.test", T::NSEC, NoError, 0),
+        // What stands beside an alias is asked of the alias itself.
+        ("alias.corp.test", T::RRSIG, NoError, 0),
+        ("alias.corp.test", T::NSEC, NoError, 0),
+        ("out.corp.test", T::RRSIG, NoError, 0),
+        ("x.led.corp.test", T::NSEC, NoError, 0),
         ("www.corp.test", T::Unknown(999), NoError, 0),
         ("x.www.corp.test", T::TXT, NXDomain, 0),
     ];
@@ -115,6 +120,26 @@ async fn a_wildcard_answers_for_names_of_any_labels_and_for_any_type() {
     }
     let reply = ask(&zones, "*.other.ent.corp.test", RecordType::A).await;
     assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+}
+
+#[tokio::test]
+async fn a_wildcard_that_leads_to_addresses_answers_for_names_of_any_labels() {
+    let zones = load(&format!("{ZONE}*.front IN ANAME www\n*.nowhere IN ANAME www.zone.example.\n")).expect("a zone");
+    for qname in ["x.front.corp.test", "x.y.front.corp.test", "*.front.corp.test", "*.x.front.corp.test"] {
+        for (asked, address) in [(RecordType::A, "203.0.113.80"), (RecordType::AAAA, "2001:db8::80")] {
+            let reply = ask(&zones, qname, asked).await;
+            let told = reply.answers.iter().map(|r| (r.name.to_string(), r.record_type(), r.data.to_string()));
+            let wanted = (format!("{qname}."), asked, address.to_owned());
+            assert_eq!(told.collect::<Vec<_>>(), [wanted], "{qname} {asked}");
+        }
+        let reply = ask(&zones, qname, RecordType::MX).await;
+        assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::NoError, 0), "{qname}");
+    }
+    for qname in ["x.nowhere.corp.test", "*.x.nowhere.corp.test"] {
+        let reply = ask(&zones, qname, RecordType::A).await;
+        assert_eq!(reply.metadata.response_code, ResponseCode::NoError, "{qname}");
+        assert!(!reply.answers.iter().any(|record| record.record_type() == RecordType::A), "{qname}");
+    }
 }
 
 #[tokio::test]
