@@ -7,6 +7,7 @@ use super::message::{Message, Record, Spelled, read_name};
 use super::rdata;
 use super::vet::{CLASS_IN, CNAME, DNAME, SOA};
 use super::{AnswerRules, Asked, MAX_HOPS};
+use crate::model::Qtype;
 
 /// One alias record on the chain.
 pub(crate) struct Step {
@@ -43,6 +44,9 @@ pub(crate) struct Chain {
     /// Where its last alias leads is a question of its own: into a zone of which others are asked, where it was cut, or to a
     /// name that was left open.
     pub(crate) beyond: bool,
+    /// Beside an alias stood what was asked for, where nothing may stand (RFC 2181 section 10.1): who says both need not have looked
+    /// where the alias leads.
+    contradicted: bool,
     /// It ends at a DNAME that makes a name longer than names may be (YXDOMAIN; RFC 6672 section 2.2).
     pub(crate) too_long: bool,
 }
@@ -66,10 +70,23 @@ impl Chain {
     /// exists below one (RFC 6672 section 2.3), so the CNAME there is its work, and no proof without it.
     pub(crate) fn follow(message: &Message<'_>, asked: Asked<'_>, rules: &AnswerRules) -> Option<Self> {
         let end = Spelled::of(asked.qname);
-        let mut chain =
-            Self { steps: Vec::new(), hops: Vec::new(), end, internal: false, beyond: false, too_long: false };
+        let mut chain = Self {
+            steps: Vec::new(),
+            hops: Vec::new(),
+            end,
+            internal: false,
+            beyond: false,
+            contradicted: false,
+            too_long: false,
+        };
         let for_aliases = asked.is_for_aliases();
-        while for_aliases || !chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
+        loop {
+            if !for_aliases && chain.at_end(message).any(|r| r.rtype == asked.qtype.0) {
+                if stands_beside_aliases(asked.qtype) || !chain.at_end(message).any(|r| r.rtype == CNAME) {
+                    break;
+                }
+                chain.contradicted = true;
+            }
             let (steps, target) = match chain.hop(message, for_aliases) {
                 Hop::To(steps, target) => (steps, *target),
                 Hop::End => break,
@@ -110,7 +127,7 @@ impl Chain {
         let is_bare = !self.steps.is_empty() && !self.internal && !self.too_long && message.rcode == 0;
         let above = |r: &Record| NameRef::from_wire(message.owner(r)).is_ok_and(|zone| end.is_at_or_below(zone));
         let is_denied = || message.authorities().iter().any(|r| r.class == CLASS_IN && r.rtype == SOA && above(r));
-        let need_not_know = rules.leads_out(asked.qname, end) || !message.recursion_available;
+        let need_not_know = rules.leads_out(asked.qname, end) || !message.recursion_available || self.contradicted;
         is_bare
             && need_not_know
             && !asked.is_for_aliases()
@@ -166,6 +183,11 @@ impl Chain {
         });
         covering.collect()
     }
+}
+
+/// Whether records of this type may stand beside a CNAME (RFC 4035 section 2.5).
+fn stands_beside_aliases(qtype: Qtype) -> bool {
+    matches!(qtype, Qtype::RRSIG | Qtype::NSEC)
 }
 
 /// `prefix` (labels without a root) put in front of `target`.

@@ -452,3 +452,39 @@ fn an_alias_that_leads_nowhere_readable_is_a_failure() {
         assert_eq!(elsewhere.vet(&AnswerRules::default()).kind, Kind::Positive, "{what}");
     }
 }
+
+/// Of two who look up names both take what stands first, and servers shuffle. The alias is what a zone may have.
+#[test]
+fn what_stands_beside_an_alias_is_not_taken_in_whatever_order_they_stand() {
+    let rules = AnswerRules::default();
+    let (own, target) = ([203, 0, 113, 9], [203, 0, 113, 77]);
+    let build = || Build::new("www.example", Qtype::A);
+    let told = ["www.example. CNAME cdn.example.", "cdn.example. A 203.0.113.77"];
+    for whole in [
+        build().cname("www.example", "cdn.example").a("www.example", own).a("cdn.example", target),
+        build().a("www.example", own).cname("www.example", "cdn.example").a("cdn.example", target),
+        build().a("cdn.example", target).a("www.example", own).cname("www.example", "cdn.example"),
+    ] {
+        let vetted = whole.vet(&rules);
+        assert_eq!(shown(&vetted, "www.example", Qtype::A), told);
+        assert_eq!((&*vetted.answer.pins, vetted.dropped, vetted.whole), (&[ip("203.0.113.77")][..], 1, false));
+    }
+    // Where the alias leads was not said: it is a question of its own.
+    for bare in [
+        build().cname("www.example", "cdn.example").a("www.example", own),
+        build().a("www.example", own).cname("www.example", "cdn.example"),
+    ] {
+        let vetted = bare.vet(&rules);
+        assert_eq!(shown(&vetted, "www.example", Qtype::A), told[..1]);
+        assert!(vetted.answer.beyond && vetted.answer.pins.is_empty());
+    }
+    // What belongs to the alias may stand beside it.
+    let signed = Build::new("www.example", Qtype::NSEC).cname("www.example", "cdn.example").an(
+        "www.example",
+        Qtype::NSEC,
+        300,
+        &[&wire("x.example")[..], &[0, 1, 4]].concat(),
+    );
+    let vetted = signed.vet(&rules);
+    assert_eq!((vetted.answer.answers, vetted.answer.beyond), (1, false));
+}
