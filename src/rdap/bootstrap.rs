@@ -65,7 +65,7 @@ pub enum BootstrapError {
 pub struct Bootstrap {
     /// Service by entry, in wire form.
     entries: HashMap<Box<[u8]>, usize>,
-    /// URLs of each service, https first.
+    /// URLs of each service: those of https alone where there is one.
     services: Vec<Vec<BaseUrl>>,
     /// Day of publication, as the file says.
     publication: Option<String>,
@@ -115,7 +115,8 @@ impl Bootstrap {
         domain.ancestors().find_map(|suffix| self.entries.get(suffix.as_wire()).copied())
     }
 
-    /// URLs of every service, in order of preference: https before http (RFC 9224 section 3).
+    /// URLs of every service, in the file's order. Where one is https none of its are http: whoever keeps us from the one would
+    /// be asked in the clear otherwise (RFC 9224 section 3 prefers https).
     pub fn services(&self) -> &[Vec<BaseUrl>] {
         &self.services
     }
@@ -160,8 +161,9 @@ fn read_urls(service: usize, written: &[&str]) -> Result<Vec<BaseUrl>, Bootstrap
             Err(why) => refused = (text, why),
         }
     }
-    // Stable: among URLs of one kind the file's order stays.
-    urls.sort_by_key(|url| !url.is_https());
+    if urls.iter().any(BaseUrl::is_https) {
+        urls.retain(BaseUrl::is_https);
+    }
     urls.truncate(MAX_SERVERS);
     let (url, why) = refused;
     if urls.is_empty() {
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_match_answers_and_https_goes_first() {
+    fn the_longest_match_answers_and_where_there_is_https_nothing_else_is_asked() {
         let octets = file(
             r#"[[["example","TEST"],["http://rdap.example.net/","https://rdap.example.net/v1"]],
                 [["co.example"],["https://co.example.org/"],{"later":"versions"}],
@@ -194,9 +196,9 @@ mod tests {
         let bootstrap = Bootstrap::parse(&octets).expect("a file");
         assert_eq!((bootstrap.len(), bootstrap.insecure()), (4, 1));
         assert_eq!(bootstrap.publication(), Some("2026-11-01T00:00:00Z"));
-        let both = ["https://rdap.example.net/v1/".to_owned(), "http://rdap.example.net/".to_owned()];
-        assert_eq!(servers(&bootstrap, "shop.example").as_deref(), Some(&both[..]));
-        assert_eq!(servers(&bootstrap, "a.b.test").as_deref(), Some(&both[..]));
+        let secret = ["https://rdap.example.net/v1/".to_owned()];
+        assert_eq!(servers(&bootstrap, "shop.example").as_deref(), Some(&secret[..]));
+        assert_eq!(servers(&bootstrap, "a.b.test").as_deref(), Some(&secret[..]));
         assert_eq!(servers(&bootstrap, "shop.co.example"), Some(vec!["https://co.example.org/".into()]));
         assert_eq!(servers(&bootstrap, "x.xn--fiqs8s"), Some(vec!["http://only.example.org/rdap/".into()]));
         assert_eq!(servers(&bootstrap, "notexample"), None, "whole labels only");
