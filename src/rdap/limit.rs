@@ -47,7 +47,8 @@ impl Limit {
     }
 }
 
-fn interval(per_minute: u32) -> u64 {
+/// Time from one look-up to the next where many wait, milliseconds.
+pub(super) fn interval(per_minute: u32) -> u64 {
     60_000 / u64::from(per_minute.max(1))
 }
 

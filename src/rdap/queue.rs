@@ -7,10 +7,12 @@ use std::collections::{HashMap, VecDeque};
 use staunch_scoring::{NameBuf, NameRef};
 use tokio::sync::watch;
 
-use super::limit::Limit;
+use super::limit::{Limit, interval};
 
 /// Most look-ups that wait. Further ones are dropped; the domain's next query asks again.
 pub(super) const CAPACITY: usize = 1024;
+/// From so many on, none is taken whose turn would come too late: its place is another server's.
+const CROWDED: usize = CAPACITY / 2;
 /// Sessions counted within an hour; past it a further one has no look-ups until the next.
 const MAX_SESSIONS: usize = 131_072;
 /// Tries at one domain, over all its servers.
@@ -72,7 +74,7 @@ pub(super) enum Offer {
         /// None of its servers could be asked before.
         from: u64,
     },
-    /// All of its servers are left alone for longer than a look-up may wait.
+    /// All of its servers are left alone, or have others to answer for, for longer than a look-up may wait.
     Paused,
     /// The session has used its share of this hour.
     OverShare,
@@ -142,11 +144,14 @@ impl Queue {
         if !self.shares.contains_key(&session) && self.shares.len() >= MAX_SESSIONS {
             return Offer::OverShare;
         }
-        let used = self.shares.entry(session).or_insert(0);
-        if *used >= share {
+        let used = self.shares.get(&session).copied().unwrap_or(0);
+        if used >= share {
             return Offer::OverShare;
         }
-        *used += 1;
+        if self.jobs.len() >= CROWDED && self.comes_too_late(&targets, used + 1, from.max(now), per_minute, now) {
+            return Offer::Paused;
+        }
+        self.shares.insert(session, used + 1);
         let pending = Pending { done: watch::Sender::new(()), since: now, from };
         let offer = pending.waits();
         self.pending.insert(domain.clone(), pending);
@@ -154,15 +159,29 @@ impl Queue {
         offer
     }
 
+    /// Whether so many look-ups of the same servers stand before that of a session with `used` in this hour that it would be
+    /// given up unasked, its servers being free from `from` on.
+    fn comes_too_late(&self, targets: &[(String, String)], used: u32, from: u64, per_minute: u32, now: u64) -> bool {
+        fn server(targets: &[(String, String)]) -> Option<&str> {
+            targets.first().map(|(authority, _)| authority.as_str())
+        }
+        let before = |job: &&Job| {
+            server(&job.targets) == server(targets)
+                && self.shares.get(&job.session).is_some_and(|theirs| *theirs <= used)
+        };
+        let before = self.jobs.iter().filter(before).count() as u64;
+        let turn = from.saturating_add(before.saturating_mul(interval(per_minute)) / targets.len().max(1) as u64);
+        turn.saturating_sub(now) >= PATIENCE_MS
+    }
+
     /// From when on, `now` at the earliest, one of the servers may be asked, and which: the one in turn, `at`, or the first behind
-    /// it that is not left alone. None in the clear in place of one that is not: it is asked where that one has failed.
+    /// it that is not left alone.
     fn soonest(&self, targets: &[(String, String)], at: usize, per_minute: u32, now: u64) -> (u64, usize) {
-        let is_secret = |at: usize| targets.get(at).is_some_and(|(authority, _)| authority.starts_with("https:"));
         let from = |at: usize| {
             let limit = targets.get(at).and_then(|(authority, _)| self.limits.get(authority));
             limit.map_or(0, |limit| limit.ready_at(per_minute)).max(now)
         };
-        let turns = (at..targets.len()).chain(0..at).filter(|other| is_secret(*other) || !is_secret(at));
+        let turns = (at..targets.len()).chain(0..at);
         turns.map(|at| (from(at), at)).min_by_key(|(from, _)| *from).unwrap_or((now, at))
     }
 
@@ -354,25 +373,29 @@ mod tests {
     }
 
     #[test]
-    fn a_server_in_the_clear_is_asked_in_its_turn_alone() {
+    fn look_ups_that_would_be_given_up_unasked_take_no_place_of_others() {
         let mut queue = Queue::default();
-        let clear = [targets("https://a"), targets("http://a")].concat();
-        let offer = |queue: &mut Queue, n: u32, now| {
-            queue.offer(name(&format!("n{n}.example")).as_ref(), clear.clone(), (1, 100), 60, now)
+        let of = |queue: &mut Queue, n: usize, server: &str, session| match queue.offer(
+            name(&format!("d{n}.example")).as_ref(),
+            targets(server),
+            (session, 3),
+            60,
+            0,
+        ) {
+            Offer::Waits { .. } => "waits",
+            Offer::Paused => "paused",
+            other => panic!("{other:?}"),
         };
-        // The fifth is past the burst, and waits for its second.
-        for n in 0..5 {
-            assert!(matches!(offer(&mut queue, n, 0), Offer::Waits { .. }));
+        // A slow server's, each of a session of its own: 300 can be asked in time.
+        let taken = (0..3 * CAPACITY).filter(|n| of(&mut queue, *n, "slow", *n as u64) == "waits").count();
+        assert_eq!(taken, CROWDED, "while there is room for all they may try");
+        assert_eq!(of(&mut queue, 9_000, "quick", 9_000), "waits", "and others find a place");
+        // Those of sessions that have had more stand behind, and hold up nobody.
+        let mut mixed = Queue::default();
+        for n in 0..CROWDED {
+            assert_eq!(of(&mut mixed, n, "slow", (n / 3) as u64), "waits");
         }
-        let asked = std::iter::from_fn(|| take(&mut queue, 0)).map(|job| job.url().to_owned()).collect::<Vec<_>>();
-        assert_eq!(asked, ["https://a/x"; 4]);
-        let job = take(&mut queue, 1_000).expect("a job");
-        assert!(!queue.done(job, Report::Failed(Some(PATIENCE_MS)), 1_000));
-        assert_eq!(take(&mut queue, 1_000).expect("a job").url(), "http://a/x", "the other has had its turn");
-        // Nobody changes to it because the other is left alone.
-        assert!(matches!(offer(&mut queue, 5, 1_000), Offer::Paused));
-        assert!(matches!(offer(&mut queue, 6, 2_000), Offer::Waits { from, .. } if from == PATIENCE_MS + 1_000));
-        assert!(take(&mut queue, 2_000).is_none());
+        assert_eq!(of(&mut mixed, 9_000, "slow", 9_000), "waits", "a session's first is asked before others' third");
     }
 
     #[test]
@@ -404,7 +427,7 @@ mod tests {
     fn a_full_queue_says_so_and_what_waits_too_long_is_given_up() {
         let mut queue = Queue::default();
         for n in 0..CAPACITY as u64 {
-            assert_eq!(offer(&mut queue, &format!("d{n}.example"), "s", n, 0), "waits");
+            assert_eq!(offer(&mut queue, &format!("d{n}.example"), &format!("s{}", n % 10), n, 0), "waits");
         }
         assert_eq!(offer(&mut queue, "more.example", "s", 9_999, 0), "full");
         assert_eq!(offer(&mut queue, "d7.example", "s", 9_999, 0), "waits", "it is known already");
