@@ -76,7 +76,7 @@ pub(super) fn table(plan: &Plan) -> Option<Table> {
 
 /// What a port with addresses may send.
 fn bound_port(plan: &Plan, port: &Port, name: String) -> Chain {
-    let mut chain = Chain::plain(name, format!("What {} on {} may send.", port.name, port.bridge));
+    let mut chain = Chain::plain(name, format!("What {} on {} may send.", port.name, port.place()));
     let (v4, v6) = families(&port.bound);
     let own_links: Vec<Ipv6Addr> = v6.iter().copied().filter(|v6| v6.is_unicast_link_local()).collect();
     let mut arp = "arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp operation { request, reply }".to_owned();

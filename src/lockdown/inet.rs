@@ -307,7 +307,7 @@ fn sources_by_interface(plan: &Plan) -> Vec<(&InterfaceName, Vec<IpAddr>)> {
     let bound = |sandbox: &Sandbox| match sandbox.bridge {
         false => sandbox.bound.clone(),
         true => {
-            let mut ports = plan.ports.iter().filter(|port| port.bridge == sandbox.name);
+            let mut ports = plan.ports.iter().filter(|port| port.bridges.contains(&sandbox.name));
             let of_ports: Vec<IpAddr> = ports.clone().flat_map(|port| port.bound.iter().copied()).collect();
             if ports.all(|port| !port.bound.is_empty()) { of_ports } else { Vec::new() }
         }

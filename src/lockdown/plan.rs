@@ -43,7 +43,9 @@ pub enum PlanError {
     )]
     PortAndInterface(InterfaceName),
     /// One port, two bridges.
-    #[error("`{0}` is named as a port of two bridges")]
+    #[error(
+        "`{0}` is named as a port of two bridges: an interface has one, and a name with `*` at its end may have several"
+    )]
     TwoBridges(InterfaceName),
     /// A bind of many interfaces.
     #[error("bind `{0}`: addresses belong to one interface, so name it without `*`")]
@@ -124,8 +126,8 @@ pub struct Sandbox {
 /// A port of a bridge, on which frames of sandboxes arrive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
-    /// Its bridge.
-    pub bridge: InterfaceName,
+    /// Its bridge; of a name with a `*`, and of what only such a name covers, each that it was named with.
+    pub bridges: Vec<InterfaceName>,
     /// Its name.
     pub name: InterfaceName,
     /// What may be sent from it; empty: anything that belongs to no other port.
@@ -146,6 +148,13 @@ pub struct Plan {
     pub(super) refused: Vec<IpRange>,
     pub(super) sources: Vec<IpAddr>,
     pub(super) dhcp: bool,
+}
+
+impl Port {
+    /// Its bridges, in words.
+    pub(super) fn place(&self) -> String {
+        self.bridges.iter().map(InterfaceName::as_str).collect::<Vec<_>>().join(" and ")
+    }
 }
 
 impl Plan {
@@ -179,9 +188,8 @@ impl Plan {
             if bridges.contains(&name) {
                 return Err(PlanError::BindBridge(name));
             }
-            if let Some((_, bridge)) = find(&ports, &name) {
-                let bridge = bridge.clone();
-                bound_ports.push(Port { bridge, name, bound: addresses, mac });
+            if let Some(bridges) = bridges_of(&ports, &name) {
+                bound_ports.push(Port { bridges, name, bound: addresses, mac });
             } else if interfaces.iter().any(|interface| interface.covers(name.as_str())) {
                 if mac.is_some() {
                     return Err(PlanError::BindMac(name));
@@ -196,7 +204,7 @@ impl Plan {
         let open_ports: Vec<Port> = ports
             .into_iter()
             .filter(|(name, _)| bound_ports.iter().all(|port| port.name != *name))
-            .map(|(name, bridge)| Port { bridge, name, bound: Vec::new(), mac: None })
+            .map(|(name, bridges)| Port { bridges: bridges.into_iter().collect(), name, bound: Vec::new(), mac: None })
             .collect();
         // What may come from a bridge, its ports say.
         let bridges = bridges.into_iter().map(|name| Sandbox { name, bound: Vec::new(), bridge: true });
@@ -265,9 +273,11 @@ pub fn check_table(table: &str) -> Result<(), PlanError> {
     if is_table(table) { Ok(()) } else { Err(PlanError::Table(table.escape_debug().to_string())) }
 }
 
-/// Ports, and the bridge of each.
-fn ports(bridges: Vec<Bridge>) -> Result<BTreeMap<InterfaceName, InterfaceName>, PlanError> {
-    let mut ports = BTreeMap::new();
+type Ports = BTreeMap<InterfaceName, BTreeSet<InterfaceName>>;
+
+/// Ports, and the bridge of each: several only where the name stands for several ports.
+fn ports(bridges: Vec<Bridge>) -> Result<Ports, PlanError> {
+    let mut ports = Ports::new();
     for bridge in bridges {
         if bridge.name.is_pattern() {
             return Err(PlanError::BridgePattern(bridge.name));
@@ -276,20 +286,20 @@ fn ports(bridges: Vec<Bridge>) -> Result<BTreeMap<InterfaceName, InterfaceName>,
             return Err(PlanError::NoPort(bridge.name));
         }
         for port in bridge.ports {
-            match ports.insert(port.clone(), bridge.name.clone()) {
-                Some(other) if other != bridge.name => return Err(PlanError::TwoBridges(port)),
-                _ => {}
+            let of_port = ports.entry(port.clone()).or_default();
+            of_port.insert(bridge.name.clone());
+            if of_port.len() > 1 && !port.is_pattern() {
+                return Err(PlanError::TwoBridges(port));
             }
         }
     }
     Ok(ports)
 }
 
-fn find<'a>(
-    ports: &'a BTreeMap<InterfaceName, InterfaceName>,
-    name: &InterfaceName,
-) -> Option<(&'a InterfaceName, &'a InterfaceName)> {
-    ports.get_key_value(name).or_else(|| ports.iter().find(|(port, _)| port.covers(name.as_str())))
+/// The bridges that a port may be of: by its own name, or by one that covers it.
+fn bridges_of(ports: &Ports, name: &InterfaceName) -> Option<Vec<InterfaceName>> {
+    let found = ports.get(name).or_else(|| ports.iter().find(|(port, _)| port.covers(name.as_str())).map(|(_, of)| of));
+    found.map(|bridges| bridges.iter().cloned().collect())
 }
 
 type Bound = BTreeMap<InterfaceName, (Vec<IpAddr>, Option<Mac>)>;

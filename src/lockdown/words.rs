@@ -99,7 +99,7 @@ fn sources(sandbox: &Sandbox) -> String {
 }
 
 fn port(port: &Port) -> String {
-    let Port { bridge, name, bound, mac } = port;
+    let (Port { name, bound, mac, .. }, bridge) = (port, port.place());
     if bound.is_empty() {
         return format!("Port {name} of {bridge}: whatever belongs to no other port.");
     }

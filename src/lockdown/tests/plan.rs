@@ -48,6 +48,23 @@ fn settings_that_cannot_work_are_told_with_a_remedy() {
 }
 
 #[test]
+fn bridges_may_have_ports_of_like_names() {
+    let mut settings = settings(&[]);
+    settings.bridges = vec![bridge("br0=veth*"), bridge("br1=veth*,tap0")];
+    settings.binds = vec![bind("veth1=10.0.0.2"), bind("tap0=10.0.0.3")];
+    let plan = planned(settings);
+    let names: Vec<_> = plan.sandboxes().iter().map(|sandbox| sandbox.name.as_str()).collect();
+    assert_eq!(names, ["br0", "br1"]);
+    let ports: Vec<_> = plan.ports().iter().map(|port| (port.name.as_str(), port.place())).collect();
+    let both = || "br0 and br1".to_owned();
+    assert_eq!(ports, [("tap0", "br1".to_owned()), ("veth1", both()), ("veth*", both())]);
+    let said = does(&plan).join("\n");
+    assert!(said.contains("Port veth* of br0 and br1: whatever belongs to no other port."), "{said}");
+    let text = script(&plan).text;
+    assert_eq!(text.matches("iifname \"veth*\" goto port_any").count(), 1, "{text}");
+}
+
+#[test]
 fn words_that_cannot_be_read_say_how_to_write_them() {
     assert!("veth-a".parse::<Bind>().expect_err("no address").contains("INTERFACE=ADDRESS"));
     assert!("veth-a=ten".parse::<Bind>().expect_err("no address").contains("`ten` is neither"));
