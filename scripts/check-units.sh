@@ -21,6 +21,7 @@ security staunch.service 15
 security staunch-enforcer.service 20
 security staunch-lockdown.service 30
 security staunch-lockdown-again.service 15
+security staunch-lockdown-stays.service 15
 
 # Unknown directives and sections are told by `verify`, which ends with success all the same where they are only ignored:
 # so nothing may be said. The binary need not be installed here.
