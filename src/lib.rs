@@ -52,6 +52,7 @@ mod private_dir;
 pub mod rdap;
 pub mod readiness;
 pub mod regular;
+pub mod roots;
 pub mod store;
 pub mod transfer;
 pub mod zones;

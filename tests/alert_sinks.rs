@@ -237,6 +237,7 @@ fn a_webhook_that_fails_half_the_time_loses_nothing() {
         SinkKind::Webhook {
             url: format!("http://soc.test:{}/alerts?x=1", address.port()),
             secret: Some(SECRET.to_vec()),
+            roots: None,
             timeout: Duration::from_millis(200),
         },
     );

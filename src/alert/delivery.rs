@@ -174,8 +174,8 @@ impl Stop {
 
 fn build(sink: &SinkConfig, config: &Config, resolver: Option<Arc<dyn HostResolver>>) -> Box<dyn Sink> {
     match sink.kind.clone() {
-        SinkKind::Webhook { url, secret, timeout } => {
-            Box::new(Webhook::new(url, config.source.clone(), secret, timeout, resolver))
+        SinkKind::Webhook { url, secret, roots, timeout } => {
+            Box::new(Webhook::new(url, config.source.clone(), secret, roots.as_ref(), timeout, resolver))
         }
         SinkKind::Syslog { target } => Box::new(SyslogSink::new(target, config.hostname.clone(), resolver)),
         SinkKind::File { path } => Box::new(FileSink::new(path)),

@@ -26,6 +26,8 @@ pub use delivery::{Delivery, SinkStatus};
 pub use syslog::{SyslogTarget, format as format_syslog};
 pub use webhook::sign;
 
+use crate::roots::Roots;
+
 /// Settings of this stage.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -82,6 +84,8 @@ pub enum SinkKind {
         url: String,
         /// Key of the HMAC-SHA-256 signature.
         secret: Option<Vec<u8>>,
+        /// What its certificate must be issued by; without them what browsers trust.
+        roots: Option<Roots>,
         /// For one whole exchange.
         timeout: Duration,
     },
@@ -102,10 +106,11 @@ impl std::fmt::Debug for SinkKind {
     /// Without the secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Webhook { url, secret, timeout } => f
+            Self::Webhook { url, secret, roots, timeout } => f
                 .debug_struct("Webhook")
                 .field("url", url)
                 .field("signed", &secret.is_some())
+                .field("roots", roots)
                 .field("timeout", timeout)
                 .finish(),
             Self::Syslog { target } => f.debug_struct("Syslog").field("target", target).finish(),
@@ -211,7 +216,12 @@ mod tests {
     fn settings_are_checked() {
         let webhook = |name: &str, url: &str| SinkConfig {
             name: name.into(),
-            kind: SinkKind::Webhook { url: url.into(), secret: Some(b"hush".to_vec()), timeout: Duration::MAX },
+            kind: SinkKind::Webhook {
+                url: url.into(),
+                secret: Some(b"hush".to_vec()),
+                roots: None,
+                timeout: Duration::MAX,
+            },
         };
         let check = |sinks: Vec<SinkConfig>| Config { sinks, ..Config::default() }.check();
         assert!(check(vec![webhook("a", "https://soc.example/x"), webhook("b", "http://[::1]:80/")]).is_ok());

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use ureq::http::Uri;
+use ureq::tls::RootCerts;
 use ureq::unversioned::transport::DefaultConnector;
 
 use super::{Failure, Sink, event_json};
@@ -17,6 +18,7 @@ use crate::clock;
 use crate::event::Alert;
 use crate::outbound::{HostResolver, Lookup, Reach};
 use crate::rdap::retry_after;
+use crate::roots::Roots;
 
 /// Most octets of an answer that are read. Its content is of no interest; reading it lets the connection be kept.
 const ANSWER_OCTETS: u64 = 16 * 1024;
@@ -34,10 +36,13 @@ impl Webhook {
         url: String,
         source: String,
         secret: Option<Vec<u8>>,
+        roots: Option<&Roots>,
         timeout: Duration,
         resolver: Option<Arc<dyn HostResolver>>,
     ) -> Self {
+        let tls = ureq::tls::TlsConfig::builder().root_certs(roots.map_or(RootCerts::WebPki, Roots::for_http)).build();
         let config = ureq::Agent::config_builder()
+            .tls_config(tls)
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -116,7 +121,7 @@ mod tests {
         use std::io::{Read as _, Write as _};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let mut webhook = Webhook::new(url, "/x".into(), None, Duration::from_secs(10), None);
+        let mut webhook = Webhook::new(url, "/x".into(), None, None, Duration::from_secs(10), None);
         let soon = jiff::Timestamp::from_millisecond(clock::now().wall.shown as i64 + 20_000).unwrap();
         let soon = soon.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
         for (said, least, most) in [("20", 20, 20), (&*soon, 10, 20), ("Sun, 06 Nov 1994 08:49:37 GMT", 0, 0)] {
@@ -136,6 +141,46 @@ mod tests {
             });
             let Failure::Busy { status: 503, wait: Some(wait) } = failure else { panic!("{said}: {failure:?}") };
             assert!((least..=most).contains(&wait.as_secs()), "{said}: {wait:?}");
+        }
+    }
+
+    #[test]
+    fn a_receiver_is_believed_whose_certificate_is_of_the_roots_that_were_written_and_no_other() {
+        use std::io::{Read as _, Write as _};
+
+        use crate::forward::certs_for_test::Root;
+        let (own, other) = (Root::new(), Root::new());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}/", listener.local_addr().unwrap());
+        let roots = |root: &Root| Roots::read(root.pem.as_bytes()).unwrap();
+        for (roots, name, taken) in [
+            (Some(roots(&own)), "127.0.0.1", true),
+            (Some(roots(&own)), "soc.example", false),
+            (Some(roots(&other)), "127.0.0.1", false),
+            (None, "127.0.0.1", false),
+        ] {
+            let mut webhook =
+                Webhook::new(url.clone(), "/x".into(), None, roots.as_ref(), Duration::from_secs(10), None);
+            let shown = own.issue(name, false).config;
+            let delivered = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let (mut socket, _) = listener.accept().unwrap();
+                    let mut tls = rustls::ServerConnection::new(shown).unwrap();
+                    let mut stream = rustls::Stream::new(&mut tls, &mut socket);
+                    let mut request = Vec::new();
+                    let mut octets = [0; 4096];
+                    // A client that does not believe us goes away.
+                    while !request.ends_with(b"}")
+                        && stream.read(&mut octets).is_ok_and(|length| {
+                            request.extend_from_slice(&octets[..length]);
+                            length > 0
+                        })
+                    {}
+                    let _ = stream.write_all(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n");
+                });
+                webhook.deliver(&testing::alert(1))
+            });
+            assert_eq!(delivered.is_ok(), taken, "{name}: {delivered:?}");
         }
     }
 

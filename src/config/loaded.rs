@@ -18,6 +18,7 @@ use crate::nat64::Nat64;
 use crate::pipeline::Repeats;
 use crate::policy::{Profiles, UnknownSource};
 use crate::range::IpRange;
+use crate::roots::Roots;
 use crate::transfer::ZoneConfig;
 use crate::validate::{Anchors, Limits};
 use crate::zones::Zones;
@@ -410,6 +411,8 @@ pub enum AlertSinkKind {
         url: String,
         /// Key of the signature.
         secret: Option<Secret>,
+        /// What its certificate must be issued by; without them what browsers trust.
+        roots: Option<Roots>,
         /// For one delivery.
         timeout: Duration,
     },

@@ -90,5 +90,13 @@ mod tests {
         let changed: Vec<_> = new.iter().filter(|setting| !old.contains(setting)).map(|(name, _)| *name).collect();
         assert_eq!(changed, ["[[alert]]"], "a key that was rolled");
         assert!(!format!("{old:?}").contains("0123456789abcdef"));
+        let root = dir.path().join("root.pem");
+        let with_root = || {
+            std::fs::write(&root, crate::forward::certs_for_test::Root::new().pem).expect("written");
+            load("", &format!("{webhook}\nca_file = \"root.pem\""))
+        };
+        let (old, new) = (with_root(), with_root());
+        let changed: Vec<_> = new.iter().filter(|setting| !old.contains(setting)).map(|(name, _)| *name).collect();
+        assert_eq!(changed, ["[[alert]]"], "another root under the same name");
     }
 }

@@ -12,8 +12,9 @@ pub(super) fn alert_config(loaded: &Loaded) -> alert::Config {
     let sinks = loaded.alerts.iter().map(|sink| alert::SinkConfig {
         name: sink.name.clone(),
         kind: match &sink.kind {
-            config::AlertSinkKind::Webhook { url, secret, timeout } => alert::SinkKind::Webhook {
+            config::AlertSinkKind::Webhook { url, secret, roots, timeout } => alert::SinkKind::Webhook {
                 url: url.clone(),
+                roots: roots.clone(),
                 secret: secret.as_ref().map(|s| s.expose().to_vec()),
                 timeout: *timeout,
             },

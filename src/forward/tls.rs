@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
@@ -19,6 +18,7 @@ use rustls::{
 use sha2::{Digest, Sha256};
 
 use super::FailKind;
+use crate::roots::{Roots, RootsError};
 
 /// DNS over TLS by its name in a handshake (RFC 7858 section 3.1, RFC 9103 section 7.1).
 pub(crate) const DOT: &[u8] = b"dot";
@@ -32,12 +32,12 @@ pub enum TlsError {
     /// The name is none that a certificate can hold.
     #[error("`{0}` is not a name that a certificate can be issued for")]
     Name(String),
-    /// The file holds no certificate.
-    #[error("there is no certificate in it")]
-    NoCertificate,
-    /// The file is not PEM, or a certificate cannot be a root.
+    /// The file is none of roots.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// No verifier can be made of the roots.
     #[error("{0}")]
-    Certificate(String),
+    Verifier(String),
     /// rustls refuses the settings.
     #[error("TLS cannot be set up")]
     Setup(#[source] rustls::Error),
@@ -59,27 +59,18 @@ impl Tls {
     /// one that browsers trust; with `pins`, whose key is also one of these.
     pub fn new(name: &str, pins: Vec<Pin>, roots: Option<&[u8]>) -> Result<Self, TlsError> {
         let server = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name(name.into()))?;
-        let mut store = RootCertStore::empty();
-        match roots {
-            None => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-            Some(text) => {
-                for certificate in CertificateDer::pem_slice_iter(text) {
-                    let certificate = certificate.map_err(|error| TlsError::Certificate(error.to_string()))?;
-                    store.add(certificate).map_err(|error| TlsError::Certificate(error.to_string()))?;
-                }
-                if store.is_empty() {
-                    return Err(TlsError::NoCertificate);
-                }
-            }
-        }
+        let roots = roots.map(Roots::read).transpose()?;
+        let store = match &roots {
+            None => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
+            Some(roots) => roots.store()?,
+        };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let issued = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider)
             .build()
-            .map_err(|error| TlsError::Certificate(error.to_string()))?;
+            .map_err(|error| TlsError::Verifier(error.to_string()))?;
         let verifier = Arc::new(Verifier { issued, pins: pins.clone() });
         let client = settings(verifier.clone(), rustls::DEFAULT_VERSIONS)?;
-        let roots = roots.map(|text| Sha256::digest(text).into());
-        Ok(Self { name: server, pins, roots, verifier, client: Arc::new(client) })
+        Ok(Self { name: server, pins, roots: roots.map(|roots| roots.digest()), verifier, client: Arc::new(client) })
     }
 
     /// The same towards a primary: TLS 1.3 alone, for the protocol `dot` (RFC 9103 section 7.1).

@@ -70,6 +70,7 @@ fn a_webhook_that_was_away_while_the_service_was_started_twice_is_told_all_withi
         SinkKind::Webhook {
             url: format!("http://{address}/alerts?x=1"),
             secret: Some(SECRET.to_vec()),
+            roots: None,
             timeout: Duration::from_secs(5),
         },
     );

@@ -49,7 +49,7 @@ fn a_name_that_a_receiver_refuses_keeps_no_later_alert_from_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let url = format!("http://{}/", listener.local_addr().expect("bound"));
-        let kind = SinkKind::Webhook { url, secret: None, timeout: Duration::from_secs(5) };
+        let kind = SinkKind::Webhook { url, secret: None, roots: None, timeout: Duration::from_secs(5) };
         let mut config = config("soc", kind);
         config.retry.whole = whole;
         let store = open(dir.path(), &config);
@@ -94,7 +94,7 @@ fn who_refuses_everything_for_a_while_gets_all_of_it_then() {
     let dir = tempfile::tempdir().expect("a directory");
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let url = format!("http://{}/", listener.local_addr().expect("bound"));
-    let config = config("soc", SinkKind::Webhook { url, secret: None, timeout: Duration::from_secs(5) });
+    let config = config("soc", SinkKind::Webhook { url, secret: None, roots: None, timeout: Duration::from_secs(5) });
     let store = open(dir.path(), &config);
     let delivery = Delivery::start(config, &store, None).expect("starts");
     raise(&store, 0..2);

@@ -6,12 +6,14 @@ use std::path::Path as FilePath;
 use std::time::Duration;
 
 use super::Context;
+use super::upstream::NO_ROOTS;
 use crate::config::document::Path;
 use crate::config::loaded::{AlertSink, AlertSinkKind, Events, Secret, SyslogTarget};
 use crate::config::problem::ConfigError;
 use crate::config::spec::{self, AlertKind};
 use crate::lists::host_name;
 use crate::regular;
+use crate::roots::Roots;
 use crate::zones::Zones;
 
 /// Largest zone file, octets: local zones are small.
@@ -130,6 +132,7 @@ impl Context<'_, '_> {
         for (field, given, owner, word) in [
             ("url", written.url.is_some(), AlertKind::Webhook, "webhook"),
             ("secret_file", written.secret_file.is_some(), AlertKind::Webhook, "webhook"),
+            ("ca_file", written.ca_file.is_some(), AlertKind::Webhook, "webhook"),
             ("timeout_ms", written.timeout_ms.is_some(), AlertKind::Webhook, "webhook"),
             ("address", written.address.is_some(), AlertKind::Syslog, "syslog"),
             ("path", written.path.is_some(), AlertKind::File, "file"),
@@ -147,7 +150,8 @@ impl Context<'_, '_> {
     fn webhook(&mut self, path: &Path, written: &spec::Alert) -> Option<AlertSinkKind> {
         let timeout = self.within(path, "timeout_ms", written.timeout_ms.unwrap_or(5000), 100, 60_000);
         let secret = written.secret_file.as_deref().and_then(|file| self.secret(&path.key("secret_file"), file));
-        let path = path.key("url");
+        let roots = written.ca_file.as_deref().and_then(|file| self.roots(&path.key("ca_file"), file));
+        let (path, ca_file) = (path.key("url"), path.key("ca_file"));
         let Some(url) = written.url.as_deref() else {
             return self.problems.fail(
                 &path,
@@ -167,6 +171,9 @@ impl Context<'_, '_> {
             let problem = format!("`{}` is not an http or https URL", url.escape_debug());
             return self.problems.fail(&path, problem, "write http://HOST/PATH or https://HOST/PATH");
         }
+        if scheme == "http" && written.ca_file.is_some() {
+            self.problems.error(&ca_file, "ca_file without TLS", "write https in the URL, or remove it");
+        }
         // An address is one that somebody has looked up and means; a name leads wherever it is pointed to.
         let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
         if scheme == "http" && !is_address && host != "localhost" {
@@ -176,7 +183,15 @@ impl Context<'_, '_> {
                 "write https, or the receiver's address",
             );
         }
-        Some(AlertSinkKind::Webhook { url: url.into(), secret, timeout: Duration::from_millis(timeout) })
+        Some(AlertSinkKind::Webhook { url: url.into(), secret, roots, timeout: Duration::from_millis(timeout) })
+    }
+
+    /// Certificates that a receiver's must be issued by.
+    fn roots(&mut self, field: &Path, file: &str) -> Option<Roots> {
+        match Roots::read(&self.ca_file(field, file)?) {
+            Ok(roots) => Some(roots),
+            Err(error) => self.problems.fail(field, error.to_string(), NO_ROOTS),
+        }
     }
 
     pub(super) fn secret(&mut self, path: &Path, written: &str) -> Option<Secret> {

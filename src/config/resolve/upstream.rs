@@ -17,14 +17,14 @@ use crate::forward::Way;
 use crate::forward::tls::{Pin, Tls, TlsError};
 use crate::lists::host_name;
 use crate::model::Mode;
-use crate::regular;
+use crate::{regular, roots};
 
 /// Servers taken from a resolv.conf at most; stubs use three.
 const MAX_SYSTEM_SERVERS: usize = 8;
 /// Zones with servers of their own at most. Each question for an upstream looks through them one by one.
 const MAX_FORWARD_ZONES: usize = 256;
-/// Largest file of roots; that of a whole system is a quarter of a megabyte.
-const MAX_CA_FILE: u64 = 4 << 20;
+/// What to do about a file of roots that is none.
+pub(super) const NO_ROOTS: &str = "name a PEM file with the certificates that the server's must be issued by";
 
 impl Context<'_, '_> {
     pub(super) fn upstream(&mut self, listen: &[SocketAddr]) -> Upstream {
@@ -170,27 +170,27 @@ impl Context<'_, '_> {
         }
         let mut roots = None;
         if let Some(file) = &written.ca_file {
-            let field = path.key("ca_file");
-            match regular::read(&self.beside(file), MAX_CA_FILE) {
-                Ok(octets) => {
-                    self.digest_part(&format!("roots of {name}"), &octets);
-                    roots = Some(octets);
-                }
-                Err(error) => {
-                    let problem = format!("`{}` cannot be read: {error}", file.escape_debug());
-                    let remedy = "paths are relative to the file that names them; check name and permissions";
-                    return self.problems.fail(&field, problem, remedy);
-                }
-            }
+            let octets = self.ca_file(&path.key("ca_file"), file)?;
+            self.digest_part(&format!("roots of {name}"), &octets);
+            roots = Some(octets);
         }
         match Tls::new(name, pins, roots.as_deref()) {
             Ok(tls) => Some(tls),
             Err(error @ TlsError::Name(_)) => {
                 self.problems.fail(path, error.to_string(), "write the name in the server's certificate behind `#`")
             }
+            Err(error) => self.problems.fail(&path.key("ca_file"), error.to_string(), NO_ROOTS),
+        }
+    }
+
+    /// What a file of roots holds.
+    pub(super) fn ca_file(&mut self, field: &Path, file: &str) -> Option<Vec<u8>> {
+        match regular::read(&self.beside(file), roots::MAX_FILE) {
+            Ok(octets) => Some(octets),
             Err(error) => {
-                let remedy = "name a PEM file with the certificates that the server's must be issued by";
-                self.problems.fail(&path.key("ca_file"), error.to_string(), remedy)
+                let problem = format!("`{}` cannot be read: {error}", file.escape_debug());
+                let remedy = "paths are relative to the file that names them; check name and permissions";
+                self.problems.fail(field, problem, remedy)
             }
         }
     }

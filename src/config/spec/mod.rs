@@ -475,6 +475,8 @@ pub struct Alert {
     pub url: Option<String>,
     /// Key of a webhook's signature, relative to the file that names it.
     pub secret_file: Option<String>,
+    /// Certificates that a webhook's must be issued by, relative to the file that names it.
+    pub ca_file: Option<String>,
     /// Of a webhook; default 5000.
     pub timeout_ms: Option<u64>,
     /// Of a syslog receiver: `udp://`, `tcp://`, `unix://`.

@@ -127,6 +127,19 @@ pub const CASES: &[Case] = &[
             (17, "alert[4].url", "missing", "https://"),
         ],
     ),
+    (
+        "version = 1\n[[alert]]\nname = \"a\"\nkind = \"webhook\"\nurl = \"https://soc.example/\"\nca_file = \"none.pem\"\n\
+         [[alert]]\nname = \"b\"\nkind = \"webhook\"\nurl = \"https://soc.example/\"\nca_file = \"/etc/passwd\"\n\
+         [[alert]]\nname = \"c\"\nkind = \"file\"\npath = \"x\"\nca_file = \"none.pem\"\n\
+         [[alert]]\nname = \"d\"\nkind = \"webhook\"\nurl = \"http://10.77.9.9/\"\nca_file = \"none.pem\"\n",
+        &[
+            (6, "alert[0].ca_file", "`none.pem` cannot be read", "relative to"),
+            (11, "alert[1].ca_file", "no certificate in it", "PEM file"),
+            (16, "alert[2].ca_file", "only a webhook", "kind"),
+            (21, "alert[3].ca_file", "cannot be read", "relative to"),
+            (21, "alert[3].ca_file", "without TLS", "https"),
+        ],
+    ),
     // What the start would refuse.
     (
         "version = 1\n[[alert]]\nname = \"a\"\nkind = \"webhook\"\nurl = \"https://user:hush@soc.example/\"\n",
