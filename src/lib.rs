@@ -47,6 +47,7 @@ pub mod lines;
 pub mod local_socket;
 pub mod lockdown;
 pub mod memory;
+pub mod mishap;
 pub mod outbound;
 mod private_dir;
 pub mod rdap;

@@ -38,7 +38,8 @@ use crate::learn::NotLearned;
 use crate::listen::Listener;
 use crate::model::{Now, Qtype, SessionType};
 use crate::pipeline::Pipeline;
-use crate::{clock, fds, listen};
+use crate::rdap::Rdap;
+use crate::{clock, fds, listen, mishap};
 pub use causes::in_words;
 use reload::{Fetched, Reloader};
 use supervisor::Supervised;
@@ -244,7 +245,7 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
     tasks.spawn("keeping caches within memory", room::keep(pipeline.clone(), memory));
     let (listening, socket_text) = (listener.local_addrs().to_vec(), absolute(&socket));
     tasks.spawn("readiness", ready::keep(pipeline.clone(), listening, socket_text));
-    let (mut panics, mut threads) = (Panics::default(), Threads::default());
+    let (mut panics, mut mishaps, mut threads) = (Panics::default(), Panics::default(), Threads::default());
     let watchdog = supervised.watchdog.map(|period| {
         Watchdog::start(period, listener.beats().to_vec(), pipeline.enforcer.clone()).context("watchdog")
     });
@@ -273,6 +274,9 @@ async fn serve(start: Start, loaded: Loaded, supervised: Supervised, mut hang_up
                 let panicked = listener.counters().panics.load(std::sync::atomic::Ordering::Relaxed);
                 if let Some(fresh) = panics.look(panicked, now.mono) {
                     broken(&pipeline, &format!("{fresh} questions met a mistake in the service and were answered SERVFAIL"), now);
+                }
+                if let Some(fresh) = mishaps.look(mishap::count(), now.mono) {
+                    broken(&pipeline, &format!("{fresh} times a part of the service met a mistake in it, and went on; its log says which"), now);
                 }
                 let parts = tasks.ended().into_iter().map(str::to_owned);
                 let parts: Vec<_> = parts.chain(threads.fresh(ended(&listener, &built.events, &pipeline))).collect();
@@ -349,6 +353,9 @@ fn ended(listener: &Listener, events: &JoinHandle<()>, pipeline: &Pipeline) -> V
     }
     if pipeline.store.has_ended() {
         ended.push("writing the journal".into());
+    }
+    if pipeline.ages.rdap.as_ref().is_some_and(Rdap::has_ended) {
+        ended.push("asking registries".into());
     }
     if pipeline.feeds.get().is_some_and(Feeds::has_ended) {
         ended.push("fetching lists".into());

@@ -22,7 +22,9 @@ use crate::clock;
 use crate::config::Loaded;
 use crate::event::{Notice, NoticeKind};
 use crate::feed::{Listener, Told};
+use crate::mishap;
 use crate::pipeline::{Live, Pipeline};
+use crate::sparing::Sparing;
 use crate::telemetry::rfc3339;
 
 /// How often it is looked whether what was in force can go.
@@ -117,7 +119,9 @@ fn run(start: &Start, pipeline: &Weak<Pipeline>, runtime: &Handle, jobs: &mpsc::
             }
             let Some(pipeline) = pipeline.upgrade() else { return };
             let old = pipeline.live.load_full();
-            let result = reload(start, &pipeline, runtime, what);
+            static TOLD: Sparing = Sparing::new();
+            let result = mishap::survived("reloading", &TOLD, || reload(start, &pipeline, runtime, what));
+            let result = result.unwrap_or_else(|| Err("a mistake in the service: it panicked; see the log".into()));
             if !Arc::ptr_eq(&old, &pipeline.live.load()) {
                 retired.push(old);
             }

@@ -14,6 +14,7 @@ use crate::decoy::Kind;
 use crate::forward::{FailKind, Standing, UpstreamStatus};
 use crate::listen;
 use crate::lists::SkipKind;
+use crate::mishap;
 use crate::pipeline::{Ages, Pipeline};
 use crate::session::{Past, State};
 use crate::telemetry::{Sample, Sampled};
@@ -83,6 +84,7 @@ fn own(all: &mut Vec<Sample>, pipeline: &Pipeline) {
             "Questions judged by the ledger that groups without room share",
             pipeline.groups.crowded() as f64,
         ),
+        plain("mishaps_total", "Panics of work beside questions, which goes on", mishap::count() as f64),
         plain("events_dropped_total", "Events dropped because the queue was full", pipeline.telemetry.dropped() as f64),
         flag("events_failing", "1 if the last write of events failed or does not end", spill.failing),
         plain("events_spilled", "Events that wait in memory for the disk", spill.waiting as f64),
@@ -429,6 +431,7 @@ fn ages(all: &mut Vec<Sample>, ages: &Ages) {
         ("busy", &counters.busy),
         ("refused", &counters.refused),
         ("unreachable", &counters.unreachable),
+        ("panicked", &counters.panicked),
     ] {
         all.push(Sample {
             name: "rdap_outcomes_total",

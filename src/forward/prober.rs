@@ -16,6 +16,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout
 use super::exchange::Try;
 use super::query::Ask;
 use super::{Config, Counters, Inner};
+use crate::mishap;
+use crate::sparing::Sparing;
 
 /// Time between two probes of an upstream that is down or must show that it stays. Two good ones in a row are then
 /// heard within a second of its return.
@@ -35,8 +37,21 @@ const MOST: usize = 8;
 /// How long each took to be answered, if it was.
 type Probes = JoinSet<Option<Duration>>;
 
-/// Watches upstream `index` until it is well, or the forwarder is gone.
-pub(super) async fn watch(inner: Arc<Inner>, index: usize) {
+/// Has upstream `index` watched until it is well, or the forwarder is gone.
+pub(super) fn begin(inner: Arc<Inner>, index: usize) {
+    tokio::spawn(to_its_end(EVERY, move || watch(inner.clone(), index)));
+}
+
+/// A watch, anew where it panicked: nobody else looks after an upstream that is being watched, and one that is down would stay so.
+async fn to_its_end<W: Future<Output = ()> + Send + 'static>(pause: Duration, mut watch: impl FnMut() -> W) {
+    static TOLD: Sparing = Sparing::new();
+    while tokio::spawn(watch()).await.is_err_and(|error| error.is_panic()) {
+        mishap::note("watching an upstream", &TOLD);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn watch(inner: Arc<Inner>, index: usize) {
     let mut probes = Probes::new();
     let server = &inner.servers[index];
     // Two turns at least.
@@ -169,4 +184,22 @@ fn fell(inner: &Inner, index: usize) {
     let server = &inner.servers[index];
     let why = inner.down(index).kind.as_str();
     tracing::warn!(upstream = %server.upstream, why, "upstream is down");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_watch_that_panics_begins_anew() {
+        let (mut begun, before) = (0, mishap::count());
+        to_its_end(Duration::ZERO, || {
+            begun += 1;
+            let begun = begun;
+            async move { assert!(begun > 2, "what a mistake in our own code does") }
+        })
+        .await;
+        assert_eq!(begun, 3);
+        assert!(mishap::count() >= before + 2);
+    }
 }

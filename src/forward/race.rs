@@ -223,7 +223,7 @@ impl Race<'_> {
             if running.overdue.take_if(|overdue| *overdue <= now).is_some()
                 && self.inner.servers[running.index].health.overdue(running.begun)
             {
-                tokio::spawn(prober::watch(self.inner.clone(), running.index));
+                prober::begin(self.inner.clone(), running.index);
             }
         }
     }
@@ -361,7 +361,7 @@ fn note(inner: &Arc<Inner>, index: usize, outcome: &Result<Response, Fault>) {
             Counters::add(&inner.counters.failures[*kind as usize]);
             tracing::debug!(upstream = %server.upstream, kind = kind.as_str(), "upstream try failed");
             if (*kind == FailKind::Unreachable || kind.is_tls()) && server.health.unreachable(Instant::now()) {
-                tokio::spawn(prober::watch(inner.clone(), index));
+                prober::begin(inner.clone(), index);
             }
         }
     }

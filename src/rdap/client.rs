@@ -32,6 +32,8 @@ pub enum Outcome {
     Garbage,
     /// No answer in time, no connection, or a failure of the server's own (5xx).
     Unreachable,
+    /// None, by a mistake of our own.
+    Panicked,
 }
 
 /// See the module. Cheap to share between threads.

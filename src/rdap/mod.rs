@@ -22,7 +22,7 @@ mod url;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -31,10 +31,12 @@ use staunch_scoring::NameRef;
 use tokio::sync::watch;
 
 use self::client::Client;
-use self::queue::{Next, Offer, Queue, Report};
+use self::queue::{Job, Next, Offer, Queue, Report};
 use crate::clock;
+use crate::mishap;
 use crate::model::Now;
 use crate::outbound::HostResolver;
+use crate::sparing::Sparing;
 use crate::store::{Registered, Registration};
 
 pub use self::bootstrap::{Bootstrap, BootstrapError, MAX_OCTETS as MAX_BOOTSTRAP_OCTETS};
@@ -60,7 +62,7 @@ const AGAIN_OLD_MS: u64 = 30 * DAY_MS;
 const AGAIN_UNDATED_MS: u64 = 7 * DAY_MS;
 /// The registry does not have the domain: it may be registered any moment, and then it is new.
 const AGAIN_ABSENT_MS: u64 = 6 * HOUR_MS;
-/// The server will not say, or made no sense.
+/// The server will not say, or made no sense, or we made a mistake.
 const AGAIN_REFUSED_MS: u64 = DAY_MS;
 /// No server answered.
 const AGAIN_FAILED_MS: u64 = HOUR_MS / 4;
@@ -97,6 +99,8 @@ pub struct Counters {
     pub refused: AtomicU64,
     /// Of them, without an answer.
     pub unreachable: AtomicU64,
+    /// Of them, ended by a mistake of the service's own.
+    pub panicked: AtomicU64,
     /// Domains given up after the last try, or without one where their servers are left alone for long.
     pub given_up: AtomicU64,
     /// Domains not looked up because too many waited.
@@ -139,6 +143,7 @@ impl Wait {
 /// See the module. Dropping it stops its threads after the look-ups under way.
 pub struct Rdap {
     shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -147,7 +152,8 @@ struct Shared {
     changed: Condvar,
     stopped: AtomicBool,
     registered: Arc<Registered>,
-    client: Client,
+    client: ArcSwap<Client>,
+    resolver: Option<Arc<dyn HostResolver>>,
     counters: Counters,
 }
 
@@ -167,16 +173,22 @@ impl Rdap {
             changed: Condvar::new(),
             stopped: AtomicBool::new(false),
             registered,
-            client: Client::new(resolver),
+            client: ArcSwap::from_pointee(Client::new(resolver.clone())),
+            resolver,
             counters: Counters::default(),
         });
         // Made first, so that the first thread ends if the second cannot be started.
-        let rdap = Self { shared: shared.clone() };
+        let mut rdap = Self { shared: shared.clone(), threads: Vec::new() };
         for n in 0..THREADS {
             let shared = shared.clone();
-            thread::Builder::new().name(format!("rdap-{n}")).spawn(move || shared.run())?;
+            rdap.threads.push(thread::Builder::new().name(format!("rdap-{n}")).spawn(move || shared.run())?);
         }
         Ok(rdap)
+    }
+
+    /// Whether a thread has ended, which none does by itself.
+    pub fn has_ended(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
     }
 
     /// Puts other settings in force. What waits is asked where it was to be asked; pauses of servers stay.
@@ -290,7 +302,7 @@ impl Shared {
             };
             let wall = clock::now().wall.shown;
             self.counters.requests.fetch_add(1, Ordering::Relaxed);
-            let outcome = self.client.look_up(job.url(), job.domain.as_ref(), wall, config.timeout);
+            let outcome = self.look_up(&job, wall, config.timeout);
             tracing::debug!(?outcome, "an age was looked up");
             self.count(outcome);
             let now = clock::now();
@@ -312,6 +324,18 @@ impl Shared {
         }
     }
 
+    /// One look-up. What it panics on costs its domain the answer, and nobody else.
+    fn look_up(&self, job: &Job, wall: u64, timeout: Duration) -> Outcome {
+        let client = self.client.load();
+        static TOLD: Sparing = Sparing::new();
+        let look_up = || client.look_up(job.url(), job.domain.as_ref(), wall, timeout);
+        mishap::survived("asking a registry", &TOLD, look_up).unwrap_or_else(|| {
+            // What it has half done goes with it.
+            self.client.store(Arc::new(Client::new(self.resolver.clone())));
+            Outcome::Panicked
+        })
+    }
+
     /// Does not ask for this domain again for a while.
     fn postpone(&self, domain: NameRef<'_>, now: Now) {
         self.registered.postpone(domain, now.wall.steady, now.wall.steady + AGAIN_FAILED_MS);
@@ -329,7 +353,9 @@ impl Shared {
             }
             Outcome::Said(None) => keep(None, AGAIN_UNDATED_MS),
             Outcome::NotThere => keep(None, AGAIN_ABSENT_MS),
-            Outcome::Refused | Outcome::Garbage => self.registered.postpone(domain, now, now + AGAIN_REFUSED_MS),
+            Outcome::Refused | Outcome::Garbage | Outcome::Panicked => {
+                self.registered.postpone(domain, now, now + AGAIN_REFUSED_MS)
+            }
             Outcome::Busy(_) | Outcome::Unreachable => {}
         }
     }
@@ -342,6 +368,7 @@ impl Shared {
             Outcome::Busy(_) => &self.counters.busy,
             Outcome::Refused | Outcome::Garbage => &self.counters.refused,
             Outcome::Unreachable => &self.counters.unreachable,
+            Outcome::Panicked => &self.counters.panicked,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }

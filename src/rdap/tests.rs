@@ -135,10 +135,14 @@ struct World {
 
 impl World {
     fn start(config: Config) -> Self {
+        Self::with(config, None)
+    }
+
+    fn with(config: Config, resolver: Option<Arc<dyn HostResolver>>) -> Self {
         let dir = tempfile::tempdir().expect("directory");
         let (store, _) =
             Store::open(dir.path(), Options { index: IndexKind::Memory, ..Options::default() }).expect("store");
-        let rdap = Rdap::start(config, store.registered(), None).expect("threads");
+        let rdap = Rdap::start(config, store.registered(), resolver).expect("threads");
         Self { store, rdap, _dir: dir }
     }
 
@@ -243,6 +247,34 @@ fn every_fault_of_a_server_has_its_outcome() {
         Outcome::Unreachable,
         "without a resolver no host is looked up"
     );
+}
+
+/// Panics as it looks up a host, as a mistake in our own code does.
+struct Fragile;
+
+impl HostResolver for Fragile {
+    fn resolve(&self, _host: &str, _port: u16) -> std::io::Result<Vec<SocketAddr>> {
+        panic!("what a mistake in our own code does")
+    }
+}
+
+#[test]
+fn a_look_up_that_panics_ends_and_others_go_on() {
+    let registry =
+        Registry::start(|path, _| Reply::registered(path.rsplit('/').next().unwrap_or_default(), "2020-05-06"));
+    let services = serde_json::json!([[["example"], ["http://named.example/"]], [["test"], [registry.url()]]]);
+    let text = serde_json::json!({ "version": "1.0", "services": services }).to_string();
+    let mut config = config(&[&registry.url()]);
+    config.bootstrap = Bootstrap::parse(text.as_bytes()).expect("bootstrap");
+    let world = World::with(config, Some(Arc::new(Fragile)));
+    // More than there are threads.
+    for n in 0..2 * THREADS {
+        let known = world.learn(&format!("d{n}.example")).expect("postponed");
+        assert_eq!((known.registered, known.due - known.checked >= AGAIN_REFUSED_MS - 60_000), (None, true));
+    }
+    assert_eq!(world.learn("shop.test").expect("known").registered, Some(day("2020-05-06")));
+    assert_eq!((world.counted(|c| &c.panicked), world.counted(|c| &c.dated)), (2 * THREADS as u64, 1));
+    assert!(!world.rdap.has_ended());
 }
 
 #[test]

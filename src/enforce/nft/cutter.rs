@@ -27,7 +27,9 @@ use super::sets::{self, Element, Kind, MSG_GETSETELEM, Set, lease_kind};
 use super::watch::{INET, SUBSYS};
 use crate::enforce::Error;
 use crate::enforce::state::Target;
+use crate::mishap;
 use crate::ports::Opening;
+use crate::sparing::Sparing;
 
 /// From so many sessions on, one pass over all flows is cheaper than two filtered ones for each.
 const MANY: usize = 4;
@@ -141,14 +143,22 @@ impl Worker {
             // Addresses of the host change rarely, but they change.
             self.local = LocalAddresses::default();
             let started = Instant::now();
-            let result = self.carry_out(&pass);
+            static TOLD: Sparing = Sparing::new();
+            let result = mishap::survived("ending flows", &TOLD, || self.carry_out(&pass));
             // Whatever became of it: what has not been taken over by now is refused by the rules.
             self.shared.renewed.lock().extend(pass.renew.values().map(|renewal| (renewal.session, renewal.generation)));
             match result {
-                Ok(cut) => {
+                None => {
+                    self.shared.errors.fetch_add(1, Relaxed);
+                    // Answers to what it has asked may still be there to be read.
+                    if let Ok(netlink) = Netlink::open() {
+                        self.netlink = netlink;
+                    }
+                }
+                Some(Ok(cut)) => {
                     self.shared.cut.fetch_add(cut, Relaxed);
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     self.shared.errors.fetch_add(1, Relaxed);
                     let text = kernel(&error, "end flows");
                     tracing::warn!(error = %text, "flows could not be ended; the rules refuse them");

@@ -19,6 +19,8 @@ use super::{flows, intervals, kernel};
 use crate::background::stand_back;
 use crate::enforce::state::Volume;
 use crate::enforce::{Error, Observed, Range, Tell, Used};
+use crate::mishap;
+use crate::sparing::Sparing;
 
 /// Shortest time from one look to the next.
 const EVERY: Duration = Duration::from_secs(2);
@@ -94,7 +96,14 @@ impl Observer {
             let mut pause = EVERY;
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(pause) {
                 let started = Instant::now();
-                let (observed, result) = eye.look();
+                static TOLD: Sparing = Sparing::new();
+                let Some((observed, result)) = mishap::survived("looking at flows", &TOLD, || eye.look()) else {
+                    // Answers to what it has asked may still be there to be read.
+                    if let Ok(fresh) = Netlink::open() {
+                        eye.netlink = fresh;
+                    }
+                    continue;
+                };
                 // Who is told goes with the observer.
                 let _ = out.send(observed);
                 if let Err(error) = result {
