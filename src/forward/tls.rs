@@ -1,19 +1,25 @@
 //! TLS towards an upstream: whom we take it for.
 //!
 //! Strict (RFC 8310 section 5): the certificate must be issued by a root of ours for the configured name, and where pins
-//! are configured its key must be one of them too. There is no weaker second try. A session that is resumed was
-//! authenticated when it was begun; no application data is sent early.
+//! are configured its key must be one of them too. There is no weaker second try. A session is resumed as long as what the
+//! server has shown last would be taken again, and for [`LONGEST`] at most; no application data is sent early.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
+use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+    WebPkiServerVerifier,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+    CertificateError, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
 };
 use sha2::{Digest, Sha256};
 
@@ -22,6 +28,13 @@ use crate::roots::{Roots, RootsError};
 
 /// DNS over TLS by its name in a handshake (RFC 7858 section 3.1, RFC 9103 section 7.1).
 pub(crate) const DOT: &[u8] = b"dot";
+
+/// How long sessions are resumed behind a server's last proof that it holds the key of its certificate: each resumption brings
+/// tickets for others, without an end of their own (RFC 8446 section 4.6.1 asks for one). Chosen without a source: one whole
+/// handshake a day costs nothing.
+const LONGEST: Duration = Duration::from_secs(86_400);
+/// Sessions that are remembered. A connection takes one, and gets new ones.
+const SESSIONS: usize = 8;
 
 /// SHA-256 of a public key, as SubjectPublicKeyInfo in DER (RFC 7858 section 4.2).
 pub type Pin = [u8; 32];
@@ -68,7 +81,7 @@ impl Tls {
         let issued = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider)
             .build()
             .map_err(|error| TlsError::Verifier(error.to_string()))?;
-        let verifier = Arc::new(Verifier { issued, pins: pins.clone() });
+        let verifier = Arc::new(Verifier { issued, pins: pins.clone(), seen: Mutex::default() });
         let client = settings(verifier.clone(), rustls::DEFAULT_VERSIONS)?;
         Ok(Self { name: server, pins, roots: roots.map(|roots| roots.digest()), verifier, client: Arc::new(client) })
     }
@@ -99,13 +112,16 @@ impl Tls {
 }
 
 fn settings(verifier: Arc<Verifier>, versions: &[&'static SupportedProtocolVersion]) -> Result<ClientConfig, TlsError> {
-    Ok(ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let sessions = Sessions { kept: ClientSessionMemoryCache::new(SESSIONS), verifier: verifier.clone() };
+    let mut client = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(versions)
         .map_err(TlsError::Setup)?
         // Dangerous is whoever checks less than the verifier that is asked first here.
         .dangerous()
         .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth())
+        .with_no_client_auth();
+    client.resumption = Resumption::store(Arc::new(sessions));
+    Ok(client)
 }
 
 impl PartialEq for Tls {
@@ -129,10 +145,45 @@ impl fmt::Debug for Tls {
 struct Verifier {
     issued: Arc<WebPkiServerVerifier>,
     pins: Vec<Pin>,
+    seen: Mutex<Seen>,
 }
 
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
+/// What the server has shown in whole handshakes.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Good certificates, for which nobody has shown the key yet.
+    shown: Option<Chain>,
+    /// Those of which somebody had the key, and when that was last.
+    proved: Option<(Chain, UnixTime)>,
+}
+
+/// A server's certificate, those that lead to a root, and the name that it was shown for.
+#[derive(Debug)]
+struct Chain {
+    end_entity: CertificateDer<'static>,
+    intermediates: Vec<CertificateDer<'static>>,
+    name: ServerName<'static>,
+}
+
+impl Verifier {
+    /// Whether sessions may still be resumed: what the server has proved last would be taken at `now` as well.
+    fn would_take_again(&self, now: UnixTime) -> bool {
+        let seen = self.seen.lock();
+        let Some((Chain { end_entity, intermediates, name }, since)) = &seen.proved else { return false };
+        // A clock that was set back proves nothing anew.
+        let age = now.as_secs().abs_diff(since.as_secs());
+        age < LONGEST.as_secs() && self.check(end_entity, intermediates, name, &[], now).is_ok()
+    }
+
+    /// Somebody has shown that he holds the key of `certificate`.
+    fn proved(&self, certificate: &CertificateDer<'_>) {
+        let mut seen = self.seen.lock();
+        if let Some(chain) = seen.shown.take_if(|chain| chain.end_entity == *certificate) {
+            seen.proved = Some((chain, UnixTime::now()));
+        }
+    }
+
+    fn check(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -151,6 +202,25 @@ impl ServerCertVerifier for Verifier {
         }
         Ok(verified)
     }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.check(end_entity, intermediates, server_name, ocsp_response, now)?;
+        self.seen.lock().shown = Some(Chain {
+            end_entity: end_entity.clone().into_owned(),
+            intermediates: intermediates.iter().map(|between| between.clone().into_owned()).collect(),
+            name: server_name.to_owned(),
+        });
+        Ok(verified)
+    }
 
     fn verify_tls12_signature(
         &self,
@@ -158,7 +228,9 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.issued.verify_tls12_signature(message, cert, dss)
+        let valid = self.issued.verify_tls12_signature(message, cert, dss)?;
+        self.proved(cert);
+        Ok(valid)
     }
 
     fn verify_tls13_signature(
@@ -167,11 +239,51 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.issued.verify_tls13_signature(message, cert, dss)
+        let valid = self.issued.verify_tls13_signature(message, cert, dss)?;
+        self.proved(cert);
+        Ok(valid)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.issued.supported_verify_schemes()
+    }
+}
+
+/// Sessions that can be resumed. Without a look at what the server had shown, one would be taken for whom we asked for long
+/// after its certificate has ended.
+#[derive(Debug)]
+struct Sessions {
+    kept: ClientSessionMemoryCache,
+    verifier: Arc<Verifier>,
+}
+
+impl ClientSessionStore for Sessions {
+    fn set_kx_hint(&self, server_name: ServerName<'static>, group: NamedGroup) {
+        self.kept.set_kx_hint(server_name, group);
+    }
+
+    fn kx_hint(&self, server_name: &ServerName<'_>) -> Option<NamedGroup> {
+        self.kept.kx_hint(server_name)
+    }
+
+    fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.kept.set_tls12_session(server_name, value);
+    }
+
+    fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.kept.tls12_session(server_name).filter(|_| self.verifier.would_take_again(UnixTime::now()))
+    }
+
+    fn remove_tls12_session(&self, server_name: &ServerName<'static>) {
+        self.kept.remove_tls12_session(server_name);
+    }
+
+    fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.kept.insert_tls13_ticket(server_name, value);
+    }
+
+    fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.kept.take_tls13_ticket(server_name).filter(|_| self.verifier.would_take_again(UnixTime::now()))
     }
 }
 
@@ -195,6 +307,7 @@ pub(super) fn kind_of(error: &io::Error) -> FailKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forward::certs_for_test::Root;
 
     #[test]
     fn settings_that_cannot_be_used_say_why() {
@@ -205,6 +318,27 @@ mod tests {
         assert_eq!(error("dns.example", Some(b"")), Some("there is no certificate in it".into()));
         let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(error("dns.example", Some(broken)).is_some());
+    }
+
+    #[test]
+    fn sessions_last_as_long_as_what_was_proved_and_a_day_at_most() {
+        let root = Root::new();
+        let now = UnixTime::now();
+        let at = |seconds: u64| UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + seconds));
+        let end = |days: u64| std::time::SystemTime::now() + Duration::from_secs(days * 86_400);
+        for (end, good, over) in [(end(30), 86_390, 86_410), (end(0) + Duration::from_secs(60), 50, 70)] {
+            let shown = root.issue_until("dns.example", &rustls::version::TLS13, end);
+            let tls = Tls::new("dns.example", vec![shown.pin], Some(root.pem.as_bytes())).expect("settings");
+            let certificate = shown.certificate;
+            let again = |after| tls.verifier.would_take_again(at(after));
+            assert!(!again(0), "nothing was shown");
+            tls.verifier.verify_server_cert(&certificate, &[], &tls.name, &[], now).expect("good");
+            assert!(!again(0), "whoever has seen a certificate can show it");
+            tls.verifier.proved(&CertificateDer::from(vec![0]));
+            assert!(!again(0), "with another's key");
+            tls.verifier.proved(&certificate);
+            assert_eq!([again(0), again(good), again(over)], [true, true, false]);
+        }
     }
 
     #[test]

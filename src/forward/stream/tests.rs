@@ -1,8 +1,9 @@
 //! Connections to real sockets: reuse, order, servers that close them, and TLS that fails.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use rustls::version::{TLS12, TLS13};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -310,6 +311,30 @@ async fn a_tls_session_is_resumed() {
     let (full, resumed) =
         (counters.tls_handshakes.load(Ordering::Relaxed), counters.tls_resumed.load(Ordering::Relaxed));
     assert_eq!((full, resumed), (1, 4));
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_no_longer_than_the_certificate_that_it_was_begun_with_lasts() {
+    for version in [&TLS12, &TLS13] {
+        let root = Root::new();
+        let end = SystemTime::now() + ms(3000);
+        let shown = root.issue_until("dns.example", version, end);
+        let up = Fake::start_with(Some(shown.config), |q, _| Act::Send(vec![keep_for(q, 0)])).await;
+        let tls = Tls::new("dns.example", Vec::new(), Some(root.pem.as_bytes())).expect("settings");
+        let forwarder = over_tls(&up, tls);
+        for name in ["a.example", "b.example"] {
+            assert!(forwarder.resolve(&permit(name)).await.is_ok());
+            tokio::time::sleep(ms(50)).await;
+        }
+        let counters = forwarder.counters();
+        assert_eq!(counters.tls_resumed.load(Ordering::Relaxed), 1, "{version:?}");
+        // Its last second is good.
+        tokio::time::sleep(end.duration_since(SystemTime::now()).expect("to come") + ms(1000)).await;
+        let error = forwarder.resolve(&permit("c.example")).await.expect_err("its time is over");
+        let kind = FailKind::TlsExpired;
+        let expected = ForwardError::Failed(vec![Failed { upstream: up.addr, kind, said: None }]);
+        assert_eq!(error, expected, "{version:?}");
+    }
 }
 
 #[tokio::test]
