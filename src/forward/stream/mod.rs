@@ -26,8 +26,10 @@ use super::{Counters, FailKind};
 
 /// Connections to one upstream at once (RFC 7766 section 6.2.2 asks for few).
 const LINES: usize = 4;
-/// Connections beside these that the server wants closed, with questions on them still.
-const RETIRED: usize = 12;
+/// Connections beside these that the server wants closed, with questions on them still: twice what one session has with the
+/// upstreams at once where others ask, since each is asked twice at most. Names that are slow would else hold up everybody
+/// at a server that answers one question on each. Whoever waits on one holds a socket of those that exchanges may have.
+const RETIRED: usize = 64;
 /// Questions on a connection before another one is opened. Chosen without a source: many servers take few tens of a
 /// connection at a time.
 const BUSY: usize = 32;

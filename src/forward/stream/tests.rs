@@ -130,6 +130,28 @@ async fn a_server_that_answers_a_few_questions_on_each_connection_answers_all() 
 }
 
 #[tokio::test]
+async fn slow_names_hold_up_nobody_where_each_connection_takes_one_question() {
+    let up =
+        Fake::start(|q, _| if q[13..].starts_with(b"slow") { Act::Silence } else { Act::Send(vec![answer(q, 1)]) })
+            .await;
+    up.answers_on_each(1);
+    let forwarder = over_tcp(&up);
+    // By then it is known.
+    ask_at_once(&forwarder, "first", 40).await;
+    let mut slow = JoinSet::new();
+    for i in 0..32 {
+        let forwarder = forwarder.clone();
+        slow.spawn(async move { forwarder.resolve(&permit(&format!("slow{i}.example"))).await });
+    }
+    tokio::time::sleep(ms(50)).await;
+    for i in 0..5 {
+        let (found, took) = timed(forwarder.resolve(&permit(&format!("n{i}.example")))).await;
+        assert_eq!(last(&found), Some(1), "{i}: {found:?} after {took:?}");
+        assert!(took < ms(100), "{i} took {took:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_cut_off_is_asked_on_as_many_connections_as_it_takes() {
     let up = Fake::start(|q, transport| match transport {
         Transport::Udp => Act::Send(vec![bare(q, 0x8380)]),
