@@ -71,6 +71,18 @@ impl<'m> Opt<'m> {
     }
 }
 
+/// Whether `message` is a header and nothing else, or has nothing behind it but one OPT record: no question, that is.
+pub fn is_header_alone(message: &[u8]) -> bool {
+    let Some(([.., q0, q1, a0, a1, n0, n1, r0, r1], rest)) = message.split_first_chunk::<12>() else { return false };
+    match ([*q0, *q1, *a0, *a1, *n0, *n1, *r0, *r1], rest) {
+        ([0, 0, 0, 0, 0, 0, 0, 0], []) => true,
+        ([0, 0, 0, 0, 0, 0, 0, 1], [0, 0, 41, _, _, _, _, _, _, high, low, options @ ..]) => {
+            options.len() == usize::from(u16::from_be_bytes([*high, *low]))
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -101,9 +113,28 @@ mod tests {
         assert_eq!(Opt::of(&cut).expect("an OPT record").option(COOKIE), None, "an option that overruns");
     }
 
+    #[test]
+    fn a_header_alone_has_at_most_an_opt_record_behind_it() {
+        let header = |questions: u8, more: u8| vec![0, 1, 0x80, 1, 0, questions, 0, 0, 0, 0, 0, more];
+        let opt = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 4, 0, 11, 0, 0];
+        for (message, expected) in [
+            (header(0, 0), true),
+            ([header(0, 1), opt.to_vec()].concat(), true),
+            ([header(0, 0), opt.to_vec()].concat(), false),
+            ([header(1, 1), opt.to_vec()].concat(), false),
+            ([header(0, 1), opt[..14].to_vec()].concat(), false),
+            ([header(0, 1), opt.to_vec(), vec![0]].concat(), false),
+            ([header(0, 1), [&[0, 0, 1], &opt[3..]].concat()].concat(), false),
+            (header(0, 0)[..11].to_vec(), false),
+        ] {
+            assert_eq!(is_header_alone(&message), expected, "{message:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn it_is_total(octets in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = is_header_alone(&octets);
             if let Some(opt) = Opt::of(&octets) {
                 let _ = opt.option(COOKIE);
             }

@@ -31,7 +31,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::edns::Opt;
+use super::edns::{self, Opt};
 use super::error::Fault;
 use super::manner::{Cookie, Reply};
 use super::port::{Ports, random_id};
@@ -288,7 +288,7 @@ impl Try<'_> {
                 continue;
             }
             self.server.health.heard(Instant::now());
-            if octets.len() <= 12 {
+            if edns::is_header_alone(&octets) {
                 // It could not parse the query and says so without it: nothing is shown by that.
                 return None;
             }

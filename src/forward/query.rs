@@ -122,7 +122,10 @@ impl Ask {
     /// names in its records may be pointers to that, and would be spelled by chance.
     pub(super) fn respell(&self, response: &mut [u8]) {
         let name = self.qname();
-        // Not there where the header came back alone.
+        // Not there where the header came back alone, whatever stands in its place.
+        if response.get(4..6) != Some(&[0, 1][..]) {
+            return;
+        }
         if let Some(theirs) = response.get_mut(HEADER..).and_then(|rest| rest.get_mut(..name.len())) {
             theirs.copy_from_slice(name);
         }
@@ -261,8 +264,9 @@ impl Query {
             return Fit::Foreign;
         }
         let rcode = header[3] & 0xf;
-        // Servers that cannot parse a query may send back its header alone. Believed for this one query only.
-        if matches!(rcode, 1 | 4) && header[4..6] == [0, 0] && octets.len() == HEADER {
+        // Servers that cannot parse a query may send back its header alone, some with an OPT record of their own. Believed for
+        // this one query only.
+        if matches!(rcode, 1 | 4) && edns::is_header_alone(octets) {
             return Fit::Ours { rcode, truncated: false };
         }
         let theirs = octets.get(HEADER..self.question).unwrap_or_default();
@@ -413,8 +417,16 @@ mod tests {
             assert_eq!(query.fit(&good[..len]), Fit::Foreign, "{len} octets");
         }
         for rcode in [1, 4] {
-            let header = [0, 7, 0x80, rcode, 0, 0, 0, 0, 0, 0, 0, 0];
+            let mut header = vec![0, 7, 0x80, rcode, 0, 0, 0, 0, 0, 0, 0, 0];
             assert_eq!(query.fit(&header), Fit::Ours { rcode, truncated: false });
+            header[11] = 1;
+            header.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+            assert_eq!(query.fit(&header), Fit::Ours { rcode, truncated: false }, "with an OPT record");
+            let mut kept = header.clone();
+            ask("www.example.com", Qtype::A).respell(&mut kept);
+            assert_eq!(kept, header, "there is no question to spell");
+            header[1] = 8;
+            assert_eq!(query.fit(&header), Fit::Foreign, "id");
         }
         assert_eq!(query.fit(&[0, 7, 0x80, 2, 0, 0, 0, 0, 0, 0, 0, 0]), Fit::Foreign);
     }

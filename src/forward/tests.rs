@@ -163,21 +163,32 @@ async fn formerr_is_asked_again_without_edns_and_forgotten() {
     }
     let with_edns: Vec<u8> = up.queries().iter().map(|(_, q)| q[11]).collect();
     assert_eq!(with_edns, [1, 0, 1, 0]);
-    // A header alone says the same, and so does NOTIMP.
-    for (i, rcode, len) in [(0, 1, 12), (1, 4, 12), (2, 4, usize::MAX)] {
+    // A header alone says the same, one with an OPT record behind it too, and so does NOTIMP. Over TCP as well.
+    let over_tcp = Upstream { address: up.addr, way: Way::Tcp };
+    let over_tcp = Forwarder::new(Config { upstreams: vec![over_tcp], ..config(&[]) });
+    const OPT: [u8; 11] = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
+    for (i, rcode, len) in [(0, 1, 12), (1, 4, 12), (2, 4, usize::MAX), (3, 1, 23), (4, 4, 23)] {
         up.becomes(move |query, _| {
             Act::Send(vec![if query[11] == 1 {
                 let mut reply = bare(query, 0x8180 | rcode);
-                if len == 12 {
+                if len <= 23 {
                     reply.truncate(12);
                     reply[4..].fill(0);
+                }
+                if len == 23 {
+                    reply[11] = 1;
+                    reply.extend(OPT);
                 }
                 reply
             } else {
                 answer(query, 4)
             }])
         });
-        assert_eq!(last(&forwarder.resolve(&permit(&format!("m{i}.example"))).await), Some(4), "{rcode}");
+        for (way, forwarder) in [("datagrams", &forwarder), ("tcp", &over_tcp)] {
+            let (found, took) = timed(forwarder.resolve(&permit(&format!("m{i}.example")))).await;
+            assert_eq!(last(&found), Some(4), "{rcode} {len} {way}");
+            assert!(took < Duration::from_millis(250), "{rcode} {len} {way}: took {took:?}");
+        }
     }
 }
 

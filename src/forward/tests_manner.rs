@@ -229,10 +229,14 @@ async fn a_bad_cookie_is_asked_again_with_the_new_one_and_then_over_tcp() {
 
 #[tokio::test]
 async fn one_that_drops_what_has_a_cookie_is_never_sent_one() {
-    // Silence, or a header alone that says FORMERR.
+    // Silence, or a header alone that says FORMERR, with an OPT record or without.
     let deaf: fn(&[u8]) -> Act = |_| Act::Silence;
     let cross: fn(&[u8]) -> Act = |q| Act::Send(vec![vec![q[0], q[1], 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0]]);
-    for refusal in [deaf, cross] {
+    let crossed: fn(&[u8]) -> Act = |q| {
+        let header = [q[0], q[1], 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 1];
+        Act::Send(vec![[&header[..], &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]].concat()])
+    };
+    for refusal in [deaf, cross, crossed] {
         let up = Fake::start(move |q, _| match cookie(q) {
             Some(_) => refusal(q),
             None => Act::Send(vec![answer(q, 1)]),
