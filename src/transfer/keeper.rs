@@ -17,6 +17,7 @@ use super::task::Task;
 use super::{Primaries, Source, TsigKey, ZoneConfig, notify};
 use crate::clock;
 use crate::rpz::{Counters, Rules, Snapshot, Soa, Zone, process_key};
+use crate::sparing::Sparing;
 
 /// Puts zones in force.
 type Publish = Box<dyn Fn(Snapshot) + Send + Sync>;
@@ -101,6 +102,8 @@ pub(super) struct Shared {
     publish: OnceLock<Publish>,
     alarm: OnceLock<Alarm>,
     refused_notifies: AtomicU64,
+    /// Tells of those of primaries.
+    pub(super) untaken: Sparing,
     /// The second in which a primary's NOTIFY came last, and how many of each in it.
     heard: Mutex<(u64, HashMap<IpAddr, u32>)>,
 }
@@ -120,6 +123,7 @@ impl Keeper {
             publish: OnceLock::new(),
             alarm: OnceLock::new(),
             refused_notifies: AtomicU64::new(0),
+            untaken: Sparing::new(),
             heard: Mutex::default(),
         };
         Self { shared: Arc::new(shared), listeners: Mutex::default() }

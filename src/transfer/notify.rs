@@ -123,7 +123,10 @@ fn take(octets: &[u8], from: SocketAddr, shared: &Shared) -> Option<Vec<u8>> {
         Some(key) => match key.check(octets, time) {
             Ok(mac) => Some(mac),
             Err(error) => {
-                tracing::warn!(%error, zone = %zone.as_ref(), "a NOTIFY is not taken");
+                // Whoever forges a primary's address can send any number of them.
+                if let Some(kept_back) = shared.untaken.turn(clock::now().mono) {
+                    tracing::warn!(%error, zone = %zone.as_ref(), kept_back, "a NOTIFY is not taken");
+                }
                 return None;
             }
         },
@@ -171,9 +174,57 @@ impl Bell {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
-    use crate::transfer::Keeper;
     use crate::transfer::zone_for_test::{primaries, zone};
+    use crate::transfer::{Algorithm, Keeper, Primaries, TsigKey};
+
+    /// Counts what is logged.
+    struct Logged(Arc<AtomicUsize>);
+
+    impl tracing::Subscriber for Logged {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            metadata.is_event()
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn what_is_not_signed_as_it_must_be_is_told_once_a_minute() {
+        let dir = tempfile::tempdir().expect("directory");
+        let keeper = Keeper::new(dir.path());
+        let key = |secret: &[u8]| {
+            let name = staunch_scoring::NameBuf::from_text("key.example").expect("a name");
+            TsigKey::new(name, Algorithm::HmacSha256, secret.to_vec())
+        };
+        let server = Primary { address: "192.0.2.1:53".parse().expect("an address"), tls: None };
+        let signed = Primaries { tsig: Some(key(b"ours")), ..primaries(vec![server]) };
+        keeper.configure(&[zone(signed)], |_| ());
+        let bare = [&[0, 9, 0x24, 0, 0, 1, 0, 0, 0, 0, 0, 0], &b"\x03rpz\x04test\0\0\x06\0\x01"[..]].concat();
+        let mut other = bare.clone();
+        key(b"another's").sign(&mut other, None, clock::now().wall.shown / 1000);
+        let mut good = bare.clone();
+        key(b"ours").sign(&mut good, None, clock::now().wall.shown / 1000);
+        let from = "192.0.2.1:5300".parse().expect("an address");
+        let count = Arc::<AtomicUsize>::default();
+        tracing::subscriber::with_default(Logged(count.clone()), || {
+            for message in [&bare, &other].into_iter().cycle().take(40) {
+                assert!(take(message, from, &keeper.shared).is_none());
+            }
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        assert!(take(&good, from, &keeper.shared).is_some());
+    }
 
     #[test]
     fn what_is_no_primarys_takes_no_primarys_place() {
