@@ -11,10 +11,12 @@ use std::net::IpAddr;
 use staunch_scoring::NameBuf;
 
 use super::rewrite::packet_for;
+use super::show::{STALE_TTL, held_text, is_old, is_stale};
 use super::{Led, Live, Pipeline, Walk};
 use crate::answer::{self, Alias, AnswerRules, Asked, Kind, VetError, Vetted};
 use crate::cache::Entry;
 use crate::model::{Ede, Now};
+use crate::policy::RefusalText;
 use crate::reply;
 use crate::wire::Query;
 
@@ -46,7 +48,9 @@ impl Pipeline {
         let owners = std::iter::once(first).chain(entry.hops.iter().map(NameBuf::as_ref)).take(entry.hops.len());
         // How old the entry is tells when others asked.
         let (age, cap) = (entry.age(now.mono), self.cap(live, walk, query, now));
-        let ttls = entry.answer.alias_ttls().map(|ttl| ttl.saturating_sub(age).min(cap));
+        let (is_old, is_stale) = (is_old(&walk.record, entry, now), is_stale(&walk.record, entry, now));
+        let left = |ttl: u32| if is_stale { STALE_TTL } else { ttl.saturating_sub(age) };
+        let ttls = entry.answer.alias_ttls().map(|ttl| left(ttl).min(cap));
         let aliases: Vec<Alias<'_>> = owners.zip(ttls).map(|(owner, ttl)| Alias { owner, ttl }).collect();
         let packet = packet_for(target, query);
         let led = Led { borders: walk.led.borders + 1, ..walk.led };
@@ -69,7 +73,11 @@ impl Pipeline {
             return self.refuse_inside(live, walk, query, now, out);
         }
         walk.record.rcode = u16::from(vetted.answer.rcode);
-        reply::rewritten(out, query, &vetted.answer, walk.transport, u32::MAX, led.reasons().as_slice());
+        // What is said of the last name goes before what is said of the aliases.
+        let text = held_text(&walk.record);
+        let old = is_old.then(|| (Ede::StaleAnswer, text.as_ref().map_or("", RefusalText::as_str)));
+        let reasons = led.reasons().or(old);
+        reply::rewritten(out, query, &vetted.answer, walk.transport, u32::MAX, reasons.as_slice());
     }
 }
 

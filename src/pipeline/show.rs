@@ -17,11 +17,20 @@ use crate::wire::Query;
 /// section 4).
 pub(super) const STALE_TTL: u32 = 30;
 
+/// Whether a record's answer is from memory and its time is over.
+pub(super) fn is_old(record: &Record, entry: &Entry, now: Now) -> bool {
+    record.source == Source::Cache && entry.is_expired(now.mono)
+}
+
+/// Whether it is shown all the same because its question is held or no upstream answers, and not only until its floor.
+pub(super) fn is_stale(record: &Record, entry: &Entry, now: Now) -> bool {
+    // One that is not kept has no time of use beyond its own, and was not fetched from memory.
+    is_old(record, entry, now) && (record.verdict == Verdict::Hold || now.mono >= entry.usable)
+}
+
 /// The TTL that a record's answer may be shown with as far as its age goes.
 pub(super) fn ttl_of(record: &Record, entry: &Entry, now: Now) -> u32 {
-    let is_stale = entry.is_expired(now.mono) && (record.verdict == Verdict::Hold || now.mono >= entry.usable);
-    // One that is not kept has no time of use beyond its own, and was not fetched from memory.
-    if is_stale && record.source == Source::Cache { STALE_TTL } else { entry.ttl_left(now.mono) }
+    if is_stale(record, entry, now) { STALE_TTL } else { entry.ttl_left(now.mono) }
 }
 
 /// The TTL under which a cached answer may be shown without asking the packet filter again; `None` if the pins of this
@@ -60,10 +69,15 @@ pub(super) fn shown(
 /// floor its TTL is what is left of it, nothing; where its question is held, the reason stands beside it.
 pub(super) fn show(out: &mut Vec<u8>, query: &Query<'_>, record: &mut Record, entry: &Entry, ttl: u32, now: Now) {
     record.rcode = u16::from(entry.answer.rcode);
-    if record.source != Source::Cache || !entry.is_expired(now.mono) {
+    if !is_old(record, entry, now) {
         return reply::from_answer(out, query, &entry.answer, record.transport, entry.age(now.mono), ttl);
     }
-    let text = record.case.filter(|_| record.verdict == Verdict::Hold).map(RefusalText::held);
+    let text = held_text(record);
     let text = text.as_ref().map_or("", RefusalText::as_str);
     reply::stale(out, query, &entry.answer, record.transport, ttl, text);
+}
+
+/// What is said beside an old answer, where its question is held.
+pub(super) fn held_text(record: &Record) -> Option<RefusalText> {
+    record.case.filter(|_| record.verdict == Verdict::Hold).map(RefusalText::held)
 }

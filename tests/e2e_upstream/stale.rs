@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::daemon::{self, Daemon, ENFORCE};
-use crate::fake::{A, Fake, Reply, ask};
+use crate::fake::{A, CNAME, Fake, Reply, ask, wire};
 
 const TRUE: [u8; 4] = [203, 0, 113, 5];
 const NEW: [u8; 4] = [203, 0, 113, 6];
@@ -92,6 +92,43 @@ fn an_expired_answer_stands_in_and_says_so() {
         shown = ask(daemon.address, "127.0.0.1", NAME, A).addresses();
     }
     assert_eq!(shown, [IpAddr::from(NEW)], "the exchange went on");
+}
+
+/// The alias is of one upstream and where it leads of another: of each what is old says so and is shown for as long as any that is.
+#[test]
+fn an_alias_that_has_expired_stands_in_in_front_of_what_has_not() {
+    let fails = Arc::new(AtomicU8::new(ANSWERS));
+    let now = fails.clone();
+    let general = Fake::start(move |query| match now.load(Ordering::SeqCst) {
+        ANSWERS => {
+            let mut octets = Reply::to(query).answer(&query.name, CNAME, &wire("host.corp.example")).done();
+            let at = octets.len() - 6 - wire("host.corp.example").len();
+            octets[at..at + 4].copy_from_slice(&[0, 0, 0, 1]);
+            vec![octets]
+        }
+        _ => vec![Reply::to(query).rcode(2).done()],
+    });
+    let corp = Fake::start(|query| vec![Reply::to(query).answer(&query.name, A, &TRUE).done()]);
+    let zone = format!(
+        "[[forward]]\nzone = \"corp.example\"\nservers = [\"{}\"]\nowner = \"o\"\nreason = \"r\"\n\
+         review_by = \"2099-01-01\"\n",
+        corp.address
+    );
+    let daemon = Daemon::start_at(general.address, "off", &(config("serve_stale_seconds = 3600") + &zone));
+    let shown = |what: &str| {
+        let answer = ask(daemon.address, "127.0.0.1", NAME, A);
+        assert_eq!((answer.rcode, answer.addresses()), (0, vec![IpAddr::from(TRUE)]), "{what}: {answer:?}");
+        (answer.records[0].2, answer.errors.iter().map(|error| error.0).collect::<Vec<_>>())
+    };
+    assert_eq!(shown("fresh"), (1, Vec::new()));
+    std::thread::sleep(Duration::from_millis(1200));
+    fails.store(FAILS, Ordering::SeqCst);
+    for what in ["failed", "known to fail"] {
+        assert_eq!(shown(what), (30, vec![3]), "{what}: RFC 8767 section 4");
+    }
+    std::thread::sleep(Duration::from_millis(1100));
+    fails.store(ANSWERS, Ordering::SeqCst);
+    assert_eq!(shown("fresh again"), (1, Vec::new()));
 }
 
 #[test]
