@@ -55,6 +55,27 @@ fn a_port_that_nobody_would_know_is_told_of() {
 }
 
 #[test]
+fn a_zone_of_others_that_lies_in_an_own_zone_is_told_of() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("corp.zone");
+    std::fs::write(&file, "$ORIGIN corp.test.\n@ 60 IN SOA ns h 1 1 1 1 60\n@ 60 IN NS ns\n").expect("written");
+    let mut text = format!("version = 1\n[[zone]]\nname = \"corp.test\"\nfile = {file:?}\n");
+    for zone in ["Corp.test", "a.b.corp.test", "test", "notcorp.test"] {
+        text += &format!(
+            "[[forward]]\nzone = \"{zone}\"\nservers = [\"192.0.2.53\"]\nowner = \"net\"\nreason = \"ours\"\n\
+             review_by = \"2099-01-01\"\n"
+        );
+    }
+    let (_, warnings) = good(&text);
+    let told = warnings.iter().filter(|w| w.problem.contains("your zone `corp.test`"));
+    assert_eq!(
+        told.map(|w| w.field.as_str()).collect::<Vec<_>>(),
+        ["forward[0].zone", "forward[1].zone"],
+        "{warnings:#?}"
+    );
+}
+
+#[test]
 fn a_canary_without_a_share_says_which_one_it_takes() {
     let text = "version = 1\n[policy]\nmode = \"canary\"\n[enforce]\nbackend = \"nft\"\ninterfaces = [\"a0\"]\n\
                 [upstream]\nservers = [\"192.0.2.53\"]\n";

@@ -230,7 +230,10 @@ impl Context<'_, '_> {
                 Ok(zone) if zones.iter().any(|other| other.zone == zone) => {
                     self.problems.fail(&path.key("zone"), format!("a second zone `{zone}`"), "remove one of them")
                 }
-                Ok(zone) => Some(zone),
+                Ok(zone) => {
+                    self.tell_hidden(&path, &zone);
+                    Some(zone)
+                }
                 Err(error) => self.problems.fail(&path.key("zone"), error.to_string(), error.remedy()),
             };
             let servers = self.servers(&path, &forward.servers, listen);
@@ -247,6 +250,17 @@ impl Context<'_, '_> {
             zones.extend(zone.map(|zone| ForwardZone { zone, servers, owner: forward.owner }));
         }
         zones
+    }
+
+    /// Tells of a zone all of whose names are answered here: its servers would never hear of one.
+    fn tell_hidden(&mut self, path: &Path, zone: &NameBuf) {
+        let mut own = self.spec.zone.iter().filter_map(|own| host_name(&own.name).ok());
+        let Some(own) = own.find(|own| zone.as_ref().is_at_or_below(own.as_ref())) else { return };
+        self.problems.warn(
+            &path.key("zone"),
+            format!("`{zone}` is of your zone `{own}`, which answers for all its names: nobody is asked for them"),
+            "remove one of them, or write your zone for names beside these",
+        );
     }
 
     fn system_servers(&mut self, listen: &[SocketAddr]) -> Vec<Server> {
