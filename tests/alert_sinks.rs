@@ -2,6 +2,8 @@
 
 #[path = "alert_sinks/many.rs"]
 mod many;
+#[path = "daemon/port.rs"]
+mod port;
 #[path = "alert_sinks/refused.rs"]
 mod refused;
 
@@ -64,6 +66,11 @@ fn config(name: &str, kind: SinkKind) -> Config {
 fn open(dir: &Path, config: &Config) -> Store {
     let options = Options { sinks: config.sink_names(), index: IndexKind::Memory, ..Options::default() };
     Store::open(dir, options).expect("opens").0
+}
+
+/// One that stays free while nobody listens there.
+fn address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port::free_port()).into()
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -230,7 +237,7 @@ impl HostResolver for Names {
 #[test]
 fn a_webhook_that_fails_half_the_time_loses_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
-    let collector = Collector::start("127.0.0.1:0".parse().expect("an address"));
+    let collector = Collector::start(address());
     let address = collector.address;
     let config = config(
         "soc",
@@ -282,12 +289,10 @@ fn id_of(message: &str) -> String {
 #[test]
 fn syslog_over_udp_goes_on_when_the_receiver_returns() {
     let dir = tempfile::tempdir().expect("a directory");
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("binds");
-    let address = socket.local_addr().expect("bound");
+    let address = address();
     let target = SyslogTarget::Udp { host: address.ip().to_string(), port: address.port() };
     let config = config("siem", SinkKind::Syslog { target });
     let store = open(dir.path(), &config);
-    drop(socket);
     raise(&store, 0..20);
     let delivery = Delivery::start(config, &store, None).expect("starts");
     until("failures", || delivery.status()[0].failed > 3);
@@ -308,8 +313,8 @@ fn syslog_over_udp_goes_on_when_the_receiver_returns() {
 #[test]
 fn syslog_over_tcp_survives_a_receiver_that_comes_and_goes() {
     let dir = tempfile::tempdir().expect("a directory");
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-    let address = listener.local_addr().expect("bound");
+    let address = address();
+    let listener = TcpListener::bind(address).expect("binds");
     let target: SyslogTarget = format!("tcp://{address}").parse().expect("an address");
     let config = config("siem", SinkKind::Syslog { target });
     let store = open(dir.path(), &config);

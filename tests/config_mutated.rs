@@ -423,7 +423,7 @@ impl Service {
 #[test]
 fn a_service_that_is_refused_a_reload_goes_on_as_before_and_says_so() {
     let (dir, seed) = (tempfile::tempdir().expect("a directory"), seed());
-    let page = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let page = daemon::port::free_port();
     let good = good(&format!(
         "[server]\nlisten = [\"127.0.0.1:0\"]\nmetrics = \"127.0.0.1:{page}\"\n[upstream]\nservers = [\"{}\"]\n",
         daemon::upstream()

@@ -218,7 +218,7 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
         "[dnssec]\nvalidate = true\n[age]\nrdap = \"on\"\nbootstrap = {bootstrap:?}\n\
          [[rpz]]\nname = \"words.rpz.example\"\nfile = {zone:?}\n"
     );
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port");
+    let free = std::net::SocketAddr::from(([127, 0, 0, 1], daemon::port::free_port()));
     let daemon = Daemon::start_with_metrics(&free.to_string(), &extra);
     let page = daemon.page(free);
     let (there, said) = (on_the_page(&page), in_the_document(&read("docs/EVENTS.md")));
@@ -234,7 +234,7 @@ impl Daemon {
     /// Its metrics page.
     fn page(&self, address: std::net::SocketAddr) -> String {
         use std::io::{Read, Write};
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + Duration::from_secs(20);
         loop {
             let page = std::net::TcpStream::connect(address).and_then(|mut stream| {
                 stream.set_read_timeout(Some(Duration::from_secs(5)))?;

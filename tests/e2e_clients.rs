@@ -75,7 +75,15 @@ fn every_stock_client_fails_a_refused_name_at_once() {
         if !works {
             faults.push(format!("{}: the allowed name fails after {took:?}", client.name));
         }
-        let (resolved, refused) = run(agent, client, &format!("host{i}.denied.example"));
+        // The quickest of three, where a client's start or a processor that others have took its time.
+        let (mut resolved, mut refused) = (false, Duration::MAX);
+        for turn in 0..3 {
+            let (found, took) = run(agent, client, &format!("host{i}x{turn}.denied.example"));
+            (resolved, refused) = (resolved || found, refused.min(took));
+            if refused < LIMIT {
+                break;
+            }
+        }
         if resolved || refused >= LIMIT {
             faults.push(format!("{}: the refused name: resolved {resolved}, after {refused:?}", client.name));
         }
@@ -118,13 +126,15 @@ fn what_is_refused_is_not_asked_for_below_a_search_suffix() {
         assert!(resolved, "{name}\n{}", staunch.tail());
     }
     // Stubs did ask so, or this would have shown nothing.
-    let events = staunch.events();
     let asked = |suffix: &str| {
-        events.iter().filter(|event| event["qname"].as_str().is_some_and(|name| name.ends_with(suffix))).count()
+        let of = |event: &serde_json::Value| event["qname"].as_str().is_some_and(|name| name.ends_with(suffix));
+        staunch.events().iter().filter(|event| of(event)).count()
     };
-    assert!(
-        asked(".denied.example.com.corp.acme-works.com") >= 20 && asked(".denied.example.com.acme-works.com") >= 20
-    );
+    for suffix in [".denied.example.com.corp.acme-works.com", ".denied.example.com.acme-works.com"] {
+        let told = world::wait_for(Duration::from_secs(10), || (asked(suffix) >= 20).then_some(()));
+        assert!(told.is_some(), "{} below {suffix}", asked(suffix));
+    }
+    let events = staunch.events();
     let first = events
         .iter()
         .find(|event| event["qname"].as_str().is_some_and(|name| name.ends_with(".example.com.acme-works.com")));

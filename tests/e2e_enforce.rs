@@ -10,8 +10,8 @@ use world::dns::{Data, Query, rcode, rtype, service_keys};
 use world::staunch::{Config, Staunch};
 use world::{Agent, GATEWAY_OUTSIDE, WEB, WEB6, World, web};
 
-/// A dial that is refused, not dropped, ends well within this.
-const AT_ONCE: Duration = Duration::from_millis(300);
+/// A dial that is refused, and not dropped, ends before its first packet would have been sent once more, which is after a second.
+const AT_ONCE: Duration = Duration::from_millis(900);
 
 /// Whether the kernel holds a pin of this sandbox for this address.
 fn pinned(world: &World, session: IpAddr, to: IpAddr) -> bool {
@@ -231,9 +231,13 @@ fn a_quarantine_cuts_a_running_download_within_a_second() {
             told
         })
         .collect();
-    std::thread::sleep(Duration::from_millis(600));
     for told in &downloads {
-        assert!(told.try_iter().count() > 5, "the download runs");
+        let mut pieces = 0;
+        let runs = world::wait_for(Duration::from_secs(10), || {
+            pieces += told.try_iter().count();
+            (pieces > 5).then_some(())
+        });
+        assert!(runs.is_some(), "the download runs");
     }
 
     let before = Instant::now();
@@ -248,8 +252,9 @@ fn a_quarantine_cuts_a_running_download_within_a_second() {
         after.as_secs_f32() * 1000.0
     );
     assert!(after < Duration::from_secs(1), "octets arrived {after:?} after the quarantine");
-    let other = downloads[1].try_iter().map(|(at, _)| at).last().expect("the other session's download runs on");
-    assert!(other.elapsed() < Duration::from_millis(500), "the other session's download runs on");
+    downloads[1].try_iter().for_each(drop);
+    let other = world::wait_for(Duration::from_secs(10), || downloads[1].try_iter().next());
+    assert!(other.is_some(), "the other session's download runs on");
 
     assert_eq!(staunch.session_state("agent-1"), "quarantined");
     let reply = world.agents[0].ask_edns("www.site.example", rtype::A).expect("a refusal");
@@ -268,13 +273,14 @@ fn an_answer_in_flight_at_quarantine_is_not_released_and_not_pinned() {
     let Some(world) = World::create(2) else { return };
     let slow = Ipv4Addr::new(203, 0, 113, 88);
     world.upstream.add_site("slow.site.example", slow.into());
-    world.upstream.delay("slow.site.example", Duration::from_millis(700));
+    // As long as the operator's word may take on a busy machine, and shorter than an exchange.
+    world.upstream.delay("slow.site.example", Duration::from_millis(1800));
     let staunch = Staunch::start(&world, &Config::enforce());
     let [one, two] = &world.agents[..] else { unreachable!("two sandboxes were made") };
 
     let (reply, sent) = std::thread::scope(|scope| {
         let asking = scope.spawn(|| one.ask_raw(Query::new("slow.site.example", rtype::A).edns(1232).encode()));
-        let sent = world::wait_for(Duration::from_secs(2), || {
+        let sent = world::wait_for(Duration::from_secs(5), || {
             (!world.upstream.seen_below("slow.site.example").is_empty()).then(Instant::now)
         });
         staunch.run_ok(&["session", "quarantine", "agent-1", "--reason", "a test"]);
@@ -288,7 +294,7 @@ fn an_answer_in_flight_at_quarantine_is_not_released_and_not_pinned() {
         assert_eq!(reply.addresses(), [] as [IpAddr; 0], "the answer was released");
         assert_eq!(reply.rcode(), rcode::NXDOMAIN, "{:?}", reply.errors());
     }
-    std::thread::sleep(Duration::from_millis(900));
+    std::thread::sleep(Duration::from_millis(2000).saturating_sub(sent.elapsed()));
     assert!(!pinned(&world, one.address.into(), slow.into()));
     refused_at_once(one, slow.into(), "an answer that came too late");
 

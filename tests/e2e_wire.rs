@@ -16,8 +16,8 @@ const COUNT: usize = 200;
 
 /// Waits until the resolver knows how the upstream treats datagrams: two questions of its own.
 fn trials_are_over(world: &World) {
-    wait_for(Duration::from_secs(5), || (world.upstream.trials() >= 2).then_some(())).expect("the upstream is tried");
-    std::thread::sleep(Duration::from_millis(50));
+    wait_for(Duration::from_secs(20), || (world.upstream.trials() >= 2).then_some(())).expect("the upstream is tried");
+    std::thread::sleep(Duration::from_millis(300));
 }
 
 #[test]

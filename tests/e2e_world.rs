@@ -136,7 +136,7 @@ fn the_receiver_takes_alerts_only_while_it_is_up() {
             reply.split(' ').nth(1)?.parse::<u16>().ok()
         })
     };
-    let settle = || std::thread::sleep(Duration::from_millis(60));
+    let settle = || std::thread::sleep(Duration::from_millis(500));
     assert_eq!(post(), Some(200));
     soc.set(Health::Busy);
     settle();

@@ -42,9 +42,9 @@ fn only_a_live_pin_of_the_own_session_opens_the_way() {
     apply(&enforcer, pin(AGENT_6, SERVER_6, 60 * SECOND));
     world.connects(AGENT_6, SERVER_6);
 
-    apply(&enforcer, pin(AGENT, SERVER_2, SECOND));
+    apply(&enforcer, pin(AGENT, SERVER_2, 2 * SECOND));
     let held = world.connects(AGENT, SERVER_2);
-    std::thread::sleep(Duration::from_millis(1300));
+    std::thread::sleep(Duration::from_millis(2300));
     world.refused(AGENT, SERVER_2);
     reads(held).expect("a flow outlives the pin it was opened under");
 
@@ -79,14 +79,14 @@ fn udp_is_refused_at_once_without_a_pin() {
     let ask = || {
         let socket = UdpSocket::bind((ip(AGENT), 0))?;
         socket.connect((ip(SERVER), 53))?;
-        socket.set_read_timeout(Some(SECOND))?;
+        socket.set_read_timeout(Some(5 * SECOND))?;
         socket.send(b"?")?;
         socket.recv(&mut [0; 16])
     };
     let start = Instant::now();
     let error = world.inside("a", ask).expect_err("no pin");
     assert!(matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::ConnectionRefused), "{error}");
-    assert!(start.elapsed() < Duration::from_millis(200));
+    assert!(start.elapsed() < AT_ONCE);
     apply(&enforcer, pin(AGENT, SERVER, 60 * SECOND));
     assert!(world.inside("a", ask).is_err(), "another port of the same address");
     apply(&enforcer, pin_ports(ip(AGENT), vec![ip(SERVER)], Port::udp(53), 60 * SECOND));
@@ -102,31 +102,37 @@ fn a_refresh_never_shortens_and_always_extends() {
         let world = World::new();
         let enforcer = world.start(move |nft| nft.with_refresh(refresh));
         let element = format!("{AGENT} . {SERVER}");
-        let left = || world.expires("pins4", &element).expect("pinned");
-        apply(&enforcer, pin(AGENT, SERVER, 60 * SECOND));
-        apply(&enforcer, pin(AGENT, SERVER, 10 * SECOND));
-        assert!(left() > 55 * SECOND, "{refresh:?}: shortened to {:?}", left());
+        // Reckoned from before the order, so that it is the same however long a look takes.
+        let lasts = |order: Command| {
+            let given = Instant::now();
+            apply(&enforcer, order);
+            world.expires("pins4", &element).expect("pinned") + given.elapsed()
+        };
+        lasts(pin(AGENT, SERVER, 60 * SECOND));
+        let lasted = lasts(pin(AGENT, SERVER, 10 * SECOND));
+        assert!(lasted > 40 * SECOND, "{refresh:?}: shortened to {lasted:?}");
         std::thread::sleep(SECOND);
-        apply(&enforcer, pin(AGENT, SERVER, 60 * SECOND));
-        assert!(left() > Duration::from_millis(59_500), "{refresh:?}: not refreshed, {:?}", left());
-        apply(&enforcer, pin(AGENT, SERVER, 300 * SECOND));
-        assert!(left() > 298 * SECOND, "{refresh:?}: not extended, {:?}", left());
+        let lasted = lasts(pin(AGENT, SERVER, 60 * SECOND));
+        assert!(lasted > Duration::from_millis(59_500), "{refresh:?}: not refreshed, {lasted:?}");
+        let lasted = lasts(pin(AGENT, SERVER, 300 * SECOND));
+        assert!(lasted > Duration::from_millis(299_500), "{refresh:?}: not extended, {lasted:?}");
         // Many in one batch, with the same pair again and again: the longest counts.
         let tickets: Vec<_> = [5, 400, 20, 900, 60]
             .into_iter()
             .map(|seconds| enforcer.submit(pin(AGENT, SERVER, seconds * SECOND)).expect("taken"))
             .collect();
         for ticket in tickets {
-            ticket.wait_blocking(SECOND).expect("pinned");
+            ticket.wait_blocking(5 * SECOND).expect("pinned");
         }
-        assert!(left() > 895 * SECOND, "{refresh:?}: {:?}", left());
+        let left = world.expires("pins4", &element).expect("pinned");
+        assert!(left > 850 * SECOND, "{refresh:?}: {left:?}");
         // Elements that end in the kernel about when they are pinned again.
         for wait in [295, 299, 300, 301, 305] {
             apply(&enforcer, pin(AGENT, SERVER_2, Duration::from_millis(300)));
             std::thread::sleep(Duration::from_millis(wait));
             apply(&enforcer, pin(AGENT, SERVER_2, 60 * SECOND));
             let left = world.expires("pins4", &format!("{AGENT} . {SERVER_2}"));
-            assert!(left.is_some_and(|left| left > 55 * SECOND), "{refresh:?} after {wait} ms: {left:?}");
+            assert!(left.is_some_and(|left| left > 40 * SECOND), "{refresh:?} after {wait} ms: {left:?}");
             apply(&enforcer, Command::Unpin { session: ip(AGENT), destinations: vec![ip(SERVER_2)] });
         }
         assert!(!world.holds("probe", "192.0.2.1"), "the probe's set is gone");
@@ -164,7 +170,7 @@ fn quarantine_cuts_a_running_download_and_release_opens_only_for_new_pins() {
         assert!(took < SECOND, "cut after {took:?}");
         assert!(!world.holds(set, &format!("{session} .")), "pins are gone");
         world.refused(session, server);
-        let result = enforcer.submit(pin(session, server, 60 * SECOND)).expect("taken").wait_blocking(SECOND);
+        let result = enforcer.submit(pin(session, server, 60 * SECOND)).expect("taken").wait_blocking(5 * SECOND);
         assert!(matches!(result, Err(Error::Quarantined { .. })), "{result:?}");
         apply(&enforcer, Command::Release { session: ip(session) });
         world.refused(session, server);
@@ -200,11 +206,11 @@ fn flows_that_end_at_the_gateway_survive_the_quarantine() {
         socket
     });
     let mut buffer = [0; 16];
-    resolver.set_read_timeout(Some(SECOND)).expect("timeout");
+    resolver.set_read_timeout(Some(5 * SECOND)).expect("timeout");
     let (_, from) = resolver.recv_from(&mut buffer).expect("redirected");
     apply(&enforcer, Command::Quarantine { session: ip(AGENT) });
     resolver.send_to(b"refused", from).expect("reply");
-    stub.set_read_timeout(Some(SECOND)).expect("timeout");
+    stub.set_read_timeout(Some(5 * SECOND)).expect("timeout");
     assert_eq!(stub.recv(&mut buffer).expect("the refusal is heard"), 7);
     world.refused(AGENT, SERVER);
 }
@@ -270,15 +276,15 @@ fn a_restart_keeps_pins_and_reconciles_before_serving() {
         world.refused(AGENT, SERVER_2);
 
         let enforcer = world.start(move |nft| nft.with_ownership(owned));
-        let view = enforcer.view(ip(AGENT)).expect("taken").wait_blocking(SECOND).expect("answered");
-        assert!(view.guarded && view.pins.len() == 1 && view.pins[0].left > 290 * SECOND, "{view:?}");
+        let view = enforcer.view(ip(AGENT)).expect("taken").wait_blocking(5 * SECOND).expect("answered");
+        assert!(view.guarded && view.pins.len() == 1 && view.pins[0].left > 250 * SECOND, "{view:?}");
         apply(&enforcer, pin(AGENT, SERVER, 10 * SECOND));
-        assert!(world.expires("pins4", &format!("{AGENT} . {SERVER}")).is_some_and(|left| left > 290 * SECOND));
+        assert!(world.expires("pins4", &format!("{AGENT} . {SERVER}")).is_some_and(|left| left > 250 * SECOND));
         world.connects(AGENT_6, SERVER_6);
 
         let active = |session, quarantined| Active { session: ip(session), guard: Some(Class(1)), quarantined };
         let ticket = enforcer.reconcile(vec![active(AGENT, false), active(OTHER, true)]).expect("taken");
-        ticket.wait_blocking(SECOND).expect("reconciled");
+        ticket.wait_blocking(5 * SECOND).expect("reconciled");
         world.connects(AGENT, SERVER);
         world.refused(OTHER, SERVER);
         assert_eq!(read_to_end(download).1, Some(ErrorKind::ConnectionReset), "quarantined by now");
@@ -289,7 +295,7 @@ fn a_restart_keeps_pins_and_reconciles_before_serving() {
         enforcer.shutdown(false).expect("stops");
         let smaller = Config { capacity: 1000, ..config() };
         let enforcer = world.try_start(smaller, move |nft| nft.with_ownership(owned)).expect("rebuilt");
-        assert!(world.expires("pins4", &format!("{AGENT} . {SERVER}")).is_some_and(|left| left > 290 * SECOND));
+        assert!(world.expires("pins4", &format!("{AGENT} . {SERVER}")).is_some_and(|left| left > 250 * SECOND));
         assert!(world.nft(&["list", "set", "inet", "staunch", "pins4"]).is_ok_and(|text| text.contains("size 1256")));
         world.connects(AGENT, SERVER);
         world.refused(OTHER, SERVER);

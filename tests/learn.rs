@@ -29,7 +29,7 @@ phase = "build"
 /// Asks for a name from an address of the loopback network; whether it was answered.
 fn ask(daemon: &Daemon, from: &str, name: &str) -> bool {
     let socket = UdpSocket::bind(SocketAddr::new(from.parse::<IpAddr>().expect("address"), 0)).expect("socket");
-    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("time limit");
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("time limit");
     let mut query = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         query.push(label.len() as u8);

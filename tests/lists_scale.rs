@@ -281,7 +281,7 @@ fn reloads_asked_for_while_one_is_carried_out_are_one_behind_it() {
         write(&list, format!("version{n}.example\n{names}"));
     };
     version(0);
-    let page = TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a port").to_string();
+    let page = format!("127.0.0.1:{}", daemon::port::free_port());
     let lists = format!("{ENFORCE}\n[[list]]\nid = \"many\"\npath = \"{}\"\n", list.display());
     let daemon = Daemon::start_with_metrics(&page, &lists);
     version(1);

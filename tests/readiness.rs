@@ -55,6 +55,14 @@ fn wait_ready(staunch: &Staunch, wanted: bool) -> Value {
     .unwrap_or_else(|| panic!("ready={wanted} did not come: {}\n{}", staunch.json(&["status"]), staunch.tail()))
 }
 
+/// Waits until a round has found that the lockdown fails for this.
+#[track_caller]
+fn says(staunch: &Staunch, why: &str) {
+    let look = || check(&staunch.json(&["status"]), "lockdown");
+    let told = wait_for(ROUNDS, || Some(look()).filter(|(_, text)| text.contains(why)));
+    assert!(told.is_some_and(|(state, _)| state == "failed"), "{why}: {:?}", look());
+}
+
 /// SERVFAIL with EDE 14, no address, and nothing of it upstream.
 #[track_caller]
 fn withheld(world: &World, agent: &Agent) {
@@ -100,13 +108,9 @@ fn a_service_that_needs_its_lockdown_answers_no_address_without_it() {
 
     // Other interfaces are not enough, nor is watching.
     apply(&world, &["--interfaces", "other0"]);
-    std::thread::sleep(Duration::from_secs(6));
-    let (state, text) = check(&staunch.json(&["status"]), "lockdown");
-    assert!(state == "failed" && text.contains("does not cover ag1"), "{text}");
+    says(&staunch, "does not cover ag1");
     apply(&world, &["--interfaces", "ag1", "--mode", "monitor"]);
-    std::thread::sleep(Duration::from_secs(6));
-    let (state, text) = check(&staunch.json(&["status"]), "lockdown");
-    assert!(state == "failed" && text.contains("monitor mode"), "{text}");
+    says(&staunch, "monitor mode");
     withheld(&world, agent);
 
     apply(&world, &BOUND);

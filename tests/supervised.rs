@@ -304,7 +304,7 @@ fn a_health_check_tells_ready_silent_and_gone() {
     assert_eq!(code(&healthy), 0, "{healthy:?}");
     let sessions = supervisor.verb(&["session", "list", "--json"]);
     assert!(!String::from_utf8_lossy(&sessions.stdout).contains("127.0.0.1"), "a health check is nobody's session");
-    let nobody = UdpSocket::bind("127.0.0.1:0").expect("socket").local_addr().expect("address").to_string();
+    let nobody = format!("127.0.0.1:{}", daemon::port::free_port());
     let silent = supervisor.verb(&["healthcheck", "--address", &nobody]);
     assert_eq!(code(&silent), 1);
     assert!(String::from_utf8_lossy(&silent.stderr).contains(&nobody), "{silent:?}");

@@ -40,7 +40,7 @@ impl World {
         let dir = tempfile::tempdir().expect("directory");
         let text = format!(
             "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\n[upstream]\nservers = [\"{}\"]\n\
-             [enforce]\nbackend = \"dry-run\"\n[policy]\nmode = \"enforce\"\n{tables}",
+             [enforce]\nbackend = \"dry-run\"\ndeadline_ms = 5000\n[policy]\nmode = \"enforce\"\n{tables}",
             upstream(heard.clone(), says)
         );
         let built = build::pipeline(load(&dir, &text), 64).await.expect("a pipeline");

@@ -64,7 +64,7 @@ fn take_all(listener: TcpListener, last: String) -> (Vec<String>, Instant, Insta
 #[test]
 fn a_webhook_that_was_away_while_the_service_was_started_twice_is_told_all_within_half_a_minute() {
     let dir = tempfile::tempdir().expect("a directory");
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a port");
+    let address = address();
     let config = config(
         "soc",
         SinkKind::Webhook {

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::daemon::port::free_port;
 use crate::daemon::{Daemon, ENFORCE};
 
 #[test]
 fn the_status_names_the_receiver_that_takes_no_alerts() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("an address");
+    let nobody = format!("127.0.0.1:{}", free_port());
     let receivers = format!(
         "[[alert]]\nname = \"soc\"\nkind = \"webhook\"\nurl = \"http://{nobody}/\"\n\
          [[alert]]\nname = \"own\"\nkind = \"file\"\npath = \"alerts.jsonl\"\n"

@@ -39,10 +39,10 @@ fn work(dir: &Path, child: &mut Child) {
     }
     let closed = run(&socket, &["session", "quarantine", "s1", "--by", "jane", "--reason", "looked odd"]);
     assert_eq!(code(&closed), 0, "{closed:?}");
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     // SAFETY: a signal to a child of ours that has not been waited for.
     assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(30);
     let status = loop {
         match child.try_wait().expect("a child") {
             Some(status) => break status,

@@ -20,7 +20,7 @@ impl Scene {
         world.net.sysctl("net/ipv6/ip_nonlocal_bind", "1");
         world.upstream.add_site(THEIRS, ELSEWHERE.into());
         let mut config = config.allow_exact("site", [NAME, THEIRS]);
-        config.enforce += "\ndeadline_ms = 2000\nmin_pin_seconds = 4\nmax_pin_seconds = 6\npin_grace_seconds = 2";
+        config.enforce += "\nmin_pin_seconds = 4\nmax_pin_seconds = 6\npin_grace_seconds = 2";
         let staunch = Staunch::start(&world, &config);
         let canary = canary(&world);
         let mut sleep = world.agents[0].ns.command("sleep");

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::daemon::port::free_port;
 use crate::daemon::{Daemon, ENFORCE};
 use crate::fake::{A, ask};
-use crate::server::{Server, free_port, metric};
+use crate::server::{Server, metric};
 
 #[test]
 fn named_knows_us_by_our_cookie() {
@@ -28,7 +29,7 @@ fn named_knows_us_by_our_cookie() {
         let page = free_port();
         let servers = format!("servers = [\"127.0.0.1:{port}\"]");
         let daemon = Daemon::start_by(&servers, &format!("127.0.0.1:{page}"), ENFORCE);
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(30);
         while metric(page, "upstreams_with_cookies") < 1.0 {
             assert!(Instant::now() < until, "named has cookies");
             std::thread::sleep(Duration::from_millis(50));

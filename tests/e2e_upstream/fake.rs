@@ -254,7 +254,7 @@ pub fn query(id: u16, name: &str, qtype: u16) -> Vec<u8> {
 /// Asks `server` from `from`.
 pub fn ask(server: SocketAddr, from: &str, name: &str, qtype: u16) -> Answer {
     let socket = UdpSocket::bind((from, 0)).expect("socket");
-    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("time limit");
+    socket.set_read_timeout(Some(Duration::from_secs(40))).expect("time limit");
     socket.send_to(&query(7, name, qtype), server).expect("sent");
     let mut buffer = [0; 8192];
     let length = socket.recv(&mut buffer).expect("a reply");

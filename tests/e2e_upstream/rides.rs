@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::daemon::Daemon;
+use crate::daemon::port::free_port;
 use crate::fake::{A, Answer, Fake, Reply, query};
-use crate::server::{free_port, metric};
+use crate::server::metric;
 
 const TRUE: [u8; 4] = [203, 0, 113, 5];
 const SESSIONS: [(&str, &str); 2] = [("one", "127.0.0.2"), ("two", "127.0.0.3")];
@@ -21,7 +22,7 @@ fn gated() -> (Fake, Arc<AtomicBool>) {
     let open = Arc::new(AtomicBool::new(false));
     let gate = open.clone();
     let upstream = Fake::start(move |query| {
-        let until = Instant::now() + Duration::from_secs(15);
+        let until = Instant::now() + Duration::from_secs(30);
         while !gate.load(Ordering::SeqCst) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -57,14 +58,14 @@ fn ask_all(name: &str, answer: &str) -> (HashMap<u8, usize>, [u64; 2], usize) {
     let daemon = Daemon::start_by(&servers, &format!("127.0.0.1:{page}"), &config);
     let sockets = SESSIONS.map(|(_, from)| {
         let socket = UdpSocket::bind((from, 0)).expect("socket");
-        socket.set_read_timeout(Some(Duration::from_secs(15))).expect("time limit");
+        socket.set_read_timeout(Some(Duration::from_secs(40))).expect("time limit");
         for id in 0..EACH {
             socket.send_to(&query(id, name, A), daemon.address).expect("sent");
         }
         socket
     });
     let wanted = f64::from(EACH * 2 - 1);
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(20);
     while metric(page, "upstream_coalesced_total") < wanted && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10));
     }

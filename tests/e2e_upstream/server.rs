@@ -1,6 +1,6 @@
 //! Real servers as upstreams, each on a port of its own, and the metrics page.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ impl Server {
         let quiet = || Stdio::null();
         let child = Command::new(program).args(args).arg(config).stdout(quiet()).stderr(quiet()).spawn();
         let server = Self(child.expect("the server starts"));
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < until, "{program} does not listen");
             std::thread::sleep(Duration::from_millis(20));
@@ -37,10 +37,6 @@ impl Drop for Server {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address").port()
 }
 
 /// The number behind `staunch_NAME` on the metrics page at `port`.

@@ -110,8 +110,8 @@ fn a_page_is_found_again_by_the_next_process() {
     first.shutdown(false).expect("stops");
     let second = world.start(as_is);
     let active = vec![Active { session: ip(AGENT), guard: Some(Class(1)), quarantined: false }];
-    second.reconcile(active).expect("taken").wait_blocking(SECOND).expect("reconciled");
-    let view = second.view(ip(AGENT)).expect("taken").wait_blocking(SECOND).expect("answered");
+    second.reconcile(active).expect("taken").wait_blocking(5 * SECOND).expect("reconciled");
+    let view = second.view(ip(AGENT)).expect("taken").wait_blocking(5 * SECOND).expect("answered");
     let mut held: Vec<(_, Opening)> =
         view.pins.iter().map(|Open { destination, open, .. }| (*destination, *open)).collect();
     held.sort_unstable();

@@ -52,7 +52,9 @@ fn an_order_that_the_kernel_does_not_take_shows_no_address_and_is_mended() {
     }
     let agent = &world.agents[0];
     (0..=250).for_each(|n| world.upstream.add_site(&format!("n{n}.fresh.example"), address(n)));
-    let staunch = Staunch::start(&world, &Config::enforce().rule("fresh", "allow", "\"fresh.example\"", ""));
+    let mut config = Config::enforce().rule("fresh", "allow", "\"fresh.example\"", "");
+    config.enforce = format!("deadline_ms = {}\n", PROMISED.as_millis());
+    let staunch = Staunch::start(&world, &config);
     assert!(check(agent, 0, &ask(agent, 0), &staunch), "{}", staunch.tail());
     let healthy = || (metric(&world, "staunch_enforcement_healthy") == 1.0).then_some(());
     // What a name costs while the kernel is well.

@@ -291,7 +291,7 @@ fn ask_all(world: &World, questions: &[Question]) -> [Vec<Reply>; 3] {
     let doubtful: Vec<usize> = all.into_iter().filter(|i| matches!(silent(&replies, *i), 1 | 2)).collect();
     for (server, replies) in servers.iter().zip(&mut replies) {
         let again: Vec<usize> = doubtful.iter().copied().filter(|i| replies[*i] == Reply::Silence).collect();
-        for (i, reply) in again.iter().zip(ask(world, *server, questions, &again, 2 * PATIENCE)) {
+        for (i, reply) in again.iter().zip(ask(world, *server, questions, &again, 3 * PATIENCE)) {
             replies[*i] = reply;
         }
     }

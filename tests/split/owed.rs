@@ -101,7 +101,7 @@ fn what_was_to_be_closed_while_the_enforcer_was_away_is_closed_by_a_restart() {
     enforcer.restart(&world);
     assert_eq!(answered(two, "www.site.example"), [IpAddr::from(WEB)], "{}", staunch.tail());
     assert!(two.dial(WEB.into(), 80).0.is_ok());
-    let named = wait_for(Duration::from_secs(5), || names_a_policy(&staunch).then_some(()));
+    let named = wait_for(Duration::from_secs(20), || names_a_policy(&staunch).then_some(()));
     assert!(named.is_some(), "it never names the policy again");
     staunch.kill();
     staunch.restart(&world);

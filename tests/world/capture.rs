@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,6 +13,8 @@ use super::ns::Ns;
 /// A running capture.
 pub struct Capture {
     packets: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// How often the reader has found nothing to read.
+    quiet: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -22,39 +24,50 @@ impl Capture {
     pub fn start(ns: &Ns, interface: &str) -> Self {
         let socket = ns.blocking(|| open(interface)).expect("a packet socket");
         let packets = Arc::<Mutex<Vec<Vec<u8>>>>::default();
-        let stop = Arc::new(AtomicBool::new(false));
-        let (kept, stopped) = (packets.clone(), stop.clone());
+        let (quiet, stop) = (Arc::<AtomicU64>::default(), Arc::new(AtomicBool::new(false)));
+        let (kept, nothing, stopped) = (packets.clone(), quiet.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
             let mut buffer = vec![0u8; 65_536];
             while !stopped.load(Ordering::Relaxed) {
                 // SAFETY: the buffer is as long as said and lives through the call.
                 let n = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-                if let Ok(n @ 1..) = usize::try_from(n) {
-                    kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(buffer[..n].to_vec());
+                match usize::try_from(n) {
+                    Ok(n @ 1..) => {
+                        kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(buffer[..n].to_vec());
+                    }
+                    _ => _ = nothing.fetch_add(1, Ordering::Release),
                 }
             }
         });
-        Self { packets, stop, thread: Some(thread) }
+        Self { packets, quiet, stop, thread: Some(thread) }
     }
 
     /// IP packets so far, without the neighbour and listener discovery of IPv6 (ARP is no IP packet).
     pub fn ip_packets(&self) -> Vec<Vec<u8>> {
-        // The reader needs a moment for what is still in the socket's queue.
-        std::thread::sleep(Duration::from_millis(150));
+        self.settle();
         let all = self.packets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         all.iter().filter(|frame| is_traffic(frame)).cloned().collect()
     }
 
     /// Every frame so far.
     pub fn frames(&self) -> Vec<Vec<u8>> {
-        std::thread::sleep(Duration::from_millis(150));
+        self.settle();
         self.packets.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Forgets the packets so far.
     pub fn forget(&self) {
-        std::thread::sleep(Duration::from_millis(150));
+        self.settle();
         self.packets.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+    }
+
+    /// Gives what was sent a moment to come, and the reader as long as it needs for what is in the socket's queue by then; of
+    /// traffic that never pauses, three seconds.
+    fn settle(&self) {
+        std::thread::sleep(Duration::from_millis(100));
+        let before = self.quiet.load(Ordering::Acquire);
+        // The second time it has begun to read behind that moment.
+        super::wait_for(Duration::from_secs(3), || (self.quiet.load(Ordering::Acquire) >= before + 2).then_some(()));
     }
 }
 

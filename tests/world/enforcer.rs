@@ -50,7 +50,7 @@ impl Enforcer {
         let mut command = world.gw.command(binary());
         command.arg("enforcer").arg("--config").arg(&self.config);
         let mut process = Process::start(command, self.log.clone());
-        let ready = process.wait_for_log("enforcer ready", Duration::from_secs(10));
+        let ready = process.wait_for_log("enforcer ready", Duration::from_secs(60));
         assert!(ready, "the enforcer did not become ready: {}", process.log());
         self.process = Some(process);
         begun.elapsed()
@@ -66,7 +66,7 @@ impl Enforcer {
         // SAFETY: a signal to a process of ours that has not been waited for.
         assert_eq!(unsafe { libc::kill(self.pid() as i32, libc::SIGTERM) }, 0);
         let mut process = self.process.take().expect("it runs");
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(30);
         while process.runs() {
             assert!(Instant::now() < until, "it does not end: {}", process.log());
             std::thread::sleep(Duration::from_millis(10));

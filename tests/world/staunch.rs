@@ -22,7 +22,8 @@ pub struct Config {
     pub upstream: String,
     /// `nft`, or another backend.
     pub backend: &'static str,
-    /// Lines for `[enforce]`; where they do not name `lockdown =`, nobody looks for one.
+    /// Lines for `[enforce]`; where they do not name `lockdown =`, nobody looks for one, and where they do not name `deadline_ms =`,
+    /// an answer waits for the kernel's word for as long as a busy machine may need.
     pub enforce: String,
     /// The `[[session]]` tables; empty: `agent-N` of type interactive for each sandbox.
     pub sessions: String,
@@ -91,7 +92,7 @@ impl Config {
         format!(
             "version = 1\n\n[server]\nlisten = [{listen}]\nstate_dir = {state:?}\nmetrics = \"127.0.0.1:9153\"\n{server}\n\
              [policy]\nmode = {mode:?}\n{policy}\n\n[upstream]\n{usual}{upstream}\n\n\
-             [enforce]\nbackend = {backend:?}\ntable = \"staunch\"\ninterfaces = [{interfaces}]\n{lockdown}{enforce}\n\n\
+             [enforce]\nbackend = {backend:?}\ntable = \"staunch\"\ninterfaces = [{interfaces}]\n{lockdown}{deadline}{enforce}\n\n\
              {sessions}\n{tables}",
             listen = list(listen.collect()),
             mode = self.mode,
@@ -107,6 +108,8 @@ impl Config {
             interfaces = list(interfaces.collect()),
             // Of most tests the lockdown is no subject.
             lockdown = if self.enforce.contains("lockdown =") { "" } else { "lockdown = \"off\"\n" },
+            // Nor is how soon a thread of the kernel and one of ours get a processor.
+            deadline = if self.enforce.contains("deadline_ms =") { "" } else { "deadline_ms = 2000\n" },
             enforce = self.enforce,
             tables = self.tables,
         )
@@ -121,6 +124,9 @@ fn usual_session(agent: &super::Agent) -> String {
         agent.address6
     )
 }
+
+/// How long a start may take; one that fails is noticed at once.
+const READY: Duration = Duration::from_secs(60);
 
 /// A running `staunch serve` in the world's gateway.
 pub struct Staunch {
@@ -145,7 +151,7 @@ impl Staunch {
     /// Starts it and waits until it says that it is ready.
     pub fn start(world: &World, config: &Config) -> Self {
         let mut this = Self::written(world, config);
-        this.spawn(world, Duration::from_secs(10));
+        this.spawn(world, READY);
         this
     }
 
@@ -153,7 +159,7 @@ impl Staunch {
     pub fn start_limited(world: &World, config: &Config, files: u64) -> Self {
         let mut this = Self::written(world, config);
         this.files = Some(files);
-        this.spawn(world, Duration::from_secs(10));
+        this.spawn(world, READY);
         this
     }
 
@@ -161,7 +167,7 @@ impl Staunch {
     pub fn start_grouped(world: &World, config: &Config, group: PathBuf) -> Self {
         let mut this = Self::written(world, config);
         this.group = Some(group);
-        this.spawn(world, Duration::from_secs(10));
+        this.spawn(world, READY);
         this
     }
 
@@ -169,7 +175,7 @@ impl Staunch {
     pub fn start_in(world: &World, config: &Config, env: Vec<(&'static str, String)>) -> Self {
         let mut this = Self::written(world, config);
         this.env = env;
-        this.spawn(world, Duration::from_secs(10));
+        this.spawn(world, READY);
         this
     }
 
@@ -212,7 +218,7 @@ impl Staunch {
 
     /// Starts it again after [`Self::kill`] and gives the time until it was ready.
     pub fn restart(&mut self, world: &World) -> Duration {
-        self.spawn(world, Duration::from_secs(10))
+        self.spawn(world, READY)
     }
 
     /// The same without waiting until it says that it is ready.
