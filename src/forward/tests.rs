@@ -6,7 +6,7 @@ use std::time::Duration;
 use hickory_proto::op::Message;
 use tokio::task::JoinSet;
 
-use super::upstream_for_test::{Act, Fake, answer, bare, good, silent};
+use super::upstream_for_test::{Act, Fake, answer, bare, good};
 use super::*;
 use crate::model::{Qtype, Transport};
 

@@ -29,7 +29,9 @@ fn a_rule_manager_that_rewrites_in_a_loop_gains_nothing() {
         std::thread::sleep(Duration::from_millis(5));
     }
     println!("{through} of {tries} dials met a host without rules");
-    assert!(within(5 * SECOND, || world.dial(AGENT, SERVER).0.is_ok() && world.dial(AGENT, SERVER_2).0.is_err()).is_some());
+    assert!(
+        within(5 * SECOND, || world.dial(AGENT, SERVER).0.is_ok() && world.dial(AGENT, SERVER_2).0.is_err()).is_some()
+    );
     world.refused(AGENT, SERVER_2);
     world.connects(AGENT, SERVER);
     // The same against a table that is owned: nothing of it goes.
@@ -123,7 +125,9 @@ fn changes_of_which_the_kernel_could_not_tell_are_undone() {
     world.refused(AGENT, SERVER_2);
     // And it goes on hearing.
     world.nft(&["delete", "table", "inet", "staunch"]).expect("deleted");
-    assert!(within(5 * SECOND, || world.dial(AGENT, SERVER).0.is_ok() && world.dial(AGENT, SERVER_2).0.is_err()).is_some());
+    assert!(
+        within(5 * SECOND, || world.dial(AGENT, SERVER).0.is_ok() && world.dial(AGENT, SERVER_2).0.is_err()).is_some()
+    );
 }
 
 /// A listener as the service has one, that is read too late.

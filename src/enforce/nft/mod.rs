@@ -18,6 +18,7 @@ mod members;
 mod notice;
 mod observer;
 mod orders;
+mod pace;
 mod pins;
 mod reading;
 mod resets;

@@ -8,11 +8,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
 use super::super::netlink::{Netlink, NetlinkError};
+use super::pace::Work;
 use super::sets::{self, Held, Key, Kind, MSG_GETSETELEM, Set};
 use super::watch::{INET, SUBSYS};
 use super::{flows, intervals, kernel};
@@ -24,7 +25,7 @@ use crate::sparing::Sparing;
 
 /// Shortest time from one look to the next.
 const EVERY: Duration = Duration::from_secs(2);
-/// A look may take one part in so many of the time: on a host with very many flows and leases it comes later.
+/// A look may take one part in so many of a processor's time: on a host with very many flows and leases it comes later.
 const SHARE: u32 = 50;
 /// Most pairs of session and destination told at one look; flows beyond it are not told.
 const PAIRS: usize = 65_536;
@@ -95,7 +96,7 @@ impl Observer {
             stand_back();
             let mut pause = EVERY;
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(pause) {
-                let started = Instant::now();
+                let work = Work::begin();
                 static TOLD: Sparing = Sparing::new();
                 let Some((observed, result)) = mishap::survived("looking at flows", &TOLD, || eye.look()) else {
                     // Answers to what it has asked may still be there to be read.
@@ -112,7 +113,7 @@ impl Observer {
                         eye.netlink = fresh;
                     }
                 }
-                pause = EVERY.max(started.elapsed() * SHARE);
+                pause = EVERY.max(work.took() * SHARE);
             }
         };
         let thread = std::thread::Builder::new().name("observer".into()).spawn(run).map_err(failed)?;

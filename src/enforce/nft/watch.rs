@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::super::netlink::{DUMP_TRIES, NetlinkError};
+use super::pace::{Due, Work};
 use super::sets::{self, Element, Held, Key, Kind, MSG_GETSETELEM, MSG_NEWSETELEM, Set, lease_kind, volume_kind};
 use super::table::{self, PROBE};
 use super::{Change, MESSAGE_ELEMENTS, NLM_F_CREATE, Nft, Refresh, intervals, kernel};
@@ -22,7 +23,7 @@ pub(super) const INET: u8 = 1;
 const STRUCTURE_EVERY: Duration = Duration::from_secs(1);
 /// Ended leases are forgotten this often, milliseconds.
 const SWEEP_EVERY: u64 = 10_000;
-/// Comparing the pins may take this share of the owner's time (one part in so many). The kernel needs half a second
+/// Comparing the pins may take this share of the owner's processor time (one part in so many). The kernel needs half a second
 /// for 100,000.
 const PIN_CHECK_SHARE: u32 = 50;
 /// The same for guards and quarantines, which are few and matter more.
@@ -41,24 +42,6 @@ pub(super) struct Standing {
     members: Due,
     pins: Due,
     swept: u64,
-}
-
-/// A comparison that is to be made, but not before a time.
-#[derive(Debug, Default)]
-struct Due {
-    wanted: bool,
-    not_before: Option<Instant>,
-}
-
-impl Due {
-    fn now(&self) -> bool {
-        self.wanted && self.not_before.is_none_or(|at| Instant::now() >= at)
-    }
-
-    fn done(&mut self, started: Instant, share: u32) {
-        self.wanted = false;
-        self.not_before = Some(Instant::now() + started.elapsed() * share);
-    }
 }
 
 impl Standing {
@@ -200,19 +183,19 @@ impl Nft {
         if self.dirty {
             repaired += self.resync()?;
         }
-        let started = Instant::now();
+        let work = Work::begin();
         if self.standing.members.now() {
             for set in self.layout.sets().filter(|set| !set.kind.is_large()).collect::<Vec<_>>() {
                 repaired += self.compare(set)?;
             }
-            self.standing.members.done(started, MEMBER_CHECK_SHARE);
+            self.standing.members.done(&work, MEMBER_CHECK_SHARE);
         }
-        let started = Instant::now();
+        let work = Work::begin();
         if self.standing.pins.now() {
             for set in Set::fixed().filter(|set| set.kind.is_large()) {
                 repaired += self.compare(set)?;
             }
-            self.standing.pins.done(started, PIN_CHECK_SHARE);
+            self.standing.pins.done(&work, PIN_CHECK_SHARE);
         }
         if repaired == 0 {
             return Ok(Health::Intact);

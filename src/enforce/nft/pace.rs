@@ -1,0 +1,74 @@
+//! How often work may be done that takes a share of a thread's time.
+//!
+//! What counts is the processor time of the work: on a machine that is busy with other things the wall clock goes on while
+//! nothing of ours is done, and a comparison that was held up for 30 ms would keep the next one waiting for seconds, with what
+//! somebody has destroyed or slipped in meanwhile left as it is.
+
+use std::time::{Duration, Instant};
+
+/// A piece of work of this thread, from its beginning.
+#[derive(Debug)]
+pub(super) struct Work(Duration);
+
+impl Work {
+    pub(super) fn begin() -> Self {
+        Self(spent())
+    }
+
+    /// The processor time it has taken so far, in the kernel too.
+    pub(super) fn took(&self) -> Duration {
+        spent().saturating_sub(self.0)
+    }
+}
+
+/// What this thread has had of a processor.
+fn spent() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec, which the call fills. Linux has this clock for every thread.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+/// A comparison that is to be made, but not before a time.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    pub(super) wanted: bool,
+    not_before: Option<Instant>,
+}
+
+impl Due {
+    pub(super) fn now(&self) -> bool {
+        self.wanted && self.not_before.is_none_or(|at| Instant::now() >= at)
+    }
+
+    /// It was made, and may take one part in `share` of the time.
+    pub(super) fn done(&mut self, work: &Work, share: u32) {
+        self.wanted = false;
+        self.not_before = Some(Instant::now() + work.took() * share);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_own_work_keeps_a_comparison_waiting() {
+        let mut due = Due { wanted: true, not_before: None };
+        let (work, begun) = (Work::begin(), Instant::now());
+        // As long as somebody else has the processor.
+        std::thread::sleep(Duration::from_millis(200));
+        due.done(&work, 50);
+        assert!(!due.now(), "nothing is suspected any more");
+        due.wanted = true;
+        while !due.now() {
+            assert!(begun.elapsed() < Duration::from_secs(5), "it waits for what others did");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let work = Work::begin();
+        while work.took() < Duration::from_millis(20) {}
+        due.done(&work, 50);
+        due.wanted = true;
+        assert!(!due.now(), "the control: its share is used up for a second");
+    }
+}
