@@ -200,7 +200,7 @@ fn a_volume_is_counted_in_the_kernel_told_and_cut() {
         world.refused(agent, server);
         let spent = |o: &Observed| o.volumes.iter().any(|used| used.session == ip(agent) && used.is_spent());
         assert!(
-            within(Duration::from_secs(10), || observed.lock().expect("lock").iter().any(spent)).is_some(),
+            within(Duration::from_secs(60), || observed.lock().expect("lock").iter().any(spent)).is_some(),
             "somebody is told"
         );
         let octets = |o: &Observed| o.volumes.iter().filter(|u| u.session == ip(agent)).map(|u| u.octets).max();
@@ -339,7 +339,7 @@ fn written_ranges_open_for_their_class_alone() {
     let mut flow6 = world.connects(AGENT_6, SERVER_6);
     world.refused(OTHER, SERVER);
     assert!(
-        within(Duration::from_secs(10), || {
+        within(Duration::from_secs(60), || {
             let told = observed.lock().expect("lock");
             [4, 6].iter().all(|id| told.iter().any(|o| o.ranges.contains(id)))
         })

@@ -16,10 +16,13 @@ const SESSIONS: u32 = 100_000;
 const IDLE: u64 = 3 << 10;
 /// The whole process, octets.
 const ALL: u64 = 300 << 20;
-/// Ready so long after a start that has all of them to read; without optimisation it takes several times as long.
+/// Ready so long after a start that has all of them to read; without optimisation it takes several times as long. On a machine
+/// whose start without them takes long, `BACK_AT_LAST` times that.
 const BACK: Duration = if cfg!(debug_assertions) { Duration::from_secs(30) } else { Duration::from_millis(1500) };
-/// So many are announced and ended in a second, at the least.
-const RATE: f64 = if cfg!(debug_assertions) { 200.0 } else { 2000.0 };
+const BACK_AT_LAST: u32 = 60;
+/// So many are announced and ended in a second, at the least; without optimisation, and beside whatever else a machine does, a small
+/// part of what it can do.
+const RATE: f64 = if cfg!(debug_assertions) { 20.0 } else { 2000.0 };
 /// What a question may wait meanwhile, half of all: longer than any lock that all of them share is held.
 const HELD_UP: Duration = Duration::from_millis(2);
 
@@ -104,7 +107,7 @@ fn a_hundred_thousand_announced_sessions_are_back_soon_after_a_kill() {
         took.as_secs_f64(),
         plain.as_secs_f64()
     );
-    assert!(took.saturating_sub(plain) <= BACK, "{took:?}, {plain:?} without them");
+    assert!(took.saturating_sub(plain) <= BACK.max(BACK_AT_LAST * plain), "{took:?}, {plain:?} without them");
 }
 
 #[test]

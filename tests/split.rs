@@ -79,6 +79,12 @@ fn download(agent: &Agent) -> std::sync::mpsc::Receiver<Instant> {
     told
 }
 
+/// Whether more of a download arrives: one that was cut has ended for good, however long is waited.
+fn runs_on(told: &std::sync::mpsc::Receiver<Instant>) -> bool {
+    told.try_iter().for_each(drop);
+    told.recv_timeout(Duration::from_secs(20)).is_ok()
+}
+
 fn closed(agent: &Agent, to: IpAddr, what: &str) {
     assert!(agent.dial(to, 80).0.is_err(), "{what}: {to} was reached");
 }
@@ -197,8 +203,7 @@ fn a_killed_enforcer_is_a_denial_at_once_and_when_it_is_back_all_works() {
     // The quicker ones: how long a start takes is this machine's matter too.
     back.sort();
     assert!(back[1] < Duration::from_secs(2) && back[4] < Duration::from_secs(10), "back after {back:?}");
-    let last = told.try_iter().last().expect("the download ran");
-    assert!(last.elapsed() < Duration::from_secs(1), "a connection that was open all the time was cut");
+    assert!(runs_on(&told), "a connection that was open all the time was cut");
 }
 
 #[test]
@@ -211,7 +216,7 @@ fn a_quarantine_while_the_enforcer_is_away_holds_before_the_next_pin() {
         assert!(agent.dial(WEB.into(), 80).0.is_ok());
     }
     let told = download(one);
-    assert!(wait_for(Duration::from_secs(10), || told.try_iter().next()).is_some(), "the download runs");
+    assert!(runs_on(&told), "the download runs");
     enforcer.kill();
     let closing = staunch.run(&["session", "quarantine", "agent-1", "--reason", "a test"]);
     let said = String::from_utf8_lossy(&closing.stderr).into_owned();
@@ -227,9 +232,7 @@ fn a_quarantine_while_the_enforcer_is_away_holds_before_the_next_pin() {
     // One that was lifted again has ended the flows of before all the same.
     staunch.run(&["session", "quarantine", "agent-2", "--reason", "a test"]);
     staunch.run(&["session", "release", "agent-2", "--by", "tester", "--reason", "a test"]);
-    told.try_iter().for_each(drop);
-    let ran = wait_for(Duration::from_secs(10), || told.try_iter().next());
-    assert!(ran.is_some(), "the control: the download ran, and nobody was there to end it");
+    assert!(runs_on(&told), "the control: the download ran, and nobody was there to end it");
 
     enforcer.restart(&world);
     let back = Instant::now();
@@ -281,8 +284,7 @@ fn a_killed_resolver_opens_nothing_and_its_leases_end_by_themselves() {
         staunch.tail()
     );
     closed(agent, short.into(), "a lease that has ended");
-    let last = told.try_iter().last().expect("the download ran");
-    assert!(last.elapsed() < Duration::from_secs(1), "a connection that was open all the time was cut");
+    assert!(runs_on(&told), "a connection that was open all the time was cut");
     let mut fresh = Fresh(0);
     let pinned = until_pinned(&world, agent, &mut fresh, &staunch);
     assert!(ready + pinned < Duration::from_secs(10), "back after {:?}", ready + pinned);
