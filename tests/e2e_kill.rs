@@ -16,7 +16,8 @@ use world::staunch::{Config, Staunch};
 use world::web::{Health, Soc};
 use world::{Agent, Chance, SOC, World};
 
-/// From the start of the process to its first answer, half of the times; the slowest may have met a busy disk or processor.
+/// From the start of the process to its first answer, half of the times, beyond twice what a start takes on this machine that has
+/// nothing to read; the slowest may have met a busy disk or processor.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
 const BACK_AT_LAST: Duration = Duration::from_secs(10);
 
@@ -62,6 +63,17 @@ fn two_hundred_kills_lose_nothing_acknowledged() {
     config.sessions = "[[session]]\nid = \"probe\"\naddresses = [\"10.77.1.2\"]\ntype = \"interactive\"\n".into();
     let mut staunch = Staunch::start(&world, &config);
 
+    let back_again = |staunch: &mut Staunch| {
+        staunch.kill();
+        let start = Instant::now();
+        staunch.restart(&world);
+        let reply = agent.ask("www.site.example", rtype::A).expect("an answer");
+        assert_eq!(reply.addresses(), [world::WEB]);
+        start.elapsed()
+    };
+    let mut plain = [(); 5].map(|()| back_again(&mut staunch));
+    plain.sort();
+    let plain = plain[2];
     let seed = std::env::var("STAUNCH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(u64::from(std::process::id()));
     println!("seed {seed} (STAUNCH_SEED repeats the run)");
     let mut chance = Chance(seed);
@@ -88,12 +100,7 @@ fn two_hundred_kills_lose_nothing_acknowledged() {
             let steps = busy(&staunch, agent, round, &mut work, &mut known, &cut);
             assert!(steps.is_none() || cut.load(Ordering::SeqCst), "step failed before the kill: {steps:?}");
         });
-        staunch.kill();
-        let start = Instant::now();
-        staunch.restart(&world);
-        let reply = agent.ask("www.site.example", rtype::A).expect("an answer");
-        assert_eq!(reply.addresses(), [world::WEB]);
-        back.push(start.elapsed());
+        back.push(back_again(&mut staunch));
         if health != Health::Up {
             down_for += began.elapsed();
         }
@@ -136,7 +143,8 @@ fn two_hundred_kills_lose_nothing_acknowledged() {
     );
     assert!(lost.is_empty(), "alerts lost: {lost:?}\n{}", staunch.tail());
     assert!(kills < 50 || known.alerts.len() as u64 > kills / 4, "the rounds were too short to mean anything");
-    assert!(at(50) < BACK_WITHIN.as_millis(), "back after {} ms", at(50));
+    let within = (BACK_WITHIN + 2 * plain).as_millis();
+    assert!(at(50) < within, "back after {} ms, {plain:?} with nothing to read", at(50));
     assert!(at(100) < BACK_AT_LAST.as_millis(), "back after {} ms", at(100));
     in_order_and_stable(&soc.alerts());
 }
