@@ -144,7 +144,8 @@ pub struct Pipeline {
     /// Held while an operator gives or takes back an allowance, until it is on disk and in force.
     pub granting: tokio::sync::Mutex<()>,
     /// Held while a session is released, until that is on disk and in force: the next one finds it open, and tells nobody.
-    releasing: tokio::sync::Mutex<()>,
+    /// Many, by the session: releases of a thousand sessions are written together.
+    releasing: [tokio::sync::Mutex<()>; 64],
     /// Held while a configuration, or other trusted keys, are put in force: one after the other.
     in_force: Mutex<()>,
     /// Whether anybody tells what is connected to.
@@ -264,7 +265,7 @@ impl Pipeline {
             validated: crate::validate::Counters::default(),
             in_force: Mutex::default(),
             granting: tokio::sync::Mutex::default(),
-            releasing: tokio::sync::Mutex::default(),
+            releasing: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             connections_told: AtomicBool::new(false),
             unplaced: restore::Unplaced::default(),
             membership: Mutex::default(),

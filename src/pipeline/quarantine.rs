@@ -218,7 +218,7 @@ impl Pipeline {
         extend: u32,
         now: Now,
     ) -> Result<bool, NotReleased> {
-        let _turn = self.releasing.lock().await;
+        let _turn = self.turn_of(session).lock().await;
         let (commit, released) = self.record_release(session, by, note, extend, now)?;
         let case = released.as_ref().map(|quarantine| quarantine.case);
         if let Some(commit) = commit
@@ -266,6 +266,13 @@ impl Pipeline {
         }
         self.guard_locked(&context, &mut inner, Cause::Session, now);
         Ok(released.is_some_and(|quarantine| quarantine.applied))
+    }
+
+    /// What a release of this session holds; some others' do too.
+    fn turn_of(&self, session: &Session) -> &tokio::sync::Mutex<()> {
+        let mixed =
+            session.id().as_str().bytes().fold(0, |sum: usize, octet| sum.wrapping_mul(31).wrapping_add(octet.into()));
+        &self.releasing[mixed % self.releasing.len()]
     }
 
     /// Journals a release, or that an open session may spend more: what to await, and what is released.
