@@ -224,6 +224,28 @@ fn the_name_that_siblings_are_booked_under_is_nobodys() {
     }
 }
 
+#[test]
+fn siblings_are_no_evidence_against_their_domain() {
+    let policy = policy("enforce", "");
+    let (grants, context, mut inner) = (grants(), context(), Inner::new(1));
+    permit(&policy, &mut inner, &format!("{PAYLOAD}.zone.example"), 1).expect("permits");
+    let host = NameBuf::from_text("cluster0-shard-00-01.zone.example").expect("a name");
+    let query = query(host.as_ref(), Qtype::A);
+    let readings = |inner: &Inner| {
+        let asked = ask(&query, &grants, now(2.0), false);
+        let readings = policy.decide(&context, inner, &asked).assessment.readings;
+        let content = |reading: &staunch_scoring::Reading| {
+            use staunch_scoring::Signal as S;
+            matches!(
+                reading.signal,
+                S::LabelEntropy | S::Encoding | S::Surge | S::SubdomainFanOut | S::Spread | S::TypeMix
+            )
+        };
+        readings.iter().filter(|reading| content(reading)).map(|r| (r.signal, r.contribution)).collect::<Vec<_>>()
+    };
+    assert_eq!(readings(&inner), readings(&Inner::new(1)), "as if nothing had been asked beside it");
+}
+
 /// What the zones of candidates are taken to be.
 #[derive(Clone, Copy, PartialEq)]
 enum Zones {

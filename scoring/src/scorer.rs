@@ -158,9 +158,16 @@ impl Scorer {
                     true => charge(state, facts, &at, &trail),
                     false => assessment.charge,
                 };
-                book::forwarded(state, facts, &at, charge, &trail);
+                book::forwarded(state, facts, &at, charge, Some(&trail));
             }
         }
+    }
+
+    /// Books names of the resolver's own choosing that are sent beside a query, under the one name that was assessed in their
+    /// place. They cost what they can tell, and what they are made of is no evidence of what the session does.
+    pub fn commit_beside(&self, state: &mut SessionState, facts: &Facts<'_>, assessment: &Assessment) {
+        let at = Place::of(state, facts, assessment.trail.keys);
+        book::forwarded(state, facts, &at, assessment.charge, None);
     }
 
     /// What a payload part is worth; of its labels, the one least like a host's by the price it has as one: a run of

@@ -5,7 +5,7 @@
 //! which random label stood there is not the session's choice and tells nothing.
 
 use staunch_scoring::model::Model;
-use staunch_scoring::{Band, Bits, Charge, Facts, GroupFacts, Listing, NameRef, Outcome, QName, Split};
+use staunch_scoring::{Band, Bits, Charge, Facts, GroupFacts, Listing, NameRef, QName, Split};
 
 use super::{Decision, Permit, Policy};
 use crate::decoy::{self, RANDOM, TYPES};
@@ -140,7 +140,7 @@ impl Policy {
         if assessment.overdraw.is_some() || assessment.band >= Band::Hold {
             return None;
         }
-        self.scorer.commit(&mut inner.score, &facts, &assessment, Outcome::Forwarded);
+        self.scorer.commit_beside(&mut inner.score, &facts, &assessment);
         Some(Decoys {
             permits: siblings.map(|sibling| Permit::decoy(sibling.as_ref(), qtype)),
             booked_as: stand_in,

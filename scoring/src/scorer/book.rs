@@ -28,8 +28,14 @@ pub(super) fn after(before: LedgerView, facts: &Facts<'_>, charge: Charge) -> Le
     }
 }
 
-/// Books a forwarded query.
-pub(super) fn forwarded(state: &mut SessionState, facts: &Facts<'_>, at: &Place<'_>, charge: Charge, trail: &Trail) {
+/// Books a forwarded query. Without its trail what the name is made of is nobody's doing.
+pub(super) fn forwarded(
+    state: &mut SessionState,
+    facts: &Facts<'_>,
+    at: &Place<'_>,
+    charge: Charge,
+    trail: Option<&Trail>,
+) {
     state.session.moved = state.session.moved.plus(charge.name.max(charge.icann).max(charge.session));
     if matches!(facts.listing, Listing::Exact { .. }) {
         state.session.listed = state.session.listed.plus(charge.name);
@@ -59,7 +65,7 @@ pub(super) fn forwarded(state: &mut SessionState, facts: &Facts<'_>, at: &Place<
         if at.paid {
             account.echo = echo.plus(charge.name);
             account.echo_at = seconds(facts.now);
-        } else {
+        } else if let Some(trail) = trail {
             let Information { total, richest, richest_symbols } = trail.worth;
             account.told = account.told.plus(total);
             account.richest = account.richest.plus(richest);
