@@ -50,7 +50,7 @@ impl Bench {
     pub fn reload(&self) {
         let loaded = Self::load(&self.file);
         let old = self.pipeline.live.load_full();
-        self.runtime.block_on(build::apply(&self.pipeline, loaded)).expect("in force");
+        self.runtime.block_on(build::apply(&self.pipeline, loaded, None)).expect("in force");
         while Arc::strong_count(&old) > 1 {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }

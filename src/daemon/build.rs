@@ -215,8 +215,11 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
 /// state and sinks stay as they were at start; where a day file is damaged, registration days stay as they are.
 ///
 /// While leases of one policy are looked at by another, the journal names neither: a start behind a crash closes them all.
-pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<String> {
-    let old = pipeline.live.load_full();
+///
+/// `behind`: what was in force as a whole last, where a reload since then has stopped half-way. All that it may have left is done.
+pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded, behind: Option<Arc<Live>>) -> anyhow::Result<String> {
+    let half_done = behind.is_some();
+    let old = behind.unwrap_or_else(|| pipeline.live.load_full());
     let entries = loaded.sessions.clone();
     let fixed = fixed(&loaded);
     let changed: Vec<_> = fixed.iter().filter(|setting| !old.fixed.contains(setting)).map(|(name, _)| *name).collect();
@@ -236,8 +239,9 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     let registries = loaded.age.rdap.clone();
     let rpz = loaded.rpz.clone();
     let feeds = loaded.feeds.clone();
-    let live = live(loaded, old.grants.clone(), &settled)?;
-    if digest != old.digest {
+    let live = live(loaded, pipeline.live.load().grants.clone(), &settled)?;
+    let is_new = half_done || digest != old.digest;
+    if is_new {
         note_policy(pipeline, String::new(), old.policy.mode != Mode::Monitor).await;
     }
     pipeline.book.put_in_force(settled);
@@ -252,9 +256,9 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     if let Some(running) = pipeline.feeds.get() {
         running.configure(feeds);
     }
-    let is_vetted_anew = pipeline.live.load().vetting() != old.vetting();
+    let is_vetted_anew = half_done || pipeline.live.load().vetting() != old.vetting();
     // Where nothing has changed, what may be shown while no upstream answers is worth keeping.
-    if digest != old.digest || is_vetted_anew {
+    if is_new || is_vetted_anew {
         pipeline.cache.clear();
         pipeline.held.clear();
         pipeline.prefetch.clear();
@@ -266,7 +270,7 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded) -> anyhow::Result<St
     configured::put_in_force(pipeline, &old.configured, &live.configured, entries);
     let now = crate::clock::now();
     // Leases of before this process are there only while no other policy has been in force since.
-    let cause = if digest == old.digest { Cause::Recent } else { Cause::Policy };
+    let cause = if is_new { Cause::Policy } else { Cause::Recent };
     // Ahead of the sessions, which are looked at again where a range is closed by it.
     drop(pipeline.open_ranges(&live, now));
     for session in pipeline.sessions.all() {

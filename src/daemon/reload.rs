@@ -98,6 +98,8 @@ impl Reload for Reloader {
 
 fn run(start: &Start, pipeline: &Weak<Pipeline>, runtime: &Handle, jobs: &mpsc::Receiver<Job>, counters: &Counters) {
     let mut retired: Vec<Arc<Live>> = Vec::new();
+    // What was in force as a whole before a reload that stopped half-way.
+    let mut behind: Option<Arc<Live>> = None;
     loop {
         retired.retain(|live| Arc::strong_count(live) > 1);
         let job = if retired.is_empty() {
@@ -120,9 +122,16 @@ fn run(start: &Start, pipeline: &Weak<Pipeline>, runtime: &Handle, jobs: &mpsc::
             let Some(pipeline) = pipeline.upgrade() else { return };
             let old = pipeline.live.load_full();
             static TOLD: Sparing = Sparing::new();
-            let result = mishap::survived("reloading", &TOLD, || reload(start, &pipeline, runtime, what));
-            let result = result.unwrap_or_else(|| Err("a mistake in the service: it panicked; see the log".into()));
-            if !Arc::ptr_eq(&old, &pipeline.live.load()) {
+            let result =
+                mishap::survived("reloading", &TOLD, || reload(start, &pipeline, runtime, what, behind.clone()));
+            let is_whole = Arc::ptr_eq(&old, &pipeline.live.load());
+            match &result {
+                Some(Ok(_)) => behind = None,
+                None if !is_whole => behind = behind.or_else(|| Some(old.clone())),
+                _ => {}
+            }
+            let result = result.unwrap_or_else(|| Err(panicked(is_whole).into()));
+            if !is_whole {
                 retired.push(old);
             }
             // Of fetched lists `lists_failing` and an alert tell, and the file may be refused all the while.
@@ -131,6 +140,7 @@ fn run(start: &Start, pipeline: &Weak<Pipeline>, runtime: &Handle, jobs: &mpsc::
                 // Whoever asked for it, by a signal or over the socket.
                 match &result {
                     Ok(digest) => tracing::info!(digest, "configuration reloaded"),
+                    Err(error) if behind.is_some() => tracing::error!(error, "a configuration is in force in part"),
                     Err(error) => tracing::error!(error, "the old configuration stays"),
                 }
             }
@@ -142,7 +152,22 @@ fn run(start: &Start, pipeline: &Weak<Pipeline>, runtime: &Handle, jobs: &mpsc::
     }
 }
 
-fn reload(start: &Start, pipeline: &Pipeline, runtime: &Handle, what: What) -> Result<String, String> {
+/// What is said of a reload that met a mistake of our own.
+fn panicked(is_whole: bool) -> &'static str {
+    if is_whole {
+        "a mistake in the service: it panicked; see the log"
+    } else {
+        "a mistake in the service: it panicked half-way, and the new configuration is in force in part; reload again, or restart"
+    }
+}
+
+fn reload(
+    start: &Start,
+    pipeline: &Pipeline,
+    runtime: &Handle,
+    what: What,
+    behind: Option<Arc<Live>>,
+) -> Result<String, String> {
     if start.config.is_none() {
         return Err("there is no configuration file to read again".into());
     }
@@ -155,7 +180,7 @@ fn reload(start: &Start, pipeline: &Pipeline, runtime: &Handle, what: What) -> R
         StartError::Other(error) => in_words(&error),
     })?;
     // One behind the other: what was read last is in force last, and named last by the journal.
-    let digest = runtime.block_on(build::apply(pipeline, loaded)).map_err(|error| in_words(&error))?;
+    let digest = runtime.block_on(build::apply(pipeline, loaded, behind)).map_err(|error| in_words(&error))?;
     pipeline.gate.nudge();
     Ok(digest)
 }

@@ -54,6 +54,35 @@ fn a_question_that_is_denied_while_it_waits_does_not_leave() {
     });
 }
 
+/// A second session, which one configuration names and the other does not.
+const SECOND: &str = "[[session]]\nid = \"second\"\naddresses = [\"192.0.2.99\"]\ntype = \"batch\"\nowner = \"o\"\n";
+
+#[test]
+fn what_a_reload_left_half_done_the_next_one_does() {
+    block_on(async {
+        let world = world(SECOND).await;
+        let question = packet("www.site.example", Qtype::A);
+        world.ask(A, &question, clock::now()).await;
+        let whole = world.pipeline.live.load_full();
+        let second = || world.pipeline.sessions.by_address("192.0.2.99".parse().expect("an address"));
+        let announcement = second().expect("configured").context().announcement.clone();
+        let without = world.text.replace(SECOND, "");
+        world.reload(&without).await;
+        // As if it had stopped before the sessions.
+        world.pipeline.announce_noted(announcement).expect("announced");
+        world.ask(A, &question, clock::now()).await;
+        let asked = world.asked();
+        world.reload(&without).await;
+        assert!(second().is_some(), "nothing has changed by what is in force");
+        world.ask(A, &question, clock::now()).await;
+        assert_eq!(world.asked(), asked, "and what was at hand still is");
+        world.reload_behind(&without, whole).await;
+        assert!(second().is_none(), "it was in the configuration that was in force as a whole");
+        world.ask(A, &question, clock::now()).await;
+        assert_eq!(world.asked(), asked + 1, "what was answered before is asked anew");
+    });
+}
+
 #[test]
 fn a_question_of_a_phase_that_is_over_does_not_leave() {
     block_on(async {

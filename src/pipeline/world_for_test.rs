@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Pipeline, Waiting};
+use super::{Live, Pipeline, Waiting};
 use crate::config::Loaded;
 use crate::daemon::{Start, build};
 use crate::listen::{Fast, Service};
@@ -55,7 +55,12 @@ impl World {
 
     /// Puts another configuration in force.
     pub(super) async fn reload(&self, text: &str) {
-        build::apply(&self.pipeline, load(&self.dir, text)).await.expect("a reload");
+        build::apply(&self.pipeline, load(&self.dir, text), None).await.expect("a reload");
+    }
+
+    /// The same behind a reload that stopped half-way: nobody knows of which parts of it are done.
+    pub(super) async fn reload_behind(&self, text: &str, whole: Arc<Live>) {
+        build::apply(&self.pipeline, load(&self.dir, text), Some(whole)).await.expect("a reload");
     }
 
     /// Names that the upstream was asked for, in order.
