@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 
 use super::exchange::Try;
@@ -39,7 +39,15 @@ type Probes = JoinSet<Option<Duration>>;
 
 /// Has upstream `index` watched until it is well, or the forwarder is gone.
 pub(super) fn begin(inner: Arc<Inner>, index: usize) {
-    tokio::spawn(to_its_end(EVERY, move || watch(inner.clone(), index)));
+    tokio::spawn(to_its_end(EVERY, move || {
+        let inner = inner.clone();
+        async move {
+            // Who holds it may be gone by the time that a watch begins anew.
+            if inner.handles.strong_count() > 0 {
+                watch(inner, index).await;
+            }
+        }
+    }));
 }
 
 /// A watch, anew where it panicked: nobody else looks after an upstream that is being watched, and one that is down would stay so.
@@ -87,13 +95,27 @@ async fn watch(inner: Arc<Inner>, index: usize) {
                 }
             }
             Some(done) = probes.join_next() => {
-                if let Ok(Some(took)) = done {
+                if let Some(took) = heard(done) {
                     answered = true;
                     if alive(&inner, index, took) {
                         return;
                     }
                 }
             }
+        }
+    }
+}
+
+/// How long a probe took, if it was answered; one that panicked is told.
+fn heard(done: Result<Option<Duration>, JoinError>) -> Option<Duration> {
+    static TOLD: Sparing = Sparing::new();
+    match done {
+        Ok(took) => took,
+        Err(error) => {
+            if error.is_panic() {
+                mishap::note("probing an upstream", &TOLD);
+            }
+            None
         }
     }
 }
@@ -115,7 +137,7 @@ async fn examine(inner: &Arc<Inner>, index: usize, probes: &mut Probes) -> Optio
     loop {
         tokio::select! {
             Some(done) = probes.join_next() => {
-                if let Ok(Some(took)) = done {
+                if let Some(took) = heard(done) {
                     return if alive(inner, index, took) { None } else { Some(()) };
                 }
             }

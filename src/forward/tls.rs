@@ -112,7 +112,7 @@ impl Tls {
 }
 
 fn settings(verifier: Arc<Verifier>, versions: &[&'static SupportedProtocolVersion]) -> Result<ClientConfig, TlsError> {
-    let sessions = Sessions { kept: ClientSessionMemoryCache::new(SESSIONS), verifier: verifier.clone() };
+    let sessions = Sessions { kept: Mutex::new((0, Arc::new(none_kept()))), verifier: verifier.clone() };
     let mut client = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(versions)
         .map_err(TlsError::Setup)?
@@ -151,6 +151,8 @@ struct Verifier {
 /// What the server has shown in whole handshakes.
 #[derive(Debug, Default)]
 struct Seen {
+    /// How often another certificate than before was proved.
+    number: u64,
     /// Good certificates, for which nobody has shown the key yet.
     shown: Option<Chain>,
     /// Those of which somebody had the key, and when that was last.
@@ -179,6 +181,8 @@ impl Verifier {
     fn proved(&self, certificate: &CertificateDer<'_>) {
         let mut seen = self.seen.lock();
         if let Some(chain) = seen.shown.take_if(|chain| chain.end_entity == *certificate) {
+            let is_known = seen.proved.as_ref().is_some_and(|(before, _)| before.end_entity == chain.end_entity);
+            seen.number += u64::from(!is_known);
             seen.proved = Some((chain, UnixTime::now()));
         }
     }
@@ -253,37 +257,53 @@ impl ServerCertVerifier for Verifier {
 /// after its certificate has ended.
 #[derive(Debug)]
 struct Sessions {
-    kept: ClientSessionMemoryCache,
+    /// Those of the certificate that was proved last, as far as they were told since, and the number of it.
+    kept: Mutex<(u64, Arc<ClientSessionMemoryCache>)>,
     verifier: Arc<Verifier>,
+}
+
+fn none_kept() -> ClientSessionMemoryCache {
+    ClientSessionMemoryCache::new(SESSIONS)
+}
+
+impl Sessions {
+    fn kept(&self) -> Arc<ClientSessionMemoryCache> {
+        let number = self.verifier.seen.lock().number;
+        let mut kept = self.kept.lock();
+        if kept.0 != number {
+            *kept = (number, Arc::new(none_kept()));
+        }
+        kept.1.clone()
+    }
 }
 
 impl ClientSessionStore for Sessions {
     fn set_kx_hint(&self, server_name: ServerName<'static>, group: NamedGroup) {
-        self.kept.set_kx_hint(server_name, group);
+        self.kept().set_kx_hint(server_name, group);
     }
 
     fn kx_hint(&self, server_name: &ServerName<'_>) -> Option<NamedGroup> {
-        self.kept.kx_hint(server_name)
+        self.kept().kx_hint(server_name)
     }
 
     fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.kept.set_tls12_session(server_name, value);
+        self.kept().set_tls12_session(server_name, value);
     }
 
     fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.kept.tls12_session(server_name).filter(|_| self.verifier.would_take_again(UnixTime::now()))
+        self.kept().tls12_session(server_name).filter(|_| self.verifier.would_take_again(UnixTime::now()))
     }
 
     fn remove_tls12_session(&self, server_name: &ServerName<'static>) {
-        self.kept.remove_tls12_session(server_name);
+        self.kept().remove_tls12_session(server_name);
     }
 
     fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
-        self.kept.insert_tls13_ticket(server_name, value);
+        self.kept().insert_tls13_ticket(server_name, value);
     }
 
     fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.kept.take_tls13_ticket(server_name).filter(|_| self.verifier.would_take_again(UnixTime::now()))
+        self.kept().take_tls13_ticket(server_name).filter(|_| self.verifier.would_take_again(UnixTime::now()))
     }
 }
 
@@ -338,6 +358,18 @@ mod tests {
             assert!(!again(0), "with another's key");
             tls.verifier.proved(&certificate);
             assert_eq!([again(0), again(good), again(over)], [true, true, false]);
+            // The same once more changes nothing; another one has what was kept forgotten.
+            let number = || tls.verifier.seen.lock().number;
+            let first = number();
+            let next = root.issue_until("dns.example", &rustls::version::TLS13, end);
+            for (certificate, after) in [(&certificate, first), (&next.certificate, first + 1)] {
+                let unpinned = Tls::new("dns.example", Vec::new(), Some(root.pem.as_bytes())).expect("settings");
+                unpinned.verifier.verify_server_cert(certificate, &[], &tls.name, &[], now).expect("good");
+                let shown = unpinned.verifier.seen.lock().shown.take();
+                tls.verifier.seen.lock().shown = shown;
+                tls.verifier.proved(certificate);
+                assert_eq!(number(), after);
+            }
         }
     }
 

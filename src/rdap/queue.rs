@@ -74,7 +74,7 @@ pub(super) enum Offer {
         /// None of its servers could be asked before.
         from: u64,
     },
-    /// All of its servers are left alone, or have others to answer for, for longer than a look-up may wait.
+    /// All of its servers are left alone for longer than a look-up may wait.
     Paused,
     /// The session has used its share of this hour.
     OverShare,
@@ -149,7 +149,7 @@ impl Queue {
             return Offer::OverShare;
         }
         if self.jobs.len() >= CROWDED && self.comes_too_late(&targets, used + 1, from.max(now), per_minute, now) {
-            return Offer::Paused;
+            return Offer::Full;
         }
         self.shares.insert(session, used + 1);
         let pending = Pending { done: watch::Sender::new(()), since: now, from };
@@ -383,7 +383,7 @@ mod tests {
             0,
         ) {
             Offer::Waits { .. } => "waits",
-            Offer::Paused => "paused",
+            Offer::Full => "full",
             other => panic!("{other:?}"),
         };
         // A slow server's, each of a session of its own: 300 can be asked in time.

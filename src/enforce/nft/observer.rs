@@ -113,7 +113,7 @@ impl Observer {
                         eye.netlink = fresh;
                     }
                 }
-                pause = EVERY.max(work.took() * SHARE);
+                pause = EVERY.max(work.rest(SHARE));
             }
         };
         let thread = std::thread::Builder::new().name("observer".into()).spawn(run).map_err(failed)?;

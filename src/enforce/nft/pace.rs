@@ -6,18 +6,30 @@
 
 use std::time::{Duration, Instant};
 
+/// Of the time that work lasted, whatever it did in it, so many times as much passes before the next.
+const WAITED: u32 = 3;
+
 /// A piece of work of this thread, from its beginning.
 #[derive(Debug)]
-pub(super) struct Work(Duration);
+pub(super) struct Work {
+    spent: Duration,
+    begun: Instant,
+}
 
 impl Work {
     pub(super) fn begin() -> Self {
-        Self(spent())
+        Self { spent: spent(), begun: Instant::now() }
     }
 
     /// The processor time it has taken so far, in the kernel too.
     pub(super) fn took(&self) -> Duration {
-        spent().saturating_sub(self.0)
+        spent().saturating_sub(self.spent)
+    }
+
+    /// How long to rest behind it, where it may take one part in `share` of a processor. Work that waited, for a processor or for a
+    /// lock of the kernel's, leaves the thread most of its time for other work all the same.
+    pub(super) fn rest(&self, share: u32) -> Duration {
+        (self.took() * share).max(self.begun.elapsed() * WAITED)
     }
 }
 
@@ -44,7 +56,7 @@ impl Due {
     /// It was made, and may take one part in `share` of the time.
     pub(super) fn done(&mut self, work: &Work, share: u32) {
         self.wanted = false;
-        self.not_before = Some(Instant::now() + work.took() * share);
+        self.not_before = Some(Instant::now() + work.rest(share));
     }
 }
 
