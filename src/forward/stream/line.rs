@@ -59,8 +59,8 @@ pub(super) struct Line {
 /// A framed query and its id.
 type Frame = (u16, Vec<u8>);
 
-/// What becomes of a question, and its id.
-type Put = (u16, oneshot::Receiver<Result<(Vec<u8>, u8), Lost>>);
+/// What becomes of a question, its id, and which it is.
+type Put = (u16, u64, oneshot::Receiver<Result<(Vec<u8>, u8), Lost>>);
 
 struct Shared {
     state: Mutex<State>,
@@ -82,7 +82,7 @@ struct State {
     /// When an answer was last read.
     heard: Option<Instant>,
     /// Questions that were put on it, and those that were answered.
-    put: u32,
+    put: u64,
     answered: u32,
     /// Messages that answered nothing.
     stray: u32,
@@ -97,6 +97,8 @@ struct State {
 }
 
 struct Waiter {
+    /// Which question it is of those that were put on the connection: an id is used again as soon as it is answered.
+    number: u64,
     query: Query,
     since: Instant,
     /// Whether it was written, as far as is known to be left to the system.
@@ -117,6 +119,7 @@ pub(super) struct Lost {
 /// A question on a connection.
 pub(super) struct Seat {
     id: u16,
+    number: u64,
     outcome: oneshot::Receiver<Result<(Vec<u8>, u8), Lost>>,
     /// Does not keep the connection: that is its line's.
     queue: mpsc::WeakUnboundedSender<Frame>,
@@ -134,7 +137,9 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock();
-        if let Some(waiter) = state.waiting.remove(&self.id) {
+        // Where it was answered, another question may have its id by now.
+        let is_ours = state.waiting.get(&self.id).is_some_and(|waiter| waiter.number == self.number);
+        if is_ours && let Some(waiter) = state.waiting.remove(&self.id) {
             state.quiet = Instant::now();
             if waiter.sent && state.given_up.len() < MOST {
                 state.given_up.insert(self.id);
@@ -218,10 +223,10 @@ impl Line {
         if state.is_retired || state.is_closed || state.waiting.len() >= MOST {
             return Ok(None);
         }
-        let Some((id, outcome)) = state.put(ask, dress, &self.queue)? else { return Ok(None) };
-        state.is_retired |= most.is_some_and(|most| state.put >= most);
+        let Some((id, number, outcome)) = state.put(ask, dress, &self.queue)? else { return Ok(None) };
+        state.is_retired |= most.is_some_and(|most| state.put >= u64::from(most));
         drop(state);
-        Ok(Some(Seat { id, outcome, queue: self.queue.downgrade(), shared: self.shared.clone() }))
+        Ok(Some(Seat { id, number, outcome, queue: self.queue.downgrade(), shared: self.shared.clone() }))
     }
 
     /// Questions on it; `None` where it takes no more, or has said nothing for `patience` to one that is open.
@@ -235,6 +240,12 @@ impl Line {
             // What it asks for needs nobody else.
             || state.probe.is_some_and(|(_, since)| stands_still(since, patience / 2));
         (takes && !stuck).then_some(state.waiting.len())
+    }
+
+    /// Leaves further questions one id.
+    #[cfg(test)]
+    pub(super) fn leave_one_id(&self) {
+        self.shared.state.lock().given_up = (1..=u16::MAX).collect();
     }
 
     /// Whether it has been of use.
@@ -289,13 +300,14 @@ impl State {
         frame.extend_from_slice(&(query.octets().len() as u16).to_be_bytes());
         frame.extend_from_slice(query.octets());
         let (tell, outcome) = oneshot::channel();
-        entry.insert(Waiter { query, since: Instant::now(), sent: false, tell });
+        let number = self.put + 1;
+        entry.insert(Waiter { number, query, since: Instant::now(), sent: false, tell });
         if queue.send((id, frame)).is_err() {
             self.waiting.remove(&id);
             return Ok(None);
         }
-        self.put = self.put.saturating_add(1);
-        Ok(Some((id, outcome)))
+        self.put = number;
+        Ok(Some((id, number, outcome)))
     }
 }
 
@@ -308,7 +320,7 @@ impl Shared {
             state.probe = None;
         }
         let asked = state.probe.is_some() || state.is_retired || state.is_closed;
-        if !asked && let Ok(Some((id, _))) = state.put(&Ask::PROBE, self.dress, queue) {
+        if !asked && let Ok(Some((id, ..))) = state.put(&Ask::PROBE, self.dress, queue) {
             state.probe = Some((id, Instant::now()));
         }
     }

@@ -7,7 +7,9 @@ use rustls::version::{TLS12, TLS13};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::line::{Dial, Line};
 use crate::forward::certs_for_test::Root;
+use crate::forward::query::{Ask, Dress};
 use crate::forward::tests::{config, last, permit, timed};
 use crate::forward::tls::Tls;
 use crate::forward::upstream_for_test::{Act, Fake, answer, bare, good};
@@ -127,6 +129,35 @@ async fn a_server_that_answers_a_few_questions_on_each_connection_answers_all() 
         ask_at_once(&forwarder, "second", count).await;
         assert_eq!(forwarder.counters().reconnected.load(Ordering::Relaxed), again, "{each}");
     }
+}
+
+#[tokio::test]
+async fn an_id_that_is_used_again_belongs_to_the_later_question() {
+    let turn = AtomicUsize::new(0);
+    let up = Fake::start(move |q, _| match turn.fetch_add(1, Ordering::Relaxed) {
+        2 => Act::Late(ms(200), answer(q, 3)),
+        n => Act::Send(vec![answer(q, 1 + n as u8)]),
+    })
+    .await;
+    let dial = Dial {
+        to: Upstream { address: up.addr, way: Way::Tcp },
+        patience: ms(1000),
+        dialled: std::sync::Arc::default(),
+        counters: std::sync::Arc::default(),
+    };
+    let ask = |name: &str| Ask::from(&permit(name));
+    let dress = Dress::default();
+    let (line, first) = Line::open(dial, &ask("a.example"), dress).unwrap_or_else(|kind| panic!("{kind:?}"));
+    assert!(first.wait().await.is_ok());
+    line.leave_one_id();
+    let put = |name: &str| line.ask(&ask(name), dress, None).ok().flatten().expect("it takes one");
+    let second = put("b.example");
+    // It is answered, and whoever has asked has not looked yet.
+    tokio::time::sleep(ms(100)).await;
+    let third = put("c.example");
+    assert!(second.wait().await.is_ok());
+    let (answer, _) = third.wait().await.unwrap_or_else(|lost| panic!("{lost:?}"));
+    assert_eq!(answer.last(), Some(&3));
 }
 
 #[tokio::test]
