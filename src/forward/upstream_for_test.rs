@@ -43,6 +43,8 @@ pub(super) struct Fake {
     dead: Arc<AtomicUsize>,
     /// Questions that are answered on a connection before it is closed.
     each: Arc<AtomicUsize>,
+    /// Connections at once; further ones are dropped as soon as they are there.
+    places: Arc<AtomicUsize>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -99,9 +101,15 @@ impl Fake {
         let connections = Arc::<AtomicUsize>::default();
         let dead = Arc::<AtomicUsize>::default();
         let each = Arc::new(AtomicUsize::new(usize::MAX));
-        let (counted, silent, most) = (connections.clone(), dead.clone(), each.clone());
+        let places = Arc::new(AtomicUsize::new(usize::MAX));
+        let (counted, silent, most, room) = (connections.clone(), dead.clone(), each.clone(), places.clone());
         let streams = tokio::spawn(async move {
+            let open = Arc::<()>::default();
             while let Ok((stream, _)) = tcp.accept().await {
+                if Arc::strong_count(&open) > room.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let place = open.clone();
                 let index = counted.fetch_add(1, Ordering::Relaxed);
                 let (heard, tls, silent, most) = (heard.clone(), tls.clone(), silent.clone(), most.clone());
                 let asked = Arc::<AtomicUsize>::default();
@@ -123,10 +131,11 @@ impl Fake {
                             }
                         }
                     }
+                    drop(place);
                 });
             }
         });
-        Self { addr, queries, script, connections, dead, each, tasks: [datagrams, streams] }
+        Self { addr, queries, script, connections, dead, each, places, tasks: [datagrams, streams] }
     }
 
     /// Connections so far.
@@ -142,6 +151,11 @@ impl Fake {
     /// Connections are closed behind so many answers, whatever else is on them.
     pub(super) fn answers_on_each(&self, most: usize) {
         self.each.store(most, Ordering::Relaxed);
+    }
+
+    /// No more connections than this at once.
+    pub(super) fn has_places(&self, most: usize) {
+        self.places.store(most, Ordering::Relaxed);
     }
 
     /// Nobody listens for connections any more.

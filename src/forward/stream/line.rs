@@ -106,12 +106,24 @@ struct Waiter {
     tell: oneshot::Sender<Result<(Vec<u8>, u8), Lost>>,
 }
 
+/// Whether a question that got no answer may be asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It may not.
+    Never,
+    /// Once: the server has ended a connection on which it had answered nothing.
+    Once,
+    /// Where another connection is open: this one could not be had.
+    Elsewhere,
+    /// The connection broke, and had been of use before.
+    Always,
+}
+
 /// A question that got no answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lost {
     pub(super) kind: FailKind,
-    /// It may be asked again: the connection broke, and had been of use before.
-    pub(super) again: bool,
+    pub(super) again: Again,
     /// An answer came, to something else.
     pub(super) spoke: bool,
 }
@@ -129,7 +141,7 @@ pub(super) struct Seat {
 impl Seat {
     /// The answer and its response code.
     pub(super) async fn wait(mut self) -> Result<(Vec<u8>, u8), Lost> {
-        let lost = Lost { kind: FailKind::Broken, again: false, spoke: false };
+        let lost = Lost { kind: FailKind::Broken, again: Again::Never, spoke: false };
         (&mut self.outcome).await.unwrap_or(Err(lost))
     }
 }
@@ -223,7 +235,10 @@ impl Line {
         if state.is_retired || state.is_closed || state.waiting.len() >= MOST {
             return Ok(None);
         }
-        let Some((id, number, outcome)) = state.put(ask, dress, &self.queue)? else { return Ok(None) };
+        let Some((id, number, outcome)) = state.put(ask, dress, &self.queue)? else {
+            state.is_retired = true;
+            return Ok(None);
+        };
         state.is_retired |= most.is_some_and(|most| state.put >= u64::from(most));
         drop(state);
         Ok(Some(Seat { id, number, outcome, queue: self.queue.downgrade(), shared: self.shared.clone() }))
@@ -359,7 +374,7 @@ impl Shared {
         drop(state);
         let outcome = match waiter.query.fit(&message) {
             Fit::Ours { rcode, truncated: false } => Ok((message, rcode)),
-            _ => Err(Lost { kind: FailKind::Mangled, again: false, spoke: true }),
+            _ => Err(Lost { kind: FailKind::Mangled, again: Again::Never, spoke: true }),
         };
         let _ = waiter.tell.send(outcome);
     }
@@ -368,9 +383,17 @@ impl Shared {
     fn close(&self, kind: FailKind, by_server: bool, dialled: &Dialled) {
         let mut state = self.state.lock();
         (state.is_closed, state.is_retired) = (true, true);
-        let again = kind == FailKind::Broken && state.answered > 0;
+        let again = match kind {
+            FailKind::Broken if state.answered > 0 => Again::Always,
+            FailKind::Broken if by_server => Again::Once,
+            FailKind::Broken => Again::Never,
+            _ => Again::Elsewhere,
+        };
         // Questions that were there when others were still answered were left, not missed.
-        if again && by_server && state.waiting.values().any(|waiter| state.heard.is_some_and(|at| waiter.since <= at)) {
+        if again == Again::Always
+            && by_server
+            && state.waiting.values().any(|waiter| state.heard.is_some_and(|at| waiter.since <= at))
+        {
             dialled.left_behind(state.answered, Instant::now());
         }
         for (_, waiter) in state.waiting.drain() {
@@ -438,7 +461,7 @@ async fn serve<S: AsyncRead + AsyncWrite>(stream: S, frames: mpsc::UnboundedRece
     };
     tokio::select! {
         () = read(reader, shared) => true,
-        () = write(writer, frames, shared) => false,
+        failed = write(writer, frames, shared) => failed,
         () = idle => false,
     }
 }
@@ -453,7 +476,12 @@ async fn read<S: AsyncRead>(mut stream: ReadHalf<S>, shared: &Shared) {
     }
 }
 
-async fn write<S: AsyncWrite>(mut stream: WriteHalf<S>, mut frames: mpsc::UnboundedReceiver<Frame>, shared: &Shared) {
+/// Writes until we end the connection; or whether it cannot go on, which is the server's doing.
+async fn write<S: AsyncWrite>(
+    mut stream: WriteHalf<S>,
+    mut frames: mpsc::UnboundedReceiver<Frame>,
+    shared: &Shared,
+) -> bool {
     let mut batch = Vec::new();
     loop {
         let mut next = tokio::select! {
@@ -463,7 +491,7 @@ async fn write<S: AsyncWrite>(mut stream: WriteHalf<S>, mut frames: mpsc::Unboun
         if next.is_none() {
             // TLS says so (close_notify), TCP sends FIN.
             let _ = timeout(FAREWELL, stream.shutdown()).await;
-            return;
+            return false;
         }
         batch.clear();
         while let Some((id, frame)) = next {
@@ -475,7 +503,7 @@ async fn write<S: AsyncWrite>(mut stream: WriteHalf<S>, mut frames: mpsc::Unboun
             next = if batch.len() < BATCH { frames.try_recv().ok() } else { None };
         }
         if stream.write_all(&batch).await.is_err() || stream.flush().await.is_err() {
-            return;
+            return true;
         }
     }
 }

@@ -6,7 +6,9 @@
 //! ever tries another way.
 //!
 //! A server may close a connection with questions on it. Where anything was answered on it, they are asked again on a new
-//! one (RFC 7766 section 6.2.4), as often as each connection brings something, [`ROUNDS`] times at most. A server that answers
+//! one (RFC 7766 section 6.2.4), as often as each connection brings something, [`ROUNDS`] times at most. A server may take
+//! fewer connections than we would open, and end others before it has read from them (dnsdist does): what was put on one
+//! goes to one that is of use, or once more to a new one where there is none. A server that answers
 //! so many questions on each connection and no more is known by that, and a connection gets no more of them for a while.
 
 mod line;
@@ -19,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::line::{Dial, Line, Lost};
+use self::line::{Again, Dial, Line, Lost};
 use super::query::{Ask, Dress};
 use super::upstream::{Upstream, Way};
 use super::{Counters, FailKind};
@@ -107,6 +109,27 @@ impl Dialled {
     }
 }
 
+/// Which connection a question is to be put on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// Whichever has the fewest questions on it.
+    Any,
+    /// One that was not used yet: others may be at their end too.
+    Fresh,
+    /// One that has been of use: the server may take no more of them.
+    Used,
+}
+
+impl Wanted {
+    fn is_met_by(self, line: &Line) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Fresh => !line.is_used(),
+            Self::Used => line.is_used(),
+        }
+    }
+}
+
 /// A response, as far as a connection can tell that it is one.
 pub(super) struct Heard {
     /// The message.
@@ -150,21 +173,28 @@ impl Pool {
     pub(super) async fn ask(&self, ask: &Ask, dress: Dress<'_>, patience: Duration) -> Result<Heard, Unheard> {
         let tls = matches!(self.to.way, Way::Tls(_));
         let dress = Dress { keepalive: true, pad: tls, ..dress };
-        let mut rounds = 0;
+        let (mut rounds, mut in_vain, mut wanted) = (0, false, Wanted::Any);
         loop {
-            let seat = match self.seat(ask, dress, patience, rounds > 0)? {
+            let seat = match self.seat(ask, dress, patience, wanted)? {
                 Some(seat) => seat,
-                None => self.seat_in_turn(ask, dress, patience, rounds > 0).await?,
+                None => self.seat_in_turn(ask, dress, patience, wanted).await?,
             };
             Counters::add(if tls { &self.counters.tls_queries } else { &self.counters.tcp_queries });
-            match seat.wait().await {
+            let Lost { kind, spoke, again } = match seat.wait().await {
                 Ok((wire, rcode)) => return Ok(Heard { wire, rcode }),
-                Err(Lost { again: true, .. }) if rounds + 1 < ROUNDS => {
-                    Counters::add(&self.counters.reconnected);
-                    rounds += 1;
-                }
-                Err(Lost { kind, spoke, .. }) => return Err(Unheard { kind, spoke }),
+                Err(lost) => lost,
+            };
+            wanted = match again {
+                Again::Always => Wanted::Fresh,
+                Again::Once if !std::mem::replace(&mut in_vain, true) => Wanted::Used,
+                Again::Elsewhere if self.is_connected() => Wanted::Used,
+                Again::Never | Again::Once | Again::Elsewhere => return Err(Unheard { kind, spoke }),
+            };
+            rounds += 1;
+            if rounds >= ROUNDS {
+                return Err(Unheard { kind, spoke });
             }
+            Counters::add(&self.counters.reconnected);
         }
     }
 
@@ -179,11 +209,11 @@ impl Pool {
         ask: &Ask,
         dress: Dress<'_>,
         patience: Duration,
-        fresh: bool,
+        wanted: Wanted,
     ) -> Result<line::Seat, FailKind> {
         loop {
             self.dialled.room.notified().await;
-            let seat = self.seat(ask, dress, patience, fresh);
+            let seat = self.seat(ask, dress, patience, wanted);
             if !matches!(seat, Ok(None)) {
                 // There may be room for whoever waits behind.
                 self.dialled.room.notify_one();
@@ -194,35 +224,37 @@ impl Pool {
         }
     }
 
-    /// Puts the question on a connection; on a `fresh` one, if it must be. `None` where there are as many as there may be
-    /// and none takes it.
+    /// Puts the question on a connection, on one as it is wanted if that can be. `None` where there are as many as there may
+    /// be and none takes it.
     fn seat(
         &self,
         ask: &Ask,
         dress: Dress<'_>,
         patience: Duration,
-        fresh: bool,
+        wanted: Wanted,
     ) -> Result<Option<line::Seat>, FailKind> {
         let now = Instant::now();
-        let most = self.dialled.carried(now);
+        let (most, paused) = (self.dialled.carried(now), self.dialled.paused(now));
         // Held while a query is written into a queue, never while anybody waits.
         let mut lines = self.lines.lock();
         lines.retain(|line| !line.is_over());
-        let active = lines.iter().filter(|line| !line.is_retired()).count();
-        let free = |fresh: bool| {
-            let free = lines.iter().filter(|line| !(fresh && line.is_used()));
-            free.filter_map(|line| Some((line.load(now, patience)?, line))).min_by_key(|(load, _)| *load)
+        let active = loop {
+            let active = lines.iter().filter(|line| !line.is_retired()).count();
+            let free = |wanted: Wanted| {
+                let free = lines.iter().filter(|line| wanted.is_met_by(line));
+                free.filter_map(|line| Some((line.load(now, patience)?, line))).min_by_key(|(load, _)| *load)
+            };
+            // Where another one may not be opened, one that serves is better than none.
+            let is_full = active >= LINES || lines.len() >= LINES + RETIRED;
+            let best = free(wanted).or_else(|| free(Wanted::Any).filter(|_| is_full || wanted == Wanted::Used));
+            let takes = |load| load < BUSY || is_full || paused.is_some() || wanted == Wanted::Used;
+            let Some((_, line)) = best.filter(|(load, _)| takes(*load)) else { break active };
+            if let Some(seat) = line.ask(ask, dress, most)? {
+                return Ok(Some(seat));
+            }
+            // It has come to its end since it was looked at, and takes no more from now on.
         };
-        // Where another one may not be opened, one that serves is better than none.
-        let is_full = active >= LINES || lines.len() >= LINES + RETIRED;
-        let best = free(fresh).or_else(|| free(false).filter(|_| is_full));
-        if let Some((load, line)) = best
-            && (load < BUSY || is_full || self.dialled.paused(now).is_some())
-            && let Some(seat) = line.ask(ask, dress, most)?
-        {
-            return Ok(Some(seat));
-        }
-        if let Some(kind) = self.dialled.paused(now) {
+        if let Some(kind) = paused {
             return Err(kind);
         }
         if lines.len() >= LINES + RETIRED {
@@ -230,7 +262,8 @@ impl Pool {
         }
         if active >= LINES {
             // All of them stand still. The oldest one goes, with the questions on it.
-            if let Some(oldest) = lines.iter().position(|line| !line.is_retired()) {
+            let stands_still = |line: &Line| !line.is_retired() && line.load(now, patience).is_none();
+            if let Some(oldest) = lines.iter().position(stands_still) {
                 lines.remove(oldest);
             }
         }

@@ -13,7 +13,7 @@ use crate::forward::query::{Ask, Dress};
 use crate::forward::tests::{config, last, permit, timed};
 use crate::forward::tls::Tls;
 use crate::forward::upstream_for_test::{Act, Fake, answer, bare, good};
-use crate::forward::{Config, FailKind, Failed, ForwardError, Forwarder, Upstream, Way};
+use crate::forward::{Config, FailKind, Failed, ForwardError, Forwarder, Standing, Upstream, Way};
 use crate::model::{Ede, Transport};
 
 fn ms(n: u64) -> Duration {
@@ -96,12 +96,19 @@ async fn a_connection_that_the_server_closes_costs_no_answer() {
     let counters = forwarder.counters();
     assert_eq!(counters.reconnected.load(Ordering::Relaxed), 3);
     assert_eq!(up.connections(), 4);
-    // One that closes at once was of no use before: no second try.
+    // One that closes at once was of no use before: one second try and no more.
     up.becomes(|_, _| Act::Close);
     let before = up.queries().len();
     let error = over_tcp(&up).resolve(&permit("m.example")).await.expect_err("nothing");
     assert_eq!(error, ForwardError::Failed(vec![Failed { upstream: up.addr, kind: FailKind::Broken, said: None }]));
-    assert_eq!(up.queries().len(), before + 1);
+    assert_eq!(up.queries().len(), before + 2);
+    // As where the server has as many as it takes.
+    let first = AtomicUsize::new(0);
+    up.becomes(move |q, _| match first.fetch_add(1, Ordering::Relaxed) {
+        0 => Act::Close,
+        _ => Act::Send(vec![answer(q, 1)]),
+    });
+    assert_eq!(last(&over_tcp(&up).resolve(&permit("m.example")).await), Some(1));
 }
 
 /// Asks `count` questions at once; all are answered.
@@ -128,6 +135,25 @@ async fn a_server_that_answers_a_few_questions_on_each_connection_answers_all() 
         // By then it is known how many a connection may carry: none is put on one in vain.
         ask_at_once(&forwarder, "second", count).await;
         assert_eq!(forwarder.counters().reconnected.load(Ordering::Relaxed), again, "{each}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_fewer_connections_than_we_would_open_answers_all() {
+    let root = Root::new();
+    let late = |q: &[u8], _| Act::Late(ms(50), answer(q, 1));
+    let plain = Fake::start(late).await;
+    let secret = Fake::start_with(Some(root.issue("dns.example", false).config), late).await;
+    let tls = Tls::new("dns.example", Vec::new(), Some(root.pem.as_bytes())).expect("settings");
+    for (up, forwarder) in [(&plain, over_tcp(&plain)), (&secret, over_tls(&secret, tls))] {
+        up.has_places(1);
+        ask_at_once(&forwarder, "first", 1).await;
+        for turn in 0..4 {
+            ask_at_once(&forwarder, &format!("t{turn}"), 150).await;
+        }
+        assert_eq!(up.connections(), 1);
+        assert!(forwarder.counters().reconnected.load(Ordering::Relaxed) > 0, "another one was tried");
+        assert_eq!(forwarder.upstreams()[0].standing, Standing::Up);
     }
 }
 
@@ -199,7 +225,7 @@ async fn a_question_that_the_server_always_closes_at_is_given_up() {
     let forwarder = over_tcp(&up);
     forwarder.resolve(&permit("n.example")).await.expect("an answer");
     forwarder.resolve(&permit("poison.example")).await.expect_err("nothing");
-    assert_eq!(up.connections(), 2, "the second one brought nothing");
+    assert_eq!(up.connections(), 3, "the second one brought nothing, and nor did the third");
 }
 
 #[tokio::test]
