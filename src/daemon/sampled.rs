@@ -228,7 +228,7 @@ fn upstream(all: &mut Vec<Sample>, pipeline: &Pipeline) {
         plain("upstream_tls_resumed_total", "Of these, TLS sessions resumed", read(&counters.tls_resumed)),
         plain(
             "upstream_reconnected_total",
-            "Queries sent once more because the server had closed a connection",
+            "Queries sent once more because the server had closed a connection, or did not take it",
             read(&counters.reconnected),
         ),
         plain("upstream_hedged_total", "Second queries before the first had failed", read(&counters.hedged)),

@@ -29,7 +29,7 @@ pub struct Counters {
     pub tls_handshakes: AtomicU64,
     /// Of these, TLS sessions resumed.
     pub tls_resumed: AtomicU64,
-    /// Queries sent once more because the server closed a connection that had been of use.
+    /// Queries sent once more because the server closed a connection, or did not take it.
     pub reconnected: AtomicU64,
     /// Queries of our own that try how an upstream treats datagrams.
     pub trials: AtomicU64,
