@@ -260,7 +260,7 @@ fn a_hook_says_no_and_says_that_it_is_sick() {
 
 #[test]
 fn a_name_that_is_denied_while_its_pin_is_under_way_is_refused_and_closed() {
-    let hook = Hook::start("deadline_ms = 5000\n");
+    let hook = Hook::start("deadline_ms = 5000\nhook_deadline_ms = 60000\n");
     let pins = |hook: &Hook| {
         let shown = hook.daemon.json(&["session", "show", "s1"]);
         shown["session"]["pins"].as_array().or(shown["pins"].as_array()).map(Vec::len)

@@ -145,7 +145,8 @@ fn an_alias_out_of_a_zone_is_followed_by_a_question_to_others() {
 #[test]
 fn what_aliases_lead_to_takes_no_longer_than_one_question() {
     let general = Fake::start(|query| {
-        std::thread::sleep(Duration::from_millis(700));
+        // Two of them are longer than a question's time, by more than a busy machine needs to tell.
+        std::thread::sleep(Duration::from_millis(if query.name.contains("other") { 1800 } else { 1300 }));
         let n: u8 = query.name.strip_prefix('s').and_then(|rest| rest[..1].parse().ok()).expect("a number");
         let (_, zone) = query.name.split_once('.').expect("a name of a zone");
         let reply = Reply::to(query).without_recursion();
@@ -154,12 +155,12 @@ fn what_aliases_lead_to_takes_no_longer_than_one_question() {
             n => reply.answer(&query.name, CNAME, &wire(&format!("s{}.{zone}", n + 1))).done(),
         }]
     });
-    let upstream = format!("servers = [\"{}\"]\ntry_timeout_ms = 1200\ntotal_timeout_ms = 1200", general.address);
+    let upstream = format!("servers = [\"{}\"]\ntry_timeout_ms = 2400\ntotal_timeout_ms = 2400", general.address);
     let daemon = Daemon::start_by(&upstream, "off", ENFORCE);
     let turns = (0..6).map(|_| {
         let begun = Instant::now();
         let answer = ask(daemon.address, "127.0.0.1", "s0.site.example", A);
-        assert!(begun.elapsed() < Duration::from_millis(1800), "{:?}: {answer:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_millis(4000), "{:?}: {answer:?}", begun.elapsed());
         if answer.rcode == 2 {
             assert_eq!(answer.errors.iter().map(|e| e.0).collect::<Vec<_>>(), [22], "{answer:?}");
         }
