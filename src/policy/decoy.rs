@@ -49,8 +49,8 @@ impl Policy {
     /// Whether a sibling may stand in for a question that would be forwarded now, and below which name: as close above it
     /// as can be told cheaply, at most the tenant. `None` where the question is no candidate.
     ///
-    /// Candidates are unlisted names of ordinary form that are watched, or score; their first time only, since a name
-    /// that was sent before is known outside.
+    /// Candidates are unlisted names of ordinary form that are watched, or score, or whose siblings were asked before; their
+    /// first time only, since a name that was sent before is known outside.
     pub fn suspect<'a>(&self, inner: &Inner, decision: &Decision<'a>) -> Option<Suspect<'a>> {
         let (facts, assessment) = (&decision.facts, &decision.assessment);
         let answered = decision.applied == Verdict::Answer && decision.would == Verdict::Answer;
@@ -60,13 +60,18 @@ impl Policy {
             return None;
         }
         let watched = assessment.band >= Band::Watch;
-        if !watched && assessment.score < self.decoy.score {
+        let suspicious = watched || assessment.score >= self.decoy.score;
+        if !suspicious && !inner.decoys.was_used() {
             return None;
         }
         if !TYPES.iter().any(|qtype| qtype.0 == facts.qtype) || !is_ordinary(facts.qname, facts.split) {
             return None;
         }
         let parent = self.parent(inner, facts)?;
+        // What siblings were asked for is no evidence of the session's, so it may be that the name alone does not score any more.
+        if !suspicious && !self.is_asked_below(inner, facts, parent) {
+            return None;
+        }
         // Under a watched tenant more names will follow, for which the siblings of the first one hold.
         let hidden = || Model::shipped().cost(facts.qname.payload_part(parent));
         Some(Suspect { parent, asks: watched || hidden() >= self.decoy.bits })
@@ -94,11 +99,17 @@ impl Policy {
 
     /// Whether the session has sent `name`, or asked siblings below it.
     fn is_sent(&self, inner: &Inner, facts: &Facts<'_>, name: NameRef<'_>) -> bool {
-        let repeat = |name: NameRef<'_>| {
-            let facts = Facts { qname: name, split: Split::of(name), ..*facts };
-            self.scorer.assess(&inner.score, &facts).charge.repeat
-        };
-        repeat(name) || decoy::stand_in(name).is_some_and(|stand_in| repeat(stand_in.as_ref()))
+        self.is_repeat(inner, facts, name) || self.is_asked_below(inner, facts, name)
+    }
+
+    /// Whether the session has asked siblings below `parent`.
+    fn is_asked_below(&self, inner: &Inner, facts: &Facts<'_>, parent: NameRef<'_>) -> bool {
+        decoy::stand_in(parent).is_some_and(|stand_in| self.is_repeat(inner, facts, stand_in.as_ref()))
+    }
+
+    fn is_repeat(&self, inner: &Inner, facts: &Facts<'_>, name: NameRef<'_>) -> bool {
+        let facts = Facts { qname: name, split: Split::of(name), ..*facts };
+        self.scorer.assess(&inner.score, &facts).charge.repeat
     }
 
     /// Charges and permits two siblings of a name that [`Policy::suspect`] finds worth it, judged on this same state.
