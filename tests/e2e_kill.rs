@@ -145,6 +145,7 @@ fn two_hundred_kills_lose_nothing_acknowledged() {
     assert!(kills < 50 || known.alerts.len() as u64 > kills / 4, "the rounds were too short to mean anything");
     let within = (BACK_WITHIN + 2 * plain).as_millis();
     assert!(at(50) < within, "back after {} ms, {plain:?} with nothing to read", at(50));
+    assert!(at(90) < 3 * within, "back after {} ms, {plain:?} with nothing to read", at(90));
     assert!(at(100) < BACK_AT_LAST.as_millis(), "back after {} ms", at(100));
     in_order_and_stable(&soc.alerts());
 }
