@@ -227,23 +227,39 @@ fn the_name_that_siblings_are_booked_under_is_nobodys() {
 #[test]
 fn siblings_are_no_evidence_against_their_domain() {
     let policy = policy("enforce", "");
+    let (grants, context) = (grants(), context());
+    // The hosts of a database cluster, which have its id.
+    let mut inner = Inner::new(1);
+    let shard = |n: u8| format!("ac-k3j2h1g-shard-00-0{n}.ab1cd.zone.example");
+    for (name, qtype) in [
+        ("_database._tcp.cluster0.ab1cd.zone.example".to_owned(), Qtype(33)),
+        ("cluster0.ab1cd.zone.example".to_owned(), Qtype::TXT),
+        (shard(0), Qtype::A),
+        (shard(0), Qtype::AAAA),
+        (shard(1), Qtype::A),
+        (shard(2), Qtype::A),
+    ] {
+        let host = NameBuf::from_text(&name).expect("a name");
+        let query = query(host.as_ref(), qtype);
+        permit(&policy, &mut inner, &name, 1);
+        let decision = policy.decide(&context, &inner, &ask(&query, &grants, now(2.0), false));
+        assert_eq!(decision.applied, Verdict::Answer, "{name} {qtype}: {:?}", decision.assessment.score);
+        policy.commit(&mut inner, &decision, Outcome::Forwarded);
+    }
+}
+
+#[test]
+fn a_host_beside_what_was_asked_for_is_no_candidate_and_a_name_that_comes_again_is() {
+    let policy = policy("enforce", "");
     let (grants, context, mut inner) = (grants(), context(), Inner::new(1));
-    permit(&policy, &mut inner, &format!("{PAYLOAD}.zone.example"), 1).expect("permits");
-    let host = NameBuf::from_text("cluster0-shard-00-01.zone.example").expect("a name");
-    let query = query(host.as_ref(), Qtype::A);
-    let readings = |inner: &Inner| {
-        let asked = ask(&query, &grants, now(2.0), false);
-        let readings = policy.decide(&context, inner, &asked).assessment.readings;
-        let content = |reading: &staunch_scoring::Reading| {
-            use staunch_scoring::Signal as S;
-            matches!(
-                reading.signal,
-                S::LabelEntropy | S::Encoding | S::Surge | S::SubdomainFanOut | S::Spread | S::TypeMix
-            )
-        };
-        readings.iter().filter(|reading| content(reading)).map(|r| (r.signal, r.contribution)).collect::<Vec<_>>()
-    };
-    assert_eq!(readings(&inner), readings(&Inner::new(1)), "as if nothing had been asked beside it");
+    let name = format!("{PAYLOAD}.zone.example");
+    permit(&policy, &mut inner, &name, 1).expect("permits");
+    for (name, suspected) in [("www.zone.example", false), ("vpn.zone.example", false), (&*name, true)] {
+        let asked = NameBuf::from_text(name).expect("a name");
+        let query = query(asked.as_ref(), Qtype::A);
+        let decision = policy.decide(&context, &inner, &ask(&query, &grants, now(400.0), false));
+        assert_eq!(policy.suspect(&inner, &decision).is_some(), suspected, "{name}");
+    }
 }
 
 /// What the zones of candidates are taken to be.

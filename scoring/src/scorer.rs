@@ -13,10 +13,12 @@ mod readings;
 use crate::assess::{Assessment, Band, Facts, Listing, Outcome};
 use crate::bits::Bits;
 use crate::ledger::price::Seen;
+use crate::ledger::sent::tag;
 use crate::ledger::times::MOMENT;
 use crate::ledger::{Charge, LedgerScope, LedgerView};
 use crate::model::numbers;
 use crate::model::{Information, Model};
+use crate::name::NameRef;
 use crate::signals::{self, Signal};
 use crate::state::SessionState;
 use place::{Keys, Place, left_of};
@@ -164,10 +166,16 @@ impl Scorer {
     }
 
     /// Books names of the resolver's own choosing that are sent beside a query, under the one name that was assessed in their
-    /// place. They cost what they can tell, and what they are made of is no evidence of what the session does.
+    /// place. They cost what they can tell, and what they are made of is no evidence of what the session does: what it has chosen
+    /// itself, the query, is evidence when it leaves.
     pub fn commit_beside(&self, state: &mut SessionState, facts: &Facts<'_>, assessment: &Assessment) {
         let at = Place::of(state, facts, assessment.trail.keys);
         book::forwarded(state, facts, &at, assessment.charge, None);
+    }
+
+    /// Whether the session has sent `name` at any time: a question for it would be a repeat ([`Charge::repeat`]).
+    pub fn was_sent(&self, state: &SessionState, name: NameRef<'_>) -> bool {
+        state.sent.contains(tag(state.hash(name)))
     }
 
     /// What a payload part is worth; of its labels, the one least like a host's by the price it has as one: a run of

@@ -141,11 +141,6 @@ impl Allowance {
         self.used += u16::from(left);
         left
     }
-
-    /// Whether one was taken at any time.
-    pub fn was_used(&self) -> bool {
-        self.used > 0
-    }
 }
 
 #[cfg(test)]

@@ -49,8 +49,8 @@ impl Policy {
     /// Whether a sibling may stand in for a question that would be forwarded now, and below which name: as close above it
     /// as can be told cheaply, at most the tenant. `None` where the question is no candidate.
     ///
-    /// Candidates are unlisted names of ordinary form that are watched, or score, or whose siblings were asked before; their
-    /// first time only, since a name that was sent before is known outside.
+    /// Candidates are unlisted names of ordinary form that are watched, or score, or are worth siblings where some were asked
+    /// before; their first time only, since a name that was sent before is known outside.
     pub fn suspect<'a>(&self, inner: &Inner, decision: &Decision<'a>) -> Option<Suspect<'a>> {
         let (facts, assessment) = (&decision.facts, &decision.assessment);
         let answered = decision.applied == Verdict::Answer && decision.would == Verdict::Answer;
@@ -61,20 +61,24 @@ impl Policy {
         }
         let watched = assessment.band >= Band::Watch;
         let suspicious = watched || assessment.score >= self.decoy.score;
-        if !suspicious && !inner.decoys.was_used() {
-            return None;
-        }
         if !TYPES.iter().any(|qtype| qtype.0 == facts.qtype) || !is_ordinary(facts.qname, facts.split) {
             return None;
         }
+        // What siblings are made of is no evidence, so a name that was held back once may not score any more when it comes again.
+        let tenant_at = usize::from(facts.split.tenant_at);
+        let is_asked = || (1..=tenant_at).any(|at| self.is_asked_below(inner, facts.qname.strip_left(at)));
+        if !suspicious && !is_asked() {
+            return None;
+        }
         let parent = self.parent(inner, facts)?;
-        // What siblings were asked for is no evidence of the session's, so it may be that the name alone does not score any more.
-        if !suspicious && !self.is_asked_below(inner, facts, parent) {
+        let hides = Model::shipped().cost(facts.qname.payload_part(parent)) >= self.decoy.bits;
+        // A host that is written beside a wildcard is not to get the wildcard's answer.
+        let comes_again = || hides && self.is_asked_below(inner, parent);
+        if !suspicious && !comes_again() {
             return None;
         }
         // Under a watched tenant more names will follow, for which the siblings of the first one hold.
-        let hidden = || Model::shipped().cost(facts.qname.payload_part(parent));
-        Some(Suspect { parent, asks: watched || hidden() >= self.decoy.bits })
+        Some(Suspect { parent, asks: watched || hides })
     }
 
     /// The longest ancestor whose labels below the tenant are worth little or are known outside already.
@@ -88,7 +92,7 @@ impl Policy {
             let worded =
                 ancestor.labels().next().is_some_and(|label| label.first().is_some_and(u8::is_ascii_alphabetic));
             let cheap = || Model::shipped().cost(ancestor.payload_part(tenant)) <= self.decoy.parent_bits;
-            if (worded && cheap()) || self.is_sent(inner, facts, ancestor) {
+            if (worded && cheap()) || self.is_sent(inner, ancestor) {
                 best = ancestor;
             } else {
                 break;
@@ -98,18 +102,13 @@ impl Policy {
     }
 
     /// Whether the session has sent `name`, or asked siblings below it.
-    fn is_sent(&self, inner: &Inner, facts: &Facts<'_>, name: NameRef<'_>) -> bool {
-        self.is_repeat(inner, facts, name) || self.is_asked_below(inner, facts, name)
+    fn is_sent(&self, inner: &Inner, name: NameRef<'_>) -> bool {
+        self.scorer.was_sent(&inner.score, name) || self.is_asked_below(inner, name)
     }
 
     /// Whether the session has asked siblings below `parent`.
-    fn is_asked_below(&self, inner: &Inner, facts: &Facts<'_>, parent: NameRef<'_>) -> bool {
-        decoy::stand_in(parent).is_some_and(|stand_in| self.is_repeat(inner, facts, stand_in.as_ref()))
-    }
-
-    fn is_repeat(&self, inner: &Inner, facts: &Facts<'_>, name: NameRef<'_>) -> bool {
-        let facts = Facts { qname: name, split: Split::of(name), ..*facts };
-        self.scorer.assess(&inner.score, &facts).charge.repeat
+    fn is_asked_below(&self, inner: &Inner, parent: NameRef<'_>) -> bool {
+        decoy::stand_in(parent).is_some_and(|stand_in| self.scorer.was_sent(&inner.score, stand_in.as_ref()))
     }
 
     /// Charges and permits two siblings of a name that [`Policy::suspect`] finds worth it, judged on this same state.
