@@ -56,8 +56,8 @@ pub(super) struct Line {
     shared: Arc<Shared>,
 }
 
-/// A framed query and its id.
-type Frame = (u16, Vec<u8>);
+/// A query's id, which question it is, and the query, framed.
+type Frame = (u16, u64, Vec<u8>);
 
 /// What becomes of a question, its id, and which it is.
 type Put = (u16, u64, oneshot::Receiver<Result<(Vec<u8>, u8), Lost>>);
@@ -317,7 +317,7 @@ impl State {
         let (tell, outcome) = oneshot::channel();
         let number = self.put + 1;
         entry.insert(Waiter { number, query, since: Instant::now(), sent: false, tell });
-        if queue.send((id, frame)).is_err() {
+        if queue.send((id, number, frame)).is_err() {
             self.waiting.remove(&id);
             return Ok(None);
         }
@@ -494,9 +494,9 @@ async fn write<S: AsyncWrite>(
             return false;
         }
         batch.clear();
-        while let Some((id, frame)) = next {
-            // Given up while the connection opened: nobody wants it asked any more.
-            if let Some(waiter) = shared.state.lock().waiting.get_mut(&id) {
+        while let Some((id, number, frame)) = next {
+            // Else it was given up while the connection opened: nobody wants it asked any more, whoever has its id by now.
+            if let Some(waiter) = shared.state.lock().waiting.get_mut(&id).filter(|waiter| waiter.number == number) {
                 waiter.sent = true;
                 batch.extend_from_slice(&frame);
             }
