@@ -218,7 +218,7 @@ pub async fn pipeline(loaded: Loaded, room: usize) -> anyhow::Result<Built> {
 ///
 /// `behind`: what was in force as a whole last, where a reload since then has stopped half-way. All that it may have left is done.
 pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded, behind: Option<Arc<Live>>) -> anyhow::Result<String> {
-    let half_done = behind.is_some();
+    let half = behind.as_ref().map(|_| pipeline.live.load_full());
     let old = behind.unwrap_or_else(|| pipeline.live.load_full());
     let entries = loaded.sessions.clone();
     let fixed = fixed(&loaded);
@@ -240,7 +240,7 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded, behind: Option<Arc<L
     let rpz = loaded.rpz.clone();
     let feeds = loaded.feeds.clone();
     let live = live(loaded, pipeline.live.load().grants.clone(), &settled)?;
-    let is_new = half_done || digest != old.digest;
+    let is_new = half.is_some() || digest != old.digest;
     if is_new {
         note_policy(pipeline, String::new(), old.policy.mode != Mode::Monitor).await;
     }
@@ -256,7 +256,7 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded, behind: Option<Arc<L
     if let Some(running) = pipeline.feeds.get() {
         running.configure(feeds);
     }
-    let is_vetted_anew = half_done || pipeline.live.load().vetting() != old.vetting();
+    let is_vetted_anew = half.is_some() || pipeline.live.load().vetting() != old.vetting();
     // Where nothing has changed, what may be shown while no upstream answers is worth keeping.
     if is_new || is_vetted_anew {
         pipeline.cache.clear();
@@ -267,6 +267,10 @@ pub async fn apply(pipeline: &Pipeline, mut loaded: Loaded, behind: Option<Arc<L
         pipeline.decoys.clear();
     }
     let live = pipeline.live.load_full();
+    if let Some(half) = half {
+        // What it has brought may be there, whatever the one before said of it.
+        configured::put_in_force(pipeline, &half.configured, &live.configured, entries.clone());
+    }
     configured::put_in_force(pipeline, &old.configured, &live.configured, entries);
     let now = crate::clock::now();
     // Leases of before this process are there only while no other policy has been in force since.

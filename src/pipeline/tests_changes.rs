@@ -80,6 +80,12 @@ fn what_a_reload_left_half_done_the_next_one_does() {
         assert!(second().is_none(), "it was in the configuration that was in force as a whole");
         world.ask(A, &question, clock::now()).await;
         assert_eq!(world.asked(), asked + 1, "what was answered before is asked anew");
+        // The same where the configuration of before is put back: what the half-done one brought goes.
+        let without_it = world.pipeline.live.load_full();
+        world.reload(&world.text).await;
+        assert!(second().is_some());
+        world.reload_behind(&without, without_it).await;
+        assert!(second().is_none());
     });
 }
 
