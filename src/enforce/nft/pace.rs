@@ -1,6 +1,6 @@
 //! How often work may be done that takes a share of a thread's time.
 //!
-//! What counts is the processor time of the work: on a machine that is busy with other things the wall clock goes on while
+//! What counts is first of all the processor time of the work: on a machine that is busy with other things the wall clock goes on while
 //! nothing of ours is done, and a comparison that was held up for 30 ms would keep the next one waiting for seconds, with what
 //! somebody has destroyed or slipped in meanwhile left as it is.
 
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Of the time that work lasted, whatever it did in it, so many times as much passes before the next.
 const WAITED: u32 = 3;
+/// But no more than that: what somebody has destroyed meanwhile must not stay so because a machine stood still.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// A piece of work of this thread, from its beginning.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ impl Work {
     /// How long to rest behind it, where it may take one part in `share` of a processor. Work that waited, for a processor or for a
     /// lock of the kernel's, leaves the thread most of its time for other work all the same.
     pub(super) fn rest(&self, share: u32) -> Duration {
-        (self.took() * share).max(self.begun.elapsed() * WAITED)
+        (self.took() * share).max((self.begun.elapsed() * WAITED).min(LONGEST))
     }
 }
 
