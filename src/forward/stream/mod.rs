@@ -187,7 +187,7 @@ impl Pool {
             wanted = match again {
                 Again::Always => Wanted::Fresh,
                 Again::Once if !std::mem::replace(&mut in_vain, true) => Wanted::Used,
-                Again::Once | Again::Elsewhere if self.is_connected() => Wanted::Used,
+                Again::Elsewhere if self.is_connected() => Wanted::Used,
                 Again::Never | Again::Once | Again::Elsewhere => return Err(Unheard { kind, spoke }),
             };
             rounds += 1;
